@@ -1,0 +1,1 @@
+"""What the SENS Platform services share: the wire contract, names, errors, settings, logs, metrics and lifecycle."""

@@ -1,0 +1,56 @@
+"""The wire contract between the ingestion workers and the telemetry workers: one JetStream message carries a batch.
+
+The body is MessagePack: an array of arrays ``[topic, payload, received_at, packet_id]``:
+
+- ``topic``: string, as published;
+- ``payload``: binary, as published;
+- ``received_at``: integer, microseconds since 1970-01-01T00:00:00Z, strictly increasing within one publisher, so that it can
+  stand in for the time of a payload that carries none;
+- ``packet_id``: integer, the MQTT packet identifier of the delivery (MQTT 5.0, section 2.2.1), 0 for QoS 0 and for replays.
+
+Readers accept arrays with more elements than these, so that a newer writer can add some.
+"""
+
+from typing import Final
+
+import msgspec
+
+VERSION: Final = "1"
+VERSION_HEADER: Final = "Sens-Envelope"
+COUNT_HEADER: Final = "Sens-Count"
+"""Number of messages in the batch."""
+TAIL_HEADER: Final = "Sens-Tail-From"
+"""Stream sequence of the oldest batch of this publisher that may hold messages the broker still counts as unacknowledged.
+0 when that batch is this one or unknown."""
+MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"
+"""JetStream's own deduplication header: a publish that is tried again carries the same one."""
+
+
+class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One MQTT message in a batch."""
+
+    topic: str
+    payload: bytes
+    received_at: int
+    packet_id: int = 0
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(list[Message])
+
+
+def encode(messages: list[Message]) -> bytes:
+    """Return the body of a batch."""
+    return _encoder.encode(messages)
+
+
+def decode(body: bytes) -> list[Message]:
+    """Return the messages of a batch.
+
+    Raises:
+        ValueError: The body is not an envelope.
+    """
+    try:
+        return _decoder.decode(body)
+    except msgspec.DecodeError as error:  # a ValidationError is one
+        raise ValueError(f"not an envelope: {error}") from error

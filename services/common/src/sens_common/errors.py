@@ -1,0 +1,58 @@
+"""What can go wrong, and what the edge needs to know of it.
+
+::
+
+    SensError                       what happened, where, what to do; `exit_code` for programs
+    ├── SettingsError               a setting is missing or wrong: names the variable and what it accepts
+    ├── UnavailableError            a server can't be reached or refuses us; trying again may help
+    ├── SchemaError                 the database's schema can't be used or brought up to date
+    └── RejectedMessageError        a message that can't be decoded or stored: `reason` is its dead-letter reason
+        └── InvalidTopicError       the topic names no tenant and device
+"""
+
+from typing import ClassVar
+
+
+class SensError(Exception):
+    """An error whose text is meant for people."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class SettingsError(SensError):
+    """A setting is missing or wrong."""
+
+    exit_code = 78  # EX_CONFIG, sysexits(3)
+
+
+class UnavailableError(SensError):
+    """A server can't be reached or refuses us; trying again may help."""
+
+    exit_code = 69  # EX_UNAVAILABLE, sysexits(3)
+
+
+class SchemaError(SensError):
+    """The database's schema can't be used or brought up to date."""
+
+    exit_code = 70  # EX_SOFTWARE, sysexits(3)
+
+
+class RejectedMessageError(SensError):
+    """A message that goes to the dead letters.
+
+    Attributes:
+        reason: One of `sens_common.dead_letters.Reason`.
+        detail: A sentence for the person who looks at the dead letter.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class InvalidTopicError(RejectedMessageError):
+    """The topic names no tenant and device."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__("invalid_topic", detail)

@@ -1,0 +1,152 @@
+"""The NATS connection and the two streams. Whoever starts first makes the streams; the others find them."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+
+import structlog
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import APIError, BadRequestError, NotFoundError
+
+from sens_common.errors import UnavailableError
+from sens_common.names import DEAD_LETTERS_STREAM, DEAD_LETTERS_SUBJECT, TELEMETRY_STREAM, TELEMETRY_SUBJECT
+from sens_common.settings import NatsSettings
+
+log = structlog.get_logger()
+
+DUPLICATE_WINDOW_SECONDS = 600.0
+"""For how long JetStream recognises a publish that is tried again (header ``Nats-Msg-Id``)."""
+
+DEAD_LETTERS_MAX_BYTES_SHARE = 2
+"""The dead letters may grow to the telemetry stream's size divided by this."""
+
+_CONNECT_TIMEOUT_SECONDS = 5
+_STREAM_EXISTS = 10058  # JSStreamNameExistErr, nats-server server/errors.json
+
+
+@contextlib.asynccontextmanager
+async def connect(settings: NatsSettings, client_name: str) -> AsyncIterator[Client]:
+    """Keep a NATS connection open while the context is; it reconnects by itself for ever.
+
+    Raises:
+        UnavailableError: The first connection fails.
+    """
+
+    async def report(error: Exception) -> None:
+        log.warning("nats connection error", error=f"{type(error).__name__}: {error}".rstrip(": "))
+
+    async def disconnected() -> None:
+        log.warning("nats connection lost")
+
+    async def reconnected() -> None:
+        log.info("nats connection restored")
+
+    options: dict[str, Any] = {}
+    if settings.user is not None:
+        options["user"] = settings.user
+    if settings.password is not None:
+        options["password"] = settings.password.get_secret_value()
+    if settings.token is not None:
+        options["token"] = settings.token.get_secret_value()
+    if settings.credentials_file is not None:
+        options["user_credentials"] = settings.credentials_file
+    if settings.ca_file is not None:
+        options["tls"] = ssl.create_default_context(cafile=settings.ca_file)
+    client = Client()
+    try:
+        await client.connect(
+            [url.strip() for url in settings.url.split(",")],
+            name=client_name,
+            connect_timeout=_CONNECT_TIMEOUT_SECONDS,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=1,
+            ping_interval=10,
+            error_cb=report,
+            disconnected_cb=disconnected,
+            reconnected_cb=reconnected,
+            **options,
+        )
+    except (NatsError, OSError, TimeoutError, ssl.SSLError) as error:
+        reason = str(error) or type(error).__name__
+        raise UnavailableError(
+            f"NATS at {settings.url} can't be reached or refuses us ({reason}); check SENS_NATS__*"
+        ) from error
+    try:
+        yield client
+    finally:
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            async with asyncio.timeout(2):
+                await client.flush()
+        await client.close()
+
+
+def check_connection(client: Client) -> str | None:
+    """Readiness check of the connection."""
+    return None if client.is_connected else "not connected to NATS"
+
+
+async def ensure_streams(jetstream: JetStreamContext, settings: NatsSettings) -> None:
+    """Create the streams that do not exist; leave those that do as their operator made them.
+
+    Raises:
+        UnavailableError: JetStream does not answer, or refuses.
+    """
+    wanted = [
+        StreamConfig(
+            name=TELEMETRY_STREAM,
+            description="Envelopes of MQTT messages, raw; the log that everything is stored from",
+            subjects=[f"{TELEMETRY_SUBJECT}.>"],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            # A full stream refuses what comes, so that publishers wait: nothing is discarded before it is stored.
+            discard=DiscardPolicy.NEW,
+            max_bytes=settings.stream_max_bytes,
+            num_replicas=settings.replicas,
+            duplicate_window=DUPLICATE_WINDOW_SECONDS,
+            allow_direct=True,
+        ),
+        StreamConfig(
+            name=DEAD_LETTERS_STREAM,
+            description="Messages that could not be decoded or stored, one per subject",
+            subjects=[f"{DEAD_LETTERS_SUBJECT}.>"],
+            retention=RetentionPolicy.LIMITS,
+            storage=StorageType.FILE,
+            discard=DiscardPolicy.NEW,
+            discard_new_per_subject=True,
+            max_msgs_per_subject=1,
+            max_bytes=settings.stream_max_bytes // DEAD_LETTERS_MAX_BYTES_SHARE,
+            num_replicas=settings.replicas,
+            allow_direct=True,
+        ),
+    ]
+    for config in wanted:
+        try:
+            await _ensure_stream(jetstream, config)
+        except (NatsError, TimeoutError) as error:
+            reason = str(error) or type(error).__name__
+            raise UnavailableError(
+                f"JetStream refuses or does not answer for stream {config.name}: {reason}"
+            ) from error
+
+
+async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> None:
+    assert config.name is not None  # noqa: S101 - for the type checker
+    try:
+        await jetstream.stream_info(config.name)
+    except NotFoundError:
+        try:
+            await jetstream.add_stream(config)
+            log.info("stream created", stream=config.name)
+        except BadRequestError as error:
+            if error.err_code != _STREAM_EXISTS:
+                raise
+
+
+def is_refusal(error: APIError, text: str) -> bool:
+    """Tell whether JetStream refused a publish for the reason that contains the text (nats-server server/errors.json)."""
+    return text in (error.description or "")

@@ -1,0 +1,71 @@
+"""How a service's process lives: uvloop, signals, one exit code per kind of failure."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+import structlog
+import uvloop
+
+from sens_common.errors import SensError
+from sens_common.logs import configure_logs
+from sens_common.settings import ServiceSettings
+
+log = structlog.get_logger()
+
+
+def run[S: ServiceSettings](
+    service: str, settings_class: type[S], main: Callable[[S, asyncio.Event], Awaitable[None]]
+) -> None:
+    """Run a service until it is told to stop, and exit.
+
+    Args:
+        service: Name for logs.
+        settings_class: Read from the environment.
+        main: Gets the settings and an event that SIGTERM and SIGINT set; returns when everything is stopped.
+
+    Exits with 0 after a stop, with the error's own code (and a line for people) after a `SensError`.
+    """
+    configure_logs(service)
+    try:
+        settings = settings_class.load()
+        configure_logs(service, settings.log.level)
+        uvloop.run(_main(settings, main))
+    except SensError as error:
+        log.error("stopped by an error", error=str(error))  # noqa: TRY400 - its text is for people, a trace is not
+        sys.exit(error.exit_code)
+    except BaseExceptionGroup as group:
+        known, unknown = group.split(SensError)
+        if known is None or unknown is not None:
+            raise
+        leaves = _leaves(known)
+        for leaf in leaves:
+            log.error("stopped by an error", error=str(leaf))  # noqa: TRY400 - same
+        sys.exit(max(leaf.exit_code for leaf in leaves))
+
+
+def _leaves(group: BaseExceptionGroup[SensError]) -> list[SensError]:
+    return [
+        leaf
+        for error in group.exceptions
+        for leaf in (_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]
+
+
+async def _main[S](settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    log.info("starting")
+    await main(settings, stop)
+    log.info("stopped")
+
+
+async def wait_or_stop(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait for the time or for the stop, whichever comes first; tell whether it was the stop."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+    return stop.is_set()

@@ -1,0 +1,197 @@
+"""The schema's migrations: numbered SQL files, applied once each, in order, by whoever comes first.
+
+``NNNN_name.sql`` is for every server; where a step differs, ``NNNN_name.timescaledb.sql`` and ``NNNN_name.postgresql.sql`` are its
+two forms. Which form a database has is decided when its first migration runs and never changes afterwards.
+"""
+
+import asyncio
+import hashlib
+import re
+from importlib import resources
+from typing import Final, Literal, NamedTuple
+
+import asyncpg
+import structlog
+
+from sens_common.database import connect
+from sens_common.errors import SchemaError, UnavailableError
+from sens_common.settings import DatabaseSettings
+
+log = structlog.get_logger()
+
+Storage = Literal["timescaledb", "postgresql"]
+type Connection = asyncpg.Connection[asyncpg.Record]
+
+API_ROLE: Final = "sens_api"
+"""The role the API works as."""
+
+REQUIRED_VERSION: Final = 3
+"""The schema that this code needs; a newer one serves as well (expand first, contract later)."""
+
+_LOCK_KEY: Final = 0x53454E53  # "SENS"
+_FILE = re.compile(r"(\d{4})_([a-z0-9_]+)(?:\.(timescaledb|postgresql))?\.sql")
+_MINIMUM_SERVER: Final = 15
+_SET_OPTION_SINCE: Final = 16
+_MIGRATION_TIMEOUT_SECONDS: Final = 3600
+
+
+class Migration(NamedTuple):
+    """One step."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of the SQL text, hexadecimal."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def load(storage: Storage) -> list[Migration]:
+    """Return the migrations for one kind of storage, in order."""
+    migrations = []
+    for file in resources.files("sens_common").joinpath("schema").iterdir():
+        match = _FILE.fullmatch(file.name)
+        if match is None:
+            continue
+        version, name, variant = match.groups()
+        if variant in {None, storage}:
+            migrations.append(Migration(int(version), name, file.read_text(encoding="utf-8")))
+    return sorted(migrations)
+
+
+async def migrate(settings: DatabaseSettings) -> list[Migration]:
+    """Bring the database's schema up to date; return what was applied.
+
+    Safe to run twice and from several processes at once: an advisory lock lets one work while the others wait. Each migration
+    and its record are one transaction.
+
+    Raises:
+        UnavailableError: The server can't be reached or refuses us.
+        SchemaError: The server is too old, a role is missing, or an applied migration's text has changed.
+    """
+    connection = await connect(settings, "sens-migrate")
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY, timeout=_MIGRATION_TIMEOUT_SECONDS)
+        try:
+            return await _migrate(connection)
+        finally:
+            if not connection.is_closed():
+                await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
+    except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+        raise UnavailableError(f"the connection was lost during the migration: {error}; run it again") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise SchemaError(f"role {settings.user} lacks a right that the migration needs: {error}") from error
+    finally:
+        await connection.close()
+
+
+async def _migrate(connection: Connection) -> list[Migration]:
+    server = connection.get_server_version()
+    if server.major < _MINIMUM_SERVER:
+        raise SchemaError(f"PostgreSQL {server.major} is too old: 15 or newer is needed")
+    storage = await _prepare(connection)
+    done = {
+        row["version"]: row["checksum"]
+        for row in await connection.fetch("SELECT version, checksum FROM sens.schema_migrations")
+    }
+    applied = []
+    for migration in load(storage):
+        if migration.version in done:
+            if done[migration.version] != migration.checksum:
+                raise SchemaError(
+                    f"migration {migration.version:04} ({migration.name}) was applied with another text than this version's;"
+                    " the schema is not the one this code was written for"
+                )
+            continue
+        async with connection.transaction():
+            await connection.execute(migration.sql, timeout=_MIGRATION_TIMEOUT_SECONDS)
+            await connection.execute(
+                "INSERT INTO sens.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+                migration.version,
+                migration.name,
+                migration.checksum,
+            )
+        log.info("migration applied", migration=f"{migration.version:04}_{migration.name}", storage=storage)
+        applied.append(migration)
+    return applied
+
+
+async def _prepare(connection: Connection) -> Storage:
+    """Make what the runner itself needs, and return the kind of storage."""
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", API_ROLE):
+        try:
+            await connection.execute(f"CREATE ROLE {API_ROLE} NOLOGIN")
+        except asyncpg.InsufficientPrivilegeError as error:
+            user = await connection.fetchval("SELECT current_user")
+            raise SchemaError(
+                f"the role {API_ROLE} is missing and {user} may not create roles; as an administrator, run:"
+                f' CREATE ROLE {API_ROLE} NOLOGIN; GRANT {API_ROLE} TO "{user}";'
+            ) from error
+        except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
+            pass  # another database's migration on the same server made it just now
+    # Since PostgreSQL 16 who creates a role may administer it without being able to become it (GRANT, "WITH SET").
+    privilege = "SET" if connection.get_server_version().major >= _SET_OPTION_SINCE else "MEMBER"
+    if not await connection.fetchval("SELECT pg_has_role(current_user, $1, $2)", API_ROLE, privilege):
+        await connection.execute(f"GRANT {API_ROLE} TO CURRENT_USER")
+    await connection.execute("CREATE SCHEMA IF NOT EXISTS sens")
+    exists = await connection.fetchval("SELECT to_regclass('sens.schema_migrations') IS NOT NULL")
+    if not exists:
+        storage: Storage = "timescaledb" if await _has_timescaledb(connection) else "postgresql"
+        async with connection.transaction():
+            await connection.execute(
+                """
+                CREATE TABLE sens.schema_migrations (
+                    version int PRIMARY KEY,
+                    name text NOT NULL,
+                    checksum text NOT NULL,
+                    applied_at timestamptz NOT NULL DEFAULT now()
+                );
+                CREATE TABLE sens.storage (kind text NOT NULL CHECK (kind IN ('timescaledb', 'postgresql')));
+                CREATE UNIQUE INDEX ON sens.storage ((true));
+                """
+            )
+            await connection.execute("INSERT INTO sens.storage VALUES ($1)", storage)
+    kind: Storage = await connection.fetchval("SELECT kind FROM sens.storage")
+    return kind
+
+
+async def _has_timescaledb(connection: Connection) -> bool:
+    """Create the extension where the server has it; it is there only when the server also preloads it."""
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')"):
+        return False
+    try:
+        async with connection.transaction():
+            await connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+    except asyncpg.PostgresError as error:
+        log.warning("timescaledb is installed but can't be used; plain PostgreSQL partitions instead", error=str(error))
+        return False
+    return True
+
+
+async def schema_version(connection: Connection) -> int:
+    """Return the newest applied migration's number, 0 for an empty database."""
+    if not await connection.fetchval("SELECT to_regclass('sens.schema_migrations') IS NOT NULL"):
+        return 0
+    version: int = await connection.fetchval("SELECT coalesce(max(version), 0) FROM sens.schema_migrations")
+    return version
+
+
+def main() -> None:
+    """Run the migrations with the settings of the environment: ``python -m sens_common.migrations``."""
+    from sens_common.lifecycle import run  # noqa: PLC0415 - the library part needs no lifecycle
+    from sens_common.settings import ServiceSettings  # noqa: PLC0415
+
+    class MigrateSettings(ServiceSettings):
+        database: DatabaseSettings = DatabaseSettings()
+
+    async def work(settings: MigrateSettings, _stop: asyncio.Event) -> None:
+        applied = await migrate(settings.database)
+        log.info("schema is up to date", applied=len(applied))
+
+    run("migrate", MigrateSettings, work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Names that other programs see: streams, subjects, topics, tenants and devices."""
+
+import re
+from typing import Final, NamedTuple
+
+from sens_common.errors import InvalidTopicError
+
+TELEMETRY_STREAM: Final = "TELEMETRY"
+TELEMETRY_SUBJECT: Final = "sens.telemetry"
+"""Envelopes are published below this subject: ``sens.telemetry.<publisher>``, one publisher per MQTT session."""
+
+REPLAY_PUBLISHER: Final = "replay"
+"""Publisher token of messages that come back from the dead letters; no MQTT session has this name."""
+
+DEAD_LETTERS_STREAM: Final = "DEAD_LETTERS"
+DEAD_LETTERS_SUBJECT: Final = "sens.dead_letters"
+"""Dead letters lie below ``sens.dead_letters.<tenant token>.<origin>``, one subject per message: see `dead_letters`."""
+
+TELEMETRY_CONSUMER: Final = "telemetry-worker"
+"""The durable pull consumer that all telemetry workers share."""
+
+LIVE_SUBJECT: Final = "sens.live"
+"""Newly stored readings: ``sens.live.<tenant token>``, core NATS, no storage."""
+
+LIVE_INTEREST_SUBJECT: Final = "sens.live_interest"
+"""Whoever reads live data publishes the tenant's name here every few seconds, so that nobody's data are published to nobody."""
+
+NATIVE_TOPIC: Final = "sens/v1/{tenant}/{device}/telemetry"
+NATIVE_TOPIC_FILTER: Final = "sens/v1/+/+/telemetry"
+
+UNROUTED: Final = "~"
+"""Tenant token of dead letters whose topic names no valid tenant. It can't be a tenant's name."""
+
+NAME_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
+"""Regular expression of tenant and device names."""
+
+_NAME = re.compile(NAME_PATTERN)
+_EUI = re.compile(r"(?:[0-9A-Fa-f]{2}([-:]?))(?:[0-9A-Fa-f]{2}\1){4,6}[0-9A-Fa-f]{2}")
+_NATIVE_TOPIC_LEVELS = 5
+
+
+class Route(NamedTuple):
+    """Where a message belongs."""
+
+    tenant: str
+    device: str
+
+
+def is_name(text: str) -> bool:
+    """Tell whether the text is a valid tenant or device name."""
+    return _NAME.fullmatch(text) is not None
+
+
+def device_name(text: str) -> str | None:
+    """Return the canonical name of a device, or None when the text names none.
+
+    A device is a name (`NAME_PATTERN`) or an EUI-48 or EUI-64 as IEEE writes them: pairs of hexadecimal digits in either case,
+    joined by nothing, ``-`` or ``:``. An EUI's canonical form is its digits in lower case, so that all spellings are one device
+    (IEEE, "Guidelines for Use of Extended Unique Identifier (EUI)").
+    """
+    match = _EUI.fullmatch(text)
+    if match is not None:
+        digits = text.replace("-", "").replace(":", "").lower()
+        if len(digits) in {12, 16}:
+            return digits
+    return text if _NAME.fullmatch(text) else None
+
+
+def parse_native_topic(topic: str) -> Route:
+    """Return the route of a native topic, ``sens/v1/{tenant}/{device}/telemetry``.
+
+    Raises:
+        InvalidTopicError: The topic has another shape, or its tenant or device is not a valid name.
+    """
+    levels = topic.split("/", _NATIVE_TOPIC_LEVELS)
+    if len(levels) != _NATIVE_TOPIC_LEVELS or levels[0] != "sens" or levels[1] != "v1" or levels[4] != "telemetry":
+        raise InvalidTopicError(f"the topic is not of the form {NATIVE_TOPIC}")
+    if not _NAME.fullmatch(levels[2]):
+        raise InvalidTopicError(f"the tenant in the topic is not of the form {NAME_PATTERN}")
+    device = device_name(levels[3])
+    if device is None:
+        raise InvalidTopicError(f"the device in the topic is neither of the form {NAME_PATTERN} nor an EUI")
+    return Route(levels[2], device)
+
+
+def subject_token(name: str) -> str:
+    """Return a tenant's or client's name as one NATS subject token.
+
+    A subject's tokens are separated by ``.``, and ``*`` and ``>`` are wildcards (NATS documentation, "Subject-Based Messaging"),
+    so every character outside ``[A-Za-z0-9_-]`` is percent-encoded (RFC 3986, section 2.1).
+    """
+    return "".join(
+        character if character.isascii() and (character.isalnum() or character in "_-") else _percent(character)
+        for character in name
+    )
+
+
+def _percent(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode())

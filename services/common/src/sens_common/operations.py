@@ -1,0 +1,175 @@
+"""The operations port: ``/healthz``, ``/readyz``, ``/version`` and ``/metrics`` of every service.
+
+``/healthz`` says that the event loop went round lately and asks no dependency; ``/readyz`` runs the named checks and answers 503
+when one fails; ``/metrics`` is Prometheus' text format (Prometheus documentation, "Exposition formats").
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+
+import msgspec
+import structlog
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from sens_common.errors import UnavailableError
+from sens_common.settings import OperationsSettings
+from sens_common.version import service_version
+
+log = structlog.get_logger()
+
+Check = Callable[[], Awaitable[str | None]]
+"""A readiness check: returns None when all is well, else a sentence that says what is wrong."""
+
+CHECK_TIMEOUT_SECONDS = 2.0
+HEARTBEAT_SECONDS = 1.0
+HEALTHY_WITHIN_SECONDS = 15.0
+
+
+class Heartbeat:
+    """Knows when the work last went round.
+
+    A loop that works calls `beat`; one that waits for work on purpose may run `keep` beside it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last = clock()
+
+    def beat(self) -> None:
+        """Say that the loop went round."""
+        self._last = self._clock()
+
+    @property
+    def age_seconds(self) -> float:
+        """Seconds since the last beat."""
+        return self._clock() - self._last
+
+
+async def readiness(checks: Mapping[str, Check]) -> tuple[bool, dict[str, str]]:
+    """Run all checks at once, each within `CHECK_TIMEOUT_SECONDS`; return whether all passed, and each one's answer."""
+
+    async def run(check: Check) -> str:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+                return await check() or "ok"
+        except TimeoutError:
+            return f"no answer within {CHECK_TIMEOUT_SECONDS:g} s"
+        except Exception as error:  # noqa: BLE001 - a check that fails in an unforeseen way has failed
+            return f"{type(error).__name__}: {error}"
+
+    answers = await asyncio.gather(*(run(check) for check in checks.values()))
+    results = dict(zip(checks, answers, strict=True))
+    return all(answer == "ok" for answer in answers), results
+
+
+def operations_routes(
+    service: str, checks: Mapping[str, Check], heartbeat: Heartbeat, registry: CollectorRegistry = REGISTRY
+) -> list[Route]:
+    """Return the routes of the operations port."""
+
+    async def healthz(_request: Request) -> Response:
+        age = heartbeat.age_seconds
+        healthy = age < HEALTHY_WITHIN_SECONDS
+        body = (
+            {"status": "ok"} if healthy else {"status": "failed", "detail": f"the loop last went round {age:.0f} s ago"}
+        )
+        return _json(body, 200 if healthy else 503)
+
+    async def readyz(_request: Request) -> Response:
+        ready, results = await readiness(checks)
+        return _json({"status": "ok" if ready else "failed", "checks": results}, 200 if ready else 503)
+
+    async def version(_request: Request) -> Response:
+        return _json(service_version(service), 200)
+
+    async def metrics(_request: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    return [
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        Route("/version", version),
+        Route("/metrics", metrics),
+    ]
+
+
+def _json(body: object, status: int) -> Response:
+    return Response(msgspec.json.encode(body), status, media_type="application/json")
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that leaves the process's signals to the service."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def serve(app: ASGIApp, host: str, port: int, *, graceful_seconds: float = 3) -> AsyncIterator[None]:
+    """Serve an ASGI application while the context is open.
+
+    Raises:
+        UnavailableError: The address can't be listened on.
+    """
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(graceful_seconds)),
+    )
+    server = _Server(config)
+    sockets = [_listen(config)]
+    task = asyncio.create_task(server.serve(sockets=sockets), name=f"http server on port {port}")
+    try:
+        while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        if task.done():
+            task.result()
+            raise UnavailableError(f"the HTTP server on {host} port {port} did not start")
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+def _listen(config: uvicorn.Config) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+    except OSError as error:
+        listener.close()
+        raise UnavailableError(
+            f"can't listen on {config.host} port {config.port}: {error.strerror}. Stop what uses the port, or choose another one."
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+@contextlib.asynccontextmanager
+async def serve_operations(
+    service: str, settings: OperationsSettings, checks: Mapping[str, Check], heartbeat: Heartbeat
+) -> AsyncIterator[None]:
+    """Serve the operations port while the context is open.
+
+    Raises:
+        UnavailableError: The port can't be listened on.
+    """
+    app = Starlette(routes=operations_routes(service, checks, heartbeat))
+    async with serve(app, settings.host, settings.port, graceful_seconds=1):
+        log.info("operations port is open", host=settings.host, port=settings.port)
+        yield
