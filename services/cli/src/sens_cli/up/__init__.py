@@ -1,0 +1,1 @@
+"""``sens up``: the whole platform on this machine, every service a process of its own."""

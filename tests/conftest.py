@@ -1,0 +1,3 @@
+"""Fixtures of real servers, for every test."""
+
+pytest_plugins = ["support.servers"]

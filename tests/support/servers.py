@@ -1,0 +1,237 @@
+"""Real servers for tests: PostgreSQL, NATS; started once a session on free ports, stopped at its end.
+
+``SENS_TEST_POSTGRES_BIN`` names another PostgreSQL installation's folder of programs (``…/bin``), ``SENS_TEST_DATABASE_URL`` a server
+that is already running (``postgresql://user:password@host:port/database``, a role that may create databases and roles).
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from sens_cli.up import nats as embedded_nats
+from sens_cli.up import postgres as embedded_postgres
+from sens_common.migrations import migrate
+from sens_common.settings import DatabaseSettings, NatsSettings
+
+HOST = "127.0.0.1"
+START_SECONDS = 30.0
+
+
+def free_port() -> int:
+    """Return a TCP port that is free just now."""
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
+    """Wait for a condition of another process, which gives no event to wait for."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {seconds:g} s")
+        time.sleep(0.02)
+
+
+async def eventually[T](check: Callable[[], Awaitable[T]], what: str, seconds: float = START_SECONDS) -> T:
+    """Call the check until its answer is true; return the answer."""
+    deadline = time.monotonic() + seconds
+    while not (answer := await check()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what}: not within {seconds:g} s; last answer: {answer!r}")
+        await asyncio.sleep(0.02)
+    return answer
+
+
+def accepts_connections(port: int) -> bool:
+    """Tell whether something listens on the port."""
+    with socket.socket() as client:
+        client.settimeout(1)
+        return client.connect_ex((HOST, port)) == 0
+
+
+@contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """Give a folder that the account of the PostgreSQL server can reach too."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def process(
+    command: list[str], log: Path, *, stop_signal: int = signal.SIGTERM, **options: object
+) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a server while the context is open."""
+    with log.open("ab") as output:
+        child: subprocess.Popen[bytes] = subprocess.Popen(
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, **options
+        )  # type: ignore[call-overload]
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.send_signal(stop_signal)
+            try:
+                child.wait(15)
+            except subprocess.TimeoutExpired:
+                child.kill()
+        child.wait()
+
+
+@contextmanager
+def postgres_server() -> Iterator[DatabaseSettings]:
+    """Run a PostgreSQL server; the settings are those of its superuser."""
+    password = secrets.token_urlsafe(16)
+    programs = os.environ.get("SENS_TEST_POSTGRES_BIN")
+    with scratch_folder("sens-postgres-") as folder:
+        cluster = embedded_postgres.prepare(folder / "data", password, programs=Path(programs) if programs else None)
+        port = free_port()
+        preload = cluster.programs.parent
+        settings = {"fsync": "off", "max_connections": "200"}
+        if list(preload.glob("**/timescaledb.so")) or list(Path("/usr/lib/postgresql").glob("*/lib/timescaledb.so")):
+            settings |= {"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"}
+        command = cluster.command(host=HOST, port=port, settings=settings)
+        with process(
+            command, folder / "log", stop_signal=signal.SIGINT, cwd="/", **embedded_postgres.identity(cluster.account)
+        ) as child:
+            wait_until(lambda: accepts_connections(port) or child.poll() is not None, "PostgreSQL starts")
+            if child.poll() is not None:
+                pytest.fail((folder / "log").read_text())
+            yield DatabaseSettings(
+                host=HOST,
+                port=port,
+                name="postgres",
+                user=embedded_postgres.SUPERUSER,
+                password=SecretStr(password),
+                ssl="disable",
+            )
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[DatabaseSettings]:
+    """A PostgreSQL server's superuser."""
+    url = os.environ.get("SENS_TEST_DATABASE_URL")
+    if url is None:
+        with postgres_server() as settings:
+            yield settings
+        return
+    parts = urllib.parse.urlsplit(url)
+    yield DatabaseSettings(
+        host=parts.hostname or HOST,
+        port=parts.port or 5432,
+        name=parts.path.lstrip("/") or "postgres",
+        user=urllib.parse.unquote(parts.username or embedded_postgres.SUPERUSER),
+        password=SecretStr(urllib.parse.unquote(parts.password or "")),
+        ssl="prefer",
+    )
+
+
+async def _as_superuser(settings: DatabaseSettings, statements: list[str]) -> None:
+    assert settings.password is not None
+    connection = await asyncpg.connect(
+        host=settings.host,
+        port=settings.port,
+        database=settings.name,
+        user=settings.user,
+        password=settings.password.get_secret_value(),
+    )
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def empty_database(postgres: DatabaseSettings) -> Iterator[DatabaseSettings]:
+    """A database without a schema, and its owner, who may create roles but is no superuser."""
+    name = f"sens_test_{secrets.token_hex(6)}"
+    password = secrets.token_urlsafe(16)
+    asyncio.run(
+        _as_superuser(
+            postgres,
+            [f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD '{password}'", f"CREATE DATABASE {name} OWNER {name}"],
+        )
+    )
+    settings = postgres.model_copy(update={"name": name, "user": name, "password": SecretStr(password)})
+    # The API's role is one per server and outlives the databases: who owns a database must be able to grant it.
+    asyncio.run(
+        _as_superuser(
+            postgres,
+            [
+                "DO $$ BEGIN CREATE ROLE sens_api NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
+                f"GRANT sens_api TO {name} WITH ADMIN OPTION",
+            ],
+        )
+    )
+    try:
+        yield settings
+    finally:
+        asyncio.run(_as_superuser(postgres, [f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {name}"]))
+
+
+@pytest.fixture
+def database(empty_database: DatabaseSettings) -> DatabaseSettings:
+    """A database with the current schema."""
+    asyncio.run(migrate(empty_database))
+    return empty_database
+
+
+@contextmanager
+def nats_server(folder: Path, port: int | None = None) -> Iterator[NatsSettings]:
+    """Run a NATS server with JetStream in the folder."""
+    port = port or free_port()
+    monitoring_port = free_port()
+    password = secrets.token_urlsafe(16)
+    configuration = folder / "nats.conf"
+    embedded_nats.write_configuration(
+        configuration,
+        host=HOST,
+        port=port,
+        monitoring_port=monitoring_port,
+        store=folder / "store",
+        user="sens",
+        password=password,
+    )
+    with process([str(embedded_nats.embedded_program()), "-c", str(configuration)], folder / "log") as child:
+        wait_until(lambda: child.poll() is not None or _healthy(monitoring_port), "NATS starts")
+        if child.poll() is not None:
+            pytest.fail((folder / "log").read_text())
+        yield NatsSettings(
+            url=f"nats://{HOST}:{port}", user="sens", password=SecretStr(password), stream_max_bytes=64 << 20
+        )
+
+
+def _healthy(monitoring_port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://{HOST}:{monitoring_port}/healthz", timeout=1) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def nats() -> Iterator[NatsSettings]:
+    """A NATS server of the test's own, with an empty store."""
+    with scratch_folder("sens-nats-") as folder, nats_server(folder) as settings:
+        yield settings
