@@ -5,6 +5,7 @@
     SensError                       what happened, where, what to do; `exit_code` for programs
     ├── SettingsError               a setting is missing or wrong: names the variable and what it accepts
     ├── UnavailableError            a server can't be reached or refuses us; trying again may help
+    ├── StoppedError                told to stop while starting: no failure
     ├── SchemaError                 the database's schema can't be used or brought up to date
     └── RejectedMessageError        a message that can't be decoded or stored: `reason` is its dead-letter reason
         └── InvalidTopicError       the topic names no tenant and device
@@ -29,6 +30,12 @@ class UnavailableError(SensError):
     """A server can't be reached or refuses us; trying again may help."""
 
     exit_code = 69  # EX_UNAVAILABLE, sysexits(3)
+
+
+class StoppedError(SensError):
+    """A service was told to stop while it waited for something it needs."""
+
+    exit_code = 0
 
 
 class SchemaError(SensError):

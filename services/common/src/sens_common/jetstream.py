@@ -14,7 +14,9 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from nats.js.errors import APIError, BadRequestError, NotFoundError
 
 from sens_common.errors import UnavailableError
+from sens_common.lifecycle import before_stop
 from sens_common.names import DEAD_LETTERS_STREAM, DEAD_LETTERS_SUBJECT, TELEMETRY_STREAM, TELEMETRY_SUBJECT
+from sens_common.operations import Check
 from sens_common.settings import NatsSettings
 
 log = structlog.get_logger()
@@ -26,18 +28,31 @@ DEAD_LETTERS_MAX_BYTES_SHARE = 2
 """The dead letters may grow to the telemetry stream's size divided by this."""
 
 _CONNECT_TIMEOUT_SECONDS = 5
+_FIRST_CONNECTION_SECONDS = 10
 _STREAM_EXISTS = 10058  # JSStreamNameExistErr, nats-server server/errors.json
 
 
 @contextlib.asynccontextmanager
-async def connect(settings: NatsSettings, client_name: str) -> AsyncIterator[Client]:
+async def connect(
+    settings: NatsSettings, client_name: str, *, client: Client | None = None, stop: asyncio.Event | None = None
+) -> AsyncIterator[Client]:
     """Keep a NATS connection open while the context is; it reconnects by itself for ever.
 
+    Args:
+        settings: Of the server.
+        client_name: Shown in NATS' monitoring.
+        client: The client to connect, for who wants to know its state meanwhile.
+        stop: A service waits for the server until this is set; without it, the first connection has to succeed soon.
+
     Raises:
-        UnavailableError: The first connection fails.
+        UnavailableError: The server refuses us, or without `stop`: it can't be reached.
+        StoppedError: `stop` was set before there was a connection.
     """
+    last_error = "no answer"
 
     async def report(error: Exception) -> None:
+        nonlocal last_error
+        last_error = str(error) or type(error).__name__
         log.warning("nats connection error", error=f"{type(error).__name__}: {error}".rstrip(": "))
 
     async def disconnected() -> None:
@@ -46,20 +61,9 @@ async def connect(settings: NatsSettings, client_name: str) -> AsyncIterator[Cli
     async def reconnected() -> None:
         log.info("nats connection restored")
 
-    options: dict[str, Any] = {}
-    if settings.user is not None:
-        options["user"] = settings.user
-    if settings.password is not None:
-        options["password"] = settings.password.get_secret_value()
-    if settings.token is not None:
-        options["token"] = settings.token.get_secret_value()
-    if settings.credentials_file is not None:
-        options["user_credentials"] = settings.credentials_file
-    if settings.ca_file is not None:
-        options["tls"] = ssl.create_default_context(cafile=settings.ca_file)
-    client = Client()
+    client = client or Client()
     try:
-        await client.connect(
+        connecting = client.connect(
             [url.strip() for url in settings.url.split(",")],
             name=client_name,
             connect_timeout=_CONNECT_TIMEOUT_SECONDS,
@@ -69,10 +73,15 @@ async def connect(settings: NatsSettings, client_name: str) -> AsyncIterator[Cli
             error_cb=report,
             disconnected_cb=disconnected,
             reconnected_cb=reconnected,
-            **options,
+            **_credentials(settings),
         )
-    except (NatsError, OSError, TimeoutError, ssl.SSLError) as error:
-        reason = str(error) or type(error).__name__
+        if stop is not None:
+            await before_stop(stop, connecting)
+        else:
+            async with asyncio.timeout(_FIRST_CONNECTION_SECONDS):
+                await connecting
+    except (NatsError, OSError, TimeoutError) as error:
+        reason = str(error) or last_error
         raise UnavailableError(
             f"NATS at {settings.url} can't be reached or refuses us ({reason}); check SENS_NATS__*"
         ) from error
@@ -85,9 +94,28 @@ async def connect(settings: NatsSettings, client_name: str) -> AsyncIterator[Cli
         await client.close()
 
 
-def check_connection(client: Client) -> str | None:
-    """Readiness check of the connection."""
-    return None if client.is_connected else "not connected to NATS"
+def _credentials(settings: NatsSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if settings.user is not None:
+        options["user"] = settings.user
+    if settings.password is not None:
+        options["password"] = settings.password.get_secret_value()
+    if settings.token is not None:
+        options["token"] = settings.token.get_secret_value()
+    if settings.credentials_file is not None:
+        options["user_credentials"] = settings.credentials_file
+    if settings.ca_file is not None:
+        options["tls"] = ssl.create_default_context(cafile=settings.ca_file)
+    return options
+
+
+def nats_check(client: Client) -> Check:
+    """Return the readiness check of the connection."""
+
+    async def check() -> str | None:
+        return None if client.is_connected else "not connected to NATS"
+
+    return check
 
 
 async def ensure_streams(jetstream: JetStreamContext, settings: NatsSettings) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 import uvloop
 
-from sens_common.errors import SensError
+from sens_common.errors import SensError, StoppedError
 from sens_common.logs import configure_logs
 from sens_common.settings import ServiceSettings
 
@@ -33,6 +33,8 @@ def run[S: ServiceSettings](
         settings = settings_class.load()
         configure_logs(service, settings.log.level)
         uvloop.run(_main(settings, main))
+    except StoppedError:
+        log.info("stopped")
     except SensError as error:
         log.error("stopped by an error", error=str(error))  # noqa: TRY400 - its text is for people, a trace is not
         sys.exit(error.exit_code)
@@ -54,14 +56,42 @@ def _leaves(group: BaseExceptionGroup[SensError]) -> list[SensError]:
     ]
 
 
-async def _main[S](settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
+async def _main[S: ServiceSettings](settings: S, main: Callable[[S, asyncio.Event], Awaitable[None]]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     log.info("starting")
-    await main(settings, stop)
+    working = asyncio.ensure_future(main(settings, stop))
+    stopping = asyncio.create_task(stop.wait(), name="wait for stop")
+    await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    await asyncio.wait({working}, timeout=settings.shutdown_seconds)
+    if not working.done():
+        log.warning("not stopped in time; what is under way is given up", seconds=settings.shutdown_seconds)
+        working.cancel()
+        await asyncio.wait({working})
+    if not working.cancelled():
+        await working
     log.info("stopped")
+
+
+async def before_stop[T](stop: asyncio.Event, work: Awaitable[T]) -> T:
+    """Await the work, and give it up when the stop comes first.
+
+    Raises:
+        StoppedError: The stop came first.
+    """
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.create_task(stop.wait(), name="wait for stop")
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise StoppedError("told to stop while starting")
+        return working.result()
+    finally:
+        stopping.cancel()
+        working.cancel()
 
 
 async def wait_or_stop(stop: asyncio.Event, seconds: float) -> bool:

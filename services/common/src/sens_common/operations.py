@@ -9,6 +9,7 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from typing import NoReturn, Protocol
 
 import msgspec
 import structlog
@@ -29,6 +30,22 @@ log = structlog.get_logger()
 Check = Callable[[], Awaitable[str | None]]
 """A readiness check: returns None when all is well, else a sentence that says what is wrong."""
 
+
+class Reporting(Protocol):
+    """A part of a service that knows what is wrong with it."""
+
+    problem: str | None
+
+
+def problem_check(part: Reporting) -> Check:
+    """Return the readiness check of a part that keeps its own problem up to date."""
+
+    async def check() -> str | None:
+        return part.problem
+
+    return check
+
+
 CHECK_TIMEOUT_SECONDS = 2.0
 HEARTBEAT_SECONDS = 1.0
 HEALTHY_WITHIN_SECONDS = 15.0
@@ -37,7 +54,7 @@ HEALTHY_WITHIN_SECONDS = 15.0
 class Heartbeat:
     """Knows when the work last went round.
 
-    A loop that works calls `beat`; one that waits for work on purpose may run `keep` beside it.
+    A loop that works calls `beat`; one that waits for work on purpose runs `keep` beside it, which tells that the event loop turns.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,6 +64,12 @@ class Heartbeat:
     def beat(self) -> None:
         """Say that the loop went round."""
         self._last = self._clock()
+
+    async def keep(self) -> NoReturn:
+        """Beat for as long as the event loop turns."""
+        while True:
+            self.beat()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
 
     @property
     def age_seconds(self) -> float:

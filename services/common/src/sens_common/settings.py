@@ -84,6 +84,9 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=DELIMITER, extra="ignore", frozen=True)
 
     log: LogSettings = LogSettings()
+    shutdown_seconds: float = Field(
+        8, gt=0, le=600, description="Time limit for finishing what is under way at a stop."
+    )
 
     @classmethod
     def load(cls) -> Self:

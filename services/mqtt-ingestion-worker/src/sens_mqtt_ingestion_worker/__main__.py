@@ -1,0 +1,43 @@
+"""The ingestion worker: ``python -m sens_mqtt_ingestion_worker``."""
+
+import asyncio
+
+from nats.aio.client import Client
+
+from sens_common.jetstream import connect, ensure_streams, nats_check
+from sens_common.lifecycle import run
+from sens_common.operations import Check, Heartbeat, problem_check, serve_operations
+from sens_mqtt_ingestion_worker.jetstream import ENVELOPE_OVERHEAD_BYTES, JetStreamLog
+from sens_mqtt_ingestion_worker.mqtt import MqttSource
+from sens_mqtt_ingestion_worker.pipeline import Pipeline
+from sens_mqtt_ingestion_worker.settings import IngestionSettings
+
+SERVICE = "mqtt-ingestion-worker"
+
+
+async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
+    """Wire the parts, and work until the stop."""
+    mqtt = settings.mqtt
+    heartbeat = Heartbeat()
+    client = Client()
+    checks: dict[str, Check] = {"nats": nats_check(client)}
+    async with (
+        serve_operations(SERVICE, settings.operations, checks, heartbeat),
+        connect(settings.nats, f"{SERVICE} {mqtt.client_id}", client=client, stop=stop),
+        asyncio.TaskGroup() as tasks,
+    ):
+        jetstream = client.jetstream()
+        await ensure_streams(jetstream, settings.nats)
+        log = JetStreamLog(
+            jetstream, mqtt.client_id, receive_max=mqtt.receive_max, max_payload_bytes=client.max_payload
+        )
+        source = MqttSource(mqtt, max_packet_bytes=client.max_payload - ENVELOPE_OVERHEAD_BYTES)
+        pipeline = Pipeline(source, log, receive_max=mqtt.receive_max)
+        checks |= {"log": problem_check(log), "mqtt": problem_check(pipeline)}
+        beating = tasks.create_task(heartbeat.keep(), name="heartbeat")
+        await pipeline.run(stop)
+        beating.cancel()
+
+
+if __name__ == "__main__":
+    run(SERVICE, IngestionSettings, main)

@@ -1,0 +1,176 @@
+"""The log: envelopes in JetStream, one publisher per MQTT session. See `sens_common.envelope` for their form."""
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+import structlog
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, PubAck
+from nats.js.errors import NotFoundError
+
+from sens_common import envelope
+from sens_common.envelope import Message
+from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT, subject_token
+from sens_mqtt_ingestion_worker import metrics
+
+log = structlog.get_logger()
+
+ENVELOPE_OVERHEAD_BYTES: Final = 16_384
+"""Room in a NATS message for its headers, and in an envelope for what is not topic or payload."""
+
+_MESSAGE_OVERHEAD_BYTES: Final = 32
+_PUBLISH_TIMEOUT_SECONDS: Final = 5.0
+_FIRST_RETRY_SECONDS: Final = 0.1
+_LAST_RETRY_SECONDS: Final = 5.0
+_TAIL_FETCH: Final = 256
+_TAIL_TIMEOUT_SECONDS: Final = 10.0
+
+
+class JetStreamLog:
+    """The log, as `pipeline.Log`.
+
+    Attributes:
+        problem: Why the current batch is not stored yet, None when all is well; for the readiness check.
+    """
+
+    def __init__(
+        self, jetstream: JetStreamContext, publisher: str, *, receive_max: int, max_payload_bytes: int
+    ) -> None:
+        self._jetstream = jetstream
+        self._subject = f"{TELEMETRY_SUBJECT}.{subject_token(publisher)}"
+        self._receive_max = receive_max
+        self._max_envelope_bytes = max_payload_bytes - ENVELOPE_OVERHEAD_BYTES
+        # Message ids must differ between two runs of the same publisher.
+        self._message_id_prefix = f"{subject_token(publisher)}-{secrets.token_hex(6)}"
+        self._batches = 0
+        self._recent: deque[tuple[int, int]] = deque()  # stream sequence and number of messages of the newest batches
+        self.problem: str | None = None
+
+    async def tail(self, count: int) -> list[Message]:
+        """See `pipeline.Log.tail`."""
+        while True:
+            try:
+                return await self._tail(count)
+            except (NatsError, TimeoutError) as error:
+                self.problem = f"the log's tail can't be read: {_reason(error)}"
+                log.warning("the log's tail can't be read; trying again", error=_reason(error))
+                await asyncio.sleep(1)
+
+    async def _tail(self, count: int) -> list[Message]:
+        try:
+            last = await self._jetstream.get_last_msg(TELEMETRY_STREAM, self._subject)
+        except NotFoundError:
+            self.problem = None
+            return []
+        last_sequence = last.seq or 0
+        first_sequence = int((last.headers or {}).get(envelope.TAIL_HEADER, "0")) or last_sequence
+        subscription = await self._jetstream.pull_subscribe(
+            self._subject,
+            stream=TELEMETRY_STREAM,
+            config=ConsumerConfig(
+                deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=first_sequence,
+                ack_policy=AckPolicy.NONE,
+                inactive_threshold=30,
+                mem_storage=True,
+            ),
+        )
+        messages: list[Message] = []
+        self._recent.clear()
+        try:
+            sequence = 0
+            while sequence < last_sequence:
+                for entry in await subscription.fetch(_TAIL_FETCH, timeout=_TAIL_TIMEOUT_SECONDS):
+                    sequence = entry.metadata.sequence.stream
+                    batch = envelope.decode(entry.data)
+                    self._recent.append((sequence, len(batch)))
+                    messages.extend(batch)
+        finally:
+            await subscription.unsubscribe()
+        self.problem = None
+        log.info("read the log's tail", envelopes=len(self._recent), messages=len(messages), wanted=count)
+        return messages
+
+    async def publish(self, messages: list[Message]) -> None:
+        """See `pipeline.Log.publish`."""
+        for batch in self._batched(messages):
+            started = time.perf_counter()
+            acknowledgement = await self._publish(batch)
+            metrics.PUBLISH_SECONDS.observe(time.perf_counter() - started)
+            metrics.BATCH_MESSAGES.observe(len(batch))
+            metrics.BATCHES.inc()
+            self._remember(acknowledgement, len(batch))
+
+    def _batched(self, messages: list[Message]) -> Iterator[list[Message]]:
+        """Split so that each envelope fits into a NATS message."""
+        batch: list[Message] = []
+        size = 0
+        for message in messages:
+            # A character of a topic takes up to four bytes; most take one.
+            topic_bytes = len(message.topic) if message.topic.isascii() else 4 * len(message.topic)
+            message_size = topic_bytes + len(message.payload) + _MESSAGE_OVERHEAD_BYTES
+            if batch and size + message_size > self._max_envelope_bytes:
+                yield batch
+                batch, size = [], 0
+            batch.append(message)
+            size += message_size
+        if batch:
+            yield batch
+
+    async def _publish(self, batch: list[Message]) -> int:
+        self._batches += 1
+        message_id = f"{self._message_id_prefix}-{self._batches}"
+        body = envelope.encode(batch)
+        headers = {
+            envelope.VERSION_HEADER: envelope.VERSION,
+            envelope.COUNT_HEADER: str(len(batch)),
+            envelope.TAIL_HEADER: str(self._recent[0][0] if self._recent else 0),
+            envelope.MESSAGE_ID_HEADER: message_id,
+        }
+        retry_seconds = _FIRST_RETRY_SECONDS
+        while True:
+            try:
+                acknowledgement: PubAck = await self._jetstream.publish(
+                    self._subject, body, timeout=_PUBLISH_TIMEOUT_SECONDS, stream=TELEMETRY_STREAM, headers=headers
+                )
+            except (NatsError, TimeoutError, OSError) as error:
+                metrics.PUBLISH_RETRIES.inc()
+                self.problem = f"the log does not take messages: {_reason(error)}"
+                log.warning("the log does not take messages; trying again", error=_reason(error), messages=len(batch))
+            else:
+                self.problem = None
+                return acknowledgement.seq
+            await asyncio.sleep(retry_seconds)
+            retry_seconds = min(retry_seconds * 2, _LAST_RETRY_SECONDS)
+            stored_sequence = await self._stored_as(message_id)
+            if stored_sequence is not None:
+                self.problem = None
+                return stored_sequence
+
+    async def _stored_as(self, message_id: str) -> int | None:
+        """Return the sequence of an envelope whose acknowledgement got lost, None when it is not (known to be) stored.
+
+        This publisher's newest envelope tells, however long ago the attempt was; JetStream's own window is finite.
+        """
+        try:
+            last = await self._jetstream.get_last_msg(TELEMETRY_STREAM, self._subject)
+        except (NatsError, TimeoutError, OSError):
+            return None
+        return last.seq if (last.headers or {}).get(envelope.MESSAGE_ID_HEADER) == message_id else None
+
+    def _remember(self, sequence: int, count: int) -> None:
+        """Keep the sequences of the newest batches that hold the newest `receive_max` messages between them."""
+        self._recent.append((sequence, count))
+        total = sum(number for _, number in self._recent)
+        while len(self._recent) > 1 and total - self._recent[0][1] >= self._receive_max:
+            total -= self._recent.popleft()[1]
+
+
+def _reason(error: Exception) -> str:
+    description = getattr(error, "description", None)
+    return str(description) if description else str(error) or type(error).__name__

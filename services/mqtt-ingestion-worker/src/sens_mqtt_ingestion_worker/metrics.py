@@ -1,0 +1,34 @@
+"""Metrics of the ingestion worker. For any window: received = published + redelivered + what is buffered."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+RECEIVED = Counter(
+    "sens_ingestion_messages_received_total", "Messages received from the broker, redelivered ones included."
+)
+REDELIVERED = Counter(
+    "sens_ingestion_messages_redelivered_total",
+    "Messages recognised as copies of what the log already holds; acknowledged, not published again.",
+)
+PUBLISHED = Counter("sens_ingestion_messages_published_total", "Messages whose envelope JetStream has stored.")
+ACKNOWLEDGED = Counter(
+    "sens_ingestion_messages_acknowledged_total", "Messages acknowledged to the broker (PUBACK written)."
+)
+BATCHES = Counter("sens_ingestion_batches_published_total", "Envelopes that JetStream has stored.")
+PUBLISH_RETRIES = Counter(
+    "sens_ingestion_publish_retries_total", "Attempts to publish an envelope that had to be repeated."
+)
+CONNECTIONS = Counter(
+    "sens_ingestion_mqtt_connections_total", "Connections to the broker that reached their subscriptions."
+)
+CONNECTED = Gauge("sens_ingestion_mqtt_connected_count", "1 while connected to the broker and subscribed, else 0.")
+BUFFERED = Gauge("sens_ingestion_buffered_messages_count", "Messages received and not yet published.")
+PUBLISH_SECONDS = Histogram(
+    "sens_ingestion_publish_seconds",
+    "From handing an envelope to NATS to JetStream's acknowledgement, retries included.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
+)
+BATCH_MESSAGES = Histogram(
+    "sens_ingestion_batch_messages",
+    "Messages in an envelope.",
+    buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000),
+)

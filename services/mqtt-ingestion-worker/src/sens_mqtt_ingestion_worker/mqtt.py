@@ -1,0 +1,326 @@
+"""The MQTT 5 session: a persistent session, manual acknowledgement, `receive_max` as the valve (MQTT 5.0, OASIS standard 2019).
+
+The packets' bytes are the `mqtt5` codec's work; when to send which, and what to do with those that come, is here.
+"""
+
+import asyncio
+import contextlib
+import ssl
+import time
+import urllib.parse
+from collections.abc import AsyncIterator
+from typing import Final
+
+import mqtt5
+import structlog
+
+from sens_common.envelope import Message
+from sens_common.errors import SettingsError
+from sens_mqtt_ingestion_worker import metrics
+from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError
+from sens_mqtt_ingestion_worker.settings import MqttSettings
+
+log = structlog.get_logger()
+
+_DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+_SUBSCRIBE_PACKET_ID: Final = 1
+_FIRST_FAILURE: Final = 128  # reason codes from here on are refusals (MQTT 5.0, section 2.4)
+_PAUSE_READING_ABOVE: Final = 2
+"""Reading pauses when more messages than ``receive_max`` times this are waiting; only QoS 0 can lead to it."""
+
+_NO_FLAGS: Final[frozenset[int]] = frozenset()
+
+
+class MqttSource:
+    """The broker, as `pipeline.Source`."""
+
+    def __init__(self, settings: MqttSettings, *, max_packet_bytes: int) -> None:
+        """Prepare, without connecting.
+
+        Args:
+            settings: Of the broker and the session.
+            max_packet_bytes: Largest packet that the log can take; the smaller of this and the setting is told to the broker.
+
+        Raises:
+            SettingsError: The certificate authority's file can't be used.
+        """
+        self._settings = settings
+        self._max_packet_bytes = min(settings.max_packet_bytes, max_packet_bytes)
+        parts = urllib.parse.urlsplit(settings.url)
+        self._host = parts.hostname or ""
+        self._port = parts.port or _DEFAULT_PORTS[parts.scheme]
+        self._tls: ssl.SSLContext | None = None
+        if parts.scheme == "mqtts":
+            try:
+                self._tls = ssl.create_default_context(cafile=settings.ca_file)
+            except OSError as error:
+                raise SettingsError(f"SENS_MQTT__CA_FILE: can't be used as a certificate authority: {error}") from error
+        self._last_received_at = 0
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator["MqttConnection"]:
+        """Open a connection, resume or begin the session, and subscribe. See `pipeline.Source.connect`."""
+        settings = self._settings
+        loop = asyncio.get_running_loop()
+        broker = f"{self._host} port {self._port}"
+        connection = MqttConnection(settings, self._max_packet_bytes, self._last_received_at)
+        try:
+            async with asyncio.timeout(settings.connect_timeout_seconds):
+                await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls)
+                await connection.open()
+        except TimeoutError as error:
+            connection.abort()
+            raise SourceUnavailableError(
+                f"{broker} did not answer within {settings.connect_timeout_seconds:g} s"
+            ) from error
+        except OSError as error:
+            raise SourceUnavailableError(f"{broker} can't be reached: {error.strerror or error}") from error
+        except SourceUnavailableError as error:
+            connection.abort()
+            raise SourceUnavailableError(f"{broker}: {error}") from error
+        except asyncio.CancelledError:
+            connection.abort()
+            raise
+        keeping = asyncio.create_task(connection.keep_alive(), name="mqtt keep-alive")
+        try:
+            yield connection
+        except SourceUnavailableError as error:
+            raise SourceUnavailableError(f"{broker}: {error}") from error
+        finally:
+            keeping.cancel()
+            connection.close()
+            self._last_received_at = connection.last_received_at
+
+
+class MqttConnection(asyncio.Protocol):
+    """One connection, as `pipeline.Connection`."""
+
+    def __init__(self, settings: MqttSettings, max_packet_bytes: int, last_received_at: int) -> None:
+        self._settings = settings
+        self._max_packet_bytes = max_packet_bytes
+        self.last_received_at = last_received_at
+        self.session_present = False
+        self._transport: asyncio.Transport | None = None
+        self._keep_alive_seconds = settings.keep_alive_seconds
+        self._partial = b""
+        self._messages: list[Message] = []
+        self._flagged: set[int] = set()
+        self._ended: str | None = None
+        self._reading_paused = False
+        self._wake: asyncio.Future[None] | None = None
+        self._answer: asyncio.Future[mqtt5.ConnAckPacket | mqtt5.SubAckPacket] | None = None
+        self._last_sent = self._last_heard = time.monotonic()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end; whoever waits learns of it."""
+        self._end(f"the connection was lost ({exc})" if exc else "the broker closed the connection")
+
+    def data_received(self, data: bytes) -> None:
+        """Take the packets that are complete; keep the rest for the next call."""
+        self._last_heard = time.monotonic()
+        if self._partial:
+            data = self._partial + data
+        view = memoryview(data)
+        size = len(data)
+        offset = 0
+        received_at = max(time.time_ns() // 1000, self.last_received_at + 1)
+        messages = self._messages
+        try:
+            while offset < size:
+                packet, length = mqtt5.read(view[offset:])
+                offset += length
+                if type(packet) is mqtt5.PublishPacket:
+                    packet_id = packet.packet_id or 0
+                    messages.append(Message(packet.topic, packet.payload, received_at, packet_id))
+                    if packet.duplicate and packet_id:
+                        self._flagged.add(packet_id)
+                    received_at += 1
+                else:
+                    self._take(packet)
+        except IndexError:  # the last packet is not complete yet
+            pass
+        except ValueError as error:
+            log.warning("malformed packet from the broker", error=str(error))
+            self._disconnect(mqtt5.DisconnectReasonCode.MALFORMED_PACKET, "the broker sent a malformed packet")
+        self.last_received_at = received_at - 1
+        self._partial = bytes(view[offset:])
+        if (
+            len(messages) > self._settings.receive_max * _PAUSE_READING_ABOVE
+            and not self._reading_paused
+            and self._transport
+        ):
+            self._transport.pause_reading()
+            self._reading_paused = True
+        if messages:
+            self._wake_up()
+
+    def _take(self, packet: mqtt5.Packet) -> None:
+        match packet:
+            case mqtt5.ConnAckPacket() | mqtt5.SubAckPacket():
+                if self._answer is not None and not self._answer.done():
+                    self._answer.set_result(packet)
+            case mqtt5.DisconnectPacket():
+                reason = packet.reason_code.name.lower().replace("_", " ")
+                self._end(f"the broker ended the connection: {packet.reason_str or reason}")
+            case mqtt5.PingRespPacket():
+                pass  # that something came is what counts
+            case _:
+                self._disconnect(
+                    mqtt5.DisconnectReasonCode.PROTOCOL_ERROR, f"the broker sent an unexpected {type(packet).__name__}"
+                )
+
+    # What the source and the pipeline call.
+
+    async def open(self) -> None:
+        """Send CONNECT and SUBSCRIBE and wait for their answers.
+
+        Raises:
+            SourceUnavailableError: The broker refuses, or closes the connection.
+        """
+        settings = self._settings
+        connack = await self._ask(
+            mqtt5.ConnectPacket(
+                client_id=settings.client_id,
+                username=settings.username,
+                password=settings.password.get_secret_value().encode() if settings.password is not None else None,
+                clean_start=False,
+                keep_alive=settings.keep_alive_seconds,
+                session_expiry_interval=settings.session_expiry_seconds,
+                receive_max=settings.receive_max,
+                topic_alias_max=0,
+                max_packet_size=self._max_packet_bytes,
+            ).write(),
+            mqtt5.ConnAckPacket,
+        )
+        if connack.reason_code >= _FIRST_FAILURE:
+            raise SourceUnavailableError(_refusal("the connection", connack.reason_code.name, connack.reason_str))
+        self.session_present = connack.session_present
+        if connack.server_keep_alive is not None:
+            self._keep_alive_seconds = connack.server_keep_alive
+        if (
+            connack.session_expiry_interval is not None
+            and connack.session_expiry_interval < settings.session_expiry_seconds
+        ):
+            log.warning("the broker keeps the session for a shorter time", seconds=connack.session_expiry_interval)
+        suback = await self._ask(
+            mqtt5.SubscribePacket(
+                _SUBSCRIBE_PACKET_ID,
+                [
+                    # A retained message is a copy of an earlier one: as telemetry it would be stored twice.
+                    mqtt5.TopicFilter(
+                        topic_filter, max_qos=mqtt5.QoS.AT_LEAST_ONCE, retain_handling=mqtt5.RetainHandling.SEND_NEVER
+                    )
+                    for topic_filter in settings.topic_filters
+                ],
+            ).write(),
+            mqtt5.SubAckPacket,
+        )
+        for topic_filter, code in zip(settings.topic_filters, suback.reason_codes, strict=False):
+            if code >= _FIRST_FAILURE:
+                raise SourceUnavailableError(
+                    _refusal(f"the subscription to {topic_filter}", code.name, suback.reason_str)
+                )
+
+    async def receive(self) -> Delivery:
+        """See `pipeline.Connection.receive`."""
+        while not self._messages:
+            if self._ended is not None:
+                raise SourceUnavailableError(self._ended)
+            self._wake = asyncio.get_running_loop().create_future()
+            await self._wake
+        messages, self._messages = self._messages, []
+        flagged = _NO_FLAGS
+        if self._flagged:
+            flagged = frozenset(self._flagged)
+            self._flagged.clear()
+        if self._reading_paused and self._transport is not None and self._ended is None:
+            self._transport.resume_reading()
+            self._reading_paused = False
+        return Delivery(messages, flagged)
+
+    def acknowledge(self, messages: list[Message]) -> None:
+        """Write PUBACKs: fixed header 0x40, length 2, identifier; the reason is success (MQTT 5.0, section 3.4.2.1)."""
+        if self._ended is not None or self._transport is None:
+            return
+        packets = [b"\x40\x02" + message.packet_id.to_bytes(2) for message in messages if message.packet_id]
+        if packets:
+            self._write(b"".join(packets))
+            metrics.ACKNOWLEDGED.inc(len(packets))
+
+    async def keep_alive(self) -> None:
+        """Send PINGREQ when nothing was sent for a while; end the connection when nothing comes (MQTT 5.0, section 3.1.2.10)."""
+        interval = self._keep_alive_seconds
+        if not interval:
+            return
+        while self._ended is None:
+            await asyncio.sleep(interval / 4)
+            now = time.monotonic()
+            if now - self._last_heard > interval * 1.5 and not self._reading_paused:
+                self._end(f"nothing came from the broker for {interval * 1.5:g} s")
+                self.abort()
+            elif now - min(self._last_sent, self._last_heard) >= interval / 2:
+                self._write(mqtt5.PingReqPacket().write())
+
+    def close(self) -> None:
+        """Say good-bye and close; the broker keeps the session."""
+        self._disconnect(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION, "the connection was closed")
+
+    def abort(self) -> None:
+        """Close without a word."""
+        self._end("the connection was closed")
+        if self._transport is not None:
+            self._transport.abort()
+
+    # The small parts.
+
+    async def _ask[P: mqtt5.ConnAckPacket | mqtt5.SubAckPacket](self, request: bytes, answer_type: type[P]) -> P:
+        if self._ended is not None:
+            raise SourceUnavailableError(self._ended)
+        self._answer = asyncio.get_running_loop().create_future()
+        self._write(request)
+        try:
+            answer = await self._answer
+        finally:
+            self._answer = None
+        if not isinstance(answer, answer_type):
+            raise SourceUnavailableError(f"the broker answered with an unexpected {type(answer).__name__}")
+        return answer
+
+    def _write(self, data: bytes) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._last_sent = time.monotonic()
+            self._transport.write(data)
+
+    def _disconnect(self, code: mqtt5.DisconnectReasonCode, reason: str) -> None:
+        if self._ended is None:
+            self._write(mqtt5.DisconnectPacket(reason_code=code).write())
+            self._end(reason)
+        if self._transport is not None:
+            self._transport.close()
+
+    def _end(self, reason: str) -> None:
+        if self._ended is not None:
+            return
+        self._ended = reason
+        # The broker sends again what was not acknowledged; only what came with QoS 0 would be lost.
+        self._messages = [message for message in self._messages if not message.packet_id]
+        if self._answer is not None and not self._answer.done():
+            hint = "; does it speak MQTT 5, and on this port?" if reason == "the broker closed the connection" else ""
+            self._answer.set_exception(SourceUnavailableError(reason + hint))
+        self._wake_up()
+
+    def _wake_up(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+def _refusal(what: str, code: str, text: str | None) -> str:
+    reason = code.lower().replace("_", " ")
+    return f"the broker refuses {what}: {reason}" + (f" ({text})" if text else "")

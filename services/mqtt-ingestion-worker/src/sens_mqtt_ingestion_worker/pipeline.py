@@ -1,0 +1,153 @@
+"""From the broker to the log: receive, drop copies, publish, acknowledge. The order is the promise.
+
+A message is acknowledged to the broker only after the log has stored it, and messages are acknowledged in the order in which they
+came. While the log takes one batch, the next one gathers; so batches grow with the load and nothing waits when there is none.
+"""
+
+import asyncio
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from sens_common.envelope import Message
+from sens_common.lifecycle import wait_or_stop
+from sens_mqtt_ingestion_worker import metrics
+from sens_mqtt_ingestion_worker.redelivery import RecentMessages
+
+log = structlog.get_logger()
+
+FIRST_RETRY_SECONDS = 0.5
+LAST_RETRY_SECONDS = 30.0
+STABLE_SECONDS = 30.0
+
+
+class SourceUnavailableError(Exception):
+    """The broker can't be reached, refuses us, or has closed the connection; the text says which and why."""
+
+
+class Delivery(NamedTuple):
+    """What came from the broker at once.
+
+    Attributes:
+        messages: In the order of their arrival.
+        flagged: Packet identifiers of those that came with the DUP flag.
+    """
+
+    messages: list[Message]
+    flagged: frozenset[int]
+
+
+class Connection(Protocol):
+    """One connection to the broker, subscribed."""
+
+    @property
+    def session_present(self) -> bool:
+        """Whether the broker has resumed a session that it kept."""
+
+    async def receive(self) -> Delivery:
+        """Wait for messages and return all that are there, at least one.
+
+        Raises:
+            SourceUnavailableError: The connection has ended and nothing is left that the broker will not send again.
+        """
+
+    def acknowledge(self, messages: list[Message]) -> None:
+        """Acknowledge messages of this connection; has no effect once it has ended, for then the broker sends them again."""
+
+
+class Source(Protocol):
+    """The broker."""
+
+    def connect(self) -> AbstractAsyncContextManager[Connection]:
+        """Open a connection that is closed with the context.
+
+        Raises:
+            SourceUnavailableError: The broker can't be reached or refuses us.
+        """
+
+
+class Log(Protocol):
+    """The log that keeps the messages."""
+
+    async def tail(self, count: int) -> list[Message]:
+        """Return the newest messages that this session published, oldest first: `count` of them or a few more, if there are so many."""
+
+    async def publish(self, messages: list[Message]) -> None:
+        """Store messages, in order; returns once they are safe and tries again until then."""
+
+
+class Pipeline:
+    """The worker's one loop.
+
+    Attributes:
+        problem: What is wrong with the source, None while connected; for the readiness check.
+    """
+
+    def __init__(self, source: Source, log_: Log, *, receive_max: int) -> None:
+        self._source = source
+        self._log = log_
+        self._receive_max = receive_max
+        self._recent = RecentMessages(receive_max)
+        self.problem: str | None = "not connected yet"
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until the stop; what is under way then is finished and acknowledged."""
+        self._recent.remember(await self._log.tail(self._receive_max))
+        retry_seconds = FIRST_RETRY_SECONDS
+        while not stop.is_set():
+            opened_at = asyncio.get_running_loop().time()
+            try:
+                async with self._source.connect() as connection:
+                    self._opened(connection)
+                    await self._forward(connection, stop)
+            except SourceUnavailableError as error:
+                if asyncio.get_running_loop().time() - opened_at > STABLE_SECONDS:
+                    retry_seconds = FIRST_RETRY_SECONDS
+                self.problem = str(error)
+                log.warning("no connection to the broker", error=str(error), retry_in_seconds=retry_seconds)
+                await wait_or_stop(stop, retry_seconds)
+                retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
+            finally:
+                metrics.CONNECTED.set(0)
+
+    def _opened(self, connection: Connection) -> None:
+        self.problem = None
+        self._recent.connection_opened(session_present=connection.session_present)
+        metrics.CONNECTIONS.inc()
+        metrics.CONNECTED.set(1)
+        log.info("connected to the broker", session_present=connection.session_present)
+
+    async def _forward(self, connection: Connection, stop: asyncio.Event) -> None:
+        stopping = asyncio.create_task(stop.wait(), name="wait for stop")
+        try:
+            while True:
+                delivery = await _unless(stopping, connection)
+                if delivery is None:
+                    return
+                metrics.RECEIVED.inc(len(delivery.messages))
+                metrics.BUFFERED.set(len(delivery.messages))
+                new = self._recent.without_copies(*delivery)
+                metrics.REDELIVERED.inc(len(delivery.messages) - len(new))
+                if new:
+                    await self._log.publish(new)
+                    self._recent.remember(new)
+                    metrics.PUBLISHED.inc(len(new))
+                metrics.BUFFERED.set(0)
+                connection.acknowledge(delivery.messages)
+        finally:
+            stopping.cancel()
+
+
+async def _unless(stopping: "asyncio.Task[bool]", connection: Connection) -> Delivery | None:
+    """Receive, or return None when the stop comes first."""
+    if stopping.done():
+        return None
+    receiving = asyncio.ensure_future(connection.receive())
+    await asyncio.wait({receiving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if receiving.done():
+        return receiving.result()
+    receiving.cancel()
+    await asyncio.wait({receiving})
+    # What was received in the instant of the cancellation is not acknowledged; the broker sends it again.
+    return None

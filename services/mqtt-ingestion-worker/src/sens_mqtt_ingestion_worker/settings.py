@@ -1,0 +1,95 @@
+"""Settings of the ingestion worker."""
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from sens_common.names import NATIVE_TOPIC_FILTER, REPLAY_PUBLISHER
+from sens_common.settings import Group, NatsSettings, OperationsSettings, ServiceSettings
+
+_MAX_TOPIC_BYTES = 65_535  # MQTT 5.0, section 1.5.4
+
+
+def _topic_filter(text: str) -> str:
+    """Check a topic filter (MQTT 5.0, section 4.7; shared subscriptions: section 4.8.2)."""
+    levels = text.split("/")
+    if levels[0] == "$share":
+        group, *levels = levels[1:] or [""]
+        if not group or not levels or re.search(r"[+#]", group):
+            raise ValueError("a shared subscription is $share/GROUP/FILTER")
+    if not any(levels) and len(levels) == 1:
+        raise ValueError("a topic filter may not be empty")
+    if "\0" in text or len(text.encode()) > _MAX_TOPIC_BYTES:
+        raise ValueError("a topic filter may not hold NUL nor more than 65,535 bytes")
+    for index, level in enumerate(levels):
+        if ("#" in level and (level != "#" or index != len(levels) - 1)) or ("+" in level and level != "+"):
+            raise ValueError("in a topic filter, + stands for a whole level, # for all remaining ones at the end")
+    return text
+
+
+def _client_id(text: str) -> str:
+    if text == REPLAY_PUBLISHER:
+        raise ValueError(f"{REPLAY_PUBLISHER!r} is reserved")
+    return text
+
+
+class MqttSettings(Group):
+    """The broker and the session with it."""
+
+    url: str = Field(
+        "mqtt://127.0.0.1:1883",
+        pattern=r"^mqtts?://[^/\s@]+$",
+        description="Broker, mqtt://host:port or mqtts://host:port (TLS); it must speak MQTT 5. Without credentials.",
+    )
+    username: str | None = Field(None, max_length=65_535, description="User name.")
+    password: SecretStr | None = Field(None, description="Password of the user.")
+    ca_file: str | None = Field(
+        None, description="Path of the certificate authority that signed the broker's certificate."
+    )
+    client_id: Annotated[str, AfterValidator(_client_id)] = Field(
+        "sens-mqtt-ingestion-worker-0",
+        min_length=1,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="Client identifier, the session's name; each replica has one of its own and keeps it over restarts.",
+    )
+    topic_filters: list[Annotated[str, AfterValidator(_topic_filter)]] = Field(
+        [NATIVE_TOPIC_FILTER],
+        min_length=1,
+        max_length=100,
+        description='Topic filters as a JSON list, for example ["$share/sens/sens/v1/+/+/telemetry"].',
+    )
+    receive_max: int = Field(
+        4096,
+        ge=1,
+        le=65_535,
+        description="Largest number of unacknowledged messages; the broker waits when it is reached.",
+    )
+    session_expiry_seconds: int = Field(
+        7 * 86_400,
+        ge=60,
+        le=0xFFFFFFFE,
+        description="How long the broker keeps the session, and queues for it, while the worker is away.",
+    )
+    keep_alive_seconds: int = Field(
+        30, ge=5, le=3600, description="Time without traffic after which the connection is probed."
+    )
+    connect_timeout_seconds: float = Field(10, gt=0, le=300, description="Time limit for connecting and subscribing.")
+    max_packet_bytes: int = Field(
+        1_000_000,
+        ge=1024,
+        le=8_000_000,
+        description="Largest packet the broker may send; lowered to what NATS takes. The broker drops larger messages.",
+    )
+
+
+class IngestionSettings(ServiceSettings):
+    """Settings of the ingestion worker."""
+
+    mqtt: MqttSettings = MqttSettings()
+    nats: NatsSettings = NatsSettings()
+    operations: OperationsSettings = OperationsSettings()
+    shutdown_seconds: float = Field(
+        8, gt=0, le=600, description="Time limit for finishing what is under way at a stop."
+    )
