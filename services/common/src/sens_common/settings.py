@@ -8,7 +8,6 @@ import typing
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sens_common.errors import SettingsError
@@ -98,7 +97,10 @@ class ServiceSettings(BaseSettings):
         try:
             return cls()
         except ValidationError as error:
-            lines = [_explain(cls, details) for details in error.errors(include_url=False, include_input=False)]
+            lines = [
+                _explain(cls, tuple(str(part) for part in details["loc"]), details["msg"])
+                for details in error.errors(include_url=False, include_input=False)
+            ]
             raise SettingsError("\n".join(lines)) from None
         except ValueError as error:  # pydantic-settings: a group's variable that should hold JSON does not
             raise SettingsError(f"{error}; set its members one by one, as {PREFIX}GROUP{DELIMITER}NAME") from None
@@ -109,9 +111,8 @@ def variable(path: tuple[str, ...]) -> str:
     return PREFIX + DELIMITER.join(path).upper()
 
 
-def _explain(cls: type[ServiceSettings], details: ErrorDetails) -> str:
-    path = tuple(str(part) for part in details["loc"])
-    text = f"{variable(path)}: {_lower_first(details['msg'])}"
+def _explain(cls: type[ServiceSettings], path: tuple[str, ...], message: str) -> str:
+    text = f"{variable(path)}: {_lower_first(message)}"
     description = _description(cls, path)
     return f"{text}. {description}" if description else text
 
