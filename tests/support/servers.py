@@ -108,7 +108,7 @@ def postgres_server() -> Iterator[DatabaseSettings]:
         port = free_port()
         preload = cluster.programs.parent
         settings = {"fsync": "off", "max_connections": "200"}
-        if list(preload.glob("**/timescaledb.so")) or list(Path("/usr/lib/postgresql").glob("*/lib/timescaledb.so")):
+        if list(preload.glob("**/timescaledb.so")):
             settings |= {"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"}
         command = cluster.command(host=HOST, port=port, settings=settings)
         with process(
