@@ -1,0 +1,190 @@
+"""The broker: rumqttd in a process of its own, watched.
+
+rumqttd is what the ``iotcore`` package carries. It has no shutdown, and a panic in it would take its host along: so it gets a process,
+which ends when this one does (see `rumqttd`).
+"""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import socket
+import sys
+import tempfile
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import structlog
+
+from sens_common.errors import UnavailableError
+from sens_mock_mqtt_broker.settings import BrokerSettings
+
+log = structlog.get_logger()
+
+START_SECONDS = 15.0
+STOP_SECONDS = 3.0
+PORT_SECONDS = 2.0
+"""How long a taken port is waited for: a predecessor that was just killed may still be letting go of it."""
+
+PROBE_SECONDS = 1.0
+_POLL_SECONDS = 0.02
+_SEGMENTS = 16
+
+
+def configuration(settings: BrokerSettings) -> str:
+    """Return rumqttd's configuration, TOML (rumqttd 0.20, ``rumqttd.toml``)."""
+    listeners = "".join(
+        f"""
+[{version}.1]
+name = "{version}"
+listen = "{_authority(settings.host, port)}"
+next_connection_delay_ms = 1
+[{version}.1.connections]
+connection_timeout_ms = 10000
+max_payload_size = {settings.max_payload_bytes}
+max_inflight_count = 100
+"""
+        for version, port in (("v4", settings.port), ("v5", settings.port_v5))
+    )
+    return f"""id = 0
+[router]
+id = 0
+max_connections = {settings.max_connections}
+max_outgoing_packet_count = 200
+max_segment_size = {settings.buffer_bytes // _SEGMENTS}
+max_segment_count = {_SEGMENTS}
+{listeners}"""
+
+
+def client_host(host: str) -> str:
+    """Return the address at which a client on this machine reaches a server that listens on the host."""
+    address = ipaddress.ip_address(host)
+    if not address.is_unspecified:
+        return host
+    return "127.0.0.1" if address.version == 4 else "::1"  # noqa: PLR2004 - IP's version
+
+
+class Broker:
+    """A running broker."""
+
+    def __init__(self, settings: BrokerSettings, process: Process) -> None:
+        self._settings = settings
+        self._process = process
+
+    async def check(self) -> str | None:
+        """Tell what is wrong, for ``/readyz``: both listeners must take a connection."""
+        if self._process.returncode is not None:
+            return f"the broker's process has ended with code {self._process.returncode}"
+        for port in (self._settings.port, self._settings.port_v5):
+            if not await _accepts(self._settings.host, port):
+                return f"the broker does not accept connections on port {port}"
+        return None
+
+    async def watch(self) -> None:
+        """Wait until the broker's process ends by itself.
+
+        Raises:
+            UnavailableError: It has ended.
+        """
+        code = await self._process.wait()
+        raise UnavailableError(
+            f"the MQTT broker's process {self._process.pid} has ended with code {code}. Start again."
+        )
+
+
+@contextlib.asynccontextmanager
+async def run_broker(settings: BrokerSettings) -> AsyncIterator[Broker]:
+    """Run the broker while the context is open.
+
+    Raises:
+        UnavailableError: A port is taken, or the broker does not start.
+    """
+    for port in (settings.port, settings.port_v5):
+        await _wait_for_port(settings.host, port)
+    with tempfile.TemporaryDirectory(prefix="sens-broker-") as folder:
+        path = Path(folder, "rumqttd.toml")
+        path.write_text(configuration(settings))  # noqa: ASYNC240 - a few hundred bytes, before anything else runs
+        # Its own session: a terminal's Ctrl-C reaches the service alone, which then stops things in order.
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            f"{__package__}.rumqttd",
+            str(path),
+            stdin=PIPE,
+            stdout=sys.stderr,
+            start_new_session=True,
+        )
+        try:
+            broker = Broker(settings, process)
+            await _wait_for_start(broker, process)
+            log.info("broker is listening", host=settings.host, port=settings.port, port_v5=settings.port_v5)
+            yield broker
+        finally:
+            await _stop(process)
+
+
+async def _wait_for_start(broker: Broker, process: Process) -> None:
+    problem: str | None = "nothing was tried"
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            while (problem := await broker.check()) is not None:
+                if process.returncode is not None:
+                    break
+                await asyncio.sleep(_POLL_SECONDS)
+    except TimeoutError:
+        pass
+    if problem is not None:
+        raise UnavailableError(f"the MQTT broker did not start within {START_SECONDS:g} s: {problem}")
+
+
+async def _stop(process: Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+async def _wait_for_port(host: str, port: int) -> None:
+    deadline = asyncio.get_running_loop().time() + PORT_SECONDS
+    while (error := _listen_error(host, port)) is not None:
+        if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:
+            raise UnavailableError(
+                f"the MQTT broker can't listen on {host} port {port}: {error.strerror}. "
+                "Stop what uses the port, or choose another one."
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _listen_error(host: str, port: int) -> OSError | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as rumqttd's runtime does
+        try:
+            listener.bind((host, port))
+        except OSError as error:
+            return error
+    return None
+
+
+async def _accepts(host: str, port: int) -> bool:
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            _, writer = await asyncio.open_connection(client_host(host), port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    return True
+
+
+def _authority(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

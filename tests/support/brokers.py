@@ -1,0 +1,62 @@
+"""A real MQTT broker for tests: the mock broker without its fleet, on free ports."""
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from support.servers import HOST, accepts_connections, free_port, process, scratch_folder, wait_until
+
+
+@dataclass(frozen=True, slots=True)
+class MqttBroker:
+    """Where a broker listens: `port` for MQTT 3.1.1, `port_v5` for MQTT 5."""
+
+    host: str
+    port: int
+    port_v5: int
+    operations_port: int
+    pid: int
+    log: Path
+
+
+def mock_broker_environment(ports: tuple[int, int, int], settings: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a mock broker without fleet, unless the settings (variables by name) say otherwise."""
+    port, port_v5, operations_port = ports
+    return os.environ | {
+        "SENS_BROKER__PORT": str(port),
+        "SENS_BROKER__PORT_V5": str(port_v5),
+        "SENS_OPERATIONS__PORT": str(operations_port),
+        "SENS_FLEET__ENABLED": "false",
+        **(settings or {}),
+    }
+
+
+MOCK_BROKER = [sys.executable, "-m", "sens_mock_mqtt_broker"]
+
+
+@contextmanager
+def mock_broker(
+    port: int | None = None, port_v5: int | None = None, settings: Mapping[str, str] | None = None
+) -> Iterator[MqttBroker]:
+    """Run a mock broker while the context is open; give ports to start one again where another one was."""
+    ports = (port or free_port(), port_v5 or free_port(), free_port())
+    with scratch_folder("sens-mock-broker-") as folder:
+        log = folder / "log"
+        with process(MOCK_BROKER, log, env=mock_broker_environment(ports, settings)) as child:
+            # The operations port opens last.
+            wait_until(lambda: child.poll() is not None or accepts_connections(ports[2]), "the mock broker starts")
+            if child.poll() is not None:
+                pytest.fail(log.read_text())
+            yield MqttBroker(HOST, *ports, child.pid, log)
+
+
+@pytest.fixture
+def mqtt_broker() -> Iterator[MqttBroker]:
+    """A broker of the test's own, without sessions or retained messages."""
+    with mock_broker() as broker:
+        yield broker
