@@ -83,7 +83,7 @@ def decode(body: bytes) -> DeadLetter:
     """
     try:
         return _decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a dead letter: {error}") from error
 
 

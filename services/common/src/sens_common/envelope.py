@@ -52,5 +52,5 @@ def decode(body: bytes) -> list[Message]:
     """
     try:
         return _decoder.decode(body)
-    except msgspec.DecodeError as error:  # a ValidationError is one
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # a ValidationError is a DecodeError
         raise ValueError(f"not an envelope: {error}") from error

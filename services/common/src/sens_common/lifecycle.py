@@ -42,7 +42,10 @@ def run[S: ServiceSettings](
         known, unknown = group.split(SensError)
         if known is None or unknown is not None:
             raise
-        leaves = _leaves(known)
+        leaves = [leaf for leaf in _leaves(known) if not isinstance(leaf, StoppedError)]
+        if not leaves:
+            log.info("stopped")
+            return
         for leaf in leaves:
             log.error("stopped by an error", error=str(leaf))  # noqa: TRY400 - same
         sys.exit(max(leaf.exit_code for leaf in leaves))

@@ -40,7 +40,7 @@ def decode(body: bytes) -> list[Reading]:
     """
     try:
         return _decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a live message: {error}") from error
 
 

@@ -174,6 +174,7 @@ def _listen(config: uvicorn.Config) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((config.host, config.port))
+        listener.listen(config.backlog)  # two sockets may share an address until one of them listens
     except OSError as error:
         listener.close()
         raise UnavailableError(

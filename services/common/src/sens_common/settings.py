@@ -4,10 +4,13 @@ A service's class derives from `ServiceSettings` and adds the groups it needs. `
 `SettingsError` that names the variable and what it accepts, and never repeats a value, which may be a secret.
 """
 
+import json
+import os
 import typing
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sens_common.errors import SettingsError
@@ -98,12 +101,12 @@ class ServiceSettings(BaseSettings):
             return cls()
         except ValidationError as error:
             lines = [
-                _explain(cls, tuple(str(part) for part in details["loc"]), details["msg"])
+                _explain(cls, details["loc"], details["msg"])
                 for details in error.errors(include_url=False, include_input=False)
             ]
             raise SettingsError("\n".join(lines)) from None
-        except ValueError as error:  # pydantic-settings: a group's variable that should hold JSON does not
-            raise SettingsError(f"{error}; set its members one by one, as {PREFIX}GROUP{DELIMITER}NAME") from None
+        except ValueError as error:  # pydantic-settings: a variable that should hold JSON does not
+            raise SettingsError("\n".join(_not_json(cls)) or str(error)) from None
 
 
 def variable(path: tuple[str, ...]) -> str:
@@ -111,21 +114,45 @@ def variable(path: tuple[str, ...]) -> str:
     return PREFIX + DELIMITER.join(path).upper()
 
 
-def _explain(cls: type[ServiceSettings], path: tuple[str, ...], message: str) -> str:
-    text = f"{variable(path)}: {_lower_first(message)}"
-    description = _description(cls, path)
-    return f"{text}. {description}" if description else text
+def _explain(cls: type[ServiceSettings], location: tuple[int | str, ...], message: str) -> str:
+    path = tuple(part for part in location if isinstance(part, str))
+    item = "".join(f", item {part + 1}" for part in location if isinstance(part, int))
+    return _with_description(cls, path, f"{variable(path)}{item}: {_lower_first(message)}")
+
+
+def _not_json(cls: type[ServiceSettings]) -> list[str]:
+    """Say of every variable that should hold JSON, and does not, that it should."""
+    lines = []
+    for name, value in sorted(os.environ.items()):
+        path = tuple(name.upper().removeprefix(PREFIX).lower().split(DELIMITER))
+        field = _field(cls, path) if name.upper().startswith(PREFIX) else None
+        if field is None:
+            continue
+        kinds = {typing.get_origin(kind) or kind for kind in (field.annotation, *typing.get_args(field.annotation))}
+        is_group = any(isinstance(kind, type) and issubclass(kind, BaseModel) for kind in kinds)
+        if is_group or kinds & {list, dict, set, tuple}:
+            try:
+                json.loads(value)
+            except ValueError:
+                what = f"a JSON object; or set its members one by one, as {variable((*path, 'name'))}"
+                lines.append(
+                    _with_description(cls, path, f"{variable(path)}: should be {what if is_group else 'JSON'}")
+                )
+    return lines
+
+
+def _with_description(cls: type[ServiceSettings], path: tuple[str, ...], text: str) -> str:
+    field = _field(cls, path)
+    return f"{text}. {field.description}" if field is not None and field.description else text
 
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _description(model: type[BaseModel], path: tuple[str, ...]) -> str | None:
+def _field(model: type[BaseModel], path: tuple[str, ...]) -> FieldInfo | None:
     field = model.model_fields.get(path[0]) if path else None
-    if field is None:
-        return None
-    annotation: Any = field.annotation
-    if len(path) > 1 and isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return _description(annotation, path[1:])
-    return field.description
+    if field is None or len(path) == 1:
+        return field
+    annotation = field.annotation
+    return _field(annotation, path[1:]) if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None

@@ -1,0 +1,184 @@
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from sens_common import operations
+from sens_common.errors import UnavailableError
+from sens_common.operations import HEALTHY_WITHIN_SECONDS, Check, Heartbeat, problem_check, serve_operations
+from sens_common.settings import OperationsSettings
+from sens_common.version import product_version
+from support.servers import HOST, free_port
+
+
+async def fine() -> None:
+    return None
+
+
+async def ask(
+    path: str, checks: dict[str, Check] | None = None, clock: Callable[[], float] = lambda: 0.0
+) -> httpx.Response:
+    """Serve the operations port, and return the answer to one request."""
+    heartbeat = Heartbeat(clock)
+    async with client_of(checks or {}, heartbeat) as client:
+        return await client.get(path)
+
+
+@asynccontextmanager
+async def client_of(checks: dict[str, Check], heartbeat: Heartbeat) -> AsyncIterator[httpx.AsyncClient]:
+    settings = OperationsSettings(host=HOST, port=free_port())
+    async with (
+        serve_operations("example", settings, checks, heartbeat),
+        httpx.AsyncClient(base_url=f"http://{HOST}:{settings.port}") as client,
+    ):
+        yield client
+
+
+class TestHealthz:
+    def test_answers_200_while_the_loop_goes_round(self) -> None:
+        response = asyncio.run(ask("/healthz"))
+
+        assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+    def test_answers_503_when_the_loop_stands_still(self) -> None:
+        times = iter([0.0])
+        response = asyncio.run(ask("/healthz", clock=lambda: next(times, HEALTHY_WITHIN_SECONDS)))
+
+        assert response.status_code == 503
+        assert response.json() == {"status": "failed", "detail": "the loop last went round 15 s ago"}
+
+    def test_asks_no_dependency(self) -> None:
+        async def broken() -> str:
+            return "not connected"
+
+        assert asyncio.run(ask("/healthz", {"database": broken})).status_code == 200
+
+    def test_answers_200_again_after_a_beat(self) -> None:
+        now = 0.0
+
+        async def scenario() -> list[int]:
+            nonlocal now
+            heartbeat = Heartbeat(lambda: now)
+            async with client_of({}, heartbeat) as client:
+                now = 100.0
+                statuses = [(await client.get("/healthz")).status_code]
+                heartbeat.beat()
+                statuses.append((await client.get("/healthz")).status_code)
+            return statuses
+
+        assert asyncio.run(scenario()) == [503, 200]
+
+
+class TestReadyz:
+    def test_answers_200_when_every_check_passes(self) -> None:
+        response = asyncio.run(ask("/readyz", {"nats": fine, "database": fine}))
+
+        assert response.status_code == 200
+        assert response.json() == {"status": "ok", "checks": {"nats": "ok", "database": "ok"}}
+
+    def test_answers_503_and_says_which_check_fails(self) -> None:
+        async def broken() -> str:
+            return "not connected to PostgreSQL"
+
+        response = asyncio.run(ask("/readyz", {"nats": fine, "database": broken}))
+
+        assert response.status_code == 503
+        assert response.json() == {
+            "status": "failed",
+            "checks": {"nats": "ok", "database": "not connected to PostgreSQL"},
+        }
+
+    def test_answers_503_when_a_check_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(operations, "CHECK_TIMEOUT_SECONDS", 0.05)
+
+        async def hanging() -> None:
+            await asyncio.Event().wait()
+
+        response = asyncio.run(ask("/readyz", {"nats": hanging, "database": fine}))
+
+        assert response.status_code == 503
+        assert response.json()["checks"] == {"nats": "no answer within 0.05 s", "database": "ok"}
+
+    def test_answers_503_when_a_check_raises(self) -> None:
+        async def raising() -> None:
+            raise ZeroDivisionError("unforeseen")
+
+        response = asyncio.run(ask("/readyz", {"log": raising}))
+
+        assert (response.status_code, response.json()["checks"]) == (503, {"log": "ZeroDivisionError: unforeseen"})
+
+    def test_follows_a_part_that_keeps_its_problem_up_to_date(self) -> None:
+        class Part:
+            problem: str | None = "the log is full"
+
+        part = Part()
+
+        async def scenario() -> list[int]:
+            async with client_of({"part": problem_check(part)}, Heartbeat()) as client:
+                statuses = [(await client.get("/readyz")).status_code]
+                part.problem = None
+                return [*statuses, (await client.get("/readyz")).status_code]
+
+        assert asyncio.run(scenario()) == [503, 200]
+
+
+class TestVersion:
+    def test_names_service_version_and_commit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SENS_PRODUCT_COMMIT", "0123abc")
+
+        assert asyncio.run(ask("/version")).json() == {
+            "name": "example",
+            "version": product_version(),
+            "product_commit": "0123abc",
+        }
+
+    def test_says_that_the_commit_is_unknown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("SENS_PRODUCT_COMMIT", raising=False)
+
+        assert asyncio.run(ask("/version")).json()["product_commit"] == "unknown"
+
+
+class TestMetrics:
+    def test_are_prometheus_text(self) -> None:
+        response = asyncio.run(ask("/metrics"))
+
+        assert response.headers["content-type"].startswith("text/plain")
+        assert "python_info" in {family.name for family in text_string_to_metric_families(response.text)}
+
+
+class TestServe:
+    def test_says_which_port_is_taken_and_what_to_do(self) -> None:
+        async def scenario(port: int) -> None:
+            async with serve_operations("example", OperationsSettings(host=HOST, port=port), {}, Heartbeat()):
+                pytest.fail("the port is taken")
+
+        with socket.socket() as other:
+            other.bind((HOST, 0))
+            other.listen()
+            port: int = other.getsockname()[1]
+            with pytest.raises(UnavailableError, match=rf"{HOST} port {port}: Address already in use.*Stop what uses"):
+                asyncio.run(scenario(port))
+
+    def test_says_that_an_address_is_not_this_machines(self) -> None:
+        async def scenario() -> None:
+            async with serve_operations("example", OperationsSettings(host="192.0.2.1"), {}, Heartbeat()):
+                pytest.fail("the address is reserved for documentation (RFC 5737)")
+
+        with pytest.raises(UnavailableError, match=r"can't listen on 192\.0\.2\.1 port 8081"):
+            asyncio.run(scenario())
+
+    def test_frees_the_port_at_its_end(self) -> None:
+        async def scenario() -> None:
+            settings = OperationsSettings(host=HOST, port=free_port())
+            for _ in range(2):
+                async with serve_operations("example", settings, {}, Heartbeat()):
+                    pass
+
+        asyncio.run(scenario())
+
+    def test_answers_404_to_other_paths(self) -> None:
+        assert asyncio.run(ask("/secrets")).status_code == 404
