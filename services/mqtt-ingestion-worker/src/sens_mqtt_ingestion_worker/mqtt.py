@@ -9,7 +9,7 @@ import ssl
 import time
 import urllib.parse
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, cast
 
 import mqtt5
 import structlog
@@ -115,8 +115,8 @@ class MqttConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        # uvloop's transports do not derive from asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end; whoever waits learns of it."""
@@ -199,7 +199,7 @@ class MqttConnection(asyncio.Protocol):
             ).write(),
             mqtt5.ConnAckPacket,
         )
-        if connack.reason_code >= _FIRST_FAILURE:
+        if int(connack.reason_code) >= _FIRST_FAILURE:
             raise SourceUnavailableError(_refusal("the connection", connack.reason_code.name, connack.reason_str))
         self.session_present = connack.session_present
         if connack.server_keep_alive is not None:
@@ -223,7 +223,7 @@ class MqttConnection(asyncio.Protocol):
             mqtt5.SubAckPacket,
         )
         for topic_filter, code in zip(settings.topic_filters, suback.reason_codes, strict=False):
-            if code >= _FIRST_FAILURE:
+            if int(code) >= _FIRST_FAILURE:
                 raise SourceUnavailableError(
                     _refusal(f"the subscription to {topic_filter}", code.name, suback.reason_str)
                 )
