@@ -78,12 +78,12 @@ class TestConfigureLogs:
         configure_logs("example")
 
         try:
-            {}["missing"]
-        except KeyError:
+            int("no number")
+        except ValueError:
             structlog.get_logger().exception("failed")
 
         [line] = lines(capsys)
-        assert "KeyError: 'missing'" in str(line["exception"])
+        assert "ValueError: invalid literal" in str(line["exception"])
 
     def test_survives_values_that_json_does_not_know(self, capsys: pytest.CaptureFixture[str]) -> None:
         configure_logs("example")

@@ -1,0 +1,74 @@
+"""Every setting says what it is: the reference and the start-up errors are made of these sentences."""
+
+import importlib
+import importlib.util
+import re
+from collections.abc import Iterator
+
+import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from sens_common.settings import ServiceSettings, variable
+from support.services import SERVICES
+
+SECRET_NAME = re.compile(r"password|token|secret|(?<!_)key$|private")
+
+
+def settings_classes() -> list[type[ServiceSettings]]:
+    found = []
+    for service in SERVICES:
+        if service.name == "common" or importlib.util.find_spec(f"{service.package}.settings") is None:
+            continue
+        module = importlib.import_module(f"{service.package}.settings")
+        found += [
+            member
+            for member in vars(module).values()
+            if isinstance(member, type) and issubclass(member, ServiceSettings) and member.__module__ == module.__name__
+        ]
+    return found
+
+
+def fields(model: type[BaseModel], groups: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], FieldInfo]]:
+    """Yield every setting with its path."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from fields(field.annotation, (*groups, name))
+        else:
+            yield (*groups, name), field
+
+
+SETTINGS = [
+    pytest.param(field, path, id=f"{settings.__name__}-{variable(path)}")
+    for settings in settings_classes()
+    for path, field in fields(settings)
+]
+
+
+class TestEverySetting:
+    def test_exists(self) -> None:
+        assert len(settings_classes()) >= 1
+        assert len(SETTINGS) >= len(settings_classes())
+
+    @pytest.mark.parametrize(("field", "path"), SETTINGS)
+    def test_has_a_description_of_one_line(self, field: FieldInfo, path: tuple[str, ...]) -> None:
+        assert field.description, variable(path)
+        assert field.description.endswith("."), variable(path)
+        assert "\n" not in field.description
+
+    @pytest.mark.parametrize(("field", "path"), SETTINGS)
+    def test_is_hidden_when_it_is_a_secret(self, field: FieldInfo, path: tuple[str, ...]) -> None:
+        if (
+            SECRET_NAME.search(path[-1])
+            and field.annotation not in {int, float, bool}
+            and not path[-1].endswith("_file")
+        ):
+            assert "SecretStr" in str(field.annotation)
+
+
+class TestEverySettingsClass:
+    @pytest.mark.parametrize("settings", settings_classes(), ids=lambda settings: settings.__name__)
+    def test_needs_no_two_names_that_give_one_variable(self, settings: type[ServiceSettings]) -> None:
+        names = [variable(path) for path, _ in fields(settings)]
+
+        assert sorted(names) == sorted(set(names))
