@@ -1,10 +1,13 @@
 """The mock broker: ``python -m sens_mock_mqtt_broker``."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 
 from sens_common.lifecycle import run
-from sens_common.operations import Heartbeat, serve_operations
-from sens_mock_mqtt_broker.broker import run_broker
+from sens_common.operations import Check, Heartbeat, problem_check, serve_operations
+from sens_mock_mqtt_broker.broker import client_host, run_broker
+from sens_mock_mqtt_broker.fleet import Fleet
+from sens_mock_mqtt_broker.publisher import Publisher, wall_clock
 from sens_mock_mqtt_broker.settings import MockBrokerSettings
 
 SERVICE = "mock-mqtt-broker"
@@ -13,18 +16,33 @@ SERVICE = "mock-mqtt-broker"
 async def main(settings: MockBrokerSettings, stop: asyncio.Event) -> None:
     """Wire the parts, and work until the stop."""
     heartbeat = Heartbeat()
-    async with (
-        run_broker(settings.broker) as broker,
-        serve_operations(SERVICE, settings.operations, {"broker": broker.check}, heartbeat),
-        asyncio.TaskGroup() as tasks,
-    ):
-        working = [
-            tasks.create_task(heartbeat.keep(), name="heartbeat"),
-            tasks.create_task(broker.watch(), name="watch the broker"),
-        ]
-        await stop.wait()
-        for task in working:
-            task.cancel()
+    async with run_broker(settings.broker) as broker:
+        checks: dict[str, Check] = {"broker": broker.check}
+        work: dict[str, Callable[[], Coroutine[None, None, None]]] = {
+            "heartbeat": heartbeat.keep,
+            "watch the broker": broker.watch,
+        }
+        if settings.fleet.enabled:
+            publisher = _publisher(settings)
+            checks["fleet"] = problem_check(publisher)
+            work["fleet"] = publisher.run
+        async with serve_operations(SERVICE, settings.operations, checks, heartbeat), asyncio.TaskGroup() as tasks:
+            working = [tasks.create_task(start(), name=name) for name, start in work.items()]
+            await stop.wait()
+            for task in working:
+                task.cancel()
+
+
+def _publisher(settings: MockBrokerSettings) -> Publisher:
+    fleet = Fleet.create(
+        seed=settings.fleet.seed,
+        tenant=settings.fleet.tenant,
+        devices=settings.fleet.devices,
+        rate=settings.fleet.rate,
+        malformed_share=settings.fleet.malformed_share,
+        start=wall_clock(),
+    )
+    return Publisher(fleet, client_host(settings.broker.host), settings.broker.port_v5)
 
 
 if __name__ == "__main__":

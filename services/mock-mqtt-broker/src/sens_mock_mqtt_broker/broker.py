@@ -102,26 +102,32 @@ async def run_broker(settings: BrokerSettings) -> AsyncIterator[Broker]:
     """
     for port in (settings.port, settings.port_v5):
         await _wait_for_port(settings.host, port)
-    with tempfile.TemporaryDirectory(prefix="sens-broker-") as folder:
-        path = Path(folder, "rumqttd.toml")
-        path.write_text(configuration(settings))  # noqa: ASYNC240 - a few hundred bytes, before anything else runs
-        # Its own session: a terminal's Ctrl-C reaches the service alone, which then stops things in order.
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            f"{__package__}.rumqttd",
-            str(path),
-            stdin=PIPE,
-            stdout=sys.stderr,
-            start_new_session=True,
-        )
-        try:
-            broker = Broker(settings, process)
-            await _wait_for_start(broker, process)
-            log.info("broker is listening", host=settings.host, port=settings.port, port_v5=settings.port_v5)
-            yield broker
-        finally:
-            await _stop(process)
+    async with _process(settings) as process:
+        log.info("broker is listening", host=settings.host, port=settings.port, port_v5=settings.port_v5)
+        yield Broker(settings, process)
+
+
+@contextlib.asynccontextmanager
+async def _process(settings: BrokerSettings) -> AsyncIterator[Process]:
+    """Hold a broker's process that has started."""
+    async with contextlib.AsyncExitStack() as cleanup:
+        # Only the start needs the file: gone early, it is not left behind by a SIGKILL.
+        with tempfile.TemporaryDirectory(prefix="sens-broker-") as folder:
+            path = Path(folder, "rumqttd.toml")
+            path.write_text(configuration(settings))  # noqa: ASYNC240 - a few hundred bytes, before anything else runs
+            # Its own session: a terminal's Ctrl-C reaches the service alone, which then stops things in order.
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                f"{__package__}.rumqttd",
+                str(path),
+                stdin=PIPE,
+                stdout=sys.stderr,
+                start_new_session=True,
+            )
+            cleanup.push_async_callback(_stop, process)
+            await _wait_for_start(Broker(settings, process), process)
+        yield process
 
 
 async def _wait_for_start(broker: Broker, process: Process) -> None:
