@@ -1,0 +1,29 @@
+"""Payload formats: pure functions from bytes to readings, behind one explicit mapping."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from sens_common.errors import SettingsError
+from sens_telemetry_worker.decoders import native
+from sens_telemetry_worker.decoders.reading import Decoder, Reading, Value
+
+__all__ = ["DECODERS", "Decoder", "Reading", "Value", "decoder"]
+
+DECODERS: Final[Mapping[str, Decoder]] = {
+    "native": native.decode,
+}
+"""Every payload format by the name that settings use."""
+
+
+def decoder(name: str) -> Decoder:
+    """Return the decoder of a payload format.
+
+    Raises:
+        SettingsError: No format has the name.
+    """
+    try:
+        return DECODERS[name]
+    except KeyError:
+        raise SettingsError(
+            f"there is no decoder {name!r:.80}; the decoders are: {', '.join(sorted(DECODERS))}"
+        ) from None

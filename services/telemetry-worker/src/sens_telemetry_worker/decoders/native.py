@@ -1,0 +1,216 @@
+"""The native payload: a JSON object of metrics, or an array of such objects, which is a backlog.
+
+::
+
+    {"temperature": 21.5, "door_open": false, "firmware": "1.4.2", "battery": {"voltage": 3.6}, "ts": "2026-01-31T12:00:00Z"}
+
+- Values are numbers, booleans and strings; a nested object's members are metrics whose names are joined with ``.``.
+- ``ts``, at the top level only, is the time of all its metrics (`timestamps`); without it that is the time of the receipt.
+- In a backlog of two or more entries each entry has its own ``ts``.
+
+Nothing is stored that differs from what was sent: a number that a 64-bit float can't hold exactly when it is written as an
+integer, a key that stands twice, two keys with the same joined name are refused. Numbers written with a fraction or an exponent
+are rounded to the nearest float, as everywhere.
+"""
+
+import re
+from typing import Final
+
+import orjson
+
+from sens_common.dead_letters import Reason
+from sens_common.errors import RejectedMessageError
+from sens_telemetry_worker.decoders import strict_json
+from sens_telemetry_worker.decoders.reading import Reading, Value
+from sens_telemetry_worker.decoders.timestamps import measured_at
+
+MAX_PAYLOAD_BYTES: Final = 262_144
+MAX_NAME_CHARACTERS: Final = 200
+MAX_TEXT_CHARACTERS: Final = 4096
+MAX_NESTING: Final = 8
+"""How many objects deep a metric may lie, the outermost included."""
+MAX_METRICS: Final = 1000
+MAX_ENTRIES: Final = 1000
+MAX_READINGS: Final = 10_000
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
+_EXACT_BELOW: Final = 2**53
+"""Smaller integers are exact as 64-bit floats (IEEE 754 binary64), and orjson rounds none of them."""
+_SHOWN_CHARACTERS: Final = 80
+_ABSENT: Final = object()
+_new = tuple.__new__
+
+
+def decode(payload: bytes, received_at: int) -> list[Reading]:
+    """Return the readings of a native payload; see `reading.Decoder`."""
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise RejectedMessageError(
+            Reason.TOO_LARGE, f"the payload has {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are allowed"
+        )
+    try:
+        document: object = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise strict_json.refusal(payload, error) from None
+    if type(document) is dict:
+        readings = _plain_readings(document, payload, received_at)
+        if readings is not None:
+            return readings
+    readings = _readings(document, received_at)
+    if strict_json.may_have_duplicate_keys(payload, document) or any(map(_may_be_rounded, readings)):
+        readings = _readings(strict_json.parse(payload), received_at)
+    return readings
+
+
+def _plain_readings(members: dict[str, object], payload: bytes, received_at: int) -> list[Reading] | None:
+    """Return the readings of a flat object without anything unusual, or None where a closer look is needed.
+
+    Most messages are of this kind, so the worker's speed depends on this function. Where no parsed string has a colon, the payload
+    has at least one colon for each key, so the count can only be right when no key stands twice.
+    """
+    names = "".join(members)
+    colons = payload.count(b":")
+    if len(names) > MAX_NAME_CHARACTERS or not names.isprintable() or "" in members:
+        return None
+    instant = received_at
+    expected_colons = len(members)
+    timestamp = members.get("ts", _ABSENT)
+    if timestamp is not _ABSENT:
+        if type(timestamp) is str:
+            if b"\\" in payload:
+                return None
+            expected_colons += timestamp.count(":")
+        instant = measured_at(timestamp, received_at)
+    if colons != expected_colons:
+        return None
+    return _scalars(members, instant)
+
+
+def _scalars(members: dict[str, object], instant: int) -> list[Reading] | None:
+    readings = []
+    for name, value in members.items():
+        if name == "ts":
+            continue
+        kind = type(value)
+        if kind is float or kind is int:
+            if not -_EXACT_BELOW < value < _EXACT_BELOW:  # type: ignore[operator]
+                return None
+            value = float(value)  # type: ignore[arg-type] # noqa: PLW2901
+        elif isinstance(value, str):
+            if ":" in value or "\0" in value or len(value) > MAX_TEXT_CHARACTERS:
+                return None
+        elif kind is not bool:
+            return None
+        readings.append(_new(Reading, (name, instant, value)))
+    return readings or None
+
+
+def _readings(document: object, received_at: int) -> list[Reading]:
+    """Return the readings of a parsed payload, or say what is wrong with it."""
+    if isinstance(document, dict):
+        return _entry(document, received_at, needs_time=False)
+    if not isinstance(document, list):
+        raise RejectedMessageError(
+            Reason.MALFORMED_PAYLOAD, f"the payload is {_kind(document)}, not an object or an array of objects"
+        )
+    if not document:
+        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the payload is an empty array")
+    if len(document) > MAX_ENTRIES:
+        raise RejectedMessageError(
+            Reason.TOO_LARGE, f"the backlog has {len(document)} entries; at most {MAX_ENTRIES} are allowed"
+        )
+    readings: list[Reading] = []
+    for position, entry in enumerate(document, 1):
+        try:
+            readings += _entry(entry, received_at, needs_time=len(document) > 1)
+        except RejectedMessageError as error:
+            raise RejectedMessageError(error.reason, f"backlog entry {position}: {error.detail}") from None
+        if len(readings) > MAX_READINGS:
+            raise RejectedMessageError(
+                Reason.TOO_LARGE,
+                f"the backlog has more than {MAX_READINGS} readings, which is what one message may hold",
+            )
+    return readings
+
+
+def _entry(members: object, received_at: int, *, needs_time: bool) -> list[Reading]:
+    if not isinstance(members, dict):
+        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"it is {_kind(members)}, not an object")
+    values: dict[str, Value] = {}
+    _collect({key: value for key, value in members.items() if key != "ts"}, "", 1, values)
+    if not values:
+        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the object has no metrics")
+    if "ts" in members:
+        instant = measured_at(members["ts"], received_at)
+    elif needs_time:
+        raise RejectedMessageError(Reason.INVALID_TIME, "it has no ts, which each entry of a backlog needs")
+    else:
+        instant = received_at
+    return [Reading(name, instant, value) for name, value in values.items()]
+
+
+def _collect(members: dict[str, object], prefix: str, depth: int, values: dict[str, Value]) -> None:
+    """Add an object's metrics to the values."""
+    for key, value in members.items():
+        name = prefix + key
+        if isinstance(value, dict):
+            if depth == MAX_NESTING:
+                raise RejectedMessageError(
+                    Reason.TOO_LARGE, f"{_quoted(name)} is an object more than {MAX_NESTING} levels deep"
+                )
+            _collect(value, f"{name}.", depth + 1, values)
+            continue
+        if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+            raise RejectedMessageError(
+                Reason.INVALID_METRIC,
+                f"the metric's name {_quoted(name)} has {len(name)} characters; 1 to {MAX_NAME_CHARACTERS} are allowed",
+            )
+        if _CONTROL.search(name):
+            raise RejectedMessageError(
+                Reason.INVALID_METRIC, f"the metric's name {_quoted(name)} has a control character"
+            )
+        if name in values:
+            raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"two metrics have the joined name {_quoted(name)}")
+        if len(values) == MAX_METRICS:
+            raise RejectedMessageError(Reason.TOO_LARGE, f"one object has more than {MAX_METRICS} metrics")
+        values[name] = _value(name, value)
+
+
+def _value(name: str, value: object) -> Value:
+    if isinstance(value, (bool, float)):
+        return value
+    if isinstance(value, int):
+        try:
+            number = float(value)
+        except OverflowError:  # beyond 1.8e308
+            number = 0.0
+        if number != value:
+            raise RejectedMessageError(
+                Reason.UNSUPPORTED_VALUE,
+                f"{_quoted(name)}: a 64-bit float can't hold the integer {value!s:.40} exactly",
+            )
+        return number
+    if not isinstance(value, str):
+        raise RejectedMessageError(Reason.UNSUPPORTED_VALUE, f"{_quoted(name)} is {_kind(value)}, which is not stored")
+    if len(value) > MAX_TEXT_CHARACTERS:
+        raise RejectedMessageError(
+            Reason.TOO_LARGE,
+            f"{_quoted(name)}: the text has {len(value)} characters; at most {MAX_TEXT_CHARACTERS} are allowed",
+        )
+    if "\0" in value:
+        raise RejectedMessageError(Reason.UNSUPPORTED_VALUE, f"{_quoted(name)}: the text has a NUL character")
+    return value
+
+
+def _may_be_rounded(reading: Reading) -> bool:
+    return type(reading.value) is float and abs(reading.value) >= _EXACT_BELOW
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
+    return names[type(value)]
+
+
+def _quoted(name: str) -> str:
+    return repr(name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "…")

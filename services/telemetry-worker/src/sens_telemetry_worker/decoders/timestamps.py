@@ -1,0 +1,119 @@
+"""The time of a reading: RFC 3339, or the time since the epoch in s, ms, µs or ns.
+
+The unit of an epoch time follows from its magnitude ``|t|``:
+
+=============== ===================  =======================================
+unit            magnitude            instants
+=============== ===================  =======================================
+seconds         below 10^11          up to 5138-11-16
+milliseconds    10^11 to below 10^14 1973-03-03 to 5138-11-16
+microseconds    10^14 to below 10^17 1973-03-03 to 5138-11-16
+nanoseconds     10^17 to below 10^20 1973-03-03 to 5138-11-16
+=============== ===================  =======================================
+
+The units are a factor of 1000 apart and so are the limits, which is why every instant from 1973-03-03 to 5138-11-16 has one
+reading only. Epoch times count as POSIX does: every day has 86,400 s (IEEE Std 1003.1, "Seconds Since the Epoch").
+"""
+
+import re
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from sens_common.dead_letters import Reason
+from sens_common.errors import RejectedMessageError
+
+EARLIEST: Final = 946_684_800_000_000
+"""2000-01-01T00:00:00Z, microseconds since the epoch: a device whose clock was never set counts from 1970 or 1980."""
+MAX_AHEAD: Final = 86_400_000_000
+"""How far a device's clock may be ahead of the receipt, microseconds."""
+
+_SECONDS_BELOW: Final = 10**11
+_MILLISECONDS_BELOW: Final = 10**14
+_MICROSECONDS_BELOW: Final = 10**17
+_NANOSECONDS_BELOW: Final = 10**20
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+# RFC 3339, section 5.6: "T" and "Z" in either case, and a space in the place of "T".
+_RFC_3339: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ]((?:[01]\d|2[0-3]):[0-5]\d):([0-5]\d|60)(\.\d+)?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
+)
+
+
+def measured_at(timestamp: object, received_at: int) -> int:
+    """Return the instant that a payload's time means, microseconds since the epoch. What is finer is cut off.
+
+    Args:
+        timestamp: As parsed from JSON.
+        received_at: When the message was received, microseconds since the epoch.
+
+    Raises:
+        RejectedMessageError: The time can't be read, or lies before `EARLIEST` or more than `MAX_AHEAD` after the receipt.
+    """
+    if type(timestamp) is int or type(timestamp) is float:
+        instant = _from_epoch(timestamp)
+    elif type(timestamp) is str:
+        instant = _from_rfc_3339(timestamp)
+    else:
+        raise _invalid(timestamp)
+    if EARLIEST <= instant <= received_at + MAX_AHEAD:
+        return instant
+    problem = "before 2000" if instant < EARLIEST else f"more than a day after the receipt at {_text(received_at)}"
+    raise RejectedMessageError(
+        Reason.IMPLAUSIBLE_TIME, f"ts {timestamp!r:.60} is {_text(instant)}, {problem}: is the device's clock set?"
+    )
+
+
+def _from_epoch(timestamp: float) -> int:
+    magnitude = abs(timestamp)
+    # A float stands for the shortest decimal number that reads as this float (which Python's repr gives): what was sent, for
+    # everything up to microseconds.
+    exact = timestamp if type(timestamp) is int else Decimal(repr(timestamp))
+    if magnitude < _SECONDS_BELOW:
+        return int(exact * 1_000_000)
+    if magnitude < _MILLISECONDS_BELOW:
+        return int(exact * 1_000)
+    if magnitude < _MICROSECONDS_BELOW:
+        return int(exact)
+    if magnitude < _NANOSECONDS_BELOW:
+        return int(exact // 1_000)
+    raise _invalid(timestamp)
+
+
+def _from_rfc_3339(text: str) -> int:
+    match = _RFC_3339.fullmatch(text)
+    if match is None:
+        raise _invalid(text)
+    date, minute, second, fraction, offset = match.groups()
+    is_leap_second = second == "60"
+    try:
+        moment = datetime.fromisoformat(
+            f"{date}T{minute}:{'59' if is_leap_second else second}{fraction or ''}{offset.upper()}"
+        )
+    except ValueError:
+        raise _invalid(text) from None
+    elapsed = moment - _EPOCH
+    instant = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
+    if not is_leap_second:
+        return instant
+    # RFC 3339, section 5.7: a leap second ends a month of UTC. POSIX counts it as the first second of the next month.
+    instant += 1_000_000
+    following = _EPOCH + instant // 1_000_000 * timedelta(seconds=1)
+    if (following.day, following.hour, following.minute, following.second) != (1, 0, 0, 0):
+        raise _invalid(text)
+    return instant
+
+
+def _invalid(timestamp: object) -> RejectedMessageError:
+    return RejectedMessageError(
+        Reason.INVALID_TIME,
+        f"ts {timestamp!r:.60} is no time: RFC 3339 (2026-01-31T12:00:00Z) or epoch s, ms, µs or ns are understood",
+    )
+
+
+def _text(instant: int) -> str:
+    try:
+        return (_EPOCH + timedelta(microseconds=instant)).isoformat().replace("+00:00", "Z")
+    except OverflowError:
+        return f"{instant} µs from 1970"
