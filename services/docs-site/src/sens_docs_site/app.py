@@ -1,0 +1,105 @@
+"""The site: the built documentation's files, and the operations routes beside them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.datastructures import URL, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sens_common.operations import Check, Heartbeat, operations_routes
+from sens_docs_site.metrics import RESPONSES
+
+SERVICE: Final = "docs"
+
+_POLICY: Final = (
+    "default-src 'self'",
+    "script-src 'self' 'unsafe-inline'",  # Zensical's theme starts with inline scripts, another one on each page
+    "style-src 'self' 'unsafe-inline'",  # and with inline styles
+    "img-src 'self' data:",
+    "worker-src 'self' blob:",  # its search runs in a worker
+    "object-src 'none'",
+    "base-uri 'self'",
+    "form-action 'self'",
+    "frame-ancestors 'none'",
+)
+
+HEADERS: Final[Mapping[str, str]] = {
+    "Content-Security-Policy": "; ".join(_POLICY),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "strict-origin-when-cross-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-cache",  # browsers keep a page but ask whether it changed: an upgrade shows at once
+}
+
+_NOT_FOUND: Final = """<!doctype html>
+<html lang="en">
+<title>Not found: SENS Platform</title>
+<h1>There is no such page</h1>
+<p><a href="/">Go to the start of the documentation.</a></p>
+</html>
+"""
+
+
+def create_app(folder: Path, heartbeat: Heartbeat) -> Starlette:
+    """Return the site of a folder."""
+    return Starlette(
+        routes=[
+            *operations_routes(SERVICE, {"site": site_check(folder)}, heartbeat),
+            Mount("/", _Site(directory=folder, html=True, check_dir=False)),
+        ],
+        middleware=[Middleware(_Responses)],
+        exception_handlers={404: _not_found},
+    )
+
+
+def site_check(folder: Path) -> Check:
+    """Return the readiness check of the folder."""
+    place = folder.absolute()
+
+    async def check() -> str | None:
+        if (place / "index.html").is_file():
+            return None
+        return f"there is no index.html in {place}. Build the documentation, or set SENS_SITE__FOLDER."
+
+    return check
+
+
+class _Site(StaticFiles):
+    """Static files of a folder that may come later: until then the readiness check says what is wrong."""
+
+    async def check_config(self) -> None:
+        """Accept a folder that is not there."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Answer; redirect within this site, whatever its name and scheme are outside."""
+        response = await super().get_response(path, scope)
+        if isinstance(response, RedirectResponse):
+            response.headers["Location"] = "/" + URL(response.headers["Location"]).path.lstrip("/")
+        return response
+
+
+async def _not_found(_request: Request, _error: Exception) -> Response:
+    return HTMLResponse(_NOT_FOUND, 404)
+
+
+class _Responses:
+    """Adds the security headers to every response, and counts it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+                RESPONSES.labels(f"{message['status'] // 100}xx").inc()
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)

@@ -1,0 +1,51 @@
+"""The documentation's site as a process."""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+from support.servers import HOST, accepts_connections, free_port, process, wait_until
+
+COMMAND = [sys.executable, "-m", "sens_docs_site"]
+
+
+def environment(folder: Path, port: int) -> dict[str, str]:
+    return os.environ | {"SENS_SITE__FOLDER": str(folder), "SENS_HTTP__PORT": str(port)}
+
+
+class TestProcess:
+    def test_serves_the_folder_and_stops_when_told(self, tmp_path: Path) -> None:
+        (tmp_path / "index.html").write_text("<h1>Start</h1>")
+        port = free_port()
+        with process(COMMAND, tmp_path / "log", env=environment(tmp_path, port)) as child:
+            wait_until(lambda: accepts_connections(port), "the site starts")
+            with urllib.request.urlopen(f"http://{HOST}:{port}/") as answer:
+                assert answer.read() == b"<h1>Start</h1>"
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(10) == 0
+
+    def test_a_taken_port_is_named(self, tmp_path: Path) -> None:
+        port = free_port()
+        with process(COMMAND, tmp_path / "log", env=environment(tmp_path, port)):
+            wait_until(lambda: accepts_connections(port), "the site starts")
+            second = subprocess.run(
+                COMMAND, env=environment(tmp_path, port), capture_output=True, text=True, timeout=20, check=False
+            )
+        assert second.returncode == 69
+        assert f"port {port}" in second.stderr
+        assert "Traceback" not in second.stderr
+
+    def test_a_wrong_setting_is_named(self) -> None:
+        result = subprocess.run(
+            COMMAND,
+            env=os.environ | {"SENS_HTTP__PORT": "http"},
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        assert result.returncode == 78
+        assert "SENS_HTTP__PORT" in result.stderr
