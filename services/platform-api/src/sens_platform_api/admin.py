@@ -1,0 +1,277 @@
+"""The administration command: ``python -m sens_platform_api.admin``; tenants, keys and dead letters, past HTTP.
+
+It connects as the owning role (``SENS_DATABASE__*``) and to NATS (``SENS_NATS__*``). Exit codes: 0 done, 1 refused (exists
+already, not found), 2 wrong usage, 69 a server can't be reached, 70 the schema is missing, 78 a setting is wrong. With ``--json``
+the answer on standard output is one JSON document; texts for people about errors go to standard error.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+from sens_common.database import connect
+from sens_common.dead_letters import Reason
+from sens_common.errors import SensError
+from sens_common.jetstream import connect as connect_nats
+from sens_common.logs import configure_logs
+from sens_common.names import NAME_PATTERN, device_name, is_name
+from sens_platform_api.database import Connection, translated_errors
+from sens_platform_api.dead_letters import service as dead_letters
+from sens_platform_api.dead_letters.repository import DeadLetterStream
+from sens_platform_api.dead_letters.schemas import DeadLetterDetails, DeadLetterSummary
+from sens_platform_api.errors import AlreadyExistsError, RefusedError
+from sens_platform_api.keys import repository as key_repository
+from sens_platform_api.keys import service as keys
+from sens_platform_api.settings import AdministrationSettings
+from sens_platform_api.tenants import repository as tenants
+
+SERVICE: Final = "sens-admin"
+_MAX_LIMIT = 1000
+_MAX_KEY_NAME = 100
+_MAX_SEQUENCE = 2**63 - 1
+
+
+class Answer(NamedTuple):
+    """What a command has to say: one document for programs, lines for people."""
+
+    document: object
+    lines: Sequence[str]
+
+
+type Command = Callable[[AdministrationSettings, argparse.Namespace], Awaitable[Answer]]
+
+
+async def create_tenant(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
+    """``tenants create``."""
+    async with _database(settings) as connection:
+        try:
+            tenant = await tenants.create(connection, options.name)
+            created = True
+        except AlreadyExistsError:
+            if not options.if_missing:
+                raise
+            tenant = await tenants.find(connection, options.name)
+            created = False
+    line = f"tenant {tenant.name} {'created' if created else 'exists already'}"
+    return Answer(tenant._asdict() | {"created": created}, [line])
+
+
+async def list_tenants(settings: AdministrationSettings, _options: argparse.Namespace) -> Answer:
+    """``tenants list``."""
+    async with _database(settings) as connection:
+        found = await tenants.list_all(connection)
+    return Answer([tenant._asdict() for tenant in found], [tenant.name for tenant in found])
+
+
+async def create_key(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
+    """``keys create``."""
+    async with _database(settings) as connection:
+        stored, key = await keys.create(connection, tenant=options.tenant, name=options.name)
+    return Answer(stored._asdict() | {"key": key}, [key])
+
+
+async def list_keys(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
+    """``keys list``."""
+    async with _database(settings) as connection:
+        tenant_id = None if options.tenant is None else (await tenants.find(connection, options.tenant)).id
+        found = await key_repository.list_all(connection, tenant_id)
+    lines = [
+        f"{key.id}\t{key.tenant}\t{key.prefix}…\t{'revoked' if key.revoked_at else 'valid'}\t{key.name}"
+        for key in found
+    ]
+    return Answer([key._asdict() for key in found], lines)
+
+
+async def revoke_key(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
+    """``keys revoke``."""
+    async with _database(settings) as connection:
+        key = await keys.revoke(connection, options.key)
+    return Answer(key._asdict(), [f"key {key.id} ({key.prefix}…) of tenant {key.tenant} is revoked"])
+
+
+async def list_dead_letters(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
+    """``dead-letters list``."""
+    async with _dead_letters(settings) as stream:
+        page = await dead_letters.list_page(
+            stream, options.tenant, _filter(options), following=options.after + 1, limit=options.limit
+        )
+    items = [DeadLetterSummary.of(stored).model_dump(mode="json") for stored in page.letters]
+    lines = [f"{item['id']}\t{item['dead_lettered_at']}\t{item['reason']}\t{item['topic']!r}" for item in items]
+    after = None if page.following is None else page.following - 1
+    if after is not None:
+        lines.append(f"there may be more: --after {after}")
+    return Answer({"dead_letters": items, "after": after}, lines)
+
+
+async def show_dead_letter(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
+    """``dead-letters show``."""
+    async with _dead_letters(settings) as stream:
+        stored = await stream.get(options.tenant, options.id)
+    document = DeadLetterDetails.of(stored).model_dump(mode="json")
+    return Answer(document, [f"{name}: {value}" for name, value in document.items()])
+
+
+async def replay_dead_letters(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
+    """``dead-letters replay``."""
+    replayed = unreadable = 0
+    async with _dead_letters(settings) as stream:
+        for letter_id in options.ids:
+            await dead_letters.replay_one(stream, options.tenant, letter_id)
+            replayed += 1
+        following: int | None = 1 if options.all else None
+        until: int | None = None
+        while following is not None:
+            done = await dead_letters.replay_page(
+                stream, options.tenant, _filter(options), following=following, until=until, limit=_MAX_LIMIT
+            )
+            replayed += done.replayed
+            unreadable += done.unreadable
+            following, until = done.following, done.until
+    lines = [f"replayed {replayed}"] + ([f"{unreadable} can't be replayed: not readable"] if unreadable else [])
+    return Answer({"replayed": replayed, "unreadable": unreadable}, lines)
+
+
+@asynccontextmanager
+async def _database(settings: AdministrationSettings) -> AsyncIterator[Connection]:
+    connection = await connect(settings.database, SERVICE)
+    try:
+        with translated_errors():
+            async with connection.transaction():
+                yield connection
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def _dead_letters(settings: AdministrationSettings) -> AsyncIterator[DeadLetterStream]:
+    async with connect_nats(settings.nats, SERVICE) as client:
+        yield DeadLetterStream(client)
+
+
+def _filter(options: argparse.Namespace) -> dead_letters.Filter:
+    return dead_letters.Filter(options.reason, options.device, None)
+
+
+def _tenant_name(text: str) -> str:
+    if not is_name(text):
+        raise argparse.ArgumentTypeError(f"a tenant's name has the form {NAME_PATTERN}")
+    return text
+
+
+def _key_name(text: str) -> str:
+    if not 1 <= len(text) <= _MAX_KEY_NAME or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"a key's name has 1 to {_MAX_KEY_NAME} printable characters")
+    return text
+
+
+def _device(text: str) -> str:
+    name = device_name(text)
+    if name is None:
+        raise argparse.ArgumentTypeError(f"a device is of the form {NAME_PATTERN} or an EUI")
+    return name
+
+
+def _number(first: int, last: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(last)) and first <= int(text) <= last):
+            raise argparse.ArgumentTypeError(f"a number from {first} to {last} is needed")
+        return int(text)
+
+    return number
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    output = argparse.ArgumentParser(add_help=False)
+    output.add_argument("--json", action="store_true", help="print one JSON document")
+    root = argparse.ArgumentParser(prog="python -m sens_platform_api.admin", description="Administer SENS Platform.")
+    rooms = root.add_subparsers(required=True, metavar="ROOM")
+
+    room = rooms.add_parser("tenants", help="whom devices, keys and dead letters belong to")
+    commands = room.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("create", parents=[output], help="make a tenant")
+    command.add_argument("name", type=_tenant_name, help="its name, as in the topics")
+    command.add_argument("--if-missing", action="store_true", help="succeed when it exists already")
+    command.set_defaults(command=create_tenant)
+    commands.add_parser("list", parents=[output], help="list all").set_defaults(command=list_tenants)
+
+    room = rooms.add_parser("keys", help="API keys")
+    commands = room.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("create", parents=[output], help="make a key; it is printed once")
+    command.add_argument("--tenant", type=_tenant_name, required=True, help="whose data it reads")
+    command.add_argument("--name", type=_key_name, default="unnamed", help="what it is for")
+    command.set_defaults(command=create_key)
+    command = commands.add_parser("list", parents=[output], help="list keys, without the keys themselves")
+    command.add_argument("--tenant", type=_tenant_name, help="only this tenant's")
+    command.set_defaults(command=list_keys)
+    command = commands.add_parser("revoke", parents=[output], help="make a key stop working, within seconds")
+    command.add_argument("key", help="its number, its first 12 characters, or all of it")
+    command.set_defaults(command=revoke_key)
+
+    _add_dead_letters(rooms, output)
+    return root
+
+
+def _add_dead_letters(
+    rooms: "argparse._SubParsersAction[argparse.ArgumentParser]", output: argparse.ArgumentParser
+) -> None:
+    room = rooms.add_parser("dead-letters", help="messages that could not be stored")
+    commands = room.add_subparsers(required=True, metavar="COMMAND")
+    whose = argparse.ArgumentParser(add_help=False)
+    group = whose.add_mutually_exclusive_group(required=True)
+    group.add_argument("--tenant", type=_tenant_name, help="this tenant's; it need not exist")
+    group.add_argument("--unrouted", action="store_true", help="those whose topic names no valid tenant")
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("--reason", choices=list(Reason), type=Reason, help="only those with this reason")
+    which.add_argument("--device", type=_device, help="only this device's")
+
+    command = commands.add_parser("list", parents=[whose, which, output], help="list, oldest first")
+    command.add_argument("--limit", type=_number(1, _MAX_LIMIT), default=100, help="how many at most")
+    command.add_argument("--after", type=_number(0, _MAX_SEQUENCE), default=0, help="begin after this number")
+    command.set_defaults(command=list_dead_letters)
+    command = commands.add_parser("show", parents=[whose, output], help="show one with its payload")
+    command.add_argument("id", type=_number(1, _MAX_SEQUENCE), help="its number")
+    command.set_defaults(command=show_dead_letter)
+    command = commands.add_parser("replay", parents=[whose, which, output], help="send some through the platform again")
+    command.add_argument("ids", type=_number(1, _MAX_SEQUENCE), nargs="*", help="their numbers")
+    command.add_argument("--all", action="store_true", help="all, or those that --reason and --device name")
+    command.set_defaults(command=replay_dead_letters)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    root = parser()
+    options = root.parse_args(arguments)
+    if options.command is replay_dead_letters and bool(options.ids) == options.all:
+        root.error("dead-letters replay needs either numbers or --all")
+    command: Command = options.command
+    try:
+        answer = asyncio.run(_run(command, options))
+    except SensError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+    if options.json:
+        sys.stdout.write(json.dumps(answer.document, default=_json_value) + "\n")
+    else:
+        sys.stdout.writelines(f"{line}\n" for line in answer.lines)
+    return 0
+
+
+async def _run(command: Command, options: argparse.Namespace) -> Answer:
+    return await command(AdministrationSettings.load(), options)
+
+
+def _json_value(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    raise RefusedError(f"{type(value).__name__} has no JSON form")
+
+
+if __name__ == "__main__":
+    configure_logs(SERVICE, "error")
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Devices, and the latest value of each of their metrics."""

@@ -1,0 +1,131 @@
+"""What the API and the administration command answer when something is refused.
+
+::
+
+    SensError
+    ├── UnavailableError            503 Service Unavailable, with Retry-After
+    ├── SchemaError                 503 Service Unavailable
+    └── RefusedError                what the caller asked for can't be done: `status`, `code`, `title`
+        ├── UnauthenticatedError    401 Unauthorized, with WWW-Authenticate
+        ├── NotFoundError           404 Not Found
+        ├── NotAcceptableError      406 Not Acceptable
+        ├── AlreadyExistsError      409 Conflict
+        ├── BodyTooLargeError       413 Content Too Large
+        ├── HeadersTooLargeError    431 Request Header Fields Too Large
+        ├── InvalidRequestError     422 Unprocessable Content, with the parameters that are wrong
+        ├── TooManyReadersError     429 Too Many Requests, with Retry-After
+        └── TooSlowError            504 Gateway Timeout
+
+`problems` renders all of them as problem details (RFC 9457).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+from sens_common.errors import SensError
+
+
+class InvalidParameter(NamedTuple):
+    """One thing that is wrong in a request.
+
+    Attributes:
+        location: Where it is: ``path``, ``query``, ``header`` or ``body``.
+        name: The parameter, or the path of the body's member.
+        detail: What it accepts.
+    """
+
+    location: str
+    name: str
+    detail: str
+
+
+class RefusedError(SensError):
+    """What the caller asked for can't be done; its text says why, for people."""
+
+    status: ClassVar[int] = 400
+    code: ClassVar[str] = "bad_request"
+    title: ClassVar[str] = "The request can't be understood"
+    headers: ClassVar[Mapping[str, str]] = {}
+
+
+class UnauthenticatedError(RefusedError):
+    """The request carries no valid key."""
+
+    status = 401
+    code = "unauthenticated"
+    title = "A valid API key is needed"
+    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer realm="sens"'}
+
+
+class NotFoundError(RefusedError):
+    """What was asked for does not exist, or belongs to another tenant."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class NotAcceptableError(RefusedError):
+    """The answer exists in none of the media types that the caller accepts."""
+
+    status = 406
+    code = "not_acceptable"
+    title = "No acceptable media type"
+
+
+class AlreadyExistsError(RefusedError):
+    """What should be made is already there."""
+
+    status = 409
+    code = "already_exists"
+    title = "Already exists"
+
+
+class BodyTooLargeError(RefusedError):
+    """The request's body is over the limit."""
+
+    status = 413
+    code = "body_too_large"
+    title = "The request's body is too large"
+
+
+class HeadersTooLargeError(RefusedError):
+    """The request's header fields or its target are over the limit."""
+
+    status = 431
+    code = "headers_too_large"
+    title = "The request's header or target is too large"
+
+
+class InvalidRequestError(RefusedError):
+    """One or more parameters are wrong."""
+
+    status = 422
+    code = "invalid_request"
+    title = "The request has invalid parameters"
+
+    def __init__(self, parameters: Sequence[InvalidParameter]) -> None:
+        super().__init__("; ".join(f"{parameter.name}: {parameter.detail}" for parameter in parameters))
+        self.parameters = parameters
+
+    @classmethod
+    def in_query(cls, name: str, detail: str) -> "InvalidRequestError":
+        """Return the error of one query parameter."""
+        return cls([InvalidParameter("query", name, detail)])
+
+
+class TooManyReadersError(RefusedError):
+    """As many live readers are connected as there may be."""
+
+    status = 429
+    code = "too_many_readers"
+    title = "Too many live readers"
+    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "10"}
+
+
+class TooSlowError(RefusedError):
+    """The answer could not be made in time."""
+
+    status = 504
+    code = "too_slow"
+    title = "The request took too long"

@@ -1,0 +1,1 @@
+"""API keys, and whose requests carry them."""

@@ -1,0 +1,1 @@
+"""Newly stored readings, as they come."""

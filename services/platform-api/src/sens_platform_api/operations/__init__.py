@@ -1,0 +1,1 @@
+"""What the platform needs to know of the process."""

@@ -1,0 +1,191 @@
+"""The administration command on real servers."""
+
+import asyncio
+import json
+import subprocess
+import sys
+
+import pytest
+from structlog.testing import capture_logs
+
+from sens_common import envelope
+from sens_common.dead_letters import Reason
+from sens_common.jetstream import connect as connect_nats
+from sens_common.settings import DatabaseSettings, NatsSettings
+from sens_platform_api import admin
+from support.api import as_owner, dead_letter, put_dead_letters, set_environment
+from support.servers import free_port
+
+
+class Admin:
+    """Runs the command in this process and keeps what it wrote."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
+        self._capture = capture
+        self.error = ""
+
+    def __call__(self, *arguments: str) -> int:
+        with capture_logs():  # which the program sends to standard error
+            code = admin.main(arguments)
+        self.output, self.error = self._capture.readouterr()
+        return code
+
+    def json(self, *arguments: str) -> object:
+        assert self(*arguments, "--json") == 0, self.error
+        return json.loads(self.output)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Admin:
+    return Admin(capsys)
+
+
+@pytest.fixture
+def with_database(database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch) -> DatabaseSettings:
+    set_environment(monkeypatch, database=database)
+    return database
+
+
+@pytest.fixture
+def with_nats(nats: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> NatsSettings:
+    set_environment(monkeypatch, nats=nats)
+    return nats
+
+
+@pytest.mark.usefixtures("with_database")
+class TestTenants:
+    def test_are_created_and_listed(self, run: Admin) -> None:
+        created = run.json("tenants", "create", "demo")
+        assert isinstance(created, dict)
+        assert created["name"] == "demo"
+        assert created["created"] is True
+        assert run("tenants", "list") == 0
+        assert run.output == "demo\n"
+
+    def test_are_refused_when_they_exist_already(self, run: Admin) -> None:
+        run("tenants", "create", "demo")
+        assert run("tenants", "create", "demo") == 1
+        assert run.error == "the tenant demo already exists\n"
+
+    def test_may_exist_already_when_that_is_said(self, run: Admin) -> None:
+        run("tenants", "create", "demo")
+        created = run.json("tenants", "create", "demo", "--if-missing")
+        assert isinstance(created, dict)
+        assert created["created"] is False
+
+    @pytest.mark.parametrize("name", ["Demo", "", "a/b", "-a", "x" * 64, "ä"])
+    def test_need_a_valid_name(self, run: Admin, name: str) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            run("tenants", "create", "--", name)
+        assert stopped.value.code == 2
+
+
+class TestKeys:
+    def test_are_shown_once_and_stored_as_a_hash(self, run: Admin, with_database: DatabaseSettings) -> None:
+        run("tenants", "create", "demo")
+        created = run.json("keys", "create", "--tenant", "demo", "--name", "a dashboard")
+        assert isinstance(created, dict)
+        assert len(created["key"]) == len("sens_") + 43
+        assert created["prefix"] == created["key"][:12]
+
+        async def everything(connection: object) -> str:
+            return str(await connection.fetchval("SELECT string_agg(k::text, ' ') FROM sens.api_keys k"))  # type: ignore[attr-defined]
+
+        assert created["key"] not in as_owner(with_database, everything)
+        assert run("keys", "list") == 0
+        assert "a dashboard" in run.output
+        assert created["key"] not in run.output
+
+    @pytest.mark.usefixtures("with_database")
+    def test_of_a_tenant_that_does_not_exist_are_refused(self, run: Admin) -> None:
+        assert run("keys", "create", "--tenant", "nobody") == 1
+        assert "there is no tenant nobody" in run.error
+
+    @pytest.mark.usefixtures("with_database")
+    @pytest.mark.parametrize("by", ["id", "prefix", "key"])
+    def test_are_revoked_by_number_or_first_characters(self, run: Admin, by: str) -> None:
+        run("tenants", "create", "demo")
+        created = run.json("keys", "create", "--tenant", "demo")
+        assert isinstance(created, dict)
+        revoked = run.json("keys", "revoke", str(created[by]))
+        assert isinstance(revoked, dict)
+        assert revoked["revoked_at"] is not None
+        assert run.json("keys", "revoke", str(created["id"])) == revoked
+
+    @pytest.mark.usefixtures("with_database")
+    def test_that_do_not_exist_can_not_be_revoked(self, run: Admin) -> None:
+        assert run("keys", "revoke", "4711") == 1
+        assert "no such key" in run.error
+
+
+@pytest.mark.usefixtures("with_nats")
+class TestDeadLetters:
+    def test_are_listed_by_tenant(self, run: Admin, with_nats: NatsSettings) -> None:
+        put_dead_letters(with_nats, [dead_letter(), dead_letter(tenant="other"), dead_letter(tenant=None, device=None)])
+        for arguments, number in ((["--tenant", "demo"], 1), (["--tenant", "other"], 2), (["--unrouted"], 3)):
+            listed = run.json("dead-letters", "list", *arguments)
+            assert isinstance(listed, dict)
+            assert [item["id"] for item in listed["dead_letters"]] == [number]
+
+    def test_are_shown_with_their_payload(self, run: Admin, with_nats: NatsSettings) -> None:
+        put_dead_letters(with_nats, [dead_letter(payload=b"\xff")])
+        shown = run.json("dead-letters", "show", "1", "--tenant", "demo")
+        assert isinstance(shown, dict)
+        assert shown["payload_base64"] == "/w=="
+        assert shown["payload_text"] is None
+        assert shown["received_at"] == "2023-11-14T22:13:20.123456Z"
+
+    def test_of_another_tenant_are_not_found(self, run: Admin, with_nats: NatsSettings) -> None:
+        put_dead_letters(with_nats, [dead_letter()])
+        assert run("dead-letters", "show", "1", "--tenant", "other") == 1
+        assert run("dead-letters", "replay", "1", "--tenant", "other") == 1
+
+    def test_are_replayed_by_filter_and_leave_the_stream(self, run: Admin, with_nats: NatsSettings) -> None:
+        letters = [dead_letter(), dead_letter(reason=Reason.UNKNOWN_TENANT, payload=b"{}"), dead_letter(tenant="other")]
+        put_dead_letters(with_nats, letters)
+        replayed = run.json("dead-letters", "replay", "--tenant", "demo", "--all", "--reason", "unknown_tenant")
+        assert replayed == {"replayed": 1, "unreadable": 0}
+
+        async def in_the_log() -> tuple[list[envelope.Message], dict[str, str]]:
+            async with connect_nats(with_nats, "test") as client:
+                message = await client.jetstream().get_msg("TELEMETRY", seq=1)
+                assert message.subject == "sens.telemetry.replay"
+                return envelope.decode(message.data or b""), dict(message.headers or {})
+
+        messages, headers = asyncio.run(in_the_log())
+        assert messages == [envelope.Message(letters[1].topic, b"{}", letters[1].received_at, 0)]
+        assert headers["Sens-Envelope"] == "1"
+        assert headers["Sens-Count"] == "1"
+        listed = run.json("dead-letters", "list", "--tenant", "demo")
+        assert isinstance(listed, dict)
+        assert [item["id"] for item in listed["dead_letters"]] == [1]
+
+    def test_need_numbers_or_all(self, run: Admin) -> None:
+        with pytest.raises(SystemExit) as stopped:
+            run("dead-letters", "replay", "--tenant", "demo")
+        assert stopped.value.code == 2
+
+
+class TestServers:
+    def test_that_can_not_be_reached_are_named(self, run: Admin, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SENS_DATABASE__PORT", str(free_port()))
+        assert run("tenants", "list") == 69
+        assert "check SENS_DATABASE__*" in run.error
+
+    def test_without_a_schema_say_so(
+        self, run: Admin, empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        set_environment(monkeypatch, database=empty_database)
+        assert run("tenants", "list") == 70
+        assert "run the migrations" in run.error
+
+    def test_are_reached_by_the_program_itself(self, database: DatabaseSettings) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            set_environment(patch, database=database)
+            done = subprocess.run(
+                [sys.executable, "-m", "sens_platform_api.admin", "tenants", "create", "demo"],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "tenant demo created\n", "")
