@@ -22,6 +22,10 @@ COUNT_HEADER: Final = "Sens-Count"
 TAIL_HEADER: Final = "Sens-Tail-From"
 """Stream sequence of the oldest batch of this publisher that may hold messages the broker still counts as unacknowledged.
 0 when that batch is this one or unknown."""
+REPLAYS_HEADER: Final = "Sens-Replays"
+"""How often the messages of this envelope came from the dead letters; absent means never."""
+OVERHEAD_BYTES: Final = 16_384
+"""Room to leave in a NATS message for its headers, and in an envelope or dead letter for what is not topic or payload."""
 MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"
 """JetStream's own deduplication header: a publish that is tried again carries the same one."""
 

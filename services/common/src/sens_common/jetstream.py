@@ -49,6 +49,7 @@ async def connect(
         StoppedError: `stop` was set before there was a connection.
     """
     last_error = "no answer"
+    closing = False
 
     async def report(error: Exception) -> None:
         nonlocal last_error
@@ -56,7 +57,8 @@ async def connect(
         log.warning("nats connection error", error=f"{type(error).__name__}: {error}".rstrip(": "))
 
     async def disconnected() -> None:
-        log.warning("nats connection lost")
+        if not closing:
+            log.warning("nats connection lost")
 
     async def reconnected() -> None:
         log.info("nats connection restored")
@@ -88,6 +90,7 @@ async def connect(
     try:
         yield client
     finally:
+        closing = True
         with contextlib.suppress(NatsError, OSError, TimeoutError):
             async with asyncio.timeout(2):
                 await client.flush()

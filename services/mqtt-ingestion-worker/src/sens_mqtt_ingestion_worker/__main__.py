@@ -4,10 +4,11 @@ import asyncio
 
 from nats.aio.client import Client
 
+from sens_common.envelope import OVERHEAD_BYTES
 from sens_common.jetstream import connect, ensure_streams, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Check, Heartbeat, problem_check, serve_operations
-from sens_mqtt_ingestion_worker.jetstream import ENVELOPE_OVERHEAD_BYTES, JetStreamLog
+from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
 from sens_mqtt_ingestion_worker.mqtt import MqttSource
 from sens_mqtt_ingestion_worker.pipeline import Pipeline
 from sens_mqtt_ingestion_worker.settings import IngestionSettings
@@ -31,7 +32,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         log = JetStreamLog(
             jetstream, mqtt.client_id, receive_max=mqtt.receive_max, max_payload_bytes=client.max_payload
         )
-        source = MqttSource(mqtt, max_packet_bytes=client.max_payload - ENVELOPE_OVERHEAD_BYTES)
+        source = MqttSource(mqtt, max_packet_bytes=client.max_payload - OVERHEAD_BYTES)
         pipeline = Pipeline(source, log, receive_max=mqtt.receive_max)
         checks |= {"log": problem_check(log), "mqtt": problem_check(pipeline)}
         beating = tasks.create_task(heartbeat.keep(), name="heartbeat")

@@ -20,9 +20,6 @@ from sens_mqtt_ingestion_worker import metrics
 
 log = structlog.get_logger()
 
-ENVELOPE_OVERHEAD_BYTES: Final = 16_384
-"""Room in a NATS message for its headers, and in an envelope for what is not topic or payload."""
-
 _MESSAGE_OVERHEAD_BYTES: Final = 32
 _PUBLISH_TIMEOUT_SECONDS: Final = 5.0
 _FIRST_RETRY_SECONDS: Final = 0.1
@@ -44,7 +41,7 @@ class JetStreamLog:
         self._jetstream = jetstream
         self._subject = f"{TELEMETRY_SUBJECT}.{subject_token(publisher)}"
         self._receive_max = receive_max
-        self._max_envelope_bytes = max_payload_bytes - ENVELOPE_OVERHEAD_BYTES
+        self._max_envelope_bytes = max_payload_bytes - envelope.OVERHEAD_BYTES
         # Message ids must differ between two runs of the same publisher.
         self._message_id_prefix = f"{subject_token(publisher)}-{secrets.token_hex(6)}"
         self._batches = 0

@@ -1,0 +1,1 @@
+"""JetStream to TimescaleDB: decodes, stores, dead-letters, and acknowledges last."""

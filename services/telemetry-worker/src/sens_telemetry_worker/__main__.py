@@ -1,0 +1,68 @@
+"""The telemetry worker: ``python -m sens_telemetry_worker``."""
+
+import asyncio
+
+from nats.aio.client import Client
+
+from sens_common.jetstream import connect, ensure_streams, nats_check
+from sens_common.lifecycle import run
+from sens_common.operations import Check, Heartbeat, problem_check, serve_operations
+from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.guard import DeadLetterGuard
+from sens_telemetry_worker.history import History
+from sens_telemetry_worker.jetstream import DeadLetterStream, LivePublisher, LogInbox, ensure_consumer
+from sens_telemetry_worker.pipeline import Pipeline
+from sens_telemetry_worker.routing import Router
+from sens_telemetry_worker.settings import TelemetrySettings
+from sens_telemetry_worker.timescale import Database, TimescaleRegistry, TimescaleStore, open_pool
+
+SERVICE = "telemetry-worker"
+
+
+async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
+    """Wire the parts, and work until the stop."""
+    decode = decoder(settings.decoder)
+    batch = settings.batch
+    heartbeat = Heartbeat()
+    client = Client()
+    guard = DeadLetterGuard(settings.dead_letters.max_share, settings.dead_letters.window_messages)
+    pool_settings = settings.database.model_copy(update={"pool_size": batch.lanes + 2})
+    checks: dict[str, Check] = {"nats": nats_check(client), "dead_letter_share": problem_check(guard)}
+    async with (
+        serve_operations(SERVICE, settings.operations, checks, heartbeat),
+        open_pool(pool_settings, SERVICE) as pool,
+        connect(settings.nats, SERVICE, client=client, stop=stop),
+    ):
+        jetstream = client.jetstream()
+        await ensure_streams(jetstream, settings.nats)
+        inbox = LogInbox(
+            client,
+            batch_messages=batch.messages,
+            linger_seconds=batch.linger_milliseconds / 1000,
+            stream_created_at=await ensure_consumer(jetstream),
+        )
+        database = Database(pool, settings.database)
+        store = TimescaleStore(database)
+        dead_letters = DeadLetterStream(jetstream)
+        feed = LivePublisher(client)
+        router = Router(TimescaleRegistry(database), decode)
+        pipeline = Pipeline(inbox, router=router, store=store, dead_letters=dead_letters, feed=feed, guard=guard)
+        checks |= {
+            "database": database.check,
+            "store": problem_check(pipeline),
+            "dead_letters": problem_check(dead_letters),
+        }
+        async with inbox.open(), feed.open(), asyncio.TaskGroup() as tasks:
+            background = [
+                tasks.create_task(heartbeat.keep(), name="heartbeat"),
+                tasks.create_task(store.keep_partitions_ahead(), name="partitions ahead"),
+                tasks.create_task(History(jetstream, settings.history).keep_trimmed(), name="trim the log"),
+            ]
+            lanes = [tasks.create_task(pipeline.run(stop), name=f"lane {number}") for number in range(batch.lanes)]
+            await asyncio.gather(*lanes)
+            for task in background:
+                task.cancel()
+
+
+if __name__ == "__main__":
+    run(SERVICE, TelemetrySettings, main)

@@ -1,0 +1,74 @@
+"""Removes from the log what is stored and old, so that it never fills up with what nobody waits for.
+
+What is not settled yet is never removed. When the log is more than half full, settled envelopes go before their time.
+"""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import structlog
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+
+from sens_common.names import TELEMETRY_CONSUMER, TELEMETRY_STREAM
+from sens_telemetry_worker import metrics
+from sens_telemetry_worker.settings import LogSettings
+
+log = structlog.get_logger()
+
+KEPT_ENVELOPES: Final = 10_000
+"""The newest envelopes always stay: the ingestion workers recognise redelivered messages by them."""
+
+_CROWDED_SHARE: Final = 0.5
+
+
+class History:
+    """The settled part of the log."""
+
+    def __init__(self, jetstream: JetStreamContext, settings: LogSettings) -> None:
+        self._jetstream = jetstream
+        self._settings = settings
+
+    async def keep_trimmed(self) -> None:
+        """Observe and trim the log, now and then again."""
+        while True:
+            try:
+                await self.observe_and_trim()
+            except (NatsError, TimeoutError) as error:
+                log.warning("the log can't be trimmed; trying again later", error=str(error) or type(error).__name__)
+            await asyncio.sleep(min(self._settings.trim_interval_seconds, 5))
+
+    async def observe_and_trim(self) -> int:
+        """Set the metrics of the log, remove what may go, and return how many envelopes went."""
+        consumer = await self._jetstream.consumer_info(TELEMETRY_STREAM, TELEMETRY_CONSUMER)
+        stream = await self._jetstream.stream_info(TELEMETRY_STREAM)
+        metrics.LAG.set(consumer.num_pending or 0)
+        metrics.UNACKNOWLEDGED.set(consumer.num_ack_pending or 0)
+        metrics.LOG_BYTES.set(stream.state.bytes)
+        settled = consumer.ack_floor.stream_seq if consumer.ack_floor is not None else 0
+        removable = min(settled, stream.state.last_seq - KEPT_ENVELOPES)
+        first = stream.state.first_seq
+        if removable < first:
+            return 0
+        limit = stream.config.max_bytes or 0
+        crowded = limit > 0 and stream.state.bytes > _CROWDED_SHARE * limit
+        keep_from = first + (removable - first) // 2 + 1 if crowded else first
+        cutoff = datetime.now(UTC) - timedelta(seconds=self._settings.history_seconds)
+        keep_from = max(keep_from, await self._first_after(cutoff, first, removable + 1))
+        if keep_from <= first:
+            return 0
+        await self._jetstream.purge_stream(TELEMETRY_STREAM, seq=keep_from)
+        log.info("removed stored envelopes from the log", envelopes=keep_from - first, crowded=crowded)
+        return keep_from - first
+
+    async def _first_after(self, cutoff: datetime, low: int, high: int) -> int:
+        """Return the first sequence from `low` on that is newer than the cutoff, at most `high`; by halving."""
+        while low < high:
+            middle = (low + high) // 2
+            message = await self._jetstream.get_msg(TELEMETRY_STREAM, seq=middle, next=True, subject=">")
+            if message.time is not None and message.time < cutoff:
+                low = middle + 1
+            else:
+                high = middle
+        return low

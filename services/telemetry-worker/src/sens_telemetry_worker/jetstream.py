@@ -1,0 +1,297 @@
+"""The log, the dead letters and the live feed, on NATS."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError
+
+from sens_common import dead_letters, envelope, live
+from sens_common.dead_letters import DeadLetter
+from sens_common.envelope import Message
+from sens_common.jetstream import is_refusal
+from sens_common.names import DEAD_LETTERS_STREAM, LIVE_INTEREST_SUBJECT, TELEMETRY_CONSUMER, TELEMETRY_STREAM, is_name
+
+log = structlog.get_logger()
+
+ACK_WAIT_SECONDS: Final = 10.0
+"""An envelope that its worker neither settles nor holds for this long is given to another one."""
+
+_HOLD_INTERVAL_SECONDS: Final = 3.0
+_PULL_EXPIRES_SECONDS: Final = 20.0
+_PULL_ENVELOPES: Final = 128
+_PULL_BYTES: Final = 8 << 20
+_MAX_ACK_PENDING: Final = 10_000
+_PUBLISH_TIMEOUT_SECONDS: Final = 5.0
+_PUBLISH_TOGETHER: Final = 256
+_FIRST_RETRY_SECONDS: Final = 0.1
+_LAST_RETRY_SECONDS: Final = 5.0
+_LIVE_READINGS: Final = 500
+_MAX_WATCHED: Final = 10_000
+
+
+class LogEntry:
+    """An envelope taken from the log, as `pipeline.Entry`."""
+
+    __slots__ = ("_message", "messages", "origin", "replays")
+
+    def __init__(self, message: Msg, stream_created_at: int, max_payload_bytes: int) -> None:
+        sequence = message.metadata.sequence.stream
+        self._message = message
+        self.origin = f"{stream_created_at:x}-{sequence}"
+        headers = message.headers or {}
+        replays = headers.get(envelope.REPLAYS_HEADER, "")
+        self.replays = int(replays) if replays.isascii() and replays.isdigit() and len(replays) < 10 else 0  # noqa: PLR2004
+        try:
+            self.messages = envelope.decode(message.data)
+        except ValueError as error:
+            # Not ours, but not for us to drop either: it becomes a dead letter without a topic.
+            log.warning(
+                "the log holds what is not an envelope", subject=message.subject, sequence=sequence, error=str(error)
+            )
+            received_at = int(message.metadata.timestamp.timestamp() * 1e6)
+            self.messages = [Message("", message.data[: max_payload_bytes - envelope.OVERHEAD_BYTES], received_at)]
+
+    async def acknowledge(self) -> None:
+        """Settle the envelope."""
+        await self._message.ack()
+
+    async def hold(self) -> None:
+        """Begin the time limit for settling anew."""
+        await self._message.in_progress()
+
+    async def release(self) -> None:
+        """Give the envelope back, for another worker or for later."""
+        await self._message.nak()
+
+
+class LogInbox:
+    """The log, as `pipeline.Inbox`: a standing pull request to the durable consumer that all workers share.
+
+    nats-py's own `fetch` either does not wait for more messages or waits for all of them; here the requests stay open and
+    `take` decides how long to wait.
+    """
+
+    def __init__(self, client: Client, *, batch_messages: int, linger_seconds: float, stream_created_at: int) -> None:
+        self._client = client
+        self._batch_messages = batch_messages
+        self._linger_seconds = linger_seconds
+        self._stream_created_at = stream_created_at
+        self._entries: deque[LogEntry] = deque()
+        self._messages = 0
+        self._arrived = asyncio.Event()
+        self._requested = 0
+        self._request_ends_at = 0.0
+        self._inbox = client.new_inbox()
+        self._subscription: Subscription | None = None
+        self._turn = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Receive while the context is open; what was received and not taken is given back at its end."""
+        self._subscription = await self._client.subscribe(self._inbox, cb=self._receive)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(NatsError):
+                await self._subscription.unsubscribe()
+                for entry in self._entries:
+                    await entry.release()
+
+    async def take(self, stop: asyncio.Event) -> list[LogEntry]:
+        """See `pipeline.Inbox.take`. Lanes take turns."""
+        async with self._turn:
+            while not self._entries:
+                if stop.is_set():
+                    return []
+                await self._request()
+                await self._wait(stop, self._request_ends_at - time.monotonic())
+            deadline = time.monotonic() + self._linger_seconds
+            while (
+                self._messages < self._batch_messages
+                and (left := deadline - time.monotonic()) > 0
+                and not stop.is_set()
+            ):
+                await self._request()
+                await self._wait(stop, left)
+            taken: list[LogEntry] = []
+            count = 0
+            while self._entries and (not taken or count + len(self._entries[0].messages) <= self._batch_messages):
+                entry = self._entries.popleft()
+                taken.append(entry)
+                count += len(entry.messages)
+            self._messages -= count
+            await self._request()
+            return taken
+
+    @contextlib.asynccontextmanager
+    async def holding(self, entries: list[LogEntry]) -> AsyncIterator[None]:
+        """See `pipeline.Inbox.holding`; what waits for its turn is held as well."""
+        holding = asyncio.create_task(self._hold(entries), name="hold envelopes")
+        try:
+            yield
+        finally:
+            holding.cancel()
+
+    async def _hold(self, entries: list[LogEntry]) -> None:
+        while True:
+            await asyncio.sleep(_HOLD_INTERVAL_SECONDS)
+            with contextlib.suppress(NatsError):
+                for entry in [*entries, *self._entries]:
+                    await entry.hold()
+
+    async def acknowledge(self, entries: list[LogEntry]) -> None:
+        """See `pipeline.Inbox.acknowledge`. An acknowledgement that gets lost makes the envelope come again, to no effect."""
+        for entry in entries:
+            try:
+                await entry.acknowledge()
+            except NatsError as error:
+                log.warning("an envelope could not be acknowledged; it comes again", error=str(error))
+
+    async def _receive(self, message: Msg) -> None:
+        status = (message.headers or {}).get("Status") if not message.reply else None
+        if status is not None:
+            # 404 and 408: nothing more for this request; 409: it would have become too large, or the consumer is gone.
+            if status != "100":
+                self._requested = 0
+                self._request_ends_at = 0.0
+        else:
+            entry = LogEntry(message, self._stream_created_at, self._client.max_payload)
+            self._requested = max(0, self._requested - 1)
+            self._entries.append(entry)
+            self._messages += len(entry.messages)
+        self._arrived.set()
+
+    async def _request(self) -> None:
+        """Keep enough envelopes on their way, without taking more than two batches' worth."""
+        now = time.monotonic()
+        if now > self._request_ends_at:
+            self._requested = 0
+        if self._requested or self._messages >= 2 * self._batch_messages or len(self._entries) >= _PULL_ENVELOPES:
+            return
+        self._requested = _PULL_ENVELOPES
+        self._request_ends_at = now + _PULL_EXPIRES_SECONDS + 1
+        request = {"batch": _PULL_ENVELOPES, "expires": int(_PULL_EXPIRES_SECONDS * 1e9), "max_bytes": _PULL_BYTES}
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{TELEMETRY_STREAM}.{TELEMETRY_CONSUMER}"
+        with contextlib.suppress(NatsError):
+            await self._client.publish(subject, json.dumps(request).encode(), reply=self._inbox)
+
+    async def _wait(self, stop: asyncio.Event, seconds: float) -> None:
+        self._arrived.clear()
+        waiting = [asyncio.create_task(self._arrived.wait()), asyncio.create_task(stop.wait())]
+        try:
+            # A lost connection swallows a request; a second is soon enough to notice.
+            await asyncio.wait(waiting, timeout=min(max(seconds, 0.0), 1.0), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+
+async def ensure_consumer(jetstream: JetStreamContext) -> int:
+    """Create or update the durable consumer; return when the stream was created, microseconds since the epoch.
+
+    Raises:
+        nats.errors.Error: JetStream refuses or does not answer.
+    """
+    await jetstream.add_consumer(
+        TELEMETRY_STREAM,
+        ConsumerConfig(
+            durable_name=TELEMETRY_CONSUMER,
+            deliver_policy=DeliverPolicy.ALL,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT_SECONDS,
+            max_ack_pending=_MAX_ACK_PENDING,
+            max_deliver=-1,
+        ),
+    )
+    info = await jetstream.stream_info(TELEMETRY_STREAM)
+    return int(info.created.timestamp() * 1e6) if info.created is not None else 0
+
+
+class DeadLetterStream:
+    """The dead letters, as `pipeline.DeadLetterBox`.
+
+    Attributes:
+        problem: Why they can't be stored just now, None when all is well; for the readiness check.
+    """
+
+    def __init__(self, jetstream: JetStreamContext) -> None:
+        self._jetstream = jetstream
+        self.problem: str | None = None
+
+    async def put(self, letters: Mapping[str, DeadLetter]) -> None:
+        """See `pipeline.DeadLetterBox.put`."""
+        items = list(letters.items())
+        for start in range(0, len(items), _PUBLISH_TOGETHER):
+            await asyncio.gather(*(self._put(*item) for item in items[start : start + _PUBLISH_TOGETHER]))
+        self.problem = None
+
+    async def _put(self, origin: str, letter: DeadLetter) -> None:
+        subject = dead_letters.subject(letter.tenant, origin)
+        body = dead_letters.encode(letter)
+        retry_seconds = _FIRST_RETRY_SECONDS
+        while True:
+            try:
+                await self._jetstream.publish(
+                    subject, body, timeout=_PUBLISH_TIMEOUT_SECONDS, stream=DEAD_LETTERS_STREAM
+                )
+            except APIError as error:
+                if is_refusal(error, "maximum messages per subject exceeded"):
+                    return  # it was stored before
+                self.problem = f"the dead letters take no message: {error.description}"
+            except (NatsError, TimeoutError, OSError) as error:
+                self.problem = f"the dead letters take no message: {str(error) or type(error).__name__}"
+            else:
+                return
+            log.warning("a dead letter could not be stored; trying again", problem=self.problem)
+            await asyncio.sleep(retry_seconds)
+            retry_seconds = min(retry_seconds * 2, _LAST_RETRY_SECONDS)
+
+
+class LivePublisher:
+    """The live feed, as `pipeline.LiveFeed`. A tenant is watched while somebody keeps saying so."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._watched_until: dict[str, float] = {}
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Listen for interest while the context is open."""
+        subscription = await self._client.subscribe(LIVE_INTEREST_SUBJECT, cb=self._note)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(NatsError):
+                await subscription.unsubscribe()
+
+    async def _note(self, message: Msg) -> None:
+        tenant = message.data.decode(errors="replace")
+        if is_name(tenant) and (tenant in self._watched_until or len(self._watched_until) < _MAX_WATCHED):
+            self._watched_until[tenant] = time.monotonic() + live.INTEREST_SECONDS
+
+    def watched(self) -> set[str]:
+        """See `pipeline.LiveFeed.watched`."""
+        if self._watched_until:
+            now = time.monotonic()
+            self._watched_until = {tenant: until for tenant, until in self._watched_until.items() if until > now}
+        return set(self._watched_until)
+
+    async def publish(self, tenant: str, readings: Sequence[live.Reading]) -> None:
+        """See `pipeline.LiveFeed.publish`."""
+        with contextlib.suppress(NatsError):
+            for start in range(0, len(readings), _LIVE_READINGS):
+                await self._client.publish(
+                    live.subject(tenant), live.encode(list(readings[start : start + _LIVE_READINGS]))
+                )

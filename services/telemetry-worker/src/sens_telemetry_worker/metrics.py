@@ -1,0 +1,34 @@
+"""Metrics of the telemetry worker. For every tenant and window: received = stored + duplicate + dead-lettered."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+UNKNOWN_TENANT = "~"
+"""Value of the label `tenant` for messages of no registered tenant; the label is bounded by the tenants that an operator made."""
+
+RECEIVED = Counter("sens_telemetry_messages_received_total", "Messages taken from the log and settled.", ["tenant"])
+STORED = Counter("sens_telemetry_messages_stored_total", "Messages of which at least one value was new.", ["tenant"])
+DUPLICATE = Counter(
+    "sens_telemetry_messages_duplicate_total", "Messages whose values were all stored before.", ["tenant"]
+)
+DEAD_LETTERED = Counter(
+    "sens_telemetry_messages_dead_lettered_total", "Messages in the dead letters.", ["tenant", "reason"]
+)
+VALUES = Counter("sens_telemetry_values_stored_total", "New values stored.", ["tenant"])
+DEVICES = Counter("sens_telemetry_devices_registered_total", "Devices registered with their first message.")
+BATCHES = Counter("sens_telemetry_batches_stored_total", "Batches by how they were stored.", ["path"])
+STORE_RETRIES = Counter("sens_telemetry_store_retries_total", "Attempts to store a batch that had to be repeated.")
+LAG = Gauge("sens_telemetry_log_pending_envelopes_count", "Envelopes in the log that no worker has taken yet.")
+UNACKNOWLEDGED = Gauge(
+    "sens_telemetry_log_unacknowledged_envelopes_count", "Envelopes taken and not yet settled, all workers."
+)
+LOG_BYTES = Gauge("sens_telemetry_log_size_bytes", "Size of the log.")
+STORE_SECONDS = Histogram(
+    "sens_telemetry_store_seconds",
+    "From the first statement of a batch to its commit, retries included.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
+)
+VISIBLE_SECONDS = Histogram(
+    "sens_telemetry_receipt_to_commit_seconds",
+    "From the receipt of a batch's oldest message by the ingestion worker to the commit.",
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60, 600, 3600),
+)

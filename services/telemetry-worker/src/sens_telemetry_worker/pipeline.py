@@ -1,0 +1,300 @@
+"""From the log to the database: take, route, store, dead-letter, acknowledge. The order is the promise.
+
+An envelope is acknowledged to the log only after the transaction with its messages' rows is committed and its dead letters are
+stored. Whatever is cut short before that comes again, and storing or dead-lettering it again has no effect.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from sens_common import live
+from sens_common.dead_letters import DeadLetter, Reason
+from sens_common.envelope import Message
+from sens_common.errors import InvalidTopicError
+from sens_common.lifecycle import wait_or_stop
+from sens_common.names import Route, parse_native_topic
+from sens_telemetry_worker import metrics
+from sens_telemetry_worker.guard import DeadLetterGuard, counts
+from sens_telemetry_worker.routing import Rejected, Routed, Router
+from sens_telemetry_worker.rows import Prepared, prepare
+
+log = structlog.get_logger()
+
+FIRST_RETRY_SECONDS = 0.1
+LAST_RETRY_SECONDS = 10.0
+MAX_DETAIL_CHARACTERS = 1000
+
+
+class StoreUnavailableError(Exception):
+    """The database can't be reached or can't work just now; the same batch can be tried again."""
+
+
+class RowsRefusedError(Exception):
+    """The database refuses the rows for what they are; the text is its reason."""
+
+
+class Entry(Protocol):
+    """An envelope taken from the log.
+
+    Attributes:
+        origin: Its place in the log, for the dead letters.
+        messages: Its messages.
+        replays: How often its messages came from the dead letters.
+    """
+
+    origin: str
+    messages: list[Message]
+    replays: int
+
+
+class Inbox[E: Entry](Protocol):
+    """The log."""
+
+    async def take(self, stop: asyncio.Event) -> list[E]:
+        """Return the next envelopes, a batch of them; nothing only after the stop."""
+
+    def holding(self, entries: list[E]) -> AbstractAsyncContextManager[None]:
+        """Keep the envelopes from being given to another worker while the context is open."""
+
+    async def acknowledge(self, entries: list[E]) -> None:
+        """Settle the envelopes for good."""
+
+
+class Written(NamedTuple):
+    """What became of the rows.
+
+    Attributes:
+        new_values: int, for each message the number of its values that were not stored before.
+        conflicting: Messages with a value other than the stored one of the same device, metric and time.
+    """
+
+    new_values: NDArray[np.int64]
+    conflicting: set[int]
+
+
+class Store(Protocol):
+    """The database."""
+
+    async def write(self, rows: Prepared, message_count: int) -> Written:
+        """Store the rows in one transaction; those that are there already have no effect.
+
+        Raises:
+            StoreUnavailableError: Nothing is stored; try again.
+            RowsRefusedError: Nothing is stored, and trying again would not help.
+        """
+
+
+class DeadLetterBox(Protocol):
+    """Where messages go that can't be stored."""
+
+    async def put(self, letters: Mapping[str, DeadLetter]) -> None:
+        """Keep dead letters by their origin; returns once they are safe and tries again until then. Twice has no effect."""
+
+
+class LiveFeed(Protocol):
+    """Whoever watches."""
+
+    def watched(self) -> set[str]:
+        """Return the names of the tenants whose readings somebody wants to see."""
+
+    async def publish(self, tenant: str, readings: Sequence[live.Reading]) -> None:
+        """Send readings to whoever watches the tenant."""
+
+
+class Pipeline[E: Entry]:
+    """The worker's loop; several lanes of it share everything.
+
+    Attributes:
+        problem: Why nothing is stored just now, None when all is well; for the readiness check.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox[E],
+        *,
+        router: Router,
+        store: Store,
+        dead_letters: DeadLetterBox,
+        feed: LiveFeed,
+        guard: DeadLetterGuard,
+    ) -> None:
+        self._inbox = inbox
+        self._router = router
+        self._store = store
+        self._dead_letters = dead_letters
+        self._feed = feed
+        self._guard = guard
+        self.problem: str | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until the stop; the batch under way is finished."""
+        while not stop.is_set():
+            entries = await self._inbox.take(stop)
+            if not entries:
+                continue
+            async with self._inbox.holding(entries):
+                settled = await self._settle(entries, stop)
+            if not settled:
+                # The envelopes come again after a restart; until then somebody has to look at what is going on.
+                await stop.wait()
+
+    async def _settle(self, entries: list[E], stop: asyncio.Event) -> bool:
+        messages = [message for entry in entries for message in entry.messages]
+        stored = await self._store_batch(messages, stop)
+        if stored is None:
+            return False
+        routed, written = stored
+        for message in sorted(written.conflicting):
+            detail = "another value is already stored for the same device, metric and time; the stored one stays"
+            routed.rejected.append(Rejected(message, Reason.CONFLICTING_VALUE, detail))
+        if not self._guarded(routed):
+            log.error("too many messages would be dead-lettered", problem=self._guard.problem)
+            return False
+        await self._dead_letter(entries, routed)
+        await self._inbox.acknowledge(entries)
+        self._count(routed, written)
+        await self._show(routed, written)
+        return True
+
+    async def _store_batch(self, messages: list[Message], stop: asyncio.Event) -> tuple[Routed, Written] | None:
+        """Route and store, again and again while the database is not available; None when the stop comes first."""
+        retry_seconds = FIRST_RETRY_SECONDS
+        started = time.perf_counter()
+        while True:
+            try:
+                routed = await self._router.route(messages)
+                written = await self._write(routed)
+            except (StoreUnavailableError, RowsRefusedError) as error:
+                self.problem = str(error)
+                metrics.STORE_RETRIES.inc()
+                log.warning("the database does not store; trying again", error=str(error), messages=len(messages))
+                if await wait_or_stop(stop, retry_seconds):
+                    return None
+                retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
+            else:
+                self.problem = None
+                metrics.STORE_SECONDS.observe(time.perf_counter() - started)
+                if messages:
+                    metrics.VISIBLE_SECONDS.observe(max(0.0, time.time() - min(m.received_at for m in messages) / 1e6))
+                return routed, written
+
+    async def _write(self, routed: Routed) -> Written:
+        rows = prepare(routed.numbers, routed.texts)
+        written = Written(np.zeros(len(routed.messages), np.int64), set(rows.conflicting))
+        present = sorted({*np.unique(rows.numbers.message).tolist(), *(row.message for row in rows.texts)})
+        await self._write_part(rows, present, written, routed)
+        return written
+
+    async def _write_part(self, rows: Prepared, present: list[int], written: Written, routed: Routed) -> None:
+        """Store the rows; when the database refuses them, halve the messages until the refused ones stand alone."""
+        if not present:
+            return
+        try:
+            part = await self._store.write(rows, len(routed.messages))
+        except RowsRefusedError as error:
+            if len(present) == 1:
+                routed.rejected.append(Rejected(present[0], Reason.REFUSED_BY_DATABASE, str(error)))
+                routed.readings[present[0]] = []
+                return
+            middle = present[len(present) // 2]
+            lower, upper = split(rows, middle)
+            await self._write_part(lower, [message for message in present if message < middle], written, routed)
+            await self._write_part(upper, [message for message in present if message >= middle], written, routed)
+        else:
+            np.add(written.new_values, part.new_values, out=written.new_values)
+            written.conflicting.update(part.conflicting)
+
+    def _guarded(self, routed: Routed) -> bool:
+        spared = sum(1 for rejected in routed.rejected if not counts(rejected.reason))
+        return self._guard.allows(len(routed.messages) - spared, len(routed.rejected) - spared)
+
+    async def _dead_letter(self, entries: list[E], routed: Routed) -> None:
+        if not routed.rejected:
+            return
+        places = [
+            (f"{entry.origin}-{index}", entry.replays) for entry in entries for index in range(len(entry.messages))
+        ]
+        now = time.time_ns() // 1000
+        letters = {}
+        for number, reason, detail in routed.rejected:
+            message = routed.messages[number]
+            origin, replays = places[number]
+            route = _route(message.topic)
+            letters[origin] = DeadLetter(
+                tenant=route.tenant if route is not None else None,
+                device=route.device if route is not None else None,
+                topic=message.topic,
+                payload=message.payload,
+                received_at=message.received_at,
+                reason=reason,
+                detail=detail[:MAX_DETAIL_CHARACTERS],
+                dead_lettered_at=now,
+                replays=replays,
+            )
+        await self._dead_letters.put(letters)
+
+    def _count(self, routed: Routed, written: Written) -> None:
+        rejected = {entry.message: entry.reason for entry in routed.rejected}
+        received: Counter[str] = Counter()
+        stored: Counter[str] = Counter()
+        duplicate: Counter[str] = Counter()
+        dead_lettered: Counter[tuple[str, str]] = Counter()
+        values: Counter[str] = Counter()
+        for number, (device, new_values) in enumerate(zip(routed.devices, written.new_values.tolist(), strict=True)):
+            tenant = device.tenant.name if device is not None else metrics.UNKNOWN_TENANT
+            received[tenant] += 1
+            values[tenant] += new_values
+            if number in rejected:
+                dead_lettered[tenant, rejected[number]] += 1
+            elif new_values:
+                stored[tenant] += 1
+            else:
+                duplicate[tenant] += 1
+        for counter, amounts in (
+            (metrics.RECEIVED, received),
+            (metrics.STORED, stored),
+            (metrics.DUPLICATE, duplicate),
+            (metrics.VALUES, values),
+        ):
+            for tenant, amount in amounts.items():
+                counter.labels(tenant).inc(amount)
+        for (tenant, reason), amount in dead_lettered.items():
+            metrics.DEAD_LETTERED.labels(tenant, reason).inc(amount)
+
+    async def _show(self, routed: Routed, written: Written) -> None:
+        watched = self._feed.watched()
+        if not watched:
+            return
+        readings: dict[str, list[live.Reading]] = {}
+        for number in np.flatnonzero(written.new_values).tolist():
+            device = routed.devices[number]
+            if device is not None and device.tenant.name in watched:
+                readings.setdefault(device.tenant.name, []).extend(
+                    live.Reading(device.name, *reading) for reading in routed.readings[number]
+                )
+        for tenant, tenant_readings in readings.items():
+            await self._feed.publish(tenant, tenant_readings)
+
+
+def _route(topic: str) -> Route | None:
+    try:
+        return parse_native_topic(topic)
+    except InvalidTopicError:
+        return None
+
+
+def split(rows: Prepared, middle: int) -> tuple[Prepared, Prepared]:
+    """Return the rows of the messages below `middle`, and those of the others."""
+    below = rows.numbers.message < middle
+    return (
+        Prepared(rows.numbers.taken(below), [row for row in rows.texts if row.message < middle], set()),
+        Prepared(rows.numbers.taken(~below), [row for row in rows.texts if row.message >= middle], set()),
+    )

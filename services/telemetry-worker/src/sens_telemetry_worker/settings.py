@@ -1,0 +1,53 @@
+"""Settings of the telemetry worker."""
+
+from pydantic import Field
+
+from sens_common.settings import DatabaseSettings, Group, NatsSettings, OperationsSettings, ServiceSettings
+
+
+class BatchSettings(Group):
+    """How much is stored at once."""
+
+    messages: int = Field(2000, ge=1, le=100_000, description="A batch is stored when it holds this many messages.")
+    linger_milliseconds: int = Field(
+        10, ge=0, le=5000, description="How long a batch that is not full waits for more after its first message."
+    )
+    lanes: int = Field(
+        2, ge=1, le=16, description="Batches under way at the same time; each has a database connection of its own."
+    )
+
+
+class DeadLetterSettings(Group):
+    """When the worker stops instead of dead-lettering on and on."""
+
+    max_share: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Largest share of the recent messages that may be dead-lettered for what they contain; above it the worker"
+        " stops and reports not ready. 1 switches this off.",
+    )
+    window_messages: int = Field(
+        2000, ge=1, le=1_000_000, description="Number of recent messages the share is taken of."
+    )
+
+
+class LogSettings(Group):
+    """How long stored messages stay in the log, from which they could be decoded and stored anew."""
+
+    history_seconds: int = Field(
+        86_400, ge=60, le=31_536_000, description="Stored messages older than this are removed from the log."
+    )
+    trim_interval_seconds: float = Field(60, gt=0, le=86_400, description="Time between two looks at the log.")
+
+
+class TelemetrySettings(ServiceSettings):
+    """Settings of the telemetry worker."""
+
+    nats: NatsSettings = NatsSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    operations: OperationsSettings = OperationsSettings()
+    decoder: str = Field("native", max_length=63, description="Payload format.")
+    batch: BatchSettings = BatchSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
+    history: LogSettings = LogSettings()
