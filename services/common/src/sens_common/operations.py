@@ -28,7 +28,7 @@ from sens_common.version import service_version
 log = structlog.get_logger()
 
 # The time at which a counter was made doubles the number of series and tells nobody anything.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library carries no type for it
 
 Check = Callable[[], Awaitable[str | None]]
 """A readiness check: returns None when all is well, else a sentence that says what is wrong."""
