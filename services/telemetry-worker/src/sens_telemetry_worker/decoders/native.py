@@ -164,7 +164,7 @@ def _collect(members: dict[str, object], prefix: str, depth: int, values: dict[s
                 Reason.INVALID_METRIC,
                 f"the metric's name {_quoted(name)} has {len(name)} characters; 1 to {MAX_NAME_CHARACTERS} are allowed",
             )
-        if _CONTROL.search(name):
+        if not name.isprintable() and _CONTROL.search(name):
             raise RejectedMessageError(
                 Reason.INVALID_METRIC, f"the metric's name {_quoted(name)} has a control character"
             )

@@ -40,7 +40,7 @@ def colons(document: object) -> int:
     if type(document) is str:
         return document.count(":")
     if isinstance(document, dict):
-        return sum(1 + key.count(":") + colons(value) for key, value in document.items())
+        return len(document) + "".join(document).count(":") + sum(map(colons, document.values()))
     if isinstance(document, list):
         return sum(map(colons, document))
     return 0

@@ -99,10 +99,17 @@ def _from_rfc_3339(text: str) -> int:
         return instant
     # RFC 3339, section 5.7: a leap second ends a month of UTC. POSIX counts it as the first second of the next month.
     instant += 1_000_000
-    following = _EPOCH + instant // 1_000_000 * timedelta(seconds=1)
-    if (following.day, following.hour, following.minute, following.second) != (1, 0, 0, 0):
+    if not _starts_a_month(instant // 1_000_000):
         raise _invalid(text)
     return instant
+
+
+def _starts_a_month(second: int) -> bool:
+    try:
+        moment = _EPOCH + timedelta(seconds=second)
+    except OverflowError:  # the year 10000
+        return False
+    return (moment.day, moment.hour, moment.minute, moment.second) == (1, 0, 0, 0)
 
 
 def _invalid(timestamp: object) -> RejectedMessageError:
