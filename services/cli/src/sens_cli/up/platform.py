@@ -1,0 +1,182 @@
+"""The life of one ``sens up``: take the data folder, start everything, run, stop everything."""
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from sens_cli.installation import checkout, product_commit
+from sens_cli.instance import Instance
+from sens_cli.up import documentation, startup
+from sens_cli.up.components import (
+    KEY_SECRET,
+    TENANT,
+    Component,
+    Options,
+    Step,
+    database_environment,
+    inherited,
+    nats_environment,
+    services,
+    stores,
+)
+from sens_cli.up.data import DataFolder
+from sens_cli.up.display import PlainDisplay, TerminalDisplay
+from sens_cli.up.ports import HOST, Ports, check_free
+from sens_cli.up.process import end_leftovers
+from sens_cli.up.supervisor import Supervisor
+from sens_cli.up.traffic import TrafficReader
+from sens_common.errors import SensError
+from sens_common.version import product_version
+
+_LIVE_SECONDS: Final = 1.0
+_LOGS_SECONDS: Final = 30.0
+
+type Display = PlainDisplay | TerminalDisplay
+
+
+async def run(path: Path, table: Ports, options: Options, display: Display) -> None:
+    """Run the platform until SIGINT, SIGTERM or SIGHUP.
+
+    Raises:
+        SensError: It can't be started, or can't be kept running.
+    """
+    data = DataFolder(path)
+    data.open()
+    try:
+        display.notice(f"SENS Platform {product_version()}, data in {data.path}")
+        leftovers = end_leftovers(data.run)
+        if leftovers:
+            display.notice(f"stopped what an earlier start left running: {', '.join(sorted(leftovers))}")
+        check_free(table, options.mqtt_host)
+        data.rotate_logs()
+        await _run_until_signal(data, table, options, display)
+    except OSError as error:
+        where = error.filename or data.path
+        raise SensError(f"{where}: {error.strerror or error}; check the disk of the data folder {data.path}") from error
+    finally:
+        data.close()
+
+
+async def _run_until_signal(data: DataFolder, table: Ports, options: Options, display: Display) -> None:
+    components, steps = parts(data, table, options)
+    supervisor = Supervisor(components, steps, data=data, environment=inherited(product_commit()), display=display)
+    stop = asyncio.Event()
+    with _signals(stop, supervisor.hurry):
+        tasks = [
+            asyncio.create_task(supervisor.run(), name="supervisor"),
+            asyncio.create_task(_tell(data, table, options, display, supervisor), name="display"),
+            asyncio.create_task(stop.wait(), name="stop signal"),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            display.notice("stopping; Ctrl-C again stops at once" if stop.is_set() else "stopping")
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            await supervisor.stop()
+            display.notice("stopped")
+    for result in results:
+        if isinstance(result, Exception):
+            raise _first(result)
+
+
+def _first(error: Exception) -> Exception:
+    """Return the error to tell people: the first one of a task group."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def parts(data: DataFolder, table: Ports, options: Options) -> tuple[list[Component], list[Step]]:
+    """Return everything that is run, wired together."""
+    own = database_environment(data, table) | nats_environment(data, table)
+    programs = startup.Programs(data, inherited(product_commit()) | own)
+    key_needs = (
+        "first tenant"
+        if data.read_secret(KEY_SECRET) is None or not find_spec("sens_platform_api.__main__")
+        else "platform-api"
+    )
+
+    async def migrate() -> str:
+        return await startup.migrations(programs)
+
+    async def first_tenant() -> str:
+        return await startup.first_tenant(programs, data)
+
+    async def first_key() -> str:
+        return await startup.first_key(programs, data, table)
+
+    async def build_documentation() -> str:
+        return await documentation.build(checkout(), data.site, log=data.log_file("documentation"))
+
+    store_components, store_steps = stores(data, table)
+    own_components = [
+        each for each in services(data, table, options, data.site) if find_spec(each.launch().command[3] + ".__main__")
+    ]
+    return [*store_components, *own_components], [
+        *store_steps,
+        Step(name="migrations", after=("database",), work=migrate),
+        Step(name="first tenant", after=("migrations",), work=first_tenant),
+        Step(name="first key", after=(key_needs,), work=first_key),
+        Step(name="documentation", after=(), work=build_documentation),
+    ]
+
+
+async def _tell(data: DataFolder, table: Ports, options: Options, display: Display, supervisor: Supervisor) -> None:
+    """Tell where everything is, once it is there, and then what flows."""
+    instance = Instance(
+        process=os.getpid(),
+        version=product_version(),
+        ready=False,
+        host=HOST,
+        mqtt_host=options.mqtt_host,
+        ports=table._asdict(),
+        operations={
+            each.name: each.operations
+            for each in services(data, table, options, data.site)
+            if each.operations is not None
+        },
+        tenant=TENANT,
+        key_file=str(data.secrets / KEY_SECRET),
+    )
+    data.write_instance(instance)
+    await supervisor.all_ready()
+    data.write_instance(dataclasses.replace(instance, ready=True))
+    display.addresses(instance, data.read_secret(KEY_SECRET) or "")
+    reader = TrafficReader(table)
+    loop = asyncio.get_running_loop()
+    logs_due = loop.time() + _LOGS_SECONDS
+    while True:
+        if isinstance(display, TerminalDisplay):
+            display.live((await reader.read()).text())
+        if loop.time() > logs_due:
+            data.bound_logs()
+            logs_due = loop.time() + _LOGS_SECONDS
+        await asyncio.sleep(_LIVE_SECONDS)
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event, hurry: Callable[[], None]) -> Iterator[None]:
+    """Set the event at the first signal that asks to stop; hurry at the next."""
+
+    def handle() -> None:
+        if stop.is_set():
+            hurry()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, handle)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

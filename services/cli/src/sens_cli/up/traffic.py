@@ -1,0 +1,110 @@
+"""The numbers of the live line, from the components' metrics and NATS' monitoring port."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from sens_cli.up.ports import Ports
+from sens_cli.up.web import get
+from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_CONSUMER, TELEMETRY_STREAM
+
+RECEIVED_METRIC: Final = "sens_ingestion_messages_received_total"
+STORED_METRIC: Final = "sens_telemetry_messages_stored_total"
+
+
+class Traffic(NamedTuple):
+    """What flows; None where the component that knows does not answer.
+
+    Attributes:
+        rate: Messages received a second, since the reading before.
+        stored: Messages stored since the telemetry worker's start.
+        lag: Envelopes in the log that are not yet stored.
+        dead_letters: Messages in the dead letters.
+    """
+
+    rate: float | None
+    stored: int | None
+    lag: int | None
+    dead_letters: int | None
+
+    def text(self) -> str:
+        """Return the line that people see."""
+
+        def show(value: float | None, digits: int = 0) -> str:
+            return "-" if value is None else f"{value:,.{digits}f}"
+
+        return (
+            f"{show(self.rate, 1)} messages/s · stored {show(self.stored)} · lag {show(self.lag)}"
+            f" · dead letters {show(self.dead_letters)}"
+        )
+
+
+class TrafficReader:
+    """Reads the numbers, and knows the reading before."""
+
+    def __init__(self, table: Ports, clock: Callable[[], float] = time.monotonic) -> None:
+        self._table = table
+        self._clock = clock
+        self._before: tuple[float, float] | None = None
+
+    async def read(self) -> Traffic:
+        """Return the numbers of now."""
+        ingestion = await self._body(self._table.ingestion_operations, "/metrics")
+        telemetry = await self._body(self._table.telemetry_operations, "/metrics")
+        jetstream = await self._body(self._table.nats_monitoring, "/jsz?consumers=true&streams=true")
+        stored = metric_sum(telemetry, STORED_METRIC)
+        streams = stream_numbers(jetstream)
+        return Traffic(
+            rate=self._rate(metric_sum(ingestion, RECEIVED_METRIC)),
+            stored=None if stored is None else int(stored),
+            lag=streams[0],
+            dead_letters=streams[1],
+        )
+
+    def _rate(self, received: float | None) -> float | None:
+        now = self._clock()
+        before, self._before = self._before, None if received is None else (now, received)
+        if before is None or received is None or received < before[1] or now <= before[0]:
+            return None
+        return (received - before[1]) / (now - before[0])
+
+    async def _body(self, port: int, path: str) -> bytes:
+        try:
+            status, body = await get(port, path)
+        except OSError:
+            return b""
+        return body if status == 200 else b""  # noqa: PLR2004 - OK
+
+
+def metric_sum(exposition: bytes, name: str) -> float | None:
+    """Return the sum of a metric over its labels, None when it is not there (Prometheus text format 0.0.4)."""
+    total: float | None = None
+    for line in exposition.decode("utf-8", errors="replace").splitlines():
+        if line.startswith(name) and line[len(name) : len(name) + 1] in {" ", "{"}:
+            try:
+                value = float(line.rpartition("}")[2].split()[0] if "}" in line else line.split()[1])
+            except (ValueError, IndexError):
+                continue
+            total = value if total is None else total + value
+    return total
+
+
+def stream_numbers(answer: bytes) -> tuple[int | None, int | None]:
+    """Return lag and dead letters from the answer of NATS' ``/jsz`` (NATS documentation, "Monitoring")."""
+    try:
+        content = json.loads(answer)
+        streams = {
+            stream["name"]: stream
+            for account in content.get("account_details", [])
+            for stream in account["stream_detail"]
+        }
+        lag = dead_letters = None
+        if DEAD_LETTERS_STREAM in streams:
+            dead_letters = int(streams[DEAD_LETTERS_STREAM]["state"]["messages"])
+        for consumer in streams.get(TELEMETRY_STREAM, {}).get("consumer_detail", []):
+            if consumer["name"] == TELEMETRY_CONSUMER:
+                lag = int(consumer["num_pending"]) + int(consumer["num_ack_pending"])
+    except (ValueError, KeyError, TypeError):
+        return None, None
+    return lag, dead_letters
