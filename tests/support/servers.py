@@ -114,10 +114,7 @@ def postgres_server() -> Iterator[DatabaseSettings]:
         with process(
             command, folder / "log", stop_signal=signal.SIGINT, cwd="/", **embedded_postgres.identity(cluster.account)
         ) as child:
-            wait_until(lambda: accepts_connections(port) or child.poll() is not None, "PostgreSQL starts")
-            if child.poll() is not None:
-                pytest.fail((folder / "log").read_text())
-            yield DatabaseSettings(
+            superuser = DatabaseSettings(
                 host=HOST,
                 port=port,
                 name="postgres",
@@ -125,6 +122,21 @@ def postgres_server() -> Iterator[DatabaseSettings]:
                 password=SecretStr(password),
                 ssl="disable",
             )
+            wait_until(lambda: child.poll() is not None or _serves(superuser), "PostgreSQL starts")
+            if child.poll() is not None:
+                pytest.fail((folder / "log").read_text())
+            yield superuser
+
+
+def _serves(settings: DatabaseSettings) -> bool:
+    """Tell whether the server answers: it listens a moment before it does."""
+    if not accepts_connections(settings.port):
+        return False
+    try:
+        asyncio.run(_as_superuser(settings, []))
+    except asyncpg.CannotConnectNowError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")

@@ -158,8 +158,16 @@ async def _prepare(connection: Connection) -> Storage:
 
 
 async def _has_timescaledb(connection: Connection) -> bool:
-    """Create the extension where the server has it; it is there only when the server also preloads it."""
+    """Create the extension where the server has it and preloads it; tell whether it is there."""
     if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')"):
+        return False
+    # CREATE EXTENSION ends the connection where the library is not preloaded. shared_preload_libraries is hidden from ordinary
+    # roles; the setting that the preloaded part defines is not.
+    if await connection.fetchval("SELECT current_setting('timescaledb.disable_load', true)") is None:
+        log.warning(
+            "timescaledb is installed but not preloaded; plain PostgreSQL partitions instead",
+            remedy="add timescaledb to shared_preload_libraries before the first migration to use it",
+        )
         return False
     try:
         async with connection.transaction():
