@@ -1,12 +1,241 @@
-"""The mock broker as its users meet it."""
+"""The mock broker as its users meet it: ordinary MQTT clients, a supervisor, a terminal."""
 
+import asyncio
+import importlib
 import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from support.brokers import MqttBroker
+import psutil
+import pytest
+
+from sens_mock_mqtt_broker.fleet import Fleet
+from sens_mock_mqtt_broker.publisher import Publisher, wall_clock
+from support.brokers import MOCK_BROKER, MqttBroker, mock_broker, mock_broker_environment
+from support.servers import HOST, accepts_connections, eventually, free_port, wait_until
+
+# Loaded by name, untyped: the published stubs (types-paho-mqtt) describe paho-mqtt 1.6, which has another constructor.
+paho = importlib.import_module("paho.mqtt.client")
+V311, V5 = 4, 5
+WAIT_SECONDS = 20.0
 
 
-class TestOperations:
-    def test_is_ready_when_both_listeners_take_connections(self, mqtt_broker: MqttBroker) -> None:
-        with urllib.request.urlopen(f"http://{mqtt_broker.host}:{mqtt_broker.operations_port}/readyz") as answer:
-            assert json.load(answer)["checks"]["broker"] == "ok"
+class Client:
+    """An ordinary MQTT client."""
+
+    def __init__(self, broker: MqttBroker, version: int, client_id: str = "", *, keep_session: bool = False) -> None:
+        protocol = paho.MQTTProtocolVersion(version)
+        self.messages: queue.Queue[tuple[str, bytes]] = queue.Queue()
+        self._connected: queue.Queue[bool] = queue.Queue()
+        self._subscribed: queue.Queue[bool] = queue.Queue()
+        clean = None if version == V5 else not keep_session
+        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, clean, protocol=protocol)
+        self._client.on_connect = lambda *_: self._connected.put(True)
+        self._client.on_subscribe = lambda *_: self._subscribed.put(True)
+        self._client.on_message = lambda _client, _data, message: self.messages.put((message.topic, message.payload))
+        port = broker.port_v5 if version == V5 else broker.port
+        if version == V5:
+            properties = paho.Properties(paho.PacketTypes.CONNECT)
+            properties.SessionExpiryInterval = 600 if keep_session else 0
+            self._client.connect(broker.host, port, clean_start=not keep_session, properties=properties)
+        else:
+            self._client.connect(broker.host, port)
+        self._client.loop_start()
+        self._connected.get(timeout=WAIT_SECONDS)
+
+    def subscribe(self, topic_filter: str) -> None:
+        self._client.subscribe(topic_filter, qos=1)
+        self._subscribed.get(timeout=WAIT_SECONDS)
+
+    def publish(self, topic: str, payload: bytes) -> None:
+        self._client.publish(topic, payload, qos=1).wait_for_publish(WAIT_SECONDS)
+
+    def receive(self) -> tuple[str, bytes]:
+        return self.messages.get(timeout=WAIT_SECONDS)
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@contextmanager
+def client(broker: MqttBroker, version: int, client_id: str = "", *, keep_session: bool = False) -> Iterator[Client]:
+    one = Client(broker, version, client_id, keep_session=keep_session)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+def readiness(broker: MqttBroker) -> tuple[int, dict[str, str]]:
+    try:
+        with urllib.request.urlopen(f"http://{broker.host}:{broker.operations_port}/readyz", timeout=5) as answer:
+            return answer.status, json.load(answer)["checks"]
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)["checks"]
+
+
+def metric(broker: MqttBroker, name: str) -> float:
+    with urllib.request.urlopen(f"http://{broker.host}:{broker.operations_port}/metrics", timeout=5) as answer:
+        for line in answer.read().decode().splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.split()[1])
+    pytest.fail(f"no metric {name}")
+
+
+def broker_process(broker: MqttBroker) -> psutil.Process:
+    (child,) = psutil.Process(broker.pid).children()
+    return child
+
+
+def has_ended(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture(scope="module")
+def shared_broker() -> Iterator[MqttBroker]:
+    """One broker for the tests that only talk to it."""
+    with mock_broker() as broker:
+        yield broker
+
+
+class TestClients:
+    @pytest.mark.parametrize("subscriber_version", [V311, V5], ids=["to 3.1.1", "to 5"])
+    @pytest.mark.parametrize("publisher_version", [V311, V5], ids=["from 3.1.1", "from 5"])
+    def test_messages_cross_between_versions(
+        self, shared_broker: MqttBroker, publisher_version: int, subscriber_version: int
+    ) -> None:
+        with (
+            client(shared_broker, subscriber_version) as subscriber,
+            client(shared_broker, publisher_version) as publisher,
+        ):
+            subscriber.subscribe("sens/v1/+/+/telemetry")
+            publisher.publish("sens/v1/demo/one/telemetry", b'{"temperature":21.5}')
+            assert subscriber.receive() == ("sens/v1/demo/one/telemetry", b'{"temperature":21.5}')
+
+    @pytest.mark.parametrize("version", [V311, V5], ids=["3.1.1", "5"])
+    def test_a_megabyte_passes(self, shared_broker: MqttBroker, version: int) -> None:
+        payload = bytes(1_000_000)
+        with client(shared_broker, version) as one:
+            one.subscribe("large")
+            one.publish("large", payload)
+            assert one.receive() == ("large", payload)
+
+    def test_a_session_keeps_what_arrives_while_its_client_is_away(self, shared_broker: MqttBroker) -> None:
+        with client(shared_broker, V5, "worker", keep_session=True) as worker:
+            worker.subscribe("sens/#")
+        with client(shared_broker, V311) as publisher:
+            publisher.publish("sens/one", b"1")
+        with client(shared_broker, V5, "worker", keep_session=True) as worker:
+            assert worker.receive() == ("sens/one", b"1")
+
+
+class TestFleet:
+    def test_its_messages_arrive_and_are_counted(self) -> None:
+        settings = {"SENS_FLEET__ENABLED": "true", "SENS_FLEET__RATE": "500", "SENS_FLEET__DEVICES": "5"}
+        with mock_broker(settings=settings) as broker, client(broker, V311) as subscriber:
+            subscriber.subscribe("sens/v1/demo/+/telemetry")
+            received = [subscriber.receive() for _ in range(200)]
+            assert {topic for topic, _ in received} <= {f"sens/v1/demo/sensor-{n:04d}/telemetry" for n in range(1, 6)}
+            assert sum(payload[:6] in {b'{"ts":', b'[{"ts"'} for _, payload in received) > 190
+            assert readiness(broker) == (200, {"broker": "ok", "fleet": "ok"})
+            assert metric(broker, "sens_fleet_messages_acknowledged_total") >= 200
+            assert metric(broker, "sens_fleet_connections_total") == 1
+
+    def test_publishes_again_after_the_broker_was_away(self) -> None:
+        async def scenario() -> None:
+            fleet = Fleet.create(seed=1, tenant="demo", devices=3, rate=50, malformed_share=0, start=wall_clock())
+            ports = (free_port(), free_port())
+            publisher = Publisher(fleet, HOST, ports[1])
+
+            async def connected() -> bool:
+                return publisher.problem is None
+
+            async def lost() -> bool:
+                return publisher.problem is not None
+
+            working = asyncio.create_task(publisher.run())
+            for _ in range(2):
+                with mock_broker(*ports) as broker:
+                    await eventually(connected, "the fleet connects")
+                    with client(broker, V5) as subscriber:
+                        await asyncio.to_thread(subscriber.subscribe, "sens/#")
+                        await asyncio.to_thread(subscriber.receive)
+                await eventually(lost, "the fleet notices")
+            working.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await working
+
+        asyncio.run(scenario())
+
+
+class TestProcess:
+    def test_is_ready_when_both_listeners_greet(self, mqtt_broker: MqttBroker) -> None:
+        assert readiness(mqtt_broker) == (200, {"broker": "ok"})
+
+    def test_is_not_ready_while_the_broker_hangs(self, mqtt_broker: MqttBroker) -> None:
+        child = broker_process(mqtt_broker)
+        child.suspend()
+        try:
+            status, checks = readiness(mqtt_broker)
+        finally:
+            child.resume()
+        assert status == 503
+        assert "accepts no MQTT client" in checks["broker"]
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_stop_ends_the_broker_too(self, mqtt_broker: MqttBroker, number: signal.Signals) -> None:
+        service, child = psutil.Process(mqtt_broker.pid), broker_process(mqtt_broker)
+        with client(mqtt_broker, V5):
+            service.send_signal(number)
+            wait_until(lambda: has_ended(service), "the service ends", 8)
+        assert has_ended(child)
+        assert not accepts_connections(mqtt_broker.port)
+        assert not accepts_connections(mqtt_broker.port_v5)
+
+    def test_no_broker_outlives_a_killed_service_and_the_next_one_starts_on_its_ports(
+        self, mqtt_broker: MqttBroker
+    ) -> None:
+        child = broker_process(mqtt_broker)
+        os.kill(mqtt_broker.pid, signal.SIGKILL)
+        with mock_broker(mqtt_broker.port, mqtt_broker.port_v5) as successor, client(successor, V311) as one:
+            one.publish("alive", b"1")
+        wait_until(lambda: has_ended(child), "the broker's process ends")
+
+    def test_a_broker_that_dies_ends_the_service_with_an_error(self, mqtt_broker: MqttBroker) -> None:
+        service, child = psutil.Process(mqtt_broker.pid), broker_process(mqtt_broker)
+        child.kill()
+        wait_until(lambda: has_ended(service), "the service ends", 8)
+        assert "has ended with code" in mqtt_broker.log.read_text()
+
+    @pytest.mark.parametrize("taken", [0, 1, 2], ids=["3.1.1", "5", "operations"])
+    def test_a_taken_port_is_named(self, taken: int) -> None:
+        ports = [free_port(), free_port(), free_port()]
+        with socket.socket() as other:
+            other.bind((HOST, 0))
+            other.listen()
+            ports[taken] = other.getsockname()[1]
+            result = subprocess.run(
+                MOCK_BROKER,
+                env=mock_broker_environment((ports[0], ports[1], ports[2])),
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+        assert result.returncode == 69
+        assert f"port {ports[taken]}: " in result.stderr
+        assert "Traceback" not in result.stderr
+
+    def test_a_wrong_setting_is_named(self) -> None:
+        environment = os.environ | {"SENS_FLEET__RATE": "fast"}
+        result = subprocess.run(MOCK_BROKER, env=environment, capture_output=True, text=True, timeout=30, check=False)
+        assert result.returncode == 78
+        assert "SENS_FLEET__RATE" in result.stderr

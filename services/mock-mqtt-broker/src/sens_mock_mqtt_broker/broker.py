@@ -27,9 +27,18 @@ STOP_SECONDS = 3.0
 PORT_SECONDS = 2.0
 """How long a taken port is waited for: a predecessor that was just killed may still be letting go of it."""
 
-PROBE_SECONDS = 1.0
+PROBE_SECONDS = 0.8
+"""Two probes fit into the time of a readiness check."""
+
 _POLL_SECONDS = 0.02
 _SEGMENTS = 16
+
+# A client without a name, clean session, keep-alive 10 s (MQTT 3.1.1 and 5.0, section 3.1), and what it needs besides.
+_CONNECT_V4 = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00"
+_CONNECT_V5 = b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00"
+_DISCONNECT = b"\xe0\x00"
+_CONNACK = 0x20
+_CONNACK_BYTES = 4  # type, length, flags, return or reason code; in version 5 properties follow
 
 
 def configuration(settings: BrokerSettings) -> str:
@@ -73,12 +82,12 @@ class Broker:
         self._process = process
 
     async def check(self) -> str | None:
-        """Tell what is wrong, for ``/readyz``: both listeners must take a connection."""
+        """Tell what is wrong, for ``/readyz``: both listeners must greet a client."""
         if self._process.returncode is not None:
             return f"the broker's process has ended with code {self._process.returncode}"
-        for port in (self._settings.port, self._settings.port_v5):
-            if not await _accepts(self._settings.host, port):
-                return f"the broker does not accept connections on port {port}"
+        for port, connect in ((self._settings.port, _CONNECT_V4), (self._settings.port_v5, _CONNECT_V5)):
+            if not await _greets(self._settings.host, port, connect):
+                return f"the broker accepts no MQTT client on port {port}"
         return None
 
     async def watch(self) -> None:
@@ -180,16 +189,21 @@ def _listen_error(host: str, port: int) -> OSError | None:
     return None
 
 
-async def _accepts(host: str, port: int) -> bool:
+async def _greets(host: str, port: int, connect: bytes) -> bool:
+    """Tell whether the broker accepts an MQTT client; that something accepts connections says little."""
     try:
         async with asyncio.timeout(PROBE_SECONDS):
-            _, writer = await asyncio.open_connection(client_host(host), port)
-    except (OSError, TimeoutError):
+            reader, writer = await asyncio.open_connection(client_host(host), port)
+            try:
+                writer.write(connect)
+                answer = await reader.readexactly(_CONNACK_BYTES)
+                writer.write(_DISCONNECT)
+                await writer.drain()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
         return False
-    writer.close()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-    return True
+    return answer[0] == _CONNACK and answer[_CONNACK_BYTES - 1] == 0
 
 
 def _authority(host: str, port: int) -> str:
