@@ -1,0 +1,189 @@
+"""The workers' ports in memory: what the pipelines talk to when a test looks at them alone."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sens_common.dead_letters import DeadLetter
+from sens_common.envelope import Message
+from sens_common.live import Reading as LiveReading
+from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError
+from sens_telemetry_worker.pipeline import RowsRefusedError, StoreUnavailableError, Written
+from sens_telemetry_worker.routing import Kind, Tenant
+from sens_telemetry_worker.rows import Prepared
+
+
+class MemoryConnection:
+    """A connection that delivers what it was given, then ends or waits."""
+
+    def __init__(self, deliveries: Iterable[Delivery], *, session_present: bool, ends: bool) -> None:
+        self._deliveries = list(deliveries)
+        self._ends = ends
+        self.session_present = session_present
+        self.acknowledged: list[Message] = []
+
+    async def receive(self) -> Delivery:
+        if self._deliveries:
+            return self._deliveries.pop(0)
+        if self._ends:
+            raise SourceUnavailableError("the connection has ended")
+        never: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
+        return await never
+
+    def acknowledge(self, messages: list[Message]) -> None:
+        self.acknowledged += messages
+
+
+class MemorySource:
+    """A broker whose connections are written down beforehand; after the last one it can't be reached."""
+
+    def __init__(self, connections: Iterable[MemoryConnection], stop: asyncio.Event) -> None:
+        self._connections = list(connections)
+        self._stop = stop
+
+    @contextlib.asynccontextmanager
+    async def connect(self) -> AsyncIterator[MemoryConnection]:
+        if not self._connections:
+            self._stop.set()
+            raise SourceUnavailableError("there is no broker")
+        yield self._connections.pop(0)
+
+
+class MemoryLog:
+    """A log that keeps what is published."""
+
+    def __init__(self, kept: Iterable[Message] = ()) -> None:
+        self.kept = list(kept)
+
+    async def tail(self, count: int) -> list[Message]:
+        return self.kept[-count:]
+
+    async def publish(self, messages: list[Message]) -> None:
+        await asyncio.sleep(0)
+        self.kept += messages
+
+
+@dataclass
+class MemoryEntry:
+    """An envelope."""
+
+    origin: str
+    messages: list[Message]
+    replays: int = 0
+
+
+class MemoryInbox:
+    """A log to take from; sets the stop when it is empty."""
+
+    def __init__(self, batches: Iterable[list[MemoryEntry]], stop: asyncio.Event) -> None:
+        self._batches = list(batches)
+        self._stop = stop
+        self.acknowledged: list[MemoryEntry] = []
+
+    async def take(self, stop: asyncio.Event) -> list[MemoryEntry]:  # noqa: ARG002 - the port's signature
+        await asyncio.sleep(0)
+        if self._batches:
+            return self._batches.pop(0)
+        self._stop.set()
+        return []
+
+    @contextlib.asynccontextmanager
+    async def holding(self, entries: list[MemoryEntry]) -> AsyncIterator[None]:  # noqa: ARG002 - same
+        yield
+
+    async def acknowledge(self, entries: list[MemoryEntry]) -> None:
+        self.acknowledged += entries
+
+
+@dataclass
+class MemoryRegistry:
+    """Tenants that exist from the start, devices and metrics up to a limit."""
+
+    tenants: dict[str, Tenant]
+    device_limit: int = 1000
+    metric_limit: int = 1000
+    device_ids: dict[tuple[int, str], int] = field(default_factory=dict)
+    metric_count: int = 0
+
+    async def tenant(self, name: str) -> Tenant | None:
+        return self.tenants.get(name)
+
+    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> dict[tuple[int, str], int]:
+        for tenant, name in wanted:
+            if len(self.device_ids) < self.device_limit:
+                self.device_ids.setdefault((tenant.id, name), len(self.device_ids) + 1)
+        return dict(self.device_ids)
+
+    async def metrics(self, wanted: Iterable[tuple[Tenant, str, Kind]]) -> None:
+        for tenant, name, kind in wanted:
+            if name not in tenant.metric_ids[kind] and self.metric_count < self.metric_limit:
+                self.metric_count += 1
+                tenant.metric_ids[kind][name] = self.metric_count
+
+
+class MemoryStore:
+    """A database in a dictionary; refuses chosen values, and fails a chosen number of times first."""
+
+    def __init__(self, *, poison: float | None = None, failures: int = 0) -> None:
+        self._poison = poison
+        self._failures = failures
+        self.values: dict[tuple[int, int, int], float | str] = {}
+        self.writes = 0
+
+    async def write(self, rows: Prepared, message_count: int) -> Written:
+        self.writes += 1
+        if self._failures:
+            self._failures -= 1
+            raise StoreUnavailableError("the database is away")
+        numbers = rows.numbers
+        keyed: list[tuple[int, tuple[int, int, int], float | str]] = [
+            (message, (device, metric, at), value)
+            for message, device, metric, at, value in zip(
+                numbers.message.tolist(),
+                numbers.device_id.tolist(),
+                numbers.metric_id.tolist(),
+                numbers.measured_at.tolist(),
+                numbers.value.tolist(),
+                strict=True,
+            )
+        ]
+        keyed += [(row.message, (row.device_id, row.metric_id, row.measured_at), row.value) for row in rows.texts]
+        if any(value == self._poison for _, _, value in keyed):
+            raise RowsRefusedError("the database does not like it")
+        new_values = np.zeros(message_count, np.int64)
+        conflicting = set()
+        for message, key, value in keyed:
+            if key not in self.values:
+                self.values[key] = value
+                new_values[message] += 1
+            elif self.values[key] != value:
+                conflicting.add(message)
+        return Written(new_values, conflicting)
+
+
+class MemoryDeadLetters:
+    """Dead letters in a dictionary."""
+
+    def __init__(self) -> None:
+        self.letters: dict[str, DeadLetter] = {}
+
+    async def put(self, letters: Mapping[str, DeadLetter]) -> None:
+        for origin, letter in letters.items():
+            self.letters.setdefault(origin, letter)
+
+
+class MemoryFeed:
+    """A live feed that somebody watches."""
+
+    def __init__(self, watched: set[str]) -> None:
+        self._watched = watched
+        self.readings: list[tuple[str, LiveReading]] = []
+
+    def watched(self) -> set[str]:
+        return self._watched
+
+    async def publish(self, tenant: str, readings: Sequence[LiveReading]) -> None:
+        self.readings += [(tenant, reading) for reading in readings]

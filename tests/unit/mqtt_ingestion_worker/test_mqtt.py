@@ -1,0 +1,129 @@
+"""The MQTT session's bytes, without a network."""
+
+import asyncio
+import itertools
+
+import mqtt5
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sens_common.envelope import Message
+from sens_mqtt_ingestion_worker.mqtt import MqttConnection
+from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
+from sens_mqtt_ingestion_worker.settings import MqttSettings
+
+
+class RecordingTransport(asyncio.Transport):
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = b""
+        self.reading = True
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+def opened(receive_max: int = 100) -> tuple[MqttConnection, RecordingTransport]:
+    connection = MqttConnection(MqttSettings(receive_max=receive_max), 1_000_000, 0)
+    transport = RecordingTransport()
+    connection.connection_made(transport)
+    return connection, transport
+
+
+def publish(topic: str, payload: bytes, packet_id: int | None, *, duplicate: bool = False) -> bytes:
+    qos = mqtt5.QoS.AT_LEAST_ONCE if packet_id else mqtt5.QoS.AT_MOST_ONCE
+    return mqtt5.PublishPacket(topic, payload, qos=qos, packet_id=packet_id, duplicate=duplicate).write()
+
+
+def received(connection: MqttConnection) -> list[Message]:
+    return asyncio.run(connection.receive()).messages
+
+
+@given(
+    payloads=st.lists(st.tuples(st.binary(max_size=300), st.integers(0, 65_535)), min_size=1, max_size=20),
+    cuts=st.lists(st.integers(1, 400), max_size=40),
+)
+def test_messages_are_the_same_however_the_bytes_are_cut(payloads: list[tuple[bytes, int]], cuts: list[int]) -> None:
+    data = b"".join(publish("t", payload, packet_id or None) for payload, packet_id in payloads)
+    connection, _ = opened()
+    for cut in cuts:
+        connection.data_received(data[:cut])
+        data = data[cut:]
+    connection.data_received(data)
+    messages = received(connection)
+    assert [(message.payload, message.packet_id) for message in messages] == payloads
+    times = [message.received_at for message in messages]
+    assert all(later > earlier for earlier, later in itertools.pairwise(times))
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_end_the_connection_or_wait_for_more(data: bytes) -> None:
+    connection, _ = opened()
+    connection.data_received(data)
+
+
+class TestAcknowledge:
+    def test_writes_one_puback_for_each_message_of_qos_1(self) -> None:
+        connection, transport = opened()
+        connection.acknowledge([Message("t", b"", 0, 1), Message("t", b"", 0, 0), Message("t", b"", 0, 513)])
+        assert transport.written == b"\x40\x02\x00\x01\x40\x02\x02\x01"
+        assert transport.written == mqtt5.PubAckPacket(1).write() + mqtt5.PubAckPacket(513).write()
+
+    def test_does_nothing_when_the_connection_has_ended(self) -> None:
+        connection, transport = opened()
+        connection.connection_lost(None)
+        connection.acknowledge([Message("t", b"", 0, 1)])
+        assert transport.written == b""
+
+
+class TestEnd:
+    def test_keeps_what_came_with_qos_0_and_forgets_what_comes_again(self) -> None:
+        connection, _ = opened()
+        connection.data_received(publish("t", b"zero", None) + publish("t", b"one", 1))
+        connection.connection_lost(ConnectionResetError("reset"))
+        assert [message.payload for message in received(connection)] == [b"zero"]
+        with pytest.raises(SourceUnavailableError, match="reset"):
+            received(connection)
+
+    def test_by_the_broker_says_its_reason(self) -> None:
+        connection, _ = opened()
+        connection.data_received(
+            mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER).write()
+        )
+        with pytest.raises(SourceUnavailableError, match="session taken over"):
+            received(connection)
+
+
+class TestBackpressure:
+    def test_pauses_reading_while_too_many_messages_wait(self) -> None:
+        connection, transport = opened(receive_max=2)
+        connection.data_received(b"".join(publish("t", b"x", None) for _ in range(5)))
+        assert not transport.reading
+        assert len(received(connection)) == 5
+        assert transport.reading
+
+
+class TestDupFlag:
+    def test_is_handed_on(self) -> None:
+        connection, _ = opened()
+        connection.data_received(publish("t", b"x", 7, duplicate=True))
+        assert asyncio.run(connection.receive()).flagged == {7}

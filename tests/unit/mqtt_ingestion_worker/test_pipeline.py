@@ -1,0 +1,81 @@
+"""The ingestion pipeline between a broker and a log in memory."""
+
+import asyncio
+
+import pytest
+
+from sens_common.envelope import Message
+from sens_mqtt_ingestion_worker import pipeline as pipeline_module
+from sens_mqtt_ingestion_worker.pipeline import Delivery, Pipeline
+from support.memory import MemoryConnection, MemoryLog, MemorySource
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "FIRST_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(pipeline_module, "LAST_RETRY_SECONDS", 0.001)
+
+
+def message(packet_id: int) -> Message:
+    return Message("t", b"%d" % packet_id, 0, packet_id)
+
+
+def delivery(*packet_ids: int) -> Delivery:
+    return Delivery([message(packet_id) for packet_id in packet_ids], frozenset())
+
+
+def run(log: MemoryLog, *connections: MemoryConnection) -> Pipeline:
+    async def work() -> Pipeline:
+        stop = asyncio.Event()
+        pipeline = Pipeline(MemorySource(connections, stop), log, receive_max=10)
+        await pipeline.run(stop)
+        return pipeline
+
+    return asyncio.run(work())
+
+
+class TestMessages:
+    def test_are_published_in_order_and_then_acknowledged(self) -> None:
+        log = MemoryLog()
+        connection = MemoryConnection([delivery(1, 2), delivery(3)], session_present=False, ends=True)
+        run(log, connection)
+        assert log.kept == connection.acknowledged == [message(1), message(2), message(3)]
+
+    def test_delivered_again_after_a_lost_connection_are_published_once_and_acknowledged(self) -> None:
+        log = MemoryLog()
+        first = MemoryConnection([delivery(1, 2)], session_present=False, ends=True)
+        second = MemoryConnection([delivery(1, 2, 3)], session_present=True, ends=True)
+        run(log, first, second)
+        assert log.kept == [message(1), message(2), message(3)]
+        assert second.acknowledged == [message(1), message(2), message(3)]
+
+    def test_published_before_a_restart_are_recognised_by_the_logs_tail(self) -> None:
+        log = MemoryLog([message(1), message(2)])
+        connection = MemoryConnection([delivery(2, 3)], session_present=True, ends=True)
+        run(log, connection)
+        assert log.kept == [message(1), message(2), message(3)]
+
+    def test_of_qos_0_are_published(self) -> None:
+        log = MemoryLog()
+        run(log, MemoryConnection([delivery(0, 0)], session_present=False, ends=True))
+        assert log.kept == [message(0), message(0)]
+
+
+class TestStop:
+    def test_ends_the_wait_for_messages(self) -> None:
+        async def work() -> None:
+            stop = asyncio.Event()
+            connection = MemoryConnection([], session_present=False, ends=False)
+            running = asyncio.create_task(
+                Pipeline(MemorySource([connection], stop), MemoryLog(), receive_max=1).run(stop)
+            )
+            await asyncio.sleep(0)
+            stop.set()
+            await asyncio.wait_for(running, 5)
+
+        asyncio.run(work())
+
+
+class TestProblem:
+    def test_says_why_there_is_no_connection(self) -> None:
+        assert run(MemoryLog()).problem == "there is no broker"

@@ -1,0 +1,172 @@
+"""The telemetry pipeline between a log, a database and dead letters in memory."""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+from prometheus_client import REGISTRY
+
+from sens_common.dead_letters import Reason
+from sens_common.envelope import Message
+from sens_telemetry_worker import pipeline as pipeline_module
+from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.guard import DeadLetterGuard
+from sens_telemetry_worker.pipeline import Pipeline
+from sens_telemetry_worker.routing import Router, Tenant
+from support.memory import MemoryDeadLetters, MemoryEntry, MemoryFeed, MemoryInbox, MemoryRegistry, MemoryStore
+
+NOW = 1_700_000_000_000_000
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "FIRST_RETRY_SECONDS", 0.001)
+
+
+@dataclass
+class Result:
+    inbox: MemoryInbox
+    store: MemoryStore
+    dead_letters: MemoryDeadLetters
+    feed: MemoryFeed
+    guard: DeadLetterGuard
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        return {origin: letter.reason for origin, letter in self.dead_letters.letters.items()}
+
+
+def message(payload: str, topic: str = "sens/v1/demo/d1/telemetry", received_at: int = NOW) -> Message:
+    return Message(topic, payload.encode(), received_at)
+
+
+def run(
+    *batches: list[MemoryEntry],
+    store: MemoryStore | None = None,
+    max_share: float = 1,
+    window: int = 10,
+    registry: MemoryRegistry | None = None,
+) -> Result:
+    async def work() -> Result:
+        stop = asyncio.Event()
+        result = Result(
+            MemoryInbox(batches, stop),
+            store or MemoryStore(),
+            MemoryDeadLetters(),
+            MemoryFeed({"demo"}),
+            DeadLetterGuard(max_share, window),
+        )
+        pipeline = Pipeline(
+            result.inbox,
+            router=Router(registry or MemoryRegistry({"demo": Tenant(1, "demo")}), decoder("native")),
+            store=result.store,
+            dead_letters=result.dead_letters,
+            feed=result.feed,
+            guard=result.guard,
+        )
+        running = asyncio.create_task(pipeline.run(stop))
+        if max_share < 1:  # the worker halts instead of coming to the end
+            while result.guard.problem is None and not running.done():  # noqa: ASYNC110 - the guard has no event
+                await asyncio.sleep(0)
+            stop.set()
+        await asyncio.wait_for(running, 10)
+        return result
+
+    return asyncio.run(work())
+
+
+def entry(*messages: Message, origin: str = "c-1") -> MemoryEntry:
+    return MemoryEntry(origin, list(messages))
+
+
+def counted(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"sens_telemetry_messages_{name}_total", labels) or 0.0
+
+
+class TestStoring:
+    def test_keeps_numbers_booleans_and_text_apart_by_kind(self) -> None:
+        result = run([entry(message('{"a": 1, "b": true, "c": "x"}'))])
+        assert sorted(result.store.values.items()) == [((1, 1, NOW), 1.0), ((1, 2, NOW), True), ((1, 3, NOW), "x")]
+        assert result.inbox.acknowledged
+
+    def test_the_same_message_twice_has_no_effect(self) -> None:
+        result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 1}'), origin="c-2")])
+        assert result.store.values == {(1, 1, NOW): 1.0}
+        assert result.reasons == {}
+
+    def test_waits_for_a_database_that_is_away(self) -> None:
+        result = run([entry(message('{"a": 1}'))], store=MemoryStore(failures=3))
+        assert result.store.values == {(1, 1, NOW): 1.0}
+        assert result.store.writes == 4
+
+
+class TestDeadLetters:
+    def test_take_what_belongs_to_nobody(self) -> None:
+        result = run([entry(message("{}", topic="x"), message('{"a": 1}', topic="sens/v1/nobody/d1/telemetry"))])
+        assert result.reasons == {"c-1-0": Reason.INVALID_TOPIC, "c-1-1": Reason.UNKNOWN_TENANT}
+        assert result.inbox.acknowledged
+
+    def test_take_what_can_not_be_decoded_and_leave_the_rest(self) -> None:
+        result = run([entry(message('{"a": '), message('{"a": 2}'))])
+        assert result.reasons == {"c-1-0": Reason.MALFORMED_PAYLOAD}
+        assert result.dead_letters.letters["c-1-0"].payload == b'{"a": '
+        assert list(result.store.values.values()) == [2.0]
+
+    def test_take_another_value_for_a_stored_key(self) -> None:
+        result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 2}'), origin="c-2")])
+        assert result.reasons == {"c-2-0": Reason.CONFLICTING_VALUE}
+        assert result.store.values == {(1, 1, NOW): 1.0}
+
+    def test_take_another_value_for_the_same_key_in_one_batch(self) -> None:
+        result = run([entry(message('{"a": 1}'), message('{"a": 2}'), message('{"a": 1}'))])
+        assert result.reasons == {"c-1-1": Reason.CONFLICTING_VALUE}
+
+    def test_take_the_one_message_that_the_database_refuses(self) -> None:
+        messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
+        store = MemoryStore(poison=617.0)
+        result = run([entry(*messages)], store=store)
+        assert result.reasons == {"c-1-617": Reason.REFUSED_BY_DATABASE}
+        assert len(store.values) == 999
+        assert store.writes <= 2 * 10 + 1  # a pair of halves for each of log2(1000) steps, and the whole
+
+    def test_take_what_a_limit_does_not_allow(self) -> None:
+        registry = MemoryRegistry({"demo": Tenant(1, "demo")}, device_limit=1, metric_limit=1)
+        result = run(
+            [entry(message('{"a": 1}'))],
+            [entry(message('{"a": 1}', topic="sens/v1/demo/d2/telemetry"), message('{"b": 1}'), origin="c-2")],
+            registry=registry,
+        )
+        assert result.reasons == {"c-2-0": Reason.LIMIT_REACHED, "c-2-1": Reason.LIMIT_REACHED}
+
+
+class TestGuard:
+    def test_stops_the_worker_before_it_dead_letters_too_much(self) -> None:
+        result = run([entry(*(message("bad") for _ in range(20)))], max_share=0.5, window=10)
+        assert result.guard.problem is not None
+        assert result.reasons == {}
+        assert result.inbox.acknowledged == []
+
+    def test_does_not_mind_what_belongs_to_nobody(self) -> None:
+        guard = DeadLetterGuard(0.5, 10)
+        result = run([entry(*(message("bad", topic="x") for _ in range(20)))])
+        assert len(result.reasons) == 20
+        assert guard.problem is None
+
+
+class TestConservation:
+    def test_every_message_is_counted_once(self) -> None:
+        names = ("received", "stored", "duplicate")
+        before = {name: counted(name, tenant="demo") for name in names}
+        malformed = counted("dead_lettered", tenant="demo", reason="malformed_payload")
+        run([entry(message('{"a": 1}'), message('{"a": 1}'), message("bad"), message('{"a": 2}', received_at=NOW + 1))])
+        after = {name: counted(name, tenant="demo") - before[name] for name in names}
+        assert after == {"received": 4, "stored": 2, "duplicate": 1}
+        assert counted("dead_lettered", tenant="demo", reason="malformed_payload") - malformed == 1
+
+
+class TestLive:
+    def test_shows_new_readings_only(self) -> None:
+        result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 1}'), origin="c-2")])
+        assert [
+            (tenant, reading.device, reading.metric, reading.value) for tenant, reading in result.feed.readings
+        ] == [("demo", "d1", "a", 1.0)]
