@@ -1,3 +1,3 @@
 """Fixtures of real servers, for every test."""
 
-pytest_plugins = ["support.servers", "support.brokers"]
+pytest_plugins = ["support.servers", "support.platform", "support.brokers", "support.workers"]
