@@ -1,3 +1,8 @@
-"""Fixtures of real servers, for every test."""
+"""Fixtures of real servers, for every test; property tests that depend on no clock and repeat."""
+
+import hypothesis
 
 pytest_plugins = ["support.servers", "support.platform", "support.brokers", "support.workers"]
+
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("suite")

@@ -37,13 +37,16 @@ class Client:
         self._subscribed: queue.Queue[bool] = queue.Queue()
         clean = None if version == V5 else not keep_session
         self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, clean, protocol=protocol)
-        self._client.on_connect = lambda *_: self._connected.put(True)
-        self._client.on_subscribe = lambda *_: self._subscribed.put(True)
-        self._client.on_message = lambda _client, _data, message: self.messages.put((message.topic, message.payload))
+        self._client.connect_callback()(lambda *_: self._connected.put(True))
+        self._client.subscribe_callback()(lambda *_: self._subscribed.put(True))
+        self._client.message_callback()(
+            lambda _client, _data, message: self.messages.put((message.topic, message.payload))
+        )
         port = broker.port_v5 if version == V5 else broker.port
         if version == V5:
             properties = paho.Properties(paho.PacketTypes.CONNECT)
-            properties.SessionExpiryInterval = 600 if keep_session else 0
+            for name, value in {"SessionExpiryInterval": 600 if keep_session else 0}.items():
+                setattr(properties, name, value)
             self._client.connect(broker.host, port, clean_start=not keep_session, properties=properties)
         else:
             self._client.connect(broker.host, port)

@@ -9,7 +9,7 @@ from starlette.datastructures import URL, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Mount
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -48,11 +48,20 @@ _NOT_FOUND: Final = """<!doctype html>
 
 
 def create_app(folder: Path, heartbeat: Heartbeat) -> Starlette:
-    """Return the site of a folder."""
+    """Return the site of a folder, which may come later: until then the readiness check says what is wrong."""
+    files = StaticFiles(directory=folder, html=True, check_dir=False)
+
+    async def page(request: Request) -> Response:
+        response = await files.get_response(files.get_path(request.scope), request.scope)
+        if isinstance(response, RedirectResponse):  # to the folder's path with a slash
+            # Without scheme and host, which are others outside of a proxy.
+            response.headers["Location"] = "/" + URL(response.headers["Location"]).path.lstrip("/")
+        return response
+
     return Starlette(
         routes=[
             *operations_routes(SERVICE, {"site": site_check(folder)}, heartbeat),
-            Mount("/", _Site(directory=folder, html=True, check_dir=False)),
+            Route("/{path:path}", page),
         ],
         middleware=[Middleware(_Responses)],
         exception_handlers={404: _not_found},
@@ -69,20 +78,6 @@ def site_check(folder: Path) -> Check:
         return f"there is no index.html in {place}. Build the documentation, or set SENS_SITE__FOLDER."
 
     return check
-
-
-class _Site(StaticFiles):
-    """Static files of a folder that may come later: until then the readiness check says what is wrong."""
-
-    async def check_config(self) -> None:
-        """Accept a folder that is not there."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        """Answer; redirect within this site, whatever its name and scheme are outside."""
-        response = await super().get_response(path, scope)
-        if isinstance(response, RedirectResponse):
-            response.headers["Location"] = "/" + URL(response.headers["Location"]).path.lstrip("/")
-        return response
 
 
 async def _not_found(_request: Request, _error: Exception) -> Response:

@@ -51,7 +51,7 @@ listen = "{_authority(settings.host, port)}"
 next_connection_delay_ms = 1
 [{version}.1.connections]
 connection_timeout_ms = 10000
-max_payload_size = {settings.max_payload_bytes}
+max_payload_size = {settings.max_packet_bytes}
 max_inflight_count = 100
 """
         for version, port in (("v4", settings.port), ("v5", settings.port_v5))
