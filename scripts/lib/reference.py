@@ -10,13 +10,15 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
 
 import annotated_types
+import typer
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from typer.cli import get_docs_for_click
 
 from sens_common.settings import ServiceSettings, variable
 
@@ -273,12 +275,118 @@ def payload_page() -> str:
     )
 
 
+# The command line
+
+
+def command_line_page() -> str:
+    """Return the page of the command `sens`, as typer describes it."""
+    command = typer.main.get_command(importlib.import_module("sens_cli.__main__").app)
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="sens")
+    _title, rest = text.split("\n", 1)
+    return f"# Command line\n\nIn a clone the command is `.venv/bin/sens`.\n{rest.rstrip()}"
+
+
+# The API
+
+
+def api_page() -> str:
+    """Return the page of the HTTP API, as its OpenAPI document describes it."""
+    document: dict[str, Any] = importlib.import_module("sens_platform_api.app").openapi_document()
+    parts = ["# HTTP API", document["info"].get("description", "")]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            parts += [f"## {method.upper()} {path}", operation.get("summary", ""), operation.get("description", "")]
+            parts += parameters(document, operation)
+            parts += [
+                table(
+                    ["Status", "Answer"],
+                    [[status, answer_text(document, response)] for status, response in operation["responses"].items()],
+                )
+            ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def parameters(document: dict[str, Any], operation: dict[str, Any]) -> list[str]:
+    """Return the table of an operation's parameters and of the members of its body, if it has any."""
+    rows = []
+    for reference in operation.get("parameters", []):
+        parameter = resolved(document, reference)
+        schema = parameter["schema"]
+        name = code(parameter["name"]) + (", required" if parameter.get("required") else "")
+        example = parameter.get("example", schema.get("example", (schema.get("examples") or [None])[0]))
+        rows.append(
+            [
+                name,
+                parameter["in"],
+                schema_text(document, schema),
+                " ".join(
+                    filter(None, [parameter.get("description", schema.get("description")), example_text(example)])
+                ),
+            ]
+        )
+    body = operation.get("requestBody")
+    for content in resolved(document, body)["content"].values() if body else ():
+        schema = resolved(document, content["schema"])
+        for name, member in schema.get("properties", {}).items():
+            example = (member.get("examples") or [None])[0]
+            meaning = " ".join(filter(None, [member.get("description"), example_text(example)]))
+            rows.append([code(name), "body", schema_text(document, member), meaning])
+    return [table(["Parameter", "In", "Accepts", "Meaning"], rows)] if rows else []
+
+
+def resolved(document: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+    """Return what a reference stands for."""
+    while "$ref" in item:
+        found: dict[str, Any] = document
+        for part in item["$ref"].removeprefix("#/").split("/"):
+            found = found[part]
+        item = found
+    return item
+
+
+def schema_text(document: dict[str, Any], schema: dict[str, Any]) -> str:
+    """Return what a schema accepts, in words."""
+    schema = resolved(document, schema)
+    variants = [
+        schema_text(document, each)
+        for each in schema.get("anyOf", [])
+        if resolved(document, each).get("type") != "null"
+    ]
+    if variants:
+        return " or ".join(dict.fromkeys(variants))
+    if "enum" in schema:
+        return ", ".join(code(str(value)) for value in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {schema_text(document, schema.get('items', {}))}"
+    words = [schema.get("format") or schema.get("type", "anything")]
+    lower, upper = schema.get("minimum"), schema.get("maximum")
+    if lower is not None and upper is not None:
+        words.append(f"{lower:,} to {upper:,}")
+    if "maxLength" in schema:
+        words.append(f"at most {schema['maxLength']:,} characters")
+    return ", ".join(words)
+
+
+def example_text(example: object) -> str:
+    """Return an example as a sentence, nothing where there is none."""
+    return "" if example is None else f"Example: {code(str(example))}."
+
+
+def answer_text(document: dict[str, Any], response: dict[str, Any]) -> str:
+    """Return what an answer is, in words."""
+    response = resolved(document, response)
+    kinds = ", ".join(map(code, response.get("content", {})))
+    return f"{response['description']} ({kinds})" if kinds else str(response["description"])
+
+
 def pages() -> dict[str, str]:
     """Return every generated page by its file name."""
     # The pages must not depend on who makes them.
     for name in [name for name in os.environ if name.startswith("SENS_")]:
         del os.environ[name]
     made = {
+        **({"api.md": api_page()} if module_of("sens_platform_api", "app") else {}),
+        "command-line.md": command_line_page(),
         "settings.md": settings_page(),
         "metrics.md": metrics_page(),
         "dead-letter-reasons.md": dead_letters_page(),
