@@ -152,7 +152,8 @@ class TestDeadLetters:
                 assert message.subject == "sens.telemetry.replay"
                 return envelope.decode(message.data or b""), dict(message.headers or {})
 
-        messages, headers = asyncio.run(in_the_log())
+        with capture_logs():
+            messages, headers = asyncio.run(in_the_log())
         assert messages == [envelope.Message(letters[1].topic, b"{}", letters[1].received_at, 0)]
         assert headers["Sens-Envelope"] == "1"
         assert headers["Sens-Count"] == "1"
