@@ -108,7 +108,8 @@ class MqttConnection(asyncio.Protocol):
         self._ended: str | None = None
         self._reading_paused = False
         self._wake: asyncio.Future[None] | None = None
-        self._answer: asyncio.Future[mqtt5.ConnAckPacket | mqtt5.SubAckPacket] | None = None
+        self._connack: mqtt5.ConnAckPacket | None = None
+        self._subscribed = False
         self._last_sent = self._last_heard = time.monotonic()
 
     # What the event loop calls.
@@ -120,7 +121,8 @@ class MqttConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end; whoever waits learns of it."""
-        self._end(f"the connection was lost ({exc})" if exc else "the broker closed the connection")
+        hint = "" if self._connack is not None else "; does it speak MQTT 5, and on this port?"
+        self._end(f"the connection was lost ({exc})" if exc else f"the broker closed the connection{hint}")
 
     def data_received(self, data: bytes) -> None:
         """Take the packets that are complete; keep the rest for the next call."""
@@ -163,9 +165,11 @@ class MqttConnection(asyncio.Protocol):
 
     def _take(self, packet: mqtt5.Packet) -> None:
         match packet:
-            case mqtt5.ConnAckPacket() | mqtt5.SubAckPacket():
-                if self._answer is not None and not self._answer.done():
-                    self._answer.set_result(packet)
+            case mqtt5.ConnAckPacket():
+                self._connack = packet
+                self._wake_up()
+            case mqtt5.SubAckPacket():
+                self._take_suback(packet)
             case mqtt5.DisconnectPacket():
                 reason = packet.reason_code.name.lower().replace("_", " ")
                 self._end(f"the broker ended the connection: {packet.reason_str or reason}")
@@ -176,6 +180,17 @@ class MqttConnection(asyncio.Protocol):
                     mqtt5.DisconnectReasonCode.PROTOCOL_ERROR, f"the broker sent an unexpected {type(packet).__name__}"
                 )
 
+    def _take_suback(self, packet: mqtt5.SubAckPacket) -> None:
+        for topic_filter, code in zip(self._settings.topic_filters, packet.reason_codes, strict=False):
+            if int(code) >= _FIRST_FAILURE:
+                self._disconnect(
+                    mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION,
+                    _refusal(f"the subscription to {topic_filter}", code.name, packet.reason_str),
+                )
+                return
+        self._subscribed = True
+        self._wake_up()
+
     # What the source and the pipeline call.
 
     async def open(self) -> None:
@@ -185,7 +200,7 @@ class MqttConnection(asyncio.Protocol):
             SourceUnavailableError: The broker refuses, or closes the connection.
         """
         settings = self._settings
-        connack = await self._ask(
+        self._write(
             mqtt5.ConnectPacket(
                 client_id=settings.client_id,
                 username=settings.username,
@@ -196,9 +211,11 @@ class MqttConnection(asyncio.Protocol):
                 receive_max=settings.receive_max,
                 topic_alias_max=0,
                 max_packet_size=self._max_packet_bytes,
-            ).write(),
-            mqtt5.ConnAckPacket,
+            ).write()
         )
+        while self._connack is None:
+            await self._something()
+        connack = self._connack
         if int(connack.reason_code) >= _FIRST_FAILURE:
             raise SourceUnavailableError(_refusal("the connection", connack.reason_code.name, connack.reason_str))
         self.session_present = connack.session_present
@@ -209,7 +226,8 @@ class MqttConnection(asyncio.Protocol):
             and connack.session_expiry_interval < settings.session_expiry_seconds
         ):
             log.warning("the broker keeps the session for a shorter time", seconds=connack.session_expiry_interval)
-        suback = await self._ask(
+        # A resumed session still has its subscriptions, and a broker may answer this one only after it got acknowledgements.
+        self._write(
             mqtt5.SubscribePacket(
                 _SUBSCRIBE_PACKET_ID,
                 [
@@ -219,22 +237,15 @@ class MqttConnection(asyncio.Protocol):
                     )
                     for topic_filter in settings.topic_filters
                 ],
-            ).write(),
-            mqtt5.SubAckPacket,
+            ).write()
         )
-        for topic_filter, code in zip(settings.topic_filters, suback.reason_codes, strict=False):
-            if int(code) >= _FIRST_FAILURE:
-                raise SourceUnavailableError(
-                    _refusal(f"the subscription to {topic_filter}", code.name, suback.reason_str)
-                )
+        while not self._subscribed and not self._messages:
+            await self._something()
 
     async def receive(self) -> Delivery:
         """See `pipeline.Connection.receive`."""
         while not self._messages:
-            if self._ended is not None:
-                raise SourceUnavailableError(self._ended)
-            self._wake = asyncio.get_running_loop().create_future()
-            await self._wake
+            await self._something()
         messages, self._messages = self._messages, []
         flagged = _NO_FLAGS
         if self._flagged:
@@ -280,18 +291,16 @@ class MqttConnection(asyncio.Protocol):
 
     # The small parts.
 
-    async def _ask[P: mqtt5.ConnAckPacket | mqtt5.SubAckPacket](self, request: bytes, answer_type: type[P]) -> P:
+    async def _something(self) -> None:
+        """Wait until something comes.
+
+        Raises:
+            SourceUnavailableError: The connection has ended.
+        """
         if self._ended is not None:
             raise SourceUnavailableError(self._ended)
-        self._answer = asyncio.get_running_loop().create_future()
-        self._write(request)
-        try:
-            answer = await self._answer
-        finally:
-            self._answer = None
-        if not isinstance(answer, answer_type):
-            raise SourceUnavailableError(f"the broker answered with an unexpected {type(answer).__name__}")
-        return answer
+        self._wake = asyncio.get_running_loop().create_future()
+        await self._wake
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
@@ -311,9 +320,6 @@ class MqttConnection(asyncio.Protocol):
         self._ended = reason
         # The broker sends again what was not acknowledged; only what came with QoS 0 would be lost.
         self._messages = [message for message in self._messages if not message.packet_id]
-        if self._answer is not None and not self._answer.done():
-            hint = "; does it speak MQTT 5, and on this port?" if reason == "the broker closed the connection" else ""
-            self._answer.set_exception(SourceUnavailableError(reason + hint))
         self._wake_up()
 
     def _wake_up(self) -> None:

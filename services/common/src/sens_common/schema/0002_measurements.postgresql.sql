@@ -26,13 +26,19 @@ DECLARE
     parent text;
     partition text;
 BEGIN
+    IF NOT (isfinite(first) AND isfinite(last)) THEN
+        RAISE 'no partitions from % to %: both must be finite', first, last;
+    END IF;
     WHILE month <= last LOOP
         FOREACH parent IN ARRAY ARRAY['measurements', 'text_measurements'] LOOP
             partition := format('%s_%s', parent, to_char(month, 'YYYY_MM'));
             IF to_regclass(format('sens.%I', partition)) IS NULL THEN
-                -- Two sessions that want the same partition wait for each other; the second finds it made.
+                -- Two sessions that want the same partition wait for each other; the second finds it made. It asks the catalog with
+                -- a query, because to_regclass may still answer from what it knew before the wait.
                 PERFORM pg_advisory_xact_lock(hashtext('sens.ensure_partitions'));
-                IF to_regclass(format('sens.%I', partition)) IS NULL THEN
+                IF NOT EXISTS (
+                    SELECT FROM pg_class WHERE relnamespace = 'sens'::regnamespace AND relname = partition
+                ) THEN
                     EXECUTE format('CREATE TABLE sens.%I (LIKE sens.%I INCLUDING ALL)', partition, parent);
                     EXECUTE format(
                         'ALTER TABLE sens.%I ATTACH PARTITION sens.%I FOR VALUES FROM (%L) TO (%L)',

@@ -1,0 +1,123 @@
+"""From an ordinary MQTT client to rows in the database, with the workers' processes between."""
+
+import json
+import signal
+import time
+
+import paho.mqtt.client as paho
+import pytest
+
+from support.servers import wait_until
+from support.workers import Publisher, TelemetryPath
+
+TOPIC = "sens/v1/demo/{}/telemetry"
+
+
+def microseconds(seconds: float) -> int:
+    return int(seconds * 1_000_000)
+
+
+class TestMessage:
+    @pytest.mark.parametrize("version", [paho.MQTTv311, paho.MQTTv5])
+    def test_of_an_ordinary_client_is_stored_with_its_types(self, path: TelemetryPath, version: int) -> None:
+        with Publisher(path.broker, version=version) as publisher:
+            publisher.publish(
+                TOPIC.format("00-04-A3-0B-00-1C-05-30"),
+                '{"ts": 1700000000, "temperature": 21.5, "open": false, "firmware": "1.2", "air": {"co2": 417}}',
+            )
+        path.wait_until_idle()
+        at = microseconds(1_700_000_000)
+        assert [value for value in path.values() if value[1] != "marker"] == [
+            ("0004a30b001c0530", "air.co2", at, 417.0),
+            ("0004a30b001c0530", "firmware", at, "1.2"),
+            ("0004a30b001c0530", "open", at, False),
+            ("0004a30b001c0530", "temperature", at, 21.5),
+        ]
+
+    def test_without_a_time_has_that_of_its_receipt(self, path: TelemetryPath) -> None:
+        before = microseconds(time.time())
+        with Publisher(path.broker) as publisher:
+            publisher.publish(TOPIC.format("d1"), '{"a": 1}')
+        path.wait_until_idle()
+        ((_, _, at, value),) = [value for value in path.values() if value[1] != "marker"]
+        assert value == 1.0
+        assert before <= at <= microseconds(time.time())
+
+    def test_of_last_year_is_stored(self, path: TelemetryPath) -> None:
+        with Publisher(path.broker) as publisher:
+            publisher.publish(TOPIC.format("d1"), '{"ts": "2025-01-31T23:59:59.999999Z", "a": 1, "b": "x"}')
+        path.wait_until_idle()
+        assert [value[3] for value in path.values() if value[1] != "marker"] == [1.0, "x"]
+
+    def test_of_a_tenant_made_just_now_is_stored(self, path: TelemetryPath) -> None:
+        with Publisher(path.broker) as publisher:
+            publisher.publish("sens/v1/new/d1/telemetry", '{"a": 1}')
+            path.wait_until_idle()
+            path.fetch("INSERT INTO sens.tenants (name) VALUES ('new')")
+            publisher.publish("sens/v1/new/d1/telemetry", '{"a": 2}')
+        path.wait_until_idle()
+        assert [value[3] for value in path.values() if value[1] != "marker"] == [2.0]
+        assert path.telemetry.metric("sens_telemetry_messages_dead_lettered_total") == 1
+
+
+def load(publisher: Publisher, first: int, count: int, *, timed: bool) -> None:
+    """Publish messages whose value is their number; devices take turns."""
+    publisher.publish_all(
+        [
+            (
+                TOPIC.format(f"d{number % 7}"),
+                json.dumps({"ts": 1_700_000_000_000 + number, "n": number} if timed else {"n": number}).encode(),
+            )
+            for number in range(first, first + count)
+        ]
+    )
+
+
+def stored_numbers(path: TelemetryPath) -> list[float]:
+    return sorted(
+        row["value"]
+        for row in path.fetch(
+            "SELECT value FROM sens.measurements JOIN sens.metrics k ON k.id = metric_id WHERE k.name = 'n'"
+        )
+    )
+
+
+class TestKill:
+    """Killing a worker under load loses nothing and stores nothing twice."""
+
+    @pytest.mark.parametrize("timed", [True, False], ids=["with a device time", "without any time"])
+    @pytest.mark.parametrize("worker", ["ingestion", "telemetry"])
+    def test_loses_and_doubles_nothing(self, path: TelemetryPath, worker: str, *, timed: bool) -> None:
+        victim = path.ingestion if worker == "ingestion" else path.telemetry
+        with Publisher(path.broker) as publisher:
+            load(publisher, 0, 500, timed=timed)
+            wait_until(lambda: path.settled() > 0, "the load has begun")
+            victim.stop(signal.SIGKILL)
+            load(publisher, 500, 500, timed=timed)
+            victim.start()
+            load(publisher, 1000, 500, timed=timed)
+            path.wait_until_idle()
+            assert len(publisher.acknowledged) == 1500
+        assert stored_numbers(path) == list(range(1500))
+
+
+class TestStop:
+    def test_finishes_and_ends_with_success(self, path: TelemetryPath) -> None:
+        with Publisher(path.broker) as publisher:
+            load(publisher, 0, 200, timed=False)
+        assert path.telemetry.stop() == 0
+        assert path.ingestion.stop() == 0
+        path.telemetry.start()
+        path.ingestion.start()
+        path.wait_until_idle()
+        assert stored_numbers(path) == list(range(200))
+
+
+class TestOperations:
+    def test_of_both_workers_answer(self, path: TelemetryPath) -> None:
+        for worker in (path.ingestion, path.telemetry):
+            assert worker.get("/healthz") == (200, '{"status":"ok"}')
+            status, body = worker.get("/readyz")
+            assert status == 200
+            assert set(json.loads(body)["checks"].values()) == {"ok"}
+            assert set(json.loads(worker.get("/version")[1])) == {"name", "version", "product_commit"}

@@ -1,0 +1,228 @@
+"""The two workers as processes, between real servers; and a client that records what the broker acknowledged."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import asyncpg
+import nats as nats_client
+import paho.mqtt.client as paho
+import pytest
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+from sens_common.database import connect
+from sens_common.settings import DatabaseSettings, NatsSettings
+from support.brokers import MqttBroker
+from support.servers import HOST, free_port, scratch_folder, wait_until
+
+INGESTION = "sens_mqtt_ingestion_worker"
+TELEMETRY = "sens_telemetry_worker"
+
+
+@dataclass
+class Worker:
+    """A worker's process, which can be killed and started again."""
+
+    module: str
+    environment: Mapping[str, str]
+    port: int
+    log: Path
+    process: "subprocess.Popen[bytes] | None" = field(default=None)
+
+    def start(self) -> None:
+        """Start the process; it need not be ready when this returns."""
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", self.module],
+                env={**os.environ, **self.environment, "SENS_OPERATIONS__PORT": str(self.port)},
+                stdout=output,
+                stderr=output,
+            )
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; return the exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Ask the operations port; return status and body, 0 when nothing answers."""
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self.port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def wait_until_ready(self) -> None:
+        """Wait for ``/readyz`` to say yes."""
+        assert self.process is not None
+        child = self.process
+        wait_until(lambda: child.poll() is not None or self.get("/readyz")[0] == 200, f"{self.module} is ready")
+        if child.poll() is not None:
+            pytest.fail(f"{self.module} ended with {child.returncode}: {self.log.read_text()[-2000:]}")
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric over its labels."""
+        lines = [line for line in self.get("/metrics")[1].splitlines() if line.startswith((f"{name}{{", f"{name} "))]
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+
+
+class Publisher:
+    """An ordinary MQTT client; `acknowledged` holds what the broker has acknowledged."""
+
+    def __init__(self, broker: MqttBroker, *, version: int = paho.MQTTv311) -> None:
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion(version))
+        self._client.max_inflight_messages_set(200)
+        self._broker = broker
+        self._version = version
+        self.acknowledged: list[tuple[str, bytes]] = []
+
+    def __enter__(self) -> Self:
+        port = self._broker.port_v5 if self._version == paho.MQTTv5 else self._broker.port
+        self._client.connect(HOST, port)
+        self._client.loop_start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def publish(self, topic: str, payload: bytes | str) -> None:
+        """Publish with QoS 1 and wait for the acknowledgement."""
+        self.publish_all([(topic, payload.encode() if isinstance(payload, str) else payload)])
+
+    def publish_all(self, messages: list[tuple[str, bytes]]) -> None:
+        """Publish with QoS 1, many at once, and wait for all acknowledgements."""
+        pending = [(message, self._client.publish(*message, qos=1)) for message in messages]
+        for message, info in pending:
+            info.wait_for_publish(30)
+            assert info.is_published()
+            self.acknowledged.append(message)
+
+
+@dataclass
+class TelemetryPath:
+    """From a broker to a database, with both workers running."""
+
+    broker: MqttBroker
+    nats: NatsSettings
+    database: DatabaseSettings
+    ingestion: Worker
+    telemetry: Worker
+
+    def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """Ask the database as its owner."""
+
+        async def ask() -> list[asyncpg.Record]:
+            connection = await connect(self.database, "test")
+            try:
+                return list(await connection.fetch(query, *arguments))
+            finally:
+                await connection.close()
+
+        return asyncio.run(ask())
+
+    def values(self) -> list[tuple[str, str, int, float | bool | str]]:
+        """Return device, metric, time (µs) and value of all that is stored, in that order."""
+        rows = self.fetch(
+            """
+            SELECT d.name, k.name, (extract(epoch FROM m.ts) * 1000000)::int8, k.kind, m.value, NULL
+            FROM sens.measurements m JOIN sens.devices d ON d.id = device_id JOIN sens.metrics k ON k.id = metric_id
+            UNION ALL
+            SELECT d.name, k.name, (extract(epoch FROM m.ts) * 1000000)::int8, k.kind, NULL, m.value
+            FROM sens.text_measurements m JOIN sens.devices d ON d.id = device_id JOIN sens.metrics k ON k.id = metric_id
+            ORDER BY 1, 2, 3
+            """
+        )
+        return [
+            (row[0], row[1], row[2], row[5] if row[3] == "text" else bool(row[4]) if row[3] == "boolean" else row[4])
+            for row in rows
+        ]
+
+    def settled(self) -> float:
+        """Return how many messages the running telemetry worker has settled."""
+        return self.telemetry.metric("sens_telemetry_messages_received_total")
+
+    def wait_until_idle(self) -> None:
+        """Wait until everything that was acknowledged to a publisher is stored or dead-lettered.
+
+        The broker hands messages over in order, so a message that is published last is stored last.
+        """
+        marker = f"idle-{free_port()}"
+        with Publisher(self.broker) as publisher:
+            publisher.publish(f"sens/v1/demo/{marker}/telemetry", '{"marker": 1}')
+        wait_until(lambda: bool(self.fetch("SELECT FROM sens.devices WHERE name = $1", marker)), "the path is idle", 15)
+        wait_until(self._nothing_left, "the log is settled", 60)
+
+    def _nothing_left(self) -> bool:
+        self.telemetry.wait_until_ready()
+
+        async def left() -> int:
+            assert self.nats.password is not None
+            client = await nats_client.connect(
+                self.nats.url, user=self.nats.user, password=self.nats.password.get_secret_value()
+            )
+            try:
+                info = await client.jetstream().consumer_info("TELEMETRY", "telemetry-worker")
+                return (info.num_pending or 0) + (info.num_ack_pending or 0)
+            finally:
+                await client.close()
+
+        return asyncio.run(left()) == 0
+
+
+@contextlib.contextmanager
+def running_path(broker: MqttBroker, nats: NatsSettings, database: DatabaseSettings) -> Iterator[TelemetryPath]:
+    """Run both workers between the servers; tenant ``demo`` exists."""
+    assert nats.password is not None
+    assert database.password is not None
+    environment = {
+        "SENS_NATS__URL": nats.url,
+        "SENS_NATS__USER": nats.user or "",
+        "SENS_NATS__PASSWORD": nats.password.get_secret_value(),
+        "SENS_NATS__STREAM_MAX_BYTES": str(nats.stream_max_bytes),
+        "SENS_MQTT__URL": f"mqtt://{HOST}:{broker.port_v5}",
+        "SENS_DATABASE__HOST": database.host,
+        "SENS_DATABASE__PORT": str(database.port),
+        "SENS_DATABASE__NAME": database.name,
+        "SENS_DATABASE__USER": database.user,
+        "SENS_DATABASE__PASSWORD": database.password.get_secret_value(),
+    }
+    with scratch_folder("sens-workers-") as folder:
+        workers = [Worker(module, environment, free_port(), folder / module) for module in (INGESTION, TELEMETRY)]
+        path = TelemetryPath(broker, nats, database, *workers)
+        path.fetch("INSERT INTO sens.tenants (name) VALUES ('demo')")
+        try:
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.wait_until_ready()
+            yield path
+        finally:
+            for worker in workers:
+                if worker.process is not None and worker.process.poll() is None:
+                    worker.process.kill()
+                    worker.process.wait()
+                # pytest shows it beside a failure.
+                sys.stdout.write(worker.log.read_text()[-5000:] if worker.log.exists() else "")
+
+
+@pytest.fixture
+def path(mqtt_broker: MqttBroker, nats: NatsSettings, database: DatabaseSettings) -> Iterator[TelemetryPath]:
+    """The whole path from a broker to a database, running."""
+    with running_path(mqtt_broker, nats, database) as running:
+        yield running
