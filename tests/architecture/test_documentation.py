@@ -1,0 +1,66 @@
+"""The documentation is complete in itself: it builds, and its pages load nothing from other servers."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from support.services import ROOT
+
+LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}
+NOT_LOADED = {"canonical", "prev", "next", "alternate"}
+
+
+class _Loaded(HTMLParser):
+    """Collects the addresses of what a browser loads with a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        address = attributes.get(LOADS.get(tag, ""))
+        if address and attributes.get("rel") not in NOT_LOADED:
+            self.addresses.append(address)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The built site."""
+    folder = tmp_path_factory.mktemp("documentation")
+    shutil.copy(ROOT / "zensical.toml", folder)
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    result = subprocess.run(
+        [sys.executable, "-m", "zensical", "build", "--strict"], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    yield folder / "site"
+    shutil.rmtree(folder)
+
+
+class TestSite:
+    def test_has_a_page_for_every_source(self, site: Path) -> None:
+        for source in (ROOT / "docs").rglob("*.md"):
+            name = source.relative_to(ROOT / "docs").with_suffix("")
+            page = site / (name.parent if name.name == "index" else name) / "index.html"
+            assert page.is_file(), source
+
+    def test_loads_nothing_from_other_servers(self, site: Path) -> None:
+        pages = list(site.rglob("*.html"))
+        foreign = {}
+        for page in pages:
+            parser = _Loaded()
+            parser.feed(page.read_text(encoding="utf-8"))
+            assert parser.addresses, page
+            foreign[page.name] = [address for address in parser.addresses if "//" in address]
+
+        assert len(pages) > 1
+        assert {page: addresses for page, addresses in foreign.items() if addresses} == {}
+
+    def test_can_be_searched(self, site: Path) -> None:
+        assert "conflicting_value" in (site / "search.json").read_text(encoding="utf-8")
