@@ -2,11 +2,13 @@
 
 import asyncio
 
+import asyncpg
 import pytest
 
+from sens_common import migrations
 from sens_common.database import connect
 from sens_common.errors import SchemaError
-from sens_common.migrations import REQUIRED_VERSION, migrate, schema_version
+from sens_common.migrations import REQUIRED_VERSION, Migration, Storage, load, migrate, schema_version
 from sens_common.settings import DatabaseSettings
 
 
@@ -51,3 +53,58 @@ class TestMigrate:
 
         asyncio.run(pretend())
         assert asyncio.run(migrate(database)) == []
+
+    def test_chooses_the_storage_once_and_keeps_to_it(self, database: DatabaseSettings) -> None:
+        async def kind() -> str:
+            connection = await connect(database, "test")
+            try:
+                return str(await connection.fetchval("SELECT kind FROM sens.storage"))
+            finally:
+                await connection.close()
+
+        async def has_extension() -> bool:
+            connection = await connect(database, "test")
+            try:
+                return bool(
+                    await connection.fetchval("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb')")
+                )
+            finally:
+                await connection.close()
+
+        before = asyncio.run(kind())
+        assert before == ("timescaledb" if asyncio.run(has_extension()) else "postgresql")
+        asyncio.run(migrate(database))
+        assert asyncio.run(kind()) == before
+
+    def test_leaves_nothing_of_a_migration_that_fails(
+        self, empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        broken = Migration(2, "broken", "CREATE TABLE sens.half_made (); SELECT 1 / 0")
+
+        def first_and_broken(storage: Storage) -> list[Migration]:
+            return [load(storage)[0], broken]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(migrations, "load", first_and_broken)
+            with pytest.raises(asyncpg.DivisionByZeroError):
+                asyncio.run(migrate(empty_database))
+        assert asyncio.run(_version(empty_database)) == 1
+        # The next run finds a schema to go on from, and nobody holds the lock.
+        applied = asyncio.run(migrate(empty_database))
+        assert [migration.version for migration in applied] == list(range(2, REQUIRED_VERSION + 1))
+
+    def test_says_which_right_is_missing(self, empty_database: DatabaseSettings, postgres: DatabaseSettings) -> None:
+        async def give_away() -> None:
+            connection = await connect(postgres, "test")
+            await connection.execute(f"ALTER DATABASE {empty_database.name} OWNER TO {postgres.user}")
+            await connection.close()
+
+        asyncio.run(give_away())
+        with pytest.raises(SchemaError, match=f"role {empty_database.user} lacks a right"):
+            asyncio.run(migrate(empty_database))
+
+
+class TestLoad:
+    @pytest.mark.parametrize("storage", ["timescaledb", "postgresql"])
+    def test_numbers_the_migrations_without_a_gap(self, storage: Storage) -> None:
+        assert [migration.version for migration in load(storage)] == list(range(1, REQUIRED_VERSION + 1))

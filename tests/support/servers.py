@@ -109,7 +109,11 @@ def postgres_server() -> Iterator[DatabaseSettings]:
         preload = cluster.programs.parent
         settings = {"fsync": "off", "max_connections": "200"}
         if list(preload.glob("**/timescaledb.so")):
-            settings |= {"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"}
+            settings |= {
+                "shared_preload_libraries": "timescaledb",
+                "timescaledb.telemetry_level": "off",
+                "timescaledb.max_background_workers": "0",  # a policy runs when a test calls it, not in the middle of another
+            }
         command = cluster.command(host=HOST, port=port, settings=settings)
         with process(
             command, folder / "log", stop_signal=signal.SIGINT, cwd="/", **embedded_postgres.identity(cluster.account)

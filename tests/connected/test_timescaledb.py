@@ -1,0 +1,311 @@
+"""The schema on a server that has TimescaleDB: hypertables, the columnstore, late readings."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import pytest
+
+from sens_common.database import connect
+from sens_common.migrations import API_ROLE
+from sens_common.settings import DatabaseSettings
+
+type Connection = asyncpg.Connection[asyncpg.Record]
+
+pytestmark = pytest.mark.timescaledb
+
+HYPERTABLES = ["measurements", "text_measurements"]
+OLD = datetime(2025, 6, 3, 12, tzinfo=UTC)
+CONFLICT_FREE = "INSERT INTO sens.measurements SELECT * FROM incoming ON CONFLICT DO NOTHING"
+
+
+@asynccontextmanager
+async def owner(database: DatabaseSettings) -> AsyncIterator[Connection]:
+    connection = await connect(database, "test")
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+@pytest.fixture(scope="module")
+def server_has_timescaledb(postgres: DatabaseSettings) -> bool:
+    async def look() -> bool:
+        async with owner(postgres) as connection:
+            return bool(
+                await connection.fetchval(
+                    """
+                    SELECT current_setting('timescaledb.disable_load', true) IS NOT NULL
+                       AND EXISTS (SELECT FROM pg_available_extensions WHERE name = 'timescaledb')
+                    """
+                )
+            )
+
+    return asyncio.run(look())
+
+
+@pytest.fixture
+def timescaledb(server_has_timescaledb: bool, request: pytest.FixtureRequest) -> DatabaseSettings:
+    """A database whose measurements are hypertables."""
+    if not server_has_timescaledb:
+        pytest.skip(
+            "needs TimescaleDB, which this PostgreSQL server does not have or does not preload; SENS_TEST_POSTGRES_BIN names the"
+            " programs of an installation that has it, SENS_TEST_DATABASE_URL a server"
+        )
+    database: DatabaseSettings = request.getfixturevalue("database")
+    return database
+
+
+@pytest.fixture
+def columnstore(timescaledb: DatabaseSettings) -> DatabaseSettings:
+    """A database whose TimescaleDB has the columnstore and its policies (2.18 or newer, not the Apache edition)."""
+
+    async def has_policies() -> bool:
+        async with owner(timescaledb) as connection:
+            return bool(
+                await connection.fetchval(
+                    """
+                    SELECT current_setting('timescaledb.license') = 'timescale'
+                       AND EXISTS (SELECT FROM pg_proc WHERE proname = 'add_columnstore_policy')
+                    """
+                )
+            )
+
+    if not asyncio.run(has_policies()):
+        pytest.skip("needs TimescaleDB 2.18 or newer in its community edition, for the columnstore's policies")
+    return timescaledb
+
+
+def run[T](database: DatabaseSettings, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async def connected() -> T:
+        async with owner(database) as connection:
+            return await work(connection)
+
+    return asyncio.run(connected())
+
+
+async def copy(
+    connection: Connection, rows: list[tuple[int, int, datetime, float]], table: str = "measurements"
+) -> None:
+    schema = "sens" if table == "measurements" else None
+    await connection.copy_records_to_table(table, schema_name=schema, records=rows)
+
+
+async def chunks(connection: Connection) -> list[asyncpg.Record]:
+    return await connection.fetch(
+        """
+        SELECT format('%I.%I', chunk_schema, chunk_name) AS name, range_start, range_end, is_compressed
+        FROM timescaledb_information.chunks WHERE hypertable_schema = 'sens' AND hypertable_name = 'measurements'
+        ORDER BY range_start
+        """
+    )
+
+
+async def fill_columnstore(connection: Connection) -> int:
+    """Store a day of two metrics of one device of a tenant, and move it to the columnstore; return the tenant."""
+    tenant: int = await connection.fetchval("INSERT INTO sens.tenants (name) VALUES ('a') RETURNING id")
+    device = await connection.fetchval(
+        "INSERT INTO sens.devices (tenant_id, name) VALUES ($1, 'd') RETURNING id", tenant
+    )
+    await copy(
+        connection,
+        [(device, metric, OLD + timedelta(minutes=n), n / 2) for metric in (1, 2) for n in range(600)]
+        + [(device + 1, 1, OLD, -1.0)],
+    )
+    for chunk in await chunks(connection):
+        await connection.execute(f"CALL convert_to_columnstore('{chunk['name']}')")
+    assert all(chunk["is_compressed"] for chunk in await chunks(connection))
+    return tenant
+
+
+class TestHypertables:
+    def test_are_what_the_migrations_choose_here(self, timescaledb: DatabaseSettings) -> None:
+        async def kind(connection: Connection) -> str:
+            return str(await connection.fetchval("SELECT kind FROM sens.storage"))
+
+        assert run(timescaledb, kind) == "timescaledb"
+
+    def test_hold_the_measurements_in_chunks_of_a_week(self, timescaledb: DatabaseSettings) -> None:
+        async def dimensions(connection: Connection) -> list[tuple[object, ...]]:
+            return [
+                tuple(row)
+                for row in await connection.fetch(
+                    """
+                    SELECT hypertable_name, column_name, time_interval FROM timescaledb_information.dimensions
+                    WHERE hypertable_schema = 'sens' ORDER BY 1
+                    """
+                )
+            ]
+
+        assert run(timescaledb, dimensions) == [(name, "ts", timedelta(days=7)) for name in HYPERTABLES]
+
+    def test_have_the_primary_key_as_their_only_index(self, timescaledb: DatabaseSettings) -> None:
+        async def indexes(connection: Connection) -> list[str]:
+            await copy(connection, [(1, 1, OLD, 1.0)])
+            (chunk,) = await chunks(connection)
+            rows = await connection.fetch(
+                """
+                SELECT indexrelid::regclass::text AS name, pg_get_indexdef(indexrelid) AS definition FROM pg_index
+                WHERE indrelid = ANY (ARRAY['sens.measurements', 'sens.text_measurements', $1::text]::regclass[])
+                """,
+                chunk["name"],
+            )
+            return [row["definition"] for row in rows]
+
+        definitions = run(timescaledb, indexes)
+        assert len(definitions) == 3
+        assert all("UNIQUE" in text and text.endswith("(device_id, metric_id, ts)") for text in definitions)
+
+    def test_find_a_chunk_for_a_late_reading(self, timescaledb: DatabaseSettings) -> None:
+        late = datetime(2001, 3, 15, tzinfo=UTC)
+
+        async def store(connection: Connection) -> list[asyncpg.Record]:
+            await connection.execute("SELECT sens.ensure_partitions($1, $1)", late)
+            await copy(connection, [(1, 1, late, 5.0), (1, 1, datetime.now(UTC), 6.0)])
+            assert await connection.fetchval("SELECT value FROM sens.measurements WHERE ts = $1", late) == 5
+            return await chunks(connection)
+
+        first, _ = run(timescaledb, store)
+        assert first["range_start"] <= late < first["range_end"]
+
+    def test_refuse_a_second_copy_of_a_key_and_take_it_by_the_conflict_path(
+        self, timescaledb: DatabaseSettings
+    ) -> None:
+        rows = [(1, 1, OLD, 1.0), (1, 2, OLD, 2.0)]
+
+        async def store(connection: Connection) -> tuple[str, list[tuple[object, ...]]]:
+            await copy(connection, rows)
+            with pytest.raises(asyncpg.UniqueViolationError):
+                await copy(connection, [(1, 1, OLD, 9.0), (1, 3, OLD, 3.0)])
+            await connection.execute("CREATE TEMP TABLE incoming (LIKE sens.measurements)")
+            await copy(connection, [(1, 1, OLD, 9.0), (1, 3, OLD, 3.0)], table="incoming")
+            status = await connection.execute(CONFLICT_FREE)
+            stored = await connection.fetch("SELECT * FROM sens.measurements ORDER BY 1, 2, 3")
+            return status, [tuple(row) for row in stored]
+
+        assert run(timescaledb, store) == ("INSERT 0 1", [*rows, (1, 3, OLD, 3.0)])
+
+
+class TestColumnstore:
+    def test_takes_chunks_older_than_a_month_by_itself(self, columnstore: DatabaseSettings) -> None:
+        async def policies(connection: Connection) -> dict[str, asyncpg.Record]:
+            rows = await connection.fetch(
+                """
+                SELECT j.hypertable_name, j.config ->> 'compress_after' AS after, s.segmentby, s.orderby
+                FROM timescaledb_information.jobs j
+                JOIN timescaledb_information.hypertable_columnstore_settings s
+                  ON s.hypertable = format('%I.%I', j.hypertable_schema, j.hypertable_name)::regclass
+                WHERE j.hypertable_schema = 'sens'
+                """
+            )
+            return {row["hypertable_name"]: row for row in rows}
+
+        found = run(columnstore, policies)
+        assert sorted(found) == HYPERTABLES
+        for policy in found.values():
+            assert (policy["after"], policy["segmentby"], policy["orderby"]) == ("30 days", "device_id,metric_id", "ts")
+
+    def test_is_filled_by_the_policy(self, columnstore: DatabaseSettings) -> None:
+        async def let_it_work(connection: Connection) -> list[bool]:
+            await copy(connection, [(1, 1, OLD, 1.0), (1, 1, datetime.now(UTC), 2.0)])
+            job = await connection.fetchval(
+                "SELECT job_id FROM timescaledb_information.jobs WHERE hypertable_name = 'measurements'"
+            )
+            await connection.execute("CALL run_job($1)", job)
+            return [chunk["is_compressed"] for chunk in await chunks(connection)]
+
+        assert run(columnstore, let_it_work) == [True, False]
+
+    def test_keeps_a_tenants_rows_to_the_tenant(self, columnstore: DatabaseSettings) -> None:
+        tenant = run(columnstore, fill_columnstore)
+
+        async def see() -> tuple[int, int, float]:
+            connection = await connect(columnstore, "test", role=API_ROLE)
+            try:
+                async with connection.transaction():
+                    await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenant))
+                    seen = await connection.fetchval("SELECT count(*) FROM sens.tenant_measurements")
+                    value = await connection.fetchval(
+                        "SELECT value FROM sens.tenant_measurements WHERE metric_id = 2 AND ts = $1",
+                        OLD + timedelta(minutes=3),
+                    )
+                return seen, await connection.fetchval("SELECT count(*) FROM sens.tenant_measurements"), value
+            finally:
+                await connection.close()
+
+        assert asyncio.run(see()) == (1200, 0, 1.5)
+
+    def test_gives_the_api_no_right_on_its_chunks(self, columnstore: DatabaseSettings) -> None:
+        async def readable(connection: Connection) -> list[str]:
+            await fill_columnstore(connection)
+            rows = await connection.fetch(
+                """
+                SELECT oid::regclass::text AS name, has_table_privilege($1, oid, 'SELECT') AS readable FROM pg_class
+                WHERE relnamespace = '_timescaledb_internal'::regnamespace AND relkind = 'r' AND relname LIKE '%hyper%chunk'
+                """,
+                API_ROLE,
+            )
+            assert len(rows) >= 2
+            return [row["name"] for row in rows if row["readable"]]
+
+        assert run(columnstore, readable) == []
+
+    def test_takes_a_late_reading_and_refuses_a_second_copy_of_a_key(self, columnstore: DatabaseSettings) -> None:
+        between = OLD + timedelta(seconds=30)
+
+        async def store(connection: Connection) -> tuple[str, float, float]:
+            await fill_columnstore(connection)
+            device = await connection.fetchval("SELECT min(id) FROM sens.devices")
+            with pytest.raises(asyncpg.UniqueViolationError):
+                await copy(connection, [(device, 1, OLD, 9.0)])
+            await copy(connection, [(device, 1, between, 7.0)])
+            await connection.execute("CREATE TEMP TABLE incoming (LIKE sens.measurements)")
+            await copy(
+                connection,
+                [(device, 1, OLD, 9.0), (device, 1, between, 9.0), (device, 3, OLD, 3.0)],
+                table="incoming",
+            )
+            status = await connection.execute(CONFLICT_FREE)
+            query = "SELECT value FROM sens.measurements WHERE device_id = $1 AND metric_id = 1 AND ts = $2"
+            return (
+                status,
+                await connection.fetchval(query, device, OLD),
+                await connection.fetchval(query, device, between),
+            )
+
+        assert run(columnstore, store) == ("INSERT 0 1", 0.0, 7.0)
+
+    def test_is_read_by_device_and_metric_in_the_chunks_of_the_range_only(self, columnstore: DatabaseSettings) -> None:
+        tenant = run(columnstore, fill_columnstore)
+
+        async def explain() -> tuple[str, list[asyncpg.Record]]:
+            async with owner(columnstore) as connection:
+                device = await connection.fetchval("SELECT min(id) FROM sens.devices")
+                await copy(connection, [(device, 1, OLD + timedelta(days=30 * n), 1.0) for n in range(1, 4)])
+                all_chunks = await chunks(connection)
+            connection = await connect(columnstore, "test", role=API_ROLE)
+            try:
+                async with connection.transaction():
+                    await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenant))
+                    rows = await connection.fetch(
+                        """
+                        EXPLAIN (COSTS OFF) SELECT ts, value FROM sens.tenant_measurements
+                        WHERE device_id = $1 AND metric_id = $2 AND ts >= $3 AND ts < $4
+                        """,
+                        device,
+                        1,
+                        OLD,
+                        OLD + timedelta(hours=1),
+                    )
+            finally:
+                await connection.close()
+            return "\n".join(row[0] for row in rows), all_chunks
+
+        plan, all_chunks = asyncio.run(explain())
+        read = [chunk["range_start"] for chunk in all_chunks if f" on {chunk['name'].split('.')[1]}" in plan]
+        assert len(all_chunks) == 4
+        assert read == [all_chunks[0]["range_start"]], plan
+        assert "(device_id = " in plan, plan
+        assert "(metric_id = 1)" in plan, plan
