@@ -288,7 +288,9 @@ def command_line_page() -> str:
     for line in text.splitlines()[1:]:
         if heading := re.fullmatch(r"#+ `(.+)`", line):
             path = heading[1]
-        inner = re.fullmatch(r"\* `([a-z][a-z-]*)`(?:: .*)?", line)  # a command of the current one, with a text cut short
+        inner = re.fullmatch(
+            r"\* `([a-z][a-z-]*)`(?:: .*)?", line
+        )  # a command of the current one, with a text cut short
         if inner is not None:
             words = f"{path or 'sens'} {inner[1]}"
             lines.append(f"* [`{words}`](#{words.replace(' ', '-')})")
