@@ -1,6 +1,7 @@
 """The mock broker as its users meet it: ordinary MQTT clients, a supervisor, a terminal."""
 
 import asyncio
+import contextlib
 import importlib
 import json
 import os
@@ -11,10 +12,10 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import psutil
 import pytest
+import uvloop
 
 from sens_mock_mqtt_broker.fleet import Fleet
 from sens_mock_mqtt_broker.publisher import Publisher, wall_clock
@@ -36,7 +37,9 @@ class Client:
         self._connected: queue.Queue[bool] = queue.Queue()
         self._subscribed: queue.Queue[bool] = queue.Queue()
         clean = None if version == V5 else not keep_session
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id, clean, protocol=protocol)
+        self._client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id, clean, protocol=protocol, reconnect_on_failure=False
+        )
         self._client.connect_callback()(lambda *_: self._connected.put(True))
         self._client.subscribe_callback()(lambda *_: self._subscribed.put(True))
         self._client.message_callback()(
@@ -64,11 +67,14 @@ class Client:
         return self.messages.get(timeout=WAIT_SECONDS)
 
     def close(self) -> None:
-        self._client.disconnect()
+        # Without DISCONNECT, after which rumqttd may throw out the client that comes next (see sens_mock_mqtt_broker.broker).
+        if (connection := self._client.socket()) is not None:
+            with contextlib.suppress(OSError):  # the broker was first
+                connection.shutdown(socket.SHUT_RDWR)
         self._client.loop_stop()
 
 
-@contextmanager
+@contextlib.contextmanager
 def client(broker: MqttBroker, version: int, client_id: str = "", *, keep_session: bool = False) -> Iterator[Client]:
     one = Client(broker, version, client_id, keep_session=keep_session)
     try:
@@ -176,12 +182,17 @@ class TestFleet:
             with pytest.raises(asyncio.CancelledError):
                 await working
 
-        asyncio.run(scenario())
+        uvloop.run(scenario())  # as the service does: its transports fail in their own way
 
 
 class TestProcess:
-    def test_is_ready_when_both_listeners_greet(self, mqtt_broker: MqttBroker) -> None:
-        assert readiness(mqtt_broker) == (200, {"broker": "ok"})
+    def test_is_ready_when_both_listeners_greet_and_stays_so(self, mqtt_broker: MqttBroker) -> None:
+        with client(mqtt_broker, V311) as one:
+            one.subscribe("still/here")
+            for _ in range(40):
+                assert readiness(mqtt_broker) == (200, {"broker": "ok"})
+            one.publish("still/here", b"1")
+            assert one.receive() == ("still/here", b"1")
 
     def test_is_not_ready_while_the_broker_hangs(self, mqtt_broker: MqttBroker) -> None:
         child = broker_process(mqtt_broker)

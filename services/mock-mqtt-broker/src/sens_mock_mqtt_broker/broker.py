@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import itertools
 import socket
 import sys
 import tempfile
@@ -33,10 +34,7 @@ PROBE_SECONDS = 0.8
 _POLL_SECONDS = 0.02
 _SEGMENTS = 16
 
-# A client without a name, clean session, keep-alive 10 s (MQTT 3.1.1 and 5.0, section 3.1), and what it needs besides.
-_CONNECT_V4 = b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x0a\x00\x00"
-_CONNECT_V5 = b"\x10\x0d\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x00"
-_DISCONNECT = b"\xe0\x00"
+_PROBES = 64
 _CONNACK = 0x20
 _CONNACK_BYTES = 4  # type, length, flags, return or reason code; in version 5 properties follow
 
@@ -80,13 +78,16 @@ class Broker:
     def __init__(self, settings: BrokerSettings, process: Process) -> None:
         self._settings = settings
         self._process = process
+        # rumqttd keeps some statistics of every client name for ever, so the names come round again; not at once, as a probe that
+        # is still being taken down would be taken for the same client.
+        self._probes = itertools.cycle(range(_PROBES))
 
     async def check(self) -> str | None:
         """Tell what is wrong, for ``/readyz``: both listeners must greet a client."""
         if self._process.returncode is not None:
             return f"the broker's process has ended with code {self._process.returncode}"
-        for port, connect in ((self._settings.port, _CONNECT_V4), (self._settings.port_v5, _CONNECT_V5)):
-            if not await _greets(self._settings.host, port, connect):
+        for port, level in ((self._settings.port, 4), (self._settings.port_v5, 5)):
+            if not await _greets(self._settings.host, port, _connect_packet(level, next(self._probes))):
                 return f"the broker accepts no MQTT client on port {port}"
         return None
 
@@ -140,7 +141,7 @@ async def _process(settings: BrokerSettings) -> AsyncIterator[Process]:
 
 
 async def _wait_for_start(broker: Broker, process: Process) -> None:
-    problem: str | None = "nothing was tried"
+    problem: str | None = f"it gave no answer within {START_SECONDS:g} s"
     try:
         async with asyncio.timeout(START_SECONDS):
             while (problem := await broker.check()) is not None:
@@ -150,7 +151,7 @@ async def _wait_for_start(broker: Broker, process: Process) -> None:
     except TimeoutError:
         pass
     if problem is not None:
-        raise UnavailableError(f"the MQTT broker did not start within {START_SECONDS:g} s: {problem}")
+        raise UnavailableError(f"the MQTT broker did not start: {problem}")
 
 
 async def _stop(process: Process) -> None:
@@ -189,16 +190,31 @@ def _listen_error(host: str, port: int) -> OSError | None:
     return None
 
 
+def _connect_packet(level: int, probe: int) -> bytes:
+    """Return a CONNECT packet: clean session, keep-alive 10 s (MQTT 3.1.1 and 5.0, section 3.1).
+
+    Args:
+        level: 4 for MQTT 3.1.1, 5 for MQTT 5.
+        probe: Distinguishes the client from others.
+    """
+    name = f"sens-mock-broker-probe-{probe}".encode()
+    properties = b"\x00" if level == 5 else b""  # noqa: PLR2004 - MQTT 5, none of them
+    rest = b"\x00\x04MQTT" + bytes([level, 0x02, 0, 10]) + properties + len(name).to_bytes(2) + name
+    return bytes([0x10, len(rest)]) + rest
+
+
 async def _greets(host: str, port: int, connect: bytes) -> bool:
-    """Tell whether the broker accepts an MQTT client; that something accepts connections says little."""
+    """Tell whether the broker accepts an MQTT client; that something accepts connections says little.
+
+    There is no DISCONNECT at the end: when the connection's end follows it at once, rumqttd frees the client's place twice, and may
+    throw out whoever has taken it in between.
+    """
     try:
         async with asyncio.timeout(PROBE_SECONDS):
             reader, writer = await asyncio.open_connection(client_host(host), port)
             try:
                 writer.write(connect)
                 answer = await reader.readexactly(_CONNACK_BYTES)
-                writer.write(_DISCONNECT)
-                await writer.drain()
             finally:
                 writer.close()
     except (OSError, TimeoutError, asyncio.IncompleteReadError):

@@ -109,6 +109,8 @@ class Session:
             self._acknowledged.set()
 
     async def _write(self, data: bytes) -> None:
+        if self._writer.is_closing():
+            raise SessionEndedError("the fleet lost its connection to the broker")
         try:
             self._writer.write(data)
             await self._writer.drain()

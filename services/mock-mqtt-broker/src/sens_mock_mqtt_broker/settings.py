@@ -27,7 +27,10 @@ class BrokerSettings(Group):
     port: Port = Field(1883, description="Port for MQTT 3.1.1.")
     port_v5: Port = Field(1884, description="Port for MQTT 5.")
     max_packet_bytes: int = Field(
-        1 << 20, ge=1024, le=16 << 20, description="Largest packet a client may send; a larger one ends its connection."
+        1 << 20,
+        ge=1 << 16,
+        le=16 << 20,
+        description="Largest packet a client may send; a larger one ends its connection.",
     )
     max_connections: int = Field(1000, ge=2, le=10_000, description="Largest number of clients.")
     buffer_bytes: int = Field(
