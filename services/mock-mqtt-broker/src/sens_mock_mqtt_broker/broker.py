@@ -128,6 +128,7 @@ async def _process(settings: BrokerSettings) -> AsyncIterator[Process]:
             # Its own session: a terminal's Ctrl-C reaches the service alone, which then stops things in order.
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # the folder of whoever started us is no place for modules
                 "-m",
                 f"{__package__}.rumqttd",
                 str(path),
