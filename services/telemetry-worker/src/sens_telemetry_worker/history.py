@@ -1,6 +1,7 @@
 """Removes from the log what is stored and old, so that it never fills up with what nobody waits for.
 
-What is not settled yet is never removed. When the log is more than half full, settled envelopes go before their time.
+What is not settled yet is never removed. When the log is more than half full, settled envelopes go before their time: half of them
+at each look.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from sens_telemetry_worker.settings import LogSettings
 log = structlog.get_logger()
 
 KEPT_ENVELOPES: Final = 10_000
-"""The newest envelopes always stay: the ingestion workers recognise redelivered messages by them."""
+"""The newest envelopes stay while there is room: the ingestion workers recognise redelivered messages by them."""
 
 _CROWDED_SHARE: Final = 0.5
 
@@ -37,7 +38,7 @@ class History:
                 await self.observe_and_trim()
             except (NatsError, TimeoutError) as error:
                 log.warning("the log can't be trimmed; trying again later", error=str(error) or type(error).__name__)
-            await asyncio.sleep(min(self._settings.trim_interval_seconds, 5))
+            await asyncio.sleep(self._settings.trim_interval_seconds)
 
     async def observe_and_trim(self) -> int:
         """Set the metrics of the log, remove what may go, and return how many envelopes went."""
@@ -47,19 +48,18 @@ class History:
         metrics.UNACKNOWLEDGED.set(consumer.num_ack_pending or 0)
         metrics.LOG_BYTES.set(stream.state.bytes)
         settled = consumer.ack_floor.stream_seq if consumer.ack_floor is not None else 0
-        removable = min(settled, stream.state.last_seq - KEPT_ENVELOPES)
         first = stream.state.first_seq
-        if removable < first:
-            return 0
         limit = stream.config.max_bytes or 0
-        crowded = limit > 0 and stream.state.bytes > _CROWDED_SHARE * limit
-        keep_from = first + (removable - first) // 2 + 1 if crowded else first
-        cutoff = datetime.now(UTC) - timedelta(seconds=self._settings.history_seconds)
-        keep_from = max(keep_from, await self._first_after(cutoff, first, removable + 1))
+        if limit > 0 and stream.state.bytes > _CROWDED_SHARE * limit:
+            keep_from = first + (settled + 1 - first + 1) // 2
+        else:
+            cutoff = datetime.now(UTC) - timedelta(seconds=self._settings.history_seconds)
+            newest_removable = min(settled, stream.state.last_seq - KEPT_ENVELOPES)
+            keep_from = await self._first_after(cutoff, first, newest_removable + 1)
         if keep_from <= first:
             return 0
         await self._jetstream.purge_stream(TELEMETRY_STREAM, seq=keep_from)
-        log.info("removed stored envelopes from the log", envelopes=keep_from - first, crowded=crowded)
+        log.info("removed stored envelopes from the log", envelopes=keep_from - first)
         return keep_from - first
 
     async def _first_after(self, cutoff: datetime, low: int, high: int) -> int:

@@ -38,7 +38,7 @@ class LogSettings(Group):
     history_seconds: int = Field(
         86_400, ge=60, le=31_536_000, description="Stored messages older than this are removed from the log."
     )
-    trim_interval_seconds: float = Field(60, gt=0, le=86_400, description="Time between two looks at the log.")
+    trim_interval_seconds: float = Field(5, gt=0, le=86_400, description="Time between two looks at the log.")
 
 
 class TelemetrySettings(ServiceSettings):

@@ -1,0 +1,219 @@
+"""The telemetry worker's parts on real servers: outages, poison, dead letters, live data, the log's history."""
+
+import asyncio
+import json
+
+import pytest
+from nats.aio.client import Client
+
+from sens_common import dead_letters, live
+from sens_common.database import connect as connect_database
+from sens_common.dead_letters import DeadLetter, Reason
+from sens_common.jetstream import connect, ensure_streams
+from sens_common.names import DEAD_LETTERS_STREAM, LIVE_INTEREST_SUBJECT, TELEMETRY_STREAM
+from sens_common.settings import DatabaseSettings, NatsSettings
+from sens_telemetry_worker.history import History
+from sens_telemetry_worker.jetstream import DeadLetterStream, LogInbox, ensure_consumer
+from sens_telemetry_worker.settings import LogSettings
+from support.servers import wait_until
+from support.workers import Publisher, TelemetryPath
+
+TOPIC = "sens/v1/demo/d1/telemetry"
+
+
+def letter(payload: bytes = b"x") -> DeadLetter:
+    return DeadLetter(
+        tenant="demo",
+        device="d1",
+        topic=TOPIC,
+        payload=payload,
+        received_at=1,
+        reason=Reason.MALFORMED_PAYLOAD,
+        detail="",
+        dead_lettered_at=2,
+    )
+
+
+class TestDeadLetters:
+    def test_of_the_same_message_are_kept_once_however_late_they_come(self, nats: NatsSettings) -> None:
+        async def work() -> int:
+            async with connect(nats, "test") as client:
+                jetstream = client.jetstream()
+                await ensure_streams(jetstream, nats)
+                box = DeadLetterStream(jetstream)
+                await box.put({"c-1-0": letter(), "c-1-1": letter()})
+                await box.put({"c-1-0": letter(b"again"), "c-1-2": letter()})
+                first = await jetstream.get_last_msg(DEAD_LETTERS_STREAM, dead_letters.subject("demo", "c-1-0"))
+                assert dead_letters.decode(first.data or b"").payload == b"x"
+                return (await jetstream.stream_info(DEAD_LETTERS_STREAM)).state.messages
+
+        assert asyncio.run(work()) == 3
+
+
+class TestOutage:
+    def test_of_the_database_is_told_by_readiness_and_survived(
+        self, path: TelemetryPath, postgres: DatabaseSettings
+    ) -> None:
+        name = path.database.name
+
+        async def as_superuser(*statements: str) -> None:
+            connection = await connect_database(postgres, "test")
+            for statement in statements:
+                await connection.execute(statement)
+            await connection.close()
+
+        asyncio.run(
+            as_superuser(
+                f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608 - our own name
+            )
+        )
+        with Publisher(path.broker) as publisher:
+            publisher.publish(TOPIC, '{"ts": 1700000000, "n": 1}')
+        wait_until(lambda: path.telemetry.get("/readyz")[0] == 503, "the worker is not ready")
+        assert (
+            "not currently accepting connections" in json.loads(path.telemetry.get("/readyz")[1])["checks"]["database"]
+        )
+        assert path.telemetry.get("/healthz")[0] == 200
+        asyncio.run(as_superuser(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
+        path.telemetry.wait_until_ready()
+        path.wait_until_idle()
+        assert [value[3] for value in path.values() if value[1] == "n"] == [1.0]
+
+
+class TestPoison:
+    def test_that_only_the_database_refuses_is_isolated(self, path: TelemetryPath) -> None:
+        path.fetch("ALTER TABLE sens.measurements ADD CONSTRAINT no_666 CHECK (value <> 666)")
+        with Publisher(path.broker) as publisher:
+            publisher.publish_all(
+                [
+                    (TOPIC, json.dumps({"ts": 1_700_000_000 + n, "n": 666 if n == 42 else n}).encode())
+                    for n in range(100)
+                ]
+            )
+        path.wait_until_idle()
+        assert [value[3] for value in path.values() if value[1] == "n"] == [n for n in range(100) if n != 42]
+        assert path.telemetry.metric("sens_telemetry_messages_dead_lettered_total") == 1
+
+
+class TestLive:
+    def test_readings_are_published_to_who_is_interested(self, path: TelemetryPath) -> None:
+        async def work() -> list[live.Reading]:
+            readings: asyncio.Queue[list[live.Reading]] = asyncio.Queue()
+            async with connect(path.nats, "test") as client:
+
+                async def note(message: object) -> None:
+                    readings.put_nowait(live.decode(message.data))  # type: ignore[attr-defined]  # nats-py's Msg
+
+                await client.subscribe(live.subject("demo"), cb=note)
+                await client.publish(LIVE_INTEREST_SUBJECT, b"demo")
+                await client.flush()
+                with Publisher(path.broker) as publisher:
+                    await asyncio.to_thread(publisher.publish, TOPIC, '{"ts": 1700000000, "open": true}')
+                return await asyncio.wait_for(readings.get(), 20)
+
+        assert asyncio.run(work()) == [live.Reading("d1", "open", 1_700_000_000_000_000, True)]
+
+
+async def publish(client: Client, count: int) -> None:
+    jetstream = client.jetstream()
+    for _ in range(count):
+        await jetstream.publish("sens.telemetry.test", b"\x90")
+
+
+class TestInbox:
+    def test_gives_back_what_was_not_taken(self, nats: NatsSettings) -> None:
+        async def run() -> None:
+            stop = asyncio.Event()
+            async with connect(nats, "test") as client:
+                await ensure_streams(client.jetstream(), nats)
+                created_at = await ensure_consumer(client.jetstream())
+                await publish(client, 3)
+                for _ in range(2):
+                    inbox = LogInbox(client, batch_messages=1, linger_seconds=0, stream_created_at=created_at)
+                    async with inbox.open():
+                        assert await inbox.take(stop)
+
+        asyncio.run(run())
+
+    def test_hands_over_a_foreign_message_as_one_without_a_topic(self, nats: NatsSettings) -> None:
+        async def run() -> None:
+            async with connect(nats, "test") as client:
+                await ensure_streams(client.jetstream(), nats)
+                created_at = await ensure_consumer(client.jetstream())
+                await client.jetstream().publish("sens.telemetry.foreign", b"not an envelope")
+                inbox = LogInbox(client, batch_messages=1, linger_seconds=0, stream_created_at=created_at)
+                async with inbox.open():
+                    (entry,) = await inbox.take(asyncio.Event())
+                assert [(message.topic, message.payload) for message in entry.messages] == [("", b"not an envelope")]
+
+        asyncio.run(run())
+
+
+class TestHistory:
+    @pytest.mark.parametrize(("history_seconds", "removed"), [(3600, 0), (60, 0)])
+    def test_of_what_is_not_settled_stays(self, nats: NatsSettings, history_seconds: int, removed: int) -> None:
+        async def run() -> int:
+            async with connect(nats, "test") as client:
+                await ensure_streams(client.jetstream(), nats)
+                await ensure_consumer(client.jetstream())
+                await publish(client, 20)
+                return await History(
+                    client.jetstream(), LogSettings(history_seconds=history_seconds)
+                ).observe_and_trim()
+
+        assert asyncio.run(run()) == removed
+
+    def test_that_is_settled_and_old_goes(self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sens_telemetry_worker.history.KEPT_ENVELOPES", 5)
+
+        async def run() -> tuple[int, int]:
+            stop = asyncio.Event()
+            async with connect(nats, "test") as client:
+                jetstream = client.jetstream()
+                await ensure_streams(jetstream, nats)
+                created_at = await ensure_consumer(jetstream)
+                await publish(client, 20)
+                inbox = LogInbox(client, batch_messages=1000, linger_seconds=0.2, stream_created_at=created_at)
+                async with inbox.open():
+                    settled = 0
+                    while settled < 20:
+                        entries = await inbox.take(stop)
+                        await inbox.acknowledge(entries)
+                        settled += len(entries)
+                    await client.flush()
+                    history = History(
+                        jetstream, LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1)
+                    )
+                    removed = 0
+                    while not removed:
+                        removed = await history.observe_and_trim()
+                return removed, (await jetstream.stream_info(TELEMETRY_STREAM)).state.messages
+
+        assert asyncio.run(run()) == (15, 5)
+
+    def test_goes_before_its_time_when_the_log_is_crowded(self, nats: NatsSettings) -> None:
+        small = nats.model_copy(update={"stream_max_bytes": 1 << 20})
+
+        async def run() -> int:
+            stop = asyncio.Event()
+            async with connect(small, "test") as client:
+                jetstream = client.jetstream()
+                await ensure_streams(jetstream, small)
+                created_at = await ensure_consumer(jetstream)
+                for _ in range(7):
+                    await jetstream.publish("sens.telemetry.test", bytes(100_000))
+                inbox = LogInbox(client, batch_messages=1000, linger_seconds=0.2, stream_created_at=created_at)
+                async with inbox.open():
+                    settled = 0
+                    while settled < 7:
+                        entries = await inbox.take(stop)
+                        await inbox.acknowledge(entries)
+                        settled += len(entries)
+                    await client.flush()
+                    removed = 0
+                    while not removed:
+                        removed = await History(jetstream, LogSettings()).observe_and_trim()
+                return removed
+
+        assert 1 <= asyncio.run(run()) <= 4

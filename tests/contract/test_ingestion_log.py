@@ -1,0 +1,93 @@
+"""What the ingestion pipeline expects of a log, held by the one in memory and by JetStream."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+
+from sens_common.envelope import Message
+from sens_common.jetstream import connect, ensure_streams
+from sens_common.settings import NatsSettings
+from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
+from sens_mqtt_ingestion_worker.pipeline import Log
+from support.memory import MemoryLog
+
+type Opener = Callable[[], AbstractAsyncContextManager[Log]]
+
+RECEIVE_MAX = 50
+
+
+def message(number: int, size: int = 10) -> Message:
+    return Message("sens/v1/demo/d1/telemetry", bytes(size), 1_700_000_000_000_000 + number, number % RECEIVE_MAX + 1)
+
+
+@pytest.fixture(params=["memory", "jetstream"])
+def reopen(request: pytest.FixtureRequest) -> Opener:
+    """Open the log of one session, as often as the session is restarted."""
+    if request.param == "memory":
+        memory = MemoryLog()
+
+        @asynccontextmanager
+        async def open_memory() -> AsyncIterator[Log]:
+            yield memory
+
+        return open_memory
+    settings: NatsSettings = request.getfixturevalue("nats")
+
+    @asynccontextmanager
+    async def open_jetstream() -> AsyncIterator[Log]:
+        async with connect(settings, "test") as client:
+            jetstream = client.jetstream()
+            await ensure_streams(jetstream, settings)
+            yield JetStreamLog(jetstream, "worker.0", receive_max=RECEIVE_MAX, max_payload_bytes=client.max_payload)
+
+    return open_jetstream
+
+
+def run(work: Callable[[], Coroutine[None, None, None]]) -> None:
+    asyncio.run(work())
+
+
+class TestTail:
+    def test_of_an_empty_log_is_empty(self, reopen: Opener) -> None:
+        async def work() -> None:
+            async with reopen() as log:
+                assert await log.tail(RECEIVE_MAX) == []
+
+        run(work)
+
+    def test_is_what_was_published_last(self, reopen: Opener) -> None:
+        async def work() -> None:
+            messages = [message(number) for number in range(200)]
+            async with reopen() as log:
+                for start in range(0, 200, 8):
+                    await log.publish(messages[start : start + 8])
+            async with reopen() as log:
+                tail = await log.tail(RECEIVE_MAX)
+            assert tail[-RECEIVE_MAX:] == messages[-RECEIVE_MAX:]
+
+        run(work)
+
+    def test_reaches_back_over_several_restarts(self, reopen: Opener) -> None:
+        async def work() -> None:
+            messages = [message(number) for number in range(30)]
+            for number in range(0, 30, 10):
+                async with reopen() as log:
+                    await log.tail(RECEIVE_MAX)
+                    await log.publish(messages[number : number + 10])
+            async with reopen() as log:
+                assert await log.tail(RECEIVE_MAX) == messages
+
+        run(work)
+
+
+class TestPublish:
+    def test_takes_more_than_fits_into_one_message(self, reopen: Opener) -> None:
+        async def work() -> None:
+            messages = [message(number, size=300_000) for number in range(8)]
+            async with reopen() as log:
+                await log.publish(messages)
+                assert await log.tail(RECEIVE_MAX) == messages
+
+        run(work)

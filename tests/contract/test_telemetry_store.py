@@ -1,0 +1,149 @@
+"""What the telemetry pipeline expects of a database, held by the one in memory and by PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sens_common.settings import DatabaseSettings
+from sens_telemetry_worker.pipeline import Store, split
+from sens_telemetry_worker.rows import Prepared, TextRow, number_rows, prepare
+from sens_telemetry_worker.timescale import Database, TimescaleStore, open_pool
+from support.memory import MemoryStore
+
+type Opener = Callable[[], AbstractAsyncContextManager[Store]]
+
+AT = 1_700_000_000_000_000
+
+
+@pytest.fixture(params=["memory", "postgresql"])
+def opened(request: pytest.FixtureRequest) -> Opener:
+    """Open an empty store, and the same one again."""
+    if request.param == "memory":
+        memory = MemoryStore()
+
+        @asynccontextmanager
+        async def open_memory() -> AsyncIterator[Store]:
+            yield memory
+
+        return open_memory
+    database: DatabaseSettings = request.getfixturevalue("database")
+
+    @asynccontextmanager
+    async def open_database() -> AsyncIterator[Store]:
+        async with open_pool(database, "test") as pool:
+            yield TimescaleStore(Database(pool, database))
+
+    return open_database
+
+
+def rows(*values: tuple[int, int, int, float], texts: tuple[TextRow, ...] = ()) -> Prepared:
+    """Prepare rows given as (message, device, microseconds after AT, value), all of metric 1."""
+    messages, devices, times, numbers = ([value[column] for value in values] for column in range(4))
+    return prepare(
+        number_rows(
+            [int(m) for m in messages],
+            [int(d) for d in devices],
+            [1] * len(values),
+            [AT + int(t) for t in times],
+            numbers,
+        ),
+        list(texts),
+    )
+
+
+class TestWrite:
+    def test_counts_new_values_for_each_message(self, opened: Opener) -> None:
+        async def work() -> None:
+            async with opened() as store:
+                text = TextRow(1, 2, AT, 1, "é")
+                written = await store.write(rows((0, 1, 0, 1.0), (0, 1, 1, 2.0), (2, 2, 0, 3.0), texts=(text,)), 4)
+                assert written.new_values.tolist() == [2, 1, 1, 0]
+                assert written.conflicting == set()
+
+        asyncio.run(work())
+
+    def test_of_the_same_again_has_no_effect(self, opened: Opener) -> None:
+        async def work() -> None:
+            same = rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),))
+            async with opened() as store:
+                await store.write(same, 1)
+                written = await store.write(same, 1)
+                assert written.new_values.tolist() == [0]
+                assert written.conflicting == set()
+
+        asyncio.run(work())
+
+    def test_keeps_the_stored_value_and_names_the_message_with_another_one(self, opened: Opener) -> None:
+        async def work() -> None:
+            async with opened() as store:
+                await store.write(rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),)), 1)
+                other = rows((0, 1, 0, 9.0), (1, 1, 0 + 5, 1.0), texts=(TextRow(1, 2, AT, 2, "y"),))
+                written = await store.write(other, 3)
+                assert written.new_values.tolist() == [0, 1, 0]
+                assert written.conflicting == {0, 2}
+
+        asyncio.run(work())
+
+    def test_finds_a_home_for_every_time_from_2000_on(self, opened: Opener) -> None:
+        async def work() -> None:
+            year = 31_557_600_000_000
+            async with opened() as store:
+                written = await store.write(rows(*((number, 1, -number * year, 1.0) for number in range(23))), 23)
+                assert written.new_values.tolist() == [1] * 23
+
+        asyncio.run(work())
+
+    def test_by_several_lanes_at_once_stores_everything_once(self, opened: Opener) -> None:
+        async def work() -> None:
+            async with opened() as store:
+                overlapping = [
+                    rows(*((number, 1, start + number, 1.0) for number in range(200))) for start in range(0, 400, 50)
+                ]
+                written = await asyncio.gather(*(store.write(batch, 200) for batch in overlapping))
+                assert sum(int(part.new_values.sum()) for part in written) == 550
+                assert not any(part.conflicting for part in written)
+
+        asyncio.run(work())
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.integers(1, 3), st.integers(0, 4), st.sampled_from([0.0, 1.0])), min_size=1, max_size=8),
+        min_size=1,
+        max_size=4,
+    )
+)
+def test_both_stores_answer_alike(database: DatabaseSettings, batches: list[list[tuple[int, int, float]]]) -> None:
+    """A law over random batches: PostgreSQL says of each what the dictionary says of it."""
+
+    async def work() -> None:
+        memory = MemoryStore()
+        async with open_pool(database, "test") as pool:
+            async with pool.acquire() as connection:
+                await connection.execute("TRUNCATE sens.measurements")
+            store = TimescaleStore(Database(pool, database))
+            for batch in batches:
+                prepared = rows(*((number, device, at, value) for number, (device, at, value) in enumerate(batch)))
+                expected = await memory.write(prepared, len(batch))
+                written = await store.write(prepared, len(batch))
+                assert written.new_values.tolist() == expected.new_values.tolist()
+                assert written.conflicting == expected.conflicting
+
+    asyncio.run(work())
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.integers(0, 10))
+def test_halves_hold_every_row_once(messages: list[int], middle: int) -> None:
+    whole = rows(*((message, number, number, 1.0) for number, message in enumerate(messages)))
+    halves = split(whole, middle)
+    assert sorted(halves[0].numbers.message.tolist() + halves[1].numbers.message.tolist()) == sorted(messages)
+    assert all(message < middle for message in halves[0].numbers.message.tolist())
+    for half in halves:
+        devices = half.numbers.device_id.tolist()
+        assert all(earlier <= later for earlier, later in pairwise(devices))
