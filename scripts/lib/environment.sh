@@ -31,7 +31,7 @@ sens_find_python() { # prints the path of the first usable interpreter
 }
 
 sens_environment() { # profile: run or dev (dev holds all that run holds)
-    local profile=$1 stamp base index
+    local profile=$1 stamp base index certificates
     SENS_PYTHON=$PWD/.venv/bin/python
     SENS_UV=$PWD/.venv/bin/uv
     stamp="$PWD $(cat requirements/bootstrap.txt "requirements/$profile.txt" pyproject.toml services/*/pyproject.toml | cksum)"
@@ -57,6 +57,11 @@ sens_environment() { # profile: run or dev (dev holds all that run holds)
         export UV_DEFAULT_INDEX=$index
     elif [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ] && [ -n "${PIP_INDEX_URL:-}" ]; then
         export UV_DEFAULT_INDEX=$PIP_INDEX_URL
+    fi
+    # The same holds for the certificate authority of a network that has its own.
+    if [ -z "${SSL_CERT_FILE:-}" ]; then
+        certificates=${PIP_CERT:-$("$SENS_PYTHON" -m pip config get global.cert 2>/dev/null || true)}
+        [ -z "$certificates" ] || export SSL_CERT_FILE=$certificates
     fi
     VIRTUAL_ENV=$PWD/.venv "$SENS_UV" pip install --quiet --require-hashes --no-deps -r "requirements/$profile.txt"
     local package editable=()
