@@ -2,12 +2,11 @@
 
 import asyncio
 
-import asyncpg
 import pytest
 
 from sens_common import migrations
 from sens_common.database import connect
-from sens_common.errors import SchemaError
+from sens_common.errors import SchemaError, UnavailableError
 from sens_common.migrations import REQUIRED_VERSION, Migration, Storage, load, migrate, schema_version
 from sens_common.settings import DatabaseSettings
 
@@ -86,12 +85,26 @@ class TestMigrate:
 
         with monkeypatch.context() as patch:
             patch.setattr(migrations, "load", first_and_broken)
-            with pytest.raises(asyncpg.DivisionByZeroError):
+            with pytest.raises(SchemaError, match="division by zero"):
                 asyncio.run(migrate(empty_database))
         assert asyncio.run(_version(empty_database)) == 1
         # The next run finds a schema to go on from, and nobody holds the lock.
         applied = asyncio.run(migrate(empty_database))
         assert [migration.version for migration in applied] == list(range(2, REQUIRED_VERSION + 1))
+
+    def test_that_the_server_ends_can_be_run_again(
+        self, empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ended = Migration(2, "ended", "CREATE TABLE sens.half_made (); SELECT pg_terminate_backend(pg_backend_pid())")
+
+        def first_and_ended(storage: Storage) -> list[Migration]:
+            return [load(storage)[0], ended]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(migrations, "load", first_and_ended)
+            with pytest.raises(UnavailableError, match="interrupted"):
+                asyncio.run(migrate(empty_database))
+        assert len(asyncio.run(migrate(empty_database))) == REQUIRED_VERSION - 1
 
     def test_says_which_right_is_missing(self, empty_database: DatabaseSettings, postgres: DatabaseSettings) -> None:
         async def give_away() -> None:

@@ -34,6 +34,15 @@ _MINIMUM_SERVER: Final = 15
 _SET_OPTION_SINCE: Final = 16
 _MIGRATION_TIMEOUT_SECONDS: Final = 3600
 
+_INTERRUPTIONS: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # the server shuts down, or an administrator ends the session
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # the driver's word for a session that the server has just ended
+)
+
 
 class Migration(NamedTuple):
     """One step."""
@@ -69,7 +78,7 @@ async def migrate(settings: DatabaseSettings) -> list[Migration]:
 
     Raises:
         UnavailableError: The server can't be reached or refuses us.
-        SchemaError: The server is too old, a role is missing, or an applied migration's text has changed.
+        SchemaError: The server is too old, a role is missing, a migration fails, or an applied migration's text has changed.
     """
     connection = await connect(settings, "sens-migrate")
     try:
@@ -79,10 +88,14 @@ async def migrate(settings: DatabaseSettings) -> list[Migration]:
         finally:
             if not connection.is_closed():
                 await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
-    except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
-        raise UnavailableError(f"the connection was lost during the migration: {error}; run it again") from error
+    except _INTERRUPTIONS as error:
+        raise UnavailableError(f"the migration was interrupted: {error}; run it again") from error
     except asyncpg.InsufficientPrivilegeError as error:
         raise SchemaError(f"role {settings.user} lacks a right that the migration needs: {error}") from error
+    except asyncpg.PostgresError as error:
+        raise SchemaError(
+            f"the schema can't be brought up to date: {error}; what was applied before stays, nothing of the failed step does"
+        ) from error
     finally:
         await connection.close()
 
