@@ -7,8 +7,10 @@ import time
 import paho.mqtt.client as paho
 import pytest
 
+from sens_common.settings import DatabaseSettings, NatsSettings
+from support.brokers import MqttBroker
 from support.servers import wait_until
-from support.workers import Publisher, TelemetryPath
+from support.workers import Publisher, TelemetryPath, running_path
 
 TOPIC = "sens/v1/demo/{}/telemetry"
 
@@ -87,7 +89,13 @@ class TestKill:
 
     @pytest.mark.parametrize("timed", [True, False], ids=["with a device time", "without any time"])
     @pytest.mark.parametrize("worker", ["ingestion", "telemetry"])
-    def test_loses_and_doubles_nothing(self, path: TelemetryPath, worker: str, *, timed: bool) -> None:
+    def test_loses_and_doubles_nothing(
+        self, any_mqtt_broker: MqttBroker, nats: NatsSettings, database: DatabaseSettings, worker: str, *, timed: bool
+    ) -> None:
+        with running_path(any_mqtt_broker, nats, database) as path:
+            self.kill(path, worker, timed=timed)
+
+    def kill(self, path: TelemetryPath, worker: str, *, timed: bool) -> None:
         victim = path.ingestion if worker == "ingestion" else path.telemetry
         with Publisher(path.broker) as publisher:
             load(publisher, 0, 500, timed=timed)

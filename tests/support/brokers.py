@@ -1,6 +1,7 @@
 """A real MQTT broker for tests: the mock broker without its fleet, on free ports."""
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,6 +54,42 @@ def mock_broker(
             if child.poll() is not None:
                 pytest.fail(log.read_text())
             yield MqttBroker(HOST, *ports, child.pid, log)
+
+
+@contextmanager
+def mosquitto(port: int | None = None, *, store: Path | None = None) -> Iterator[MqttBroker]:
+    """Run Eclipse Mosquitto while the context is open; both versions on one port, sessions kept in `store`.
+
+    It is a system package: a test that asks for it where it is not installed is skipped, and says so.
+    """
+    program = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if program is None:
+        pytest.skip("mosquitto is not installed")
+    port = port or free_port()
+    with scratch_folder("sens-mosquitto-") as folder:
+        configuration = folder / "mosquitto.conf"
+        lines = [
+            f"listener {port} {HOST}",
+            "allow_anonymous true",
+            "persistence true",
+            f"persistence_location {store or folder}/",
+            "max_queued_messages 0",
+            *(["user root"] if os.geteuid() == 0 else []),
+        ]
+        configuration.write_text("\n".join(lines) + "\n")
+        log = folder / "log"
+        with process([program, "-c", str(configuration)], log) as child:
+            wait_until(lambda: child.poll() is not None or accepts_connections(port), "mosquitto starts")
+            if child.poll() is not None:
+                pytest.fail(log.read_text())
+            yield MqttBroker(HOST, port, port, 0, child.pid, log)
+
+
+@pytest.fixture(params=["mock-mqtt-broker", "mosquitto"])
+def any_mqtt_broker(request: pytest.FixtureRequest) -> Iterator[MqttBroker]:
+    """Each kind of broker in turn: one that marks what it delivers again, and one that does not."""
+    with mock_broker() if request.param == "mock-mqtt-broker" else mosquitto() as broker:
+        yield broker
 
 
 @pytest.fixture

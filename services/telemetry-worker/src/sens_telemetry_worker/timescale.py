@@ -79,7 +79,7 @@ class Database:
             if sqlstate[:2] in _REFUSED_CLASSES:
                 raise RowsRefusedError(f"{sqlstate}: {error}") from error
             raise StoreUnavailableError(f"{sqlstate}: {unavailable(self._settings, error)}") from error
-        except (OSError, TimeoutError, asyncpg.InterfaceError) as error:
+        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise StoreUnavailableError(str(unavailable(self._settings, error))) from error
 
     async def check(self) -> str | None:
