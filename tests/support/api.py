@@ -1,10 +1,20 @@
 """What tests of the API and of the administration command have in common."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import contextlib
+import dataclasses
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
 
 import asyncpg
+import httpx
 import pytest
 from structlog.testing import capture_logs
 
@@ -13,9 +23,11 @@ from sens_common.database import connect
 from sens_common.dead_letters import DeadLetter, Reason
 from sens_common.jetstream import connect as connect_nats
 from sens_common.jetstream import ensure_streams
+from sens_common.migrations import migrate
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_platform_api.keys import service as keys
 from sens_platform_api.tenants import repository as tenants
+from support.servers import HOST, free_port, nats_server, new_database, process, scratch_folder, wait_until
 
 type Value = float | bool | str
 type Row = tuple[str, str, datetime, Value]
@@ -140,3 +152,75 @@ def put_dead_letters(nats: NatsSettings, letters: Sequence[DeadLetter]) -> list[
 
     with capture_logs():
         return asyncio.run(run())
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunningApi:
+    """An API process and the servers that it uses.
+
+    Attributes:
+        url: Its base.
+        database: The owning role's settings.
+        nats: Settings of NATS.
+        log: File with what the process wrote.
+        process: The process.
+    """
+
+    url: str
+    database: DatabaseSettings
+    nats: NatsSettings
+    log: Path
+    process: "subprocess.Popen[bytes]"
+
+    def client(self, key: str | None = None) -> httpx.Client:
+        """Return a client that carries a key."""
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+
+    def new_tenant(self) -> tuple[str, str]:
+        """Make a tenant; return its name and a key."""
+        name = f"tenant-{secrets.token_hex(4)}"
+        return name, make_tenant(self.database, name)
+
+
+@contextmanager
+def running_api(
+    folder: Path, database: DatabaseSettings, nats: NatsSettings, settings: Mapping[str, str] | None = None
+) -> Iterator[RunningApi]:
+    """Run the API's process while the context is open."""
+    port = free_port()
+    log = folder / "api.log"
+    with pytest.MonkeyPatch.context() as patch:
+        set_environment(patch, database=database, nats=nats)
+        patch.setenv("SENS_HTTP__PORT", str(port))
+        for name, value in (settings or {}).items():
+            patch.setenv(name, value)
+        environment = dict(os.environ)
+    with process([sys.executable, "-m", "sens_platform_api"], log, env=environment) as child:
+        api = RunningApi(f"http://{HOST}:{port}", database, nats, log, child)
+        with api.client() as client:
+
+            def ready() -> bool:
+                with contextlib.suppress(httpx.TransportError):
+                    return client.get("/readyz").status_code == HTTPStatus.OK
+                return False
+
+            wait_until(lambda: child.poll() is not None or ready(), "the API is ready")
+        if child.poll() is not None:
+            pytest.fail(log.read_text())
+        yield api
+
+
+@pytest.fixture(scope="session")
+def api(postgres: DatabaseSettings) -> Iterator[RunningApi]:
+    """An API that all tests share; each makes tenants of its own."""
+    with (
+        scratch_folder("sens-api-") as folder,
+        new_database(postgres) as database,
+        nats_server(folder) as nats,
+    ):
+        with capture_logs():
+            asyncio.run(migrate(database))
+        put_dead_letters(nats, [])
+        with running_api(folder, database, nats) as running:
+            yield running

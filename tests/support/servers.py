@@ -178,9 +178,9 @@ async def _as_superuser(settings: DatabaseSettings, statements: list[str]) -> No
         await connection.close()
 
 
-@pytest.fixture
-def empty_database(postgres: DatabaseSettings) -> Iterator[DatabaseSettings]:
-    """A database without a schema, and its owner, who may create roles but is no superuser."""
+@contextmanager
+def new_database(postgres: DatabaseSettings) -> Iterator[DatabaseSettings]:
+    """Give a database without a schema, and its owner, who may create roles but is no superuser."""
     name = f"sens_test_{secrets.token_hex(6)}"
     password = secrets.token_urlsafe(16)
     asyncio.run(
@@ -204,6 +204,13 @@ def empty_database(postgres: DatabaseSettings) -> Iterator[DatabaseSettings]:
         yield settings
     finally:
         asyncio.run(_as_superuser(postgres, [f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {name}"]))
+
+
+@pytest.fixture
+def empty_database(postgres: DatabaseSettings) -> Iterator[DatabaseSettings]:
+    """A database without a schema, and its owner, who may create roles but is no superuser."""
+    with new_database(postgres) as settings:
+        yield settings
 
 
 @pytest.fixture

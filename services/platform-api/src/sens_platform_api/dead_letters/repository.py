@@ -100,6 +100,7 @@ class DeadLetterStream:
                 headers={
                     envelope.VERSION_HEADER: envelope.VERSION,
                     envelope.COUNT_HEADER: "1",
+                    envelope.REPLAYS_HEADER: str(letter.replays + 1),
                     envelope.MESSAGE_ID_HEADER: f"replay-{stream}-{stored.id}",
                 },
             )

@@ -6,9 +6,26 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sens_common.dead_letters import Reason
 from sens_platform_api.dead_letters.repository import StoredDeadLetter
+from sens_platform_api.parameters import DEVICE_PATTERN, TIME_PATTERN, Cursor, Parameters
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+ReasonFilter = Annotated[
+    Reason | None, Field(description="Only those with this reason.", examples=[Reason.MALFORMED_PAYLOAD])
+]
+DeviceFilter = Annotated[
+    str | None,
+    Field(description="Only those of this device.", pattern=DEVICE_PATTERN, max_length=63, examples=["sensor-0001"]),
+]
+BeforeFilter = Annotated[
+    str | None,
+    Field(
+        description="Only those that were dead-lettered before this time: RFC 3339, or epoch in s, ms, µs or ns.",
+        pattern=TIME_PATTERN,
+        max_length=40,
+        examples=["2026-11-24T22:15:00Z"],
+    ),
+]
 
 Timestamp = Annotated[datetime, Field(description="RFC 3339, UTC.", examples=["2026-11-24T22:15:00.123456Z"])]
 
@@ -72,3 +89,57 @@ def _common(stored: StoredDeadLetter) -> dict[str, object]:
 
 def _time(microseconds: int) -> datetime:
     return datetime.fromtimestamp(microseconds // 1_000_000, UTC).replace(microsecond=microseconds % 1_000_000)
+
+
+class DeadLetterListParameters(Parameters):
+    """Which dead letters."""
+
+    limit: Annotated[int, Field(description="Dead letters on a page.", ge=1, le=1000, examples=[100])] = 100
+    cursor: Cursor = None
+    reason: ReasonFilter = None
+    device: DeviceFilter = None
+    before: BeforeFilter = None
+
+
+class DeadLetterList(BaseModel):
+    """A page of dead letters, oldest first."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    dead_letters: list[DeadLetterSummary]
+    next: Annotated[
+        str | None,
+        Field(
+            description="Cursor of the next page, null on the last. A page may be short all the same.", examples=[None]
+        ),
+    ]
+
+
+class ReplayParameters(Parameters):
+    """Which dead letters to replay."""
+
+    limit: Annotated[int, Field(description="Dead letters that one call replays.", ge=1, le=500, examples=[100])] = 100
+    cursor: Cursor = None
+    reason: ReasonFilter = None
+    device: DeviceFilter = None
+    before: BeforeFilter = None
+
+
+class ReplayedOne(BaseModel):
+    """Answer of one replay."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: Annotated[int, Field(description="Number of the dead letter, which is gone now.", ge=1, examples=[17])]
+
+
+class ReplayedMany(BaseModel):
+    """Answer of a filtered replay."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    replayed: Annotated[int, Field(description="Dead letters that were replayed.", ge=0, examples=[100])]
+    unreadable: Annotated[int, Field(description="Dead letters that no replay can help.", ge=0, examples=[0])]
+    next: Annotated[
+        str | None, Field(description="Cursor for the next call, null when none is left to replay.", examples=[None])
+    ]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from sens_platform_api.database import Connection
+from sens_platform_api.database import Connection, Pool, transaction
 
 
 class Key(NamedTuple):
@@ -35,6 +35,18 @@ async def authenticate(connection: Connection, key_hash: bytes) -> KeyOwner | No
     """Return the owner of the key with this hash, None when there is no such key or it was revoked."""
     row = await connection.fetchrow("SELECT key_id, tenant_id, tenant FROM sens.authenticate($1)", key_hash)
     return None if row is None else KeyOwner(*row)
+
+
+class OwnersOfKeys:
+    """Asks the database whose key it is, as the API's role."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def __call__(self, key_hash: bytes) -> KeyOwner | None:
+        """Return None when there is no such key or it was revoked."""
+        async with transaction(self._pool) as connection:
+            return await authenticate(connection, key_hash)
 
 
 async def insert(connection: Connection, *, tenant_id: int, name: str, prefix: str, key_hash: bytes) -> Key:

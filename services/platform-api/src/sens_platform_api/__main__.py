@@ -1,0 +1,53 @@
+"""The API: ``python -m sens_platform_api``."""
+
+import asyncio
+from functools import partial
+
+from nats.aio.client import Client
+
+from sens_common.jetstream import connect, nats_check
+from sens_common.lifecycle import run
+from sens_common.operations import Heartbeat, serve
+from sens_platform_api.app import create_app
+from sens_platform_api.database import open_pool
+from sens_platform_api.dead_letters.repository import DeadLetterStream
+from sens_platform_api.keys.repository import OwnersOfKeys
+from sens_platform_api.keys.service import Authenticator
+from sens_platform_api.live.service import LiveHub
+from sens_platform_api.operations.endpoints import SERVICE
+from sens_platform_api.operations.repository import database_problem, schema_problem
+from sens_platform_api.services import Services
+from sens_platform_api.settings import ApiSettings
+
+
+async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
+    """Wire the parts, and serve until the stop."""
+    client, heartbeat = Client(), Heartbeat()
+    live = LiveHub(client, settings.limits)
+    async with open_pool(settings.api_database(), SERVICE) as pool:
+        services = Services(
+            limits=settings.limits,
+            pool=pool,
+            authenticator=Authenticator(OwnersOfKeys(pool)),
+            dead_letters=DeadLetterStream(client),
+            live=live,
+            heartbeat=heartbeat,
+            checks={
+                "database": partial(database_problem, pool),
+                "schema": partial(schema_problem, pool),
+                "nats": nats_check(client),
+            },
+        )
+        async with (
+            serve(create_app(services), settings.http.host, settings.http.port, graceful_seconds=3),
+            connect(settings.nats, SERVICE, client=client, stop=stop),
+            asyncio.TaskGroup() as tasks,
+        ):
+            beating = tasks.create_task(heartbeat.keep(), name="heartbeat")
+            await stop.wait()
+            live.close()
+            beating.cancel()
+
+
+if __name__ == "__main__":
+    run(SERVICE, ApiSettings, main)

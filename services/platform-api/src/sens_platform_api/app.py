@@ -1,0 +1,77 @@
+"""The API as an ASGI application."""
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from starlette.types import ASGIApp
+
+from sens_common.version import product_version
+from sens_platform_api.dead_letters.endpoints import router as dead_letters
+from sens_platform_api.devices.endpoints import router as devices
+from sens_platform_api.limits import Limits
+from sens_platform_api.live.endpoints import router as live
+from sens_platform_api.measurements.endpoints import router as measurements
+from sens_platform_api.measurements.schemas import MeasurementList
+from sens_platform_api.operations.endpoints import router as operations
+from sens_platform_api.problems import Problem, install_handlers
+from sens_platform_api.services import Services
+
+_TITLE = "SENS Platform API"
+_DESCRIPTION = """Devices, measurements, live data and dead letters of one tenant: the one that the key belongs to.
+
+Data are below `/api/v1` and need `Authorization: Bearer sens_…`. Times are RFC 3339 in UTC. Errors are problem details (RFC 9457,
+`application/problem+json`) whose `code` is for programs and whose `detail` is for people.
+"""
+_TAGS = [
+    {"name": "devices", "description": "Devices, and the latest value of each of their metrics."},
+    {"name": "measurements", "description": "Measurements over time."},
+    {"name": "live", "description": "Newly stored readings, as they come."},
+    {"name": "dead letters", "description": "Messages that could not be stored, and their replay."},
+    {"name": "operations", "description": "Health, readiness, version, metrics; open."},
+]
+
+
+def create_app(services: Services) -> ASGIApp:
+    """Return the application."""
+    app = _routes()
+    app.state.services = services
+    return Limits(app, services.limits)
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document; it needs no settings and no server."""
+    document: dict[str, Any] = _routes().openapi()
+    return document
+
+
+def _routes() -> FastAPI:
+    app = FastAPI(
+        title=_TITLE,
+        version=product_version(),
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    install_handlers(app)
+    for router in (devices, measurements, live, dead_letters, operations):
+        app.include_router(router)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = get_openapi(
+                title=app.title,
+                version=app.version,
+                description=app.description,
+                tags=app.openapi_tags,
+                routes=app.routes,
+            )
+            for model in (Problem, MeasurementList):  # answers that FastAPI does not see
+                schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
+                document["components"]["schemas"] |= schema.pop("$defs", {}) | {model.__name__: schema}
+            app.openapi_schema = document
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] # FastAPI documentation, "Extending OpenAPI"
+    return app

@@ -1,0 +1,91 @@
+"""Measurements as bytes: JSON and CSV (RFC 4180), in chunks of about `CHUNK_BYTES`."""
+
+import contextlib
+import csv
+import io
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final
+
+import orjson
+
+from sens_platform_api import metrics
+from sens_platform_api.devices.repository import Value
+from sens_platform_api.measurements.repository import Aggregate, Row
+from sens_platform_api.measurements.schemas import render_position
+from sens_platform_api.measurements.service import Position
+from sens_platform_api.parameters import time_text
+
+CHUNK_BYTES: Final = 32_768
+JSON_TYPE: Final = "application/json"
+CSV_TYPE: Final = "text/csv"
+
+type Items = AsyncGenerator[Row | str | Position]
+
+
+async def as_json(items: Items, aggregates: Sequence[Aggregate]) -> AsyncGenerator[bytes]:
+    """Yield a document of the shape of `schemas.MeasurementList`."""
+    buffer = bytearray()
+    following: str | None = None
+    first = True
+    count = 0
+    async with contextlib.aclosing(items):
+        async for item in items:
+            if isinstance(item, str):
+                buffer += b'{"device":' + orjson.dumps(item) + b',"measurements":['
+            elif isinstance(item, Position):
+                following = render_position(item)
+            else:
+                buffer += (b"" if first else b",") + orjson.dumps(_document(item, aggregates))
+                first = False
+                count += 1
+            if len(buffer) >= CHUNK_BYTES:
+                yield _take(buffer)
+                metrics.MEASUREMENTS.inc(count)
+                count = 0
+    buffer += b'],"next":' + orjson.dumps(following) + b"}"
+    metrics.MEASUREMENTS.inc(count)
+    yield bytes(buffer)
+
+
+def _document(row: Row, aggregates: Sequence[Aggregate]) -> dict[str, object]:
+    document: dict[str, object] = {"time": time_text(row.time), "metric": row.series.name}
+    if not aggregates:
+        return document | {"value": row.values[0]}
+    return document | {"kind": row.series.kind} | dict(zip(aggregates, row.values, strict=True))
+
+
+async def as_csv(items: Items, aggregates: Sequence[Aggregate]) -> AsyncGenerator[bytes]:
+    """Yield a header line and a line per row; what is over the limit shows in the last line, ``# next: <cursor>``."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    count = 0
+    async with contextlib.aclosing(items):
+        async for item in items:
+            if isinstance(item, str):
+                writer.writerow(["time", "metric", *(["kind", *aggregates] if aggregates else ["value"])])
+            elif isinstance(item, Position):
+                text.write(f"# next: {render_position(item)}\r\n")
+            else:
+                kind = [item.series.kind] if aggregates else []
+                writer.writerow([time_text(item.time), item.series.name, *kind, *map(_cell, item.values)])
+                count += 1
+            if text.tell() >= CHUNK_BYTES:
+                yield text.getvalue().encode()
+                text.seek(0)
+                text.truncate()
+                metrics.MEASUREMENTS.inc(count)
+                count = 0
+    metrics.MEASUREMENTS.inc(count)
+    yield text.getvalue().encode()
+
+
+def _cell(value: Value | None) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "" if value is None else str(value)
+
+
+def _take(buffer: bytearray) -> bytes:
+    chunk = bytes(buffer)
+    buffer.clear()
+    return chunk

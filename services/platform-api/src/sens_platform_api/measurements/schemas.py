@@ -1,0 +1,192 @@
+"""How measurements look in requests and answers."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sens_platform_api.devices.schemas import Kind, MetricName, Time, Value
+from sens_platform_api.errors import InvalidRequestError
+from sens_platform_api.measurements.repository import Aggregate, Span
+from sens_platform_api.measurements.service import MAX_SERIES, Position, Query
+from sens_platform_api.parameters import (
+    EPOCH,
+    METRIC_PATTERN,
+    TIME_PATTERN,
+    Cursor,
+    Parameters,
+    bad_cursor,
+    cursor_number,
+    decode_cursor,
+    encode_cursor,
+    parse_time,
+)
+from sens_platform_api.settings import LimitSettings
+
+DEFAULT_RANGE: Final = timedelta(hours=24)
+DEFAULT_LIMIT: Final = 10_000
+MAX_LIMIT: Final = 100_000_000
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_MAX_BUCKET = timedelta(days=366)
+_MICROSECOND = timedelta(microseconds=1)
+
+TimeText = Annotated[str, Field(pattern=TIME_PATTERN, max_length=40)]
+
+
+class MeasurementParameters(Parameters):
+    """Which measurements."""
+
+    metric: Annotated[
+        list[Annotated[str, Field(pattern=METRIC_PATTERN, max_length=255)]],
+        Field(
+            description="Name of a metric; may be repeated. Without it, all of the device's.",
+            max_length=MAX_SERIES,
+            examples=[["temperature"]],
+        ),
+    ] = Field(default_factory=list)
+    start: Annotated[
+        TimeText | None,
+        Field(
+            alias="from",
+            description="First time: RFC 3339, or epoch in s, ms, µs or ns. Without it, 24 hours before `to`.",
+            examples=["2026-11-24T00:00:00Z"],
+        ),
+    ] = None
+    end: Annotated[
+        TimeText | None,
+        Field(
+            alias="to",
+            description="End, which does not belong to the range. Without it, now.",
+            examples=["2026-11-25T00:00:00Z"],
+        ),
+    ] = None
+    bucket: Annotated[
+        str | None,
+        Field(
+            description="Width of the buckets to aggregate in: a number and s, m, h, d or w, 366 days at most.",
+            pattern=r"^[1-9][0-9]{0,7}[smhdw]$",
+            max_length=9,
+            examples=["5m"],
+        ),
+    ] = None
+    aggregate: Annotated[
+        str | None,
+        Field(
+            description="Aggregates of each bucket, with commas between: avg, min, max, count. Texts have only count.",
+            pattern=r"^(?:avg|min|max|count)(?:,(?:avg|min|max|count)){0,3}$",
+            max_length=20,
+            examples=["avg,min,max,count"],
+        ),
+    ] = None
+    limit: Annotated[
+        int,
+        Field(description="Rows in the answer.", ge=1, le=MAX_LIMIT, examples=[1000]),
+    ] = DEFAULT_LIMIT
+    order: Annotated[
+        Literal["asc", "desc"], Field(description="By time, oldest or newest first.", examples=["asc"])
+    ] = "asc"
+    cursor: Cursor = None
+
+    def query(self, limits: LimitSettings, now: datetime) -> Query:
+        """Return what is asked for.
+
+        Raises:
+            InvalidRequestError: The parameters do not fit together, or are over the limits.
+        """
+        end = parse_time("to", self.end) if self.end is not None else now.astimezone(UTC)
+        start = parse_time("from", self.start) if self.start is not None else end - DEFAULT_RANGE
+        bucket = _bucket(self.bucket) if self.bucket is not None else None
+        if self.aggregate is not None and bucket is None:
+            raise InvalidRequestError.in_query("aggregate", "it needs a bucket")
+        aggregates: list[Aggregate] = []
+        if bucket is not None:
+            aggregates = [_AGGREGATES[name] for name in dict.fromkeys((self.aggregate or "avg").split(","))]
+        position = _position(self.cursor) if self.cursor is not None else None
+        if position is not None:
+            start, end = position.span
+        if start >= end:
+            raise InvalidRequestError.in_query("from", "it has to be before to")
+        if end - start > timedelta(days=limits.range_days):
+            raise InvalidRequestError.in_query("from", f"from and to may be {limits.range_days} days apart at most")
+        if self.limit > limits.measurements:
+            raise InvalidRequestError.in_query("limit", f"it may be {limits.measurements} at most")
+        return Query(
+            metrics=list(dict.fromkeys(self.metric)),
+            span=Span(start, end),
+            bucket=bucket,
+            aggregates=aggregates,
+            order=self.order,
+            limit=self.limit,
+            after=position,
+        )
+
+
+_AGGREGATES: Final[dict[str, Aggregate]] = {"avg": "avg", "min": "min", "max": "max", "count": "count"}
+
+
+def _bucket(text: str) -> timedelta:
+    match = re.fullmatch(r"([0-9]+)([smhdw])", text)
+    assert match is not None  # noqa: S101 - the parameter's pattern
+    seconds = int(match[1]) * _SECONDS[match[2]]
+    if seconds > _MAX_BUCKET.total_seconds():
+        raise InvalidRequestError.in_query("bucket", "a bucket may be 366 days wide at most")
+    return timedelta(seconds=seconds)
+
+
+def render_position(position: Position) -> str:
+    """Return the cursor of a position."""
+    times = (position.time, *position.span)
+    return encode_cursor(*(str((time - EPOCH) // _MICROSECOND + _CURSOR_BIAS) for time in times), *position.series)
+
+
+_CURSOR_BIAS = 10**16
+"""Makes the times in cursors, µs since the epoch, positive; the earliest is in 1900."""
+
+
+def _position(cursor: str) -> Position:
+    *times, name, kind = decode_cursor(cursor, 5)
+    try:
+        time, start, end = (EPOCH + (cursor_number(text) - _CURSOR_BIAS) * _MICROSECOND for text in times)
+    except OverflowError:
+        raise bad_cursor() from None
+    if not start <= time <= end:
+        raise bad_cursor()
+    return Position(time, (name, kind), Span(start, end))
+
+
+class Measurement(BaseModel):
+    """A stored value."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    time: Time
+    metric: MetricName
+    value: Value
+
+
+class MeasurementBucket(BaseModel):
+    """The aggregates of a bucket: those that were asked for. Those of booleans count false as 0 and true as 1."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    time: Annotated[Time, Field(description="Beginning of the bucket.")]
+    metric: MetricName
+    kind: Kind
+    avg: float | None = None
+    min: float | None = None
+    max: float | None = None
+    count: Annotated[int | None, Field(ge=1)] = None
+
+
+class MeasurementList(BaseModel):
+    """Measurements of a device by time; with `bucket`, aggregates."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: Annotated[str, Field(description="Canonical name of the device.", examples=["sensor-0001"])]
+    measurements: list[Measurement | MeasurementBucket]
+    next: Annotated[str | None, Field(description="Cursor of what is over the limit, else null.", examples=[None])]
+
+
+CSV_EXAMPLE = "time,metric,value\r\n2026-11-24T22:15:00Z,temperature,21.5\r\n"

@@ -1,0 +1,20 @@
+"""Metrics of the API."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+REQUESTS = Counter(
+    "sens_api_requests_total",
+    "Answered requests, by method, route template and class of status (2xx).",
+    ["method", "route", "status"],
+)
+REQUEST_SECONDS = Histogram(
+    "sens_api_request_seconds",
+    "From a request's arrival to the start of its answer.",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+MEASUREMENTS = Counter("sens_api_measurements_sent_total", "Rows of measurements sent, raw and aggregated.")
+LIVE_READERS = Gauge("sens_api_live_readers_count", "Readers connected to live data.")
+LIVE_READINGS = Counter("sens_api_live_readings_sent_total", "Live readings sent to readers.")
+LIVE_DROPPED = Counter("sens_api_live_readings_dropped_total", "Live readings dropped because their reader was slow.")
+REPLAYED = Counter("sens_api_dead_letters_replayed_total", "Dead letters put into the telemetry stream again.")

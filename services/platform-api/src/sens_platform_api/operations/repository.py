@@ -1,0 +1,20 @@
+"""What readiness asks the database."""
+
+from sens_common.migrations import REQUIRED_VERSION
+from sens_platform_api.database import Pool, transaction
+
+
+async def database_problem(pool: Pool) -> str | None:
+    """Return what is wrong with the database, None when it answers."""
+    async with transaction(pool) as connection:
+        await connection.fetchval("SELECT 1")
+    return None
+
+
+async def schema_problem(pool: Pool) -> str | None:
+    """Return what is wrong with the schema's version, None when this code can work with it."""
+    async with transaction(pool) as connection:
+        version: int = await connection.fetchval("SELECT coalesce(max(version), 0) FROM sens.schema_migrations")
+    if version < REQUIRED_VERSION:
+        return f"the schema has version {version}, {REQUIRED_VERSION} is needed; run the migrations (sens migrate)"
+    return None

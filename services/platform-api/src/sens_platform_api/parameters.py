@@ -1,0 +1,166 @@
+"""What several rooms' parameters have in common: names, times, cursors."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+from fastapi import Path
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+
+from sens_common.names import NAME_PATTERN, device_name
+from sens_platform_api.errors import InvalidParameter, InvalidRequestError, NotAcceptableError, NotFoundError
+
+DEVICE_PATTERN: Final = (
+    rf"^(?:{NAME_PATTERN}|[0-9A-Fa-f]{{2}}(?:[-:]?[0-9A-Fa-f]{{2}}){{5}}(?:(?:[-:]?[0-9A-Fa-f]{{2}}){{2}})?)$"
+)
+"""A device's name, or an EUI-48 or EUI-64 in any of its spellings."""
+METRIC_PATTERN: Final = r"^[^\x00-\x1f\x7f]{1,255}$"
+
+DevicePath = Annotated[
+    str,
+    Path(
+        description="The device's name, or its EUI in any spelling.",
+        pattern=DEVICE_PATTERN,
+        max_length=63,
+        examples=["sensor-0001"],
+    ),
+]
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
+_LATEST = datetime(2200, 1, 1, tzinfo=UTC)
+TIME_PATTERN: Final = r"^(?:\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:[Zz]|[+-]\d{2}:\d{2}))?|-?\d{1,19}(?:\.\d{1,9})?)$"
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+# An epoch's unit shows in its size, as in the payloads: seconds up to 1e11 (the year 5138), then ms, µs, ns.
+_UNITS: Final = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (float("inf"), 1e9))
+
+
+class Parameters(BaseModel):
+    """Query parameters of a path; one that is not known is refused, so that a typing error does not go unseen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def no_parameters(request: Request) -> None:
+    """Refuse query parameters on a path that has none.
+
+    Raises:
+        InvalidRequestError: There is one.
+    """
+    if request.query_params:
+        raise InvalidRequestError(
+            [InvalidParameter("query", name[:200], "this path has no such parameter") for name in request.query_params]
+        )
+
+
+def canonical_device(text: str) -> str:
+    """Return a device's canonical name.
+
+    Raises:
+        NotFoundError: No device can have this name.
+    """
+    name = device_name(text)
+    if name is None:
+        raise NotFoundError("there is no such device")
+    return name
+
+
+def parse_time(name: str, text: str) -> datetime:
+    """Return a time: RFC 3339 (a date alone is its midnight in UTC), or an epoch in s, ms, µs or ns.
+
+    Raises:
+        InvalidRequestError: It is neither, or before 1900 or after 2200.
+    """
+    try:
+        if _NUMBER.fullmatch(text):
+            number = float(text)
+            seconds = next(number / divisor for limit, divisor in _UNITS if abs(number) < limit)
+            time = EPOCH + timedelta(seconds=seconds)
+        else:
+            time = datetime.fromisoformat(text.upper())
+            time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidRequestError.in_query(name, "a time is RFC 3339 or an epoch in s, ms, µs or ns") from None
+    if not _EARLIEST <= time <= _LATEST:
+        raise InvalidRequestError.in_query(name, "a time lies between 1900 and 2200")
+    return time
+
+
+def time_text(time: datetime) -> str:
+    """Return a time as RFC 3339 in UTC, with as many digits as it needs."""
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
+Cursor = Annotated[
+    str | None,
+    Field(
+        description="`next` of the page before; without it, the first page.",
+        pattern=r"^[A-Za-z0-9_-]{1,1000}$",
+        max_length=1000,
+        examples=["WyJzZW5zb3ItMDAwMSJd"],
+    ),
+]
+
+
+def encode_cursor(*parts: str) -> str:
+    """Return an opaque cursor."""
+    return base64.urlsafe_b64encode("\0".join(parts).encode()).decode().rstrip("=")
+
+
+def decode_cursor(text: str, count: int) -> list[str]:
+    """Return the parts of a cursor.
+
+    Raises:
+        InvalidRequestError: It was not made by `encode_cursor` with so many parts.
+    """
+    try:
+        parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split("\0")
+    except (binascii.Error, ValueError):
+        parts = []
+    if len(parts) != count:
+        raise bad_cursor()
+    return parts
+
+
+def bad_cursor() -> InvalidRequestError:
+    """Return the error for a cursor that this path has not given."""
+    return InvalidRequestError.in_query("cursor", "it is not a cursor that this path gave")
+
+
+def cursor_number(text: str) -> int:
+    """Return a cursor's part as a number.
+
+    Raises:
+        InvalidRequestError: It is none.
+    """
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise bad_cursor()
+    return int(text)
+
+
+def preferred_type(accept: str, offered: Sequence[str]) -> str:
+    """Return the offered media type that the header ``Accept`` prefers (RFC 9110, section 12.5.1).
+
+    Raises:
+        NotAcceptableError: It accepts none of them.
+    """
+    weights: dict[str, float] = {}
+    for part in accept.split(","):
+        media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        text = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
+        weights[media_range] = float(text) if re.fullmatch(r"[01](?:\.\d{0,3})?", text) else 1.0
+    best = max(offered, key=lambda offer: _weight(offer, weights))  # of equal ones, the first
+    if _weight(best, weights) == 0:
+        raise NotAcceptableError(f"this path answers with {' or '.join(offered)}")
+    return best
+
+
+def _weight(offer: str, weights: Mapping[str, float]) -> float:
+    for media_range in (offer, f"{offer.partition('/')[0]}/*", "*/*"):
+        if media_range in weights:
+            return weights[media_range]
+    return 0.0

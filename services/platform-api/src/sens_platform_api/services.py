@@ -1,0 +1,34 @@
+"""What the composition root gives to the endpoints."""
+
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from sens_common.operations import Check, Heartbeat
+from sens_platform_api.database import Pool
+from sens_platform_api.dead_letters.repository import DeadLetterStream
+from sens_platform_api.keys.service import Authenticator
+from sens_platform_api.live.service import LiveHub
+from sens_platform_api.settings import LimitSettings
+
+
+class Services(NamedTuple):
+    """Everything that an endpoint may need."""
+
+    limits: LimitSettings
+    pool: Pool
+    authenticator: Authenticator
+    dead_letters: DeadLetterStream
+    live: LiveHub
+    heartbeat: Heartbeat
+    checks: Mapping[str, Check]
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesOf = Annotated[Services, Depends(_services)]

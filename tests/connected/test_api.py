@@ -1,0 +1,370 @@
+"""The API's process on real servers."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+
+import httpx
+import pytest
+
+from sens_platform_api import admin
+from support.api import RunningApi, as_owner, dead_letter, put_dead_letters, set_environment, store
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+DAY = {"from": "2026-11-24T00:00:00Z", "to": "2026-11-25T00:00:00Z"}
+
+
+def is_problem(answer: httpx.Response, status: int) -> bool:
+    document = answer.json()
+    return (
+        answer.status_code == status
+        and answer.headers["content-type"] == "application/problem+json"
+        and document["status"] == status
+        and bool(document["detail"])
+    )
+
+
+@pytest.fixture
+def tenant(api: RunningApi) -> str:
+    return api.new_tenant()[0]
+
+
+@pytest.fixture
+def own(api: RunningApi) -> Iterator[tuple[str, httpx.Client]]:
+    """A tenant of the test's own, and a client that carries its key."""
+    name, key = api.new_tenant()
+    with api.client(key) as client:
+        yield name, client
+
+
+@pytest.fixture
+def anybody(api: RunningApi) -> Iterator[httpx.Client]:
+    with api.client() as client:
+        yield client
+
+
+class TestOperations:
+    def test_are_open(self, anybody: httpx.Client) -> None:
+        assert anybody.get("/healthz").json() == {"status": "ok", "detail": None}
+        ready = anybody.get("/readyz")
+        assert ready.json() == {"status": "ok", "checks": {"database": "ok", "schema": "ok", "nats": "ok"}}
+        version = anybody.get("/version").json()
+        assert set(version) == {"name", "version", "product_commit"}
+        assert version["name"] == "platform-api"
+
+    def test_write_the_test_message_to_the_log(self, api: RunningApi, anybody: httpx.Client) -> None:
+        assert anybody.get("/test").json() == {"message": "test endpoint called"}
+        entries = [json.loads(line) for line in api.log.read_text().splitlines()]
+        assert any(entry["event"] == "test endpoint called" and entry["service"] == "platform-api" for entry in entries)
+
+    def test_count_requests_by_route_template(self, own: tuple[str, httpx.Client]) -> None:
+        _, client = own
+        client.get("/api/v1/devices/some-device")
+        text = client.get("/metrics").text
+        assert 'route="/api/v1/devices/{device}",status="4xx"' in text
+        assert "some-device" not in text
+
+    def test_send_security_headers_and_no_server_header(self, anybody: httpx.Client) -> None:
+        headers = anybody.get("/version").headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "server" not in headers
+
+
+class TestKeys:
+    @pytest.mark.parametrize("value", [None, "Bearer", "Basic abc", "Bearer nonsense", f"Bearer sens_{'a' * 43}"])
+    def test_are_needed(self, anybody: httpx.Client, value: str | None) -> None:
+        answer = anybody.get("/api/v1/devices", headers={} if value is None else {"Authorization": value})
+        assert is_problem(answer, 401)
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+
+    def test_stop_working_when_they_are_revoked(self, api: RunningApi, monkeypatch: pytest.MonkeyPatch) -> None:
+        _, key = api.new_tenant()
+        set_environment(monkeypatch, database=api.database)
+        with api.client(key) as client:
+            assert client.get("/api/v1/devices").status_code == HTTPStatus.OK
+            assert admin.main(["keys", "revoke", key]) == 0
+            # The answer is remembered for two seconds at most; every request is a new look at the clock.
+            while client.get("/api/v1/devices").status_code == HTTPStatus.OK:
+                pass
+            assert is_problem(client.get("/api/v1/devices"), 401)
+
+    def test_are_never_logged(self, api: RunningApi) -> None:
+        _, key = api.new_tenant()
+        with api.client(key) as client:
+            client.get("/api/v1/devices", params={"prefix": "x"})
+        assert key not in api.log.read_text()
+
+
+class TestDevices:
+    def test_are_listed_by_name_in_pages(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+        tenant, client = own
+        names = ["a", "a-b", "a.b", "a_b", "b"]
+        store(api.database, tenant, [(name, "m", NOW, 1.0) for name in names])
+        seen = []
+        parameters = {"limit": "2"}
+        while True:
+            page = client.get("/api/v1/devices", params=parameters).json()
+            seen += [device["device"] for device in page["devices"]]
+            if page["next"] is None:
+                break
+            parameters["cursor"] = page["next"]
+        assert seen == sorted(names)
+
+    def test_are_found_by_prefix(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+        tenant, client = own
+        store(api.database, tenant, [(name, "m", NOW, 1.0) for name in ("door-1", "sensor_1", "sensor-1")])
+        page = client.get("/api/v1/devices", params={"prefix": "sensor_"}).json()
+        assert [device["device"] for device in page["devices"]] == ["sensor_1"]
+
+    @pytest.mark.parametrize("spelling", ["0011223344556677", "00-11-22-33-44-55-66-77", "00:11:22:33:44:55:66:77"])
+    def test_are_found_by_every_spelling_of_their_eui(
+        self, api: RunningApi, own: tuple[str, httpx.Client], spelling: str
+    ) -> None:
+        tenant, client = own
+        store(api.database, tenant, [("0011223344556677", "m", NOW, 1.0)])
+        assert client.get(f"/api/v1/devices/{spelling}").json()["device"] == "0011223344556677"
+
+    def test_show_their_metrics(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+        tenant, client = own
+        store(api.database, tenant, [("d", "door", NOW, True), ("d", "firmware", NOW, "1.2")])
+        metrics = client.get("/api/v1/devices/d").json()["metrics"]
+        assert [(metric["metric"], metric["kind"]) for metric in metrics] == [("door", "boolean"), ("firmware", "text")]
+
+    def test_that_do_not_exist_are_not_found(self, own: tuple[str, httpx.Client]) -> None:
+        assert is_problem(own[1].get("/api/v1/devices/nothing"), 404)
+
+
+class TestLatest:
+    def test_is_the_latest_measured_value_of_each_metric_in_its_kind(
+        self, api: RunningApi, own: tuple[str, httpx.Client]
+    ) -> None:
+        tenant, client = own
+        months = [NOW - timedelta(days=30 * month) for month in range(4)]
+        rows = [("d", "t", time, 20.5 - index) for index, time in enumerate(months)]
+        store(
+            api.database,
+            tenant,
+            [
+                *reversed(rows),
+                ("d", "door", NOW, False),
+                ("d", "firmware", months[3], "1.9"),
+                ("d", "mixed", months[1], 1.0),
+                ("d", "mixed", months[2], "one"),
+                ("d", "mixed", months[2], True),
+                ("other", "t", NOW, 99.0),
+            ],
+        )
+        latest = client.get("/api/v1/devices/d/latest").json()
+        assert latest["device"] == "d"
+        assert [(one["metric"], one["kind"], one["value"]) for one in latest["latest"]] == [
+            ("door", "boolean", False),
+            ("firmware", "text", "1.9"),
+            ("mixed", "boolean", True),
+            ("mixed", "number", 1.0),
+            ("mixed", "text", "one"),
+            ("t", "number", 20.5),
+        ]
+        assert latest["latest"][-1]["time"] == "2026-11-24T12:00:00Z"
+
+
+class TestMeasurements:
+    @pytest.fixture
+    def client(self, api: RunningApi, own: tuple[str, httpx.Client]) -> httpx.Client:
+        tenant, client = own
+        minutes = [NOW + timedelta(minutes=minute) for minute in range(10)]
+        rows = [("d", "t", time, float(index)) for index, time in enumerate(minutes)]
+        doors = [("d", "door", time, index % 2 == 0) for index, time in enumerate(minutes)]
+        store(api.database, tenant, [*rows, *doors, ("d", "firmware", minutes[3], 'a "b", ü')])
+        return client
+
+    def test_come_by_time_in_their_kinds(self, client: httpx.Client) -> None:
+        answer = client.get("/api/v1/devices/d/measurements", params=DAY).json()
+        rows = answer["measurements"]
+        assert len(rows) == 21
+        assert rows[0] == {"time": "2026-11-24T12:00:00Z", "metric": "door", "value": True}
+        assert rows[1] == {"time": "2026-11-24T12:00:00Z", "metric": "t", "value": 0.0}
+        assert rows[7] == {"time": "2026-11-24T12:03:00Z", "metric": "firmware", "value": 'a "b", ü'}
+        assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
+        assert answer["next"] is None
+
+    def test_of_a_range_exclude_its_end(self, client: httpx.Client) -> None:
+        parameters = {"metric": "t", "from": "2026-11-24T12:02:00Z", "to": str(int(NOW.timestamp()) + 240)}
+        rows = client.get("/api/v1/devices/d/measurements", params=parameters).json()["measurements"]
+        assert [row["value"] for row in rows] == [2.0, 3.0]
+
+    @pytest.mark.parametrize("order", ["asc", "desc"])
+    @pytest.mark.parametrize("bucket", [{}, {"bucket": "3m", "aggregate": "count"}])
+    def test_over_the_limit_go_on_at_the_cursor(self, client: httpx.Client, order: str, bucket: dict[str, str]) -> None:
+        everything = client.get("/api/v1/devices/d/measurements", params=DAY | bucket | {"order": order}).json()
+        assert everything["next"] is None
+        rows = []
+        parameters = DAY | bucket | {"order": order, "limit": "2"}
+        while True:
+            page = client.get("/api/v1/devices/d/measurements", params=parameters).json()
+            assert len(page["measurements"]) <= 2
+            rows += page["measurements"]
+            if page["next"] is None:
+                break
+            parameters["cursor"] = page["next"]
+        assert rows == everything["measurements"]
+
+    def test_are_aggregated_in_buckets(self, client: httpx.Client) -> None:
+        parameters = DAY | {"metric": "t", "bucket": "5m", "aggregate": "avg,min,max,count"}
+        rows = client.get("/api/v1/devices/d/measurements", params=parameters).json()["measurements"]
+        common = {"metric": "t", "kind": "number"}
+        assert rows == [
+            {"time": "2026-11-24T12:00:00Z", **common, "avg": 2.0, "min": 0.0, "max": 4.0, "count": 5},
+            {"time": "2026-11-24T12:05:00Z", **common, "avg": 7.0, "min": 5.0, "max": 9.0, "count": 5},
+        ]
+
+    def test_of_booleans_are_aggregated_as_zero_and_one(self, client: httpx.Client) -> None:
+        parameters = DAY | {"metric": "door", "bucket": "1h"}
+        [row] = client.get("/api/v1/devices/d/measurements", params=parameters).json()["measurements"]
+        assert row["avg"] == 0.5
+
+    def test_of_texts_can_only_be_counted(self, client: httpx.Client) -> None:
+        parameters = DAY | {"metric": "firmware", "bucket": "1h"}
+        refused = client.get("/api/v1/devices/d/measurements", params=parameters | {"aggregate": "avg"})
+        assert is_problem(refused, 422)
+        assert "firmware" in refused.json()["detail"]
+        counted = client.get("/api/v1/devices/d/measurements", params=parameters | {"aggregate": "count"})
+        assert [row["count"] for row in counted.json()["measurements"]] == [1]
+
+    def test_come_as_csv_when_that_is_preferred(self, client: httpx.Client) -> None:
+        parameters = DAY | {"metric": ["firmware", "door"], "limit": "8"}
+        answer = client.get("/api/v1/devices/d/measurements", params=parameters, headers={"Accept": "text/csv"})
+        assert answer.headers["content-type"].startswith("text/csv")
+        lines = answer.text.split("\r\n")
+        assert lines[0] == "time,metric,value"
+        assert lines[1] == "2026-11-24T12:00:00Z,door,true"
+        assert '2026-11-24T12:03:00Z,firmware,"a ""b"", ü"' in lines
+        assert re.fullmatch(r"# next: [A-Za-z0-9_-]+", lines[-2])
+
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {"from": "yesterday"},
+            {"from": "2026-11-25T00:00:00Z", "to": "2026-11-24T00:00:00Z"},
+            {"from": "1900-01-01", "to": "2026-01-01"},
+            {"from": "99999999999999999999"},
+            {"bucket": "0m"},
+            {"bucket": "5"},
+            {"bucket": "99999999w"},
+            {"aggregate": "avg"},
+            {"bucket": "5m", "aggregate": "median"},
+            {"limit": "0"},
+            {"limit": "100000000"},
+            {"metric": "a\nb"},
+            {"cursor": "AAAA"},
+            {"cursor": "é"},
+            {"form": "2026-11-24"},
+            {"metric": [f"m{index}" for index in range(101)]},
+        ],
+    )
+    def test_with_wrong_parameters_are_refused(
+        self, client: httpx.Client, parameters: dict[str, str | list[str]]
+    ) -> None:
+        answer = client.get("/api/v1/devices/d/measurements", params=parameters)
+        assert is_problem(answer, 422)
+        assert answer.json()["errors"]
+
+    def test_exist_only_as_json_and_csv(self, client: httpx.Client) -> None:
+        answer = client.get("/api/v1/devices/d/measurements", headers={"Accept": "image/png"})
+        assert is_problem(answer, 406)
+
+
+class TestRequests:
+    @pytest.mark.parametrize("target", ["/api/v1/devices/%00", "/api/v1/devices/%ff", "/api/v1/devices?prefix=%00"])
+    def test_with_nul_or_invalid_utf_8_are_refused(self, own: tuple[str, httpx.Client], target: str) -> None:
+        assert is_problem(own[1].get(target), 400)
+
+    def test_with_a_large_body_are_refused(self, own: tuple[str, httpx.Client]) -> None:
+        answer = own[1].post("/api/v1/dead-letters/replay", content=b"x" * 70_000)
+        assert is_problem(answer, 413)
+
+    def test_with_a_large_target_are_refused(self, own: tuple[str, httpx.Client]) -> None:
+        assert is_problem(own[1].get("/api/v1/devices", params={"prefix": "x" * 9000}), 431)
+
+    def test_to_unknown_paths_and_with_other_methods_are_refused(self, own: tuple[str, httpx.Client]) -> None:
+        assert is_problem(own[1].get("/api/v1/nothing"), 404)
+        refused = own[1].delete("/api/v1/devices")
+        assert is_problem(refused, 405)
+        assert refused.headers["allow"] == "GET"
+
+
+class TestTenants:
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [
+            ("GET", "/api/v1/devices/theirs"),
+            ("GET", "/api/v1/devices/theirs/latest"),
+            ("GET", "/api/v1/devices/theirs/measurements"),
+            ("GET", "/api/v1/dead-letters/{letter}"),
+            ("POST", "/api/v1/dead-letters/{letter}/replay"),
+        ],
+    )
+    def test_do_not_find_what_is_anothers(
+        self, api: RunningApi, own: tuple[str, httpx.Client], method: str, path: str
+    ) -> None:
+        other, key = api.new_tenant()
+        store(api.database, other, [("theirs", "m", NOW, 1.0)])
+        [letter] = put_dead_letters(api.nats, [dead_letter(tenant=other)])
+        target = path.format(letter=letter)
+        assert is_problem(own[1].request(method, target), 404)
+        with api.client(key) as client:
+            assert client.request(method, target).status_code == HTTPStatus.OK
+
+    def test_list_only_what_is_theirs(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+        other, _ = api.new_tenant()
+        store(api.database, other, [("theirs", "m", NOW, 1.0)])
+        put_dead_letters(api.nats, [dead_letter(tenant=other)])
+        assert own[1].get("/api/v1/devices").json()["devices"] == []
+        assert own[1].get("/api/v1/dead-letters").json()["dead_letters"] == []
+        assert own[1].post("/api/v1/dead-letters/replay").json()["replayed"] == 0
+
+    def test_are_kept_apart_by_the_database_even_from_a_wrong_query(
+        self, api: RunningApi, own: tuple[str, httpx.Client]
+    ) -> None:
+        other, _ = api.new_tenant()
+        store(api.database, other, [("theirs", "m", NOW, 1.0), ("theirs", "text", NOW, "secret")])
+
+        async def look(connection: object) -> list[int]:
+            execute, fetchval = connection.execute, connection.fetchval  # type: ignore[attr-defined]
+            tenant_id = await fetchval("SELECT id FROM sens.tenants WHERE name = $1", own[0])
+            await execute("SET ROLE sens_api")
+            async with connection.transaction():  # type: ignore[attr-defined]
+                await execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenant_id))
+                views = ("devices", "metrics", "tenant_measurements", "tenant_text_measurements")
+                return [await fetchval(f"SELECT count(*) FROM sens.{view}") for view in views]  # noqa: S608 - own words
+
+        assert as_owner(api.database, look) == [0, 0, 0, 0]
+
+
+class TestDeadLetters:
+    def test_are_listed_shown_and_replayed(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+        tenant, client = own
+        numbers = put_dead_letters(api.nats, [dead_letter(tenant=tenant), dead_letter(tenant=tenant, payload=b"\xff")])
+        page = client.get("/api/v1/dead-letters", params={"limit": 1}).json()
+        assert [letter["id"] for letter in page["dead_letters"]] == numbers[:1]
+        page = client.get("/api/v1/dead-letters", params={"cursor": page["next"]}).json()
+        assert [letter["id"] for letter in page["dead_letters"]] == numbers[1:]
+        assert page["next"] is None
+        shown = client.get(f"/api/v1/dead-letters/{numbers[0]}").json()
+        assert (shown["payload_text"], shown["payload_base64"]) == ("{", "ew==")
+        assert shown["reason"] == "malformed_payload"
+        assert client.post(f"/api/v1/dead-letters/{numbers[0]}/replay").json() == {"id": numbers[0]}
+        assert is_problem(client.post(f"/api/v1/dead-letters/{numbers[0]}/replay"), 404)
+
+    def test_are_replayed_by_filter_in_bounded_calls(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+        tenant, client = own
+        put_dead_letters(api.nats, [dead_letter(tenant=tenant, device=f"d{index % 2}") for index in range(6)])
+        first = client.post("/api/v1/dead-letters/replay", params={"device": "d0", "limit": 2}).json()
+        assert first["replayed"] == 2
+        put_dead_letters(api.nats, [dead_letter(tenant=tenant, device="d0")])  # comes back from its replay
+        parameters = {"device": "d0", "limit": 2, "cursor": first["next"]}
+        second = client.post("/api/v1/dead-letters/replay", params=parameters).json()
+        assert second == {"replayed": 1, "unreadable": 0, "next": None}
+        left = client.get("/api/v1/dead-letters").json()["dead_letters"]
+        assert [letter["device"] for letter in left] == ["d1", "d1", "d1", "d0"]
