@@ -1,34 +1,31 @@
 """The ``sens`` command."""
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sens_cli.installation import DATA_DIR_VARIABLE, default_data_dir
+from sens_cli.commands import administration, messages, status
+from sens_cli.options import DataDir
 from sens_common.errors import SensError
+
+_PLATFORM = "This machine"
+_DATA = "Data"
+_ADMINISTRATION = "Administration"
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="SENS Platform: run it on this machine, and talk to it.",
+    epilog=(
+        "Exit codes: 0 done, 1 refused or not found, 2 wrong usage, 69 not reachable, 70 wrong schema, 78 wrong setting. "
+        "The instance is found by its data folder (SENS_DATA_DIR), or named by SENS_API_URL and SENS_API_KEY."
+    ),
 )
 
-DataDir = Annotated[
-    Path,
-    typer.Option(
-        "--data-dir",
-        envvar=DATA_DIR_VARIABLE,
-        default_factory=default_data_dir,
-        show_default=".sens",
-        help="Data folder of the instance on this machine.",
-    ),
-]
 
-
-@app.command()
+@app.command(rich_help_panel=_PLATFORM)
 def up(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
     port_offset: Annotated[int, typer.Option(help="Added to every port, so that several instances can run.")] = 0,
@@ -41,7 +38,13 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
         str, typer.Option(help="IP address the broker listens on; 0.0.0.0 lets real sensors reach it.")
     ] = "127.0.0.1",
 ) -> None:
-    """Run the whole platform on this machine."""
+    """Run the whole platform on this machine, until Ctrl-C.
+
+    \b
+    sens up
+    sens up --no-simulator --mqtt-host 0.0.0.0
+    sens up --data-dir /tmp/another --port-offset 1000 --devices 100 --rate 500
+    """  # noqa: D301 - click's mark for lines that stay lines
     from sens_cli.up.command import up as run_platform  # noqa: PLC0415 - other commands start without it
     from sens_cli.up.components import Options  # noqa: PLC0415 - same
 
@@ -52,21 +55,24 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     )
 
 
-@app.command()
-def version() -> None:
-    """Print the product's version."""
-    from sens_common.version import product_version  # noqa: PLC0415 - other commands start without it
-
-    typer.echo(product_version())
+app.command(rich_help_panel=_PLATFORM)(status.status)
+app.command(rich_help_panel=_PLATFORM)(status.version)
+app.command(rich_help_panel=_DATA)(messages.publish)
+app.add_typer(administration.tenants, name="tenants", rich_help_panel=_ADMINISTRATION)
+app.add_typer(administration.keys, name="keys", rich_help_panel=_ADMINISTRATION)
+app.command(rich_help_panel=_ADMINISTRATION)(administration.migrate)
 
 
 def main() -> None:
     """Run a command; tell errors in a line or two and exit with their code."""
     try:
-        app()
+        app(prog_name="sens")
     except SensError as error:
-        typer.echo(f"sens: {error}", err=True)
+        sys.stderr.write(f"sens: {error}\n")
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # who read our lines has seen enough
+        sys.stderr.close()
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import signal
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -98,11 +97,7 @@ def parts(data: DataFolder, table: Ports, options: Options) -> tuple[list[Compon
     """Return everything that is run, wired together."""
     own = database_environment(data, table) | nats_environment(data, table)
     programs = startup.Programs(data, inherited(product_commit()) | own)
-    key_needs = (
-        "first tenant"
-        if data.read_secret(KEY_SECRET) is None or not find_spec("sens_platform_api.__main__")
-        else "platform-api"
-    )
+    key_needs = "first tenant" if data.read_secret(KEY_SECRET) is None else "platform-api"
 
     async def migrate() -> str:
         return await startup.migrations(programs)
@@ -117,10 +112,7 @@ def parts(data: DataFolder, table: Ports, options: Options) -> tuple[list[Compon
         return await documentation.build(checkout(), data.site, log=data.log_file("documentation"))
 
     store_components, store_steps = stores(data, table)
-    own_components = [
-        each for each in services(data, table, options, data.site) if find_spec(each.launch().command[3] + ".__main__")
-    ]
-    return [*store_components, *own_components], [
+    return [*store_components, *services(data, table, options, data.site)], [
         *store_steps,
         Step(name="migrations", after=("database",), work=migrate),
         Step(name="first tenant", after=("migrations",), work=first_tenant),

@@ -9,6 +9,7 @@ from sens_common.errors import SensError, SettingsError
 
 HOST: Final = "127.0.0.1"
 _LARGEST: Final = 65_535
+_NAMED: Final = 3
 _LISTENING: Final = "0A"  # TCP_LISTEN, Linux include/net/tcp_states.h
 
 
@@ -67,8 +68,10 @@ def check_free(table: Ports, mqtt_host: str) -> None:
         if problem is not None:
             lines.append(f"port {port} for {_COMPONENTS[field]} {problem}")
     if lines:
+        more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
         raise SensError(
-            "; ".join(lines) + ".\nStop what uses it, or move all ports together, for example with --port-offset 1000."
+            "; ".join(lines[:_NAMED])
+            + f"{more}.\nStop what uses it, or move all ports together, for example with --port-offset 1000."
         )
 
 

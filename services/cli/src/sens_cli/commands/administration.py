@@ -1,0 +1,122 @@
+"""``sens tenants``, ``sens keys``, ``sens migrate``: what is done past the API, with the database's own settings."""
+
+from typing import Annotated
+
+import typer
+
+from sens_cli.options import DataDir, Json
+
+tenants = typer.Typer(no_args_is_help=True, help="Whom devices, keys and dead letters belong to.")
+keys = typer.Typer(no_args_is_help=True, help="API keys.")
+
+
+@tenants.command("create")
+def create_tenant(
+    data_dir: DataDir,
+    name: Annotated[str, typer.Argument(help="Its name, as in the topics.", show_default=False)],
+    if_missing: Annotated[bool, typer.Option("--if-missing", help="Succeed when it exists already.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a tenant.
+
+    \b
+    sens tenants create greenhouse
+    """
+    from sens_cli.administration import administer
+    from sens_cli.output import print_json
+
+    answer = administer(data_dir, "tenants", "create", *(["--if-missing"] if if_missing else []), "--", name)
+    if as_json:
+        print_json(answer)
+    else:
+        typer.echo(f"tenant {name} {'is made' if answer['created'] else 'exists already'}")
+
+
+@tenants.command("list")
+def list_tenants(data_dir: DataDir, as_json: Json = False) -> None:
+    """List all tenants."""
+    from sens_cli.administration import administer
+    from sens_cli.output import print_json, print_table
+
+    answer = administer(data_dir, "tenants", "list")
+    if as_json:
+        print_json(answer)
+        return
+    rows = [(each["name"], each.get("created_at"), each.get("device_limit")) for each in answer]
+    print_table(("TENANT", "CREATED", "DEVICE LIMIT"), rows, empty="no tenants")
+
+
+@keys.command("create")
+def create_key(
+    data_dir: DataDir,
+    tenant: Annotated[str, typer.Option(help="Whose data it reads.", show_default=False)],
+    name: Annotated[str, typer.Option(help="What it is for.")] = "unnamed",
+    as_json: Json = False,
+) -> None:
+    """Make a key, and print it: this once, for only its hash is stored.
+
+    \b
+    sens keys create --tenant demo --name grafana
+    export SENS_API_KEY=$(sens keys create --tenant demo)
+    """
+    from sens_cli.administration import administer
+    from sens_cli.output import print_json
+
+    answer = administer(data_dir, "keys", "create", f"--tenant={tenant}", f"--name={name}")
+    if as_json:
+        print_json(answer)
+    else:
+        typer.echo(answer["key"])
+
+
+@keys.command("list")
+def list_keys(
+    data_dir: DataDir,
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List keys, without the keys themselves."""
+    from sens_cli.administration import administer
+    from sens_cli.output import print_json, print_table
+
+    answer = administer(data_dir, "keys", "list", *([f"--tenant={tenant}"] if tenant is not None else []))
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        (each["id"], each["tenant"], f"{each['prefix']}…", each["name"], each["created_at"], each["revoked_at"])
+        for each in answer
+    ]
+    print_table(("ID", "TENANT", "KEY", "NAME", "CREATED", "REVOKED"), rows, empty="no keys")
+
+
+@keys.command("revoke")
+def revoke_key(
+    data_dir: DataDir,
+    key: Annotated[str, typer.Argument(help="Its number, its first 12 characters, or all of it.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Make a key stop working.
+
+    \b
+    sens keys revoke 3
+    """
+    from sens_cli.administration import administer
+    from sens_cli.output import print_json
+
+    answer = administer(data_dir, "keys", "revoke", "--", key)
+    if as_json:
+        print_json(answer)
+    else:
+        typer.echo(f"key {answer['id']} ({answer['prefix']}…) of tenant {answer['tenant']} is revoked")
+
+
+def migrate(data_dir: DataDir) -> None:
+    """Bring the database's schema up to date; safe to run again.
+
+    The database is that of SENS_DATABASE__*, else the running instance's.
+    """
+    from sens_cli.administration import run_module
+
+    run_module(data_dir, "sens_common.migrations")
+    typer.echo("the schema is up to date")

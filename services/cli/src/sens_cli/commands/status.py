@@ -1,0 +1,102 @@
+"""``sens status`` and ``sens version``."""
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import typer
+
+from sens_cli.instance import Instance
+from sens_cli.options import DataDir, Json
+from sens_common.errors import UnavailableError
+
+_TIMEOUT_SECONDS: Final = 3.0
+
+
+def status(data_dir: DataDir, as_json: Json = False) -> None:
+    """Show the running instance: components, addresses, versions, and why one is not ready.
+
+    Exits with 0 when all are ready, with 1 when one is not, with 69 when nothing runs.
+    """
+    from sens_cli.output import print_json, print_table
+    from sens_cli.target import find_instance
+
+    instance = find_instance(data_dir, "or name its data folder with --data-dir")
+    found = [
+        *_stores(instance),
+        *_ask_all(instance.operations),
+    ]
+    if all(not each["ready"] for each in found):
+        raise UnavailableError(f"the instance of {data_dir} does not answer: it was ended; start it again with sens up")
+    if as_json:
+        print_json({"version": instance.version, "process": instance.process, "components": found})
+    else:
+        typer.echo(f"SENS Platform {instance.version}, process {instance.process}, data in {data_dir}\n")
+        rows = [
+            (each["name"], "ready" if each["ready"] else "not ready", each["address"], each["version"], each["detail"])
+            for each in found
+        ]
+        print_table(("COMPONENT", "STATE", "ADDRESS", "VERSION", "DETAIL"), rows, empty="")
+    if not all(each["ready"] for each in found):
+        raise typer.Exit(1)
+
+
+def _stores(instance: Instance) -> list[dict[str, Any]]:
+    found = []
+    for name, field in (("postgresql", "postgres"), ("nats", "nats")):
+        port = instance.ports[field]
+        problem = _connect(instance.host, port)
+        found.append(
+            {
+                "name": name,
+                "ready": problem is None,
+                "address": f"{instance.host}:{port}",
+                "version": None,
+                "detail": problem,
+            }
+        )
+    return found
+
+
+def _connect(host: str, port: int) -> str | None:
+    import socket
+
+    try:
+        with socket.create_connection((host, port), timeout=_TIMEOUT_SECONDS):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _ask_all(operations: dict[str, str]) -> list[dict[str, Any]]:
+    with ThreadPoolExecutor(max_workers=max(1, len(operations))) as pool:
+        return list(pool.map(lambda item: _ask(*item), operations.items()))
+
+
+def _ask(name: str, url: str) -> dict[str, Any]:
+    import httpx
+
+    answer: dict[str, Any] = {"name": name, "ready": False, "address": url, "version": None, "detail": None}
+    try:
+        with httpx.Client(base_url=url, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+            answer["version"] = client.get("/version").json().get("version")
+            ready = client.get("/readyz")
+            answer["ready"] = ready.status_code == httpx.codes.OK
+            checks = ready.json().get("checks", {})
+            failed = [f"{check}: {text}" for check, text in checks.items() if text != "ok"]
+            answer["detail"] = "; ".join(failed) or None
+    except (httpx.HTTPError, ValueError, AttributeError) as error:
+        answer["detail"] = str(error) or type(error).__name__
+    return answer
+
+
+def version(as_json: Json = False) -> None:
+    """Print the product's version."""
+    from sens_common.version import product_version
+
+    if as_json:
+        from sens_cli.installation import product_commit
+        from sens_cli.output import print_json
+
+        print_json({"name": "sens", "version": product_version(), "product_commit": product_commit()})
+    else:
+        typer.echo(product_version())

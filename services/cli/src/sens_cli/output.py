@@ -1,0 +1,60 @@
+"""What commands print: tables for people, JSON for scripts."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_json_line(document: object) -> None:
+    """Print a JSON document in one line, at once."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
+    sys.stdout.flush()
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """Print a table; the text for when it has no rows says so."""
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(show(cell)) for cell in row))
+    console().print(table if table.row_count else Text(empty))
+
+
+def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
+    """Print names and values, one a line."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 3, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        table.add_row(name, Text(show(value)))
+    console().print(table)
+
+
+def console() -> Console:
+    """Return the console of standard output; into a pipe it writes plain lines that nothing wraps."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+
+
+def show(value: object) -> str:
+    """Return a value as people read it; control characters of foreign texts are shown, not sent to the terminal."""
+    match value:
+        case None:
+            return "-"
+        case bool():
+            return "true" if value else "false"
+        case float():
+            return f"{value:.10g}"
+        case str():
+            return "".join(character if character.isprintable() else repr(character)[1:-1] for character in value)
+        case _:
+            return str(value)

@@ -1,0 +1,110 @@
+"""Which instance a command talks to: the one that is named, else the one that runs from the data folder."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+from sens_cli.instance import Instance
+from sens_cli.options import API_KEY_VARIABLE, API_URL_VARIABLE, MQTT_URL_VARIABLE
+from sens_common.errors import SensError, SettingsError, UnavailableError
+
+_DATABASE_PREFIX = "SENS_DATABASE__"
+_START_ONE = "start one with ./scripts/run (or sens up)"
+
+
+class Target(NamedTuple):
+    """An API and a key for it."""
+
+    api_url: str
+    key: str
+
+
+class Address(NamedTuple):
+    """A TCP address."""
+
+    host: str
+    port: int
+
+
+def find_target(data_dir: Path, api_url: str | None, api_key: str | None) -> Target:
+    """Return the API to talk to.
+
+    Raises:
+        UnavailableError: No instance runs from the data folder, and none is named.
+        SettingsError: An API is named without a key: the instance's own key must not be sent elsewhere.
+    """
+    if api_url is not None:
+        if not api_url.startswith(("http://", "https://")):
+            raise SettingsError(f"{API_URL_VARIABLE} (--api-url) must begin with http:// or https://")
+        if api_key is None:
+            raise SettingsError(f"{API_KEY_VARIABLE} (--api-key) is needed together with --api-url")
+        return Target(api_url.rstrip("/"), api_key)
+    instance = find_instance(data_dir, f"or name an API with {API_URL_VARIABLE} and {API_KEY_VARIABLE}")
+    return Target(instance.api_url, api_key or _read_key(instance))
+
+
+def find_instance(data_dir: Path, otherwise: str) -> Instance:
+    """Return the instance that runs from the data folder.
+
+    Raises:
+        UnavailableError: None does; the text goes on with what else can be done.
+    """
+    instance = Instance.load(data_dir)
+    if instance is None:
+        raise UnavailableError(f"no instance runs from {data_dir}: {_START_ONE}, {otherwise}")
+    return instance
+
+
+def mqtt_address(data_dir: Path, url: str | None) -> Address:
+    """Return the MQTT 5 broker's address.
+
+    Raises:
+        SettingsError: The URL is not of the form mqtt://host:port.
+        UnavailableError: No instance runs from the data folder, and no broker is named.
+    """
+    if url is None:
+        instance = find_instance(data_dir, f"or name an MQTT 5 broker with {MQTT_URL_VARIABLE}")
+        return Address(instance.reachable_mqtt_host, instance.ports["mqtt5"])
+    from urllib.parse import urlsplit  # noqa: PLC0415 - rarely needed
+
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 1883
+    except ValueError:
+        host, port, parts = None, 0, urlsplit("")
+    if parts.scheme != "mqtt" or host is None or parts.username is not None or parts.path not in {"", "/"}:
+        raise SettingsError(f"{MQTT_URL_VARIABLE} (--mqtt-url) must be of the form mqtt://host:port")
+    return Address(host, port)
+
+
+def administration_environment(data_dir: Path) -> dict[str, str]:
+    """Return the environment of the administration command: the one we have where it names a database, else the instance's.
+
+    Raises:
+        UnavailableError: No instance runs from the data folder, and no database is named.
+    """
+    if any(name.startswith(_DATABASE_PREFIX) for name in os.environ):
+        return dict(os.environ)
+    instance = find_instance(data_dir, f"or name the database with {_DATABASE_PREFIX}*")
+    from sens_cli.up.components import (  # noqa: PLC0415 - needs the packages of sens up
+        database_environment,
+        inherited,
+        nats_environment,
+    )
+    from sens_cli.up.data import DataFolder  # noqa: PLC0415 - same
+    from sens_cli.up.ports import Ports  # noqa: PLC0415 - same
+
+    data, table = DataFolder(data_dir), Ports(**instance.ports)
+    return inherited("unknown") | database_environment(data, table) | nats_environment(data, table)
+
+
+def _read_key(instance: Instance) -> str:
+    try:
+        key = Path(instance.key_file).read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise SensError(
+            f"the instance's API key can't be read: {error.strerror} ({instance.key_file}); give one with {API_KEY_VARIABLE}"
+        ) from error
+    if not key:
+        raise SensError(f"the file of the instance's API key is empty: {instance.key_file}")
+    return key
