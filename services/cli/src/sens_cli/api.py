@@ -1,6 +1,7 @@
 """The API over HTTP, with its problems as sentences."""
 
 import json
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
@@ -12,7 +13,7 @@ from sens_common.errors import SensError, UnavailableError
 type Json = Any
 """A JSON document; the commands look into it with the names of the API's reference."""
 
-type Parameters = Mapping[str, str | int | None]
+type Parameters = Mapping[str, str | int | list[str] | None]
 
 _TIMEOUT = httpx.Timeout(30, connect=5)
 _UNAVAILABLE = frozenset({502, 503, 504})
@@ -54,9 +55,21 @@ class Api:
         """
         return self._request("GET", path, parameters)
 
-    def post(self, path: str, body: object = None) -> Json:
-        """Send a document, and return the answer; raises as `get`."""
-        return self._request("POST", path, None, body)
+    def post(self, path: str, parameters: Parameters | None = None) -> Json:
+        """Ask for something to be done, and return the answer; raises as `get`."""
+        return self._request("POST", path, parameters)
+
+    def pages(self, path: str, member: str, parameters: Parameters, *, limit: int, page: int) -> Iterator[Json]:
+        """Yield the items of a list that comes in pages, as many as the limit says; raises as `get`."""
+        cursor: str | None = None
+        while limit > 0:
+            answer = self.get(path, {**parameters, "limit": min(limit, page), "cursor": cursor})
+            items = answer[member]
+            yield from items
+            limit -= len(items)
+            cursor = answer["next"]
+            if cursor is None:
+                return
 
     def lines(
         self, path: str, parameters: Parameters | None = None, *, accept: str, endless: bool = False
@@ -74,9 +87,9 @@ class Api:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 
-    def _request(self, method: str, path: str, parameters: Parameters | None, body: object = None) -> Json:
+    def _request(self, method: str, path: str, parameters: Parameters | None) -> Json:
         try:
-            answer = self._client.request(method, path, params=_present(parameters), json=body)
+            answer = self._client.request(method, path, params=_present(parameters))
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         if answer.is_error:
@@ -108,5 +121,10 @@ def problem_sentence(status: int, body: str) -> str:
     return f"{': '.join(parts)} (status {status})" if parts else f"the API answered with status {status}"
 
 
-def _present(parameters: Parameters | None) -> dict[str, str | int]:
+def segment(text: str) -> str:
+    """Return a text as one segment of a path (RFC 3986, section 3.3)."""
+    return urllib.parse.quote(text, safe="")
+
+
+def _present(parameters: Parameters | None) -> dict[str, str | int | list[str]]:
     return {name: value for name, value in (parameters or {}).items() if value is not None}

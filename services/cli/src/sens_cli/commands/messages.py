@@ -1,4 +1,4 @@
-"""``sens publish`` and ``sens tail``: messages in, readings out."""
+"""``sens publish``: a message in."""
 
 import json
 import sys
