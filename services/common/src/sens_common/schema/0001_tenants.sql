@@ -1,8 +1,9 @@
 -- Tenants, API keys, devices, metrics; the API's role and what it may see.
 
+-- Names sort by their bytes, whatever the database's locale: pages of devices then follow the index.
 CREATE TABLE sens.tenants (
     id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name text NOT NULL UNIQUE CHECK (name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'),
+    name text COLLATE "C" NOT NULL UNIQUE CHECK (name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'),
     device_limit int NOT NULL DEFAULT 1000000 CHECK (device_limit >= 0),
     metric_limit int NOT NULL DEFAULT 10000 CHECK (metric_limit >= 0),
     created_at timestamptz NOT NULL DEFAULT now()
@@ -24,7 +25,7 @@ CREATE INDEX ON sens.api_keys (tenant_id);
 CREATE TABLE sens.devices (
     id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id int NOT NULL REFERENCES sens.tenants,
-    name text NOT NULL,
+    name text COLLATE "C" NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (tenant_id, name)
 );
@@ -32,7 +33,7 @@ CREATE TABLE sens.devices (
 CREATE TABLE sens.metrics (
     id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id int NOT NULL REFERENCES sens.tenants,
-    name text NOT NULL,
+    name text COLLATE "C" NOT NULL,
     -- A name that comes with values of several kinds is several metrics, so that every value comes back as it was sent.
     kind text NOT NULL CHECK (kind IN ('number', 'boolean', 'text')),
     created_at timestamptz NOT NULL DEFAULT now(),
