@@ -185,7 +185,12 @@ class RunningApi:
 
 @contextmanager
 def running_api(
-    folder: Path, database: DatabaseSettings, nats: NatsSettings, settings: Mapping[str, str] | None = None
+    folder: Path,
+    database: DatabaseSettings,
+    nats: NatsSettings,
+    settings: Mapping[str, str] | None = None,
+    *,
+    ready_path: str = "/readyz",
 ) -> Iterator[RunningApi]:
     """Run the API's process while the context is open."""
     port = free_port()
@@ -202,7 +207,7 @@ def running_api(
 
             def ready() -> bool:
                 with contextlib.suppress(httpx.TransportError):
-                    return client.get("/readyz").status_code == HTTPStatus.OK
+                    return client.get(ready_path).status_code == HTTPStatus.OK
                 return False
 
             wait_until(lambda: child.poll() is not None or ready(), "the API is ready")
