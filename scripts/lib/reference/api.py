@@ -44,7 +44,7 @@ def answer(document: dict[str, Any], status: str, response: dict[str, Any]) -> l
     parts = [f"**{status}**{': ' if description else ''}{description}"]
     for kind, content in response.get("content", {}).items():
         if "example" in content:
-            parts.append(f"```text\n{str(content['example']).strip()}\n```")
+            parts.append(f"```text\n{'\n'.join(str(content['example']).splitlines()).strip()}\n```")
         elif kind == "application/json":
             parts.append(example_block(document, content["schema"]))
     return parts
