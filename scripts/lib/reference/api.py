@@ -25,8 +25,11 @@ def api_page() -> str:
         document["info"]["description"],
         "The API itself serves this as an OpenAPI document at `/openapi.json`.",
         "## Errors of every path with data",
-        table(["Status", "Answer"], [[status, answer_text(document, answers[status])] for status in sorted(shared)]),
-        "Such an answer looks like this:",
+        table(
+            ["Status", "Answer"],
+            [[status, resolved(document, answers[status])["description"]] for status in sorted(shared)],
+        ),
+        "Such an answer is of the type `application/problem+json` and looks like this:",
         example_block(document, {"$ref": "#/components/schemas/Problem"}),
     ]
     for method, path, operation in operations:
@@ -138,10 +141,3 @@ def example_text(example: object) -> str:
     if isinstance(example, list):
         example = example[0]
     return "" if example is None else f"Example: {code(str(example))}."
-
-
-def answer_text(document: dict[str, Any], response: dict[str, Any]) -> str:
-    """Return what an answer is, in words."""
-    response = resolved(document, response)
-    kinds = ", ".join(map(code, response.get("content", {})))
-    return f"{response['description']} ({kinds})" if kinds else str(response["description"])
