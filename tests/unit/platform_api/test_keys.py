@@ -1,0 +1,72 @@
+"""Keys: their form, and for how long an answer of the database is believed."""
+
+import asyncio
+
+import pytest
+
+from sens_platform_api.errors import UnauthenticatedError
+from sens_platform_api.keys import service
+from sens_platform_api.keys.repository import KeyOwner
+from sens_platform_api.keys.service import Authenticator, is_key, key_hash
+
+KEY = f"sens_{'k' * 43}"
+OWNER = KeyOwner(1, 2, "demo")
+
+
+class Keys:
+    """Keys in memory; counts the questions."""
+
+    def __init__(self, *keys: str) -> None:
+        self.owners = {key_hash(key): OWNER for key in keys}
+        self.questions = 0
+
+    async def __call__(self, hash_: bytes, /) -> KeyOwner | None:
+        self.questions += 1
+        return self.owners.get(hash_)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TestForm:
+    @pytest.mark.parametrize("text", ["", "sens_", KEY + "k", KEY[:-1], KEY.upper(), KEY[:-1] + "=", KEY + "\n"])
+    def test_of_anything_else_is_no_key(self, text: str) -> None:
+        assert is_key(KEY)
+        assert not is_key(text)
+
+
+class TestAuthenticator:
+    def test_asks_once_within_the_time_and_again_after_it(self) -> None:
+        keys, clock = Keys(KEY), Clock()
+        authenticator = Authenticator(keys, clock)
+        assert asyncio.run(authenticator.owner(KEY)) == OWNER
+        assert asyncio.run(authenticator.owner(KEY)) == OWNER
+        assert keys.questions == 1
+        keys.owners.clear()
+        clock.now = service.CACHE_SECONDS
+        with pytest.raises(UnauthenticatedError, match="revoked"):
+            asyncio.run(authenticator.owner(KEY))
+
+    def test_asks_nothing_about_what_has_not_the_form_of_a_key(self) -> None:
+        keys = Keys()
+        with pytest.raises(UnauthenticatedError):
+            asyncio.run(Authenticator(keys).owner("x" * 10_000))
+        assert keys.questions == 0
+
+    def test_remembers_a_bounded_number_of_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(service, "CACHE_SIZE", 2)
+        many = [f"sens_{index:043}" for index in range(5)]
+        authenticator = Authenticator(Keys(*many))
+        for key in many:
+            asyncio.run(authenticator.owner(key))
+        assert len(authenticator._cache) == 2
+
+    def test_remembers_no_unknown_key(self) -> None:
+        authenticator = Authenticator(Keys())
+        with pytest.raises(UnauthenticatedError):
+            asyncio.run(authenticator.owner(KEY))
+        assert not authenticator._cache

@@ -1,0 +1,143 @@
+"""Measurements: parameters, continuation, JSON and CSV."""
+
+import asyncio
+import csv
+import io
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from sens_platform_api.devices.repository import Series, Value
+from sens_platform_api.errors import InvalidRequestError
+from sens_platform_api.measurements.rendering import CHUNK_BYTES, as_csv, as_json
+from sens_platform_api.measurements.repository import Row, Span
+from sens_platform_api.measurements.schemas import MeasurementParameters, render_position
+from sens_platform_api.measurements.service import Position, Query, _merged, remaining
+from sens_platform_api.settings import LimitSettings
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+NUMBER = Series(1, "t", "number")
+TEXT = Series(2, "text", "text")
+
+
+def query(**parameters: object) -> Query:
+    return MeasurementParameters.model_validate(parameters).query(LimitSettings(), NOON)
+
+
+def rows(series: Series, minutes: list[int], value: Value = 1.0) -> list[Row]:
+    return [Row(NOON + minute * MINUTE, series, (value,)) for minute in minutes]
+
+
+class TestParameters:
+    def test_default_to_the_last_day_of_all_metrics(self) -> None:
+        asked = query()
+        assert asked.span == Span(NOON - timedelta(days=1), NOON)
+        assert asked.metrics == []
+        assert asked.bucket is None
+
+    def test_name_buckets_and_aggregates(self) -> None:
+        asked = query(bucket="2w", aggregate="max,avg,max")
+        assert asked.bucket == timedelta(weeks=2)
+        assert asked.aggregates == ["max", "avg"]
+        assert query(bucket="5m").aggregates == ["avg"]
+
+    def test_bound_the_time_range(self) -> None:
+        with pytest.raises(InvalidRequestError, match="3660 days"):
+            query(**{"from": "2000-01-01", "to": "2026-01-01"})
+
+    def test_go_on_in_the_range_of_the_first_page(self) -> None:
+        span = Span(NOON - timedelta(hours=3), NOON - timedelta(hours=1))
+        position = Position(NOON - timedelta(hours=2), ("ü", "text"), span)
+        asked = query(cursor=render_position(position))
+        assert asked.span == span
+        assert asked.after == position
+
+
+class TestContinuation:
+    SPAN = Span(NOON, NOON + timedelta(hours=1))
+
+    def asked(self, order: str, bucket: str | None = None) -> Query:
+        parameters = {"order": order} | ({"bucket": bucket} if bucket else {})
+        after = Position(NOON + 10 * MINUTE, ("m", "number"), self.SPAN)
+        return query(**parameters)._replace(span=self.SPAN, after=after)
+
+    @pytest.mark.parametrize("series", [("a", "text"), ("m", "number")])
+    def test_leaves_out_the_last_row_of_series_that_have_given_it(self, series: tuple[str, str]) -> None:
+        step = timedelta(microseconds=1)
+        assert remaining(self.asked("asc"), series).start == NOON + 10 * MINUTE + step
+        assert remaining(self.asked("desc"), series).end == NOON + 10 * MINUTE
+        assert remaining(self.asked("asc", "5m"), series).start == NOON + 15 * MINUTE
+        assert remaining(self.asked("desc", "5m"), series).end == NOON + 10 * MINUTE
+
+    def test_begins_with_the_last_row_in_series_that_have_not(self) -> None:
+        series = ("m", "text")
+        assert remaining(self.asked("asc"), series).start == NOON + 10 * MINUTE
+        assert remaining(self.asked("desc"), series).end == NOON + 10 * MINUTE + timedelta(microseconds=1)
+        assert remaining(self.asked("desc", "5m"), series).end == NOON + 15 * MINUTE
+
+
+class TestMerging:
+    @pytest.mark.parametrize("descending", [False, True])
+    def test_is_by_time_and_then_by_series(self, descending: bool) -> None:
+        async def source(items: list[Row]) -> AsyncIterator[Row]:
+            for item in items:
+                yield item
+
+        async def run() -> list[Row]:
+            step = -1 if descending else 1
+            sources = [source(rows(NUMBER, [0, 2, 3][::step])), source(rows(TEXT, [0, 1, 3][::step]))]
+            return [row async for row in _merged(sources, descending=descending)]
+
+        merged = [((row.time - NOON) // MINUTE, row.series.name) for row in asyncio.run(run())]
+        expected = [(0, "t"), (0, "text"), (1, "text"), (2, "t"), (3, "t"), (3, "text")]
+        assert merged == (sorted(expected, key=lambda item: (-item[0], item[1])) if descending else expected)
+
+
+async def _items(items: list[Row], position: Position | None = None) -> AsyncGenerator[Row | str | Position]:
+    yield "d"
+    for item in items:
+        yield item
+    if position is not None:
+        yield position
+
+
+async def _chunks(body: AsyncGenerator[bytes]) -> list[bytes]:
+    return [chunk async for chunk in body]
+
+
+class TestRendering:
+    def test_gives_one_json_document(self) -> None:
+        items = rows(NUMBER, [0]) + rows(TEXT, [1], 'ü"')
+        document = json.loads(b"".join(asyncio.run(_chunks(as_json(_items(items), [])))))
+        assert document == {
+            "device": "d",
+            "measurements": [
+                {"time": "2026-11-24T12:00:00Z", "metric": "t", "value": 1.0},
+                {"time": "2026-11-24T12:01:00Z", "metric": "text", "value": 'ü"'},
+            ],
+            "next": None,
+        }
+
+    def test_gives_csv_that_a_reader_understands(self) -> None:
+        items = rows(TEXT, [0], 'a,"b"\r\nc') + rows(NUMBER, [1], 0.1)
+        text = b"".join(asyncio.run(_chunks(as_csv(_items(items), [])))).decode()
+        assert list(csv.reader(io.StringIO(text, newline=""))) == [
+            ["time", "metric", "value"],
+            ["2026-11-24T12:00:00Z", "text", 'a,"b"\r\nc'],
+            ["2026-11-24T12:01:00Z", "t", "0.1"],
+        ]
+
+    def test_of_aggregates_names_them(self) -> None:
+        items = [Row(NOON, TEXT, (None, 3))]
+        [line] = json.loads(b"".join(asyncio.run(_chunks(as_json(_items(items), ["avg", "count"])))))["measurements"]
+        assert line == {"time": "2026-11-24T12:00:00Z", "metric": "text", "kind": "text", "avg": None, "count": 3}
+
+    @pytest.mark.parametrize("render", [as_json, as_csv])
+    def test_comes_in_bounded_chunks(self, render: object) -> None:
+        assert callable(render)
+        chunks = asyncio.run(_chunks(render(_items(rows(NUMBER, list(range(5000)))), [])))
+        assert len(chunks) >= 5
+        assert max(len(chunk) for chunk in chunks) < 2 * CHUNK_BYTES
