@@ -83,11 +83,24 @@ class Platform:
             capture_output=True,
             timeout=60,
             check=False,
-            env=clean_environment() | {"SENS_DATA_DIR": str(self.data_dir), "COLUMNS": "200", "NO_COLOR": "1"},
+            env=self._environment(),
         )
         return subprocess.CompletedProcess(
             result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
         )
+
+    def start_sens(self, *arguments: str) -> "subprocess.Popen[str]":
+        """Start a ``sens`` command on this instance without waiting for its end."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "sens_cli", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=self._environment(),
+        )
+
+    def _environment(self) -> dict[str, str]:
+        return clean_environment() | {"SENS_DATA_DIR": str(self.data_dir), "COLUMNS": "200", "NO_COLOR": "1"}
 
     def create_tenant(self, name: str | None = None) -> tuple[str, str]:
         """Make a tenant; return its name and an API key."""
@@ -105,9 +118,12 @@ def clean_environment() -> dict[str, str]:
 
 
 def free_port_offset() -> int:
-    """Return a port offset with which all of the platform's ports are free just now."""
+    """Return a port offset with which all of the platform's ports are free just now.
+
+    They lie below the ports that Linux gives to outgoing connections (ip(7), ``ip_local_port_range``), which come and go.
+    """
     for _attempt in range(100):
-        offset = random.SystemRandom().randrange(10_000, 50_000)
+        offset = random.SystemRandom().randrange(10_000, 24_500)
         try:
             check_free(ports(offset), HOST)
         except SensError:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+from sens_cli.log_lines import readable
 from sens_cli.target import administration_environment
 from sens_common.errors import SchemaError, SensError, SettingsError, UnavailableError
 
@@ -60,15 +61,3 @@ def run_module(data_dir: Path, name: str, *arguments: str) -> str:
         text = lines[-1] if lines else f"{name} ended with code {result.returncode}"
         raise _ERRORS.get(result.returncode, RefusedError)(text.removeprefix("python -m sens_platform_api.admin "))
     return result.stdout
-
-
-def readable(line: str) -> str:
-    """Take event and error out of a structured log line; leave any other line as it is."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return line
-    if not isinstance(entry, dict) or "event" not in entry:
-        return line
-    error = entry.get("error")
-    return f"{entry['event']}: {error}" if error else str(entry["event"])

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from sens_cli.log_lines import readable
 from sens_cli.up.postgres import Identity
 
 _PR_SET_PDEATHSIG: Final = 1  # Linux, include/uapi/linux/prctl.h
@@ -157,17 +158,5 @@ def last_line(log: Path) -> str:
         return ""
     for line in reversed(lines):
         if line.strip():
-            return _readable(line.strip())[:_LINE_CHARACTERS]
+            return readable(line.strip())[:_LINE_CHARACTERS]
     return ""
-
-
-def _readable(line: str) -> str:
-    """Take event and error out of a structured log line; leave any other line as it is."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return line
-    if not isinstance(entry, dict) or "event" not in entry:
-        return line
-    error = entry.get("error")
-    return f"{entry['event']}: {error}" if error else str(entry["event"])

@@ -1,0 +1,172 @@
+"""The ``sens`` commands against a running platform."""
+
+import json
+import secrets
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from sens_common.version import product_version
+from support.platform import Platform
+from support.servers import wait_until
+
+
+@pytest.fixture
+def device() -> str:
+    """A device of the test's own."""
+    return f"cli-{secrets.token_hex(6)}"
+
+
+def document(result: "subprocess.CompletedProcess[str]") -> list[dict[str, object]]:
+    """Return the JSON list that a command printed."""
+    assert result.returncode == 0, result.stderr
+    answer = json.loads(result.stdout)
+    assert isinstance(answer, list)
+    return answer
+
+
+def wait_for_device(platform: Platform, device: str) -> None:
+    """Wait until a device's first message is stored."""
+    wait_until(lambda: platform.sens("latest", device).returncode == 0, f"{device} is stored")
+
+
+class TestStatus:
+    def test_shows_every_component_ready_with_its_version(self, platform: Platform) -> None:
+        result = platform.sens("status", "--json")
+        assert result.returncode == 0, result.stdout
+        components = {each["name"]: each for each in json.loads(result.stdout)["components"]}
+        assert set(components) == {
+            "postgresql",
+            "nats",
+            "mock-mqtt-broker",
+            "mqtt-ingestion-worker",
+            "telemetry-worker",
+            "platform-api",
+            "docs",
+        }
+        assert all(each["ready"] for each in components.values())
+        assert components["platform-api"]["version"] == product_version()
+
+    def test_says_that_nothing_runs(self, platform: Platform, tmp_path: Path) -> None:
+        result = platform.sens("status", "--data-dir", str(tmp_path))
+        assert result.returncode == 69
+        assert f"no instance runs from {tmp_path}" in result.stderr
+
+
+class TestAPublishedMessage:
+    def test_comes_back_in_every_view_with_its_types(self, platform: Platform, device: str) -> None:
+        sent = platform.sens("publish", device, "-m", "temperature=21.5", "-m", "door=true", "-m", 'firmware="1.20"')
+        assert sent.returncode == 0, sent.stderr
+        wait_for_device(platform, device)
+
+        latest = json.loads(platform.sens("latest", device, "--json").stdout)["latest"]
+        assert {each["metric"]: each["value"] for each in latest} == {
+            "temperature": 21.5,
+            "door": True,
+            "firmware": "1.20",
+        }
+        assert device in [each["device"] for each in document(platform.sens("devices", "--prefix", device, "--json"))]
+        stored = document(platform.sens("measurements", device, "-m", "temperature", "--json"))
+        assert [each["value"] for each in stored] == [21.5]
+        csv = platform.sens("measurements", device, "-m", "temperature", "--csv").stdout.splitlines()
+        assert csv[0] == "time,metric,value"
+        assert csv[1].endswith(",temperature,21.5")
+        buckets = document(
+            platform.sens(
+                "measurements", device, "-m", "temperature", "--bucket", "1h", "--aggregate", "max,count", "--json"
+            )
+        )
+        assert [(each["max"], each["count"]) for each in buckets] == [(21.5, 1)]
+        table = platform.sens("latest", device).stdout
+        assert "METRIC" in table
+        assert "1.20" in table
+
+    def test_is_taken_from_standard_input(self, platform: Platform, device: str) -> None:
+        sent = platform.sens("publish", device, "-", given=b'{"level": 7}')
+        assert sent.returncode == 0, sent.stderr
+        wait_for_device(platform, device)
+        assert [each["value"] for each in document(platform.sens("measurements", device, "--json"))] == [7]
+
+    def test_shows_in_the_live_view(self, platform: Platform, device: str) -> None:
+        tail = platform.start_sens("tail", "--device", device, "--count", "1", "--json")
+        try:
+            # The view begins when the API has taken the request, which nothing tells: publish until something comes.
+            wait_until(
+                lambda: platform.sens("publish", device, "-m", "x=1").returncode == 0 and tail.poll() is not None,
+                "a reading comes",
+            )
+            output = tail.stdout.read() if tail.stdout is not None else ""
+            assert json.loads(output)["device"] == device
+        finally:
+            tail.kill()
+            tail.communicate()
+
+
+class TestDeadLetters:
+    def test_a_malformed_message_is_shown_with_its_bytes(self, platform: Platform, device: str) -> None:
+        assert platform.sens("publish", device, '{"a":').returncode == 0
+
+        def letters() -> list[dict[str, object]]:
+            return document(platform.sens("dead-letters", "list", "--device", device, "--json"))
+
+        wait_until(lambda: bool(letters()), "the message is a dead letter")
+        number = str(letters()[0]["id"])
+        assert letters()[0]["reason"] == "malformed_payload"
+        assert platform.sens("dead-letters", "show", number, "--raw").stdout == '{"a":'
+        assert "malformed_payload" in platform.sens("dead-letters", "show", number).stdout
+        assert "replayed 1" in platform.sens("dead-letters", "replay", number).stdout
+
+    def test_messages_without_a_valid_tenant_are_shown_by_the_administration(self, platform: Platform) -> None:
+        topic = f"sens/v1/UPPER/{secrets.token_hex(4)}/telemetry"
+        assert platform.sens("publish", "x", "{}", "--topic", topic).returncode == 0
+
+        def topics() -> list[object]:
+            return [each["topic"] for each in document(platform.sens("dead-letters", "list", "--unrouted", "--json"))]
+
+        wait_until(lambda: topic in topics(), "the message is a dead letter")
+
+    def test_one_that_is_not_there_is_said_so(self, platform: Platform) -> None:
+        result = platform.sens("dead-letters", "show", "999999")
+        assert result.returncode == 1
+        assert "no dead letter 999999" in result.stderr
+
+
+class TestAdministration:
+    def test_a_key_works_until_it_is_revoked(self, platform: Platform) -> None:
+        tenant, key = platform.create_tenant()
+        listed = document(platform.sens("keys", "list", "--tenant", tenant, "--json"))
+        assert [each["tenant"] for each in listed] == [tenant]
+        assert platform.sens("devices", "--api-key", key).returncode == 0
+        assert platform.sens("keys", "revoke", str(listed[0]["id"])).returncode == 0
+        wait_until(lambda: platform.sens("devices", "--api-key", key).returncode == 1, "the key stops working")
+
+    def test_a_tenant_is_made_once(self, platform: Platform) -> None:
+        tenant, _key = platform.create_tenant()
+        again = platform.sens("tenants", "create", tenant)
+        assert again.returncode == 1
+        assert "already exists" in again.stderr
+        assert platform.sens("tenants", "create", tenant, "--if-missing").returncode == 0
+
+    def test_a_name_that_is_none_is_wrong_usage(self, platform: Platform) -> None:
+        assert platform.sens("tenants", "create", "Not A Name").returncode == 2
+
+    def test_the_schema_is_migrated_again_without_effect(self, platform: Platform) -> None:
+        assert platform.sens("migrate").stdout == "the schema is up to date\n"
+
+
+class TestErrors:
+    def test_a_device_that_is_not_there(self, platform: Platform, device: str) -> None:
+        result = platform.sens("latest", device)
+        assert result.returncode == 1
+        assert result.stderr == f"sens: Not found: there is no device {device} (status 404)\n"
+
+    def test_an_api_that_is_not_there(self, platform: Platform) -> None:
+        result = platform.sens("devices", "--api-url", "http://127.0.0.1:9", "--api-key", "any")
+        assert result.returncode == 69
+        assert "can't be reached" in result.stderr
+
+    def test_an_api_without_a_key(self, platform: Platform) -> None:
+        result = platform.sens("devices", "--api-url", "http://127.0.0.1:9")
+        assert result.returncode == 78
+        assert "SENS_API_KEY" in result.stderr

@@ -1,0 +1,168 @@
+"""``sens up`` itself: what it starts, keeps running, stops, and says when it can't."""
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sens_cli.instance import Instance
+from sens_cli.up.display import READY_LINE
+from sens_cli.up.process import process_identity
+from support.platform import Platform, clean_environment, command, free_port_offset, running_platform, stop
+from support.servers import HOST, accepts_connections, scratch_folder, wait_until
+
+STOP_SECONDS = 10
+
+
+def processes_below(folder: Path) -> list[int]:
+    """Return the processes that an instance wrote down and that still run."""
+    numbers = [int(note.read_text().split(":")[1].split(",")[0]) for note in (folder / "run").glob("*.pid")]
+    return [number for number in numbers if process_identity(number) is not None]
+
+
+def status_of(url: str, key: str | None = None) -> int:
+    """Return the status of a GET request, 0 when nobody answers."""
+    try:
+        return httpx.get(url, headers={"Authorization": f"Bearer {key}"} if key else {}, trust_env=False).status_code
+    except httpx.HTTPError:
+        return 0
+
+
+def refused(data_dir: Path, offset: int, *options: str) -> str:
+    """Run a ``sens up`` that can't start; return its message."""
+    result = subprocess.run(
+        command(data_dir, offset, *options),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=clean_environment(),
+        check=False,
+    )
+    assert result.returncode not in {0, None}
+    assert "Traceback" not in result.stderr
+    assert READY_LINE not in result.stdout
+    assert len(result.stderr.strip().splitlines()) <= 2
+    return result.stderr
+
+
+class TestARunningPlatform:
+    def test_ends_its_start_with_the_ready_line(self, platform: Platform) -> None:
+        assert platform.output.read_text().splitlines()[-1] == READY_LINE
+
+    def test_answers_at_every_address_it_names(self, platform: Platform) -> None:
+        assert status_of(f"{platform.api_url}/readyz") == 200
+        assert status_of(f"http://{HOST}:{platform.ports.docs}/healthz") == 200
+        assert status_of(f"http://{HOST}:{platform.ports.nats_monitoring}/healthz") == 200
+        for port in (platform.ports.mqtt, platform.ports.mqtt5, platform.ports.postgres, platform.ports.nats):
+            assert accepts_connections(port)
+        for component in ("mock-mqtt-broker", "mqtt-ingestion-worker", "telemetry-worker"):
+            assert status_of(f"http://{HOST}:{platform.operations_port(component)}/readyz") == 200
+
+    def test_prints_a_key_that_the_api_takes(self, platform: Platform) -> None:
+        assert platform.key in platform.output.read_text()
+        assert status_of(f"{platform.api_url}/api/v1/devices", platform.key) == 200
+        assert status_of(f"{platform.api_url}/api/v1/devices") == 401
+
+    def test_keeps_its_secrets_to_its_owner(self, platform: Platform) -> None:
+        files = list((platform.data_dir / "secrets").iterdir())
+        assert {file.name for file in files} == {
+            "database-password",
+            "demo-api-key",
+            "nats-password",
+            "postgres-superuser-password",
+        }
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+        assert (platform.data_dir / "secrets").stat().st_mode & 0o777 == 0o700
+
+    def test_listens_on_this_machine_only(self, platform: Platform) -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))  # sends nothing; tells the address that other machines see
+            outside = probe.getsockname()[0]
+        if outside.startswith("127."):
+            pytest.skip("this machine has no other address")
+        for port in platform.ports:
+            with socket.socket() as client:
+                client.settimeout(2)
+                assert client.connect_ex((outside, port)) != 0
+
+    def test_refuses_a_second_instance_on_its_data(self, platform: Platform) -> None:
+        message = refused(platform.data_dir, free_port_offset())
+        assert f"{platform.data_dir} is in use by another sens up (process {platform.process.pid}" in message
+        assert Instance.load(platform.data_dir) is not None
+
+    def test_refuses_a_second_instance_on_its_ports(self, platform: Platform, tmp_path: Path) -> None:
+        message = refused(tmp_path / "other", platform.offset)
+        assert f"port {platform.ports.postgres} for postgresql is taken" in message
+        assert "--port-offset" in message
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    with scratch_folder("sens up with spaces ") as made:
+        yield made
+
+
+class TestTheLifeOfAnInstance:
+    """One folder, several starts: each test leaves it for another one to start with."""
+
+    def test_a_killed_component_is_started_again_and_said_so(self, folder: Path) -> None:
+        with running_platform(folder / "data", "--no-simulator") as running:
+            before = running.process_number("telemetry-worker")
+            os.kill(before, signal.SIGKILL)
+            operations = f"http://{HOST}:{running.operations_port('telemetry-worker')}/readyz"
+            wait_until(
+                lambda: running.process_number("telemetry-worker") != before and status_of(operations) == 200,
+                "the worker is started again",
+            )
+            assert "warning: telemetry-worker was ended by SIGKILL" in running.output.read_text()
+            assert stop(running) < STOP_SECONDS
+            assert running.process.returncode == 0
+            assert running.output.read_text().splitlines()[-1] == "stopped"
+            assert processes_below(running.data_dir) == []
+            assert Instance.load(running.data_dir) is None
+
+    def test_what_is_killed_leaves_nothing_and_starts_again_with_its_data(self, folder: Path) -> None:
+        with running_platform(folder / "data", "--no-simulator") as running:
+            made = running.sens("tenants", "create", "survivor", "--if-missing")
+            assert made.returncode == 0, made.stderr
+            numbers = processes_below(running.data_dir)
+            assert len(numbers) == 7
+            running.process.kill()
+            running.process.wait()
+            wait_until(
+                lambda: (
+                    not any(accepts_connections(port) for port in running.ports)
+                    and not any(process_identity(number) for number in numbers)
+                ),
+                "everything ends with sens up",
+            )
+            key = running.key
+        with running_platform(folder / "data", "--no-simulator") as again:
+            assert again.key == key
+            assert "survivor" in again.sens("tenants", "list").stdout
+            again.process.send_signal(signal.SIGINT)
+            assert again.process.wait(STOP_SECONDS) == 0
+
+
+class TestRefusals:
+    def test_a_data_folder_that_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "data").write_text("not a folder")
+        assert f"{tmp_path}/data can't be used: File exists" in refused(tmp_path / "data", free_port_offset())
+
+    def test_a_path_that_is_too_long(self, tmp_path: Path) -> None:
+        deep = tmp_path.joinpath(*["a" * 200] * 5)
+        assert "longer than 900 bytes" in refused(deep, free_port_offset())
+
+    def test_a_name_that_is_too_long(self, tmp_path: Path) -> None:
+        assert "File name too long" in refused(tmp_path / ("a" * 300), free_port_offset())
+
+    def test_an_offset_out_of_range(self, tmp_path: Path) -> None:
+        assert "it accepts -1882 to 57313" in refused(tmp_path / "data", 60_000)
+
+    def test_an_address_that_is_none(self, tmp_path: Path) -> None:
+        assert "not an IP address" in refused(tmp_path / "data", free_port_offset(), "--mqtt-host", "sensors.example")
