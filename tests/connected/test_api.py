@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
 import httpx
+import psutil
 import pytest
 
 from sens_platform_api import admin
 from support.api import RunningApi, as_owner, dead_letter, put_dead_letters, set_environment, store
+from support.servers import wait_until
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DAY = {"from": "2026-11-24T00:00:00Z", "to": "2026-11-25T00:00:00Z"}
@@ -368,3 +370,61 @@ class TestDeadLetters:
         assert second == {"replayed": 1, "unreadable": 0, "next": None}
         left = client.get("/api/v1/dead-letters").json()["dead_letters"]
         assert [letter["device"] for letter in left] == ["d1", "d1", "d1", "d0"]
+
+
+class TestStreaming:
+    ROWS = 400_000
+
+    def test_of_many_rows_needs_no_more_memory_than_of_few(
+        self, api: RunningApi, own: tuple[str, httpx.Client]
+    ) -> None:
+        tenant, client = own
+        store(api.database, tenant, [("d", "many", NOW, 0.0)])
+
+        async def fill(connection: object) -> None:
+            await connection.execute(  # type: ignore[attr-defined]
+                """
+                INSERT INTO sens.measurements
+                SELECT d.id, m.id, $1::timestamptz + i * interval '10 milliseconds', i
+                FROM sens.devices d JOIN sens.tenants t ON t.id = d.tenant_id JOIN sens.metrics m ON m.tenant_id = t.id,
+                    generate_series(1, $3::int - 1) i
+                WHERE t.name = $2
+                """,
+                NOW,
+                tenant,
+                self.ROWS,
+            )
+
+        as_owner(api.database, fill)
+        process = psutil.Process(api.process.pid)
+        parameters = DAY | {"limit": str(self.ROWS)}
+        size = lines = highest = 0
+        before = process.memory_info().rss
+        headers = {"Accept": "text/csv"}
+        with client.stream("GET", "/api/v1/devices/d/measurements", params=parameters, headers=headers) as answer:
+            for chunk in answer.iter_bytes():
+                size += len(chunk)
+                lines += chunk.count(b"\n")
+                highest = max(highest, process.memory_info().rss)
+        assert lines == self.ROWS + 1
+        assert size > 10 << 20
+        assert highest - before < 8 << 20
+
+    def test_ends_the_query_when_the_reader_goes_away(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+        tenant, client = own
+        store(api.database, tenant, [("d", "many", NOW + timedelta(milliseconds=i), 0.0) for i in range(100_000)])
+        parameters = DAY | {"limit": "1000000"}
+
+        async def transactions(connection: object) -> int:
+            count: int = await connection.fetchval(  # type: ignore[attr-defined]
+                "SELECT count(*) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'platform-api' AND xact_start IS NOT NULL"
+            )
+            return count
+
+        with client.stream("GET", "/api/v1/devices/d/measurements", params=parameters) as answer:
+            chunks = answer.iter_raw()
+            next(chunks)
+            assert as_owner(api.database, transactions) == 1
+            chunks.close()  # type: ignore[attr-defined]
+        wait_until(lambda: as_owner(api.database, transactions) == 0, "the query ends")

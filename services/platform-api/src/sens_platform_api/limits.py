@@ -174,7 +174,7 @@ class _Answer:
 
 def _route(scope: Scope) -> str:
     """Return the template of the route that answers, such as ``/api/v1/devices/{device}``."""
-    template = getattr(scope.get("route"), "path", None)
+    template = getattr(scope.get("route"), "path_format", None)
     return template if isinstance(template, str) else "none"
 
 

@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
@@ -95,15 +95,14 @@ def time_text(time: datetime) -> str:
     return time.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
-Cursor = Annotated[
-    str | None,
-    Field(
+def cursor_field(example: str) -> Any:
+    """Return the description of a path's cursor."""
+    return Field(
         description="`next` of the page before; without it, the first page.",
         pattern=r"^[A-Za-z0-9_-]{1,1000}$",
         max_length=1000,
-        examples=["WyJzZW5zb3ItMDAwMSJd"],
-    ),
-]
+        examples=[example],
+    )
 
 
 def encode_cursor(*parts: str) -> str:

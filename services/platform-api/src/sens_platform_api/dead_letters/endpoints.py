@@ -42,7 +42,7 @@ async def list_dead_letters(
 
 
 @router.get(
-    "/{dead_letter}",
+    "/{dead_letter:int}",
     operation_id="get_dead_letter",
     summary="Show a dead letter with its payload",
     dependencies=[Depends(no_parameters)],
@@ -54,7 +54,7 @@ async def get_dead_letter(owner: Owner, services: ServicesOf, dead_letter: Lette
 
 
 @router.post(
-    "/{dead_letter}/replay",
+    "/{dead_letter:int}/replay",
     operation_id="replay_dead_letter",
     summary="Replay a dead letter",
     dependencies=[Depends(no_parameters)],

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sens_common.dead_letters import Reason
 from sens_platform_api.dead_letters.repository import StoredDeadLetter
-from sens_platform_api.parameters import DEVICE_PATTERN, TIME_PATTERN, Cursor, Parameters
+from sens_platform_api.parameters import DEVICE_PATTERN, TIME_PATTERN, Parameters, cursor_field
 
 ReasonFilter = Annotated[
     Reason | None, Field(description="Only those with this reason.", examples=[Reason.MALFORMED_PAYLOAD])
@@ -95,7 +95,7 @@ class DeadLetterListParameters(Parameters):
     """Which dead letters."""
 
     limit: Annotated[int, Field(description="Dead letters on a page.", ge=1, le=1000, examples=[100])] = 100
-    cursor: Cursor = None
+    cursor: Annotated[str | None, cursor_field("MTc")] = None
     reason: ReasonFilter = None
     device: DeviceFilter = None
     before: BeforeFilter = None
@@ -119,7 +119,7 @@ class ReplayParameters(Parameters):
     """Which dead letters to replay."""
 
     limit: Annotated[int, Field(description="Dead letters that one call replays.", ge=1, le=500, examples=[100])] = 100
-    cursor: Cursor = None
+    cursor: Annotated[str | None, cursor_field("MTcAMTAw")] = None
     reason: ReasonFilter = None
     device: DeviceFilter = None
     before: BeforeFilter = None

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sens_platform_api.devices.repository import Device, Latest
-from sens_platform_api.parameters import Cursor, Parameters, time_text
+from sens_platform_api.parameters import Parameters, cursor_field, time_text
 
 Name = Annotated[str, Field(description="Canonical name of the device.", examples=["sensor-0001"])]
 Time = Annotated[
@@ -25,7 +25,7 @@ class DeviceListParameters(Parameters):
     """Which devices."""
 
     limit: Annotated[int, Field(description="Devices on a page.", ge=1, le=1000, examples=[100])] = 100
-    cursor: Cursor = None
+    cursor: Annotated[str | None, cursor_field("c2Vuc29yLTAwMDE")] = None
     prefix: Annotated[
         str,
         Field(

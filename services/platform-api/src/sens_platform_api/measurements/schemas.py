@@ -14,9 +14,9 @@ from sens_platform_api.parameters import (
     EPOCH,
     METRIC_PATTERN,
     TIME_PATTERN,
-    Cursor,
     Parameters,
     bad_cursor,
+    cursor_field,
     cursor_number,
     decode_cursor,
     encode_cursor,
@@ -86,7 +86,12 @@ class MeasurementParameters(Parameters):
     order: Annotated[
         Literal["asc", "desc"], Field(description="By time, oldest or newest first.", examples=["asc"])
     ] = "asc"
-    cursor: Cursor = None
+    cursor: Annotated[
+        str | None,
+        cursor_field(
+            "MTE3OTU1MjE2MDAwMDAwMDAAMTE3OTU0Nzg0MDAwMDAwMDAAMTE3OTU1NjQ4MDAwMDAwMDAAdGVtcGVyYXR1cmUAbnVtYmVy"
+        ),
+    ] = None
 
     def query(self, limits: LimitSettings, now: datetime) -> Query:
         """Return what is asked for.
