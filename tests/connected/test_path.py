@@ -9,8 +9,8 @@ import pytest
 
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.brokers import MqttBroker
-from support.servers import wait_until
-from support.workers import Publisher, TelemetryPath, running_path
+from support.servers import free_port, wait_until
+from support.workers import Publisher, TelemetryPath, Worker, running_path
 
 TOPIC = "sens/v1/demo/{}/telemetry"
 
@@ -107,6 +107,42 @@ class TestKill:
             path.wait_until_idle()
             assert len(publisher.acknowledged) == 1500
         assert stored_numbers(path) == list(range(1500))
+
+
+class TestSharedSubscription:
+    def test_spreads_the_load_over_two_workers_and_stores_everything_once(
+        self, any_mqtt_broker: MqttBroker, nats: NatsSettings, database: DatabaseSettings
+    ) -> None:
+        with running_path(any_mqtt_broker, nats, database) as path:
+            path.ingestion.stop()
+            replicas = [
+                Worker(
+                    path.ingestion.module,
+                    {
+                        **path.ingestion.environment,
+                        "SENS_MQTT__CLIENT_ID": f"replica-{number}",
+                        "SENS_MQTT__TOPIC_FILTERS": '["$share/sens/sens/v1/+/+/telemetry"]',
+                    },
+                    free_port(),
+                    path.ingestion.log.with_suffix(f".{number}"),
+                )
+                for number in range(2)
+            ]
+            try:
+                for replica in replicas:
+                    replica.start()
+                for replica in replicas:
+                    replica.wait_until_ready()
+                with Publisher(path.broker) as publisher:
+                    load(publisher, 0, 400, timed=False)
+                wait_until(lambda: len(stored_numbers(path)) >= 400, "everything is stored")
+                assert stored_numbers(path) == list(range(400))
+                shares = [replica.metric("sens_ingestion_messages_published_total") for replica in replicas]
+                assert sum(shares) == 400
+                assert min(shares) > 0
+            finally:
+                for replica in replicas:
+                    replica.stop()
 
 
 class TestStop:

@@ -191,6 +191,8 @@ def running_path(broker: MqttBroker, nats: NatsSettings, database: DatabaseSetti
     assert nats.password is not None
     assert database.password is not None
     environment = {
+        # Bad input on purpose must not stop the worker.
+        "SENS_DEAD_LETTERS__MAX_SHARE": "1",
         "SENS_NATS__URL": nats.url,
         "SENS_NATS__USER": nats.user or "",
         "SENS_NATS__PASSWORD": nats.password.get_secret_value(),
