@@ -83,7 +83,8 @@ class TestTheOrder:
             if key is not None:
                 data.write_secret("demo-api-key", key)
             components, steps = parts(data, TABLE, Options())
-            waits = {part.name: set(part.after) for part in (*components, *steps)}
+            waits = {component.name: set(component.after) for component in components}
+            waits |= {step.name: set(step.after) for step in steps}
             done: set[str] = set()
             while remaining := {name for name in waits if name not in done}:
                 free = {name for name in remaining if waits[name] <= done}

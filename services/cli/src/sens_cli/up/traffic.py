@@ -105,6 +105,6 @@ def stream_numbers(answer: bytes) -> tuple[int | None, int | None]:
         for consumer in streams.get(TELEMETRY_STREAM, {}).get("consumer_detail", []):
             if consumer["name"] == TELEMETRY_CONSUMER:
                 lag = int(consumer["num_pending"]) + int(consumer["num_ack_pending"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):  # not the answer that NATS documents
         return None, None
     return lag, dead_letters

@@ -1,0 +1,175 @@
+"""Arguments, payloads, and what is printed."""
+
+import json
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from sens_cli.__main__ import app
+from sens_cli.api import Api, RefusedByApiError, problem_sentence, segment
+from sens_cli.commands.messages import metrics_payload
+from sens_cli.events import Event, events
+from sens_cli.output import print_table, show
+from sens_cli.target import Target
+from sens_common.errors import UnavailableError
+
+COMMANDS = [
+    ["up"],
+    ["status"],
+    ["version"],
+    ["publish"],
+    ["tail"],
+    ["devices"],
+    ["latest"],
+    ["measurements"],
+    ["dead-letters", "list"],
+    ["dead-letters", "show"],
+    ["dead-letters", "replay"],
+    ["keys", "create"],
+    ["keys", "list"],
+    ["keys", "revoke"],
+    ["tenants", "create"],
+    ["tenants", "list"],
+    ["migrate"],
+]
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+    def test_is_there_for_every_command(self, command: list[str]) -> None:
+        result = CliRunner().invoke(app, [*command, "--help"])
+        assert result.exit_code == 0
+        assert "--data-dir" in result.output or command == ["version"]
+
+    def test_tells_the_exit_codes(self) -> None:
+        assert "69 not reachable" in " ".join(CliRunner().invoke(app, ["--help"]).output.split())
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["publish", "sensor-1"],
+            ["publish", "sensor-1", "{}", "--metric", "a=1"],
+            ["publish", "sensor-1", "--metric", "nothing"],
+            ["publish", "sensor-1", "--metric", "a=1", "--metric", "a=2"],
+            ["measurements", "sensor-1", "--csv", "--json"],
+            ["dead-letters", "replay"],
+            ["dead-letters", "replay", "1", "--all"],
+            ["dead-letters", "show", "0"],
+            ["up", "--devices", "0"],
+            ["nothing"],
+        ],
+        ids=" ".join,
+    )
+    def test_that_is_wrong_exits_with_2(self, arguments: list[str]) -> None:
+        assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+class TestThePayloadOfMetrics:
+    def test_keeps_numbers_booleans_and_texts_apart(self) -> None:
+        payload = metrics_payload(["a=21.5", "b=true", "c=open", 'd="1.20"', "e=", "f=1.2.3", "g=x=y"])
+        assert json.loads(payload) == {
+            "a": 21.5,
+            "b": True,
+            "c": "open",
+            "d": "1.20",
+            "e": "",
+            "f": "1.2.3",
+            "g": "x=y",
+        }
+
+    def test_takes_what_is_no_json_number_for_a_text(self) -> None:
+        assert json.loads(metrics_payload(["a=NaN", "b=-Infinity"])) == {"a": "NaN", "b": "-Infinity"}
+
+
+class TestProblems:
+    def test_are_one_sentence(self) -> None:
+        body = json.dumps({"title": "Not found", "detail": "there is no device x", "status": 404})
+        assert problem_sentence(404, body) == "Not found: there is no device x (status 404)"
+
+    @pytest.mark.parametrize("body", ["", "<html>", "[]", "{}", "null"])
+    def test_without_details_name_the_status(self, body: str) -> None:
+        assert problem_sentence(500, body) == "the API answered with status 500"
+
+    @pytest.mark.parametrize(
+        ("status", "error"), [(404, RefusedByApiError), (422, RefusedByApiError), (503, UnavailableError)]
+    )
+    def test_decide_the_exit_code(self, status: int, error: type[Exception]) -> None:
+        transport = httpx.MockTransport(lambda _request: httpx.Response(status, json={"title": "No"}))
+        with Api(Target("http://api", "sens_key"), transport) as api, pytest.raises(error, match="No"):
+            api.get("devices")
+
+    def test_of_something_else_than_the_api_say_so(self) -> None:
+        transport = httpx.MockTransport(lambda _request: httpx.Response(200, text="hello"))
+        with Api(Target("http://api", "sens_key"), transport) as api, pytest.raises(UnavailableError, match="no JSON"):
+            api.get("devices")
+
+
+class TestPages:
+    def test_are_read_until_the_limit_or_the_end(self) -> None:
+        asked: list[tuple[str | None, str]] = []
+
+        def answer(request: httpx.Request) -> httpx.Response:
+            cursor, limit = request.url.params.get("cursor"), request.url.params["limit"]
+            asked.append((cursor, limit))
+            start = int(cursor or 0)
+            items = list(range(start, min(start + int(limit), 5)))
+            return httpx.Response(
+                200, json={"items": items, "next": str(start + len(items)) if start + len(items) < 5 else None}
+            )
+
+        with Api(Target("http://api", "sens_key"), httpx.MockTransport(answer)) as api:
+            assert list(api.pages("things", "items", {}, limit=100, page=2)) == [0, 1, 2, 3, 4]
+            assert list(api.pages("things", "items", {}, limit=3, page=2)) == [0, 1, 2]
+        assert asked == [(None, "2"), ("2", "2"), ("4", "2"), (None, "2"), ("2", "1")]
+
+    def test_carry_the_key(self) -> None:
+        def answer(request: httpx.Request) -> httpx.Response:
+            assert request.headers["Authorization"] == "Bearer sens_key"
+            assert request.url == "http://api/api/v1/devices/a%2Fb/latest"
+            return httpx.Response(200, json={})
+
+        with Api(Target("http://api", "sens_key"), httpx.MockTransport(answer)) as api:
+            api.get(f"devices/{segment('a/b')}/latest")
+
+
+class TestServerSentEvents:
+    def test_are_taken_apart(self) -> None:
+        lines = [
+            ": hello",
+            "",
+            "event: reading",
+            'data: {"value":',
+            "data: 1}",
+            "",
+            "data: no json",
+            "",
+            "data: [1]",
+            "",
+        ]
+        assert list(events(lines)) == [Event("reading", {"value": 1})]
+
+
+class TestWhatIsPrinted:
+    def test_shows_values_as_they_were_sent(self) -> None:
+        assert [show(value) for value in (None, True, 21.5, 1e300, 7, "1.20")] == [
+            "-",
+            "true",
+            "21.5",
+            "1e+300",
+            "7",
+            "1.20",
+        ]
+
+    def test_sends_no_control_characters_to_the_terminal(self) -> None:
+        assert show("\x1b[2Jhello\n") == "\\x1b[2Jhello\\n"
+
+    def test_says_when_there_is_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        print_table(("A",), [], empty="no devices")
+        assert capsys.readouterr().out == "no devices\n"
+
+    def test_takes_brackets_as_they_are(self, capsys: pytest.CaptureFixture[str]) -> None:
+        print_table(("A",), [("[red]x",)], empty="")
+        assert "[red]x" in capsys.readouterr().out
