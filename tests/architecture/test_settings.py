@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from sens_common.errors import SettingsError
 from sens_common.settings import ServiceSettings, variable
 from support.services import SERVICES
 
@@ -72,3 +75,21 @@ class TestEverySettingsClass:
         names = [variable(path) for path, _ in fields(settings)]
 
         assert sorted(names) == sorted(set(names))
+
+    @pytest.mark.parametrize("settings", settings_classes(), ids=lambda settings: settings.__name__)
+    @given(data=st.data())
+    def test_takes_any_text_or_names_the_variable_that_it_refuses(
+        self, settings: type[ServiceSettings], data: st.DataObject
+    ) -> None:
+        """Fuzzes each variable on its own, and the groups' own variables, which would hold JSON."""
+        paths = [path for path, _ in fields(settings)]
+        names = sorted({variable(path[:length]) for path in paths for length in range(1, len(path) + 1)})
+        name = data.draw(st.sampled_from(names))
+        # What an environment can hold: any text without NUL.
+        text = data.draw(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=50))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(name, text)
+            try:
+                settings.load()
+            except SettingsError as error:
+                assert name in str(error)  # noqa: PT017 - most texts raise nothing
