@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 from pydantic import SecretStr
@@ -17,7 +18,7 @@ from sens_common.jetstream import connect
 from sens_common.live import Reading
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_platform_api import admin
-from support.api import RunningApi, make_tenant, running_api, set_environment
+from support.api import RunningApi, as_owner, make_tenant, running_api, set_environment
 from support.servers import nats_server, wait_until
 
 
@@ -144,3 +145,21 @@ class TestApi:
             answer = client.get("/api/v1/devices")
             assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE
             assert "127.0.0.1" not in answer.text
+
+    def test_answers_with_a_problem_when_the_database_is_too_slow(
+        self, tmp_path: Path, database: DatabaseSettings, nats: NatsSettings
+    ) -> None:
+        key = make_tenant(database, "demo")
+        settings = {"SENS_LIMITS__REQUEST_SECONDS": "0.5"}
+        with running_api(tmp_path, database, nats, settings) as api, api.client(key) as client:
+
+            async def ask_meanwhile(connection: "asyncpg.Connection[asyncpg.Record]") -> httpx.Response:
+                async with connection.transaction():
+                    await connection.execute("LOCK TABLE sens.devices IN ACCESS EXCLUSIVE MODE")
+                    return await asyncio.to_thread(client.get, "/api/v1/devices")
+
+            slow = as_owner(database, ask_meanwhile)
+            assert slow.status_code == HTTPStatus.GATEWAY_TIMEOUT
+            assert slow.json()["code"] == "too_slow"
+            assert client.get("/api/v1/devices").status_code == HTTPStatus.OK
+            assert "Traceback" not in api.log.read_text()
