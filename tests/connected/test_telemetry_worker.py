@@ -1,6 +1,7 @@
 """The telemetry worker's parts on real servers: outages, poison, dead letters, live data, the log's history."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
@@ -106,13 +107,20 @@ class TestLive:
                     readings.put_nowait(live.decode(message.data))  # type: ignore[attr-defined]  # nats-py's Msg
 
                 await client.subscribe(live.subject("demo"), cb=note)
-                await client.publish(LIVE_INTEREST_SUBJECT, b"demo")
-                await client.flush()
                 with Publisher(path.broker) as publisher:
-                    await asyncio.to_thread(publisher.publish, TOPIC, '{"ts": 1700000000, "open": true}')
-                return await asyncio.wait_for(readings.get(), 20)
+                    # Interest is not kept for a worker that begins to listen later, so it is shown again, as the API does.
+                    for second in range(20):
+                        await client.publish(LIVE_INTEREST_SUBJECT, b"demo")
+                        await client.flush()
+                        payload = f'{{"ts": {1_700_000_000 + second}, "open": true}}'
+                        await asyncio.to_thread(publisher.publish, TOPIC, payload)
+                        with contextlib.suppress(TimeoutError):
+                            return await asyncio.wait_for(readings.get(), 1)
+            return []
 
-        assert asyncio.run(work()) == [live.Reading("d1", "open", 1_700_000_000_000_000, True)]
+        [reading] = asyncio.run(work())
+        assert (reading.device, reading.metric, reading.value) == ("d1", "open", True)
+        assert reading.measured_at % 1_000_000 == 0
 
 
 async def publish(client: Client, count: int) -> None:
