@@ -163,3 +163,16 @@ class TestApi:
             assert slow.json()["code"] == "too_slow"
             assert client.get("/api/v1/devices").status_code == HTTPStatus.OK
             assert "Traceback" not in api.log.read_text()
+
+    def test_serves_measurements_before_there_is_nats_and_stops_meanwhile(
+        self, tmp_path: Path, database: DatabaseSettings
+    ) -> None:
+        key = make_tenant(database, "demo")
+        absent = NatsSettings(url="nats://127.0.0.1:1", user="sens", password=SecretStr("x"))
+        with running_api(tmp_path, database, absent, ready_path="/healthz") as api, api.client(key) as client:
+            assert client.get("/readyz").json()["checks"]["nats"] == "not connected to NATS"
+            assert client.get("/api/v1/devices").status_code == HTTPStatus.OK
+            api.process.terminate()
+            wait_until(lambda: api.process.poll() is not None, "the API stops")
+            assert api.process.returncode == 0
+            assert "Traceback" not in api.log.read_text()

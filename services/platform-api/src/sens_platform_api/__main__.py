@@ -40,12 +40,13 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
         )
         async with (
             serve(create_app(services), settings.http.host, settings.http.port, graceful_seconds=3),
-            connect(settings.nats, SERVICE, client=client, stop=stop),
             asyncio.TaskGroup() as tasks,
         ):
+            # Measurements are served, and the process is healthy, also while NATS is still missing.
             beating = tasks.create_task(heartbeat.keep(), name="heartbeat")
-            await stop.wait()
-            live.close()
+            async with connect(settings.nats, SERVICE, client=client, stop=stop):
+                await stop.wait()
+                live.close()
             beating.cancel()
 
 
