@@ -195,7 +195,7 @@ class TestStopping:
 
         recorder = supervise(data, [component(data, "stubborn", STUBBORN)], note)
         assert process_identity(numbers[0]) is None
-        assert recorder.lines[-1] == "stubborn did not stop within 0.3 s: killed"
+        assert recorder.lines[-1] == "stubborn did not stop within 0.5 s: killed"
 
     def test_is_hurried_by_a_second_signal(self, data: DataFolder) -> None:
         async def hurry(running: Running) -> None:

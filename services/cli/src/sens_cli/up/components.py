@@ -41,6 +41,9 @@ _OURS: Final = (
 type Probe = Callable[[], Awaitable[str | None]]
 """Returns None when the component is ready, else what is missing."""
 
+STAGE_STOP_SECONDS: Final = 3.0
+"""What the components of one stage get to stop by themselves."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -254,6 +257,7 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
             | {
                 "SENS_MQTT__URL": f"mqtt://{_reachable(options.mqtt_host)}:{table.mqtt5}",
                 "SENS_MQTT__CLIENT_ID": "sens-mqtt-ingestion-worker-0",
+                "SENS_SHUTDOWN_SECONDS": str(STAGE_STOP_SECONDS - 1),
             },
             after=("nats", "mock-mqtt-broker"),
             ready=http_ready(table.ingestion_operations),

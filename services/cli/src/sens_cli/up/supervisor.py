@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final, Protocol
 
-from sens_cli.up.components import Component, Step
+from sens_cli.up.components import STAGE_STOP_SECONDS, Component, Step
 from sens_cli.up.data import DataFolder
 from sens_cli.up.process import last_line, start
 from sens_common.errors import SensError
@@ -29,6 +29,9 @@ STABLE_SECONDS: Final = 60.0
 SERVICES_STOP_SECONDS: Final = 5.5
 STORES_STOP_SECONDS: Final = 3.0
 """Together less than the ten seconds in which everything is stopped."""
+
+SHORTEST_STOP_SECONDS: Final = 0.5
+"""What a stage gets when those before it took longer than they should."""
 
 _STORE_STAGE: Final = 4
 _POLL_SECONDS: Final = 0.03
@@ -102,7 +105,8 @@ class Supervisor:
         stages = groupby(sorted(self._components, key=lambda component: component.stop_stage), _stage)
         for stage, members in stages:
             limit = SERVICES_STOP_SECONDS + (STORES_STOP_SECONDS if stage >= _STORE_STAGE else 0)
-            await self._stop_stage(list(members), max(0.3, began + limit - time.monotonic()))
+            left = max(SHORTEST_STOP_SECONDS, began + limit - time.monotonic())
+            await self._stop_stage(list(members), min(left, STAGE_STOP_SECONDS))
 
     async def _stop_stage(self, components: Iterable[Component], seconds: float) -> None:
         running = {
