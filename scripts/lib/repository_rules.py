@@ -116,7 +116,7 @@ def main() -> int:
         print(f"usage: {Path(__file__).name} {'|'.join(rules)}", file=sys.stderr)
         return 2
     found = list(rules[sys.argv[1]]())
-    print(*found, sep="\n")
+    sys.stdout.writelines(f"{line}\n" for line in found)
     return 1 if found else 0
 
 
