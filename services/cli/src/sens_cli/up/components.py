@@ -121,7 +121,7 @@ class Step:
 def inherited(commit: str) -> dict[str, str]:
     """Return the environment that every component gets: ours without what is set for other instances."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return environment | {"SENS_PRODUCT_COMMIT": commit}
+    return environment | {"SENS_PRODUCT_COMMIT": commit, "SENS_SHUTDOWN_SECONDS": str(STAGE_STOP_SECONDS - 1)}
 
 
 def database_environment(data: DataFolder, table: Ports) -> dict[str, str]:
@@ -257,7 +257,6 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
             | {
                 "SENS_MQTT__URL": f"mqtt://{_reachable(options.mqtt_host)}:{table.mqtt5}",
                 "SENS_MQTT__CLIENT_ID": "sens-mqtt-ingestion-worker-0",
-                "SENS_SHUTDOWN_SECONDS": str(STAGE_STOP_SECONDS - 1),
             },
             after=("nats", "mock-mqtt-broker"),
             ready=http_ready(table.ingestion_operations),

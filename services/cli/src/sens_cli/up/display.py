@@ -109,7 +109,7 @@ def address_lines(instance: Instance, key: str) -> list[tuple[str, str]]:
     """Return names and addresses for people, ending with something to try."""
     host, mqtt = instance.host, instance.reachable_mqtt_host
     return [
-        ("API", f"{instance.api_url}/api/v1 (reference: {instance.api_url}/docs)"),
+        ("API", f"{instance.api_url}/api/v1 (reference: {instance.docs_url}/reference/api/)"),
         ("Documentation", instance.docs_url),
         ("MQTT 3.1.1", f"mqtt://{mqtt}:{instance.ports['mqtt']}"),
         ("MQTT 5", f"mqtt://{mqtt}:{instance.ports['mqtt5']}"),
