@@ -200,13 +200,29 @@ def _reachable_programs(programs: Path, account: Account | None) -> Path:
     version = subprocess.run(  # noqa: S603 - our own program
         [str(programs / "postgres"), "--version"], capture_output=True, text=True, check=True
     ).stdout.split()[-1]
-    copy = _system_folder() / f"postgresql-{version}"
+    copy = _system_folder() / f"programs-{version}"
     if not copy.exists():
-        scratch = Path(tempfile.mkdtemp(prefix="postgresql-", dir=_system_folder()))
-        shutil.copytree(installation, scratch, dirs_exist_ok=True, symlinks=True)
-        scratch.chmod(0o755)
+        scratch = Path(tempfile.mkdtemp(prefix="programs-", dir=_system_folder()))
+        _copy_installation(installation, scratch)
         try:
             scratch.rename(copy)
         except OSError:  # another start was faster
             shutil.rmtree(scratch)
-    return copy / programs.name
+    return copy / installation.parent.name / installation.name / programs.name
+
+
+def _copy_installation(installation: Path, target: Path) -> None:
+    """Copy an installation, readable for everybody.
+
+    The programs of a wheel find their libraries in the folder beside its package, relative to themselves (auditwheel's
+    ``NAME.libs``): the copy keeps both where they are to each other.
+    """
+    package = installation.parent
+    shutil.copytree(installation, target / package.name / installation.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, target / libraries.name, symlinks=True)
+    for path in (target, *target.rglob("*")):
+        if not path.is_symlink():
+            mode = path.stat().st_mode
+            path.chmod(mode | 0o444 | (0o111 if mode & 0o100 else 0))
