@@ -7,7 +7,7 @@ import json
 import pytest
 from nats.aio.client import Client
 
-from sens_common import dead_letters, live
+from sens_common import dead_letters, envelope, live
 from sens_common.database import connect as connect_database
 from sens_common.dead_letters import DeadLetter, Reason
 from sens_common.jetstream import connect, ensure_streams
@@ -126,7 +126,7 @@ class TestLive:
 async def publish(client: Client, count: int) -> None:
     jetstream = client.jetstream()
     for _ in range(count):
-        await jetstream.publish("sens.telemetry.test", b"\x90")
+        await jetstream.publish("sens.telemetry.test", envelope.encode([envelope.Message(TOPIC, b"{}", 1)]))
 
 
 class TestInbox:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -91,8 +92,11 @@ class Publisher:
 
     def __enter__(self) -> Self:
         port = self._broker.port_v5 if self._version == paho.MQTTv5 else self._broker.port
+        connected = threading.Event()
+        self._client.on_connect = lambda *_: connected.set()
         self._client.connect(HOST, port)
         self._client.loop_start()
+        assert connected.wait(20)
         return self
 
     def __exit__(
@@ -109,8 +113,8 @@ class Publisher:
         """Publish with QoS 1, many at once, and wait for all acknowledgements."""
         pending = [(message, self._client.publish(*message, qos=1)) for message in messages]
         for message, info in pending:
-            info.wait_for_publish(30)
-            assert info.is_published()
+            # Not paho's own wait: it gives up when the connection is lost, and paho itself does not.
+            wait_until(info.is_published, "the broker acknowledges")
             self.acknowledged.append(message)
 
 

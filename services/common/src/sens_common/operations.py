@@ -191,12 +191,16 @@ def _listen(config: uvicorn.Config) -> socket.socket:
 async def serve_operations(
     service: str, settings: OperationsSettings, checks: Mapping[str, Check], heartbeat: Heartbeat
 ) -> AsyncIterator[None]:
-    """Serve the operations port while the context is open.
+    """Serve the operations port, and keep the heartbeat, while the context is open.
 
     Raises:
         UnavailableError: The port can't be listened on.
     """
     app = Starlette(routes=operations_routes(service, checks, heartbeat))
-    async with serve(app, settings.host, settings.port, graceful_seconds=1):
-        log.info("operations port is open", host=settings.host, port=settings.port)
-        yield
+    beating = asyncio.create_task(heartbeat.keep(), name="heartbeat")
+    try:
+        async with serve(app, settings.host, settings.port, graceful_seconds=1):
+            log.info("operations port is open", host=settings.host, port=settings.port)
+            yield
+    finally:
+        beating.cancel()

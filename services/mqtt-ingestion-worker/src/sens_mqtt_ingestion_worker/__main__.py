@@ -25,7 +25,6 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
     async with (
         serve_operations(SERVICE, settings.operations, checks, heartbeat),
         connect(settings.nats, f"{SERVICE} {mqtt.client_id}", client=client, stop=stop),
-        asyncio.TaskGroup() as tasks,
     ):
         jetstream = client.jetstream()
         await ensure_streams(jetstream, settings.nats)
@@ -35,9 +34,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         source = MqttSource(mqtt, max_packet_bytes=client.max_payload - OVERHEAD_BYTES)
         pipeline = Pipeline(source, log, receive_max=mqtt.receive_max)
         checks |= {"log": problem_check(log), "mqtt": problem_check(pipeline)}
-        beating = tasks.create_task(heartbeat.keep(), name="heartbeat")
         await pipeline.run(stop)
-        beating.cancel()
 
 
 if __name__ == "__main__":

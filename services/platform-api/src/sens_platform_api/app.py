@@ -51,6 +51,8 @@ def _routes() -> FastAPI:
         version=product_version(),
         description=_DESCRIPTION,
         openapi_tags=_TAGS,
+        # The reference is part of the documentation; the interactive page would load its scripts from elsewhere.
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )

@@ -116,7 +116,7 @@ async def _http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - same
     status = HTTPStatus(error.status_code)
     details = {
-        HTTPStatus.NOT_FOUND: "there is no such path; /docs shows those that exist",
+        HTTPStatus.NOT_FOUND: "there is no such path; /openapi.json lists those that exist",
         HTTPStatus.METHOD_NOT_ALLOWED: "this path takes another method; see the header Allow",
     }
     return _render(

@@ -54,7 +54,6 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         }
         async with inbox.open(), feed.open(), asyncio.TaskGroup() as tasks:
             background = [
-                tasks.create_task(heartbeat.keep(), name="heartbeat"),
                 tasks.create_task(store.keep_partitions_ahead(), name="partitions ahead"),
                 tasks.create_task(History(jetstream, settings.history).keep_trimmed(), name="trim the log"),
             ]
