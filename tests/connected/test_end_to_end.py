@@ -137,6 +137,8 @@ class TestReplay:
         with Publisher(broker) as publisher:
             publisher.publish(f"sens/v1/{tenant}/d1/telemetry", '{"temperature": 21.5}')
         wait_until(lambda: dead_lettered() > before, "the message is dead-lettered")
+        listed = platform.sens("dead-letters", "list", "--tenant", tenant, "--json")
+        assert [entry["reason"] for entry in json.loads(listed.stdout)] == ["unknown_tenant"]
         _, key = platform.create_tenant(tenant)
         with httpx.Client(
             base_url=f"{platform.api_url}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=10

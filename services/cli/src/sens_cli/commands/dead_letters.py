@@ -20,6 +20,12 @@ Unrouted = Annotated[
         "--unrouted", help="Those whose topic names no valid tenant; asks the servers of this instance, not the API."
     ),
 ]
+OfTenant = Annotated[
+    str | None,
+    typer.Option(
+        "--tenant", help="Those of this tenant, which need not exist; asks the servers of this instance, not the API."
+    ),
+]
 Number = Annotated[int, typer.Argument(min=1, help="Number of the dead letter.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(help="Only those with this reason, such as malformed_payload.")]
 OfDevice = Annotated[str | None, typer.Option("--device", help="Only those of this device.")]
@@ -31,6 +37,7 @@ def list_dead_letters(  # noqa: PLR0917 - typer calls it with keywords
     reason: Reason = None,
     device: OfDevice = None,
     limit: Limit = 100,
+    tenant: OfTenant = None,
     unrouted: Unrouted = False,
     as_json: Json = False,
     api_url: ApiUrl = None,
@@ -40,14 +47,15 @@ def list_dead_letters(  # noqa: PLR0917 - typer calls it with keywords
 
     \b
     sens dead-letters list
-    sens dead-letters list --reason unknown_tenant --unrouted
+    sens dead-letters list --tenant not-made-yet
+    sens dead-letters list --unrouted
     """
     from sens_cli.api import Api
     from sens_cli.output import print_json, print_table
     from sens_cli.target import find_target
 
-    if unrouted:
-        found = _unrouted_list(data_dir, reason, device, limit)
+    if owner := _owner(tenant, unrouted):
+        found = _owners_list(data_dir, owner, _filters(reason, device), limit)
     else:
         parameters = {"reason": reason, "device": device}
         with Api(find_target(data_dir, api_url, api_key)) as api:
@@ -59,7 +67,14 @@ def list_dead_letters(  # noqa: PLR0917 - typer calls it with keywords
     print_table(("ID", "AT", "REASON", "TOPIC", "DETAIL"), rows, empty="no dead letters")
 
 
-def _unrouted_list(data_dir: Path, reason: str | None, device: str | None, limit: int) -> list[dict[str, Any]]:
+def _owner(tenant: str | None, unrouted: bool) -> str | None:
+    """Return the administration command's option that says whose dead letters are meant, None for those of the API key."""
+    if tenant is not None and unrouted:
+        raise typer.BadParameter("give either --tenant or --unrouted")
+    return f"--tenant={tenant}" if tenant is not None else "--unrouted" if unrouted else None
+
+
+def _owners_list(data_dir: Path, owner: str, filters: list[str], limit: int) -> list[dict[str, Any]]:
     from sens_cli.administration import administer
 
     found: list[dict[str, Any]] = []
@@ -70,10 +85,10 @@ def _unrouted_list(data_dir: Path, reason: str | None, device: str | None, limit
             data_dir,
             "dead-letters",
             "list",
-            "--unrouted",
+            owner,
             f"--limit={page}",
             f"--after={after}",
-            *_filters(reason, device),
+            *filters,
         )
         found += answer["dead_letters"]
         after = answer["after"]
@@ -89,6 +104,7 @@ def show_dead_letter(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
     number: Number,
     raw: Annotated[bool, typer.Option("--raw", help="Print the payload's bytes, and nothing else.")] = False,
+    tenant: OfTenant = None,
     unrouted: Unrouted = False,
     as_json: Json = False,
     api_url: ApiUrl = None,
@@ -105,8 +121,8 @@ def show_dead_letter(  # noqa: PLR0917 - typer calls it with keywords
     from sens_cli.output import print_json, print_pairs
     from sens_cli.target import find_target
 
-    if unrouted:
-        letter = administer(data_dir, "dead-letters", "show", "--unrouted", str(number))
+    if owner := _owner(tenant, unrouted):
+        letter = administer(data_dir, "dead-letters", "show", owner, str(number))
     else:
         with Api(find_target(data_dir, api_url, api_key)) as api:
             letter = api.get(f"dead-letters/{number}")
@@ -128,6 +144,7 @@ def replay(  # noqa: PLR0917 - typer calls it with keywords
     every: Annotated[bool, typer.Option("--all", help="All, or those that --reason and --device name.")] = False,
     reason: Reason = None,
     device: OfDevice = None,
+    tenant: OfTenant = None,
     unrouted: Unrouted = False,
     as_json: Json = False,
     api_url: ApiUrl = None,
@@ -145,9 +162,9 @@ def replay(  # noqa: PLR0917 - typer calls it with keywords
 
     if bool(numbers) == every or (numbers and (reason or device)):
         raise typer.BadParameter("give either numbers, or --all (with --reason or --device)")
-    if unrouted:
+    if owner := _owner(tenant, unrouted):
         which = ["--all", *_filters(reason, device)] if every else [str(number) for number in numbers or []]
-        answer = administer(data_dir, "dead-letters", "replay", "--unrouted", *which)
+        answer = administer(data_dir, "dead-letters", "replay", owner, *which)
     else:
         answer = _replay(find_target(data_dir, api_url, api_key), numbers or [], reason, device)
     if as_json:
