@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sens_platform_api.errors import InvalidRequestError, NotAcceptableError, NotFoundError
 from sens_platform_api.parameters import (
+    DEVICE_PATTERN,
     canonical_device,
     decode_cursor,
     encode_cursor,
@@ -66,6 +67,10 @@ class TestDeviceNames:
     def test_are_canonical(self) -> None:
         assert canonical_device("AA-BB-CC-DD-EE-FF") == "aabbccddeeff"
         assert canonical_device("sensor-1") == "sensor-1"
+
+    @given(st.from_regex(DEVICE_PATTERN.replace("$", r"\Z"), fullmatch=True).filter(lambda text: len(text) <= 63))
+    def test_of_the_documented_pattern_are_all_possible(self, text: str) -> None:
+        assert canonical_device(text)
 
     def test_that_no_device_can_have_are_not_found(self) -> None:
         with pytest.raises(NotFoundError):

@@ -14,9 +14,12 @@ from starlette.requests import Request
 from sens_common.names import NAME_PATTERN, device_name
 from sens_platform_api.errors import InvalidParameter, InvalidRequestError, NotAcceptableError, NotFoundError
 
-DEVICE_PATTERN: Final = (
-    rf"^(?:{NAME_PATTERN}|[0-9A-Fa-f]{{2}}(?:[-:]?[0-9A-Fa-f]{{2}}){{5}}(?:(?:[-:]?[0-9A-Fa-f]{{2}}){{2}})?)$"
+_BYTE = "[0-9A-Fa-f]{2}"
+_EUIS = "|".join(
+    rf"{_BYTE}(?:{joint}{_BYTE}){{5}}(?:(?:{joint}{_BYTE}){{2}})?"  # JSON Schema has no back references
+    for joint in ("", "-", ":")
 )
+DEVICE_PATTERN: Final = rf"^(?:{NAME_PATTERN}|{_EUIS})$"
 """A device's name, or an EUI-48 or EUI-64 in any of its spellings."""
 METRIC_PATTERN: Final = r"^[^\x00-\x1f\x7f]{1,255}$"
 
