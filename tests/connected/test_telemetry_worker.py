@@ -129,6 +129,15 @@ async def publish(client: Client, count: int) -> None:
         await jetstream.publish("sens.telemetry.test", envelope.encode([envelope.Message(TOPIC, b"{}", 1)]))
 
 
+async def settle(inbox: LogInbox, count: int) -> None:
+    """Take and acknowledge so many envelopes."""
+    stop = asyncio.Event()
+    while count > 0:
+        entries = await inbox.take(stop)
+        await inbox.acknowledge(entries)
+        count -= len(entries)
+
+
 class TestInbox:
     def test_gives_back_what_was_not_taken(self, nats: NatsSettings) -> None:
         async def run() -> None:
@@ -176,7 +185,6 @@ class TestHistory:
         monkeypatch.setattr("sens_telemetry_worker.history.KEPT_ENVELOPES", 5)
 
         async def run() -> tuple[int, int]:
-            stop = asyncio.Event()
             async with connect(nats, "test") as client:
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, nats)
@@ -184,11 +192,7 @@ class TestHistory:
                 await publish(client, 20)
                 inbox = LogInbox(client, batch_messages=1000, linger_seconds=0.2, stream_created_at=created_at)
                 async with inbox.open():
-                    settled = 0
-                    while settled < 20:
-                        entries = await inbox.take(stop)
-                        await inbox.acknowledge(entries)
-                        settled += len(entries)
+                    await settle(inbox, 20)
                     await client.flush()
                     history = History(
                         jetstream, LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1)
@@ -204,7 +208,6 @@ class TestHistory:
         small = nats.model_copy(update={"stream_max_bytes": 1 << 20})
 
         async def run() -> int:
-            stop = asyncio.Event()
             async with connect(small, "test") as client:
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, small)
@@ -213,11 +216,7 @@ class TestHistory:
                     await jetstream.publish("sens.telemetry.test", bytes(100_000))
                 inbox = LogInbox(client, batch_messages=1000, linger_seconds=0.2, stream_created_at=created_at)
                 async with inbox.open():
-                    settled = 0
-                    while settled < 7:
-                        entries = await inbox.take(stop)
-                        await inbox.acknowledge(entries)
-                        settled += len(entries)
+                    await settle(inbox, 7)
                     await client.flush()
                     removed = 0
                     while not removed:
