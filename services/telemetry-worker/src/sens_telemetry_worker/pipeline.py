@@ -213,8 +213,11 @@ class Pipeline[E: Entry]:
             written.conflicting.update(part.conflicting)
 
     def _guarded(self, routed: Routed) -> bool:
-        spared = sum(1 for rejected in routed.rejected if not counts(rejected.reason))
-        return self._guard.allows(len(routed.messages) - spared, len(routed.rejected) - spared)
+        spared = {rejected.message for rejected in routed.rejected if not counts(rejected.reason)}
+        return self._guard.allows(
+            (message.topic for number, message in enumerate(routed.messages) if number not in spared),
+            (routed.messages[rejected.message].topic for rejected in routed.rejected if rejected.message not in spared),
+        )
 
     async def _dead_letter(self, entries: list[E], routed: Routed) -> None:
         if not routed.rejected:

@@ -25,7 +25,7 @@ class DeadLetterSettings(Group):
         gt=0,
         le=1,
         description="Largest share of the recent messages that may be dead-lettered for what they contain; above it the worker"
-        " stops and reports not ready. 1 switches this off.",
+        " stops and reports not ready, if most devices are concerned. 1 switches this off.",
     )
     window_messages: int = Field(
         2000, ge=1, le=1_000_000, description="Number of recent messages the share is taken of."
