@@ -76,7 +76,7 @@ class DatabaseSettings(Group):
         "prefer", description="TLS, as libpq's sslmode."
     )
     ca_file: str | None = Field(None, description="Path of the certificate authority for verify-ca and verify-full.")
-    pool_size: int = Field(4, ge=1, le=100, description="Largest number of connections.")
+    pool_size: int = Field(10, ge=1, le=100, description="Largest number of connections.")
     command_timeout_seconds: float = Field(30, gt=0, le=3600, description="Time limit of one statement.")
 
 
