@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import json
+from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 
 from sens_common import dead_letters, envelope, live
 from sens_common.database import connect as connect_database
@@ -16,7 +18,7 @@ from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_telemetry_worker.history import History
 from sens_telemetry_worker.jetstream import DeadLetterStream, LogInbox, ensure_consumer
 from sens_telemetry_worker.settings import LogSettings
-from support.servers import wait_until
+from support.servers import eventually, free_port, nats_server, scratch_folder, wait_until
 from support.workers import Publisher, TelemetryPath
 
 TOPIC = "sens/v1/demo/d1/telemetry"
@@ -144,10 +146,9 @@ class TestInbox:
             stop = asyncio.Event()
             async with connect(nats, "test") as client:
                 await ensure_streams(client.jetstream(), nats)
-                created_at = await ensure_consumer(client.jetstream())
                 await publish(client, 3)
                 for _ in range(2):
-                    inbox = LogInbox(client, batch_messages=1, linger_seconds=0, stream_created_at=created_at)
+                    inbox = LogInbox(client, nats, batch_messages=1, linger_seconds=0)
                     async with inbox.open():
                         assert await inbox.take(stop)
 
@@ -157,9 +158,8 @@ class TestInbox:
         async def run() -> None:
             async with connect(nats, "test") as client:
                 await ensure_streams(client.jetstream(), nats)
-                created_at = await ensure_consumer(client.jetstream())
                 await client.jetstream().publish("sens.telemetry.foreign", b"not an envelope")
-                inbox = LogInbox(client, batch_messages=1, linger_seconds=0, stream_created_at=created_at)
+                inbox = LogInbox(client, nats, batch_messages=1, linger_seconds=0)
                 async with inbox.open():
                     (entry,) = await inbox.take(asyncio.Event())
                 assert [(message.topic, message.payload) for message in entry.messages] == [("", b"not an envelope")]
@@ -167,13 +167,69 @@ class TestInbox:
         asyncio.run(run())
 
 
+async def take_one(inbox: LogInbox, seconds: float) -> str:
+    """Take and acknowledge one envelope; return its origin."""
+    async with asyncio.timeout(seconds):
+        (entry,) = await inbox.take(asyncio.Event())
+    await inbox.acknowledge([entry])
+    return entry.origin
+
+
+class TestInboxAfterALoss:
+    def test_of_its_request_in_a_restart_of_nats_asks_again(self) -> None:
+        port, password = free_port(), "secret"
+
+        async def run(folder: Path) -> None:
+            with contextlib.ExitStack() as server:
+                nats = server.enter_context(nats_server(folder, port, password))
+                async with connect(nats, "test") as client:
+                    inbox = LogInbox(client, nats, batch_messages=1, linger_seconds=0)
+                    async with inbox.open():
+                        await publish(client, 1)
+                        await take_one(inbox, 10)
+                        server.close()
+                        server.enter_context(nats_server(folder, port, password))
+                        await eventually(lambda: publishes(client), "NATS takes messages again")
+                        # The forgotten request would have ended after 20 s.
+                        await take_one(inbox, 12)
+
+        with scratch_folder("sens-nats-") as folder:
+            asyncio.run(run(folder))
+
+    def test_of_stream_and_consumer_makes_them_anew_and_tells_their_messages_apart(self, nats: NatsSettings) -> None:
+        async def run() -> None:
+            async with connect(nats, "test") as client:
+                inbox = LogInbox(client, nats, batch_messages=1, linger_seconds=0)
+                async with inbox.open():
+                    await publish(client, 1)
+                    before = await take_one(inbox, 10)
+                    await client.jetstream().delete_stream(TELEMETRY_STREAM)
+                    taking = asyncio.create_task(take_one(inbox, 10))
+                    await eventually(lambda: publishes(client), "the stream is there again")
+                    after = await taking
+                # Both were the first message of their stream; a dead letter of one must not pass for one of the other.
+                assert before.endswith("-1")
+                assert after.endswith("-1")
+                assert before != after
+
+        asyncio.run(run())
+
+
+async def publishes(client: Client) -> bool:
+    """Publish an envelope if the log takes it."""
+    try:
+        await publish(client, 1)
+    except (NatsError, TimeoutError):
+        return False
+    return True
+
+
 class TestHistory:
     @pytest.mark.parametrize(("history_seconds", "removed"), [(3600, 0), (60, 0)])
     def test_of_what_is_not_settled_stays(self, nats: NatsSettings, history_seconds: int, removed: int) -> None:
         async def run() -> int:
             async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                await ensure_consumer(client.jetstream())
+                await ensure_consumer(client, nats)
                 await publish(client, 20)
                 return await History(
                     client.jetstream(), LogSettings(history_seconds=history_seconds)
@@ -188,9 +244,8 @@ class TestHistory:
             async with connect(nats, "test") as client:
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, nats)
-                created_at = await ensure_consumer(jetstream)
                 await publish(client, 20)
-                inbox = LogInbox(client, batch_messages=1000, linger_seconds=0.2, stream_created_at=created_at)
+                inbox = LogInbox(client, nats, batch_messages=1000, linger_seconds=0.2)
                 async with inbox.open():
                     await settle(inbox, 20)
                     await client.flush()
@@ -211,10 +266,9 @@ class TestHistory:
             async with connect(small, "test") as client:
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, small)
-                created_at = await ensure_consumer(jetstream)
                 for _ in range(7):
                     await jetstream.publish("sens.telemetry.test", bytes(100_000))
-                inbox = LogInbox(client, batch_messages=1000, linger_seconds=0.2, stream_created_at=created_at)
+                inbox = LogInbox(client, small, batch_messages=1000, linger_seconds=0.2)
                 async with inbox.open():
                     await settle(inbox, 7)
                     await client.flush()

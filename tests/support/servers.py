@@ -221,11 +221,11 @@ def database(empty_database: DatabaseSettings) -> DatabaseSettings:
 
 
 @contextmanager
-def nats_server(folder: Path, port: int | None = None) -> Iterator[NatsSettings]:
-    """Run a NATS server with JetStream in the folder."""
+def nats_server(folder: Path, port: int | None = None, password: str | None = None) -> Iterator[NatsSettings]:
+    """Run a NATS server with JetStream in the folder; give port and password to start one again where another one was."""
     port = port or free_port()
     monitoring_port = free_port()
-    password = secrets.token_urlsafe(16)
+    password = password or secrets.token_urlsafe(16)
     configuration = folder / "nats.conf"
     embedded_nats.write_configuration(
         configuration,

@@ -121,6 +121,29 @@ class TestBackpressure:
         assert len(received(connection)) == 5
         assert transport.reading
 
+    def test_pauses_reading_while_too_many_bytes_wait(self) -> None:
+        connection, transport = opened()
+        for packet_id in range(1, 81):
+            connection.data_received(publish("t", bytes(900_000), packet_id))
+        paused = not transport.reading
+        assert paused
+        assert len(received(connection)) == 80
+        assert transport.reading
+
+
+class TestReceiptTime:
+    """It stands in for the time of a payload without one, so it has to be unique among a device's messages."""
+
+    def test_of_two_replicas_is_never_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("time.time_ns", lambda: 1_700_000_000_000_000_000)
+        times = []
+        for replica in ("sens-0", "sens-1", "sens-10"):
+            connection = MqttConnection(MqttSettings(client_id=replica), 1_000_000, 0)
+            for _ in range(3):
+                connection.data_received(b"".join(publish("t", b"x", packet_id) for packet_id in range(1, 9)))
+            times += [message.received_at for message in received(connection)]
+        assert len(set(times)) == len(times) == 72
+
 
 class TestDupFlag:
     def test_is_handed_on(self) -> None:

@@ -4,8 +4,8 @@ The body is MessagePack: an array of arrays ``[topic, payload, received_at, pack
 
 - ``topic``: string, as published;
 - ``payload``: binary, as published;
-- ``received_at``: integer, microseconds since 1970-01-01T00:00:00Z, strictly increasing within one publisher, so that it can
-  stand in for the time of a payload that carries none;
+- ``received_at``: integer, microseconds since 1970-01-01T00:00:00Z, strictly increasing within one publisher and different from
+  those of other replicas, so that it can stand in for the time of a payload that carries none;
 - ``packet_id``: integer, the MQTT packet identifier of the delivery (MQTT 5.0, section 2.2.1), 0 for QoS 0 and for replays.
 
 Readers accept arrays with more elements than these, so that a newer writer can add some.

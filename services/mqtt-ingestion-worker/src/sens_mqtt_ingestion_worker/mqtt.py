@@ -5,9 +5,11 @@ The packets' bytes are the `mqtt5` codec's work; when to send which, and what to
 
 import asyncio
 import contextlib
+import re
 import ssl
 import time
 import urllib.parse
+import zlib
 from collections.abc import AsyncIterator
 from typing import Final, cast
 
@@ -27,6 +29,13 @@ _SUBSCRIBE_PACKET_ID: Final = 1
 _FIRST_FAILURE: Final = 128  # reason codes from here on are refusals (MQTT 5.0, section 2.4)
 _PAUSE_READING_ABOVE: Final = 2
 """Reading pauses when more messages than ``receive_max`` times this are waiting; only QoS 0 can lead to it."""
+
+_PAUSE_READING_ABOVE_BYTES: Final = 64 << 20
+"""Likewise for their size, because `receive_max` bounds no bytes."""
+
+_TIME_STEP: Final = 16
+"""Microseconds between the receipt times of two messages. A replica uses those that leave the remainder which its number, at the end
+of its client identifier, leaves: two replicas that share a subscription must not give one time to two messages of a device."""
 
 _NO_FLAGS: Final[frozenset[int]] = frozenset()
 
@@ -99,11 +108,13 @@ class MqttConnection(asyncio.Protocol):
         self._settings = settings
         self._max_packet_bytes = max_packet_bytes
         self.last_received_at = last_received_at
+        self._time_slot = time_slot(settings.client_id)
         self.session_present = False
         self._transport: asyncio.Transport | None = None
         self._keep_alive_seconds = settings.keep_alive_seconds
         self._partial = b""
         self._messages: list[Message] = []
+        self._waiting_bytes = 0
         self._flagged: set[int] = set()
         self._ended: str | None = None
         self._reading_paused = False
@@ -133,6 +144,7 @@ class MqttConnection(asyncio.Protocol):
         size = len(data)
         offset = 0
         received_at = max(time.time_ns() // 1000, self.last_received_at + 1)
+        received_at += (self._time_slot - received_at) % _TIME_STEP
         messages = self._messages
         try:
             while offset < size:
@@ -143,7 +155,8 @@ class MqttConnection(asyncio.Protocol):
                     messages.append(Message(packet.topic, packet.payload, received_at, packet_id))
                     if packet.duplicate and packet_id:
                         self._flagged.add(packet_id)
-                    received_at += 1
+                    received_at += _TIME_STEP
+                    self._waiting_bytes += length
                 else:
                     self._take(packet)
         except IndexError:  # the last packet is not complete yet
@@ -151,10 +164,11 @@ class MqttConnection(asyncio.Protocol):
         except ValueError as error:
             log.warning("malformed packet from the broker", error=str(error))
             self._disconnect(mqtt5.DisconnectReasonCode.MALFORMED_PACKET, "the broker sent a malformed packet")
-        self.last_received_at = received_at - 1
+        self.last_received_at = received_at - _TIME_STEP
         self._partial = bytes(view[offset:])
+        too_many = len(messages) > self._settings.receive_max * _PAUSE_READING_ABOVE
         if (
-            len(messages) > self._settings.receive_max * _PAUSE_READING_ABOVE
+            (too_many or self._waiting_bytes > _PAUSE_READING_ABOVE_BYTES)
             and not self._reading_paused
             and self._transport
         ):
@@ -247,6 +261,7 @@ class MqttConnection(asyncio.Protocol):
         while not self._messages:
             await self._something()
         messages, self._messages = self._messages, []
+        self._waiting_bytes = 0
         flagged = _NO_FLAGS
         if self._flagged:
             flagged = frozenset(self._flagged)
@@ -325,6 +340,12 @@ class MqttConnection(asyncio.Protocol):
     def _wake_up(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+
+def time_slot(client_id: str) -> int:
+    """Return the remainder that the receipt times of a replica leave when divided by `_TIME_STEP`."""
+    number = re.search(r"[0-9]+$", client_id)
+    return (int(number[0]) if number else zlib.crc32(client_id.encode())) % _TIME_STEP
 
 
 def _refusal(what: str, code: str, text: str | None) -> str:

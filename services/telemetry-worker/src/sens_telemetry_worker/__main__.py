@@ -4,13 +4,13 @@ import asyncio
 
 from nats.aio.client import Client
 
-from sens_common.jetstream import connect, ensure_streams, nats_check
+from sens_common.jetstream import connect, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Check, Heartbeat, problem_check, serve_operations
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.history import History
-from sens_telemetry_worker.jetstream import DeadLetterStream, LivePublisher, LogInbox, ensure_consumer
+from sens_telemetry_worker.jetstream import DeadLetterStream, LivePublisher, LogInbox
 from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.settings import TelemetrySettings
@@ -34,12 +34,8 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         connect(settings.nats, SERVICE, client=client, stop=stop),
     ):
         jetstream = client.jetstream()
-        await ensure_streams(jetstream, settings.nats)
         inbox = LogInbox(
-            client,
-            batch_messages=batch.messages,
-            linger_seconds=batch.linger_milliseconds / 1000,
-            stream_created_at=await ensure_consumer(jetstream),
+            client, settings.nats, batch_messages=batch.messages, linger_seconds=batch.linger_milliseconds / 1000
         )
         database = Database(pool, settings.database)
         store = TimescaleStore(database)
@@ -48,6 +44,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         router = Router(TimescaleRegistry(database), decode)
         pipeline = Pipeline(inbox, router=router, store=store, dead_letters=dead_letters, feed=feed, guard=guard)
         checks |= {
+            "log": problem_check(inbox),
             "database": database.check,
             "store": problem_check(pipeline),
             "dead_letters": problem_check(dead_letters),

@@ -20,8 +20,11 @@ from nats.js.errors import APIError
 from sens_common import dead_letters, envelope, live
 from sens_common.dead_letters import DeadLetter
 from sens_common.envelope import Message
-from sens_common.jetstream import is_refusal
+from sens_common.errors import UnavailableError
+from sens_common.jetstream import ensure_streams, is_refusal
+from sens_common.lifecycle import wait_or_stop
 from sens_common.names import DEAD_LETTERS_STREAM, LIVE_INTEREST_SUBJECT, TELEMETRY_CONSUMER, TELEMETRY_STREAM, is_name
+from sens_common.settings import NatsSettings
 
 log = structlog.get_logger()
 
@@ -30,8 +33,13 @@ ACK_WAIT_SECONDS: Final = 10.0
 
 _HOLD_INTERVAL_SECONDS: Final = 3.0
 _PULL_EXPIRES_SECONDS: Final = 20.0
+_PULL_HEARTBEAT_SECONDS: Final = 1.0
+_PULL_SILENCE_SECONDS: Final = 4.0
+"""A request of which nothing is heard for this long, not even that it waits, is lost."""
+
 _PULL_ENVELOPES: Final = 128
 _PULL_BYTES: Final = 8 << 20
+_RESTORE_SECONDS: Final = 1.0
 _MAX_ACK_PENDING: Final = 10_000
 _PUBLISH_TIMEOUT_SECONDS: Final = 5.0
 _PUBLISH_TOGETHER: Final = 256
@@ -80,26 +88,38 @@ class LogInbox:
     """The log, as `pipeline.Inbox`: a standing pull request to the durable consumer that all workers share.
 
     nats-py's own `fetch` either does not wait for more messages or waits for all of them; here the requests stay open and
-    `take` decides how long to wait.
+    `take` decides how long to wait. The server says every second that a request still waits (NATS documentation, "Consumers",
+    ``idle_heartbeat``), so that one which it has forgotten, after a restart for example, is noticed.
+
+    Attributes:
+        problem: Why nothing can be taken just now, None when all is well; for the readiness check.
     """
 
-    def __init__(self, client: Client, *, batch_messages: int, linger_seconds: float, stream_created_at: int) -> None:
+    def __init__(self, client: Client, settings: NatsSettings, *, batch_messages: int, linger_seconds: float) -> None:
         self._client = client
+        self._settings = settings
         self._batch_messages = batch_messages
         self._linger_seconds = linger_seconds
-        self._stream_created_at = stream_created_at
+        self._stream_created_at = 0
         self._entries: deque[LogEntry] = deque()
         self._messages = 0
         self._arrived = asyncio.Event()
         self._requested = 0
-        self._request_ends_at = 0.0
+        self._silent_at = 0.0
+        self._consumer_missing = False
         self._inbox = client.new_inbox()
         self._subscription: Subscription | None = None
         self._turn = asyncio.Lock()
+        self.problem: str | None = None
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Receive while the context is open; what was received and not taken is given back at its end."""
+        """Receive while the context is open; what was received and not taken is given back at its end.
+
+        Raises:
+            UnavailableError: JetStream does not answer, or refuses the streams or the consumer.
+        """
+        self._stream_created_at = await ensure_consumer(self._client, self._settings)
         self._subscription = await self._client.subscribe(self._inbox, cb=self._receive)
         try:
             yield
@@ -115,8 +135,11 @@ class LogInbox:
             while not self._entries:
                 if stop.is_set():
                     return []
+                if self._consumer_missing:
+                    await self._restore(stop)
+                    continue
                 await self._request()
-                await self._wait(stop, self._request_ends_at - time.monotonic())
+                await self._wait(stop, self._silent_at - time.monotonic())
             deadline = time.monotonic() + self._linger_seconds
             while (
                 self._messages < self._batch_messages
@@ -134,6 +157,19 @@ class LogInbox:
             self._messages -= count
             await self._request()
             return taken
+
+    async def _restore(self, stop: asyncio.Event) -> None:
+        """Make stream and consumer anew: somebody has removed them, or JetStream is not up yet."""
+        try:
+            self._stream_created_at = await ensure_consumer(self._client, self._settings)
+        except UnavailableError as error:
+            self.problem = str(error)
+            log.warning("nothing can be taken from the log; trying again", error=str(error))
+            await wait_or_stop(stop, _RESTORE_SECONDS)
+        else:
+            log.info("the log can be read again")
+            self._consumer_missing = False
+            self.problem = None
 
     @contextlib.asynccontextmanager
     async def holding(self, entries: list[LogEntry]) -> AsyncIterator[None]:
@@ -160,12 +196,16 @@ class LogInbox:
                 log.warning("an envelope could not be acknowledged; it comes again", error=str(error))
 
     async def _receive(self, message: Msg) -> None:
-        status = (message.headers or {}).get("Status") if not message.reply else None
+        self._silent_at = time.monotonic() + _PULL_SILENCE_SECONDS
+        headers = (message.headers or {}) if not message.reply else {}
+        status = headers.get("Status")
         if status is not None:
-            # 404 and 408: nothing more for this request; 409: it would have become too large, or the consumer is gone.
+            # 100: it waits. 404, 408: nothing more for this request. 409: it would become too large, or the consumer is gone.
+            # 503: there is no consumer to ask (NATS architecture decision record 13, "Pull Subscribe internals").
             if status != "100":
                 self._requested = 0
-                self._request_ends_at = 0.0
+            if status == "503" or (status == "409" and headers.get("Description", "") == "Consumer Deleted"):
+                self._consumer_missing = True
         else:
             entry = LogEntry(message, self._stream_created_at, self._client.max_payload)
             self._requested = max(0, self._requested - 1)
@@ -176,13 +216,23 @@ class LogInbox:
     async def _request(self) -> None:
         """Keep enough envelopes on their way, without taking more than two batches' worth."""
         now = time.monotonic()
-        if now > self._request_ends_at:
+        if not self._client.is_connected:
+            self._requested = 0  # a lost connection swallows a request
+            self._silent_at = now + _PULL_SILENCE_SECONDS
+            return
+        if now > self._silent_at:
             self._requested = 0
         if self._requested or self._messages >= 2 * self._batch_messages or len(self._entries) >= _PULL_ENVELOPES:
             return
         self._requested = _PULL_ENVELOPES
-        self._request_ends_at = now + _PULL_EXPIRES_SECONDS + 1
-        request = {"batch": _PULL_ENVELOPES, "expires": int(_PULL_EXPIRES_SECONDS * 1e9), "max_bytes": _PULL_BYTES}
+        self._silent_at = now + _PULL_SILENCE_SECONDS
+        request = {
+            "batch": _PULL_ENVELOPES,
+            "expires": int(_PULL_EXPIRES_SECONDS * 1e9),
+            "idle_heartbeat": int(_PULL_HEARTBEAT_SECONDS * 1e9),
+            # An envelope that is larger than this would never come.
+            "max_bytes": max(_PULL_BYTES, self._client.max_payload + envelope.OVERHEAD_BYTES),
+        }
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{TELEMETRY_STREAM}.{TELEMETRY_CONSUMER}"
         with contextlib.suppress(NatsError):
             await self._client.publish(subject, json.dumps(request).encode(), reply=self._inbox)
@@ -191,31 +241,39 @@ class LogInbox:
         self._arrived.clear()
         waiting = [asyncio.create_task(self._arrived.wait()), asyncio.create_task(stop.wait())]
         try:
-            # A lost connection swallows a request; a second is soon enough to notice.
+            # A connection that is lost meanwhile wakes nobody; a second is soon enough to notice.
             await asyncio.wait(waiting, timeout=min(max(seconds, 0.0), 1.0), return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in waiting:
                 task.cancel()
 
 
-async def ensure_consumer(jetstream: JetStreamContext) -> int:
-    """Create or update the durable consumer; return when the stream was created, microseconds since the epoch.
+async def ensure_consumer(client: Client, settings: NatsSettings) -> int:
+    """Make the streams and the durable consumer, if need be; return when the log was made, microseconds since the epoch.
 
     Raises:
-        nats.errors.Error: JetStream refuses or does not answer.
+        UnavailableError: JetStream does not answer, or refuses.
     """
-    await jetstream.add_consumer(
-        TELEMETRY_STREAM,
-        ConsumerConfig(
-            durable_name=TELEMETRY_CONSUMER,
-            deliver_policy=DeliverPolicy.ALL,
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=ACK_WAIT_SECONDS,
-            max_ack_pending=_MAX_ACK_PENDING,
-            max_deliver=-1,
-        ),
-    )
-    info = await jetstream.stream_info(TELEMETRY_STREAM)
+    jetstream = client.jetstream()
+    await ensure_streams(jetstream, settings)
+    try:
+        await jetstream.add_consumer(
+            TELEMETRY_STREAM,
+            ConsumerConfig(
+                durable_name=TELEMETRY_CONSUMER,
+                deliver_policy=DeliverPolicy.ALL,
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=ACK_WAIT_SECONDS,
+                max_ack_pending=_MAX_ACK_PENDING,
+                max_deliver=-1,
+            ),
+        )
+        info = await jetstream.stream_info(TELEMETRY_STREAM)
+    except (NatsError, TimeoutError) as error:
+        reason = getattr(error, "description", None) or str(error) or type(error).__name__
+        raise UnavailableError(
+            f"JetStream refuses or does not answer for consumer {TELEMETRY_CONSUMER}: {reason}"
+        ) from error
     return int(info.created.timestamp() * 1e6) if info.created is not None else 0
 
 
