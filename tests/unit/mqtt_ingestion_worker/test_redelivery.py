@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sens_common.envelope import Message
-from sens_mqtt_ingestion_worker.redelivery import RecentMessages
+from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_messages
 
 NOBODY: frozenset[int] = frozenset()
 
@@ -49,13 +49,21 @@ class TestCopies:
         recent = resumed(message(1, b"old"), message(1, b"new"))
         assert recent.without_copies([message(1, b"old")], NOBODY) == [message(1, b"old")]
 
-    def test_older_than_receive_max_can_not_come(self) -> None:
+    def test_older_than_those_kept_are_not_known(self) -> None:
         recent = resumed(*(message(number) for number in range(1, 13)), receive_max=10)
         assert recent.without_copies([message(1)], NOBODY) == [message(1)]
 
     def test_of_qos_0_do_not_exist(self) -> None:
         recent = resumed(message(0), message(1))
         assert recent.without_copies([message(0), message(1)], NOBODY) == [message(0)]
+
+
+class TestKeptMessages:
+    def test_are_more_than_receive_max_for_brokers_that_send_more(self) -> None:
+        assert kept_messages(4096) > 5875
+
+    def test_are_not_more_than_there_are_identifiers(self) -> None:
+        assert kept_messages(65_535) == 65_535
 
 
 class TestDupFlag:

@@ -17,6 +17,7 @@ from sens_common import envelope
 from sens_common.envelope import Message
 from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT, subject_token
 from sens_mqtt_ingestion_worker import metrics
+from sens_mqtt_ingestion_worker.redelivery import kept_messages
 
 log = structlog.get_logger()
 
@@ -40,7 +41,7 @@ class JetStreamLog:
     ) -> None:
         self._jetstream = jetstream
         self._subject = f"{TELEMETRY_SUBJECT}.{subject_token(publisher)}"
-        self._receive_max = receive_max
+        self._kept = kept_messages(receive_max)
         self._max_envelope_bytes = max_payload_bytes - envelope.OVERHEAD_BYTES
         # Message ids must differ between two runs of the same publisher.
         self._message_id_prefix = f"{subject_token(publisher)}-{secrets.token_hex(6)}"
@@ -71,7 +72,7 @@ class JetStreamLog:
             stream=TELEMETRY_STREAM,
             config=ConsumerConfig(
                 deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-                opt_start_seq=first_sequence,
+                opt_start_seq=min(first_sequence, last_sequence),
                 ack_policy=AckPolicy.NONE,
                 inactive_threshold=30,
                 mem_storage=True,
@@ -161,10 +162,12 @@ class JetStreamLog:
         return last.seq if (last.headers or {}).get(envelope.MESSAGE_ID_HEADER) == message_id else None
 
     def _remember(self, sequence: int, count: int) -> None:
-        """Keep the sequences of the newest batches that hold the newest `receive_max` messages between them."""
+        """Keep the sequences of the newest batches that hold the newest messages, `kept_messages` of them, between them."""
+        if self._recent and sequence < self._recent[-1][0]:
+            self._recent.clear()  # the stream was made anew
         self._recent.append((sequence, count))
         total = sum(number for _, number in self._recent)
-        while len(self._recent) > 1 and total - self._recent[0][1] >= self._receive_max:
+        while len(self._recent) > 1 and total - self._recent[0][1] >= self._kept:
             total -= self._recent.popleft()[1]
 
 

@@ -13,7 +13,7 @@ import structlog
 from sens_common.envelope import Message
 from sens_common.lifecycle import wait_or_stop
 from sens_mqtt_ingestion_worker import metrics
-from sens_mqtt_ingestion_worker.redelivery import RecentMessages
+from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_messages
 
 log = structlog.get_logger()
 
@@ -87,13 +87,13 @@ class Pipeline:
     def __init__(self, source: Source, log_: Log, *, receive_max: int) -> None:
         self._source = source
         self._log = log_
-        self._receive_max = receive_max
-        self._recent = RecentMessages(receive_max)
+        self._kept = kept_messages(receive_max)
+        self._recent = RecentMessages(self._kept)
         self.problem: str | None = "not connected yet"
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until the stop; what is under way then is finished and acknowledged."""
-        self._recent.remember(await self._log.tail(self._receive_max))
+        self._recent.remember(await self._log.tail(self._kept))
         retry_seconds = FIRST_RETRY_SECONDS
         while not stop.is_set():
             opened_at = asyncio.get_running_loop().time()
