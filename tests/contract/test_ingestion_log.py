@@ -40,7 +40,9 @@ def reopen(request: pytest.FixtureRequest) -> Opener:
         async with connect(settings, "test") as client:
             jetstream = client.jetstream()
             await ensure_streams(jetstream, settings)
-            yield JetStreamLog(jetstream, "worker.0", receive_max=RECEIVE_MAX, max_payload_bytes=client.max_payload)
+            yield JetStreamLog(
+                jetstream, settings, "worker.0", receive_max=RECEIVE_MAX, max_payload_bytes=client.max_payload
+            )
 
     return open_jetstream
 

@@ -29,7 +29,11 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         jetstream = client.jetstream()
         await ensure_streams(jetstream, settings.nats)
         log = JetStreamLog(
-            jetstream, mqtt.client_id, receive_max=mqtt.receive_max, max_payload_bytes=client.max_payload
+            jetstream,
+            settings.nats,
+            mqtt.client_id,
+            receive_max=mqtt.receive_max,
+            max_payload_bytes=client.max_payload,
         )
         source = MqttSource(mqtt, max_packet_bytes=client.max_payload - OVERHEAD_BYTES)
         pipeline = Pipeline(source, log, receive_max=mqtt.receive_max)

@@ -1,6 +1,7 @@
 """The log: envelopes in JetStream, one publisher per MQTT session. See `sens_common.envelope` for their form."""
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import deque
@@ -11,11 +12,14 @@ import structlog
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, PubAck
-from nats.js.errors import NotFoundError
+from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from sens_common import envelope
 from sens_common.envelope import Message
+from sens_common.errors import UnavailableError
+from sens_common.jetstream import ensure_streams
 from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT, subject_token
+from sens_common.settings import NatsSettings
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.redelivery import kept_messages
 
@@ -37,9 +41,16 @@ class JetStreamLog:
     """
 
     def __init__(
-        self, jetstream: JetStreamContext, publisher: str, *, receive_max: int, max_payload_bytes: int
+        self,
+        jetstream: JetStreamContext,
+        settings: NatsSettings,
+        publisher: str,
+        *,
+        receive_max: int,
+        max_payload_bytes: int,
     ) -> None:
         self._jetstream = jetstream
+        self._settings = settings
         self._subject = f"{TELEMETRY_SUBJECT}.{subject_token(publisher)}"
         self._kept = kept_messages(receive_max)
         self._max_envelope_bytes = max_payload_bytes - envelope.OVERHEAD_BYTES
@@ -140,6 +151,10 @@ class JetStreamLog:
                 metrics.PUBLISH_RETRIES.inc()
                 self.problem = f"the log does not take messages: {_reason(error)}"
                 log.warning("the log does not take messages; trying again", error=_reason(error), messages=len(batch))
+                if isinstance(error, NoStreamResponseError):
+                    # Somebody has removed the stream, or JetStream is not up yet.
+                    with contextlib.suppress(UnavailableError):
+                        await ensure_streams(self._jetstream, self._settings)
             else:
                 self.problem = None
                 return acknowledgement.seq
