@@ -129,6 +129,12 @@ class TestDeadLetters:
         assert len(store.values) == 999
         assert store.writes <= 2 * 10 + 1  # a pair of halves for each of log2(1000) steps, and the whole
 
+    def test_of_a_refused_message_do_not_take_the_equal_value_of_another_one(self) -> None:
+        refused = message('{"ts": 1700000000, "a": 1, "b": 666}')
+        result = run([entry(refused, message('{"ts": 1700000000, "a": 1}'))], store=MemoryStore(poison=666.0))
+        assert result.reasons == {"c-1-0": Reason.REFUSED_BY_DATABASE}
+        assert list(result.store.values.values()) == [1.0]
+
     def test_take_what_a_limit_does_not_allow(self) -> None:
         registry = MemoryRegistry({"demo": Tenant(1, "demo")}, device_limit=1, metric_limit=1)
         result = run(

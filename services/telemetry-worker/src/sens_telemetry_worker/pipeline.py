@@ -24,7 +24,7 @@ from sens_common.names import Route, parse_native_topic
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.guard import DeadLetterGuard, counts
 from sens_telemetry_worker.routing import Rejected, Routed, Router
-from sens_telemetry_worker.rows import Prepared, prepare
+from sens_telemetry_worker.rows import NumberRows, Prepared, TextRow, prepare
 
 log = structlog.get_logger()
 
@@ -187,16 +187,21 @@ class Pipeline[E: Entry]:
                 return routed, written
 
     async def _write(self, routed: Routed) -> Written:
-        rows = prepare(routed.numbers, routed.texts)
-        written = Written(np.zeros(len(routed.messages), np.int64), set(rows.conflicting))
-        present = sorted({*np.unique(rows.numbers.message).tolist(), *(row.message for row in rows.texts)})
-        await self._write_part(rows, present, written, routed)
+        written = Written(np.zeros(len(routed.messages), np.int64), set())
+        present = sorted({*np.unique(routed.numbers.message).tolist(), *(row.message for row in routed.texts)})
+        await self._write_part(routed.numbers, routed.texts, present, written, routed)
         return written
 
-    async def _write_part(self, rows: Prepared, present: list[int], written: Written, routed: Routed) -> None:
-        """Store the rows; when the database refuses them, halve the messages until the refused ones stand alone."""
+    async def _write_part(
+        self, numbers: NumberRows, texts: list[TextRow], present: list[int], written: Written, routed: Routed
+    ) -> None:
+        """Store the rows; when the database refuses them, halve the messages until the refused ones stand alone.
+
+        Each part is prepared anew: a value that was left out as another message's is stored when that message is refused.
+        """
         if not present:
             return
+        rows = prepare(numbers, texts)
         try:
             part = await self._store.write(rows, len(routed.messages))
         except RowsRefusedError as error:
@@ -205,12 +210,16 @@ class Pipeline[E: Entry]:
                 routed.readings[present[0]] = []
                 return
             middle = present[len(present) // 2]
-            lower, upper = split(rows, middle)
-            await self._write_part(lower, [message for message in present if message < middle], written, routed)
-            await self._write_part(upper, [message for message in present if message >= middle], written, routed)
+            below = numbers.message < middle
+            lower = [row for row in texts if row.message < middle]
+            upper = [row for row in texts if row.message >= middle]
+            lower_present = [message for message in present if message < middle]
+            upper_present = [message for message in present if message >= middle]
+            await self._write_part(numbers.taken(below), lower, lower_present, written, routed)
+            await self._write_part(numbers.taken(~below), upper, upper_present, written, routed)
         else:
             np.add(written.new_values, part.new_values, out=written.new_values)
-            written.conflicting.update(part.conflicting)
+            written.conflicting.update(rows.conflicting, part.conflicting)
 
     def _guarded(self, routed: Routed) -> bool:
         spared = {rejected.message for rejected in routed.rejected if not counts(rejected.reason)}
@@ -292,12 +301,3 @@ def _route(topic: str) -> Route | None:
         return parse_native_topic(topic)
     except InvalidTopicError:
         return None
-
-
-def split(rows: Prepared, middle: int) -> tuple[Prepared, Prepared]:
-    """Return the rows of the messages below `middle`, and those of the others."""
-    below = rows.numbers.message < middle
-    return (
-        Prepared(rows.numbers.taken(below), [row for row in rows.texts if row.message < middle], set()),
-        Prepared(rows.numbers.taken(~below), [row for row in rows.texts if row.message >= middle], set()),
-    )

@@ -100,11 +100,12 @@ class Router:
             Exception: What the registry raises when the database can't be asked; the batch can then be routed again.
         """
         rejected: list[Rejected] = []
-        refused = await self._learn_devices(messages)
+        # A copy of what is needed, because another lane's batch may begin the cache anew meanwhile.
+        refused, known = await self._learn_devices(messages)
         devices: list[Device | None] = []
         readings: list[list[Reading]] = []
         for number, message in enumerate(messages):
-            device = self._devices.get(message.topic)
+            device = known.get(message.topic)
             devices.append(device)
             if device is None:
                 rejected.append(Rejected(number, *refused[message.topic]))
@@ -118,14 +119,15 @@ class Router:
         await self._learn_metrics(devices, readings)
         return self._rows(messages, devices, readings, rejected)
 
-    async def _learn_devices(self, messages: Sequence[Message]) -> dict[str, tuple[str, str]]:
-        """Find the devices of topics not seen before; return reason and detail for those that lead to none."""
+    async def _learn_devices(self, messages: Sequence[Message]) -> tuple[dict[str, tuple[str, str]], dict[str, Device]]:
+        """Return reason and detail for topics that lead to no device, and the devices of the others."""
         topics = {message.topic for message in messages}
         if len(self._devices) + len(topics) > MAX_CACHED_TOPICS:
             self._devices.clear()
+        known = {topic: self._devices[topic] for topic in topics & self._devices.keys()}
         refused: dict[str, tuple[str, str]] = {}
         routes: dict[str, Route] = {}
-        for topic in topics - self._devices.keys():
+        for topic in topics - known.keys():
             try:
                 routes[topic] = parse_native_topic(topic)
             except InvalidTopicError as error:
@@ -148,8 +150,8 @@ class Router:
                         f"tenant {tenant.name} has all the devices its limit allows",
                     )
                 else:
-                    self._devices[topic] = Device(number, name, tenant)
-        return refused
+                    self._devices[topic] = known[topic] = Device(number, name, tenant)
+        return refused, known
 
     async def _learn_metrics(self, devices: Sequence[Device | None], readings: Sequence[list[Reading]]) -> None:
         wanted: dict[tuple[int, str, Kind], Tenant] = {}

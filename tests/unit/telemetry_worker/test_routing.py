@@ -1,0 +1,36 @@
+"""Topics lead to their devices, whatever else goes on."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from sens_common.envelope import Message
+from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.routing import Router, Tenant
+from support.memory import MemoryRegistry
+
+
+class WaitingRegistry(MemoryRegistry):
+    """A registry that lets others go on before it answers."""
+
+    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> dict[tuple[int, str], int]:
+        await asyncio.sleep(0)
+        return await super().devices(wanted)
+
+
+def batch(*devices: str) -> list[Message]:
+    return [Message(f"sens/v1/demo/{device}/telemetry", b'{"a": 1}', 1_700_000_000_000_000) for device in devices]
+
+
+class TestCache:
+    def test_that_begins_anew_takes_no_device_from_another_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("sens_telemetry_worker.routing.MAX_CACHED_TOPICS", 3)
+
+        async def work() -> list[bool]:
+            router = Router(WaitingRegistry({"demo": Tenant(1, "demo")}), decoder("native"))
+            await router.route(batch("d1"))
+            routed = await asyncio.gather(router.route(batch("d1", "d2")), router.route(batch("d3", "d4", "d5")))
+            return [None in part.devices for part in routed]
+
+        assert asyncio.run(work()) == [False, False]
