@@ -2,8 +2,9 @@
 
 A broker sends again what it holds as unacknowledged, under the same packet identifiers, before anything new (MQTT 5.0, sections
 4.4 and 4.6). What this session has published to the log but not, or not provably, acknowledged is among its newest messages: at
-most ``receive_max`` of them, and more with a broker that counts wrongly; see `kept_messages`. A message that comes first on a resumed connection and equals one of those in packet identifier,
-topic and payload is a copy. The first message that equals none ends the search: from there on everything is new.
+most ``receive_max`` of them, and more with a broker that counts wrongly; see `kept_messages`. A message that comes first on a resumed
+connection and equals one of those in packet identifier, topic and payload is a copy. The first message that equals none ends the
+search: from there on everything is new.
 
 The DUP flag alone decides nothing, because some brokers do not set it; but once a copy came with it, a message without it is new.
 """
