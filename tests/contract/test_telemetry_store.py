@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.pipeline import Store, split
+from sens_telemetry_worker.pipeline import Store
 from sens_telemetry_worker.rows import Prepared, TextRow, number_rows, prepare
 from sens_telemetry_worker.timescale import Database, TimescaleStore, open_pool
 from support.memory import MemoryStore
@@ -136,14 +135,3 @@ def test_both_stores_answer_alike(database: DatabaseSettings, batches: list[list
                 assert written.conflicting == expected.conflicting
 
     asyncio.run(work())
-
-
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=20), st.integers(0, 10))
-def test_halves_hold_every_row_once(messages: list[int], middle: int) -> None:
-    whole = rows(*((message, number, number, 1.0) for number, message in enumerate(messages)))
-    halves = split(whole, middle)
-    assert sorted(halves[0].numbers.message.tolist() + halves[1].numbers.message.tolist()) == sorted(messages)
-    assert all(message < middle for message in halves[0].numbers.message.tolist())
-    for half in halves:
-        devices = half.numbers.device_id.tolist()
-        assert all(earlier <= later for earlier, later in pairwise(devices))
