@@ -1,0 +1,133 @@
+"""The chart's environment is the services' settings: every name exists, every value is one that the service takes."""
+
+import importlib
+from collections.abc import Iterator
+
+import pytest
+from pydantic import BaseModel
+
+from sens_common.settings import DatabaseSettings, ServiceSettings, variable
+from sens_docs_site.settings import DocsSiteSettings
+from sens_mock_mqtt_broker.settings import MockBrokerSettings
+from sens_mqtt_ingestion_worker.settings import IngestionSettings
+from sens_platform_api.settings import AdministrationSettings, ApiSettings
+from sens_telemetry_worker.settings import TelemetrySettings
+from support.chart import RELEASE, Container, every_render, matrix_render, needs_helm, render
+
+pytestmark = needs_helm
+
+
+class MigrateSettings(ServiceSettings):
+    """What ``python -m sens_common.migrations`` reads."""
+
+    database: DatabaseSettings = DatabaseSettings()
+
+
+SETTINGS: dict[str, type[ServiceSettings]] = {
+    "platform-api": ApiSettings,
+    "docs": DocsSiteSettings,
+    "mqtt-ingestion-worker": IngestionSettings,
+    "telemetry-worker": TelemetrySettings,
+    "mock-mqtt-broker": MockBrokerSettings,
+    "migrate": MigrateSettings,
+    "test": AdministrationSettings,
+}
+LOCAL = ["127.0.0.1", "nats://127.0.0.1:4222", "mqtt://127.0.0.1:1883"]
+
+
+def variables(model: type[BaseModel], groups: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
+    """Yield every variable with its default."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from variables(field.annotation, (*groups, name))
+        else:
+            yield variable((*groups, name)), field.default
+
+
+def settings_containers(name: str) -> Iterator[tuple[str, Container]]:
+    for manifest, pod in matrix_render(name).pods():
+        if manifest.component in SETTINGS:
+            for container in pod.containers:
+                yield manifest.component, container
+
+
+class TestNames:
+    @every_render
+    def test_are_all_settings_of_the_service(self, name: str) -> None:
+        for component, container in settings_containers(name):
+            known = {known for known, _default in variables(SETTINGS[component])}
+            given = {given for given in container.environment if given.startswith("SENS_")}
+            assert given <= known, component
+
+    @every_render
+    def test_cover_what_has_a_default_for_one_machine_only(self, name: str) -> None:
+        for component, container in settings_containers(name):
+            if component == "test":
+                continue
+            local = {known for known, default in variables(SETTINGS[component]) if default in LOCAL}
+            assert local <= container.environment.keys(), component
+
+    @every_render
+    def test_are_set_once(self, name: str) -> None:
+        for component, container in settings_containers(name):
+            names = [variable.name for variable in container.env]
+            assert len(names) == len(set(names)), component
+
+    def test_of_users_may_be_added(self) -> None:
+        rendered = render({"telemetry": {"env": {"SENS_BATCH__LANES": "3"}}})
+
+        assert rendered.container("telemetry-worker").environment["SENS_BATCH__LANES"].value == "3"
+
+
+class TestValues:
+    @every_render
+    def test_are_taken_by_the_service(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        for component, container in settings_containers(name):
+            with monkeypatch.context() as patch:
+                for variable_name, entry in container.environment.items():
+                    if entry.value is not None:
+                        patch.setenv(variable_name, entry.value)
+                    elif entry.value_from is not None and entry.value_from.field_ref is not None:
+                        patch.setenv(variable_name, f"{RELEASE}-{component}-0")
+                    else:
+                        patch.setenv(variable_name, "secret")
+
+                SETTINGS[component].load()
+
+    def test_of_secrets_come_from_the_secret(self) -> None:
+        for name in ("test", "external everything", "everything on"):
+            for component, container in settings_containers(name):
+                for entry in container.env:
+                    if "PASSWORD" in entry.name or "TOKEN" in entry.name:
+                        assert entry.value is None, component
+                        assert entry.value_from is not None
+                        assert entry.value_from.secret_key_ref is not None
+
+    def test_need_only_one_key_of_the_secret(self) -> None:
+        needed = {
+            entry.value_from.secret_key_ref.key
+            for name in ("test", "production", "external everything")
+            for _manifest, pod in matrix_render(name).pods()
+            for container in pod.containers
+            for entry in container.env
+            if entry.value_from and entry.value_from.secret_key_ref and not entry.value_from.secret_key_ref.optional
+        }
+
+        assert needed == {"postgres-password"}
+
+
+class TestClientId:
+    def test_is_the_name_of_the_pod_which_outlives_it(self) -> None:
+        entry = matrix_render("test").container("mqtt-ingestion-worker").environment["SENS_MQTT__CLIENT_ID"]
+
+        assert entry.value_from is not None
+        assert entry.value_from.field_ref is not None
+        assert entry.value_from.field_ref.field_path == "metadata.name"
+
+
+class TestServiceModules:
+    def test_that_are_started_by_name_exist(self) -> None:
+        command = matrix_render("test").container("migrate").command
+
+        assert command[:2] == ["python", "-m"]
+        assert hasattr(importlib.import_module(command[2]), "main")

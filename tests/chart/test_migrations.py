@@ -1,0 +1,74 @@
+"""The migrations' Job comes at the right moment: with Argo CD, at an installation and at an upgrade with Helm."""
+
+from support.chart import RELEASE, Manifest, Render, needs_helm, render
+
+pytestmark = needs_helm
+
+WAVE = "argocd.argoproj.io/sync-wave"
+
+
+def job(rendered: Render) -> Manifest:
+    [found] = rendered.of("Job").values()
+    return found
+
+
+def wave(manifest: Manifest) -> int:
+    return int(manifest.annotations.get(WAVE, "0"))
+
+
+class TestInstallation:
+    def test_with_helm_runs_an_ordinary_job_beside_the_database_it_waits_for(self) -> None:
+        found = job(render({}))
+
+        # A hook would come before the database, or, with --wait, after services that wait for the schema.
+        assert "helm.sh/hook" not in found.annotations
+        assert found.spec["backoffLimit"] >= 10
+        assert found.spec["template"]["spec"]["restartPolicy"] == "OnFailure"
+
+    def test_has_a_name_that_no_later_job_has(self) -> None:
+        assert job(render({})).name == f"{RELEASE}-migrate-1"
+
+
+class TestUpgrade:
+    def test_with_helm_runs_before_the_first_new_pod(self) -> None:
+        found = job(render({}, "--is-upgrade"))
+
+        assert found.annotations["helm.sh/hook"] == "pre-upgrade"
+        assert "before-hook-creation" in found.annotations["helm.sh/hook-delete-policy"]
+        assert found.name == f"{RELEASE}-migrate-upgrade"
+
+    def test_reads_nothing_that_the_same_upgrade_brings(self) -> None:
+        """A hook runs before the release's new objects exist."""
+        pod = job(render({}, "--is-upgrade")).pod
+
+        assert pod is not None
+        assert {kind for volume in pod.volumes for kind in volume} == {"name", "emptyDir"}
+
+    def test_that_brings_the_database_can_run_it_beside_it(self) -> None:
+        found = job(render({"migrations": {"beforeUpgrade": False}}, "--is-upgrade"))
+
+        assert "helm.sh/hook" not in found.annotations
+
+
+class TestArgo:
+    def test_runs_it_between_the_stores_and_the_services(self) -> None:
+        rendered = render({})
+        found = job(rendered)
+
+        assert found.annotations["argocd.argoproj.io/hook"] == "Sync"
+        assert found.annotations["argocd.argoproj.io/hook-delete-policy"] == "BeforeHookCreation"
+        for store in ("timescaledb", "nats"):
+            assert wave(rendered.find("StatefulSet", store)) < wave(found)
+        for name in ("platform-api", "telemetry-worker", "docs"):
+            assert wave(rendered.find("Deployment", name)) > wave(found)
+        assert wave(rendered.find("StatefulSet", "mqtt-ingestion-worker")) > wave(found)
+
+    def test_has_what_the_job_needs_before_it(self) -> None:
+        rendered = render({})
+        for kind in ("ServiceAccount", "NetworkPolicy", "Service", "ConfigMap"):
+            assert all(wave(manifest) < wave(job(rendered)) for manifest in rendered.of(kind).values())
+
+
+class TestSwitch:
+    def test_leaves_the_job_out(self) -> None:
+        assert not render({"migrations": {"enabled": False}}).of("Job")
