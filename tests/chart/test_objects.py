@@ -13,20 +13,17 @@ from support.chart import CHART, KUBERNETES, RELEASE, Manifest, every_render, ma
 
 pytestmark = needs_helm
 
+VERSIONS = {"ServiceMonitor": "v1", "PodMonitor": "v1", "PrometheusRule": "v1", "ScaledObject": "v1alpha1"}
 RESOURCES = {  # of others: their definitions, as their projects publish them
-    kind: Path(__file__).parent / "schemas" / f"{kind.lower()}_{version}.json"
-    for kind, version in (("ScaledObject", "v1alpha1"),)
+    kind: Path(__file__).parent / "schemas" / f"{kind.lower()}_{version}.json" for kind, version in VERSIONS.items()
 }
 
 
 def problem(manifest: Manifest) -> str | None:
     if manifest.kind in RESOURCES:
         schema = json.loads(RESOURCES[manifest.kind].read_text(encoding="utf-8"))
-        try:
-            jsonschema.validate(manifest.document, schema)
-        except jsonschema.ValidationError as error:
-            return f"{manifest.kind} {manifest.name}: {error.message}"
-        return None
+        errors = [error.message for error in jsonschema.Draft7Validator(schema).iter_errors(manifest.document)]
+        return f"{manifest.kind} {manifest.name}: {errors}" if errors else None
     try:
         kubernetes_validate.validate(manifest.document, KUBERNETES.rpartition(".")[0], strict=True)
     except kubernetes_validate.ValidationError as error:
@@ -48,6 +45,12 @@ class TestEveryObject:
         document["spec"]["portz"] = []
 
         assert problem(Manifest(document))
+
+    @pytest.mark.parametrize("kind", sorted(VERSIONS))
+    def test_of_an_extension_would_be_found_too(self, kind: str) -> None:
+        [manifest, *_] = matrix_render("everything on").of(kind).values()
+
+        assert problem(Manifest(manifest.document | {"spec": manifest.spec | {"unknown": 1}}))
 
     @every_render
     def test_has_a_name_of_its_own(self, name: str) -> None:

@@ -1,0 +1,120 @@
+"""What can be reached from where: public are the API and the documentation alone, inside only the platform's own edges."""
+
+from support.chart import RELEASE, Render, every_render, matrix_render, needs_helm, render
+
+pytestmark = needs_helm
+
+PUBLIC = {"platform-api", "docs"}
+type Edge = tuple[str, str, int]
+
+
+def _components(peers: list[dict[str, dict[str, dict[str, str]]]]) -> set[str]:
+    return {
+        peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"]
+        for peer in peers
+        if "namespaceSelector" not in peer and "podSelector" in peer
+    }
+
+
+def edges(rendered: Render, direction: str) -> set[Edge]:
+    """Return who may reach whom at which port, inside of the release, as the policies of one side say."""
+    found = set()
+    for policy in rendered.of("NetworkPolicy").values():
+        for rule in policy.spec.get(direction) or []:
+            for component in _components(rule.get("from", []) + rule.get("to", [])):
+                for port in rule["ports"]:
+                    pair = (component, policy.component) if direction == "ingress" else (policy.component, component)
+                    found.add((*pair, port["port"]))
+    return found
+
+
+DESIGN: set[Edge] = {
+    ("mqtt-ingestion-worker", "mock-mqtt-broker", 1884),
+    ("mqtt-ingestion-worker", "nats", 4222),
+    ("telemetry-worker", "nats", 4222),
+    ("telemetry-worker", "timescaledb", 5432),
+    ("platform-api", "nats", 4222),
+    ("platform-api", "timescaledb", 5432),
+    ("migrate", "timescaledb", 5432),
+    ("test", "mock-mqtt-broker", 1884),
+    ("test", "platform-api", 8000),
+    ("test", "docs", 8080),
+    ("test", "timescaledb", 5432),
+}
+
+
+class TestPolicies:
+    def test_deny_everything_by_default(self) -> None:
+        policy = matrix_render("test").find("NetworkPolicy", "default-deny")
+
+        assert policy.spec["policyTypes"] == ["Ingress", "Egress"]
+        assert "ingress" not in policy.spec
+        assert "egress" not in policy.spec
+        for manifest, _pod in matrix_render("test").pods():
+            assert policy.spec["podSelector"]["matchLabels"].items() <= manifest.pod_labels.items()
+
+    def test_allow_exactly_the_edges_of_the_design(self) -> None:
+        assert edges(matrix_render("test"), "egress") == DESIGN
+
+    def test_agree_at_both_ends_of_each_edge(self) -> None:
+        assert edges(matrix_render("test"), "ingress") == edges(matrix_render("test"), "egress")
+
+    def test_let_nobody_from_outside_in_without_an_ingress(self) -> None:
+        for policy in matrix_render("test").of("NetworkPolicy").values():
+            for rule in policy.spec.get("ingress") or []:
+                assert rule["from"], policy.name
+
+    def test_let_the_public_reach_only_what_is_public(self) -> None:
+        for policy in matrix_render("production").of("NetworkPolicy").values():
+            for rule in policy.spec.get("ingress") or []:
+                assert rule.get("from") or policy.component in PUBLIC, policy.name
+
+    def test_open_the_ports_of_the_external_servers(self) -> None:
+        rendered = matrix_render("external everything")
+
+        def ports(component: str) -> set[int]:
+            policy = rendered.find("NetworkPolicy", component)
+            return {port["port"] for rule in policy.spec["egress"] for port in rule["ports"]} - {53}
+
+        assert ports("mqtt-ingestion-worker") == {8883, 4222, 4223}
+        assert ports("telemetry-worker") == {6432, 4222, 4223}
+        assert ports("migrate") == {6432}
+
+
+class TestPublic:
+    @every_render
+    def test_are_the_api_and_the_documentation_alone(self, name: str) -> None:
+        rendered = matrix_render(name)
+        allowed = {f"{RELEASE}-{component}" for component in PUBLIC}
+        for ingress in rendered.of("Ingress").values():
+            for rule in ingress.spec["rules"]:
+                assert {path["backend"]["service"]["name"] for path in rule["http"]["paths"]} <= allowed
+        for service in rendered.of("Service").values():
+            assert service.spec.get("type", "ClusterIP") == "ClusterIP"
+            assert not service.spec.get("externalIPs")
+
+    def test_hosts_show_no_metrics(self) -> None:
+        [rule] = matrix_render("production").find("Ingress", "platform-api").spec["rules"]
+        paths = {path["path"] for path in rule["http"]["paths"]}
+
+        assert "/api/v1" in paths
+        assert not paths & {"/", "/metrics"}
+
+    def test_hosts_can_do_without_the_data(self) -> None:
+        rendered = render({"ingress": {"publicData": False}}, base="production")
+        [rule] = rendered.find("Ingress", "platform-api").spec["rules"]
+
+        assert {path["path"] for path in rule["http"]["paths"]} == {"/healthz", "/readyz", "/version", "/test"}
+
+    def test_hosts_have_certificates(self) -> None:
+        for name in PUBLIC:
+            ingress = matrix_render("production").find("Ingress", name)
+            assert ingress.annotations["cert-manager.io/cluster-issuer"] == "production"
+            assert ingress.spec["tls"][0]["hosts"] == [ingress.spec["rules"][0]["host"]]
+
+    def test_hosts_take_an_existing_certificate(self) -> None:
+        tls = {"issuer": "", "existingSecret": "wildcard"}
+        ingress = render({"ingress": {"tls": tls}}, base="production").find("Ingress", "docs")
+
+        assert ingress.spec["tls"][0]["secretName"] == "wildcard"
+        assert not [name for name in ingress.annotations if name.startswith("cert-manager")]
