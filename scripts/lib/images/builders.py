@@ -173,11 +173,13 @@ class Buildah:
     name = "buildah"
 
     def __init__(self, storage: Path | None) -> None:
-        # The plainest ways, which work everywhere; who set another one has a reason.
-        driver = os.environ.get("STORAGE_DRIVER", "vfs")
-        self._program: Final = ["buildah", "--storage-driver", driver]
+        self._program: Final = ["buildah"]
+        # Else buildah takes overlay where it works, and vfs, which is several times slower, where it does not.
+        if driver := os.environ.get("STORAGE_DRIVER"):
+            self._program.extend(["--storage-driver", driver])
         if storage is not None:
             self._program.extend(["--root", str(storage / "images"), "--runroot", str(storage / "run")])
+        # The plainest way, which works everywhere; who sets another one has a reason.
         self._isolation = os.environ.get("BUILDAH_ISOLATION", "chroot")
 
     def build(self, build: Build) -> None:
