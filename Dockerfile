@@ -1,0 +1,104 @@
+# Every image of SENS Platform. scripts/build-images builds and tries them all; one by hand:
+#
+#   docker build --build-arg SERVICE=platform-api .
+#
+# SERVICE is platform-api, mqtt-ingestion-worker, telemetry-worker, mock-mqtt-broker or docs.
+# BASE is any image with Python >= 3.12, its venv module with ensurepip, and a C library for manylinux wheels.
+ARG BASE=docker.io/library/python:3.13-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
+ARG SERVICE
+
+# What builds: Python's packaging tools and the documentation's generator, from their hashed lock. Nothing of it reaches an image.
+# pip's configuration and the authorities it trusts can be handed over as secrets: they are in no layer.
+FROM ${BASE} AS tools
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_COMPILE=1 PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONHASHSEED=0
+WORKDIR /build
+COPY requirements/image-build.txt requirements/
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=certificates \
+    python3 -m venv /tools \
+    && /tools/bin/pip install --quiet --require-hashes --no-deps --only-binary :all: -r requirements/image-build.txt
+
+# The service's libraries, in an environment without pip. Byte code is checked against nothing, neither time nor source: the files
+# of an image don't change, and two builds give the same ones.
+FROM tools AS libraries
+ARG SERVICE
+COPY requirements requirements
+RUN ln -s docs-site.txt requirements/docs.txt
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=certificates \
+    python3 -m venv --without-pip /app \
+    && /tools/bin/pip --python /app/bin/python install --quiet --require-hashes --no-deps --only-binary :all: \
+        -r "requirements/${SERVICE}.txt" \
+    && rm -rf /app/include /app/.gitignore && find /app/bin -type f -delete \
+    && echo /app/code > "$(/app/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/code.pth" \
+    && /app/bin/python -m compileall -q --invalidation-mode unchecked-hash /app/lib
+
+# The service's own code and the shared one, apart from the libraries: an upgrade moves this small layer alone.
+FROM tools AS code
+ARG SERVICE
+ARG SOURCE_DATE_EPOCH=0
+COPY pyproject.toml ./
+COPY services services
+RUN ln -s docs-site services/docs
+RUN for folder in common "${SERVICE}"; do \
+        (cd "services/${folder}" && SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} /tools/bin/hatchling build -t wheel -d /build/wheels) || exit 1; \
+    done \
+    && /tools/bin/pip install --quiet --no-index --no-deps --target /code wheels/*.whl \
+    && rm -f /code/*.dist-info/direct_url.json \
+    && /tools/bin/python -m compileall -q --invalidation-mode unchecked-hash -s /code -p /app/code /code
+
+FROM tools AS site
+COPY zensical.toml ./
+COPY docs docs
+RUN /tools/bin/zensical build --strict --clean
+
+# What every image is. The base's own packaging tools are taken out of it.
+FROM ${BASE} AS runtime
+RUN rm -rf /usr/share/python-wheels /usr/lib/python3*/ensurepip /usr/local/lib/python3*/ensurepip \
+        /usr/local/lib/python3*/site-packages/pip /usr/local/lib/python3*/site-packages/pip-* /usr/local/bin/pip*
+COPY --from=libraries /app /app
+COPY --from=code /code /app/code
+ENV PATH=/app/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+WORKDIR /app
+USER 65532:65532
+STOPSIGNAL SIGTERM
+ARG SERVICE
+ARG VERSION=0.0.0-local
+ARG REVISION=unknown
+ARG SOURCE=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+ENV SENS_PRODUCT_COMMIT=${REVISION}
+LABEL org.opencontainers.image.title="${SERVICE}" \
+    org.opencontainers.image.version="${VERSION}" \
+    org.opencontainers.image.revision="${REVISION}" \
+    org.opencontainers.image.source="${SOURCE}" \
+    org.opencontainers.image.created="${CREATED}" \
+    org.opencontainers.image.licenses="Apache-2.0"
+
+FROM runtime AS platform-api
+ENV SENS_HTTP__HOST=0.0.0.0
+EXPOSE 8000
+ENTRYPOINT ["python", "-m", "sens_platform_api"]
+
+FROM runtime AS mqtt-ingestion-worker
+ENV SENS_OPERATIONS__HOST=0.0.0.0
+EXPOSE 8081
+ENTRYPOINT ["python", "-m", "sens_mqtt_ingestion_worker"]
+
+FROM runtime AS telemetry-worker
+ENV SENS_OPERATIONS__HOST=0.0.0.0
+EXPOSE 8081
+ENTRYPOINT ["python", "-m", "sens_telemetry_worker"]
+
+FROM runtime AS mock-mqtt-broker
+ENV SENS_BROKER__HOST=0.0.0.0 SENS_OPERATIONS__HOST=0.0.0.0
+EXPOSE 1883 1884 8081
+ENTRYPOINT ["python", "-m", "sens_mock_mqtt_broker"]
+
+FROM runtime AS docs
+COPY --from=site /build/site /app/site
+ENV SENS_HTTP__HOST=0.0.0.0 SENS_SITE__FOLDER=/app/site
+EXPOSE 8080
+ENTRYPOINT ["python", "-m", "sens_docs_site"]
+
+# Without a --target, the image is that of the service.
+FROM ${SERVICE}

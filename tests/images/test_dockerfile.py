@@ -1,0 +1,66 @@
+"""The Dockerfile: one image per service, from a fixed base, without root, shell or health check of its own."""
+
+import re
+
+import pytest
+from scripts.lib.images.catalogue import IMAGES, Image
+
+from support.services import IMAGES as SERVICES
+from support.services import ROOT
+
+TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def stage(name: str) -> str:
+    """Return the text of a stage."""
+    match = re.search(rf"^FROM \S+ AS {re.escape(name)}$\n(.*?)(?=^FROM )", TEXT, re.MULTILINE | re.DOTALL)
+    assert match is not None, name
+    return match[1]
+
+
+class TestBase:
+    def test_is_an_argument_with_a_digest(self) -> None:
+        assert re.search(r"^ARG BASE=\S+@sha256:[0-9a-f]{64}$", TEXT, re.MULTILINE)
+        assert set(re.findall(r"^FROM (\S+)", TEXT, re.MULTILINE)) == {
+            "${BASE}", "tools", "runtime", "${SERVICE}"
+        }  # fmt: skip
+
+
+class TestEveryImage:
+    def test_belongs_to_a_service(self) -> None:
+        assert {image.folder for image in IMAGES} == {service.name for service in SERVICES}
+
+    @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
+    def test_starts_its_own_service_without_a_shell(self, image: Image) -> None:
+        assert f'ENTRYPOINT ["python", "-m", "{image.packages[1]}"]' in stage(image.name)
+
+    @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
+    def test_listens_on_all_addresses(self, image: Image) -> None:
+        assert image.port_setting.replace("__PORT", "__HOST") + "=0.0.0.0" in stage(image.name)
+
+    def test_runs_as_numbers_that_are_not_root(self) -> None:
+        assert re.findall(r"^USER (.*)$", TEXT, re.MULTILINE) == ["65532:65532"]
+
+    def test_leaves_health_checks_to_the_cluster(self) -> None:
+        assert "HEALTHCHECK" not in TEXT
+
+    @pytest.mark.parametrize("label", ["version", "revision", "source", "created"])
+    def test_says_what_it_is(self, label: str) -> None:
+        assert f'org.opencontainers.image.{label}="${{{label.upper()}}}"' in stage("runtime")
+
+    def test_knows_its_commit(self) -> None:
+        assert "ENV SENS_PRODUCT_COMMIT=${REVISION}" in stage("runtime")
+
+
+class TestInstallation:
+    def test_takes_nothing_without_a_hash_and_compiles_nothing(self) -> None:
+        fetching = [
+            line for line in TEXT.replace("\\\n", " ").split("&&") if "install" in line and "requirements/" in line
+        ]
+
+        assert len(fetching) == 2
+        for command in fetching:
+            assert "--require-hashes --no-deps --only-binary :all:" in command
+
+    def test_runs_no_package_manager(self) -> None:
+        assert not re.search(r"\b(apt|apt-get|curl|wget)\b", TEXT)

@@ -1,0 +1,84 @@
+"""Every image, built and tried for real: what it holds is its lock and its own code. Runs where SENS_TEST_IMAGES=1."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.utils import canonicalize_name
+from scripts.lib.images.builders import Builder, find_builder
+from scripts.lib.images.catalogue import IMAGES, PACKAGING_TOOLS, Image
+from scripts.lib.images.source import Commit
+from scripts.lib.repository_rules import pinned
+
+from support.services import ROOT
+
+pytestmark = [
+    pytest.mark.skipif(
+        os.environ.get("SENS_TEST_IMAGES") != "1",
+        reason="not run: images are built where SENS_TEST_IMAGES=1 and docker, podman or buildah is there",
+    ),
+    pytest.mark.timeout(1800),
+]
+
+
+@pytest.fixture(scope="module")
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
+    """Every image is built, and has answered and stopped; further options of the build are in SENS_TEST_IMAGES_OPTIONS."""
+    storage = tmp_path_factory.mktemp("images")
+    options = os.environ.get("SENS_TEST_IMAGES_OPTIONS", "").split()
+    built = subprocess.run(
+        [ROOT / "scripts/build-images", "--storage", storage, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1500,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    name = options[options.index("--builder") + 1] if "--builder" in options else None
+    yield find_builder(name, storage)
+    subprocess.run(["rm", "-rf", storage], check=True)
+
+
+@pytest.fixture(params=IMAGES, ids=lambda image: image.name)
+def image(request: pytest.FixtureRequest) -> Image:
+    """One of the images."""
+    chosen: Image = request.param
+    return chosen
+
+
+@pytest.fixture
+def files(builder: Builder, image: Image) -> Iterator[Path]:
+    """The image's files."""
+    with builder.mounted(f"localhost/{image.name}:{Commit.read(None).product_version}") as folder:
+        yield folder
+
+
+class TestContents:
+    def test_are_the_lock_and_its_own_code(self, image: Image, files: Path) -> None:
+        libraries = {
+            canonicalize_name(path.name.split("-")[0])
+            for path in (files / "app").glob("lib/python3*/site-packages/*.dist-info")
+        }
+        own = {path.name for path in (files / "app/code").iterdir() if not path.name.endswith(".dist-info")}
+        locked = pinned(ROOT / "requirements" / f"{image.folder}.txt").keys()
+
+        assert own == set(image.packages)
+        assert libraries <= locked
+        assert {"pydantic", "structlog", "uvloop"} <= libraries
+
+    def test_have_no_packaging_tools(self, files: Path) -> None:
+        found = [path for tool in PACKAGING_TOOLS for path in files.glob(f"usr/**/python3*/**/{tool}")]
+        found += [path for tool in PACKAGING_TOOLS for path in files.glob(f"app/**/{tool}")]
+
+        assert found == []
+
+    def test_have_byte_code_without_times(self, files: Path) -> None:
+        compiled = list((files / "app").rglob("*.pyc"))
+
+        assert compiled
+        assert {path.read_bytes()[4:8] for path in compiled} == {b"\x01\x00\x00\x00"}  # PEP 552: unchecked hash
+
+    def test_are_a_site_in_the_image_of_the_documentation_alone(self, image: Image, files: Path) -> None:
+        assert (files / "app/site/index.html").is_file() == (image.name == "docs")
