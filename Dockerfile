@@ -10,13 +10,13 @@ ARG SERVICE
 # What builds: Python's packaging tools and the documentation's generator, from their hashed lock. Nothing of it reaches an image.
 # pip's configuration and the authorities it trusts can be handed over as secrets: they are in no layer.
 FROM ${BASE} AS tools
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_NO_COMPILE=1 PYTHONDONTWRITEBYTECODE=1 \
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PYTHONDONTWRITEBYTECODE=1 \
     PYTHONHASHSEED=0
 WORKDIR /build
 COPY requirements/image-build.txt requirements/
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=certificates \
     python3 -m venv /tools \
-    && /tools/bin/pip install --quiet --require-hashes --no-deps --only-binary :all: -r requirements/image-build.txt
+    && /tools/bin/pip install --quiet --no-compile --require-hashes --no-deps --only-binary :all: -r requirements/image-build.txt
 
 # The service's libraries, in an environment without pip. Byte code is checked against nothing, neither time nor source: the files
 # of an image don't change, and two builds give the same ones.
@@ -26,11 +26,11 @@ COPY requirements requirements
 RUN ln -s docs-site.txt requirements/docs.txt
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=certificates \
     python3 -m venv --without-pip /app \
-    && /tools/bin/pip --python /app/bin/python install --quiet --require-hashes --no-deps --only-binary :all: \
+    && /tools/bin/pip --python /app/bin/python install --quiet --no-compile --require-hashes --no-deps --only-binary :all: \
         -r "requirements/${SERVICE}.txt" \
     && rm -rf /app/include /app/.gitignore && find /app/bin -type f -delete \
     && echo /app/code > "$(/app/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/code.pth" \
-    && /app/bin/python -m compileall -q --invalidation-mode unchecked-hash /app/lib
+    && /app/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /app/lib
 
 # The service's own code and the shared one, apart from the libraries: an upgrade moves this small layer alone.
 FROM tools AS code
@@ -42,9 +42,9 @@ RUN ln -s docs-site services/docs
 RUN for folder in common "${SERVICE}"; do \
         (cd "services/${folder}" && SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} /tools/bin/hatchling build -t wheel -d /build/wheels) || exit 1; \
     done \
-    && /tools/bin/pip install --quiet --no-index --no-deps --target /code wheels/*.whl \
+    && /tools/bin/pip install --quiet --no-compile --no-index --no-deps --target /code wheels/*.whl \
     && rm -f /code/*.dist-info/direct_url.json \
-    && /tools/bin/python -m compileall -q --invalidation-mode unchecked-hash -s /code -p /app/code /code
+    && /tools/bin/python -m compileall -q -f --invalidation-mode unchecked-hash -s /code -p /app/code /code
 
 FROM tools AS site
 COPY zensical.toml ./
