@@ -153,10 +153,9 @@ class TestGuard:
         assert result.inbox.acknowledged == []
 
     def test_does_not_mind_what_belongs_to_nobody(self) -> None:
-        guard = DeadLetterGuard(0.5, 10)
-        result = run([entry(*(message("bad", topic="x") for _ in range(20)))])
+        result = run([entry(*(message("bad", topic="x") for _ in range(20)))], max_share=0.5, window=10)
         assert len(result.reasons) == 20
-        assert guard.problem is None
+        assert result.guard.problem is None
 
 
 class TestConservation:
