@@ -29,10 +29,10 @@ class TestTags:
         assert "such as 1.2.3" in said
 
     @pytest.mark.parametrize(
-        ("channel", "accepted"), [("stable", "1.2.3"), ("rc", "1.2.3-rc.1"), ("alpha", "1.2.3-alpha.12")]
+        ("channel", "accepted"), [("stable", "1.2.3"), ("rc", "1.2.3-rc.1"), ("alpha", "1.2.3-alpha.12.1")]
     )
     def test_have_the_shape_of_the_channel(self, channel: str, accepted: str) -> None:
-        shapes = {"1.2.3", "1.2.3-rc.1", "1.2.3-alpha.12", "1.2.3-test", "1.2.3-rc1"}
+        shapes = {"1.2.3", "1.2.3-rc.1", "1.2.3-alpha.12.1", "1.2.3-test", "1.2.3-rc1"}
         api = render({"images": {"tag": accepted, "channel": channel}}).container("platform-api")
 
         assert api.image.endswith(f":{accepted}")

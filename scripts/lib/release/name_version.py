@@ -1,0 +1,77 @@
+"""Makes, reads and checks the versions that are published. Called by scripts/release-version; needs Python alone."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.lib.release.history import History
+from scripts.lib.release.versions import (
+    ENVIRONMENTS,
+    ReleaseError,
+    Version,
+    alpha_version,
+    check_environment,
+    release_version,
+)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; what is wrong ends the program with exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/release-version",
+        description="Makes, reads and checks the versions that images are published with.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="the clone; the working directory by default")
+    commands = parser.add_subparsers(dest="command", required=True)
+    alpha = commands.add_parser("alpha", help="print the tag for test: <root version>-alpha.<run number>.<run attempt>")
+    alpha.add_argument("run_number", type=int)
+    alpha.add_argument("run_attempt", type=int)
+    check = commands.add_parser("check", help="print a version that was asked for, without its leading v, or refuse it")
+    check.add_argument("version")
+    channel = commands.add_parser("channel", help="print the channel of a tag: alpha, rc or stable")
+    channel.add_argument("tag")
+    allow = commands.add_parser("allow", help="refuse a tag that an environment does not take")
+    allow.add_argument("tag")
+    allow.add_argument("environment", choices=sorted(ENVIRONMENTS))
+    stable = commands.add_parser("stable", help="print the stable version that an alpha or rc tag leads to")
+    stable.add_argument("tag")
+    return parser.parse_args(arguments)
+
+
+def answer(options: argparse.Namespace) -> str:
+    """Return what the command prints.
+
+    Raises:
+        ReleaseError: It is refused.
+    """
+    match options.command:
+        case "alpha":
+            return str(alpha_version(History(options.folder).current(), options.run_number, options.run_attempt))
+        case "check":
+            return str(release_version(options.version, History(options.folder).current()))
+        case "channel":
+            return Version.parse(options.tag).channel
+        case "allow":
+            check_environment(Version.parse(options.tag), options.environment)
+            return f"{options.environment} takes {options.tag}"
+        case _:
+            version = Version.parse(options.tag)
+            _ = version.channel
+            return str(version.core)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print the answer; return 1 when it is refused."""
+    options = parse(arguments)
+    try:
+        print(answer(options))
+    except ReleaseError as error:
+        print(f"scripts/release-version: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
