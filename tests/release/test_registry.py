@@ -97,6 +97,59 @@ class TestWhatIsNotPublished:
             client(image_registry).labels("platform-api", TAG)
 
 
+class TestTags:
+    def test_are_given_to_what_was_pushed_without_one(self, image_registry: RunningRegistry) -> None:
+        digest = upload(image_registry, API, "pushed", {"linux/amd64": {}, "linux/arm64": {}})
+
+        client(image_registry).tag("platform-api", digest, TAG)
+
+        assert client(image_registry).digest("platform-api", TAG) == digest
+
+    def test_that_stand_for_it_already_stay(self, image_registry: RunningRegistry) -> None:
+        digest = upload_release(image_registry, ["platform-api"], TAG, COMMIT)["platform-api"]
+
+        client(image_registry).tag("platform-api", digest, TAG)
+
+        assert client(image_registry).digest("platform-api", TAG) == digest
+
+    def test_are_never_moved(self, image_registry: RunningRegistry) -> None:
+        standing = upload_release(image_registry, ["platform-api"], TAG, COMMIT)["platform-api"]
+        other = upload(image_registry, API, "other", {"linux/amd64": {}})
+
+        with pytest.raises(ReleaseError, match=f"{TAG} is published as {standing}, and a published tag is never moved"):
+            client(image_registry).tag("platform-api", other, TAG)
+
+        assert client(image_registry).digest("platform-api", TAG) == standing
+
+    def test_need_an_image(self, image_registry: RunningRegistry) -> None:
+        with pytest.raises(ReleaseError, match="is not in the registry: build and push it first"):
+            client(image_registry).tag("platform-api", f"sha256:{'a' * 64}", TAG)
+
+    def test_need_the_right_to_write(self, small_registry: SmallRegistry) -> None:
+        digest = upload(small_registry, API, "pushed", {"linux/amd64": {}})
+        small_registry.public = True
+
+        with pytest.raises(ReleaseError, match=r"GET .*/token was refused with 403 .* may not do this"):
+            Registry(f"{small_registry.host}/{FOLDER}").tag("platform-api", digest, TAG)
+
+    def test_that_somebody_else_gives_at_the_same_moment_are_told(self, small_registry: SmallRegistry) -> None:
+        mine = upload(small_registry, API, "mine", {"linux/amd64": {}})
+        theirs = upload(small_registry, API, "theirs", {"linux/arm64": {}})
+        manifests = small_registry.repositories[API].manifests
+        asked = []
+
+        def win_the_race(method: str, path: str) -> None:
+            asked.append((method, path))
+            # After it was written, and before it is looked at again.
+            if (method, path) == ("GET", MANIFESTS + TAG) and ("PUT", MANIFESTS + TAG) in asked:
+                manifests[TAG] = manifests[theirs]
+
+        small_registry.before = win_the_race
+
+        with pytest.raises(ReleaseError, match=f"to become {mine} and stands for {theirs}: somebody else published"):
+            client(small_registry).tag("platform-api", mine, TAG)
+
+
 class TestRealPrograms:
     """Images that skopeo and buildah have pushed."""
 
@@ -286,7 +339,7 @@ class TestTrouble:
         ("status", "remedy"),
         [
             (400, "is this a registry"),
-            (403, "may not read this; give it the right"),
+            (403, "may not do this; give it the right"),
             (429, "wait for some minutes"),
             (500, "the registry has trouble; run this again later"),
             (503, "the registry has trouble; run this again later"),

@@ -221,6 +221,7 @@ class SmallRegistry:
         failures: Answers instead of the right ones, by the path's beginning.
         requests: Method, path and Authorization of each request.
         public: Whether everybody gets a token for ``pull``.
+        before: Called with the method and path of each request, before it is answered.
     """
 
     def __init__(self) -> None:
@@ -228,6 +229,7 @@ class SmallRegistry:
         self.failures: dict[str, Failure] = {}
         self.requests: list[tuple[str, str, str | None]] = []
         self.public = False
+        self.before: Callable[[str, str], None] = lambda _method, _path: None
         self.repositories: dict[str, Repository] = {}
         self.uploads: dict[str, bytes] = {}
         self.tokens: dict[str, set[str]] = {}
@@ -293,6 +295,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = urllib.parse.urlsplit(self.path)
         authorization = self.headers.get("Authorization")
         self.registry.requests.append((self.command, self.path, authorization))
+        self.registry.before(self.command, path.path)
         for beginning, failure in self.registry.failures.items():
             if path.path.startswith(beginning):
                 headers = {name.replace("-", "_"): value for name, value in failure.headers.items()}

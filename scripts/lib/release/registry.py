@@ -42,6 +42,13 @@ class Published(NamedTuple):
     platforms: tuple[str, ...]
 
 
+class _Manifest(NamedTuple):
+    digest: str
+    media_type: str
+    body: bytes
+    document: Mapping[str, object]
+
+
 class Registry:
     """A folder of images in a registry.
 
@@ -78,7 +85,7 @@ class Registry:
             ReleaseError: It can't be known.
         """
         found = self._manifest(image, tag)
-        return found[0] if found else None
+        return found.digest if found else None
 
     def labels(self, image: str, tag: str) -> Mapping[str, str]:
         """Return the labels of an image.
@@ -106,11 +113,10 @@ class Registry:
         found = self._manifest(image, tag)
         if found is None:
             return None
-        digest, document = found
-        where = f"{self.repository(image)}@{digest}"
-        manifests = [document]
-        if "manifests" in document:
-            manifests = [self._part(image, digest_of) for digest_of in _platforms(document, where)]
+        where = f"{self.repository(image)}@{found.digest}"
+        manifests = [found.document]
+        if "manifests" in found.document:
+            manifests = [self._part(image, digest) for digest in _platforms(found.document, where)]
         configurations = [self._configuration(image, manifest, where) for manifest in manifests]
         labels = [_labels(configuration, where) for configuration in configurations]
         if any(one != labels[0] for one in labels):
@@ -119,18 +125,49 @@ class Registry:
                 "publish another version."
             )
         names = tuple(f"{one.get('os', 'unknown')}/{one.get('architecture', 'unknown')}" for one in configurations)
-        return Published(digest, labels[0], names)
+        return Published(found.digest, labels[0], names)
+
+    def tag(self, image: str, digest: str, tag: str) -> None:
+        """Give an image that is in the registry a tag, unless the tag stands for another one: a published tag is not moved.
+
+        The protocol has no way to write a tag on the condition that it is not there. So this looks directly before and after;
+        that two at the same moment both find it missing is told to the one that lost.
+
+        Args:
+            image: Its name below the folder.
+            digest: Of its manifest or index.
+            tag: Its tag.
+
+        Raises:
+            ReleaseError: The tag stands for another image, or the image is not there.
+        """
+        name = f"{self.repository(image)}:{tag}"
+        standing = self.digest(image, tag)
+        if standing == digest:
+            return
+        if standing is not None:
+            raise ReleaseError(f"{name} is published as {standing}, and a published tag is never moved to {digest}.")
+        found = self._manifest(image, digest)
+        if found is None:
+            raise ReleaseError(f"{self.repository(image)}@{digest} is not in the registry: build and push it first.")
+        self._transport.put(self._name(image), f"manifests/{tag}", found.media_type, found.body)
+        standing = self.digest(image, tag)
+        if standing != digest:
+            raise ReleaseError(
+                f"{name} was to become {digest} and stands for {standing or 'nothing'}: somebody else published it at the same "
+                "moment. Publish another version."
+            )
 
     def _part(self, image: str, digest: str) -> Mapping[str, object]:
         found = self._manifest(image, digest)
-        if found is None or "manifests" in found[1]:
+        if found is None or "manifests" in found.document:
             raise ReleaseError(
                 f"{self.repository(image)}@{digest}, a platform of an image, is not there or no manifest: "
                 "the registry has lost it. Publish another version."
             )
-        return found[1]
+        return found.document
 
-    def _manifest(self, image: str, reference: str) -> tuple[str, Mapping[str, object]] | None:
+    def _manifest(self, image: str, reference: str) -> _Manifest | None:
         if not _NAME.fullmatch(image):
             raise ReleaseError(f"{image!r} is no name of an image: small letters, digits, and . _ - between them.")
         if not _TAG.fullmatch(reference) and not _DIGEST.fullmatch(reference):
@@ -139,28 +176,29 @@ class Registry:
         answer = self._transport.get(self._name(image), f"manifests/{reference}", _INDEX)
         if answer is None:
             return None
-        body, headers = answer
-        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
-        claimed = reference if ":" in reference else headers.get("docker-content-digest", digest)
+        digest = f"sha256:{hashlib.sha256(answer.body).hexdigest()}"
+        claimed = reference if ":" in reference else answer.headers.get("docker-content-digest", digest)
         if claimed != digest:
             raise ReleaseError(
                 f"What the registry answered for {where} has the digest {digest}, not {claimed}: "
                 "it was changed on its way, or the registry is broken. Use nothing of it; look at the connection first."
             )
-        document = _object(body, where)
+        document = _object(answer.body, where)
         # Both at once mean different things to different programs (section "Guidelines" of the image specification's index).
         if ("manifests" in document) == ("config" in document):
             raise ReleaseError(f"{where} is no image that can be read here: neither a manifest nor an index alone.")
-        return digest, document
+        # The document's own field says it where it has one; a registry repeats what was pushed.
+        media_type = document.get("mediaType") or answer.headers.get("content-type") or ""
+        return _Manifest(digest, str(media_type), answer.body, document)
 
     def _configuration(self, image: str, manifest: Mapping[str, object], where: str) -> Mapping[str, object]:
         digest = _digest(manifest.get("config"), where)
         answer = self._transport.get(self._name(image), f"blobs/{digest}", "*/*")
-        if answer is None or f"sha256:{hashlib.sha256(answer[0]).hexdigest()}" != digest:
+        if answer is None or f"sha256:{hashlib.sha256(answer.body).hexdigest()}" != digest:
             raise ReleaseError(
                 f"The configuration {digest} of {where} is not in the registry, or is damaged: publish another version."
             )
-        return _object(answer[0], f"the configuration of {where}")
+        return _object(answer.body, f"the configuration of {where}")
 
     def _name(self, image: str) -> str:
         return f"{self._folder}/{image}" if self._folder else image

@@ -1,4 +1,4 @@
-"""Reads from a registry over HTTP: authentication, redirections, and what to do about each refusal.
+"""Speaks with a registry over HTTP: authentication, redirections, and what to do about each refusal.
 
 The calls are those of the OCI distribution specification 1.1; tokens are asked for as the "Token Authentication Specification"
 of the distribution project tells (distribution.github.io/distribution/spec/auth/token).
@@ -64,6 +64,28 @@ class Credentials(NamedTuple):
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode("ascii")
 
 
+class Answer(NamedTuple):
+    """What a registry said.
+
+    Attributes:
+        body: Its content.
+        headers: By name in small letters.
+    """
+
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class _Call(NamedTuple):
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.url}"
+
+
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     # Registries redirect to where their blobs are stored. The header with the token is not taken along (it is added as an
     # unredirected one), and what is encrypted stays so.
@@ -103,62 +125,75 @@ class Transport:
         self._credentials = credentials
         self._timeout_seconds = timeout_seconds
         self._opener = _opener(local=local)
-        self._authorization: dict[str, str] = {}
+        # A token for reading is not one for writing.
+        self._authorization: dict[tuple[str, str], str] = {}
 
-    def get(self, repository: str, path: str, accept: str) -> tuple[bytes, Mapping[str, str]] | None:
-        """Return the body and the headers of ``/v2/<repository>/<path>``, None when there is no such thing.
+    def get(self, repository: str, path: str, accept: str) -> Answer | None:
+        """Return what is at ``/v2/<repository>/<path>``, None when there is no such thing.
 
         Raises:
             ReleaseError: It can't be known; the text says what to do.
         """
-        url = f"{self._base}{repository}/{path}"
+        return self._call(_Call("GET", f"{self._base}{repository}/{path}", {"Accept": accept}), repository, "pull")
+
+    def put(self, repository: str, path: str, media_type: str, body: bytes) -> None:
+        """Write what is at ``/v2/<repository>/<path>``.
+
+        Raises:
+            ReleaseError: It was not written, or it can't be known; the text says what to do.
+        """
+        call = _Call("PUT", f"{self._base}{repository}/{path}", {"Content-Type": media_type}, body)
+        if self._call(call, repository, "pull,push") is None:
+            raise ReleaseError(f"{call} was answered with 404: is this a registry of images?")
+
+    def _call(self, call: _Call, repository: str, actions: str) -> Answer | None:
+        key = (repository, actions)
         try:
             try:
-                return self._read(url, accept, self._authorization.get(repository))
+                return self._send(call, self._authorization.get(key))
             except urllib.error.HTTPError as error:
                 # Without a token, or with one that is no longer valid.
                 if error.code != HTTPStatus.UNAUTHORIZED:
                     raise
                 challenge = error.headers.get_all("WWW-Authenticate") or []
                 error.close()
-            self._authorization[repository] = self._authorize(url, repository, challenge)
-            return self._read(url, accept, self._authorization[repository])
+            self._authorization[key] = self._authorize(call, f"repository:{repository}:{actions}", challenge)
+            return self._send(call, self._authorization[key])
         except urllib.error.HTTPError as error:
             with error:
                 if error.code == HTTPStatus.NOT_FOUND:
                     return None
-                raise self._refusal(url, error) from None
+                raise self._refusal(call, error) from None
         except (OSError, http.client.HTTPException) as error:
             raise ReleaseError(
-                f"GET {url} got no answer ({_one_line(str(error))}): check the registry's name and the connection, "
+                f"{call} got no answer ({_one_line(str(error))}): check the registry's name and the connection, "
                 "then run this again."
             ) from None
 
-    def _authorize(self, url: str, repository: str, challenges: list[str]) -> str:
+    def _authorize(self, call: _Call, scope: str, challenges: list[str]) -> str:
         """Return the ``Authorization`` that a registry asks for in its ``WWW-Authenticate``."""
         for challenge in challenges:
             scheme, _, rest = challenge.partition(" ")
             if scheme.lower() == "bearer":
-                return self._token(url, repository, dict(_CHALLENGE.findall(rest)))
+                return self._token(call, scope, dict(_CHALLENGE.findall(rest)))
             if scheme.lower() == "basic" and self._credentials is not None:
                 return self._credentials.header
         raise ReleaseError(
-            f"GET {url} asks for a login: set SENS_REGISTRY_USER and SENS_REGISTRY_PASSWORD to an account that may read it."
+            f"{call} asks for a login: set SENS_REGISTRY_USER and SENS_REGISTRY_PASSWORD to an account that may do it."
         )
 
-    def _token(self, url: str, repository: str, challenge: Mapping[str, str]) -> str:
+    def _token(self, call: _Call, scope: str, challenge: Mapping[str, str]) -> str:
         realm = challenge.get("realm", "")
         if not _is_safe(realm):
             raise ReleaseError(
-                f"GET {url} asks for a token from {realm!r}, which is no https address: is this a registry?"
+                f"{call} asks for a token from {realm!r}, which is no https address: is this a registry?"
             )
-        query = {"scope": challenge.get("scope") or f"repository:{repository}:pull"}
+        query = {"scope": challenge.get("scope") or scope}
         if service := challenge.get("service"):
             query["service"] = service
         address = f"{realm}{'&' if '?' in realm else '?'}{urllib.parse.urlencode(query)}"
-        body, _ = self._read(
-            address, "application/json", self._credentials.header if self._credentials is not None else None
-        )
+        login = self._credentials.header if self._credentials is not None else None
+        body, _ = self._send(_Call("GET", address, {"Accept": "application/json"}), login)
         try:
             answer = json.loads(body)
             token = answer.get("token") or answer.get("access_token")
@@ -168,27 +203,30 @@ class Transport:
             raise ReleaseError(f"{realm} answered without a token: is this the registry's token service?")
         return f"Bearer {token}"
 
-    def _read(self, url: str, accept: str, authorization: str | None) -> tuple[bytes, Mapping[str, str]]:
+    def _send(self, call: _Call, authorization: str | None) -> Answer:
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
-            url, headers={"Accept": accept, "User-Agent": "sens-platform-release"}
+            call.url,
+            method=call.method,
+            data=call.body,
+            headers={"User-Agent": "sens-platform-release", **call.headers},
         )
         if authorization is not None:
             request.add_unredirected_header("Authorization", authorization)
         with self._opener.open(request, timeout=self._timeout_seconds) as answer:
             body = answer.read(MAXIMUM_BYTES + 1)
-            headers = dict(answer.headers.items())
+            headers = {name.lower(): value for name, value in answer.headers.items()}
         if len(body) > MAXIMUM_BYTES:
-            raise ReleaseError(f"GET {url} answered with more than {MAXIMUM_BYTES} bytes: is this a registry?")
-        return body, {name.lower(): value for name, value in headers.items()}
+            raise ReleaseError(f"{call} was answered with more than {MAXIMUM_BYTES} bytes: is this a registry?")
+        return Answer(body, headers)
 
-    def _refusal(self, url: str, error: urllib.error.HTTPError) -> ReleaseError:
+    def _refusal(self, call: _Call, error: urllib.error.HTTPError) -> ReleaseError:
         account = f"the account {self._credentials.user!r}" if self._credentials else "everybody (no account is set)"
         match error.code:
             case HTTPStatus.UNAUTHORIZED:
                 remedy = f"the login as {account} was not accepted; renew its password or token"
             case HTTPStatus.FORBIDDEN:
                 remedy = (
-                    f"{account} may not read this; give it the right to (packages: read for a workflow), or set "
+                    f"{account} may not do this; give it the right to (packages: read or write for a workflow), or set "
                     "SENS_REGISTRY_USER and SENS_REGISTRY_PASSWORD to one that may"
                 )
             case HTTPStatus.TOO_MANY_REQUESTS:
@@ -198,8 +236,10 @@ class Transport:
             case _:
                 remedy = "is this a registry of images?"
         # A registry redirects, and a token service has an address of its own: who refused is what was asked last.
-        asked = (error.url or url).partition("?")[0]
-        return ReleaseError(f"GET {asked} was refused with {error.code}{_reasons(error)}: {remedy}.")
+        asked = (error.url or call.url).partition("?")[0]
+        return ReleaseError(
+            f"{call.method if asked == call.url else 'GET'} {asked} was refused with {error.code}{_reasons(error)}: {remedy}."
+        )
 
 
 def _is_safe(url: str) -> bool:
