@@ -398,6 +398,7 @@ class DebianRegistry:
 
     host: str
     credentials: Credentials | None
+    storage: Path
 
     def authorization(self, _: str) -> str | None:
         """The login, where there is one."""
@@ -426,13 +427,20 @@ def docker_registry(*, login: bool = False) -> Iterator[DebianRegistry]:
             wait_until(lambda: child.poll() is not None or accepts_connections(port), "docker-registry starts")
             if child.poll() is not None:
                 pytest.fail((folder / "log").read_text())
-            yield DebianRegistry(f"{HOST}:{port}", Credentials("tests", "secret") if login else None)
+            yield DebianRegistry(f"{HOST}:{port}", Credentials("tests", "secret") if login else None, folder / "images")
 
 
 @pytest.fixture
 def small_registry() -> Iterator[SmallRegistry]:
     """A registry in this process, empty."""
     with SmallRegistry().running() as registry:
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def debian_registry() -> Iterator[DebianRegistry]:
+    """Debian's registry, for all tests: it keeps nothing in its memory."""
+    with docker_registry() as registry:
         yield registry
 
 
@@ -443,8 +451,9 @@ def image_registry(request: pytest.FixtureRequest) -> Iterator[RunningRegistry]:
         with SmallRegistry().running() as registry:
             yield registry
     else:
-        with docker_registry() as debian:
-            yield debian
+        debian: DebianRegistry = request.getfixturevalue("debian_registry")
+        shutil.rmtree(debian.storage, ignore_errors=True)
+        yield debian
 
 
 def registry_file(folder: Path, registry: RunningRegistry) -> Path:

@@ -25,6 +25,7 @@ _ADDRESS = re.compile(rf"({_HOST})((?:/{_COMPONENT})*)/?")
 _NAME = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_MAXIMUM_LENGTH: Final = 255
 _MAXIMUM_PLATFORMS: Final = 50
 
 
@@ -65,9 +66,9 @@ class Registry:
         self, address: str, credentials: Credentials | None = None, timeout_seconds: float = TIMEOUT_SECONDS
     ) -> None:
         match = _ADDRESS.fullmatch(address)
-        if match is None:
+        if match is None or len(address) > _MAXIMUM_LENGTH:
             raise ReleaseError(
-                f"{address!r} is no address of images: write host and folder in small letters, without https://, "
+                f"{address[:_MAXIMUM_LENGTH]!r} is no address of images: write host and folder in small letters, without https://, "
                 "such as ghcr.io/owner/sens-platform."
             )
         self.address: Final = address.rstrip("/")
@@ -169,9 +170,13 @@ class Registry:
 
     def _manifest(self, image: str, reference: str) -> _Manifest | None:
         if not _NAME.fullmatch(image):
-            raise ReleaseError(f"{image!r} is no name of an image: small letters, digits, and . _ - between them.")
+            raise ReleaseError(
+                f"{image[:_MAXIMUM_LENGTH]!r} is no name of an image: small letters, digits, and . _ - between them."
+            )
         if not _TAG.fullmatch(reference) and not _DIGEST.fullmatch(reference):
-            raise ReleaseError(f"{reference!r} is neither a tag nor a digest (sha256: and 64 hexadecimal digits).")
+            raise ReleaseError(
+                f"{reference[:_MAXIMUM_LENGTH]!r} is neither a tag nor a digest (sha256: and 64 hexadecimal digits)."
+            )
         where = f"{self.repository(image)} {reference}"
         answer = self._transport.get(self._name(image), f"manifests/{reference}", _INDEX)
         if answer is None:
