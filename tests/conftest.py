@@ -2,7 +2,15 @@
 
 import hypothesis
 
-pytest_plugins = ["support.servers", "support.platform", "support.brokers", "support.workers", "support.api"]
+pytest_plugins = [
+    "support.servers",
+    "support.platform",
+    "support.brokers",
+    "support.workers",
+    "support.api",
+    "support.gitops",
+    "support.cluster",
+]
 
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("suite")
