@@ -8,7 +8,16 @@ from typing import Final, NamedTuple
 from scripts.lib.release.versions import ReleaseError
 
 # Modules of scripts/lib/release that the scripts of the GitOps repository need. They import nothing but each other and Python.
-MODULES: Final = ("versions",)
+MODULES: Final = (
+    "check_branch_protection",
+    "cluster_secrets",
+    "create_secrets",
+    "hosting",
+    "kubeconfig",
+    "kubectl",
+    "secret_scan",
+    "versions",
+)
 
 # Two at signs on both sides are used neither by GitHub's workflows, nor by Helm, Argo CD, YAML or the shell.
 _PLACEHOLDER: Final = re.compile(r"@@([^@\s]*)@@")
