@@ -39,6 +39,8 @@ ARG SOURCE_DATE_EPOCH=0
 COPY pyproject.toml ./
 COPY services services
 RUN ln -s docs-site services/docs
+# One RUN for both packages, each built in its own folder.
+# hadolint ignore=DL3003
 RUN for folder in common "${SERVICE}"; do \
         (cd "services/${folder}" && SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} /tools/bin/hatchling build -t wheel -d /build/wheels) || exit 1; \
     done \
