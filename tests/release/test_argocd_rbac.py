@@ -33,18 +33,23 @@ HANDLING: Final = (
 )  # fmt: skip
 
 Allowed = Mapping[tuple[str, str], tuple[str, ...]]
-VIEWING: Final[Allowed] = {
+VIEWING: Final[dict[tuple[str, str], tuple[str, ...]]] = {
     ("applications", "get"): SEEN,
     ("projects", "get"): ("sens-test", "sens-staging", "sens-production", "sens-gitops"),
 }
 # What each user may do, and nothing else: (resource, action) and on what.
 TABLE: Final[Mapping[str, Allowed]] = {
-    "deploy": VIEWING
-    | {("applications", action): (TEST, STAGING) for action in HANDLING}
-    | {("logs", "get"): (TEST, STAGING)},
-    "sebastian": VIEWING
-    | {("applications", action): (TEST, STAGING, *OWNED) for action in HANDLING}
-    | {("applications", "sync"): (TEST, STAGING, *OWNED, *ROOTS), ("logs", "get"): (TEST, STAGING, *OWNED)},
+    "deploy": {
+        **VIEWING,
+        **{("applications", action): (TEST, STAGING) for action in HANDLING},
+        ("logs", "get"): (TEST, STAGING),
+    },
+    "sebastian": {
+        **VIEWING,
+        **{("applications", action): (TEST, STAGING, *OWNED) for action in HANDLING},
+        ("applications", "sync"): (TEST, STAGING, *OWNED, *ROOTS),
+        ("logs", "get"): (TEST, STAGING, *OWNED),
+    },
     "somebody": {},
     "": {},
 }

@@ -1,6 +1,8 @@
 """The GitOps repository, as scripts/gitops-init writes it, and its objects of Kubernetes."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import yaml
 
 from support.services import ROOT
 
+# The scripts take this interpreter, so that they need not look for one.
+ENVIRONMENT = os.environ | {"SENS_BASE_PYTHON": sys.executable}
 TEMPLATE = ROOT / "infra" / "gitops" / "template"
 Document = dict[str, Any]
 
@@ -17,7 +21,7 @@ Document = dict[str, Any]
 def gitops_init(folder: Path | str, *arguments: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
     """Run scripts/gitops-init."""
     command = [str(ROOT / "scripts" / "gitops-init"), *arguments, str(folder)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
 """The secrets that the cluster needs: what each one holds, and how it gets there.
 
-Values go to kubectl by its standard input. It creates or replaces: ``kubectl apply`` would keep a copy of them in an annotation.
+Values go to kubectl by its standard input. It creates, or patches what exists, so that other keys stay: ``kubectl apply`` would keep a
+copy of the values in an annotation.
 """
 
 import base64
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -141,9 +142,12 @@ def create(kubectl: Kubectl, one: Wanted, ask: Callable[[Question], str], *, rep
         return f"kept     {where}: it exists already. {one.kept}"
     answers = {question.key: answer(question, ask) for question in one.questions}
     hidden = [answers[question.key] for question in one.questions if question.secret]
-    verb = "replace" if there else "create"
-    kubectl.run(verb, "--filename=-", "--output=name", stdin=json.dumps(one.manifest(answers)), secrets=hidden)
-    return f"{verb + 'd':8} {where}"
+    manifest = one.manifest(answers)
+    if there:
+        _patch(kubectl, one.namespace, one.name, {"stringData": manifest["stringData"]}, hidden)
+        return f"replaced {where}"
+    kubectl.run("create", "--filename=-", "--output=name", stdin=json.dumps(manifest), secrets=hidden)
+    return f"created  {where}"
 
 
 def set_webhook_secret(kubectl: Kubectl, ask: Callable[[Question], str], *, replace: bool) -> str:
@@ -157,8 +161,7 @@ def set_webhook_secret(kubectl: Kubectl, ask: Callable[[Question], str], *, repl
     if kubectl.run("get", *of, f"--output=go-template={template}") == "set" and not replace:
         return "kept     argocd/argocd-secret: it has a webhook.github.secret already. Use --replace to put another one there."
     value = answer(Question("webhook-secret", "Secret of the webhook, as at GitHub"), ask)
-    patch = json.dumps({"stringData": {"webhook.github.secret": value}})
-    kubectl.run("patch", *of, "--type=merge", "--patch-file=/dev/stdin", "--output=name", stdin=patch, secrets=[value])
+    _patch(kubectl, "argocd", "argocd-secret", {"stringData": {"webhook.github.secret": value}}, [value])
     return "changed  argocd/argocd-secret: webhook.github.secret"
 
 
@@ -168,3 +171,8 @@ def _exists(kubectl: Kubectl, one: Wanted) -> bool:
     except NotFoundInClusterError:
         return False
     return True
+
+
+def _patch(kubectl: Kubectl, namespace: str, name: str, patch: Manifest, hidden: Sequence[str]) -> None:
+    options = (f"--namespace={namespace}", "--type=merge", "--patch-file=/dev/stdin", "--output=name")
+    kubectl.run("patch", "secret", name, *options, stdin=json.dumps(patch), secrets=hidden)
