@@ -10,6 +10,8 @@ pytest_plugins = [
     "support.api",
     "support.git",
     "support.registry",
+    "support.gitops",
+    "support.cluster",
 ]
 
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)

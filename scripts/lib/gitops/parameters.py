@@ -1,0 +1,134 @@
+"""The parameters of the GitOps repository: what may be set, and what a value may look like.
+
+Values end up in YAML, in expressions, in scripts and in texts. Each kind is so narrow that a value means the same in all of them.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from scripts.lib.release.versions import ReleaseError
+
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"  # RFC 1123, section 2.1
+_HOST: Final = rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+"
+_ACCOUNT: Final = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}"
+_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+
+
+class Kind(NamedTuple):
+    """What the values of a parameter look like.
+
+    Attributes:
+        shape: Matches a whole value that is allowed.
+        wanted: The same in words, with an example.
+    """
+
+    shape: re.Pattern[str]
+    wanted: str
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "account": Kind(re.compile(_ACCOUNT), "an account on GitHub, such as example-org"),
+    "repository": Kind(
+        re.compile(rf"{_ACCOUNT}/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,99}}(?<!\.git)"),
+        "owner/name of a repository, such as example-org/platform",
+    ),
+    "registry": Kind(
+        re.compile(rf"{_HOST}(?::[0-9]{{1,5}})?(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)+"),
+        "a registry's host and path in small letters, such as ghcr.io/example-org/platform",
+    ),
+    "code_owner": Kind(
+        re.compile(rf"@{_ACCOUNT}(?:/[A-Za-z0-9][A-Za-z0-9_-]{{0,99}})?"), "@user or @organisation/team, such as @alice"
+    ),
+    "address": Kind(re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}"), "an IPv4 address, such as 192.0.2.1"),
+    "host": Kind(re.compile(_HOST), "a host name in small letters, such as api.example.org"),
+    "mail": Kind(re.compile(rf"[A-Za-z0-9._+-]{{1,64}}@{_HOST}"), "an e-mail address, such as operations@example.org"),
+    "name": Kind(re.compile(rf"{_LABEL}(?:\.{_LABEL})*"), "a name of Kubernetes, such as traefik"),
+    "user": Kind(re.compile(r"[a-z][a-z0-9-]{0,31}"), "a user's name in small letters, at most 32, such as alice"),
+    "version": Kind(re.compile(r"v[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}"), "a version of a release, such as v1.2.3"),
+}
+
+
+class Parameter(NamedTuple):
+    """One parameter, as ``parameters.toml`` describes it."""
+
+    kind: str
+    value: str
+    meaning: str
+
+
+def read_parameters(file: Path) -> dict[str, Parameter]:
+    """Read what may be set, with the values that hold when nothing is."""
+    tables = tomllib.loads(file.read_text(encoding="utf-8"))
+    return {name: Parameter(**table) for name, table in tables.items()}
+
+
+def read_values(file: Path) -> dict[str, str]:
+    """Read values that people have written: ``name = "value"``, one a line.
+
+    Raises:
+        ReleaseError: The file can't be read, or holds something else.
+    """
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ReleaseError(f"{file} can't be read: {error}.") from error
+    for name, value in table.items():
+        if not isinstance(value, str):
+            raise ReleaseError(f'{file}: {name} must be a text: write {name} = "…".')
+    return table
+
+
+def parse_setting(text: str) -> tuple[str, str]:
+    """Read ``name=value`` of a command line.
+
+    Raises:
+        ReleaseError: There is no equals sign.
+    """
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ReleaseError(f"--set {text!r} is not name=value.")
+    return name, value
+
+
+def choose(known: Mapping[str, Parameter], given: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the value of each parameter; a later setting replaces an earlier one.
+
+    Raises:
+        ReleaseError: A name is unknown, a value is not of its kind, or values contradict each other.
+    """
+    values = {name: parameter.value for name, parameter in known.items()}
+    for name, value in given:
+        if name not in known:
+            raise ReleaseError(f"There is no parameter {name!r}. There are: {', '.join(sorted(known))}.")
+        values[name] = value
+    for name, value in values.items():
+        kind = KINDS[known[name].kind]
+        if not kind.shape.fullmatch(value):
+            raise ReleaseError(f"{name}: {value!r} is not {kind.wanted}.")
+    _see_that_they_agree(values)
+    return values
+
+
+def _see_that_they_agree(values: Mapping[str, str]) -> None:
+    hosts: dict[str, str] = {}
+    for name in (name for name in values if name.endswith("_host")):
+        if other := hosts.get(values[name]):
+            raise ReleaseError(f"{other} and {name} are both {values[name]}: each needs a host of its own.")
+        hosts[values[name]] = name
+    for name in ("product_repository", "gitops_repository"):
+        if not values[name].startswith(f"{values['owner']}/"):
+            raise ReleaseError(
+                f"{name}: {values[name]} does not belong to the owner {values['owner']}: set owner, product_repository "
+                "and gitops_repository together."
+            )
+    if values["product_repository"] == values["gitops_repository"]:
+        raise ReleaseError("product_repository and gitops_repository are the same: they are two repositories.")
+    users = [values["argo_deploy_user"], values["argo_owner_user"], "admin"]
+    if len(set(users)) != len(users):
+        raise ReleaseError(
+            "argo_deploy_user and argo_owner_user must differ from each other and from admin: who deploys to test must "
+            "not be who owns production."
+        )

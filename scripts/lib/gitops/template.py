@@ -1,0 +1,93 @@
+"""Makes the files of the GitOps repository from their template, in memory, so that nothing is written before all is known."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from scripts.lib.release.versions import ReleaseError
+
+# Modules of scripts/lib/release that the scripts of the GitOps repository need. They import nothing but each other and Python.
+MODULES: Final = (
+    "check_branch_protection",
+    "cluster_secrets",
+    "create_secrets",
+    "hosting",
+    "kubeconfig",
+    "kubectl",
+    "secret_scan",
+    "versions",
+)
+
+# Two at signs on both sides are used neither by GitHub's workflows, nor by Helm, Argo CD, YAML or the shell.
+_PLACEHOLDER: Final = re.compile(r"@@([^@\s]*)@@")
+
+
+class File(NamedTuple):
+    """A file to write.
+
+    Attributes:
+        path: Below the new repository.
+        text: What is in it.
+        executable: Whether it is a program.
+    """
+
+    path: Path
+    text: str
+    executable: bool
+
+
+def fill(text: str, values: Mapping[str, str], source: Path) -> str:
+    """Put the values in the places of their names.
+
+    Raises:
+        ReleaseError: A place has a name without a value.
+    """
+
+    def value(match: re.Match[str]) -> str:
+        try:
+            return values[match[1]]
+        except KeyError:
+            raise ReleaseError(
+                f"{source}: @@{match[1]}@@ is not a parameter; see infra/gitops/parameters.toml."
+            ) from None
+
+    return _PLACEHOLDER.sub(value, text)
+
+
+def files(template: Path, modules: Path, values: Mapping[str, str]) -> Iterator[File]:
+    """Yield the files of the new repository.
+
+    Args:
+        template: The folder of the template.
+        modules: The folder of the modules that are copied as they are.
+        values: The value of each parameter.
+    """
+    for source in sorted(path for path in template.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        path = source.relative_to(template)
+        yield File(path, fill(source.read_text(encoding="utf-8"), values, path), _is_program(source))
+    for name in MODULES:
+        source = modules / f"{name}.py"
+        yield File(Path("scripts/lib/release") / source.name, source.read_text(encoding="utf-8"), executable=False)
+
+
+def write(folder: Path, contents: list[File]) -> None:
+    """Write the files into a folder that is empty or does not exist; a clone without a commit counts as empty.
+
+    Raises:
+        ReleaseError: There is something in it, or it can't be written to.
+    """
+    try:
+        if folder.is_dir() and (found := sorted(path.name for path in folder.iterdir() if path.name != ".git")):
+            raise ReleaseError(f"{folder} is not empty, it holds {found[0]}: name a new folder. Nothing was written.")
+        for file in contents:
+            target = folder / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(file.text, encoding="utf-8", newline="\n")
+            target.chmod(0o755 if file.executable else 0o644)
+    except OSError as error:
+        raise ReleaseError(f"{folder} can't be written: {error}.") from error
+
+
+def _is_program(source: Path) -> bool:
+    return bool(source.stat().st_mode & 0o100)

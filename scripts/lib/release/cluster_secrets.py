@@ -1,0 +1,178 @@
+"""The secrets that the cluster needs: what each one holds, and how it gets there.
+
+Values go to kubectl by its standard input. It creates, or patches what exists, so that other keys stay: ``kubectl apply`` would keep a
+copy of the values in an annotation.
+"""
+
+import base64
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from scripts.lib.release.kubectl import Kubectl, NotFoundInClusterError
+from scripts.lib.release.versions import ReleaseError
+
+Manifest = dict[str, object]
+_MINIMUM: Final = 12
+_KEPT: Final = (
+    "The database was made with the password that is there now, and its volume keeps it: with another one the platform could "
+    "not log in. First change it in the database (docs/operations/kubernetes.md, 'Change a secret'), then use --replace."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A value that is asked for.
+
+    Attributes:
+        key: Its name on the standard input.
+        text: What the prompt says.
+        secret: Whether it is typed without echo.
+        made_when_empty: Whether an empty answer makes a random one.
+    """
+
+    key: str
+    text: str
+    secret: bool = True
+    made_when_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A secret that the cluster needs.
+
+    Attributes:
+        name: Its name.
+        namespace: Where it is.
+        questions: What has to be known to make it.
+        fill: Makes type, labels and ``stringData`` of the answers.
+        kept: Why it should not be replaced.
+    """
+
+    name: str
+    namespace: str
+    questions: tuple[Question, ...]
+    fill: Callable[[Mapping[str, str]], Manifest]
+    kept: str = "Use --replace to put another value in its place."
+
+    def manifest(self, answers: Mapping[str, str]) -> Manifest:
+        """Return the whole object."""
+        filled = self.fill(answers)
+        metadata = {"name": self.name, "namespace": self.namespace, "labels": filled.pop("labels", {})}
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, **filled}
+
+
+def wanted(registry: str, account: str) -> dict[str, tuple[Wanted, ...]]:
+    """Return the secrets of each part of the cluster.
+
+    Args:
+        registry: Host and path of the images.
+        account: Address that the addresses of both repositories begin with.
+    """
+    host = registry.partition("/")[0]
+
+    def pull(answers: Mapping[str, str]) -> Manifest:
+        # The format of ~/.docker/config.json (kubernetes.io, "Pull an Image from a Private Registry").
+        name, token = answers["registry-user"], answers["registry-token"]
+        entry = {"username": name, "password": token, "auth": base64.b64encode(f"{name}:{token}".encode()).decode()}
+        document = json.dumps({"auths": {host: entry}})
+        return {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": document}}
+
+    def database(answers: Mapping[str, str]) -> Manifest:
+        return {"type": "Opaque", "stringData": {"postgres-password": answers["postgres-password"]}}
+
+    def repositories(answers: Mapping[str, str]) -> Manifest:
+        # argo-cd.readthedocs.io, "Declarative setup", repository credentials.
+        data = {
+            "type": "git",
+            "url": account,
+            "username": answers["repository-user"],
+            "password": answers["repository-token"],
+        }
+        return {"type": "Opaque", "labels": {"argocd.argoproj.io/secret-type": "repo-creds"}, "stringData": data}
+
+    asked_pull = (
+        Question("registry-user", f"User at {host}", secret=False),
+        Question("registry-token", f"Token that may read packages at {host}"),
+    )
+    asked_database = (Question("postgres-password", "Password for the database", made_when_empty=True),)
+    asked_repositories = (
+        Question("repository-user", f"User at {account}", secret=False),
+        Question("repository-token", "Token that may read the contents of both repositories"),
+    )
+    found = {
+        name: (
+            Wanted("ghcr-pull", f"sens-{name}", asked_pull, pull),
+            Wanted(f"sens-{name}-timescaledb-auth", f"sens-{name}", asked_database, database, kept=_KEPT),
+        )
+        for name in ("test", "production")
+    }
+    return found | {"argocd": (Wanted("sens-repositories", "argocd", asked_repositories, repositories),)}
+
+
+def answer(question: Question, ask: Callable[[Question], str]) -> str:
+    """Return the value that a secret gets.
+
+    Raises:
+        ReleaseError: It is missing or too short.
+    """
+    value = ask(question)
+    if not value and question.made_when_empty:
+        return secrets.token_hex(24)
+    if not value:
+        raise ReleaseError(f"{question.key} is empty: nothing was created with it.")
+    if question.made_when_empty and len(value) < _MINIMUM:
+        raise ReleaseError(
+            f"{question.key} is shorter than {_MINIMUM} characters: choose a longer one, or leave it empty."
+        )
+    return value
+
+
+def create(kubectl: Kubectl, one: Wanted, ask: Callable[[Question], str], *, replace: bool) -> str:
+    """Create a secret, and say in one line what was done.
+
+    Raises:
+        ReleaseError: A value is missing, or the cluster refuses.
+    """
+    where = f"{one.namespace}/{one.name}"
+    there = _exists(kubectl, one)
+    if there and not replace:
+        return f"kept     {where}: it exists already. {one.kept}"
+    answers = {question.key: answer(question, ask) for question in one.questions}
+    hidden = [answers[question.key] for question in one.questions if question.secret]
+    manifest = one.manifest(answers)
+    if there:
+        _patch(kubectl, one.namespace, one.name, {"stringData": manifest["stringData"]}, hidden)
+        return f"replaced {where}"
+    kubectl.run("create", "--filename=-", "--output=name", stdin=json.dumps(manifest), secrets=hidden)
+    return f"created  {where}"
+
+
+def set_webhook_secret(kubectl: Kubectl, ask: Callable[[Question], str], *, replace: bool) -> str:
+    """Put the webhook's shared secret into Argo CD's own secret, and say in one line what was done.
+
+    Raises:
+        ReleaseError: It is missing, or the cluster refuses.
+    """
+    template = '{{if index .data "webhook.github.secret"}}set{{end}}'
+    of = ("--namespace=argocd", "secret", "argocd-secret")
+    if kubectl.run("get", *of, f"--output=go-template={template}") == "set" and not replace:
+        return "kept     argocd/argocd-secret: it has a webhook.github.secret already. Use --replace to put another one there."
+    value = answer(Question("webhook-secret", "Secret of the webhook, as at GitHub"), ask)
+    _patch(kubectl, "argocd", "argocd-secret", {"stringData": {"webhook.github.secret": value}}, [value])
+    return "changed  argocd/argocd-secret: webhook.github.secret"
+
+
+def _exists(kubectl: Kubectl, one: Wanted) -> bool:
+    try:
+        kubectl.run("get", f"--namespace={one.namespace}", "secret", one.name, "--output=name")
+    except NotFoundInClusterError:
+        return False
+    return True
+
+
+def _patch(kubectl: Kubectl, namespace: str, name: str, patch: Manifest, hidden: Sequence[str]) -> None:
+    options = (f"--namespace={namespace}", "--type=merge", "--patch-file=/dev/stdin", "--output=name")
+    kubectl.run("patch", "secret", name, *options, stdin=json.dumps(patch), secrets=hidden)

@@ -1,0 +1,395 @@
+"""scripts/gitops-init: what it writes, what it refuses, and that what it wrote fits the chart and itself."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+import yaml
+from scripts.lib.gitops.init import main
+from scripts.lib.gitops.parameters import KINDS, choose, read_parameters
+from scripts.lib.gitops.template import MODULES, fill
+from scripts.lib.release.versions import ENVIRONMENTS, ReleaseError
+
+from support.chart import CHART, KUBERNETES, helm, needs_helm
+from support.gitops import ENVIRONMENT, TEMPLATE, documents, find, gitops_init
+from support.services import ROOT
+
+PARAMETERS: Final = read_parameters(ROOT / "infra" / "gitops" / "parameters.toml")
+OTHER: Final = {
+    "owner": "example-org",
+    "product_repository": "example-org/product",
+    "gitops_repository": "example-org/infra",
+    "registry": "registry.example:5000/a/b-c",
+    "production_owner": "@example-org/owners",
+    "address": "192.0.2.17",
+    "argo_host": "argo.example.org",
+    "test_api_host": "api.test.example.org",
+    "test_docs_host": "docs.test.example.org",
+    "production_api_host": "api.example.org",
+    "production_docs_host": "docs.example.org",
+    "acme_mail": "operations@example.org",
+    "ingress_class": "other-class",
+    "storage_class": "other-storage",
+    "argo_deploy_user": "robot",
+    "argo_owner_user": "alice",
+    "argocd_version": "v9.8.7",
+    "cert_manager_version": "v6.5.4",
+}
+HOSTILE: Final = (
+    "", " ", "a b", "x\ny: z", "x\r", "x\x00", "x\x85", "x\u2028y", '"', "'", "\\", "`id`", "$(id)", "${{ secrets.X }}", "{{ x }}",
+    "@@owner@@", "a: b", "a #b", "- a", "*", "&a", "!a", "|", ">", "%", "<script>", "../..", "/etc/passwd", "-rf", "x;id", "x|id",
+    "x&&id", "null", "true", "x" * 5000, "ä.example.org", "\u202ex", "a,b", "a'+'b", "]", "x'||true||'",
+)  # fmt: skip
+NAMES_OF_THEIR_KIND: Final = {
+    ("account", "null"),
+    ("account", "true"),
+    ("name", "null"),
+    ("name", "true"),
+    ("user", "null"),
+    ("user", "true"),
+}
+
+
+def files(folder: Path) -> Iterator[Path]:
+    yield from (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+class TestWriting:
+    def test_says_the_next_three_steps(self, tmp_path: Path) -> None:
+        done = gitops_init(tmp_path / "new")
+
+        assert done.returncode == 0, done.stderr
+        assert re.findall(r"^(\d)\. ", done.stdout, re.MULTILINE) == ["1", "2", "3"]
+
+    def test_leaves_no_place_unfilled(self, gitops: Path) -> None:
+        assert [path for path in files(gitops) if re.search("@@[a-z_]*@@", path.read_text(encoding="utf-8"))] == []
+
+    def test_writes_every_file_of_the_template_and_keeps_programs_programs(self, gitops: Path) -> None:
+        for source in files(TEMPLATE):
+            written = gitops / source.relative_to(TEMPLATE)
+
+            assert os.access(written, os.X_OK) == os.access(source, os.X_OK), written
+
+    def test_puts_every_parameter_somewhere(self, tmp_path: Path) -> None:
+        assert set(OTHER) == set(PARAMETERS)
+        settings = [argument for name, value in OTHER.items() for argument in ("--set", f"{name}={value}")]
+        assert gitops_init(tmp_path / "new", *settings).returncode == 0
+        text = "\n".join(path.read_text(encoding="utf-8") for path in files(tmp_path / "new"))
+
+        assert [value for value in OTHER.values() if value not in text] == []
+        left = {
+            name: PARAMETERS[name].value for name in PARAMETERS if PARAMETERS[name].kind in {"host", "address", "mail"}
+        }
+        assert [value for value in left.values() if value in text] == []
+        assert list(documents(tmp_path / "new"))
+
+    def test_takes_values_from_a_file_and_the_command_line_over_it(self, tmp_path: Path) -> None:
+        (tmp_path / "values.toml").write_text('address = "192.0.2.1"\nacme_mail = "a@example.org"\n', encoding="utf-8")
+        arguments = ("--parameters", "values.toml", "--set", "address=192.0.2.2")
+        done = gitops_init("new", *arguments, cwd=tmp_path)
+
+        assert done.returncode == 0, done.stderr
+        environment = tomllib.loads((tmp_path / "new/environments/test/environment.toml").read_text(encoding="utf-8"))
+        assert environment["address"] == "192.0.2.2"
+        assert "a@example.org" in (tmp_path / "new/bootstrap/cluster-issuer.yaml").read_text(encoding="utf-8")
+
+    def test_takes_a_clone_without_a_commit_for_empty(self, tmp_path: Path) -> None:
+        subprocess.run(["git", "init", "--quiet", tmp_path / "new"], check=True)
+
+        assert gitops_init(tmp_path / "new").returncode == 0
+
+
+class TestRefusals:
+    @pytest.fixture
+    def refused(self, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+        def run(folder: Path, *arguments: str) -> str:
+            assert main([str(folder), *arguments]) == 1
+            output = capsys.readouterr()
+            assert output.out == ""
+            assert output.err.startswith("scripts/gitops-init: ")
+            return output.err
+
+        return run
+
+    def test_a_folder_with_something_in_it(self, refused: Callable[..., str], tmp_path: Path) -> None:
+        (tmp_path / "mine").write_text("", encoding="utf-8")
+
+        assert "is not empty, it holds mine" in refused(tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+    def test_a_file_in_the_place_of_the_folder(self, refused: Callable[..., str], tmp_path: Path) -> None:
+        (tmp_path / "mine").write_text("", encoding="utf-8")
+
+        assert "can't be written" in refused(tmp_path / "mine")
+
+    def test_a_name_that_is_unknown_and_tells_the_known_ones(self, refused: Callable[..., str], tmp_path: Path) -> None:
+        text = refused(tmp_path / "new", "--set", "adress=192.0.2.1")
+
+        assert "There is no parameter 'adress'" in text
+        assert "address" in text
+        assert not (tmp_path / "new").exists()
+
+    def test_a_setting_without_a_value(self, refused: Callable[..., str], tmp_path: Path) -> None:
+        assert "'address' is not name=value" in refused(tmp_path / "new", "--set", "address")
+
+    @pytest.mark.parametrize("content", ["address = 5", "address = {a = 1}", "address", "\0", 'x = "y"'])
+    def test_a_file_of_parameters_that_is_broken(
+        self, refused: Callable[..., str], tmp_path: Path, content: str
+    ) -> None:
+        (tmp_path / "values.toml").write_text(content, encoding="utf-8")
+
+        refused(tmp_path / "new", "--parameters", str(tmp_path / "values.toml"))
+        assert not (tmp_path / "new").exists()
+
+    def test_a_file_of_parameters_that_is_not_there(self, refused: Callable[..., str], tmp_path: Path) -> None:
+        assert "can't be read" in refused(tmp_path / "new", "--parameters", str(tmp_path / "none.toml"))
+
+
+class TestValues:
+    @pytest.mark.parametrize("name", sorted(PARAMETERS))
+    def test_that_would_break_a_file_are_refused(self, name: str) -> None:
+        for value in HOSTILE:
+            if (PARAMETERS[name].kind, value) not in NAMES_OF_THEIR_KIND:
+                with pytest.raises(ReleaseError, match=f"^{name}: "):
+                    choose(PARAMETERS, [(name, value)])
+
+    @pytest.mark.parametrize("name", sorted(PARAMETERS))
+    def test_with_a_line_break_at_the_end_are_refused(self, name: str) -> None:
+        with pytest.raises(ReleaseError, match=f"^{name}: "):
+            choose(PARAMETERS, [(name, PARAMETERS[name].value + "\n")])
+
+    @pytest.mark.parametrize(
+        ("kind", "value"),
+        [
+            ("address", "1.2.3"), ("address", "1.2.3.256"), ("address", "01.2.3.4"), ("address", "::1"),
+            ("host", "localhost"), ("host", "-a.example"), ("host", "a-.example"), ("host", "A.example"), ("host", "a..example"),
+            ("host", "a.example."), ("host", "https://a.example"), ("host", "a.example:443"), ("host", "a" * 64 + ".example"),
+            ("mail", "a"), ("mail", "a@b"), ("mail", "@example.org"), ("mail", '"a b"@example.org'),
+            ("code_owner", "alice"), ("code_owner", "@a/b/c"), ("code_owner", "@alice @bob"), ("code_owner", "@-a"),
+            ("repository", "name"), ("repository", "a/b/c"), ("repository", "a/b.git"), ("repository", "a/..x/"), ("account", "a--b"),
+            ("registry", "ghcr.io"), ("registry", "ghcr.io/Upper"), ("registry", "ghcr.io/a/"), ("registry", "https://ghcr.io/a"),
+            ("registry", "ghcr.io/a:tag"), ("registry", "ghcr.io/a@sha256:b"), ("version", "1.2.3"), ("version", "v1.2"),
+            ("user", "Admin"), ("user", "a" * 33), ("user", "role:admin"),
+        ],
+    )  # fmt: skip
+    def test_that_are_nearly_right_are_refused(self, kind: str, value: str) -> None:
+        assert KINDS[kind].shape.fullmatch(value) is None
+
+    @pytest.mark.parametrize(
+        ("settings", "text"),
+        [
+            ({"test_api_host": PARAMETERS["production_api_host"].value}, "each needs a host of its own"),
+            ({"owner": "example-org"}, "set owner, product_repository and gitops_repository together"),
+            ({"gitops_repository": PARAMETERS["product_repository"].value}, "are the same"),
+            ({"argo_deploy_user": "sebastian"}, "must differ"),
+            ({"argo_owner_user": "admin"}, "must differ"),
+        ],
+    )
+    def test_that_contradict_each_other_are_refused(self, settings: dict[str, str], text: str) -> None:
+        with pytest.raises(ReleaseError, match=text):
+            choose(PARAMETERS, settings.items())
+
+    def test_of_the_template_itself_are_known(self) -> None:
+        with pytest.raises(ReleaseError, match="x: @@nobody@@ is not a parameter"):
+            fill("a @@nobody@@", {}, Path("x"))
+
+    def test_leave_the_marks_of_workflows_charts_and_shells_alone(self) -> None:
+        text = '${{ github.ref }} {{ .Values.x }} $values "$@" git@github.com @user'
+
+        assert fill(text, {}, Path("x")) == text
+
+
+class TestModules:
+    def test_import_nothing_but_each_other_and_python(self, gitops: Path) -> None:
+        copied = sorted((gitops / "scripts/lib/release").glob("*.py"))
+        assert [path.stem for path in copied] == sorted(MODULES)
+        wanted = set()
+        for path in copied:
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    wanted |= {name.name for name in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    assert (node.level, node.module) != (0, None)
+                    wanted.add(str(node.module))
+        foreign = {name for name in wanted if name.split(".")[0] not in sys.stdlib_module_names}
+
+        assert foreign <= {f"scripts.lib.release.{name}" for name in MODULES}
+
+    def test_work_from_another_folder(self, gitops: Path, tmp_path: Path) -> None:
+        programs = [path for path in files(gitops / "scripts") if "sens_python" in path.read_text(encoding="utf-8")]
+        for program in programs:
+            if program.parent.name != "lib":
+                done = subprocess.run(
+                    [program, "--help"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
+                )
+
+                assert (done.returncode, done.stderr) == (0, ""), program
+                assert f"usage: scripts/{program.name}" in done.stdout
+
+
+def release_values(tag: str) -> dict[str, Any]:
+    channel = "alpha" if "alpha" in tag else "stable"
+    names = ("platform-api", "mqtt-ingestion-worker", "telemetry-worker", "docs", "mock-mqtt-broker")
+    return {"images": {"tag": tag, "channel": channel, "digests": dict.fromkeys(names, "sha256:" + "a" * 64)}}
+
+
+def render(gitops: Path, folder: Path, environment: str, tag: str) -> "subprocess.CompletedProcess[str]":
+    """Run helm as Argo CD does: with the two files of values in the Application's order."""
+    application = find(gitops, "Application", f"sens-platform-{environment}")
+    source = application["spec"]["sources"][0]["helm"]
+    (folder / "release-values.yaml").write_text(yaml.safe_dump(release_values(tag)), encoding="utf-8")
+    names = [name.removeprefix("$values/") for name in source["valueFiles"]]
+    paths = [folder / Path(name).name if "release-values" in name else gitops / name for name in names]
+    command = [str(helm()), "template", source["releaseName"], str(CHART), "--kube-version", KUBERNETES]
+    namespace = application["spec"]["destination"]["namespace"]
+    arguments = [argument for path in paths for argument in ("--values", str(path))]
+    return subprocess.run([*command, "--namespace", namespace, *arguments], capture_output=True, text=True, check=False)
+
+
+TAGS: Final = {"test": "0.5.0-alpha.12.1", "production": "0.5.0"}
+every_environment = pytest.mark.parametrize("environment", sorted(TAGS))
+
+
+@needs_helm
+class TestChart:
+    @pytest.fixture(params=sorted(TAGS))
+    def objects(self, request: pytest.FixtureRequest, gitops: Path, tmp_path: Path) -> tuple[str, list[dict[str, Any]]]:
+        done = render(gitops, tmp_path, request.param, TAGS[request.param])
+        assert done.returncode == 0, done.stderr
+        return request.param, [document for document in yaml.safe_load_all(done.stdout) if document]
+
+    def test_makes_exactly_the_kinds_that_the_project_lets_through(
+        self, gitops: Path, objects: tuple[str, list[dict[str, Any]]]
+    ) -> None:
+        environment, found = objects
+        # Argo CD leaves out what is for "helm test" alone.
+        deployed = [one for one in found if one["metadata"].get("annotations", {}).get("helm.sh/hook") != "test"]
+        kinds = {(one["apiVersion"].rpartition("/")[0].replace("v1", ""), one["kind"]) for one in deployed}
+        allowed = find(gitops, "AppProject", f"sens-{environment}")["spec"]["namespaceResourceWhitelist"]
+
+        assert {(one["group"], one["kind"]) for one in allowed} == kinds
+
+    def test_deploys_into_its_own_namespace_alone(self, objects: tuple[str, list[dict[str, Any]]]) -> None:
+        environment, found = objects
+
+        assert {one["metadata"]["namespace"] for one in found} == {f"sens-{environment}"}
+
+    def test_has_the_mock_broker_in_test_only(self, objects: tuple[str, list[dict[str, Any]]]) -> None:
+        environment, found = objects
+
+        assert any("mock-mqtt-broker" in one["metadata"]["name"] for one in found) is (environment == "test")
+
+    def test_reads_the_secrets_that_create_secrets_makes(self, objects: tuple[str, list[dict[str, Any]]]) -> None:
+        environment, found = objects
+        text = yaml.safe_dump_all(found)
+
+        assert set(re.findall(r"secretKeyRef:\n.*\n? *name: (\S+)", text)) == {f"sens-{environment}-timescaledb-auth"}
+        assert set(re.findall(r"imagePullSecrets:\n *- name: (\S+)", text)) == {"ghcr-pull"}
+
+    def test_uses_the_clusters_ingress_storage_and_issuer(
+        self, gitops: Path, objects: tuple[str, list[dict[str, Any]]]
+    ) -> None:
+        environment, found = objects
+        ingresses = [one for one in found if one["kind"] == "Ingress"]
+        volumes = [
+            claim["spec"]["storageClassName"]
+            for one in found
+            if one["kind"] == "StatefulSet"
+            for claim in one["spec"].get("volumeClaimTemplates", [])
+        ]
+        issuer = find(gitops, "ClusterIssuer", "letsencrypt")["metadata"]["name"]
+
+        assert {one["spec"]["ingressClassName"] for one in ingresses} == {"traefik"}
+        assert {one["metadata"]["annotations"]["cert-manager.io/cluster-issuer"] for one in ingresses} == {issuer}
+        assert {one["spec"]["rules"][0]["host"] for one in ingresses} == {
+            PARAMETERS[f"{environment}_api_host"].value,
+            PARAMETERS[f"{environment}_docs_host"].value,
+        }
+        assert volumes == ["local-path", "local-path"]
+
+    @every_environment
+    def test_refuses_the_other_environments_version(self, gitops: Path, tmp_path: Path, environment: str) -> None:
+        values = release_values(next(tag for name, tag in TAGS.items() if name != environment))
+        values["images"]["channel"] = ENVIRONMENTS[environment].value
+        (tmp_path / "release-values.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+        command = [str(helm()), "template", "x", str(CHART), "--kube-version", KUBERNETES]
+        paths = (gitops / "environments" / environment / "values.yaml", tmp_path / "release-values.yaml")
+        arguments = [argument for path in paths for argument in ("--values", str(path))]
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+        assert "is not a version of the channel" in done.stderr
+
+
+class TestConsistency:
+    @every_environment
+    def test_application_project_and_environment_say_the_same(self, gitops: Path, environment: str) -> None:
+        text = (gitops / "environments" / environment / "environment.toml").read_text(encoding="utf-8")
+        known = tomllib.loads(text)
+        application = find(gitops, "Application", known["application"])["spec"]
+        project = find(gitops, "AppProject", known["project"])["spec"]
+
+        assert known["channel"] == ENVIRONMENTS[environment]
+        assert application["project"] == known["project"]
+        assert application["destination"] in project["destinations"]
+        assert len(project["destinations"]) == 1
+        assert application["destination"]["namespace"] == known["namespace"]
+        assert application["sources"][0]["helm"]["releaseName"] == known["release"]
+        assert {source["repoURL"] for source in application["sources"]} == set(project["sourceRepos"])
+        assert project["clusterResourceWhitelist"] == []
+
+    def test_test_follows_by_itself_and_production_waits(self, gitops: Path) -> None:
+        test, production = (
+            find(gitops, "Application", f"sens-platform-{name}")["spec"] for name in ("test", "production")
+        )
+
+        assert test["syncPolicy"]["automated"] == {"selfHeal": True, "prune": True}
+        assert "automated" not in production["syncPolicy"]
+
+    @every_environment
+    def test_nothing_can_be_deployed_before_the_first_release(self, gitops: Path, environment: str) -> None:
+        source = find(gitops, "Application", f"sens-platform-{environment}")["spec"]["sources"][0]
+
+        assert source["targetRevision"] == "0" * 40
+        assert not (gitops / "environments" / environment / "release-values.yaml").exists()
+
+    @every_environment
+    def test_the_commit_is_in_one_line_that_scripts_find(self, gitops: Path, environment: str) -> None:
+        text = (gitops / f"applications/sens-platform-{environment}.yaml").read_text(encoding="utf-8")
+
+        assert (
+            len(re.findall(r"targetRevision: .*# product commit: written with each release$", text, re.MULTILINE)) == 1
+        )
+        done = subprocess.run(
+            [gitops / "scripts/product-commit", environment], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+    def test_the_platforms_namespaces_are_restricted(self, gitops: Path) -> None:
+        namespaces = {
+            one["metadata"]["name"]: one["metadata"]["labels"]
+            for one in documents(gitops)
+            if one["kind"] == "Namespace"
+        }
+        enforced = {name: labels["pod-security.kubernetes.io/enforce"] for name, labels in namespaces.items()}
+
+        assert enforced == {
+            "argocd": "baseline", "cert-manager": "baseline", "sens-test": "restricted", "sens-production": "restricted",
+        }  # fmt: skip
+
+    def test_argo_cds_own_project_is_closed(self, gitops: Path) -> None:
+        spec = find(gitops, "AppProject", "default")["spec"]
+
+        assert not any(
+            spec[key]
+            for key in ("sourceRepos", "destinations", "clusterResourceWhitelist", "namespaceResourceWhitelist")
+        )
+
+    def test_no_secret_is_in_it(self, gitops: Path) -> None:
+        assert [one for one in documents(gitops) if one["kind"] == "Secret"] == []

@@ -1,0 +1,52 @@
+"""The GitOps repository, as scripts/gitops-init writes it, and its objects of Kubernetes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from support.services import ROOT
+
+# The scripts take this interpreter, so that they need not look for one.
+ENVIRONMENT = os.environ | {"SENS_BASE_PYTHON": sys.executable}
+TEMPLATE = ROOT / "infra" / "gitops" / "template"
+Document = dict[str, Any]
+
+
+def gitops_init(folder: Path | str, *arguments: str, cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
+    """Run scripts/gitops-init."""
+    command = [str(ROOT / "scripts" / "gitops-init"), *arguments, str(folder)]
+    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def gitops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a GitOps repository with the parameters' own values; tests only read it."""
+    folder = tmp_path_factory.mktemp("gitops") / "repository"
+    done = gitops_init(folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def documents(folder: Path, pattern: str = "**/*.yaml") -> Iterator[Document]:
+    """Yield the objects of Kubernetes in the files that match."""
+    for file in sorted(folder.glob(pattern)):
+        yield from (
+            document
+            for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))
+            if document and "kind" in document
+        )
+
+
+def find(folder: Path, kind: str, name: str) -> Document:
+    """Return the only object with a kind and a name."""
+    found = [
+        document for document in documents(folder) if document["kind"] == kind and document["metadata"]["name"] == name
+    ]
+    assert len(found) == 1, (kind, name, len(found))
+    return found[0]
