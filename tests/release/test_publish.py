@@ -126,6 +126,19 @@ class TestPlanAfterAMerge:
         with pytest.raises(ReleaseError, match="After a merge there is no choice"):
             make_plan(request, Source(clone.folder), REGISTRY)
 
+    def test_is_an_output_of_its_step(
+        self, clone: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "outputs"))
+        monkeypatch.setenv("GITHUB_REPOSITORY", "Acme-GmbH/sens-platform")
+        options = ["--event=workflow_run", "--run-number=7", "--run-attempt=2", f"--head-sha={clone.head}"]
+
+        assert main(["plan", f"--folder={clone.folder}", *options]) == 0
+
+        printed = capsys.readouterr().out
+        assert (tmp_path / "outputs").read_text() == f"update-test=true\nplan={printed}"
+        assert Plan.parse(printed).registry == "ghcr.io/acme-gmbh/sens-platform"
+
 
 class TestPlanByAPerson:
     @pytest.mark.parametrize(
@@ -574,14 +587,22 @@ class TestBuild:
         return replace(planned(small_registry, clone, monkeypatch), commit=commit)
 
     def test_pushes_every_image_for_both_platforms_without_a_tag(
-        self, own: Plan, docker: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+        self,
+        own: Plan,
+        docker: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
     ) -> None:
         file = tmp_path / "plan.json"
         file.write_text(own.dump())
+        monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "outputs"))
 
         assert main(["build", f"--plan={file}", "--source=https://example.org/acme/sens-platform"]) == 0
 
-        assert json.loads(capfd.readouterr().out) == dict.fromkeys(IMAGES, f"sha256:{'d' * 64}")
+        printed = capfd.readouterr().out
+        assert (tmp_path / "outputs").read_text() == f"digests={printed}"
+        assert json.loads(printed) == dict.fromkeys(IMAGES, f"sha256:{'d' * 64}")
         calls = [json.loads(line) for line in docker.read_text().splitlines()]
         builds = [call for call in calls if call[:2] == ["buildx", "build"]]
         assert len(builds) == len(IMAGES)

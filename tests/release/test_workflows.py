@@ -1,0 +1,340 @@
+"""The workflows: who starts them, what they may do, and that they call the scripts as these are."""
+
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import pytest
+import yaml
+from scripts.lib.images.__main__ import parse as parse_build_images
+from scripts.lib.release.publish_images import TOKEN
+from scripts.lib.release.publish_images import parse as parse_publish_images
+
+from support.services import ROOT
+
+FOLDER = ROOT / ".github/workflows"
+FILES = sorted(FOLDER.glob("*.yml"))
+# What a job may write, and nothing else.
+WRITES = {
+    ("publish-images", "images"): {"packages"},
+    ("publish-images", "publish"): {"packages", "id-token"},
+}
+
+type Document = Mapping[str, object]
+
+
+class Step(NamedTuple):
+    """A step with where it is."""
+
+    workflow: str
+    job: str
+    content: Document
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        return cast("Mapping[str, str]", self.content.get("env", {}))
+
+
+def read(file: Path) -> dict[str, object]:
+    # YAML 1.1 reads the key `on` as true.
+    document = yaml.safe_load(file.read_text())
+    return {"on" if key is True else str(key): value for key, value in document.items()}
+
+
+WORKFLOWS = {file.stem: read(file) for file in FILES}
+
+
+def jobs(workflow: str) -> Mapping[str, Document]:
+    return cast("Mapping[str, Document]", WORKFLOWS[workflow]["jobs"])
+
+
+def all_jobs() -> Iterator[tuple[str, str, Document]]:
+    for workflow in WORKFLOWS:
+        for name, job in jobs(workflow).items():
+            yield workflow, name, job
+
+
+def all_steps() -> Iterator[Step]:
+    for workflow, name, job in all_jobs():
+        for step in cast("list[Document]", job["steps"]):
+            yield Step(workflow, name, step)
+
+
+def commands() -> Iterator[tuple[Step, list[str]]]:
+    """Yield each command of each step as words; what stands for a value stays as it is written."""
+    for step in all_steps():
+        for line in str(step.content.get("run", "")).replace("\\\n", " ").splitlines():
+            words = shlex.split(line.partition("<<<")[0])
+            if words:
+                yield step, words
+
+
+class TestRights:
+    def test_are_none_by_default(self) -> None:
+        assert [workflow["permissions"] for workflow in WORKFLOWS.values()] == [{}] * len(FILES)
+
+    def test_to_write_are_few(self) -> None:
+        found = {}
+        for workflow, name, job in all_jobs():
+            rights = cast("Mapping[str, str]", job["permissions"])
+            assert set(rights.values()) <= {"read", "write"}
+            if writes := {right for right, kind in rights.items() if kind == "write"}:
+                found[workflow, name] = writes
+
+        assert found == WRITES
+
+    def test_to_read_are_code_and_images(self) -> None:
+        reads = {
+            right
+            for _, _, job in all_jobs()
+            for right, kind in cast("Mapping[str, str]", job["permissions"]).items()
+            if kind == "read"
+        }
+
+        assert reads == {"contents", "packages"}
+
+    def test_are_not_left_in_the_clone(self) -> None:
+        clones = [step for step in all_steps() if str(step.content.get("uses", "")).startswith("actions/checkout@")]
+
+        assert len(clones) == len(list(all_jobs()))
+        for step in clones:
+            assert cast("Document", step.content["with"])["persist-credentials"] is False
+
+
+class TestActions:
+    def test_are_named_by_commit_and_say_their_version(self) -> None:
+        lines = [line.strip() for file in FILES for line in file.read_text().splitlines() if "uses:" in line]
+
+        assert lines
+        for line in lines:
+            assert re.fullmatch(r"(?:- )?uses: [\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+
+    def test_are_of_one_commit_each(self) -> None:
+        used = {str(step.content["uses"]) for step in all_steps() if "uses" in step.content}
+
+        names = [use.partition("@")[0] for use in used]
+        assert sorted(names) == sorted(set(names))
+
+
+class TestRuns:
+    def test_end(self) -> None:
+        for _, _, job in all_jobs():
+            assert isinstance(job["timeout-minutes"], int)
+            assert job["runs-on"] == "ubuntu-24.04"
+
+    def test_wait_for_each_other(self) -> None:
+        for workflow in WORKFLOWS.values():
+            assert cast("Document", workflow["concurrency"])["group"]
+
+    def test_of_publishing_are_never_broken_off(self) -> None:
+        assert cast("Document", WORKFLOWS["publish-images"]["concurrency"])["cancel-in-progress"] is False
+
+    def test_have_no_expression_in_a_script(self) -> None:
+        for step in all_steps():
+            assert "${{" not in str(step.content.get("run", ""))
+
+    def test_stop_at_the_first_command_that_fails(self) -> None:
+        # GitHub starts `bash` with -e and -o pipefail only where the shell is named.
+        for workflow in WORKFLOWS.values():
+            assert workflow["defaults"] == {"run": {"shell": "bash"}}
+
+    def test_have_every_variable_that_they_use(self) -> None:
+        for step in all_steps():
+            used = set(re.findall(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)", str(step.content.get("run", ""))))
+
+            assert {name for name in used if not name.startswith("GITHUB_")} <= set(step.environment)
+
+    def test_quote_every_variable(self) -> None:
+        for step in all_steps():
+            unquoted = re.sub(r'"[^"]*"', "", str(step.content.get("run", "")))
+
+            assert "$" not in unquoted
+
+
+class TestScripts:
+    def test_that_are_called_exist(self) -> None:
+        called = {words[0] for _, words in commands() if words[0].startswith("scripts/")}
+
+        assert {"scripts/check", "scripts/test", "scripts/version-check", "scripts/build-images"} <= called
+        assert "scripts/publish-images" in called
+        for name in called:
+            assert os.access(ROOT / name, os.X_OK), name
+
+    def test_are_all_that_is_called(self) -> None:
+        others = {words[0] for _, words in commands() if not words[0].startswith("scripts/")}
+
+        assert others == {"docker", "sudo"}
+
+    def test_of_publishing_take_the_options_they_are_given(self) -> None:
+        steps = [
+            parse_publish_images(words[1:]).command for _, words in commands() if words[0] == "scripts/publish-images"
+        ]
+
+        assert steps == ["plan", "check", "build", "sign", "tag", "record", "dispatch"]
+
+    def test_of_images_take_the_options_they_are_given(self) -> None:
+        calls = [words[1:] for _, words in commands() if words[0] == "scripts/build-images"]
+
+        assert [parse_build_images(call).builder for call in calls] == ["docker"]
+
+    def test_of_the_version_take_the_options_they_are_given(self) -> None:
+        (call,) = [words for _, words in commands() if words[0] == "scripts/version-check"]
+        told = subprocess.run([ROOT / call[0], "--help"], capture_output=True, text=True, check=True).stdout
+
+        assert [word.partition("=")[0] for word in call[1:]] == ["--base"]
+        assert "--base" in told
+
+    def test_without_options_are_given_none(self) -> None:
+        calls = {words[0]: words[1:] for _, words in commands() if words[0] in {"scripts/check", "scripts/test"}}
+
+        assert calls == {"scripts/check": [], "scripts/test": []}
+
+
+class TestOutputs:
+    def test_of_steps_are_those_that_the_scripts_set(self) -> None:
+        text = (FOLDER / "publish-images.yml").read_text()
+
+        assert set(re.findall(r"steps\.([\w.-]+)", text)) == {
+            "plan.outputs.plan",
+            "plan.outputs.update-test",
+            "build.outputs.digests",
+            "record.outputs.record",
+        }
+
+    def test_of_jobs_are_there(self) -> None:
+        for workflow, name, job in all_jobs():
+            needed = job.get("needs", [])
+            needs = [needed] if isinstance(needed, str) else cast("list[str]", needed)
+            for other, output in re.findall(r"needs\.([\w-]+)\.outputs\.([\w-]+)", str(job)):
+                assert other in needs, f"{workflow}: {name}"
+                assert output in cast("Document", jobs(workflow)[other]["outputs"])
+
+
+class TestCi:
+    def test_runs_for_pull_requests_and_main(self) -> None:
+        assert WORKFLOWS["ci"]["on"] == {"pull_request": None, "push": {"branches": ["main"]}}
+
+    def test_compares_versions_with_the_whole_history_before_images_are_built(self) -> None:
+        (clone, _) = cast("list[Document]", jobs("ci")["version"]["steps"])
+
+        assert cast("Document", clone["with"])["fetch-depth"] == 0
+        assert jobs("ci")["images"]["needs"] == "version"
+
+    def test_sees_no_secret(self) -> None:
+        assert "secrets." not in (FOLDER / "ci.yml").read_text()
+
+
+def holds(condition: str, github: Mapping[str, object]) -> bool:
+    """Evaluate a condition of the few operators that are used here."""
+
+    def value(match: re.Match[str]) -> str:
+        found: object = github
+        for part in match[1].split("."):
+            found = found.get(part, "") if isinstance(found, dict) else ""
+        return repr(found)
+
+    python = re.sub(r"github\.([\w.]+)", value, condition).replace("&&", " and ").replace("||", " or ")
+    return bool(eval(" ".join(python.split()), {"__builtins__": {}}))  # noqa: S307 - of this repository
+
+
+class TestPublishing:
+    def test_follows_ci_on_main_or_a_person(self) -> None:
+        on = cast("Mapping[str, Document]", WORKFLOWS["publish-images"]["on"])
+
+        assert set(on) == {"workflow_run", "workflow_dispatch"}
+        assert on["workflow_run"] == {
+            "workflows": [WORKFLOWS["ci"]["name"]],
+            "types": ["completed"],
+            "branches": ["main"],
+        }
+        assert set(cast("Document", on["workflow_dispatch"]["inputs"])) == {
+            "ref",
+            "release_version",
+            "update_test_environment",
+        }
+
+    @pytest.mark.parametrize(
+        ("change", "expected"),
+        [
+            ({}, True),
+            ({"conclusion": "failure"}, False),
+            ({"conclusion": "cancelled"}, False),
+            ({"event": "pull_request"}, False),
+            ({"event": "workflow_dispatch"}, False),
+            ({"head_branch": "feature"}, False),
+            ({"head_repository": {"full_name": "stranger/sens-platform"}}, False),
+        ],
+    )
+    def test_takes_a_push_to_main_of_this_repository_that_passed(
+        self, change: Mapping[str, object], expected: bool
+    ) -> None:
+        run = {
+            "conclusion": "success",
+            "event": "push",
+            "head_branch": "main",
+            "head_repository": {"full_name": "acme/sens-platform"},
+        } | dict(change)
+        github = {"event_name": "workflow_run", "repository": "acme/sens-platform", "event": {"workflow_run": run}}
+
+        assert holds(str(jobs("publish-images")["plan"]["if"]), github) is expected
+
+    @pytest.mark.parametrize(("ref", "expected"), [("refs/heads/main", True), ("refs/heads/feature", False)])
+    def test_takes_a_person_s_word_with_the_scripts_of_main_alone(self, ref: str, expected: bool) -> None:
+        github = {"event_name": "workflow_dispatch", "ref": ref, "repository": "acme/x", "event": {}}
+
+        assert holds(str(jobs("publish-images")["plan"]["if"]), github) is expected
+
+    def test_runs_scripts_of_main_whatever_is_published(self) -> None:
+        for step in all_steps():
+            assert "ref" not in cast("Document", step.content.get("with", {}))
+
+    def test_is_planned_before_anything_is_built_and_signed_before_it_has_a_tag(self) -> None:
+        publishing = jobs("publish-images")
+        called = [
+            words[1] for step, words in commands() if words[0] == "scripts/publish-images" and step.job == "publish"
+        ]
+
+        assert list(publishing) == ["plan", "images", "publish", "update-test"]
+        assert publishing["images"]["needs"] == "plan"
+        assert publishing["publish"]["needs"] == ["plan", "images"]
+        assert publishing["update-test"]["needs"] == ["plan", "publish"]
+        assert called == ["sign", "tag", "record"]
+
+    def test_has_the_identity_that_signs_where_nothing_is_built(self) -> None:
+        signing = [
+            name for name, job in jobs("publish-images").items() if "id-token" in cast("Document", job["permissions"])
+        ]
+
+        assert signing == ["publish"]
+
+    def test_updates_test_only_when_planned(self) -> None:
+        assert jobs("publish-images")["update-test"]["if"] == "needs.plan.outputs.update-test == 'true'"
+
+
+class TestSecrets:
+    def test_are_in_the_environment_of_the_one_step_that_needs_them(self) -> None:
+        text = "".join(file.read_text() for file in FILES)
+        steps = [step for step in all_steps() if "secrets." in str(step.content)]
+
+        assert re.findall(r"secrets\.(\w+)", text) == [TOKEN]
+        assert [(step.job, step.environment[TOKEN]) for step in steps] == [
+            ("update-test", f"${{{{ secrets.{TOKEN} }}}}")
+        ]
+
+    def test_of_the_run_are_where_the_registry_is_spoken_to(self) -> None:
+        for step in all_steps():
+            run = str(step.content.get("run", ""))
+            registry = "docker login" in run or re.search(r"publish-images (?:check|build|tag|record) ", run)
+
+            assert ("github.token" in str(step.environment)) == bool(registry), run
+
+    def test_are_never_an_argument(self) -> None:
+        for step in all_steps():
+            secret = {name for name, value in step.environment.items() if "token" in value or "secrets." in value}
+            arguments = str(step.content.get("run", "")).partition("<<<")[0]
+
+            assert not [name for name in secret if f"${name}" in arguments]
