@@ -8,6 +8,8 @@ pytest_plugins = [
     "support.brokers",
     "support.workers",
     "support.api",
+    "support.git",
+    "support.registry",
     "support.gitops",
     "support.cluster",
 ]

@@ -40,6 +40,7 @@ class TestArguments:
             (["--image", "nginx"], "invalid choice"),
             (["--base", "x", "--debian-base"], "not allowed with"),
             (["--builder", "kaniko"], "invalid choice"),
+            (["--platform", "linux/arm64"], "--platform is for --push-digests"),
             (["everything"], "unrecognized arguments"),
         ],
     )

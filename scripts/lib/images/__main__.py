@@ -1,6 +1,7 @@
 """Builds the images and tries each one: ``python -m scripts.lib.images``. Called by scripts/build-images; needs Python alone."""
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -11,6 +12,7 @@ from scripts.lib.images.base import ensure_debian_base
 from scripts.lib.images.builders import Build, Builder, find_builder
 from scripts.lib.images.catalogue import IMAGES, Image
 from scripts.lib.images.package_index import secrets
+from scripts.lib.images.publication import push_without_tag
 from scripts.lib.images.smoke import try_image
 from scripts.lib.images.source import Commit, ImageError, checked_version
 
@@ -26,14 +28,17 @@ class Options(argparse.Namespace):
     builder: str | None
     storage: Path | None
     source: str | None
+    commit: str
     trial: bool
+    push_digests: Path | None
+    platform: list[str] | None
 
 
 def parse(arguments: Sequence[str]) -> Options:
     """Read the command line; what is wrong ends the program with exit code 2."""
     parser = argparse.ArgumentParser(
         prog="scripts/build-images",
-        description="Builds every image from the newest commit with docker, podman or buildah, and tries each one.",
+        description="Builds every image from a commit with docker, podman or buildah, and tries each one.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", help="tag of the images, SemVer without '+'; the product's version by default")
@@ -59,8 +64,18 @@ def parse(arguments: Sequence[str]) -> Options:
     parser.add_argument(
         "--source", help="https address of the repository, for the images' labels; by default that of origin"
     )
+    parser.add_argument("--commit", default="HEAD", help="commit to build; the newest one by default")
     parser.add_argument("--no-trial", dest="trial", action="store_false", help="only build")
+    parser.add_argument(
+        "--push-digests",
+        type=Path,
+        metavar="FILE",
+        help="push with 'docker buildx' without a tag instead of trying, with SBOM and provenance; the digests go into the file",
+    )
+    parser.add_argument("--platform", action="append", help="for --push-digests, such as linux/arm64; can be repeated")
     options = parser.parse_args(arguments, Options())
+    if options.platform and not options.push_digests:
+        parser.error("--platform is for --push-digests: images for other machines can't be tried on this one")
     try:
         checked_version(options.version or "0.0.0")
     except ImageError as error:
@@ -85,12 +100,19 @@ def build_all(options: Options, builder: Builder, commit: Commit) -> None:
         private.mkdir(mode=0o700)
         commit.unpack(context)
         files = secrets(private)
+        digests = {}
         for image in IMAGES:
             if options.image is None or image.name in options.image:
                 build = build_of(
                     image, commit, version=options.version or commit.product_version, prefix=options.prefix, base=base
                 )
-                _build(builder, image, build._replace(context=context, secrets=files), commit, trial=options.trial)
+                build = build._replace(context=context, secrets=files)
+                if options.push_digests:
+                    digests[image.name] = push_without_tag(build, options.platform or [])
+                else:
+                    _build(builder, image, build, commit, trial=options.trial)
+    if options.push_digests:
+        options.push_digests.write_text(json.dumps(digests) + "\n", encoding="utf-8")
 
 
 def build_of(image: Image, commit: Commit, *, version: str, prefix: str, base: str | None) -> Build:
@@ -130,8 +152,8 @@ def main() -> int:
     """Build; return the exit code."""
     options = parse(sys.argv[1:])
     try:
-        commit = Commit.read(options.source)
-        if commit.modified:
+        commit = Commit.read(options.source, options.commit)
+        if commit.modified and options.commit == "HEAD":
             print("Note: changes that are not committed are not in the images.", file=sys.stderr)
         builder = find_builder(options.builder, options.storage)
         print(f"building {commit.revision} with {builder.name}", flush=True)

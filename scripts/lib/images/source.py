@@ -54,13 +54,13 @@ class Commit(NamedTuple):
     modified: bool
 
     @classmethod
-    def read(cls, source: str | None) -> Self:
-        """Read the newest commit of this repository.
+    def read(cls, source: str | None, commit: str = "HEAD") -> Self:
+        """Read a commit of this repository, the newest one by default.
 
         Raises:
             ImageError: There is none.
         """
-        revision, epoch = _git("log", "-1", "--format=%H %ct").split()
+        revision, epoch = _git("log", "-1", "--format=%H %ct", "--end-of-options", commit).split()
         project = tomllib.loads(_git("show", f"{revision}:pyproject.toml"))["project"]
         return cls(
             revision=revision,

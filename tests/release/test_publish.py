@@ -1,0 +1,797 @@
+"""Publishing images, step by step: what is planned and refused, and that a published tag never moves."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripts.lib.images.catalogue import IMAGES as CATALOGUE
+from scripts.lib.release import actions
+from scripts.lib.release.plan import PLATFORMS, Plan, Request, make_plan
+from scripts.lib.release.publish import run_url
+from scripts.lib.release.publish_images import TOKEN, main
+from scripts.lib.release.record import IMAGES
+from scripts.lib.release.record import parse as parse_record
+from scripts.lib.release.registry import REVISION
+from scripts.lib.release.source import Source
+from scripts.lib.release.versions import ReleaseError
+
+from support.git import Repository
+from support.hosting import TOKEN as HOSTING_TOKEN
+from support.hosting import Answer, HostingService, hosting_service
+from support.registry import FOLDER, RunningRegistry, SmallRegistry, client, upload, upload_release
+from support.services import ROOT
+
+pytestmark = pytest.mark.usefixtures("isolated_git")
+
+REGISTRY = "ghcr.io/acme/sens-platform"
+GITOPS = "acme/sens-platform-infra"
+HOSTILE = [
+    "'; touch x; '",
+    '"; touch x; "',
+    "$(touch x)",
+    "`touch x`",
+    "a\nplan={}",
+    "a\r\n::set-output name=plan::{}",
+    "::set-output name=plan::{}",
+    "##[set-output name=plan;]{}",
+    "--upload-pack=touch x",
+    "../../etc/passwd",
+    "a..b",
+    "HEAD@{1}",
+    "main^",
+    ":/x",
+    "\x00",
+    "\x1b[2J",
+    "ä" * 300,
+    "a" * 100_000,
+]
+
+
+def pyproject(version: str) -> dict[str, str | None]:
+    return {"pyproject.toml": f'[project]\nname = "x"\nversion = "{version}"\n'}
+
+
+def make_product(folder: Path) -> Repository:
+    """A product with main at 0.5.0, an unmerged branch, a maintained older minor version, and a tag."""
+    repository = Repository.create(folder)
+    repository.commit("Start", pyproject("0.4.2"))
+    repository.git("branch", "release/0.4")
+    repository.git("tag", "first")
+    repository.commit("Next minor version", pyproject("0.5.0"))
+    repository.branch("feature/one")
+    repository.commit("Not merged")
+    repository.switch("main")
+    repository.commit("Later")
+    return repository
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Repository:
+    """A product that a test may change."""
+    return make_product(tmp_path / "origin")
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """What a run has checked out; no test changes it."""
+    folder = tmp_path_factory.mktemp("product")
+    return make_product(folder / "origin").clone(folder / "clone")
+
+
+def asked(**values: str) -> Request:
+    return Request(event="workflow_dispatch", run_number="7", run_attempt="2", **values)
+
+
+class TestPlanAfterAMerge:
+    def test_is_the_run_s_own_alpha_of_what_was_tested_for_test(self, clone: Repository) -> None:
+        tested = clone.revision("HEAD^")
+
+        plan = make_plan(Request("workflow_run", "7", "2", head_sha=tested), Source(clone.folder), REGISTRY)
+
+        assert (plan.version, plan.channel, plan.commit, plan.update_test) == (
+            "0.5.0-alpha.7.2",
+            "alpha",
+            tested,
+            True,
+        )
+        assert (plan.registry, plan.platforms) == (REGISTRY, ("linux/amd64", "linux/arm64"))
+
+    def test_is_of_every_image_that_is_built(self, clone: Repository) -> None:
+        plan = make_plan(Request("workflow_run", "7", "2", head_sha=clone.head), Source(clone.folder), REGISTRY)
+
+        assert set(plan.images) == {image.name for image in CATALOGUE}
+
+    def test_refuses_what_was_not_merged(self, clone: Repository) -> None:
+        request = Request("workflow_run", "7", "2", head_sha=clone.revision("origin/feature/one"))
+
+        with pytest.raises(ReleaseError, match="is not in main"):
+            make_plan(request, Source(clone.folder), REGISTRY)
+
+    def test_refuses_a_commit_that_is_not_there(self, clone: Repository) -> None:
+        with pytest.raises(ReleaseError, match=r"fetch the whole history \(fetch-depth: 0\)"):
+            make_plan(Request("workflow_run", "7", "2", head_sha="a" * 40), Source(clone.folder), REGISTRY)
+
+    @pytest.mark.parametrize("name", ["ref", "release_version", "update_test_environment"])
+    def test_leaves_no_choice(self, clone: Repository, name: str) -> None:
+        request = replace(Request("workflow_run", "7", "2", head_sha=clone.head), **{name: "true"})
+
+        with pytest.raises(ReleaseError, match="After a merge there is no choice"):
+            make_plan(request, Source(clone.folder), REGISTRY)
+
+
+class TestPlanByAPerson:
+    @pytest.mark.parametrize(
+        ("ref", "version", "update", "planned"),
+        [
+            ("", "", "", "0.5.0-alpha.7.2"),
+            ("", "", "true", "0.5.0-alpha.7.2"),
+            ("main", "0.5.0", "false", "0.5.0"),
+            ("main", "v0.5.0", "", "0.5.0"),
+            ("main", " 0.5.0 ", "", "0.5.0"),
+            ("main", "0.5.0-rc.1", "", "0.5.0-rc.1"),
+            ("feature/one", "", "true", "0.5.0-alpha.7.2"),
+            ("refs/heads/feature/one", "", "", "0.5.0-alpha.7.2"),
+            ("release/0.4", "0.4.2", "", "0.4.2"),
+            ("first", "0.4.2", "", "0.4.2"),
+            ("refs/tags/first", "", "", "0.4.2-alpha.7.2"),
+            # Once more what an earlier run has published.
+            ("main", "0.5.0-alpha.6.9", "true", "0.5.0-alpha.6.9"),
+            ("main", "0.5.0-alpha.7.2", "true", "0.5.0-alpha.7.2"),
+        ],
+    )
+    def test_is_what_was_asked_for(self, clone: Repository, ref: str, version: str, update: str, planned: str) -> None:
+        request = asked(ref=ref, release_version=version, update_test_environment=update)
+
+        plan = make_plan(request, Source(clone.folder), REGISTRY)
+
+        assert (plan.version, plan.update_test) == (planned, update == "true")
+        where = {"": "origin/main", "first": "first", "refs/tags/first": "first"}.get(
+            ref, f"origin/{ref.removeprefix('refs/heads/')}"
+        )
+        assert plan.commit == clone.revision(where)
+
+    @pytest.mark.parametrize(
+        ("ref", "version", "update", "reason"),
+        [
+            ("", "0.5.0", "true", "test takes alpha versions, and 0.5.0 is of the channel stable: nothing was changed"),
+            ("", "0.5.0-rc.1", "true", "test takes alpha versions, and 0.5.0-rc.1 is of the channel rc"),
+            ("feature/one", "0.5.0", "", "neither in main nor in a branch release/"),
+            ("feature/one", "0.5.0-rc.1", "", "neither in main nor in a branch release/"),
+            ("", "0.6.0", "", "the root version of this commit is 0.5.0"),
+            ("release/0.4", "0.5.0", "", "the root version of this commit is 0.4.2"),
+            ("", "0.5.0-alpha.8.1", "", "of a run that has not been"),
+            ("", "0.5.0-alpha.7.3", "true", "of a run that has not been"),
+            ("", "latest", "", "is a name that can move"),
+            ("", "main", "", "is a name that can move"),
+            ("", "git-0123456", "", "is a commit"),
+            ("", "a" * 40, "", "is a commit"),
+            ("", "0.5.0+1", "", "has build metadata"),
+            ("", "0.5.0-beta.1", "", "belongs to no channel"),
+            ("nowhere", "", "", "no branch, tag or full commit 'nowhere'"),
+            ("a" * 40, "", "", "no branch, tag or full commit"),
+            ("", "", "yes", "update_test_environment is 'yes'; it can be true or false"),
+            ("", "", "True", "it can be true or false"),
+        ],
+    )
+    def test_is_refused(self, clone: Repository, ref: str, version: str, update: str, reason: str) -> None:
+        request = asked(ref=ref, release_version=version, update_test_environment=update)
+
+        with pytest.raises(ReleaseError, match=re.escape(reason)):
+            make_plan(request, Source(clone.folder), REGISTRY)
+
+    def test_takes_a_full_commit_of_a_branch(self, clone: Repository) -> None:
+        commit = clone.revision("origin/feature/one")
+
+        assert make_plan(asked(ref=commit), Source(clone.folder), REGISTRY).commit == commit
+
+    def test_refuses_part_of_a_commit(self, clone: Repository) -> None:
+        with pytest.raises(ReleaseError, match="no branch, tag or full commit"):
+            make_plan(asked(ref=clone.head[:12]), Source(clone.folder), REGISTRY)
+
+    def test_refuses_a_branch_that_is_also_another_tag(self, origin: Repository, tmp_path: Path) -> None:
+        origin.git("tag", "feature/one", "first")
+        clone = origin.clone(tmp_path / "second")
+
+        with pytest.raises(ReleaseError, match="is a branch and a tag, of different commits: write refs/heads/feature"):
+            make_plan(asked(ref="feature/one"), Source(clone.folder), REGISTRY)
+
+    def test_refuses_a_commit_without_a_version(self, origin: Repository, tmp_path: Path) -> None:
+        origin.commit("Break it", {"pyproject.toml": "no TOML"})
+        clone = origin.clone(tmp_path / "second")
+
+        with pytest.raises(ReleaseError, match="has no version: it can't be published"):
+            make_plan(asked(), Source(clone.folder), REGISTRY)
+
+    def test_needs_the_commits(self, origin: Repository, tmp_path: Path) -> None:
+        commit = origin.revision("HEAD^")
+        shallow = origin.clone(tmp_path / "shallow", depth=1)
+
+        with pytest.raises(ReleaseError, match="fetch-depth: 0"):
+            make_plan(asked(ref=commit), Source(shallow.folder), REGISTRY)
+
+
+class TestHostileValues:
+    @pytest.mark.parametrize("value", HOSTILE)
+    @pytest.mark.parametrize(
+        "name",
+        ["event", "run_number", "run_attempt", "head_sha", "ref", "release_version", "update_test_environment"],
+    )
+    def test_are_refused_in_every_parameter(  # noqa: PLR0917 - fixtures and two parameters
+        self,
+        clone: Repository,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        name: str,
+        value: str,
+    ) -> None:
+        outputs = tmp_path / "outputs"
+        outputs.touch()
+        monkeypatch.setenv("GITHUB_OUTPUT", str(outputs))
+        monkeypatch.setenv("GITHUB_REPOSITORY", "acme/sens-platform")
+        monkeypatch.chdir(tmp_path)
+        event = "workflow_run" if name == "head_sha" else "workflow_dispatch"
+        values = {"event": event, "run_number": "7", "run_attempt": "2", name: value}
+        options = [f"--{option.replace('_', '-')}={text}" for option, text in values.items()]
+
+        code = main(["plan", f"--folder={clone.folder}", *options])
+
+        printed = capsys.readouterr()
+        assert (code, printed.out, outputs.read_text()) == (1, "", "")
+        assert len(printed.err.splitlines()) == 1
+        assert len(printed.err) < 1000
+        assert "##[" not in printed.err
+        assert list(tmp_path.iterdir()) == [outputs]
+
+    @pytest.mark.parametrize("value", [*HOSTILE, "https://ghcr.io/x", "ghcr.io/Upper"])
+    def test_are_refused_as_a_registry(self, clone: Repository, value: str) -> None:
+        with pytest.raises(ReleaseError, match="is no address of images"):
+            make_plan(asked(), Source(clone.folder), value)
+
+    @given(st.text(max_size=60))
+    def test_make_no_second_output(self, value: str) -> None:
+        if value.isprintable():
+            return
+        with pytest.raises(ReleaseError, match="line breaks or control characters"):
+            actions.set_output("plan", value, {})
+
+    @given(st.text(max_size=60))
+    def test_make_no_command_of_a_log(self, value: str) -> None:
+        shown = actions.harmless(value)
+        told = actions.notice(value, value)
+
+        assert shown.splitlines() in ([], [shown])
+        assert "##[" not in shown
+        assert "\n" not in told
+        assert "\r" not in told
+        assert told.startswith("::notice title=")
+        assert told.count("::") >= 2
+
+    def test_stay_in_their_place_of_a_notice(self) -> None:
+        assert actions.notice("a,b:c", "x%\ny") == "::notice title=a%2Cb%3Ac::x%25%0Ay"
+
+
+PLAN = Plan("0.5.0-alpha.7.2", "alpha", "a" * 40, REGISTRY, IMAGES, PLATFORMS, update_test=True)
+
+
+class TestPlanAsText:
+    def test_is_read_as_it_was_written(self) -> None:
+        assert Plan.parse(PLAN.dump()) == PLAN
+        assert "\n" not in PLAN.dump()
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"version": "latest"},
+            {"version": "0.5.0"},
+            {"version": 7},
+            {"channel": "stable"},
+            {"commit": "main"},
+            {"registry": "https://x"},
+            {"images": ["docs"]},
+            {"images": "docs"},
+            {"platforms": []},
+            {"more": "x"},
+        ],
+    )
+    def test_that_was_changed_is_refused(self, change: Mapping[str, object]) -> None:
+        text = json.dumps(json.loads(PLAN.dump()) | dict(change))
+
+        with pytest.raises(ReleaseError):
+            Plan.parse(text)
+
+    def test_does_not_deploy_a_stable_version_to_test(self) -> None:
+        text = json.dumps(json.loads(PLAN.dump()) | {"version": "0.5.0", "channel": "stable"})
+
+        with pytest.raises(ReleaseError, match="test takes alpha versions"):
+            Plan.parse(text)
+
+    @pytest.mark.parametrize("text", ["", "null", "[]", "{}", "{", "[" * 100_000, " " * 20_000 + PLAN.dump(), "7"])
+    def test_that_is_none_is_refused(self, text: str) -> None:
+        with pytest.raises(ReleaseError, match="This is no plan"):
+            Plan.parse(text)
+
+
+@pytest.fixture
+def plan(image_registry: RunningRegistry, clone: Repository, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """A plan for a registry that runs, whose login is in the environment."""
+    return planned(image_registry, clone, monkeypatch)
+
+
+def planned(registry: RunningRegistry, clone: Repository, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    if registry.credentials is not None:
+        monkeypatch.setenv("SENS_REGISTRY_USER", registry.credentials.user)
+        monkeypatch.setenv("SENS_REGISTRY_PASSWORD", registry.credentials.password)
+    for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return make_plan(asked(update_test_environment="true"), Source(clone.folder), f"{registry.host}/acme/sens-platform")
+
+
+class Steps:
+    """The steps of a plan, as the workflow calls them."""
+
+    def __init__(self, plan: Plan, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self._file = folder / "plan.json"
+        self._file.write_text(plan.dump())
+        self._capsys = capsys
+
+    def __call__(self, step: str, *options: str) -> str:
+        """Return what a step prints; a refusal is an AssertionError with its text."""
+        code = main([step, f"--plan={self._file}", *options])
+        printed = self._capsys.readouterr()
+        assert code == 0, printed.err
+        return printed.out
+
+    def refused(self, step: str, *options: str) -> str:
+        """Return why a step refuses."""
+        code = main([step, f"--plan={self._file}", *options])
+        printed = self._capsys.readouterr()
+        assert code == 1
+        assert printed.out == ""
+        assert printed.err.startswith("scripts/publish-images: ")
+        return printed.err
+
+
+@pytest.fixture
+def steps(plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Steps:
+    return Steps(plan, tmp_path, capsys)
+
+
+def push_without_tag(registry: RunningRegistry, images: Sequence[str], commit: str) -> dict[str, str]:
+    """Push images as the build does, except that the registries of tests need some tag for an index."""
+    return upload_release(registry, images, "built", commit)
+
+
+class TestCheck:
+    def test_passes_when_nothing_is_published(self, steps: Steps) -> None:
+        printed = steps("check")
+
+        assert printed.count(": not published yet") == len(IMAGES)
+
+    def test_keeps_what_was_published_from_the_same_commit(
+        self, steps: Steps, plan: Plan, image_registry: RunningRegistry
+    ) -> None:
+        digest = upload_release(image_registry, ["docs"], plan.version, plan.commit)["docs"]
+
+        printed = steps("check")
+
+        assert f"docs:{plan.version}: published from this commit as {digest}: kept" in printed
+        assert printed.count(": not published yet") == len(IMAGES) - 1
+
+    def test_names_the_digest_that_stands_there_from_another_commit(
+        self, steps: Steps, plan: Plan, image_registry: RunningRegistry
+    ) -> None:
+        digest = upload_release(image_registry, ["docs"], plan.version, "f" * 40)["docs"]
+
+        reason = steps.refused("check")
+
+        assert (
+            f"docs:{plan.version} is published as {digest}, built from {'f' * 40} and not from {plan.commit}" in reason
+        )
+        assert "a published tag is never moved. Publish another version." in reason
+
+    def test_refuses_what_nobody_knows_the_commit_of(
+        self, steps: Steps, plan: Plan, image_registry: RunningRegistry
+    ) -> None:
+        upload(image_registry, f"{FOLDER}/docs", plan.version, {"linux/amd64": {}})
+
+        assert "built from an unknown commit" in steps.refused("check")
+
+    def test_refuses_what_lacks_a_platform(self, steps: Steps, plan: Plan, image_registry: RunningRegistry) -> None:
+        upload(image_registry, f"{FOLDER}/docs", plan.version, {"linux/amd64": {REVISION: plan.commit}})
+
+        assert "for linux/amd64, and not for linux/amd64, linux/arm64" in steps.refused("check")
+
+
+class TestTag:
+    def test_makes_a_version_of_what_was_built(self, steps: Steps, plan: Plan, image_registry: RunningRegistry) -> None:
+        built = push_without_tag(image_registry, IMAGES, plan.commit)
+
+        steps("tag", f"--digests={json.dumps(built)}")
+
+        assert {image: client(image_registry).digest(image, plan.version) for image in IMAGES} == built
+
+    def test_can_be_done_twice(self, steps: Steps, plan: Plan, image_registry: RunningRegistry) -> None:
+        built = json.dumps(push_without_tag(image_registry, IMAGES, plan.commit))
+
+        steps("tag", f"--digests={built}")
+        steps("tag", f"--digests={built}")
+
+    def test_completes_what_was_broken_off(self, steps: Steps, plan: Plan, image_registry: RunningRegistry) -> None:
+        kept = upload_release(image_registry, IMAGES[:2], plan.version, plan.commit)
+        built = push_without_tag(image_registry, IMAGES[2:], plan.commit)
+
+        steps("tag", f"--digests={json.dumps(built)}")
+
+        assert {image: client(image_registry).digest(image, plan.version) for image in IMAGES} == kept | built
+
+    @pytest.mark.parametrize(
+        ("built", "reason"),
+        [
+            (IMAGES[1:], "These images were not built: docs. No tag was written."),
+            ((), "These images were not built: docs, mock-mqtt-broker"),
+        ],
+    )
+    def test_writes_none_when_an_image_is_missing(
+        self, steps: Steps, plan: Plan, image_registry: RunningRegistry, built: Sequence[str], reason: str
+    ) -> None:
+        digests = push_without_tag(image_registry, built, plan.commit)
+
+        assert reason in steps.refused("tag", f"--digests={json.dumps(digests)}")
+        assert [client(image_registry).digest(image, plan.version) for image in IMAGES] == [None] * len(IMAGES)
+
+    def test_writes_none_when_one_is_published_from_something_else(
+        self, steps: Steps, plan: Plan, image_registry: RunningRegistry
+    ) -> None:
+        built = push_without_tag(image_registry, IMAGES, plan.commit)
+        standing = upload_release(image_registry, IMAGES[-1:], plan.version, "f" * 40)
+
+        reason = steps.refused("tag", f"--digests={json.dumps(built)}")
+
+        assert f"is published as {standing[IMAGES[-1]]}, built from {'f' * 40}" in reason
+        assert client(image_registry).digest(IMAGES[0], plan.version) is None
+
+    def test_moves_none_to_another_build_of_the_same_commit(
+        self, steps: Steps, plan: Plan, image_registry: RunningRegistry
+    ) -> None:
+        built = push_without_tag(image_registry, IMAGES, plan.commit)
+        # Labels differ, so it is another image.
+        standing = upload_release(image_registry, IMAGES[:1], plan.version, plan.commit)
+        assert standing[IMAGES[0]] != built[IMAGES[0]]
+
+        reason = steps.refused("tag", f"--digests={json.dumps(built)}")
+
+        assert f"is published as {standing[IMAGES[0]]}, and a published tag is never moved" in reason
+        assert client(image_registry).digest(IMAGES[0], plan.version) == standing[IMAGES[0]]
+        assert client(image_registry).digest(IMAGES[1], plan.version) is None
+
+    def test_writes_none_when_what_was_built_is_of_another_commit(
+        self, steps: Steps, image_registry: RunningRegistry
+    ) -> None:
+        built = push_without_tag(image_registry, IMAGES, "f" * 40)
+
+        assert f"built from {'f' * 40} and not from" in steps.refused("tag", f"--digests={json.dumps(built)}")
+
+    def test_writes_none_when_what_was_built_is_gone(self, steps: Steps) -> None:
+        built = dict.fromkeys(IMAGES, f"sha256:{'a' * 64}")
+
+        assert "is not in the registry. No tag was written." in steps.refused("tag", f"--digests={json.dumps(built)}")
+
+    @pytest.mark.parametrize(
+        "digests", ["", "[]", "7", '{"nginx": "sha256:1"}', '{"docs": "latest"}', '{"docs": 7}', "{" * 9]
+    )
+    def test_needs_digests(self, steps: Steps, digests: str) -> None:
+        assert "igest" in steps.refused("tag", f"--digests={digests}")
+
+
+class TestRecord:
+    def test_is_of_what_the_registry_has(
+        self,
+        steps: Steps,
+        plan: Plan,
+        image_registry: RunningRegistry,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        digests = upload_release(image_registry, IMAGES, plan.version, plan.commit)
+        summary, outputs = tmp_path / "summary", tmp_path / "outputs"
+        for name, value in {
+            "GITHUB_STEP_SUMMARY": str(summary),
+            "GITHUB_OUTPUT": str(outputs),
+            "GITHUB_SERVER_URL": "https://github.com",
+            "GITHUB_REPOSITORY": "acme/sens-platform",
+            "GITHUB_RUN_ID": "42",
+        }.items():
+            monkeypatch.setenv(name, value)
+
+        printed = steps("record")
+
+        record = parse_record(printed, "what was printed")
+        assert (str(record.release.version), record.release.product_commit) == (plan.version, plan.commit)
+        assert {name: image.digest for name, image in record.images.items()} == digests
+        assert record.images["docs"].repository == f"{plan.registry}/docs"
+        assert record.run == "https://github.com/acme/sens-platform/actions/runs/42"
+        assert outputs.read_text() == f"record={printed}"
+        assert f"### Published {plan.version}\n" in summary.read_text()
+        assert f"| `{plan.registry}/docs` | `{digests['docs']}` |" in summary.read_text()
+
+    def test_needs_every_image(self, steps: Steps, plan: Plan, image_registry: RunningRegistry) -> None:
+        upload_release(image_registry, IMAGES[1:], plan.version, plan.commit)
+
+        assert f"have no tag {plan.version}: docs. Run this again." in steps.refused("record")
+
+    def test_has_no_run_outside_of_one(self) -> None:
+        assert run_url({}) is None
+
+
+def fake_program(folder: Path, name: str, python: str) -> None:
+    """Put a program before those of this machine."""
+    folder.mkdir(exist_ok=True)
+    file = folder / name
+    file.write_text(f"#!{sys.executable}\nimport json, sys\nfrom pathlib import Path\n{python}\n")
+    file.chmod(0o755)
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that programs are looked for in first."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+class TestBuild:
+    """With a docker that builds nothing: what it is told is what counts here."""
+
+    @pytest.fixture
+    def docker(self, programs: Path, tmp_path: Path) -> Path:
+        """A docker that writes what it was told into the file that is returned, a line each."""
+        calls = tmp_path / "calls"
+        fake_program(
+            programs,
+            "docker",
+            f"with Path({str(calls)!r}).open('a') as file: print(json.dumps(sys.argv[1:]), file=file)\n"
+            "for option in sys.argv:\n"
+            "    if option.startswith('--metadata-file='):\n"
+            "        digest = {'containerimage.digest': 'sha256:' + 'd' * 64}\n"
+            "        Path(option.partition('=')[2]).write_text(json.dumps(digest))\n",
+        )
+        return calls
+
+    @pytest.fixture
+    def own(self, small_registry: SmallRegistry, clone: Repository, monkeypatch: pytest.MonkeyPatch) -> Plan:
+        """A plan for a commit of this repository itself, which is what is built."""
+        commit = Repository(ROOT).head
+        return replace(planned(small_registry, clone, monkeypatch), commit=commit)
+
+    def test_pushes_every_image_for_both_platforms_without_a_tag(
+        self, own: Plan, docker: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        file = tmp_path / "plan.json"
+        file.write_text(own.dump())
+
+        assert main(["build", f"--plan={file}", "--source=https://example.org/acme/sens-platform"]) == 0
+
+        assert json.loads(capfd.readouterr().out) == dict.fromkeys(IMAGES, f"sha256:{'d' * 64}")
+        calls = [json.loads(line) for line in docker.read_text().splitlines()]
+        builds = [call for call in calls if call[:2] == ["buildx", "build"]]
+        assert len(builds) == len(IMAGES)
+        for build in builds:
+            assert {"--sbom=true", "--provenance=mode=max", "--platform=linux/amd64,linux/arm64"} <= set(build)
+            output = next(option for option in build if option.startswith("--output="))
+            assert "push=true,push-by-digest=true" in output
+            name = build[build.index("--target") + 1]
+            assert build[build.index("--tag") + 1] == f"{own.registry}/{name}"  # and no version
+            assert {f"REVISION={own.commit}", f"VERSION={own.version}"} <= set(build)
+            assert "SOURCE=https://example.org/acme/sens-platform" in build
+
+    def test_leaves_out_what_is_published(
+        self, own: Plan, docker: Path, small_registry: SmallRegistry, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        upload_release(small_registry, IMAGES[:4], own.version, own.commit)
+        file = tmp_path / "plan.json"
+        file.write_text(own.dump())
+
+        assert main(["build", f"--plan={file}"]) == 0
+
+        assert list(json.loads(capfd.readouterr().out)) == [IMAGES[4]]
+        assert docker.read_text().count('"buildx", "build"') == 1
+
+    def test_builds_nothing_when_all_is_published(
+        self, own: Plan, docker: Path, small_registry: SmallRegistry, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        upload_release(small_registry, IMAGES, own.version, own.commit)
+        file = tmp_path / "plan.json"
+        file.write_text(own.dump())
+
+        assert main(["build", f"--plan={file}"]) == 0
+
+        assert capfd.readouterr().out == "{}\n"
+        assert not docker.exists()
+
+    def test_that_fails_is_said(
+        self, own: Plan, programs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        fake_program(programs, "docker", "sys.exit('no space left' if 'buildx' in sys.argv else 0)")
+        file = tmp_path / "plan.json"
+        file.write_text(own.dump())
+
+        assert main(["build", f"--plan={file}"]) == 1
+
+        error = capfd.readouterr().err
+        assert "no space left" in error
+        assert "scripts/publish-images: scripts/build-images failed" in error
+
+
+class TestSign:
+    def test_is_of_digests_alone(self, steps: Steps, plan: Plan, programs: Path, tmp_path: Path) -> None:
+        fake_program(
+            programs, "cosign", f"Path({str(tmp_path / 'signed')!r}).open('a').write(' '.join(sys.argv[1:]) + '\\n')"
+        )
+        digests = {"docs": f"sha256:{'a' * 64}", "platform-api": f"sha256:{'b' * 64}"}
+
+        steps("sign", f"--digests={json.dumps(digests)}")
+
+        assert (tmp_path / "signed").read_text().splitlines() == [
+            f"sign --yes {plan.registry}/{image}@{digest}" for image, digest in digests.items()
+        ]
+
+    def test_of_nothing_needs_no_program(self, steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "")
+
+        steps("sign", "--digests={}")
+
+    def test_that_fails_is_said(self, steps: Steps, programs: Path) -> None:
+        fake_program(programs, "cosign", "sys.exit(3)")
+
+        reason = steps.refused("sign", f'--digests={{"docs": "sha256:{"a" * 64}"}}')
+
+        assert "cosign could not sign docs@sha256:" in reason
+        assert "No tag was written" in reason
+
+    def test_without_the_program_is_said(self, steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", "")
+
+        assert "cosign can't be started" in steps.refused("sign", f'--digests={{"docs": "sha256:{"a" * 64}"}}')
+
+
+class TestDispatch:
+    """Over the hosting service's HTTP interface."""
+
+    @pytest.fixture
+    def hosting(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostingService]:
+        with hosting_service(GITOPS) as service:
+            service.repositories[GITOPS].workflows.add("deploy-test-main.yml")
+            monkeypatch.setenv("GITHUB_API_URL", service.url)
+            monkeypatch.setenv("GITHUB_REPOSITORY", "acme/sens-platform")
+            yield service
+
+    @pytest.fixture
+    def record(self, tmp_path: Path) -> Path:
+        """A record of an alpha version."""
+        return self.written(tmp_path, "0.5.0-alpha.7.2", "alpha")
+
+    def written(self, folder: Path, version: str, channel: str) -> Path:
+        file = folder / "record.json"
+        images = {name: {"repository": f"{REGISTRY}/{name}", "digest": f"sha256:{'a' * 64}"} for name in IMAGES}
+        document = {
+            "version": version,
+            "channel": channel,
+            "product_commit": "c" * 40,
+            "images": images,
+            "released_at": "2026-01-31T12:00:00Z",
+            "run": "https://github.com/acme/sens-platform/actions/runs/42",
+            "previous": None,
+        }
+        file.write_text(json.dumps(document))
+        return file
+
+    def test_hands_over_version_commit_digests_and_run(
+        self, hosting: HostingService, record: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
+
+        assert main(["dispatch", f"--record={record}"]) == 0
+
+        (call,) = hosting.repositories[GITOPS].dispatches
+        inputs = call["inputs"]
+        assert isinstance(inputs, dict)
+        assert (call["workflow"], call["ref"]) == ("deploy-test-main.yml", "main")
+        assert set(inputs) == {"image_tag", "product_commit", "digests", "run_url"}
+        assert (inputs["image_tag"], inputs["product_commit"]) == ("0.5.0-alpha.7.2", "c" * 40)
+        assert json.loads(inputs["digests"]) == dict.fromkeys(IMAGES, f"sha256:{'a' * 64}")
+        assert inputs["run_url"] == "https://github.com/acme/sens-platform/actions/runs/42"
+        assert HOSTING_TOKEN not in capsys.readouterr().out
+
+    @pytest.mark.parametrize("token", [None, "", "  \n"])
+    def test_is_left_out_with_a_notice_without_a_token(
+        self,
+        hosting: HostingService,
+        record: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        token: str | None,
+    ) -> None:
+        if token is None:
+            monkeypatch.delenv(TOKEN, raising=False)
+        else:
+            monkeypatch.setenv(TOKEN, token)
+
+        assert main(["dispatch", f"--record={record}"]) == 0
+
+        assert hosting.calls == []
+        printed = capsys.readouterr().out
+        assert printed.startswith("::notice title=Test was not updated::0.5.0-alpha.7.2 is published, and acme/sens-")
+        assert f"the secret {TOKEN} is not set" in printed
+
+    @pytest.mark.parametrize(("version", "channel"), [("0.5.0", "stable"), ("0.5.0-rc.1", "rc")])
+    def test_is_refused_for_what_is_not_for_test(  # noqa: PLR0917 - fixtures and two parameters
+        self,
+        hosting: HostingService,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        version: str,
+        channel: str,
+    ) -> None:
+        monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
+
+        assert main(["dispatch", f"--record={self.written(tmp_path, version, channel)}"]) == 1
+
+        assert "test takes alpha versions" in capsys.readouterr().err
+        assert hosting.calls == []
+
+    def test_that_is_not_allowed_fails_and_tells_no_token(
+        self, hosting: HostingService, record: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
+        hosting.intercept = lambda _method, _path: Answer(403, {"message": f"no {HOSTING_TOKEN}"})
+
+        assert main(["dispatch", f"--record={record}"]) == 1
+
+        error = capsys.readouterr().err
+        assert "was refused with 403" in error
+        assert HOSTING_TOKEN not in error
+
+    @pytest.mark.parametrize("repository", ["x", "a/b/c", "a/b\nc", "../x", "acme/x;y"])
+    def test_goes_to_a_repository_alone(
+        self,
+        hosting: HostingService,
+        record: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        repository: str,
+    ) -> None:
+        monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
+
+        assert main(["dispatch", f"--record={record}", f"--gitops-repository={repository}"]) == 1
+
+        assert "is no repository" in capsys.readouterr().err
+        assert hosting.calls == []
+
+    @pytest.mark.parametrize("text", ["", "{}", "[]", "\x00"])
+    @pytest.mark.usefixtures("hosting")
+    def test_needs_a_record(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+        file = tmp_path / "record.json"
+        file.write_text(text)
+
+        assert main(["dispatch", f"--record={file}"]) == 1
+
+        assert "the record" in capsys.readouterr().err
+
+
+class TestScript:
+    def test_tells_its_steps(self) -> None:
+        done = subprocess.run([ROOT / "scripts/publish-images", "--help"], capture_output=True, text=True, check=False)
+
+        assert done.returncode == 0
+        assert "{plan,check,build,sign,tag,record,dispatch}" in done.stdout
