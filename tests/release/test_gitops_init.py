@@ -393,3 +393,66 @@ class TestConsistency:
 
     def test_no_secret_is_in_it(self, gitops: Path) -> None:
         assert [one for one in documents(gitops) if one["kind"] == "Secret"] == []
+
+
+class TestScripts:
+    COMMIT: Final = "0123456789abcdef0123456789abcdef01234567"
+
+    @pytest.fixture
+    def repository(self, tmp_path: Path) -> Path:
+        """Return a GitOps repository of its own, with a release of test."""
+        assert gitops_init(tmp_path / "new").returncode == 0
+        application = tmp_path / "new/applications/sens-platform-test.yaml"
+        text = application.read_text(encoding="utf-8").replace("0" * 40, self.COMMIT)
+        application.write_text(text, encoding="utf-8")
+        values = yaml.safe_dump(release_values(TAGS["test"]))
+        (tmp_path / "new/environments/test/release-values.yaml").write_text(values, encoding="utf-8")
+        return tmp_path / "new"
+
+    @staticmethod
+    def run(folder: Path, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [str(folder / "scripts" / name), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def test_product_commit_prints_the_commit_of_a_release(self, repository: Path) -> None:
+        done = self.run(repository, "product-commit", "test")
+
+        assert (done.returncode, done.stdout) == (0, f"{self.COMMIT}\n")
+
+    @pytest.mark.parametrize("commit", ["main", "0123abc", "$(id)", "0123456789ABCDEF0123456789abcdef01234567"])
+    def test_product_commit_refuses_what_is_no_commit(self, repository: Path, commit: str) -> None:
+        application = repository / "applications/sens-platform-test.yaml"
+        application.write_text(application.read_text(encoding="utf-8").replace(self.COMMIT, commit), encoding="utf-8")
+        done = self.run(repository, "product-commit", "test")
+
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "exactly one line" in done.stderr
+
+    def test_product_commit_refuses_two_commits(self, repository: Path) -> None:
+        application = repository / "applications/sens-platform-test.yaml"
+        text = application.read_text(encoding="utf-8")
+        [line] = [line for line in text.splitlines() if "# product commit" in line]
+        application.write_text(f"{text}{line}\n", encoding="utf-8")
+
+        assert "exactly one line" in self.run(repository, "product-commit", "test").stderr
+
+    @pytest.mark.parametrize("name", ["product-commit", "render"])
+    @pytest.mark.parametrize("arguments", [[], ["staging"], ["../test", "x"], ["test", "a", "b"]])
+    def test_say_how_they_are_used(self, gitops: Path, name: str, arguments: list[str]) -> None:
+        done = self.run(gitops, name, *arguments)
+
+        assert done.returncode == 2
+        assert f"usage: scripts/{name} test|production" in done.stderr
+
+    def test_render_says_when_there_is_no_release(self, gitops: Path) -> None:
+        assert "production has no release yet" in self.run(gitops, "render", "production", str(ROOT)).stderr
+
+    @needs_helm
+    def test_render_prints_what_is_deployed(self, repository: Path, tmp_path: Path) -> None:
+        (tmp_path / "helm").symlink_to(str(helm()))
+        command = [str(repository / "scripts/render"), "test", str(ROOT)]
+        environment = ENVIRONMENT | {"PATH": f"{tmp_path}:{ENVIRONMENT['PATH']}"}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+        assert done.returncode == 0, done.stderr
+        assert f"platform-api:{TAGS['test']}@sha256:" in done.stdout

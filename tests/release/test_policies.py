@@ -32,7 +32,7 @@ FOREIGN: Final = (
 MOVABLE: Final = (
     API, f"{API}:latest", f"{API}:main", f"{API}:test", f"{API}:git-0123abc", f"{API}:{'0123456789' * 4}", f"{API}:0.5",
     f"{API}:0.5.0.1", f"{API}:v0.5.0", f"{API}:00.5.0", f"{API}:0.5.0-", f"{API}:0.5.0-a..b", f"{API}:0.5.0_1", f"{API}{DIGEST}",
-    f"{API}:latest{DIGEST}", f"{API}:0.5.0@sha256:abc", f"{API}:0.5.0@md5:abc", "docker.io/library/nats:2", "docker.io/library/nats",
+    f"{API}:latest{DIGEST}", f"{API}:0.5.0@sha256:abc", f"{API}:0.5.0/evil:0.5.0", f"{API}:0.5.0@md5:abc", "docker.io/library/nats:2", "docker.io/library/nats",
     "docker.io/library/nats:alpine", "quay.io/jetstack/cert-manager-acmesolver:v1",
 )  # fmt: skip
 UNRELEASED: Final = (ALPHA, f"{ALPHA}{DIGEST}", f"{API}:0.5.0-rc.1", f"{API}:0.5.0-0", f"{API}:0.5.0-alpha")
@@ -269,10 +269,6 @@ class TestChart:
         }
 
         assert refused == {"platform-api", "docs", "telemetry-worker", "migrate-1", "test"}
-
-
-HERE: Final = "https://kubernetes.default.svc"
-INFRA: Final = "https://github.com/SENS-GmbH/sens-platform-infra.git"
 
 
 class TestApplications:

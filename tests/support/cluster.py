@@ -9,8 +9,10 @@ import os
 import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,7 +92,23 @@ def cluster(gitops: Path) -> Iterator[Cluster]:
 
 
 def _wait_for_the_policies(cluster: Cluster) -> None:
-    for namespace in ("sens-test", "sens-production"):
-        spec = {"containers": [{"name": "c", "image": "example.org/x"}], "selector": {}}
-        template = {"metadata": {"name": "x"}, "template": {"spec": spec}}
-        cluster.wait_for(f"/api/v1/namespaces/{namespace}/podtemplates?dryRun=All", template, 403)
+    """Wait until the server goes by the policies that were applied: it takes up all at once, so until it goes by one applied after them."""
+    name = f"probe-{uuid.uuid4()}"
+    root, version = "/apis/admissionregistration.k8s.io/v1", "admissionregistration.k8s.io/v1"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}
+    policy = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": f"object.metadata.name != '{name}'", "reason": "Forbidden"}],
+    }
+    binding = {"policyName": name, "validationActions": ["Deny"]}
+    kinds = {"ValidatingAdmissionPolicy": policy, "ValidatingAdmissionPolicyBinding": binding}
+    plurals = ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
+    try:
+        for plural, (kind, spec) in zip(plurals, kinds.items(), strict=True):
+            document = {"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": spec}
+            assert cluster.send("POST", f"{root}/{plural}", document).status == HTTPStatus.CREATED
+        document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
+        cluster.wait_for("/api/v1/namespaces/sens-test/configmaps?dryRun=All", document, HTTPStatus.FORBIDDEN)
+    finally:
+        for plural in reversed(plurals):
+            cluster.send("DELETE", f"{root}/{plural}/{name}")

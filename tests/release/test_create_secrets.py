@@ -1,0 +1,206 @@
+"""scripts/create-secrets of the GitOps repository: what gets into the cluster, and what no one gets to see."""
+
+import base64
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scripts.lib.release.cluster_secrets import Question
+from scripts.lib.release.create_secrets import prompt
+
+from support.cluster import Cluster
+from support.gitops import ENVIRONMENT
+from support.kubectl import FakeKubectl
+
+TOKEN = "the-token-of-the-registry"
+PASSWORD = "the-password-of-the-database"
+GIVEN = f"registry-user=robot\nregistry-token={TOKEN}\npostgres-password={PASSWORD}\n"
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def kubectl(tmp_path: Path) -> FakeKubectl:
+    return FakeKubectl(tmp_path)
+
+
+@pytest.fixture
+def run(gitops: Path, kubectl: FakeKubectl) -> Run:
+    """Return the script, with what it reads from its standard input."""
+
+    def call(*arguments: str, stdin: str = GIVEN) -> "subprocess.CompletedProcess[str]":
+        environment = ENVIRONMENT | {"PATH": f"{kubectl.folder}:{ENVIRONMENT['PATH']}"}
+        command = [str(gitops / "scripts" / "create-secrets"), *arguments]
+        return subprocess.run(command, input=stdin, env=environment, capture_output=True, text=True, check=False)
+
+    return call
+
+
+class TestCreating:
+    @pytest.mark.parametrize("part", ["test", "production"])
+    def test_makes_the_secrets_of_an_environment(self, run: Run, kubectl: FakeKubectl, part: str) -> None:
+        done = run(part)
+
+        assert (done.returncode, done.stderr) == (0, "")
+        objects = kubectl.state.objects
+        assert set(objects) == {f"sens-{part}/ghcr-pull", f"sens-{part}/sens-{part}-timescaledb-auth"}
+        database = objects[f"sens-{part}/sens-{part}-timescaledb-auth"]
+        assert database["stringData"] == {"postgres-password": PASSWORD}
+
+    def test_makes_a_login_that_a_node_understands(self, run: Run, kubectl: FakeKubectl) -> None:
+        run("test")
+
+        pull = kubectl.state.objects["sens-test/ghcr-pull"]
+        entry = json.loads(pull["stringData"][".dockerconfigjson"])["auths"]["ghcr.io"]
+        assert pull["type"] == "kubernetes.io/dockerconfigjson"
+        assert base64.b64decode(entry["auth"]).decode() == f"robot:{TOKEN}"
+
+    def test_makes_argo_cds_access_to_both_repositories(self, run: Run, kubectl: FakeKubectl) -> None:
+        assert run("argocd", stdin=f"repository-user=x\nrepository-token={TOKEN}\n").returncode == 0
+
+        found = kubectl.state.objects["argocd/sens-repositories"]
+        assert found["metadata"]["labels"] == {"argocd.argoproj.io/secret-type": "repo-creds"}
+        assert found["stringData"]["url"] == "https://github.com/SENS-GmbH"
+
+    def test_makes_a_random_password_of_an_empty_one(self, run: Run, kubectl: FakeKubectl) -> None:
+        passwords = set()
+        for part in ("test", "production"):
+            assert run(part, "--only", f"sens-{part}-timescaledb-auth", stdin="postgres-password=\n").returncode == 0
+            key = f"sens-{part}/sens-{part}-timescaledb-auth"
+            passwords.add(kubectl.state.objects[key]["stringData"]["postgres-password"])
+
+        assert {len(password) for password in passwords} == {48}
+        assert len(passwords) == 2
+
+    def test_keeps_equals_signs_and_spaces_of_a_value(self, run: Run, kubectl: FakeKubectl) -> None:
+        run("test", "--only", "sens-test-timescaledb-auth", stdin="postgres-password= a=b=c and more \n")
+
+        found = kubectl.state.objects["sens-test/sens-test-timescaledb-auth"]["stringData"]
+        assert found == {"postgres-password": " a=b=c and more "}
+
+    def test_asks_without_echo_for_what_is_secret(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("getpass.getpass", lambda text: f"hidden {text}")
+        monkeypatch.setattr("builtins.input", lambda text: f"shown {text}")
+
+        assert prompt(Question("k", "Token")) == "hidden Token: "
+        assert prompt(Question("k", "User", secret=False)) == "shown User: "
+        assert "empty: a random one" in prompt(Question("k", "Password", made_when_empty=True))
+
+
+class TestSecrecy:
+    def test_values_are_on_no_command_line_and_in_no_output(self, run: Run, kubectl: FakeKubectl) -> None:
+        outputs = [run("test"), run("test", "--replace"), run("test")]
+
+        seen = json.dumps(kubectl.state.calls) + "".join(done.stdout + done.stderr for done in outputs)
+        assert kubectl.state.calls
+        assert TOKEN not in seen
+        assert PASSWORD not in seen
+
+    def test_values_are_not_in_what_the_cluster_complains_about(self, run: Run, kubectl: FakeKubectl) -> None:
+        run("test", "--only", "sens-test-timescaledb-auth")
+        kubectl.set(failure="error: cannot use STDIN")
+
+        done = run("production", "--only", "sens-production-timescaledb-auth")
+        assert done.returncode == 1
+        assert PASSWORD not in done.stderr
+
+    def test_a_line_that_is_not_understood_is_not_repeated(self, run: Run) -> None:
+        done = run("test", stdin=f"registry-user=x\n{PASSWORD}\n")
+
+        assert done.returncode == 1
+        assert "Line 2 of the standard input is not key=value" in done.stderr
+        assert PASSWORD not in done.stderr
+
+
+class TestKeeping:
+    def test_what_exists_stays_and_the_reason_is_given(self, run: Run, kubectl: FakeKubectl) -> None:
+        run("test")
+        done = run("test", stdin="postgres-password=another-password\n")
+
+        assert done.returncode == 0
+        found = kubectl.state.objects["sens-test/sens-test-timescaledb-auth"]
+        assert found["stringData"] == {"postgres-password": PASSWORD}
+        assert "kept     sens-test/sens-test-timescaledb-auth" in done.stdout
+        assert "its volume keeps it" in done.stdout
+
+    def test_replacing_is_asked_for_and_keeps_other_keys(self, run: Run, kubectl: FakeKubectl) -> None:
+        run("production")
+        objects = kubectl.state.objects
+        objects["sens-production/sens-production-timescaledb-auth"]["stringData"]["mqtt-username"] = "m"
+        kubectl.set(objects=objects)
+
+        arguments = ("production", "--only", "sens-production-timescaledb-auth", "--replace")
+        assert run(*arguments, stdin="postgres-password=another-password\n").returncode == 0
+        found = kubectl.state.objects["sens-production/sens-production-timescaledb-auth"]["stringData"]
+        assert found == {"postgres-password": "another-password", "mqtt-username": "m"}
+
+    def test_the_webhooks_secret_joins_argo_cds_own(self, run: Run, kubectl: FakeKubectl) -> None:
+        kubectl.set(objects={"argocd/argocd-secret": {"stringData": {"admin.password": "hash"}}})
+
+        assert run("webhook", stdin="webhook-secret=first-secret\n").returncode == 0
+        assert "kept" in run("webhook", stdin="webhook-secret=second-secret\n").stdout
+        assert kubectl.state.objects["argocd/argocd-secret"]["stringData"] == {
+            "admin.password": "hash",
+            "webhook.github.secret": "first-secret",
+        }
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("arguments", "stdin", "text"),
+        [
+            (["test"], "registry-user=x\n", "registry-token is missing on the standard input"),
+            (["test"], "registry-user=x\nregistry-token=\n", "registry-token is empty"),
+            (
+                ["test", "--only", "sens-test-timescaledb-auth"],
+                "postgres-password=short\n",
+                "shorter than 12 characters",
+            ),
+            (["test", "--only", "ghcr"], GIVEN, "test has no secret 'ghcr': ghcr-pull, sens-test-timescaledb-auth"),
+            (["webhook"], "webhook-secret=x\n", "(NotFound)"),
+        ],
+    )
+    def test_say_what_is_wrong_and_create_nothing(
+        self, run: Run, kubectl: FakeKubectl, arguments: list[str], stdin: str, text: str
+    ) -> None:
+        done = run(*arguments, stdin=stdin)
+
+        assert done.returncode == 1
+        assert text in done.stderr
+        assert done.stderr.startswith("scripts/create-secrets: ")
+        assert kubectl.state.objects == {}
+
+    def test_a_cluster_that_is_not_reached_is_not_taken_for_an_empty_one(self, run: Run, kubectl: FakeKubectl) -> None:
+        kubectl.set(failure="Unable to connect to the server")
+
+        assert "Unable to connect to the server" in run("test").stderr
+
+
+class TestRealCluster:
+    def test_keeps_and_replaces_as_told(self, cluster: Cluster, gitops: Path) -> None:
+        secret = "/api/v1/namespaces/sens-test/secrets/sens-test-timescaledb-auth"
+        environment = ENVIRONMENT | {"KUBECONFIG": cluster.kubeconfig}
+        command = [str(gitops / "scripts/create-secrets"), "test", "--only", "sens-test-timescaledb-auth"]
+
+        def create(password: str, *more: str) -> str:
+            answer = subprocess.run(
+                [*command, *more],
+                input=f"postgres-password={password}\n",
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            data = cluster.send("GET", secret).document
+            assert "annotations" not in data["metadata"]
+            assert password not in answer.stdout + answer.stderr
+            return base64.b64decode(data["data"]["postgres-password"]).decode()
+
+        cluster.send("DELETE", secret)
+        try:
+            assert create("first-password") == "first-password"
+            assert create("second-password") == "first-password"
+            assert create("second-password", "--replace") == "second-password"
+        finally:
+            cluster.send("DELETE", secret)

@@ -1,0 +1,170 @@
+"""The scan for secrets: what it finds, what it leaves alone, and that it never shows one."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from scripts.lib.release.secret_scan import history, main, scan, work_tree
+from scripts.lib.release.versions import ReleaseError
+
+from support.gitops import gitops_init
+from support.services import ROOT
+
+# Put together here, so that this file holds none.
+KEY = "-----BEGIN " + "OPENSSH PRIVATE KEY-----\n" + "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ" + "\n"
+GITHUB = "ghp" + "_" + "a1B2" * 9
+FINE_GRAINED = "github" + "_pat_" + "A" * 22 + "_" + "b" * 59
+AMAZON = "AKIA" + "ABCDEFGHIJKLMNOP"
+JWT = "eyJ" + "hbGciOiJSUzI1NiJ9" + ".eyJ" + "pc3MiOiJrdWJlcm5ldGVzIn0" + "." + "c2lnbmF0dXJlLW9mLWEtdG9rZW4"
+CLIENT_KEY = "client-key" + "-data: " + "TFMwdExT" * 6
+LOGIN = '"auth' + '": "' + "cm9ib3Q6dG9rZW4tb2YtYS10ZXN0" + '"'
+SECRET = (
+    "apiVersion: v1\nkind: "
+    "Secret\nmetadata:\n  name: x\ndata:\n  # of the database\n  postgres-password: aHVudGVyMg==\n"
+)
+SECRETS = {
+    "a private key": KEY,
+    "a token of GitHub": GITHUB,
+    "an access key of AWS": AMAZON,
+    "a signed token (JWT)": JWT,
+    "a client's key in a kubeconfig": CLIENT_KEY,
+    "a login of a registry": LOGIN,
+    "values of a Kubernetes Secret": SECRET,
+}
+
+
+def git(folder: Path, *arguments: str) -> None:
+    settings = ["-c", "user.name=T", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", *settings, "-C", folder, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    git(tmp_path, "init", "--quiet", "--initial-branch=main")
+    return tmp_path
+
+
+def commit(folder: Path, name: str, text: str | None) -> None:
+    if text is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(text, encoding="utf-8")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "x")
+
+
+class TestTexts:
+    @pytest.mark.parametrize(("what", "text"), SECRETS.items())
+    def test_that_are_secret_are_found_with_their_line(self, what: str, text: str) -> None:
+        found = list(scan("notes.txt", f"first: line\nsecond: line\n{text}\n"))
+
+        assert [(place.partition(":")[0], kind) for place, kind in found] == [("notes.txt", what)]
+
+    def test_of_the_second_kind_of_githubs_tokens_are_found(self) -> None:
+        assert [finding.what for finding in scan("x", f"token={FINE_GRAINED}")] == ["a token of GitHub"]
+
+    def test_of_a_secret_with_its_kind_at_the_end_are_found(self) -> None:
+        text = "stringData:\n  password: hunter22\nmetadata:\n  name: x\nkind: " + "Secret\n"
+
+        assert [finding.what for finding in scan("x.yaml", text)] == ["values of a Kubernetes Secret"]
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "kind: Secret\nmetadata:\n  name: x\n",
+            "kind: Secret\nstringData:\n  password: {{ .Values.password | quote }}\n",
+            'kind: Secret\nstringData:\n  password: "{{ .Values.password }}"\n',
+            "kind: Secret\nstringData:\n  password: <your password>\n",
+            "kind: Secret\nmetadata:\n  name: x\n---\nkind: ConfigMap\ndata:\n  key: some-value\n",
+            "kind: ConfigMap\ndata:\n  key: some-value\n",
+            "-----BEGIN PUBLIC KEY-----\n" + "A" * 64,
+            "-----BEGIN PRIVATE KEY-----\n…",
+            "ghp_short",
+            "sha256:" + "a" * 64,
+            "0123456789abcdef" * 4,
+        ],
+    )
+    def test_that_are_none_are_left_alone(self, text: str) -> None:
+        assert list(scan("x.yaml", text)) == []
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "ssh-private",
+            "a/ssh-private.old",
+            "tls.key",
+            "a/b.pem",
+            "id_ed25519",
+            "x.kubeconfig",
+            "kubeconfig",
+            ".env",
+            "a.p12",
+        ],
+    )
+    def test_in_files_that_hold_keys_are_found_by_the_name(self, name: str) -> None:
+        assert len(list(scan(name, "anything"))) == 1
+
+    @pytest.mark.parametrize(
+        "name", ["keys.md", "monkey", "a.key.md", "scripts/kubeconfig-deploy-test", "kubeconfig.py", "x.env.md"]
+    )
+    def test_in_other_files_are_not_found_by_the_name(self, name: str) -> None:
+        assert list(scan(name, "anything")) == []
+
+
+class TestRepository:
+    def test_of_this_product_holds_none(self) -> None:
+        assert list(work_tree(ROOT)) == []
+
+    def test_of_the_template_holds_none(self, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert gitops_init(repository).returncode == 0
+
+        assert main([str(repository)]) == 0
+        assert capsys.readouterr().out == "No secret was found.\n"
+
+    def test_is_refused_without_showing_the_secret(self, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        commit(repository, "notes.txt", f"a\n{GITHUB}\n")
+
+        assert main([str(repository)]) == 1
+        output = capsys.readouterr()
+        assert "notes.txt:2: a token of GitHub" in output.err
+        assert "revoke it" in output.err
+        assert GITHUB not in output.out + output.err
+
+    def test_is_looked_through_before_a_commit_but_not_what_git_ignores(self, repository: Path) -> None:
+        (repository / ".gitignore").write_text("*.ignored\n", encoding="utf-8")
+        (repository / "new").write_text(GITHUB, encoding="utf-8")
+        (repository / "x.ignored").write_text(GITHUB, encoding="utf-8")
+
+        assert [finding.place for finding in work_tree(repository)] == ["new:1"]
+
+    def test_with_bytes_that_are_no_text_is_read(self, repository: Path) -> None:
+        (repository / "image").write_bytes(b"\xff\xfe\x00" + GITHUB.encode() + b"\xff")
+
+        assert [finding.what for finding in work_tree(repository)] == ["a token of GitHub"]
+
+    def test_keeps_what_was_taken_out_again_and_other_branches(self, repository: Path) -> None:
+        commit(repository, "a", GITHUB)
+        commit(repository, "a", None)
+        git(repository, "switch", "--quiet", "--create", "other")
+        commit(repository, "b", AMAZON)
+        git(repository, "switch", "--quiet", "main")
+
+        assert list(work_tree(repository)) == []
+        assert {finding.place.partition(" ")[0] for finding in history(repository)} == {"a:1", "b:1"}
+
+    def test_that_is_shallow_has_no_history_to_speak_of(
+        self, repository: Path, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        commit(repository, "a", "1")
+        commit(repository, "a", "2")
+        clone = tmp_path_factory.mktemp("clone") / "shallow"
+        subprocess.run(
+            ["git", "clone", "--quiet", "--depth=1", f"file://{repository}", clone], check=True, capture_output=True
+        )
+
+        with pytest.raises(ReleaseError, match="shallow"):
+            list(history(clone))
+
+    def test_that_is_none_is_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([str(tmp_path / "none")]) == 1
+        assert "'git ls-files' failed" in capsys.readouterr().err
