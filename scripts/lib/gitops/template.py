@@ -10,11 +10,20 @@ from scripts.lib.release.versions import ReleaseError
 # Modules of scripts/lib/release that the scripts of the GitOps repository need. They import nothing but each other and Python.
 MODULES: Final = (
     "check_branch_protection",
+    "clone",
     "cluster_secrets",
     "create_secrets",
+    "delivery",
+    "deploy_test",
+    "environment",
+    "guard",
     "hosting",
     "kubeconfig",
     "kubectl",
+    "published",
+    "record",
+    "registry",
+    "registry_http",
     "secret_scan",
     "versions",
 )
