@@ -423,5 +423,5 @@ class TestTheScript:
 
     def test_is_a_program_in_the_template(self) -> None:
         folder = ROOT / "infra/gitops/template/scripts"
-        for name in ("deploy-test-main", "promote-production-from-test.sh", "release-guard"):
+        for name in ("deploy-test-main", "promote-production-from-test.sh", "rollback", "release-guard"):
             assert os.access(folder / name, os.X_OK)

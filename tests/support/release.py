@@ -11,7 +11,7 @@ from typing import Protocol, Self
 import pytest
 from scripts.lib.gitops.parameters import choose, read_parameters
 from scripts.lib.gitops.template import files, write
-from scripts.lib.release import deploy_test, promote
+from scripts.lib.release import deploy_test, promote, rollback
 from scripts.lib.release.clone import Clone
 from scripts.lib.release.environment import Environment
 from scripts.lib.release.record import IMAGES, Image, Record, Release, now
@@ -149,6 +149,10 @@ class Scene:
     def promote(self, *arguments: str, folder: Path | None = None) -> Said:
         """Call promote-production-from-test.sh."""
         return call(promote.main, f"--gitops={folder or self.gitops.folder}", *arguments)
+
+    def roll_back(self, *arguments: str, folder: Path | None = None) -> Said:
+        """Call rollback."""
+        return call(rollback.main, f"--folder={folder or self.gitops.folder}", *arguments)
 
 
 @pytest.fixture(scope="session")
