@@ -10,6 +10,7 @@ pytest_plugins = [
     "support.api",
     "support.git",
     "support.registry",
+    "support.release",
     "support.gitops",
     "support.cluster",
 ]

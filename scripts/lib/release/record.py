@@ -76,9 +76,13 @@ class Record:
         for name, image in self.images.items():
             check_digest(image.digest, f"of {name}")
             if not _REPOSITORY.fullmatch(image.repository):
-                raise ReleaseError(f"{image.repository!r} is no repository of an image, such as ghcr.io/owner/{name}.")
+                raise ReleaseError(
+                    f"{image.repository[:100]!r} is no repository of an image, such as ghcr.io/owner/{name}."
+                )
         if self.run is not None and not _RUN.fullmatch(self.run):
-            raise ReleaseError(f"{self.run!r} is no address of a run: an https address without a query is asked for.")
+            raise ReleaseError(
+                f"{self.run[:100]!r} is no address of a run: an https address without a query is asked for."
+            )
 
     def same_release(self, other: "Record | None") -> bool:
         """Tell whether another record is of the same version, commit and images."""

@@ -1,0 +1,230 @@
+"""The workflows of the GitOps repository that release: their steps are run here as a runner runs them."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from support.hosting import TOKEN, HostingService, hosting_service
+from support.release import GITOPS_NAME, PRODUCTION, TEST, Scene
+
+ALPHA, STABLE = "0.1.0-alpha.10.1", "0.1.0"
+DEPLOY, PROMOTE = "deploy-test-main.yml", "promote-production-from-test.yml"
+HOSTILE = [
+    "$(touch pwned)",
+    '"; touch pwned; "',
+    "'; touch pwned; '",
+    ")\ntouch pwned\n(",
+    "--help",
+    "*",
+    "",
+]
+
+
+class Done(NamedTuple):
+    """How a run has ended."""
+
+    failed: str | None
+    output: str
+
+
+class Runner:
+    """Runs the steps of a workflow that are commands; a step that uses an action is the test's own preparation.
+
+    Args:
+        scene: The repositories.
+        workspace: The folder that the job begins in.
+        hosting: The hosting service.
+    """
+
+    def __init__(self, scene: Scene, workspace: Path, hosting: HostingService) -> None:
+        self.scene = scene
+        self.workspace = workspace
+        self.hosting = hosting
+
+    def run(self, name: str, inputs: Mapping[str, str] | None = None) -> Done:
+        """Run the steps one after the other, up to the first that fails."""
+        workflow = yaml.safe_load((self.scene.gitops.folder / ".github" / "workflows" / name).read_text())
+        (job,) = workflow["jobs"].values()
+        folder = self.workspace / job.get("defaults", {}).get("run", {}).get("working-directory", ".")
+        outputs: dict[str, str] = {}
+        said = ""
+        for step in job["steps"]:
+            if "run" not in step:
+                continue
+            if condition := step.get("if"):
+                left, right = condition.split(" != ")
+                if self._value(f"${{{{ {left} }}}}", inputs or {}, outputs) == right.strip("'"):
+                    continue
+            output = self.scene.folder / "step-output"
+            output.write_text("")
+            values = {
+                key: self._value(str(value), inputs or {}, outputs)
+                for key, value in {**job.get("env", {}), **step.get("env", {})}.items()
+            }
+            done = subprocess.run(
+                ["bash", "-e", "-c", step["run"]],
+                cwd=folder,
+                env={
+                    **os.environ,
+                    "GITHUB_API_URL": self.hosting.url,
+                    "GITHUB_REPOSITORY": GITOPS_NAME,
+                    "GITHUB_OUTPUT": str(output),
+                    "SENS_PYTHON": sys.executable,
+                    **values,
+                },
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+            said += done.stdout + done.stderr
+            if done.returncode:
+                return Done(step["name"], said)
+            for line in output.read_text().splitlines():
+                key, _, value = line.partition("=")
+                outputs[f"steps.{step.get('id')}.outputs.{key}"] = value
+        return Done(None, said)
+
+    def _value(self, text: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
+        credentials = self.scene.registry.credentials
+        assert credentials is not None
+        contexts = {
+            **{f"inputs.{name}": value for name, value in inputs.items()},
+            **outputs,
+            "github.actor": credentials.user,
+            "github.token": credentials.password,
+            "github.server_url": "https://github.com",
+            "github.repository": GITOPS_NAME,
+            "github.run_id": "77",
+            "secrets.GITOPS_PULL_REQUEST_TOKEN || github.token": TOKEN,
+        }
+
+        def value(match: re.Match[str]) -> str:
+            known = match[1].startswith("steps.") or match[1] in contexts
+            assert known, match[1]
+            return contexts.get(match[1], "")
+
+        return re.sub(r"\$\{\{ (.+?) \}\}", value, text)
+
+
+@pytest.fixture
+def hosting() -> Iterator[HostingService]:
+    with hosting_service(GITOPS_NAME) as service:
+        yield service
+
+
+@pytest.fixture
+def deploy(scene: Scene, hosting: HostingService) -> Runner:
+    return Runner(scene, scene.gitops.folder, hosting)
+
+
+@pytest.fixture
+def promote(scene: Scene, hosting: HostingService) -> Runner:
+    return Runner(scene, scene.folder, hosting)
+
+
+@pytest.fixture
+def inputs(scene: Scene) -> dict[str, str]:
+    commit = scene.product.head
+    return {
+        "image_tag": ALPHA,
+        "product_commit": commit,
+        "digests": json.dumps(scene.publish(ALPHA, commit)),
+        "run_url": "https://github.com/acme/sens-platform/actions/runs/1",
+        "allow_rollback": "false",
+    }
+
+
+class TestDeployTestMain:
+    def test_releases_what_it_is_given(self, deploy: Runner, inputs: dict[str, str]) -> None:
+        before = deploy.scene.main
+        done = deploy.run(DEPLOY, inputs)
+        assert done.failed is None, done.output
+        assert deploy.scene.remote.changed(before, "main") == TEST.paths
+        record = deploy.scene.released(TEST)
+        assert record is not None
+        assert record.run == inputs["run_url"]
+
+    def test_again_succeeds_without_a_commit(self, deploy: Runner, inputs: dict[str, str]) -> None:
+        deploy.run(DEPLOY, inputs)
+        before = deploy.scene.main
+        assert deploy.run(DEPLOY, inputs).failed is None
+        assert deploy.scene.main == before
+
+    def test_moves_test_back_only_when_that_is_asked_for(self, deploy: Runner, inputs: dict[str, str]) -> None:
+        deploy.scene.release_directly(TEST, "0.1.0-alpha.11.1", deploy.scene.commit_product())
+        assert deploy.run(DEPLOY, inputs).failed == "Write the release and commit it"
+        assert deploy.run(DEPLOY, inputs | {"allow_rollback": "true"}).failed is None
+
+    def test_fails_when_an_image_is_missing(self, deploy: Runner, inputs: dict[str, str]) -> None:
+        deploy.scene.registry.repositories.clear()
+        done = deploy.run(DEPLOY, inputs)
+        assert done.failed == "Write the release and commit it"
+        assert "not published with the tag" in done.output
+
+    @pytest.mark.parametrize("text", HOSTILE)
+    def test_runs_nothing_that_is_in_an_input(self, deploy: Runner, inputs: dict[str, str], text: str) -> None:
+        before = deploy.scene.main
+        done = deploy.run(DEPLOY, dict.fromkeys(inputs, text))
+        assert done.failed == "Write the release and commit it"
+        assert done.output.startswith("scripts/deploy-test-main: ")
+        assert deploy.scene.main == before
+        assert not list(deploy.scene.folder.rglob("pwned"))
+
+
+class TestPromoteProductionFromTest:
+    def test_opens_a_pull_request(self, promote: Runner, hosting: HostingService) -> None:
+        promote.scene.release_directly(TEST, ALPHA, promote.scene.product.head)
+        promote.scene.publish(STABLE, promote.scene.product.head)
+        done = promote.run(PROMOTE)
+        assert done.failed is None, done.output
+        (pull,) = hosting.repositories[GITOPS_NAME].pulls
+        assert pull["head"] == {"ref": "promote/0.1.0"}
+        assert "0001_tenants.sql" in str(pull["body"])
+        record = promote.scene.released(PRODUCTION, "promote/0.1.0")
+        assert record is not None
+        assert record.run == f"https://github.com/{GITOPS_NAME}/actions/runs/77"
+        assert promote.run(PROMOTE).failed is None
+        assert len(hosting.repositories[GITOPS_NAME].pulls) == 1
+
+    def test_has_nothing_to_do_when_production_is_there(self, promote: Runner, hosting: HostingService) -> None:
+        promote.scene.release_directly(TEST, ALPHA, promote.scene.product.head)
+        promote.scene.release_directly(PRODUCTION, STABLE, promote.scene.product.head)
+        assert promote.run(PROMOTE).failed is None
+        assert hosting.repositories[GITOPS_NAME].pulls == []
+
+    def test_is_refused_before_stable_is_published(self, promote: Runner, hosting: HostingService) -> None:
+        promote.scene.release_directly(TEST, ALPHA, promote.scene.product.head)
+        assert promote.run(PROMOTE).failed == "Push the branch"
+        assert hosting.calls == []
+
+
+@pytest.mark.parametrize("name", [DEPLOY, PROMOTE])
+class TestBoth:
+    def text(self, scene: Scene, name: str) -> str:
+        return (scene.gitops.folder / ".github" / "workflows" / name).read_text()
+
+    def test_pin_what_they_use_by_commit(self, scene: Scene, name: str) -> None:
+        uses = re.findall(r"uses: (.*)", self.text(scene, name))
+        assert uses
+        assert all(re.fullmatch(r"[a-z-]+/[a-z-]+@[0-9a-f]{40} # v[0-9.]+", use) for use in uses)
+
+    def test_put_no_expression_into_a_command(self, scene: Scene, name: str) -> None:
+        (job,) = yaml.safe_load(self.text(scene, name))["jobs"].values()
+        assert not [step for step in job["steps"] if "${{" in step.get("run", "")]
+
+    def test_may_nothing_but_what_a_job_asks_for(self, scene: Scene, name: str) -> None:
+        workflow = yaml.safe_load(self.text(scene, name))
+        (job,) = workflow["jobs"].values()
+        assert workflow["permissions"] == {}
+        assert set(job["permissions"]) <= {"contents", "packages", "pull-requests"}
+        assert workflow["concurrency"]["cancel-in-progress"] is False

@@ -1,0 +1,163 @@
+"""The way back to an earlier release of test and of production."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from scripts.lib.release.record import Record
+
+from support.hosting import TOKEN, HostingService, hosting_service
+from support.registry import FOLDER
+from support.release import CHART, GITOPS_NAME, PRODUCTION, TEST, Scene
+
+ALPHAS = [f"0.1.0-alpha.{number}.1" for number in (1, 2, 3)]
+BRANCH = "rollback/production/0.2.0-to-0.1.0"
+
+
+@pytest.fixture(name="of_test")
+def _of_test(scene: Scene) -> list[Record]:
+    """Three releases of test."""
+    return [scene.release_directly(TEST, version, scene.commit_product(version)) for version in ALPHAS]
+
+
+@pytest.fixture(name="of_production")
+def _of_production(scene: Scene) -> list[Record]:
+    """Two releases of production."""
+    return [
+        scene.release_directly(PRODUCTION, version, scene.commit_product(version, {f"{CHART}/values.yaml": version}))
+        for version in ("0.1.0", "0.2.0")
+    ]
+
+
+@pytest.fixture
+def hosting(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostingService]:
+    with hosting_service(GITOPS_NAME) as service:
+        monkeypatch.setenv("GITHUB_API_URL", service.url)
+        monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+        yield service
+
+
+class TestTest:
+    def test_goes_back_to_a_record_of_its_history(self, scene: Scene, of_test: list[Record]) -> None:
+        before = scene.main
+        assert scene.roll_back("test", ALPHAS[0], "--push") == f"Pushed: test goes back to {ALPHAS[0]}.\n"
+        record = scene.released(TEST)
+        assert record is not None
+        assert (record.release, record.images) == (of_test[0].release, of_test[0].images)
+        assert record.previous == of_test[2].release
+        assert scene.remote.changed(before, "main") == TEST.paths
+
+    @pytest.mark.usefixtures("of_test")
+    def test_without_push_stays_in_the_clone(self, scene: Scene) -> None:
+        before = scene.main
+        assert scene.roll_back("test", ALPHAS[1]) == f"Committed, not pushed: test goes back to {ALPHAS[1]}.\n"
+        assert scene.main == before
+        assert scene.gitops.git("log", "-1", "--format=%s") == f"Roll back to {ALPHAS[1]} in test"
+
+    @pytest.mark.usefixtures("of_test")
+    def test_again_is_nothing_to_do(self, scene: Scene) -> None:
+        scene.roll_back("test", ALPHAS[0], "--push")
+        assert scene.roll_back("test", ALPHAS[0], "--push") == f"Nothing to do: test has {ALPHAS[0]}.\n"
+
+    @pytest.mark.usefixtures("of_test")
+    def test_takes_a_later_release_afterwards(self, scene: Scene) -> None:
+        scene.roll_back("test", ALPHAS[0], "--push")
+        scene.release_directly(TEST, "0.1.0-alpha.4.1", scene.commit_product())
+        assert "Pushed" in scene.roll_back("test", ALPHAS[2], "--push")
+
+    @pytest.mark.usefixtures("of_test")
+    def test_works_from_a_shallow_clone(self, scene: Scene) -> None:
+        shallow = scene.remote.clone(scene.folder / "shallow", depth=1)
+        assert scene.roll_back("test", ALPHAS[0], "--push", folder=shallow.folder).code == 0
+
+    @pytest.mark.usefixtures("of_test")
+    def test_passes_over_records_that_were_broken(self, scene: Scene) -> None:
+        good = {path: scene.gitops.read(path) + "\n" for path in TEST.paths}
+        scene.gitops.commit("Break it", {TEST.record: "{"})
+        scene.gitops.commit("Repair it", good)
+        scene.gitops.push("main")
+        assert scene.roll_back("test", ALPHAS[0], "--push").code == 0
+
+    def test_sees_that_the_registry_has_the_images(self, scene: Scene) -> None:
+        for version in ALPHAS:
+            digests = json.dumps(scene.publish(version, commit := scene.commit_product(version)))
+            scene.deploy(f"--image-tag={version}", f"--product-commit={commit}", f"--digests={digests}", "--push")
+        assert scene.roll_back("test", ALPHAS[0], "--check-registry").code == 0
+        del scene.registry.repositories[f"{FOLDER}/docs"].manifests[ALPHAS[1]]
+        said = scene.roll_back("test", ALPHAS[1], "--check-registry")
+        assert said.code == 1
+        assert f"not published with the tag {ALPHAS[1]}: docs" in said
+
+
+class TestProduction:
+    def test_goes_back_by_a_pull_request(
+        self, scene: Scene, of_production: list[Record], hosting: HostingService
+    ) -> None:
+        before = scene.main
+        arguments = ("production", "0.1.0", f"--repository={GITOPS_NAME}", f"--product={scene.product.folder}")
+        said = scene.roll_back(*arguments)
+        assert (
+            said == f"The branch {BRANCH} was pushed.\nThe pull request: https://hosting.invalid/{GITOPS_NAME}/pull/1\n"
+        )
+        assert scene.main == before
+        assert scene.remote.changed("main", BRANCH) == PRODUCTION.paths
+        record = scene.released(PRODUCTION, BRANCH)
+        assert record is not None
+        assert record.release == of_production[0].release
+        (pull,) = hosting.repositories[GITOPS_NAME].pulls
+        assert pull["title"] == "Roll production back to 0.1.0"
+        body = str(pull["body"])
+        assert "Commits that are taken back" in body
+        assert "-0.2.0" in body
+        assert "+0.1.0" in body
+        assert "is on the remote already" in scene.roll_back(*arguments)
+        assert len(hosting.repositories[GITOPS_NAME].pulls) == 1
+
+    @pytest.mark.usefixtures("of_production")
+    def test_without_a_token_tells_how(self, scene: Scene) -> None:
+        said = scene.roll_back("production", "0.1.0", "--repository=acme/infra")
+        assert f"https://github.com/acme/infra/compare/main...{BRANCH}?expand=1" in said
+
+
+class TestARefusal:
+    @pytest.mark.usefixtures("of_test")
+    @pytest.mark.parametrize(
+        ("environment", "version", "text"),
+        [
+            ("test", "0.1.0", "test takes alpha versions"),
+            ("test", "0.1.0-alpha.9.1", f"test never had 0.1.0-alpha.9.1. It had {', '.join(reversed(ALPHAS))}."),
+            ("test", "latest", "is a name that can move"),
+            ("test", "$(id)", "is not SemVer"),
+            ("test", "main~1", "is not SemVer"),
+            ("production", ALPHAS[0], "production takes stable versions"),
+            ("production", "0.1.0", "production never had 0.1.0. It had none."),
+            ("staging", "0.1.0-rc.1", "staging never had 0.1.0-rc.1. It had none."),
+        ],
+    )
+    def test_says_what_would_be_allowed(self, scene: Scene, environment: str, version: str, text: str) -> None:
+        branches = scene.remote.git("for-each-ref")
+        said = scene.roll_back(environment, version, "--push")
+        assert said.code == 1
+        assert said.startswith("scripts/rollback: ")
+        assert text in said
+        assert scene.remote.git("for-each-ref") == branches
+
+    @pytest.mark.usefixtures("of_test")
+    def test_of_a_later_version_names_the_way_forward(self, scene: Scene) -> None:
+        scene.roll_back("test", ALPHAS[0], "--push")
+        said = scene.roll_back("test", ALPHAS[1], "--push")
+        assert f"test has {ALPHAS[0]}, which is earlier than {ALPHAS[1]}" in said
+        assert "deploy-test-main" in said
+
+    @pytest.mark.usefixtures("of_test")
+    def test_of_a_dirty_tree(self, scene: Scene) -> None:
+        scene.gitops.write({"NOTES.md": "x"})
+        assert "that are in no commit: 'NOTES.md'" in scene.roll_back("test", ALPHAS[0])
+
+    @pytest.mark.usefixtures("of_test")
+    def test_of_a_version_that_had_two_meanings(self, scene: Scene) -> None:
+        scene.release_directly(TEST, ALPHAS[0], scene.commit_product())
+        scene.release_directly(TEST, "0.1.0-alpha.4.1", scene.commit_product())
+        said = scene.roll_back("test", ALPHAS[0])
+        assert said.code == 1
+        assert "A published version never changes" in said

@@ -1,0 +1,176 @@
+"""A product repository, a GitOps repository with its remote, and a registry, for tests of releases."""
+
+import hashlib
+import io
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Protocol, Self
+
+import pytest
+from scripts.lib.gitops.parameters import choose, read_parameters
+from scripts.lib.gitops.template import files, write
+from scripts.lib.release import deploy_test, promote, rollback
+from scripts.lib.release.clone import Clone
+from scripts.lib.release.environment import Environment
+from scripts.lib.release.record import IMAGES, Image, Record, Release, now
+from scripts.lib.release.versions import Version
+
+from support.git import Repository
+from support.registry import FOLDER, SmallRegistry, upload_release
+
+ROOT = Path(__file__).parents[2]
+TEST, PRODUCTION = Environment("test"), Environment("production")
+CHART = "infra/helm/sens-platform"
+MIGRATIONS = "services/common/src/sens_common/schema"
+GITOPS_NAME = "acme/sens-platform-infra"
+
+
+class Command(Protocol):
+    """The main function of a program."""
+
+    def __call__(self, arguments: Sequence[str]) -> int: ...
+
+
+class Said(str):
+    """What a program printed, with its exit code.
+
+    Attributes:
+        code: The exit code.
+    """
+
+    __slots__ = ("code",)
+    code: int
+
+
+def call(command: Command, *arguments: str) -> Said:
+    """Call a program in this process; return what it printed, errors included."""
+    output = io.StringIO()
+    with redirect_stdout(output), redirect_stderr(output):
+        code = command(arguments)
+    said = Said(output.getvalue())
+    said.code = code
+    return said
+
+
+class Scene:
+    """The repositories and the registry of a release.
+
+    Attributes:
+        remote: The GitOps repository as it is hosted; bare.
+        gitops: A clone of it.
+        product: The product repository.
+        registry: Where images are.
+    """
+
+    def __init__(self, folder: Path, registry: SmallRegistry) -> None:
+        self.folder = folder
+        self.registry = registry
+        self.remote = Repository(folder / "remote.git")
+        self.gitops = Repository(folder / "gitops")
+        self.product = Repository(folder / "product")
+
+    @classmethod
+    def create(cls, folder: Path, registry: SmallRegistry) -> Self:
+        """Make the repositories, without a release."""
+        scene = cls(folder, registry)
+        Repository.create(scene.remote.folder, bare=True)
+        Repository.create(scene.product.folder)
+        scene.commit_product("First commit", {f"{MIGRATIONS}/0001_tenants.sql": "create table tenants ();\n"})
+        settings = [
+            ("owner", "acme"),
+            ("product_repository", "acme/sens-platform"),
+            ("gitops_repository", GITOPS_NAME),
+            ("registry", f"{registry.host}/{FOLDER}"),
+        ]
+        values = choose(read_parameters(ROOT / "infra/gitops/parameters.toml"), settings)
+        write(scene.gitops.folder, list(files(ROOT / "infra/gitops/template", ROOT / "scripts/lib/release", values)))
+        Repository.create(scene.gitops.folder)
+        scene.gitops.commit("Begin")
+        # Relative, so that all of it can be copied.
+        scene.gitops.git("remote", "add", "origin", "../remote.git")
+        scene.gitops.push("main")
+        scene.gitops.git("branch", "--quiet", "--set-upstream-to=origin/main", "main")
+        return scene
+
+    def copy(self, folder: Path) -> "Scene":
+        """Copy the repositories as they are."""
+        for repository in (self.remote, self.gitops, self.product):
+            shutil.copytree(repository.folder, folder / repository.folder.name, symlinks=True)
+        return Scene(folder, self.registry)
+
+    @property
+    def clone(self) -> Clone:
+        """Return the clone, as releases see it."""
+        return Clone(self.gitops.folder)
+
+    @property
+    def main(self) -> str:
+        """Return the commit of the remote's main branch."""
+        return self.remote.revision("main")
+
+    def another_clone(self, name: str = "colleague") -> Repository:
+        """Clone the GitOps repository again, as a colleague or another run has it."""
+        return self.remote.clone(self.folder / name)
+
+    def commit_product(self, message: str = "Change the product", texts: Mapping[str, str | None] | None = None) -> str:
+        """Commit something in the product, and return the commit."""
+        return self.product.commit(message, texts)
+
+    def publish(self, version: str, commit: str, images: Sequence[str] = IMAGES) -> dict[str, str]:
+        """Publish images, and return their digests."""
+        return upload_release(self.registry, images, version, commit, platforms=("linux/amd64",))
+
+    def released(self, environment: Environment, commit: str = "main") -> Record | None:
+        """Return what an environment has at a commit of the remote."""
+        return environment.read(Clone(self.remote.folder), commit)
+
+    def release_directly(self, environment: Environment, version: str, commit: str) -> Record:
+        """Put a release on main without what is under test; images are named, but published only where a test does so."""
+        self.gitops.git("pull", "--quiet", "--ff-only", "origin", "main")
+        current = environment.read(self.clone, "HEAD")
+        address = f"{self.registry.host}/{FOLDER}"
+        digest = f"sha256:{hashlib.sha256(f'{version} {commit}'.encode()).hexdigest()}"
+        record = Record(
+            Release(Version.parse(version), commit),
+            {name: Image(f"{address}/{name}", digest) for name in IMAGES},
+            now(),
+            previous=current.release if current else None,
+        )
+        self.gitops.commit(f"Release {version}", environment.write(self.clone, "HEAD", record))
+        self.gitops.push("main")
+        return record
+
+    def deploy(self, *arguments: str, folder: Path | None = None) -> Said:
+        """Call deploy-test-main."""
+        return call(deploy_test.main, f"--folder={folder or self.gitops.folder}", *arguments)
+
+    def promote(self, *arguments: str, folder: Path | None = None) -> Said:
+        """Call promote-production-from-test.sh."""
+        return call(promote.main, f"--gitops={folder or self.gitops.folder}", *arguments)
+
+    def roll_back(self, *arguments: str, folder: Path | None = None) -> Said:
+        """Call rollback."""
+        return call(rollback.main, f"--folder={folder or self.gitops.folder}", *arguments)
+
+
+@pytest.fixture(scope="session")
+def first_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """What each test gets a copy of."""
+    with SmallRegistry().running() as registry:
+        yield Scene.create(tmp_path_factory.mktemp("scene"), registry)
+
+
+@pytest.fixture
+def scene(first_scene: Scene, tmp_path: Path, isolated_git: None, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """Repositories without a release, and an empty registry that programs log in to."""
+    for name in ("GITHUB_TOKEN", "GITHUB_REPOSITORY", "GITHUB_OUTPUT", "GITHUB_API_URL", "GITHUB_SERVER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    registry = first_scene.registry
+    registry.repositories.clear()
+    registry.failures.clear()
+    assert registry.credentials is not None
+    monkeypatch.setenv("SENS_REGISTRY_USER", registry.credentials.user)
+    monkeypatch.setenv("SENS_REGISTRY_PASSWORD", registry.credentials.password)
+    return first_scene.copy(tmp_path)
