@@ -1,0 +1,270 @@
+"""The publishing workflow, played: its jobs' scripts are run by bash in the order and with the values that GitHub would give them.
+
+Docker and cosign are stand-ins: the images lie in a registry already, without the version as their tag, as a build leaves them.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import pytest
+import yaml
+from scripts.lib.release.record import IMAGES, Image, Record, Release, dump, now
+from scripts.lib.release.record import parse as parse_record
+from scripts.lib.release.source import Source
+from scripts.lib.release.versions import Version
+
+from support.git import Repository, environment
+from support.hosting import TOKEN, HostingService, hosting_service
+from support.registry import FOLDER, SmallRegistry, client, upload_release
+from support.services import ROOT
+
+GITOPS = "acme/sens-platform-infra"
+WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/publish-images.yml").read_text())["jobs"]
+
+pytestmark = pytest.mark.usefixtures("isolated_git")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Repository:
+    """A clone of this repository whose main is what is checked out here, with the scripts as they are now."""
+    folder = tmp_path_factory.mktemp("product")
+    origin = Repository.create(folder / "origin", bare=True)
+    origin.git("fetch", "--quiet", "--update-shallow", str(ROOT), "HEAD:refs/heads/main")
+    clone = origin.clone(folder / "clone")
+    shutil.copytree(ROOT / "scripts", clone.folder / "scripts", dirs_exist_ok=True)
+    return clone
+
+
+@dataclass
+class Run:
+    """A run of the workflow.
+
+    Attributes:
+        checkout: What every job checks out.
+        registry: Where the images are.
+        folder: For the programs that stand in, and the runner's files.
+        contexts: What expressions refer to, by its full name.
+        log: What all steps have printed.
+    """
+
+    checkout: Repository
+    registry: SmallRegistry
+    folder: Path
+    contexts: dict[str, str]
+    log: str = ""
+
+    def job(self, name: str) -> bool:
+        """Run a job's scripts; tell whether all of them succeeded."""
+        job = WORKFLOW[name]
+        for number, step in enumerate(step for step in job["steps"] if "run" in step):
+            file = self.folder / f"{name}-{number}"
+            file.touch()
+            values = {key: self._value(str(text)) for key, text in step.get("env", {}).items()}
+            done = subprocess.run(
+                ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", self._script(step["run"])],
+                cwd=self.checkout.folder,
+                env=environment() | self._runner(file) | values,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=100,
+            )
+            self.log += done.stdout + done.stderr
+            if done.returncode:
+                return False
+            for line in file.read_text().splitlines():
+                key, _, value = line.partition("=")
+                self.contexts[f"steps.{step['id']}.outputs.{key}"] = value
+        for key, text in job.get("outputs", {}).items():
+            self.contexts[f"needs.{name}.outputs.{key}"] = self._value(text)
+        return True
+
+    def _value(self, text: str) -> str:
+        # What is not set is an empty text, as in GitHub's expressions.
+        return re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda match: self.contexts.get(match[1], ""), text)
+
+    def _script(self, text: str) -> str:
+        # The only thing that is not as in a real run: where the images are.
+        return text.replace("publish-images plan ", f"publish-images plan --registry={self.registry.host}/{FOLDER} ")
+
+    def _runner(self, output: Path) -> dict[str, str]:
+        return {
+            "PATH": f"{self.folder}/programs:{os.environ['PATH']}",
+            "SENS_BASE_PYTHON": sys.executable,
+            "GITHUB_ACTOR": "somebody",
+            "GITHUB_EVENT_NAME": self.contexts["github.event_name"],
+            "GITHUB_OUTPUT": str(output),
+            "GITHUB_REPOSITORY": "acme/sens-platform",
+            "GITHUB_RUN_ATTEMPT": "1",
+            "GITHUB_RUN_ID": "42",
+            "GITHUB_RUN_NUMBER": "7",
+            "GITHUB_SERVER_URL": "https://github.com",
+            "GITHUB_STEP_SUMMARY": str(self.folder / "summary"),
+        }
+
+
+@pytest.fixture
+def run(checkout: Repository, small_registry: SmallRegistry, tmp_path: Path) -> Run:
+    """A run, not started, whose stand-in for docker knows the digests that were uploaded."""
+    commit = checkout.revision("origin/main")
+    digests = upload_release(small_registry, IMAGES, "built", commit)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "docker").write_text(
+        f"#!{sys.executable}\n"
+        "import json, sys\n"
+        f"digests = {digests!r}\n"
+        "if sys.argv[1] == 'login': sys.exit(not sys.stdin.read())\n"
+        "if sys.argv[1] == 'buildx':\n"
+        "    file = next(word for word in sys.argv if word.startswith('--metadata-file='))\n"
+        "    name = sys.argv[sys.argv.index('--target') + 1]\n"
+        "    open(file.partition('=')[2], 'w').write(json.dumps({'containerimage.digest': digests[name]}))\n"
+    )
+    (programs / "cosign").write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/signed\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    assert small_registry.credentials is not None
+    contexts = {
+        "github.actor": small_registry.credentials.user,
+        "github.token": small_registry.credentials.password,
+        "github.event_name": "workflow_run",
+        "github.event.workflow_run.head_sha": commit,
+    }
+    return Run(checkout, small_registry, tmp_path, contexts)
+
+
+def by_hand(run: Run, **inputs: str) -> None:
+    run.contexts["github.event_name"] = "workflow_dispatch"
+    del run.contexts["github.event.workflow_run.head_sha"]
+    run.contexts |= {f"inputs.{name}": value for name, value in inputs.items()}
+
+
+def published(run: Run, version: str) -> Mapping[str, str | None]:
+    return {image: client(run.registry).digest(image, version) for image in IMAGES}
+
+
+class TestAfterAMerge:
+    def test_images_are_published_and_test_is_updated(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        version = f"{root_version(run)}-alpha.7.1"
+        with hosting_service(GITOPS) as hosting:
+            prepare(hosting, monkeypatch)
+            run.contexts["secrets.SENS_PLATFORM_INFRA_WORKFLOW_TOKEN"] = TOKEN
+
+            for job in WORKFLOW:
+                assert run.job(job), run.log
+
+            (call,) = hosting.repositories[GITOPS].dispatches
+        built = {image: client(run.registry).digest(image, "built") for image in IMAGES}
+        assert published(run, version) == built
+        signed = (run.folder / "signed").read_text().splitlines()
+        assert signed == [f"sign --yes {run.registry.host}/{FOLDER}/{image}@{built[image]}" for image in sorted(IMAGES)]
+        assert run.contexts["needs.plan.outputs.update-test"] == "true"
+        record = parse_record(run.contexts["needs.publish.outputs.record"], "the record")
+        assert record.release.product_commit == run.checkout.revision("origin/main")
+        inputs = cast("Mapping[str, str]", call["inputs"])
+        assert inputs["image_tag"] == version
+        assert json.loads(inputs["digests"]) == built
+        assert TOKEN not in run.log
+        assert run.contexts["github.token"] not in run.log
+
+    def test_test_is_left_alone_with_a_notice_without_a_token(self, run: Run) -> None:
+        images = {image: Image(f"ghcr.io/acme/sens-platform/{image}", f"sha256:{'a' * 64}") for image in IMAGES}
+        record = Record(Release(Version.parse("0.5.0-alpha.7.1"), "c" * 40), images, now())
+        run.contexts["needs.publish.outputs.record"] = json.dumps(json.loads(dump(record)))
+
+        assert run.job("update-test"), run.log
+
+        assert run.log.startswith("::notice title=Test was not updated::")
+
+    def test_a_tag_that_stands_for_something_else_ends_it_before_anything_is_built(self, run: Run) -> None:
+        version = f"{root_version(run)}-alpha.7.1"
+        standing = upload_release(run.registry, ["docs"], version, "f" * 40)["docs"]
+
+        assert not run.job("plan")
+
+        assert f"docs:{version} is published as {standing}" in run.log
+
+    def test_a_tag_that_appears_while_it_builds_is_not_moved(self, run: Run) -> None:
+        version = f"{root_version(run)}-alpha.7.1"
+        assert run.job("plan"), run.log
+        assert run.job("images"), run.log
+        standing = upload_release(run.registry, ["telemetry-worker"], version, "f" * 40)["telemetry-worker"]
+
+        assert not run.job("publish")
+
+        assert f"telemetry-worker:{version} is published as {standing}" in run.log
+        assert published(run, version) == dict.fromkeys(IMAGES) | {"telemetry-worker": standing}
+
+    def test_signing_that_fails_gives_no_tag_and_can_be_done_again(self, run: Run) -> None:
+        version = f"{root_version(run)}-alpha.7.1"
+        cosign = run.folder / "programs/cosign"
+        works = cosign.read_text()
+        cosign.write_text("#!/bin/sh\nexit 1\n")
+        assert run.job("plan"), run.log
+        assert run.job("images"), run.log
+        assert not run.job("publish")
+        assert published(run, version) == dict.fromkeys(IMAGES)
+
+        cosign.write_text(works)
+        assert run.job("publish"), run.log
+
+        assert None not in published(run, version).values()
+
+
+class TestByHand:
+    def test_a_stable_version_is_published_and_test_is_not_updated(self, run: Run) -> None:
+        version = root_version(run)
+        by_hand(run, ref="", release_version=f"v{version}", update_test_environment="false")
+
+        for job in ("plan", "images", "publish"):
+            assert run.job(job), run.log
+
+        assert None not in published(run, version).values()
+        assert run.contexts["needs.plan.outputs.update-test"] == "false"
+
+    def test_a_stable_version_for_test_is_refused_before_anything_is_built(self, run: Run) -> None:
+        by_hand(run, release_version=root_version(run), update_test_environment="true")
+
+        assert not run.job("plan")
+
+        assert "test takes alpha versions" in run.log
+
+    @pytest.mark.parametrize("name", ["ref", "release_version", "update_test_environment"])
+    @pytest.mark.parametrize(
+        "value",
+        [
+            '"; touch "$PWD/x"; "',
+            "$(touch x)",
+            "`touch x`",
+            "x\nplan={}",
+            "::set-output name=plan::{}",
+            "--help",
+            "' || touch x #",
+        ],
+    )
+    def test_hostile_inputs_run_nothing_and_give_no_output(self, run: Run, name: str, value: str) -> None:
+        by_hand(run, **{name: value})
+        before = sorted(run.checkout.folder.iterdir())
+
+        assert not run.job("plan")
+
+        assert sorted(run.checkout.folder.iterdir()) == before
+        assert (run.folder / "plan-0").read_text() == ""
+        assert not [line for line in run.log.splitlines() if line.startswith("::")]
+
+
+def root_version(run: Run) -> str:
+    return str(Source(run.checkout.folder).version(run.checkout.revision("origin/main")))
+
+
+def prepare(hosting: HostingService, monkeypatch: pytest.MonkeyPatch) -> None:
+    hosting.repositories[GITOPS].workflows.add("deploy-test-main.yml")
+    monkeypatch.setenv("GITHUB_API_URL", hosting.url)
