@@ -208,6 +208,43 @@ class TestPromoteProductionFromTest:
         assert hosting.calls == []
 
 
+class TestCheck:
+    def guard(self, scene: Scene, branch: str) -> subprocess.CompletedProcess[str]:
+        """Run the guard of a pull request as check.yml does."""
+        text = (scene.gitops.folder / ".github" / "workflows" / "check.yml").read_text()
+        (step,) = [step for step in yaml.safe_load(text)["jobs"]["release"]["steps"] if "run" in step]
+        scene.remote.clone(scene.folder / "main", branch="main")
+        scene.remote.clone(scene.folder / "proposed", branch=branch)
+        return subprocess.run(
+            ["bash", "-e", "-c", step["run"]],
+            cwd=scene.folder,
+            env={**os.environ, "SENS_PYTHON": sys.executable},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    @pytest.fixture
+    def proposed(self, scene: Scene) -> Scene:
+        scene.release_directly(TEST, ALPHA, scene.product.head)
+        scene.publish(STABLE, scene.product.head)
+        scene.promote("--branch-only")
+        return scene
+
+    def test_lets_a_promotion_pass(self, proposed: Scene) -> None:
+        done = self.guard(proposed, "promote/0.1.0")
+        assert done.returncode == 0, done.stderr
+
+    def test_finds_what_a_promotion_brings_along_even_where_that_is_the_guard(self, proposed: Scene) -> None:
+        proposed.gitops.git("switch", "--quiet", "promote/0.1.0")
+        proposed.gitops.commit("Look away", {"scripts/release-guard": "#!/bin/sh\n"})
+        proposed.gitops.push("promote/0.1.0")
+        done = self.guard(proposed, "promote/0.1.0")
+        assert done.returncode == 1
+        assert "scripts/release-guard is changed" in done.stderr
+
+
 @pytest.mark.parametrize("name", [DEPLOY, PROMOTE])
 class TestBoth:
     def text(self, scene: Scene, name: str) -> str:
