@@ -9,13 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
+from scripts.lib.release.versions import ReleaseError, Version
+
 ROOT: Final = Path(__file__).parents[3]
 
-# SemVer 2.0 without build metadata: its "+" is not allowed in an image's tag.
-_NUMBER = r"(?:0|[1-9][0-9]*)"
-_SEMVER = re.compile(
-    rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)(?:\.(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*))*)?"
-)
 _CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 
 
@@ -27,13 +24,12 @@ def checked_version(text: str) -> str:
     """Return a version that can be a tag.
 
     Raises:
-        ImageError: It is not SemVer, or has build metadata.
+        ImageError: It is not one; the text says why.
     """
-    if not _SEMVER.fullmatch(text):
-        raise ImageError(
-            f"{text!r} can't be a version: it must be SemVer without '+', for example 1.4.0 or 1.4.0-rc.1."
-        )
-    return text
+    try:
+        return str(Version.parse(text))
+    except ReleaseError as error:
+        raise ImageError(str(error)) from error
 
 
 class Commit(NamedTuple):

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.lib.release.history import History
-from scripts.lib.release.versions import ReleaseError, check_successor
+from scripts.lib.release.history import ROOT, History, Previous
+from scripts.lib.release.versions import ReleaseError, next_root_version
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -19,24 +19,39 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument(
         "--base",
-        help="the commit that this work started from: the target of a pull request, or the branch's commit before a push; "
-        "found by itself when left out or empty",
+        help="what this work is added to: the target of a pull request (origin/main), or the branch's commit before a push; "
+        "the remote's main branch when left out, empty, all zeros, or a full commit that is not there any more",
     )
-    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="the clone; the working directory by default")
+    parser.add_argument("--folder", type=Path, default=ROOT, help="the clone; this repository by default")
     options = parser.parse_args(arguments)
     try:
-        history = History(options.folder)
-        current = history.current()
-        previous = history.previous(options.base)
-        if previous is None:
-            print(f"{current}: the first version")
-            return 0
-        check_successor(previous, current)
+        print(compare(History(options.folder), options.base))
     except ReleaseError as error:
         print(f"scripts/version-check: {error}", file=sys.stderr)
         return 1
-    print(f"{current}: {'unchanged' if current == previous else f'may follow {previous}'}")
     return 0
+
+
+def compare(history: History, base: str | None) -> str:
+    """Return what was compared, as one line.
+
+    Raises:
+        ReleaseError: The version is refused, or git can't tell the one before it.
+    """
+    text = history.declared()
+    previous = history.previous(base)
+    if previous is None:
+        return f"{next_root_version(text, None)}: the first version"
+    try:
+        current = next_root_version(text, previous.version)
+    except ReleaseError as error:
+        raise ReleaseError(f"{error} {_seen(previous)}") from error
+    relation = "unchanged" if current == previous.version else f"may follow {previous.version}"
+    return f"{current}: {relation}. {_seen(previous)}"
+
+
+def _seen(previous: Previous) -> str:
+    return f"{previous.version} is the version of commit {previous.commit[:12]}."
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Makes, reads and checks the versions that are published. Called by scripts/release-version; needs Python alone."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from scripts.lib.release.history import History
+from scripts.lib.release.history import ROOT, History
 from scripts.lib.release.versions import (
-    ENVIRONMENTS,
     ReleaseError,
     Version,
     alpha_version,
@@ -23,21 +23,30 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Makes, reads and checks the versions that images are published with.",
         allow_abbrev=False,
     )
-    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="the clone; the working directory by default")
+    parser.add_argument("--folder", type=Path, default=ROOT, help="the clone; this repository by default")
     commands = parser.add_subparsers(dest="command", required=True)
-    alpha = commands.add_parser("alpha", help="print the tag for test: <root version>-alpha.<run number>.<run attempt>")
-    alpha.add_argument("run_number", type=int)
-    alpha.add_argument("run_attempt", type=int)
-    check = commands.add_parser("check", help="print a version that was asked for, without its leading v, or refuse it")
-    check.add_argument("version")
-    channel = commands.add_parser("channel", help="print the channel of a tag: alpha, rc or stable")
-    channel.add_argument("tag")
-    allow = commands.add_parser("allow", help="refuse a tag that an environment does not take")
-    allow.add_argument("tag")
-    allow.add_argument("environment", choices=sorted(ENVIRONMENTS))
-    stable = commands.add_parser("stable", help="print the stable version that an alpha or rc tag leads to")
-    stable.add_argument("tag")
+
+    def command(name: str, says: str, *names: str) -> argparse.ArgumentParser:
+        # Without --help, which would make a success of a version that a stranger has named "--help".
+        added = commands.add_parser(name, help=says, add_help=False, allow_abbrev=False)
+        for argument in names:
+            added.add_argument(argument)
+        return added
+
+    alpha = command("alpha", "print the tag for test: <root version>-alpha.<run number>.<run attempt>")
+    alpha.add_argument("run_number", type=_number)
+    alpha.add_argument("run_attempt", type=_number)
+    command("check", "print a version that was asked for, without its leading v, or refuse it", "version")
+    command("channel", "print the channel of a tag: alpha, rc or stable", "tag")
+    command("allow", "refuse a tag that an environment does not take", "tag", "environment")
+    command("stable", "print the stable version that an alpha or rc tag leads to", "tag")
     return parser.parse_args(arguments)
+
+
+def _number(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number of a run")
+    return int(text)
 
 
 def answer(options: argparse.Namespace) -> str:

@@ -15,9 +15,9 @@ MAXIMUM_LENGTH: Final = 128
 
 _NUMBER = r"(?:0|[1-9][0-9]*)"
 _IDENTIFIER = rf"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
-_SEMVER = re.compile(rf"({_NUMBER})\.({_NUMBER})\.({_NUMBER})(?:-({_IDENTIFIER}(?:\.{_IDENTIFIER})*))?")
+_SEMVER = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_IDENTIFIER}(?:\.{_IDENTIFIER})*)?")
 _SHA = re.compile(r"(?:git-|sha-)?[0-9a-f]{7,64}", re.IGNORECASE)
-_EXAMPLES: Final = "such as 0.5.0-alpha.123.1, 0.5.0-rc.1 or 0.5.0"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._/-]*")
 
 
 class ReleaseError(Exception):
@@ -34,6 +34,8 @@ class Channel(StrEnum):
 
 # Which channel an environment takes, and nothing else.
 ENVIRONMENTS: Final = {"test": Channel.ALPHA, "staging": Channel.RC, "production": Channel.STABLE}
+_EXAMPLE: Final = {Channel.ALPHA: "0.5.0-alpha.123.1", Channel.RC: "0.5.0-rc.1", Channel.STABLE: "0.5.0"}
+_EXAMPLES: Final = f"such as {_EXAMPLE[Channel.ALPHA]}, {_EXAMPLE[Channel.RC]} or {_EXAMPLE[Channel.STABLE]}"
 _SHAPES: Final = {
     Channel.ALPHA: re.compile(rf"alpha\.{_NUMBER}(?:\.{_NUMBER})?"),
     Channel.RC: re.compile(rf"rc\.{_NUMBER}"),
@@ -64,22 +66,11 @@ class Version:
         Raises:
             ReleaseError: It is not one; names that move and commits get a text of their own.
         """
-        if len(text) > MAXIMUM_LENGTH:
-            raise ReleaseError(f"A version of {len(text)} characters can't be a tag: {MAXIMUM_LENGTH} are allowed.")
-        if match := _SEMVER.fullmatch(text):
-            major, minor, patch, pre_release = match.groups()
-            return cls(int(major), int(minor), int(patch), tuple(pre_release.split(".")) if pre_release else ())
-        if _SEMVER.fullmatch(text.partition("+")[0]):
-            reason = "has build metadata: a '+' is not allowed in an image's tag"
-        elif _SEMVER.fullmatch(text.removeprefix("v")):
-            reason = "has a leading 'v': a tag is the bare version"
-        elif _SHA.fullmatch(text):
-            reason = "is a commit: deploy the version that was built from it"
-        elif text == "latest" or re.fullmatch(r"[A-Za-z][A-Za-z0-9._/-]*", text):
-            reason = "is a name that can move: it says nothing about what runs"
-        else:
-            reason = "is not SemVer 2.0"
-        raise ReleaseError(f"{text!r} {reason}. A version is asked for, {_EXAMPLES}.")
+        if fault := _fault(text):
+            raise ReleaseError(f"{text[:MAXIMUM_LENGTH]!r} {fault}. A version is asked for, {_EXAMPLES}.")
+        core, _, pre_release = text.partition("-")
+        major, minor, patch = core.split(".")
+        return cls(int(major), int(minor), int(patch), tuple(pre_release.split(".")) if pre_release else ())
 
     @property
     def core(self) -> Self:
@@ -106,14 +97,31 @@ class Version:
         identifiers = tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in self.pre_release)
         return self.major, self.minor, self.patch, not self.pre_release, identifiers
 
-    def __lt__(self, other: "Version") -> bool:
+    def __lt__(self, other: object) -> bool:
         """Compare by precedence."""
-        return self._precedence < other._precedence
+        return self._precedence < other._precedence if isinstance(other, Version) else NotImplemented
 
     def __str__(self) -> str:
         """Return the version as a tag."""
         text = f"{self.major}.{self.minor}.{self.patch}"
         return "-".join([text, ".".join(self.pre_release)]) if self.pre_release else text
+
+
+def _fault(text: str) -> str | None:  # noqa: PLR0911 - a table with an answer for each kind of text
+    """Return what keeps a text from being a version, or None when it is one."""
+    if len(text) > MAXIMUM_LENGTH:
+        return f"has {len(text)} characters: a tag has no more than {MAXIMUM_LENGTH}"
+    if _SEMVER.fullmatch(text):
+        return None
+    if _SEMVER.fullmatch(text.partition("+")[0]):
+        return "has build metadata: a '+' is not allowed in an image's tag"
+    if _SEMVER.fullmatch(text.removeprefix("v")):
+        return "has a leading 'v': a tag is the bare version"
+    if _SHA.fullmatch(text):
+        return "is a commit: deploy the version that was built from it"
+    if _NAME.fullmatch(text):
+        return "is a name that can move: it says nothing about what runs"
+    return "is not SemVer 2.0"
 
 
 def root_version(text: str) -> Version:
@@ -122,13 +130,13 @@ def root_version(text: str) -> Version:
     Raises:
         ReleaseError: It is not a stable version.
     """
-    version = Version.parse(text)
-    if version.pre_release:
+    fault = _fault(text) or ("is a pre-release" if "-" in text else None)
+    if fault:
         raise ReleaseError(
-            f"The root version {version} is a pre-release; it must be stable, such as {version.core}: "
-            "channels are made from it when images are published."
+            f"The root version {text[:MAXIMUM_LENGTH]!r} {fault}. It is three numbers, "
+            "from which the tags of all channels are made when images are published."
         )
-    return version
+    return Version.parse(text)
 
 
 def successors(version: Version) -> tuple[Version, Version, Version]:
@@ -140,41 +148,64 @@ def successors(version: Version) -> tuple[Version, Version, Version]:
     )
 
 
+def allowed_after(previous: Version) -> str:
+    """Return the sentence that names the root versions that may follow another."""
+    patch, minor, major = successors(previous)
+    line = f"{previous.major}.{previous.minor}"
+    return f"Allowed: {previous} (unchanged), {patch} or a later patch of {line}, {minor}, {major}."
+
+
 def check_successor(previous: Version, current: Version) -> None:
     """See that a root version may follow another: itself, a later patch, the next minor with 0, or the next major with 0.0.
 
     Raises:
         ReleaseError: It may not; the text names the versions that may.
     """
-    patch, minor, major = successors(previous)
-    same_minor = (current.major, current.minor) == (previous.major, previous.minor)
-    if current in {previous, minor, major} or (same_minor and current > previous):
+    _, minor, major = successors(previous)
+    later_patch = (current.major, current.minor) == (previous.major, previous.minor) and current > previous
+    if not current.pre_release and (later_patch or current in {previous, minor, major}):
         return
-    if current < previous:
+    if current.pre_release:
+        reason = "is a pre-release"
+    elif current < previous:
         reason = "is a downgrade: versions only grow, and a rollback changes what is deployed, not this file"
     elif current.major > major.major:
         reason = f"skips major {major.major}"
     elif current.major == major.major:
-        reason = "is the next major version, but not its first"
+        reason = f"is not the first version of major {major.major}, which is {major}"
     elif current.minor > minor.minor:
         reason = f"skips minor {minor.major}.{minor.minor}"
     else:
-        reason = "is the next minor version, but not its first"
-    raise ReleaseError(
-        f"The root version {current} may not follow {previous}: it {reason}. "
-        f"Allowed: {previous} (unchanged), {patch} or a later patch of {previous.major}.{previous.minor}, {minor}, {major}."
-    )
+        reason = f"is not the first version of minor {minor.major}.{minor.minor}, which is {minor}"
+    raise ReleaseError(f"The root version {current} may not follow {previous}: it {reason}. {allowed_after(previous)}")
+
+
+def next_root_version(text: str, previous: Version | None) -> Version:
+    """Read the version of the root ``pyproject.toml``, and see that it may follow the previous one where there is one.
+
+    Raises:
+        ReleaseError: It is not a stable version, or may not follow; the text names the versions that may.
+    """
+    try:
+        current = root_version(text)
+    except ReleaseError as error:
+        if previous is None:
+            raise
+        raise ReleaseError(f"{error} {allowed_after(previous)}") from error
+    if previous is not None:
+        check_successor(previous, current)
+    return current
 
 
 def alpha_version(root: Version, run_number: int, run_attempt: int) -> Version:
     """Return the tag for test of a run of the publishing workflow; both numbers count from 1.
 
     Raises:
-        ReleaseError: A number is not positive.
+        ReleaseError: A number is not positive, or the tag would be too long.
     """
     if run_number < 1 or run_attempt < 1:
         raise ReleaseError(f"Run {run_number}, attempt {run_attempt} can't be: both numbers count from 1.")
-    return Version(root.major, root.minor, root.patch, ("alpha", str(run_number), str(run_attempt)))
+    return Version.parse(f"{root.core}-alpha.{run_number}.{run_attempt}")
 
 
 def release_version(text: str, root: Version) -> Version:
@@ -204,5 +235,6 @@ def check_environment(version: Version, environment: str) -> None:
     wanted, channel = ENVIRONMENTS[environment], version.channel
     if channel is not wanted:
         raise ReleaseError(
-            f"{environment} takes {wanted} versions, and {version} is of the channel {channel}: nothing was changed."
+            f"{environment} takes {wanted} versions, such as {_EXAMPLE[wanted]}; {version} is of the channel {channel}, "
+            f"which is for {next(name for name, takes in ENVIRONMENTS.items() if takes is channel)}."
         )

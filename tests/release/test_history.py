@@ -1,0 +1,636 @@
+"""Which root version went before, in real repositories, and what scripts/version-check says of it."""
+
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+from scripts.lib.release import check_root_version
+from scripts.lib.release.history import History
+from scripts.lib.release.versions import ReleaseError
+
+from support.git import MAIN, Repository
+from support.services import ROOT
+
+ZEROS: Final = "0" * 40
+GONE: Final = "0123456789abcdef" * 2 + "01234567"
+
+
+def pyproject(version: str) -> dict[str, str | None]:
+    """Return the file with a root version."""
+    return {"pyproject.toml": f'[project]\nname = "product"\nversion = "{version}"\n'}
+
+
+def bump(repository: Repository, version: str) -> str:
+    """Commit a root version."""
+    return repository.commit(f"Version {version}", pyproject(version))
+
+
+def work(repository: Repository, name: str = "README.md") -> str:
+    """Commit something that leaves the root version as it is."""
+    path = repository.folder / name
+    before = path.read_text(encoding="utf-8") if path.exists() else ""
+    return repository.commit("Work", {name: f"{before}A line.\n"})
+
+
+def previous(repository: Repository, base: str | None = None) -> str | None:
+    """Return the version before, as the check sees it."""
+    found = History(repository.folder).previous(base)
+    return None if found is None else str(found.version)
+
+
+def check(repository: Repository, *arguments: str) -> int:
+    """Run the check as CI does, and return its exit code."""
+    return check_root_version.main(["--folder", str(repository.folder), *arguments])
+
+
+@pytest.fixture
+def remote(tmp_path: Path, repository: Repository) -> Repository:
+    """Return the bare remote of ``repository``, which has main at 1.5.2 after 1.5.1."""
+    bare = Repository.create(tmp_path / "remote.git", bare=True)
+    repository.git("remote", "add", "origin", bare.url)
+    bump(repository, "1.5.1")
+    bump(repository, "1.5.2")
+    repository.push()
+    repository.git("fetch", "--quiet", "origin")
+    return bare
+
+
+class TestLine:
+    """One branch, nothing else is known."""
+
+    def test_of_one_commit_has_no_version_before(self, repository: Repository) -> None:
+        bump(repository, "0.1.0")
+
+        assert previous(repository) is None
+
+    def test_has_the_version_of_the_commit_before(self, repository: Repository) -> None:
+        before = bump(repository, "1.5.2")
+        bump(repository, "1.6.0")
+
+        found = History(repository.folder).previous()
+
+        assert found is not None
+        assert (str(found.version), found.commit) == ("1.5.2", before)
+
+    def test_looks_past_commits_that_leave_the_version(self, repository: Repository) -> None:
+        bump(repository, "1.5.2")
+        bump(repository, "1.6.0")
+        work(repository)
+        repository.commit("Other keys", {"pyproject.toml": '[project]\nversion = "1.6.0"\nname = "renamed"\n'})
+
+        assert previous(repository) == "1.5.2"
+
+    def test_still_has_the_version_before_when_a_bad_one_was_committed_over(
+        self, repository: Repository, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        bump(repository, "1.5.2")
+        bump(repository, "1.7.0")
+        work(repository)
+
+        assert check(repository) == 1
+        assert "it skips minor 1.6." in capsys.readouterr().err
+
+    def test_takes_changes_that_are_not_committed(self, repository: Repository) -> None:
+        bump(repository, "1.5.1")
+        bump(repository, "1.5.2")
+
+        repository.write(pyproject("1.6.0"))
+        assert previous(repository) == "1.5.2"
+
+        repository.write(pyproject("1.5.1"))
+        assert previous(repository) == "1.5.2"
+
+        repository.write(pyproject("1.6.0-rc.1"))
+        assert previous(repository) == "1.5.2"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            "[project\n",
+            "[project]\n",
+            "project = 1\n",
+            "[project]\nversion = 1.5\n",
+            '[project]\nversion = "1.9.0-rc.1"\n',
+            "[project]\nversion = " + "9" * 5000,
+            "[project]\nversion = " + "[" * 5000,
+            None,
+        ],
+    )
+    def test_looks_past_commits_whose_version_can_not_be_read(self, repository: Repository, text: str | None) -> None:
+        bump(repository, "1.5.2")
+        repository.commit("A slip", {"pyproject.toml": text})
+        bump(repository, "1.5.3")
+
+        assert previous(repository) == "1.5.2"
+
+    def test_looks_past_a_file_that_is_no_text(self, repository: Repository) -> None:
+        bump(repository, "1.5.2")
+        (repository.folder / "pyproject.toml").write_bytes(b'[project]\nversion = "1.9.0\xff"\n')
+        repository.commit("A slip")
+        bump(repository, "1.5.3")
+
+        assert previous(repository) == "1.5.2"
+
+    def test_has_none_before_the_first_version_that_can_be_read(self, repository: Repository) -> None:
+        repository.commit("Start", {"README.md": "Hello.\n"})
+        repository.commit("A beginning", pyproject("0.1.0.dev0"))
+        bump(repository, "0.1.0")
+
+        assert previous(repository) is None
+
+    def test_may_be_a_detached_head(self, repository: Repository) -> None:
+        bump(repository, "1.5.2")
+        middle = bump(repository, "1.5.3")
+        bump(repository, "1.6.0")
+        repository.switch(middle)
+
+        assert previous(repository) == "1.5.2"
+
+    def test_may_be_in_a_folder_of_a_larger_repository(self, repository: Repository) -> None:
+        repository.write(pyproject("9.9.9"))
+        for version in ("1.5.2", "1.5.3"):
+            repository.commit(version, {f"product/{name}": text for name, text in pyproject(version).items()})
+
+        assert previous(Repository(repository.folder / "product")) == "1.5.2"
+
+
+class TestMain:
+    """Main after a merge, a push, and again later."""
+
+    def test_after_a_merge_follows_main_and_not_the_branch(self, repository: Repository) -> None:
+        bump(repository, "1.5.2")
+        repository.branch("feature")
+        bump(repository, "1.5.9")
+        bump(repository, "1.6.0")
+        repository.switch(MAIN)
+        work(repository, "other.md")
+        repository.merge("feature")
+
+        assert previous(repository) == "1.5.2"
+
+    def test_after_a_merge_is_refused_what_only_the_branch_led_up_to(
+        self, repository: Repository, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        bump(repository, "1.5.2")
+        repository.branch("feature")
+        bump(repository, "1.6.0")
+        bump(repository, "1.7.0")
+        repository.switch(MAIN)
+        repository.merge("feature")
+
+        assert check(repository) == 1
+        assert "The root version 1.7.0 may not follow 1.5.2: it skips minor 1.6." in capsys.readouterr().err
+
+    def test_is_compared_with_the_commit_before_a_push_of_several(
+        self, repository: Repository, remote: Repository
+    ) -> None:
+        before = remote.revision(MAIN)
+        for version in ("1.5.3", "1.5.4", "1.6.0"):
+            bump(repository, version)
+        repository.push()
+
+        assert previous(repository, before) == "1.5.2"
+
+    @pytest.mark.usefixtures("remote")
+    def test_is_compared_with_the_remote_s_before_it_is_pushed(self, repository: Repository) -> None:
+        bump(repository, "1.5.3")
+        bump(repository, "1.6.0")
+
+        assert previous(repository) == "1.5.2"
+
+    @pytest.mark.parametrize("with_base", [True, False])
+    def test_gives_the_same_answer_after_it_has_moved_on(
+        self, tmp_path: Path, repository: Repository, remote: Repository, with_base: bool
+    ) -> None:
+        before = remote.revision(MAIN)
+        pushed = bump(repository, "1.6.0")
+        repository.push()
+        base = before if with_base else None
+        first = previous(repository, base)
+        bump(repository, "1.6.1")
+        repository.branch("feature")
+        bump(repository, "2.0.0")
+        repository.switch(MAIN)
+        repository.merge("feature")
+        repository.push()
+
+        clone = remote.clone(tmp_path / "again")
+        clone.switch(pushed)
+
+        assert first == "1.5.2"
+        assert previous(clone, base) == first
+
+    def test_after_a_forced_push_is_compared_with_what_was_kept(
+        self, tmp_path: Path, repository: Repository, remote: Repository
+    ) -> None:
+        kept = repository.head
+        overwritten = bump(repository, "1.7.0")
+        repository.push()
+        repository.git("reset", "--quiet", "--hard", kept)
+        bump(repository, "1.5.3")
+        repository.push(force=True)
+
+        assert previous(repository, overwritten) == "1.5.2"  # the old commit is still in this clone
+        clone = remote.clone(tmp_path / "clone")
+        with pytest.raises(subprocess.CalledProcessError):
+            clone.revision(overwritten)
+        assert previous(clone, overwritten) == "1.5.2"
+
+    @pytest.mark.usefixtures("remote")
+    @pytest.mark.parametrize("base", ["", ZEROS, ZEROS + "0" * 24, GONE])
+    def test_of_a_base_that_says_nothing_is_compared_as_without_one(self, repository: Repository, base: str) -> None:
+        repository.branch("feature")
+        bump(repository, "1.5.3")
+        bump(repository, "1.5.4")
+
+        assert previous(repository, base) == "1.5.2"
+
+    def test_may_have_another_name_on_the_remote(self, tmp_path: Path) -> None:
+        trunk = Repository.create(tmp_path / "trunk", branch="trunk")
+        bump(trunk, "1.5.1")
+        trunk.git("branch", "main")  # left from before
+        bump(trunk, "1.5.2")
+        clone = trunk.clone(tmp_path / "clone")
+        clone.branch("feature")
+        bump(clone, "1.6.0")
+        bump(clone, "1.7.0")
+
+        assert previous(clone) == "1.5.2"
+
+    def test_of_another_name_is_asked_for_where_the_clone_does_not_know_it(self, tmp_path: Path) -> None:
+        trunk = Repository.create(tmp_path / "trunk", branch="trunk")
+        bump(trunk, "1.5.2")
+        clone = trunk.clone(tmp_path / "clone")
+        clone.git("symbolic-ref", "--delete", "refs/remotes/origin/HEAD")
+        clone.branch("feature")
+        bump(clone, "1.6.0")
+        bump(clone, "1.7.0")
+
+        assert previous(clone) == "1.5.2"
+
+
+@pytest.mark.usefixtures("remote")
+class TestBranch:
+    """Work that is to be merged."""
+
+    def test_of_many_commits_is_compared_with_where_it_left_main(self, repository: Repository) -> None:
+        repository.branch("feature")
+        for version in ("1.5.3", "1.6.0", "1.7.0", "1.6.0"):
+            work(repository)
+            bump(repository, version)
+            work(repository)
+
+        assert previous(repository) == "1.5.2"
+        assert check(repository) == 0
+
+    def test_that_leaves_the_version_is_not_bothered_by_main_s(
+        self, repository: Repository, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        repository.branch("feature")
+        work(repository)
+        repository.switch(MAIN)
+        bump(repository, "1.6.0")
+        repository.push()
+        repository.switch("feature")
+
+        assert previous(repository) == "1.5.2"
+        assert check(repository, "--base=origin/main") == 0
+        assert "1.5.2: unchanged." in capsys.readouterr().out
+
+    def test_that_has_merged_main_is_compared_with_what_it_merged(self, repository: Repository) -> None:
+        repository.branch("feature")
+        work(repository)
+        repository.switch(MAIN)
+        bump(repository, "1.6.0")
+        repository.push()
+        repository.switch("feature")
+        repository.merge(MAIN)
+        assert previous(repository) == "1.6.0"
+
+        bump(repository, "1.7.0")
+        assert previous(repository) == "1.6.0"
+
+    def test_is_not_compared_with_what_main_has_merged_from_an_older_branch(self, repository: Repository) -> None:
+        repository.branch("older", "HEAD^")
+        work(repository, "older.md")
+        repository.switch(MAIN)
+        repository.branch("feature")
+        bump(repository, "1.6.0")
+        repository.switch(MAIN)
+        repository.merge("older")
+        repository.push()
+        repository.switch("feature")
+
+        assert previous(repository) == "1.5.2"
+
+    def test_that_keeps_its_lower_version_in_a_merge_is_a_downgrade(
+        self, repository: Repository, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        repository.branch("feature")
+        bump(repository, "1.5.3")
+        repository.switch(MAIN)
+        bump(repository, "1.6.0")
+        repository.push()
+        repository.switch("feature")
+        repository.git("merge", "--quiet", "--strategy=ours", "--message=Merge main", MAIN)
+
+        assert check(repository) == 1
+        assert "1.5.3 may not follow 1.6.0: it is a downgrade" in capsys.readouterr().err
+
+    def test_is_compared_with_main_as_it_is_in_the_merge_that_ci_tries(self, repository: Repository) -> None:
+        repository.branch("feature")
+        work(repository, "feature.md")
+        repository.switch(MAIN)
+        bump(repository, "1.6.0")
+        bump(repository, "1.7.0")
+        repository.push()
+        repository.switch(repository.head)  # a pull request is checked out as its merge with main, on no branch
+        repository.merge("feature")
+
+        assert previous(repository, "origin/main") == "1.7.0"
+
+    @pytest.mark.parametrize("tried", ["branch", "merge"])
+    def test_gives_the_same_answer_after_it_was_merged(self, repository: Repository, tried: str) -> None:
+        repository.branch("feature")
+        bump(repository, "1.7.0")
+        bump(repository, "1.6.0")
+        repository.switch(MAIN)
+        work(repository, "meanwhile.md")
+        repository.push()
+        repository.switch("feature" if tried == "branch" else repository.head)
+        if tried == "merge":
+            repository.merge("feature")
+        candidate = repository.head
+        first = previous(repository)
+        repository.switch(MAIN)
+        repository.merge("feature")
+        work(repository, "afterwards.md")
+        repository.push()
+        repository.switch(candidate)
+
+        assert first == "1.5.2"
+        assert previous(repository) == first
+
+    def test_for_another_branch_is_compared_with_that_one(self, repository: Repository) -> None:
+        repository.branch("maintenance")
+        bump(repository, "1.5.3")
+        repository.push()
+        repository.branch("repair")
+        bump(repository, "1.5.4")
+        bump(repository, "1.5.5")
+
+        assert previous(repository, "origin/maintenance") == "1.5.3"
+        assert previous(repository) == "1.5.2"
+
+    def test_that_shares_nothing_with_main_has_its_own_line(self, repository: Repository) -> None:
+        repository.git("switch", "--quiet", "--orphan", "anew")
+        bump(repository, "0.1.0")
+        assert previous(repository) is None
+
+        bump(repository, "0.2.0")
+        assert previous(repository) == "0.1.0"
+        assert previous(repository, "origin/main") == "0.1.0"
+
+
+class TestShallow:
+    def test_clone_gets_the_history_that_is_missing(self, tmp_path: Path, remote: Repository) -> None:
+        clone = remote.clone(tmp_path / "clone", depth=1)
+
+        assert previous(clone) == "1.5.1"
+
+    def test_clone_of_one_branch_gets_main_too(
+        self, tmp_path: Path, repository: Repository, remote: Repository
+    ) -> None:
+        repository.branch("feature")
+        bump(repository, "1.6.0")
+        bump(repository, "1.7.0")
+        repository.push()
+        clone = remote.clone(tmp_path / "clone", depth=1, branch="feature")
+
+        assert previous(clone) == "1.5.2"
+
+    def test_checkout_of_a_pull_request_s_merge_gets_its_history(
+        self, tmp_path: Path, repository: Repository, remote: Repository
+    ) -> None:
+        repository.branch("feature")
+        bump(repository, "1.6.0")
+        repository.switch(MAIN)
+        work(repository, "meanwhile.md")
+        repository.push()
+        repository.switch(repository.head)
+        repository.merge("feature")
+        repository.push("HEAD:refs/pull/1/merge")
+        clone = Repository.create(tmp_path / "clone")
+        clone.git("remote", "add", "origin", remote.url)
+        clone.git("fetch", "--quiet", "--depth=1", "origin", "+refs/pull/1/merge:refs/remotes/pull/1/merge")
+        clone.switch("refs/remotes/pull/1/merge")
+
+        assert previous(clone) == "1.5.2"
+
+    def test_clone_is_compared_with_a_base_that_it_did_not_have(
+        self, tmp_path: Path, repository: Repository, remote: Repository
+    ) -> None:
+        before = remote.revision(MAIN)
+        bump(repository, "1.5.3")
+        bump(repository, "1.5.4")
+        repository.push()
+        clone = remote.clone(tmp_path / "clone", depth=1)
+
+        assert previous(clone, before) == "1.5.2"
+
+    @pytest.mark.parametrize("lost", ["moved", "forgotten"])
+    def test_clone_without_its_remote_is_refused_with_what_to_do(
+        self, tmp_path: Path, remote: Repository, lost: str
+    ) -> None:
+        clone = remote.clone(tmp_path / "clone", depth=1)
+        if lost == "moved":
+            remote.folder.rename(tmp_path / "moved.git")
+        else:
+            clone.git("remote", "remove", "origin")
+
+        with pytest.raises(ReleaseError, match=r"'git fetch --unshallow origin' fails.*fetch-depth: 0"):
+            previous(clone)
+
+    def test_text_of_a_refusal_does_not_show_the_remote_s_password(self, tmp_path: Path, remote: Repository) -> None:
+        clone = remote.clone(tmp_path / "clone", depth=1)
+        clone.git("remote", "set-url", "origin", "http://robot:hidden-word@127.0.0.1:1/product.git")
+
+        with pytest.raises(ReleaseError) as refused:
+            previous(clone)
+
+        assert "hidden-word" not in str(refused.value)
+
+    def test_clone_of_one_branch_without_its_remote_is_refused_rather_than_guessed(
+        self, tmp_path: Path, repository: Repository, remote: Repository
+    ) -> None:
+        repository.branch("feature")
+        bump(repository, "1.6.0")
+        repository.push()
+        clone = Repository(tmp_path / "clone")
+        repository.git("clone", "--quiet", "--single-branch", "--branch=feature", remote.url, str(clone.folder))
+        remote.folder.rename(tmp_path / "moved.git")
+
+        with pytest.raises(ReleaseError, match=r"'git fetch origin HEAD' fails.*\(--base\)"):
+            previous(clone)
+        assert previous(clone, "HEAD") == "1.5.2"
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        "base",
+        [
+            "nowhere",
+            "origin/nowhere",
+            "-",
+            "--",
+            "-x",
+            "--help",
+            "--upload-pack=touch hacked",
+            "--output=hacked",
+            "main; touch hacked",
+            "$(touch hacked)",
+            "a b",
+            "main^{tree}",
+            "HEAD:pyproject.toml",
+            "main..main",
+            "^main",
+            "main\n",
+            "main\0",
+            "\udcff",
+            "x" * 1_000_000,
+            GONE[:39],
+            GONE.upper(),
+        ],
+    )
+    def test_name_a_base_that_is_no_commit(self, tmp_path: Path, repository: Repository, base: str) -> None:
+        bump(repository, "1.5.2")
+
+        with pytest.raises(ReleaseError) as refused:
+            previous(repository, base)
+
+        assert len(str(refused.value)) < 1000
+        assert not list(tmp_path.rglob("hacked"))
+
+    @pytest.mark.usefixtures("remote")
+    def test_tell_what_to_do_about_an_unknown_base(
+        self, repository: Repository, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert check(repository, "--base=nowhere") == 1
+        assert capsys.readouterr().err == (
+            "scripts/version-check: 'nowhere' is no commit of this clone: fetch it, or name another one as the base.\n"
+        )
+
+    def test_name_a_repository_without_a_commit(self, repository: Repository) -> None:
+        repository.write(pyproject("0.1.0"))
+
+        with pytest.raises(ReleaseError, match="is this a clone with a commit"):
+            previous(repository)
+
+    @pytest.mark.usefixtures("isolated_git")
+    def test_name_a_folder_that_is_no_repository(self, tmp_path: Path) -> None:
+        (tmp_path / "pyproject.toml").write_text('[project]\nversion = "0.1.0"\n', encoding="utf-8")
+
+        with pytest.raises(ReleaseError, match="not a git repository"):
+            previous(Repository(tmp_path))
+
+    def test_name_git_where_it_is_missing(
+        self, repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        bump(repository, "0.1.0")
+        monkeypatch.setenv("PATH", str(tmp_path))
+
+        with pytest.raises(ReleaseError, match="'git rev-parse' can't be run"):
+            previous(repository)
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            (None, "can't be read: No such file or directory"),
+            ("", 'has no version: write version = "…" below'),
+            ("[project]\n", "has no version"),
+            ("project = []\n", "has no version"),
+            ("{", "has no version"),
+            ("[project]\nversion = " + "[" * 5000, "has no version"),
+            ('[project]\nversion = "latest"\n', "The root version 'latest' is a name that can move"),
+            ("[project]\nversion = 1.5\n", "The root version '1.5' is not SemVer 2.0"),
+        ],
+    )
+    def test_name_a_file_without_a_version(
+        self, repository: Repository, text: str | None, complaint: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        bump(repository, "1.5.2")
+        repository.write({"pyproject.toml": text})
+
+        assert check(repository) == 1
+        assert complaint in capsys.readouterr().err
+
+    @pytest.mark.parametrize("version", ["1.6.0-alpha.1.1", "1.6.0+build", "v1.6.0"])
+    def test_of_what_is_not_stable_name_the_versions_that_are_allowed(
+        self, repository: Repository, version: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        commit = bump(repository, "1.5.2")
+        bump(repository, version)
+
+        assert check(repository) == 1
+        assert capsys.readouterr().err.endswith(
+            "Allowed: 1.5.2 (unchanged), 1.5.3 or a later patch of 1.5, 1.6.0, 2.0.0. "
+            f"1.5.2 is the version of commit {commit[:12]}.\n"
+        )
+
+
+class TestCommand:
+    """scripts/version-check."""
+
+    @pytest.mark.parametrize(
+        ("versions", "line"),
+        [
+            (["0.1.0"], "0.1.0: the first version"),
+            (["1.5.2", "1.5.7"], "1.5.7: may follow 1.5.2. 1.5.2 is the version of commit "),
+            (["1.5.2", "2.0.0"], "2.0.0: may follow 1.5.2. 1.5.2 is the version of commit "),
+        ],
+    )
+    def test_prints_what_was_compared(
+        self, repository: Repository, versions: list[str], line: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for version in versions:
+            bump(repository, version)
+
+        assert check(repository) == 0
+        assert capsys.readouterr().out.startswith(line)
+
+    def test_needs_python_and_git_alone_and_takes_the_folder_as_seen_from_the_caller(
+        self, tmp_path: Path, repository: Repository
+    ) -> None:
+        bump(repository, "0.4.0")
+        bump(repository, "0.3.1")
+
+        done = _run("version-check", "--folder", repository.folder.name, folder=tmp_path)
+
+        assert done.returncode == 1
+        assert done.stderr.startswith(
+            "scripts/version-check: The root version 0.3.1 may not follow 0.4.0: it is a downgrade"
+        )
+        named = _run("release-version", "--folder", repository.folder.name, "alpha", "7", "1", folder=tmp_path)
+        assert (named.returncode, named.stdout) == (0, "0.3.1-alpha.7.1\n")
+
+    @pytest.mark.usefixtures("remote")
+    def test_leaves_clone_and_work_as_they_are(self, repository: Repository) -> None:
+        repository.branch("feature")
+        bump(repository, "1.6.0")
+        repository.write({"README.md": "not committed\n"})
+        before = _state(repository)
+
+        assert check(repository) == 0
+        assert _state(repository) == before
+
+
+def _state(repository: Repository) -> tuple[str, str]:
+    return repository.git("for-each-ref"), repository.git("status", "--porcelain", "--branch")
+
+
+def _run(script: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ROOT / "scripts" / script, *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60
+    )
