@@ -455,12 +455,12 @@ class TestShallow:
 
     def test_text_of_a_refusal_does_not_show_the_remote_s_password(self, tmp_path: Path, remote: Repository) -> None:
         clone = remote.clone(tmp_path / "clone", depth=1)
-        clone.git("remote", "set-url", "origin", "http://robot:hidden-word@127.0.0.1:1/product.git")
+        clone.git("remote", "set-url", "origin", "http://robot:password@127.0.0.1:1/product.git")
 
         with pytest.raises(ReleaseError) as refused:
             previous(clone)
 
-        assert "hidden-word" not in str(refused.value)
+        assert "password" not in str(refused.value)
 
     def test_clone_of_one_branch_without_its_remote_is_refused_rather_than_guessed(
         self, tmp_path: Path, repository: Repository, remote: Repository

