@@ -16,7 +16,7 @@ from scripts.lib.release.registry import REVISION
 
 from support.git import Repository
 from support.registry import FOLDER, upload
-from support.release import ROOT, TEST, Said, Scene
+from support.release import ROOT, TEST, Said, Scene, digests_of
 
 FIRST, SECOND, THIRD = (f"0.1.0-alpha.{number}.1" for number in (1, 2, 10))
 HOSTILE = [
@@ -44,12 +44,12 @@ def arguments(version: str, commit: str, digests: dict[str, str]) -> list[str]:
 def first(scene: Scene) -> list[str]:
     """What the first release is deployed with."""
     commit = scene.product.head
-    return arguments(FIRST, commit, scene.publish(FIRST, commit))
+    return arguments(FIRST, commit, digests_of(FIRST, commit))
 
 
 def next_release(scene: Scene, version: str) -> list[str]:
     commit = scene.commit_product(version)
-    return arguments(version, commit, scene.publish(version, commit))
+    return arguments(version, commit, digests_of(version, commit))
 
 
 class TestARelease:
@@ -260,28 +260,34 @@ class TestHostileParameters:
 
 
 class TestTheRegistry:
-    def test_has_the_images(self, scene: Scene, first: list[str]) -> None:
-        assert scene.deploy(*first, "--check-registry", "--push").code == 0
+    @pytest.fixture
+    def published(self, scene: Scene) -> list[str]:
+        """The same release, whose images are in the registry."""
+        commit = scene.product.head
+        return arguments(FIRST, commit, scene.publish(FIRST, commit))
 
-    def test_lacks_some(self, scene: Scene, first: list[str]) -> None:
+    def test_has_the_images(self, scene: Scene, published: list[str]) -> None:
+        assert scene.deploy(*published, "--check-registry", "--push").code == 0
+
+    def test_lacks_some(self, scene: Scene, published: list[str]) -> None:
         for image in ("docs", "telemetry-worker"):
             del scene.registry.repositories[f"{FOLDER}/{image}"].manifests[FIRST]
-        said = scene.deploy(*first, "--check-registry", "--push")
+        said = scene.deploy(*published, "--check-registry", "--push")
         assert f"not published with the tag {FIRST}: docs, telemetry-worker." in said
         assert scene.released(TEST) is None
 
-    def test_has_another_image_by_that_tag(self, scene: Scene, first: list[str]) -> None:
+    def test_has_another_image_by_that_tag(self, scene: Scene, published: list[str]) -> None:
         upload(scene.registry, f"{FOLDER}/docs", FIRST, {"linux/arm64": {REVISION: scene.product.head}})
-        said = scene.deploy(*first, "--check-registry", "--push")
+        said = scene.deploy(*published, "--check-registry", "--push")
         assert "docs has sha256:" in said
         assert "A published tag never moves" in said
 
-    def test_has_images_of_another_commit(self, scene: Scene, first: list[str]) -> None:
+    def test_has_images_of_another_commit(self, scene: Scene, published: list[str]) -> None:
         other = scene.commit_product()
-        said = scene.deploy(first[0], f"--product-commit={other}", first[2], "--check-registry")
+        said = scene.deploy(published[0], f"--product-commit={other}", published[2], "--check-registry")
         assert f"was not built from the commit {other}, but docs from '{scene.product.revision('HEAD~1')}'" in said
 
-    def test_loses_an_image_between_two_questions(self, scene: Scene, first: list[str]) -> None:
+    def test_loses_an_image_between_two_questions(self, scene: Scene, published: list[str]) -> None:
         repository = scene.registry.repositories[f"{FOLDER}/docs"]
 
         class Vanishing(dict[str, tuple[str, bytes]]):
@@ -291,14 +297,14 @@ class TestTheRegistry:
                 return found
 
         repository.manifests = Vanishing(repository.manifests)
-        said = scene.deploy(*first, "--check-registry", "--push")
+        said = scene.deploy(*published, "--check-registry", "--push")
         assert said.code == 1
         assert "docs has no sha256:" in said
         assert scene.released(TEST) is None
 
-    def test_does_not_let_in(self, scene: Scene, first: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_does_not_let_in(self, scene: Scene, published: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SENS_REGISTRY_PASSWORD", "wrong")
-        said = scene.deploy(*first, "--check-registry", "--push")
+        said = scene.deploy(*published, "--check-registry", "--push")
         assert said.code == 1
         assert "401" in said
 
@@ -380,6 +386,7 @@ class TestOthersWhoPush:
 
     def test_are_told_from_rules_that_do_not_let_push(self, scene: Scene, first: list[str]) -> None:
         hook = scene.remote.folder / "hooks" / "pre-receive"
+        hook.parent.mkdir()
         hook.write_text("#!/bin/sh\necho 'GH013: Repository rule violations found for refs/heads/main.' >&2\nexit 1\n")
         hook.chmod(0o755)
         before = scene.gitops.head

@@ -26,7 +26,7 @@ def releases(first_scene: Scene, tmp_path_factory: pytest.TempPathFactory) -> Sc
 
 
 @pytest.fixture
-def released(releases: Scene, tmp_path: Path, isolated_git: None) -> Scene:
+def released(releases: Scene, tmp_path: Path, release_environment: None) -> Scene:
     """A clone with a release of test that is not on main."""
     return releases.copy(tmp_path)
 

@@ -54,6 +54,12 @@ def call(command: Command, *arguments: str) -> Said:
     return said
 
 
+def digests_of(version: str, commit: str) -> dict[str, str]:
+    """Return digests for images that no test asks a registry for."""
+    digest = f"sha256:{hashlib.sha256(f'{version} {commit}'.encode()).hexdigest()}"
+    return dict.fromkeys(IMAGES, digest)
+
+
 class Scene:
     """The repositories and the registry of a release.
 
@@ -92,6 +98,10 @@ class Scene:
         scene.gitops.git("remote", "add", "origin", "../remote.git")
         scene.gitops.push("main")
         scene.gitops.git("branch", "--quiet", "--set-upstream-to=origin/main", "main")
+        for repository in (scene.remote, scene.gitops, scene.product):
+            # Few files are copied fast.
+            repository.git("repack", "--quiet", "-a", "-d")
+            shutil.rmtree(repository.folder / repository.git("rev-parse", "--git-path", "hooks"))
         return scene
 
     def copy(self, folder: Path) -> "Scene":
@@ -131,10 +141,9 @@ class Scene:
         self.gitops.git("pull", "--quiet", "--ff-only", "origin", "main")
         current = environment.read(self.clone, "HEAD")
         address = f"{self.registry.host}/{FOLDER}"
-        digest = f"sha256:{hashlib.sha256(f'{version} {commit}'.encode()).hexdigest()}"
         record = Record(
             Release(Version.parse(version), commit),
-            {name: Image(f"{address}/{name}", digest) for name in IMAGES},
+            {name: Image(f"{address}/{name}", digest) for name, digest in digests_of(version, commit).items()},
             now(),
             previous=current.release if current else None,
         )
@@ -163,8 +172,8 @@ def first_scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 @pytest.fixture
-def scene(first_scene: Scene, tmp_path: Path, isolated_git: None, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    """Repositories without a release, and an empty registry that programs log in to."""
+def release_environment(first_scene: Scene, isolated_git: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty registry that programs log in to, and nothing that the machine says about GitHub."""
     for name in ("GITHUB_TOKEN", "GITHUB_REPOSITORY", "GITHUB_OUTPUT", "GITHUB_API_URL", "GITHUB_SERVER_URL"):
         monkeypatch.delenv(name, raising=False)
     registry = first_scene.registry
@@ -173,4 +182,9 @@ def scene(first_scene: Scene, tmp_path: Path, isolated_git: None, monkeypatch: p
     assert registry.credentials is not None
     monkeypatch.setenv("SENS_REGISTRY_USER", registry.credentials.user)
     monkeypatch.setenv("SENS_REGISTRY_PASSWORD", registry.credentials.password)
+
+
+@pytest.fixture
+def scene(first_scene: Scene, tmp_path: Path, release_environment: None) -> Scene:
+    """Repositories without a release, and an empty registry."""
     return first_scene.copy(tmp_path)
