@@ -1,5 +1,7 @@
 """What can be reached from where: public are the API and the documentation alone, inside only the platform's own edges."""
 
+import pytest
+
 from support.chart import RELEASE, Render, every_render, matrix_render, needs_helm, render
 
 pytestmark = needs_helm
@@ -79,6 +81,22 @@ class TestPolicies:
         assert ports("mqtt-ingestion-worker") == {8883, 4222, 4223}
         assert ports("telemetry-worker") == {6432, 4222, 4223}
         assert ports("migrate") == {6432}
+
+    @pytest.mark.parametrize(
+        ("url", "port"),
+        [
+            ("nats://nats.example.org", 4222),
+            ("ws://nats.example.org/", 80),
+            ("wss://nats.example.org", 443),
+            ("wss://nats.example.org:8443/nats", 8443),
+            ("tls://[2001:db8::1]", 4222),
+            ("tls://[2001:db8::1]:4333", 4333),
+        ],
+    )
+    def test_open_the_port_that_a_url_means(self, url: str, port: int) -> None:
+        policy = render({"nats": {"embedded": False, "url": url}}).find("NetworkPolicy", "telemetry-worker")
+
+        assert {"ports": [{"protocol": "TCP", "port": port}]} in policy.spec["egress"]
 
 
 class TestPublic:

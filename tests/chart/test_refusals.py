@@ -96,10 +96,30 @@ class TestContradictions:
             ({"ingestion": {"autoscaling": {"enabled": True}}}, "is not shared"),
             ({"ingress": {"enabled": True, "apiHost": "a.b", "docsHost": "a.b"}}, "needs a host of its own"),
             ({"fullnameOverride": "a" * 31}, "Set a shorter fullnameOverride"),
+            ({"mockBroker": {"enabled": False}, "mqtt": {"url": "mqtt://b:65536"}}, "has the port 65536"),
+            ({"nats": {"embedded": False, "url": "nats://n,nats://m:0"}}, '"nats://m:0" has the port 0'),
+            (
+                {"api": {"autoscaling": {"enabled": True, "minReplicas": 7}}},
+                "api.autoscaling: minReplicas 7 is more than maxReplicas 6",
+            ),
+            (
+                {"telemetry": {"keda": {"enabled": True, "minReplicas": 5}}},
+                "telemetry.keda: minReplicas 5 is more than maxReplicas 4",
+            ),
         ],
     )
     def test_are_refused(self, values: dict[str, object], sentence: str) -> None:
         assert sentence in refusal(values)
+
+
+class TestRelease:
+    @pytest.mark.parametrize("release", ["my.release", "1st-release"])
+    def test_whose_name_no_service_can_have_needs_another(self, release: str) -> None:
+        said = refusal({}, release=release)
+
+        assert f'the release\'s name "{release}" can\'t begin the names of Services' in said
+        assert "Set a fullnameOverride" in said
+        assert render({"fullnameOverride": "sens"}, release=release).of("Service")
 
 
 class TestSchema:
@@ -133,6 +153,7 @@ class TestSchema:
             ({"nats": {"persistence": {"size": "3GB"}}}, "/nats/persistence/size"),
             ({"api": {"env": {"PATH": "x"}}}, "/api/env"),
             ({"api": {"env": {"SENS_LIMITS__RANGE_DAYS": 3}}}, "/api/env/SENS_LIMITS__RANGE_DAYS"),
+            ({"ingress": {"className": "Traefik 3"}}, "/ingress/className"),
             ({"logLevel": "verbose"}, "/logLevel"),
             ({"shutdownSeconds": 0}, "/shutdownSeconds"),
         ],

@@ -230,13 +230,13 @@ Values = Mapping[str, object]
 
 
 def run_helm(
-    values: Values, *arguments: str, base: str | None = "test", chart: Path = CHART
+    values: Values, *arguments: str, base: str | None = "test", chart: Path = CHART, release: str = RELEASE
 ) -> "subprocess.CompletedProcess[str]":
     """Run ``helm template`` with a file of values and what is set on top of it."""
     program = helm()
     assert program is not None
     files = ["--values", str(VALUES / f"{base}.yaml")] if base else []
-    command = [str(program), "template", RELEASE, str(chart), "--namespace", RELEASE, "--kube-version", KUBERNETES]
+    command = [str(program), "template", release, str(chart), "--namespace", RELEASE, "--kube-version", KUBERNETES]
     return subprocess.run(
         [*command, *files, "--values", "-", *arguments],
         input=yaml.safe_dump(dict(values)),
@@ -246,16 +246,16 @@ def run_helm(
     )
 
 
-def render(values: Values, *arguments: str, base: str | None = "test") -> Render:
+def render(values: Values, *arguments: str, base: str | None = "test", release: str = RELEASE) -> Render:
     """Render the chart."""
-    result = run_helm(values, *arguments, base=base)
+    result = run_helm(values, *arguments, base=base, release=release)
     assert result.returncode == 0, result.stderr
     return Render(tuple(Manifest(document) for document in yaml.safe_load_all(result.stdout) if document))
 
 
-def refusal(values: Values, base: str | None = "test") -> str:
+def refusal(values: Values, base: str | None = "test", release: str = RELEASE) -> str:
     """Return what helm says about values that it refuses."""
-    result = run_helm(values, base=base)
+    result = run_helm(values, base=base, release=release)
     assert result.returncode != 0, "the values were accepted"
     return result.stderr
 

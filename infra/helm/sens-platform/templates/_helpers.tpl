@@ -3,6 +3,9 @@
 {{- if gt (len $name) 30 -}}
 {{- fail (printf "fullnameOverride: the name %q has %d characters; the names of pods leave room for 30. Set a shorter fullnameOverride." $name (len $name)) -}}
 {{- end -}}
+{{- if not (regexMatch `^[a-z]([a-z0-9-]*[a-z0-9])?$` $name) -}}
+{{- fail (printf "fullnameOverride: the release's name %q can't begin the names of Services: they begin with a letter and have only a-z, 0-9 and -. Set a fullnameOverride." $name) -}}
+{{- end -}}
 {{- $name -}}
 {{- end -}}
 
@@ -240,8 +243,9 @@ volumes:
 
 {{/* Port in a URL, or the one that its scheme has. Arguments: url. */}}
 {{- define "sens.portOf" -}}
-{{- $port := regexFind ":[0-9]+$" (.url | trimSuffix "/") | trimPrefix ":" -}}
-{{- if $port }}{{ $port }}{{ else if hasPrefix "mqtts:" .url }}8883{{ else if hasPrefix "mqtt:" .url }}1883{{ else }}4222{{ end -}}
+{{- $schemes := dict "mqtt" "1883" "mqtts" "8883" "nats" "4222" "tls" "4222" "ws" "80" "wss" "443" -}}
+{{- $parsed := urlParse .url -}}
+{{- regexFind ":[0-9]+$" $parsed.host | trimPrefix ":" | default (get $schemes $parsed.scheme) -}}
 {{- end -}}
 
 {{- define "sens.grace" -}}
