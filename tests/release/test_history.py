@@ -450,7 +450,7 @@ class TestShallow:
         else:
             clone.git("remote", "remove", "origin")
 
-        with pytest.raises(ReleaseError, match=r"'git fetch --unshallow origin' fails.*fetch-depth: 0"):
+        with pytest.raises(ReleaseError, match=r"history is incomplete.*'git fetch' failed in .*fetch-depth: 0"):
             previous(clone)
 
     def test_text_of_a_refusal_does_not_show_the_remote_s_password(self, tmp_path: Path, remote: Repository) -> None:
@@ -472,7 +472,7 @@ class TestShallow:
         repository.git("clone", "--quiet", "--single-branch", "--branch=feature", remote.url, str(clone.folder))
         remote.folder.rename(tmp_path / "moved.git")
 
-        with pytest.raises(ReleaseError, match=r"'git fetch origin HEAD' fails.*\(--base\)"):
+        with pytest.raises(ReleaseError, match=r"history is incomplete.*'git fetch' failed in .*\(--base\)"):
             previous(clone)
         assert previous(clone, "HEAD") == "1.5.2"
 
@@ -525,7 +525,7 @@ class TestRefusals:
     def test_name_a_repository_without_a_commit(self, repository: Repository) -> None:
         repository.write(pyproject("0.1.0"))
 
-        with pytest.raises(ReleaseError, match="is this a clone with a commit"):
+        with pytest.raises(ReleaseError, match=r"There is no commit in .* yet"):
             previous(repository)
 
     @pytest.mark.usefixtures("isolated_git")
@@ -541,7 +541,7 @@ class TestRefusals:
         bump(repository, "0.1.0")
         monkeypatch.setenv("PATH", str(tmp_path))
 
-        with pytest.raises(ReleaseError, match="'git rev-parse' can't be run"):
+        with pytest.raises(ReleaseError, match="git can't be run"):
             previous(repository)
 
     @pytest.mark.parametrize(

@@ -174,7 +174,12 @@ class TestPlanByAPerson:
     @pytest.mark.parametrize(
         ("ref", "version", "update", "reason"),
         [
-            ("", "0.5.0", "true", "test takes alpha versions, and 0.5.0 is of the channel stable: nothing was changed"),
+            (
+                "",
+                "0.5.0",
+                "true",
+                "test takes alpha versions, and 0.5.0 is of the channel stable, which is for production",
+            ),
             ("", "0.5.0-rc.1", "true", "test takes alpha versions, and 0.5.0-rc.1 is of the channel rc"),
             ("feature/one", "0.5.0", "", "neither in main nor in a branch release/"),
             ("feature/one", "0.5.0-rc.1", "", "neither in main nor in a branch release/"),

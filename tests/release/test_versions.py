@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -25,6 +26,7 @@ from scripts.lib.release.versions import (
 )
 
 from support.chart import CHART, needs_helm, refusal, render
+from support.services import ROOT
 
 ROOT_VERSION = Version(1, 5, 2)
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -383,10 +385,12 @@ class TestEnvironment:
         with pytest.raises(ReleaseError) as refused:
             check_environment(Version.parse(tag), environment)
 
-        assert f"{environment} takes {ENVIRONMENTS[environment]} versions, such as {own[environment]};" in str(
-            refused.value
+        said = str(refused.value)
+        assert said.startswith(
+            f"{environment} takes {ENVIRONMENTS[environment]} versions, and {tag} is of the channel "
         )
-        assert f"which is for {next(name for name, takes in own.items() if takes == tag)}." in str(refused.value)
+        assert f", which is for {next(name for name, takes in own.items() if takes == tag)}." in said
+        assert said.endswith(f"Choose one such as {own[environment]}.")
 
     @pytest.mark.parametrize("environment", ["", "prod", "Production", "test ", "$(id)", "../test", "\n"])
     def test_that_is_unknown_is_refused_with_those_that_there_are(self, environment: str) -> None:
@@ -504,6 +508,28 @@ class TestCommand:
 
         assert ended.value.code == 2
         assert "is not a number of a run" in capsys.readouterr().err
+
+
+class TestDocumentation:
+    """docs/operations/versions.md."""
+
+    def test_shows_what_the_command_answers(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "pyproject.toml").write_text('[project]\nversion = "0.5.0"\n', encoding="utf-8")
+        text = (ROOT / "docs" / "operations" / "versions.md").read_text(encoding="utf-8")
+        shown = re.findall(r"^\| `scripts/release-version (.+?)` \| `(.+?)`", text, re.MULTILINE)
+        refused = re.findall(r"^\$ scripts/release-version (.+)\n(scripts/release-version: .+)", text, re.MULTILINE)
+        assert (len(shown), len(refused)) == (5, 2)
+
+        for command, line in [*shown, *refused]:
+            name_version.main(["--folder", str(tmp_path), *command.split()])
+            assert "".join(capsys.readouterr()) == f"{line}\n"
+
+    def test_shows_what_the_check_says(self) -> None:
+        text = (ROOT / "docs" / "operations" / "versions.md").read_text(encoding="utf-8")
+
+        _, said = attempt(lambda: next_root_version("1.7.0", ROOT_VERSION))
+
+        assert f"\nscripts/version-check: {said} 1.5.2 is the version of commit " in text
 
 
 @pytest.fixture

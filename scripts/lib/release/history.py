@@ -1,22 +1,19 @@
 """The root version and the one before it, from git, whatever kind of checkout this is."""
 
-import os
 import re
-import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from scripts.lib.release.clone import Clone
 from scripts.lib.release.versions import ReleaseError, Version, root_version
 
 ROOT: Final = Path(__file__).parents[3]
 
 _FILE: Final = "pyproject.toml"
-_TIMEOUT_SECONDS: Final = 300
 _FULL_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _MAIN: Final = ("refs/remotes/origin/HEAD", "refs/remotes/origin/main", "refs/heads/main")
-_SETTINGS: Final = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
 
 
 class Previous(NamedTuple):
@@ -40,6 +37,7 @@ class History:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._clone = Clone(folder, checked=False)
 
     def declared(self) -> str:
         """Return what the work tree's ``pyproject.toml`` declares as its version, which may be none at all.
@@ -49,7 +47,7 @@ class History:
         """
         file = self._folder / _FILE
         try:
-            return _declared(file.read_bytes())
+            return _declared(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise ReleaseError(f"{file} can't be read: {error.strerror}. Is this a clone of the product?") from error
         except ValueError as error:
@@ -79,7 +77,10 @@ class History:
             ReleaseError: Git can't tell: there is no commit, ``base`` is unknown, or history is missing here and can't be
                 fetched.
         """
-        head = self._git("rev-parse", "--verify", "HEAD^{commit}")
+        self._clone.git("rev-parse", "--git-dir")
+        head = self._commit("HEAD")
+        if head is None:
+            raise ReleaseError(f"There is no commit in {self._folder} yet: make one, then run this again.")
         self._complete()
         start = self._start(head, self._base(base))
         if start != head:
@@ -88,7 +89,7 @@ class History:
         return next((found for found in self._versions(head) if str(found.version) != declared), None)
 
     def _complete(self) -> None:
-        if self._git("rev-parse", "--is-shallow-repository") == "true":
+        if self._clone.git("rev-parse", "--is-shallow-repository") == "true":
             self._fetch("--unshallow", "origin", otherwise="check out the whole history (fetch-depth: 0)")
 
     def _base(self, name: str | None) -> str | None:
@@ -102,7 +103,7 @@ class History:
         for known in _MAIN:
             if commit := self._commit(known):
                 return commit
-        if "origin" not in self._git("remote").split():
+        if "origin" not in self._clone.git("remote").split():
             return None
         self._fetch("origin", "HEAD", otherwise="name the commit that this work is added to as the base (--base)")
         return self._commit("FETCH_HEAD")
@@ -110,66 +111,39 @@ class History:
     def _start(self, head: str, base: str | None) -> str:
         if base is None:
             return head
-        missing = self._git("rev-list", "--first-parent", base, f"^{head}").split()
+        missing = self._clone.git("rev-list", "--first-parent", base, f"^{head}").split()
         if not missing:
             return base
         # A first commit that is missing too has no parent: the two have nothing in common.
         return self._commit(f"{missing[-1]}^") or head
 
     def _versions(self, start: str) -> Iterator[Previous]:
-        for commit in self._git("rev-list", "--first-parent", start, "--", _FILE).split():
+        for commit in self._clone.git("rev-list", "--first-parent", start, "--", _FILE).split():
             # What could not be read at one commit must not hide the versions before it.
             try:
-                yield Previous(
-                    root_version(_declared(self._run("cat-file", "blob", f"{commit}:./{_FILE}").stdout)), commit
-                )
+                document = self._clone.git("cat-file", "blob", f"{commit}:./{_FILE}")
+                yield Previous(root_version(_declared(document)), commit)
             except (ValueError, ReleaseError):
                 continue
 
     def _commit(self, name: str) -> str | None:
-        done = self._run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-        found = done.stdout.decode().strip()
+        found = self._clone.attempt("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
         # The name may be one that stands for what a commit excludes ("^main").
-        return found if done.returncode == 0 and _FULL_COMMIT.fullmatch(found) else None
+        return found if found and _FULL_COMMIT.fullmatch(found) else None
 
     def _fetch(self, *arguments: str, otherwise: str) -> None:
-        # Git's own words are left out, because they can hold the remote's address with a password in it.
-        if self._run("fetch", "--quiet", "--no-tags", *arguments).returncode:
-            raise ReleaseError(
-                f"The history in {self._folder} is incomplete, and 'git fetch {' '.join(arguments)}' fails: "
-                f"make the remote reachable, or {otherwise}."
-            )
-
-    def _git(self, *arguments: str) -> str:
-        done = self._run(*arguments)
-        if done.returncode:
-            raise ReleaseError(
-                f"'git {' '.join(arguments)}' failed in {self._folder}: is this a clone with a commit? "
-                f"Git says: {done.stderr.decode(errors='replace').strip()}"
-            )
-        return done.stdout.decode().strip()
-
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         try:
-            return subprocess.run(
-                ["git", "-C", self._folder, *arguments],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                check=False,
-                timeout=_TIMEOUT_SECONDS,
-                env={**os.environ, **_SETTINGS},
-            )
-        except subprocess.TimeoutExpired:
+            self._clone.git("fetch", "--quiet", "--no-tags", *arguments)
+        except ReleaseError as error:
             raise ReleaseError(
-                f"'git {arguments[0]}' did not end within {_TIMEOUT_SECONDS} s in {self._folder}: is the remote reachable?"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise ReleaseError(f"'git {arguments[0]}' can't be run in {self._folder}: {error}.") from None
+                f"The history is incomplete, and the rest of it can't be fetched. {error} "
+                f"Make the remote reachable, or {otherwise}."
+            ) from error
 
 
-def _declared(document: bytes) -> str:
+def _declared(document: str) -> str:
     """Return the version that a ``pyproject.toml`` declares; ValueError when it declares none."""
     try:
-        return str(tomllib.loads(document.decode())["project"]["version"])
+        return str(tomllib.loads(document)["project"]["version"])
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(str(error)) from error

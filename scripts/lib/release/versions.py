@@ -235,6 +235,7 @@ def check_environment(version: Version, environment: str) -> None:
     wanted, channel = ENVIRONMENTS[environment], version.channel
     if channel is not wanted:
         raise ReleaseError(
-            f"{environment} takes {wanted} versions, such as {_EXAMPLE[wanted]}; {version} is of the channel {channel}, "
-            f"which is for {next(name for name, takes in ENVIRONMENTS.items() if takes is channel)}."
+            f"{environment} takes {wanted} versions, and {version} is of the channel {channel}, "
+            f"which is for {next(name for name, takes in ENVIRONMENTS.items() if takes is channel)}. "
+            f"Choose one such as {_EXAMPLE[wanted]}."
         )
