@@ -13,6 +13,7 @@ pytest_plugins = [
     "support.release",
     "support.gitops",
     "support.cluster",
+    "support.environments",
 ]
 
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)

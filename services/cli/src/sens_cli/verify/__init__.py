@@ -1,0 +1,1 @@
+"""What ``sens verify`` asks an installation, from outside and through kubectl."""
