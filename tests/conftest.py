@@ -13,6 +13,8 @@ pytest_plugins = [
     "support.release",
     "support.gitops",
     "support.cluster",
+    "support.fake_kubectl",
+    "support.certificates",
     "support.environments",
 ]
 
