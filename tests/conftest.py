@@ -13,6 +13,9 @@ pytest_plugins = [
     "support.release",
     "support.gitops",
     "support.cluster",
+    "support.fake_kubectl",
+    "support.certificates",
+    "support.environments",
 ]
 
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)

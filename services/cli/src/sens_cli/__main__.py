@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sens_cli.commands import administration, dead_letters, messages, readings, status
+from sens_cli.commands import administration, dead_letters, messages, readings, status, verify
 from sens_cli.options import DataDir
 from sens_common.errors import SensError
 
@@ -57,6 +57,7 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
 
 app.command(rich_help_panel=_PLATFORM)(status.status)
 app.command(rich_help_panel=_PLATFORM)(status.version)
+app.command(rich_help_panel=_PLATFORM)(verify.verify)
 for command in (messages.publish, readings.tail, readings.devices, readings.latest, readings.measurements):
     app.command(rich_help_panel=_DATA)(command)
 app.add_typer(dead_letters.app, name="dead-letters", rich_help_panel=_DATA)

@@ -1,0 +1,388 @@
+"""The checks of ``sens verify`` that ask kubectl: on a program of that name which answers from a table."""
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from sens_cli.verify import kubectl as kubectl_module
+from sens_cli.verify.access import check_production, check_test
+from sens_cli.verify.cluster import Cluster
+from sens_cli.verify.environment import Environment
+from sens_cli.verify.kubectl import Kubectl
+from sens_cli.verify.outcome import CheckFailedError, NotRunError
+from sens_cli.verify.record import Expected
+from support.fake_kubectl import Answer, FakeKubectl
+
+DIGEST = f"sha256:{'ab' * 32}"
+ENVIRONMENT = Environment(
+    name="test",
+    namespace="sens-test",
+    release="sens-platform-test",
+    test_namespace="sens-test",
+    production_namespace="sens-production",
+    expected=Expected(version="0.5.0-alpha.12.1", images={"platform-api": DIGEST}),
+)
+API_IMAGE = f"ghcr.io/owner/sens-platform/platform-api:0.5.0-alpha.12.1@{DIGEST}"
+
+FORBIDDEN = 'Error from server (Forbidden): pods "x" is forbidden: User "deploy-test" cannot create resource "pods/exec" in API group ""'
+
+
+def workload(
+    name: str = "api", *, kind: str = "Deployment", image: str = API_IMAGE, replicas: int = 1, **status: object
+) -> dict[str, Any]:
+    complete: dict[str, object] = {"observedGeneration": 3, "replicas": replicas, "updatedReplicas": replicas}
+    if kind == "StatefulSet":
+        complete |= {"readyReplicas": replicas, "currentRevision": "a", "updateRevision": "a"}
+    else:
+        complete |= {"availableReplicas": replicas, "readyReplicas": replicas}
+    return {
+        "kind": kind,
+        "metadata": {"name": name, "generation": 3},
+        "spec": {"replicas": replicas, "template": {"spec": {"containers": [{"image": image}]}}},
+        "status": complete | status,
+    }
+
+
+def listed(*workloads: dict[str, Any]) -> dict[str, str]:
+    return {"output": json.dumps({"kind": "List", "items": workloads})}
+
+
+def run(check: Callable[[Cluster], Callable[[], Awaitable[str]]], environment: Environment = ENVIRONMENT) -> str:
+    async def outcome() -> str:
+        return await check(Cluster(environment, Kubectl()))()
+
+    return asyncio.run(outcome())
+
+
+def failure(check: Callable[[Cluster], Callable[[], Awaitable[str]]]) -> CheckFailedError:
+    with pytest.raises(CheckFailedError) as error:
+        run(check)
+    return error.value
+
+
+def production(environment: Environment = ENVIRONMENT) -> str:
+    async def outcome() -> str:
+        return await check_production(environment, Kubectl())
+
+    return asyncio.run(outcome())
+
+
+def in_test(environment: Environment = ENVIRONMENT) -> str:
+    async def outcome() -> str:
+        return await check_test(environment, Kubectl())
+
+    return asyncio.run(outcome())
+
+
+class TestRollouts:
+    def test_that_are_complete(self, fake_kubectl: FakeKubectl) -> None:
+        fake_kubectl.answer(["get"], listed(workload("api"), workload("nats", kind="StatefulSet")))
+
+        assert run(lambda cluster: cluster.rolled_out) == "2 of 2: api, nats"
+        assert fake_kubectl.calls == [
+            [
+                "get",
+                "deployments,statefulsets",
+                "--namespace=sens-test",
+                "--selector=app.kubernetes.io/instance=sens-platform-test",
+                "--output=json",
+            ]
+        ]
+
+    @pytest.mark.parametrize(
+        ("broken", "said"),
+        [
+            (workload(observedGeneration=2), "api: its controller has not seen its newest state yet"),
+            (workload(updatedReplicas=0), "api: 0 of 1 pods have the newest template"),
+            (workload(replicas=2, updatedReplicas=2, availableReplicas=1), "api: 1 of 2 pods are available"),
+            (workload(conditions=[{"type": "Progressing", "reason": "ProgressDeadlineExceeded"}]), "made no progress"),
+            (workload(replicas=0), "api: is scaled to 0"),
+            (workload(kind="StatefulSet", readyReplicas=0), "api: 0 of 1 pods are ready"),
+            (workload(kind="StatefulSet", updateRevision="b"), "api: 1 of 1 pods have the newest template"),
+            (workload() | {"status": {}}, "api: its controller has not seen"),
+        ],
+    )
+    def test_that_are_not_complete_say_what_they_wait_for(
+        self, fake_kubectl: FakeKubectl, broken: dict[str, Any], said: str
+    ) -> None:
+        fake_kubectl.answer(["get"], listed(workload("docs"), broken))
+
+        assert said in failure(lambda cluster: cluster.rolled_out).detail
+
+    def test_with_old_pods_are_not_complete(self, fake_kubectl: FakeKubectl) -> None:
+        old = workload()
+        old["status"]["replicas"] = 2
+        fake_kubectl.answer(["get"], listed(old))
+
+        assert failure(lambda cluster: cluster.rolled_out).detail == "api: 1 old pods are still there"
+
+    def test_of_nothing_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
+        fake_kubectl.answer(["get"], listed())
+
+        error = failure(lambda cluster: cluster.rolled_out)
+
+        assert error.detail == "there is no workload of release sens-platform-test in namespace sens-test"
+        assert "--kube-context" in error.remedy
+
+    @pytest.mark.parametrize("output", ["", "Welcome!", "[]", '{"items": [1]}', '{"items": [{}]}', '{"items": 7}', "{"])
+    def test_of_something_else_than_kubectl_are_never_complete(self, fake_kubectl: FakeKubectl, output: str) -> None:
+        fake_kubectl.answer(["get"], {"output": output})
+
+        assert failure(lambda cluster: cluster.rolled_out).remedy
+
+
+class TestImages:
+    def test_are_those_of_the_release(self, fake_kubectl: FakeKubectl) -> None:
+        nats = workload("nats", kind="StatefulSet", image="docker.io/library/nats:2.15.0-alpine")
+        fake_kubectl.answer(["get"], listed(workload(), nats))
+
+        assert run(lambda cluster: cluster.images) == "0.5.0-alpha.12.1: platform-api"
+
+    @pytest.mark.parametrize(
+        "image",
+        [
+            API_IMAGE.replace("12.1", "11.1"),
+            API_IMAGE.replace("ab", "cd"),
+            API_IMAGE.replace(":0.5.0-alpha.12.1", ""),
+            "localhost:5000/platform-api:latest",
+        ],
+    )
+    def test_that_are_others_are_a_failure(self, fake_kubectl: FakeKubectl, image: str) -> None:
+        fake_kubectl.answer(["get"], listed(workload(image=image)))
+
+        assert f"api has {image}, released is" in failure(lambda cluster: cluster.images).detail
+
+    def test_of_none_of_the_platform_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
+        fake_kubectl.answer(["get"], listed(workload(image="nginx:1.0.0")))
+
+        assert "no image of the platform" in failure(lambda cluster: cluster.images).detail
+
+
+class TestStores:
+    def test_answer(self, fake_kubectl: FakeKubectl) -> None:
+        fake_kubectl.answer(["pg_isready"], {"output": "/var/run/postgresql:5432 - accepting connections\n"})
+        fake_kubectl.answer(["wget"], {"output": '{"status":"ok"}'})
+        fake_kubectl.answer(["python"], {"output": "# TYPE sens_api_requests counter\nsens_api_requests_total 1\n"})
+
+        assert run(lambda cluster: cluster.database) == "/var/run/postgresql:5432 - accepting connections"
+        assert run(lambda cluster: cluster.nats) == '{"status":"ok"}'
+        assert run(lambda cluster: cluster.metrics) == "1 series"
+        exec_in_namespace = ["exec", "--namespace=sens-test", "--pod-running-timeout=5s"]
+        assert fake_kubectl.calls[:2] == [
+            [*exec_in_namespace, "statefulset/sens-platform-test-timescaledb", "--", "pg_isready", "-U", "sens_platform", "-d", "sens_platform"],
+            [*exec_in_namespace, "statefulset/sens-platform-test-nats", "--", "wget", "-qO-", "http://127.0.0.1:8222/healthz"],
+        ]  # fmt: skip
+
+    def test_that_refuse_are_a_failure_with_their_words(self, fake_kubectl: FakeKubectl) -> None:
+        said = "/var/run/postgresql:5432 - no response"
+        fake_kubectl.answer(
+            ["pg_isready"], {"output": said, "errors": "command terminated with exit code 2\n", "code": 2}
+        )
+
+        error = failure(lambda cluster: cluster.database)
+
+        assert said in error.detail
+        assert "exit code 2" in error.detail
+        assert "kubectl -n sens-test logs statefulset/sens-platform-test-timescaledb" in error.remedy
+
+    def test_that_are_not_there_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
+        fake_kubectl.answer(
+            ["wget"], {"errors": 'Error from server (NotFound): statefulsets.apps "x" not found', "code": 1}
+        )
+
+        assert "not found" in failure(lambda cluster: cluster.nats).detail
+
+    @pytest.mark.parametrize("output", ["", '{"status":"unavailable"}', "ok"])
+    def test_that_answer_otherwise_are_a_failure(self, fake_kubectl: FakeKubectl, output: str) -> None:
+        fake_kubectl.answer(["exec"], {"output": output})
+
+        for check in (lambda cluster: cluster.database, lambda cluster: cluster.nats, lambda cluster: cluster.metrics):
+            assert failure(check).remedy
+
+    def test_that_are_outside_of_the_cluster_are_not_asked(self, fake_kubectl: FakeKubectl) -> None:
+        outside = Environment(name="x", namespace="a", release="b", external_database=True, external_nats=True)
+
+        for check in (lambda cluster: cluster.database, lambda cluster: cluster.nats):
+            with pytest.raises(NotRunError, match="outside of the cluster"):
+                run(check, outside)
+        assert fake_kubectl.calls == []
+
+
+class TestKubectl:
+    @pytest.mark.parametrize(
+        "errors",
+        [
+            FORBIDDEN,
+            'error: context "nope" does not exist',
+            "The connection to the server localhost:8080 was refused - did you specify the right host or port?",
+            "Unable to connect to the server: dial tcp 192.0.2.7:6443: i/o timeout",
+            "error: You must be logged in to the server (Unauthorized)",
+            "error: no configuration has been provided, try setting KUBERNETES_MASTER environment variable",
+        ],
+    )
+    def test_without_access_leaves_the_check_undone(self, fake_kubectl: FakeKubectl, errors: str) -> None:
+        fake_kubectl.answer([], {"errors": f"a warning\n{errors}\n", "code": 1})
+
+        for check in (lambda cluster: cluster.rolled_out, lambda cluster: cluster.nats):
+            with pytest.raises(NotRunError) as error:
+                run(check)
+            assert str(error.value) == f"kubectl has no access: {errors}"
+        with pytest.raises(NotRunError):
+            production()
+
+    def test_that_never_answers_is_ended(self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 0.2)
+        fake_kubectl.answer(["get"], {"hangs": True})
+        started = time.monotonic()
+
+        with pytest.raises(NotRunError, match=r"no answer within 0\.2 s"):
+            run(lambda cluster: cluster.rolled_out)
+        assert time.monotonic() - started < 30
+
+    @pytest.mark.parametrize(
+        "answer", [{"hangs": True}, {"errors": "Unable to connect to the server: dial tcp: i/o timeout", "code": 1}]
+    )
+    def test_that_can_not_reach_the_cluster_is_not_asked_again(
+        self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch, answer: Answer
+    ) -> None:
+        monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 2.0)
+        fake_kubectl.answer([], answer)
+
+        async def outcomes() -> list[str]:
+            cluster, said = Cluster(ENVIRONMENT, Kubectl()), []
+            for check in (cluster.rolled_out, cluster.nats):
+                with pytest.raises(NotRunError) as error:
+                    await check()
+                said.append(str(error.value))
+            return said
+
+        first, second = asyncio.run(outcomes())
+        assert first == second
+        assert len(fake_kubectl.calls) == 1
+
+    def test_that_hangs_in_a_pod_is_asked_again(
+        self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 2.0)
+        fake_kubectl.answer(["exec"], {"hangs": True})
+        fake_kubectl.answer(["get"], listed(workload()))
+
+        async def outcome() -> str:
+            cluster = Cluster(ENVIRONMENT, Kubectl())
+            with pytest.raises(NotRunError, match="no answer"):
+                await cluster.nats()
+            monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 15.0)
+            return await cluster.rolled_out()
+
+        assert asyncio.run(outcome()) == "1 of 1: api"
+
+    def test_that_prints_without_end_is_ended(self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(kubectl_module, "MAXIMUM_BYTES", 100_000)
+        fake_kubectl.answer(["get"], {"output": "x" * 1000, "times": 1000})
+
+        with pytest.raises(NotRunError, match="more than 100000 bytes"):
+            run(lambda cluster: cluster.rolled_out)
+
+    def test_is_told_the_context(self, fake_kubectl: FakeKubectl) -> None:
+        fake_kubectl.answer(["get"], listed(workload()))
+
+        async def outcome() -> str:
+            return await Cluster(ENVIRONMENT, Kubectl("mine")).rolled_out()
+
+        asyncio.run(outcome())
+        assert fake_kubectl.calls[0][0] == "--context=mine"
+
+
+class TestRights:
+    NEEDED = (
+        *((verb, resource, "") for verb in ("get", "list", "watch") for resource in ("pods", "deployments", "statefulsets", "jobs", "ingresses")),
+        ("get", "pods", "log"),
+        ("delete", "pods", ""),
+    )  # fmt: skip
+
+    def allow_the_needed(self, fake_kubectl: FakeKubectl) -> None:
+        for verb, resource, subresource in self.NEEDED:
+            fake_kubectl.allow(verb, resource, "sens-test", subresource)
+
+    def test_are_enough_for_test_and_nothing_in_production(self, fake_kubectl: FakeKubectl) -> None:
+        self.allow_the_needed(fake_kubectl)
+
+        assert in_test().startswith("it can do 17 of 17 things for its work; 28 of 28 questions")
+        assert "system:serviceaccount:sens-test:deploy-test may do more: no" in production()
+        assert all("--as=system:serviceaccount:sens-test:deploy-test" in call for call in fake_kubectl.calls)
+
+    def test_that_are_missing_in_test_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
+        for verb, resource, subresource in self.NEEDED[:-1]:
+            fake_kubectl.allow(verb, resource, "sens-test", subresource)
+
+        with pytest.raises(CheckFailedError) as error:
+            in_test()
+        assert error.value.detail.endswith("can't delete pods --namespace=sens-test")
+
+    @pytest.mark.parametrize(
+        ("verb", "resource", "subresource"),
+        [
+            ("get", "secrets", ""),
+            ("create", "pods", "exec"),
+            ("create", "rolebindings", ""),
+            ("patch", "deployments", ""),
+        ],
+    )
+    def test_that_are_too_many_in_test_are_a_failure(
+        self, fake_kubectl: FakeKubectl, verb: str, resource: str, subresource: str
+    ) -> None:
+        self.allow_the_needed(fake_kubectl)
+        fake_kubectl.allow(verb, resource, "sens-test", subresource)
+
+        with pytest.raises(CheckFailedError, match=f"can {verb} {resource}"):
+            in_test()
+
+    @pytest.mark.parametrize(
+        ("right", "shown"),
+        [
+            (("patch", "deployments", "sens-production", ""), "patch deployments.apps --namespace=sens-production"),
+            (
+                ("patch", "deployments", "sens-production", "scale"),
+                "patch deployments.apps --subresource=scale --namespace",
+            ),
+            (("get", "secrets", "sens-production", ""), "get secrets --namespace=sens-production"),
+            (
+                ("create", "pods", "sens-production", "exec"),
+                "create pods --subresource=exec --namespace=sens-production",
+            ),
+            (
+                ("bind", "roles", "sens-production", ""),
+                "bind roles.rbac.authorization.k8s.io --namespace=sens-production",
+            ),
+            (("update", "applications", "argocd", ""), "update applications.argoproj.io --namespace=argocd"),
+            (("escalate", "clusterroles", "", ""), "escalate clusterroles.rbac.authorization.k8s.io --all-namespaces"),
+            (("impersonate", "users", "", ""), "impersonate users --all-namespaces"),
+            (("update", "certificatesigningrequests", "", "approval"), "--subresource=approval"),
+        ],
+    )
+    def test_in_production_are_a_failure(
+        self, fake_kubectl: FakeKubectl, right: tuple[str, str, str, str], shown: str
+    ) -> None:
+        fake_kubectl.allow(*right)
+
+        with pytest.raises(CheckFailedError) as error:
+            production()
+        assert shown in error.value.detail
+        assert f"kubectl auth can-i {right[0]} {right[1]}" in error.value.remedy
+
+    def test_that_the_cluster_does_not_answer_for_are_not_none(self, fake_kubectl: FakeKubectl) -> None:
+        fake_kubectl.answer(["create"], {"output": ""})
+
+        with pytest.raises(NotRunError, match="did not answer 40 of 40 questions"):
+            production()
+
+    @pytest.mark.parametrize("output", ["{}", '{"spec": {}}', '{"spec": {"resourceAttributes": {}}, "status": 1}'])
+    def test_from_a_broken_answer_are_not_none(self, fake_kubectl: FakeKubectl, output: str) -> None:
+        fake_kubectl.answer(["create"], {"output": output})
+
+        with pytest.raises(NotRunError, match="something else than an access review"):
+            production()

@@ -1,0 +1,408 @@
+"""The checks of ``sens verify`` that go to public hosts: on real servers of the test's own, with and without TLS."""
+
+import asyncio
+import json
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from sens_cli.verify import certificates, web
+from sens_cli.verify.certificates import check_certificate
+from sens_cli.verify.connections import trust
+from sens_cli.verify.endpoint import Endpoint
+from sens_cli.verify.environment import Environment
+from sens_cli.verify.exposure import check_paths, check_ports
+from sens_cli.verify.outcome import CheckFailedError, NotRunError
+from sens_cli.verify.record import Expected
+from sens_cli.verify.services import Service
+from sens_cli.verify.web import Web
+from sens_common.errors import SettingsError
+from support.certificates import Authority, Certificate
+from support.servers import HOST, free_port
+
+NAME = "api.example.test"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+PLAIN = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For hosts without TLS; to load the usual authorities takes time."""
+
+type Served = Mapping[str, bytes]
+"""Whole answers by path."""
+
+
+def answer(document: object, status: str = "200 OK", content_type: str = "application/json") -> bytes:
+    body = document if isinstance(document, bytes) else json.dumps(document).encode()
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+@asynccontextmanager
+async def server(served: Served | None, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+    """Serve the answers; None is a server that takes connections and never says anything. Gives its port."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if served is None:
+                await reader.read()
+                return
+            request = await reader.readuntil(b"\r\n\r\n")
+            path = request.split()[1].decode()
+            if f"host: {NAME}:".encode() not in request.lower():
+                path = "/misdirected"
+            writer.write(served.get(path, answer(b"404 page not found\n", "404 Not Found", "text/plain")))
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+            pass  # whoever asked has gone
+        finally:
+            writer.transport.abort()
+
+    listener = await asyncio.start_server(talk, HOST, 0, ssl=context)
+    async with listener:
+        yield listener.sockets[0].getsockname()[1]
+
+
+def service_outcome(
+    served: Served | None,
+    ask: Callable[[Service], Callable[[], Awaitable[str]]],
+    *,
+    name: str = "platform-api",
+    expected: Expected | None = None,
+) -> str:
+    """Return what a check of a service says of a server's answers."""
+
+    async def outcome() -> str:
+        async with server(served) as port:
+            host = Endpoint("http", NAME, port)
+            environment = Environment(name="test", address=HOST, expected=expected)
+            async with Web(environment, PLAIN) as client:
+                return await ask(Service(name, host, "--api-host", environment, client))()
+
+    return asyncio.run(outcome())
+
+
+def service_failure(served: Served | None, ask: Callable[[Service], Callable[[], Awaitable[str]]]) -> CheckFailedError:
+    with pytest.raises(CheckFailedError) as error:
+        service_outcome(served, ask)
+    assert error.value.remedy
+    return error.value
+
+
+def certificate_outcome(served: ssl.SSLContext | None, ca_file: Path | None, *, days: int = 14) -> str:
+    """Return what the check of a certificate says of a server."""
+
+    async def outcome() -> str:
+        async with server(None, served) as port:
+            environment = Environment(name="test", namespace="sens-test", address=HOST)
+            host = Endpoint("https", NAME, port)
+            return await check_certificate(environment, host, "--api-host", trust(ca_file), days)
+
+    return asyncio.run(outcome())
+
+
+def certificate_failure(certificate: Certificate, ca_file: Path | None, *, days: int = 14) -> CheckFailedError:
+    with pytest.raises(CheckFailedError) as error:
+        certificate_outcome(certificate.context(), ca_file, days=days)
+    return error.value
+
+
+class TestACertificate:
+    def test_that_is_trusted_and_lasts(self, authority: Authority) -> None:
+        said = certificate_outcome(authority.certificate(NAME, 60).context(), authority.root.file)
+
+        assert said == f"{NAME}: 59 days left, by Test authority"
+
+    def test_that_should_have_been_renewed(self, authority: Authority) -> None:
+        error = certificate_failure(authority.certificate(NAME, 10), authority.root.file)
+
+        assert error.detail == f"{NAME}: 9 days left, by Test authority"
+        assert "kubectl -n sens-test describe certificate" in error.remedy
+
+    def test_that_has_expired(self, authority: Authority) -> None:
+        error = certificate_failure(authority.certificate(NAME, -1), authority.root.file)
+
+        assert error.detail == f"the certificate of {NAME} has expired"
+
+    def test_of_another_host(self, authority: Authority) -> None:
+        error = certificate_failure(authority.certificate("other.example.test", 60), authority.root.file)
+
+        assert "is another host's" in error.detail
+
+    def test_that_is_self_signed(self, authority: Authority) -> None:
+        certificate = authority.self_signed("own", "/CN=own", NAME)
+
+        assert "is self-signed" in certificate_failure(certificate, authority.root.file).detail
+
+    def test_of_an_authority_that_is_not_trusted(self, authority: Authority) -> None:
+        error = certificate_failure(authority.certificate(NAME, 60), None)
+
+        assert "not trusted" in error.detail
+        assert "--ca-file" in error.remedy
+
+    def test_that_is_traefiks_own(self, authority: Authority) -> None:
+        certificate = authority.self_signed("traefik", "/CN=TRAEFIK DEFAULT CERT", "default.traefik.test")
+
+        assert "Traefik's default one" in certificate_failure(certificate, None).detail
+
+    def test_of_a_staging_authority(self, tmp_path: Path, authority: Authority) -> None:
+        del authority  # it tells whether openssl is there
+        staging = Authority(tmp_path, "(STAGING) Some Name")
+
+        error = certificate_failure(staging.certificate(NAME, 60), None)
+
+        assert "staging authority" in error.detail
+        assert "acme-v02.api.letsencrypt.org" in error.remedy
+
+    def test_of_what_does_not_speak_tls(self) -> None:
+        async def outcome() -> str:
+            async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(b"220 mail.example.test ESMTP\r\n")
+                await writer.drain()
+                writer.close()
+
+            async with await asyncio.start_server(greet, HOST, 0) as listener:
+                host = Endpoint("https", NAME, listener.sockets[0].getsockname()[1])
+                return await check_certificate(Environment(name="x", address=HOST), host, "--api-host", PLAIN, 14)
+
+        with pytest.raises(CheckFailedError, match="does not speak TLS"):
+            asyncio.run(outcome())
+
+    def test_of_what_never_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(certificates, "TIMEOUT_SECONDS", 0.1)
+
+        with pytest.raises(CheckFailedError, match=r"no answer within 0\.1 s"):
+            certificate_outcome(None, None)
+
+    def test_of_what_is_not_there(self) -> None:
+        host = Endpoint("https", NAME, free_port())
+
+        with pytest.raises(CheckFailedError, match="can't be reached"):
+            asyncio.run(check_certificate(Environment(name="x", address=HOST), host, "--api-host", PLAIN, 14))
+
+    def test_of_a_host_without_tls_is_not_looked_at(self) -> None:
+        host = Endpoint("http", NAME, 80)
+
+        with pytest.raises(NotRunError, match="without TLS"):
+            asyncio.run(check_certificate(Environment(name="x"), host, "--api-host", PLAIN, 14))
+
+    @pytest.mark.parametrize("content", [None, "no certificate"])
+    def test_of_an_authority_needs_its_file(self, tmp_path: Path, content: str | None) -> None:
+        path = tmp_path / "ca"
+        if content is not None:
+            path.write_text(content, encoding="ascii")
+
+        with pytest.raises(SettingsError, match="--ca-file"):
+            trust(path)
+
+
+class TestAService:
+    def test_that_works(self) -> None:
+        served = {
+            "/healthz": answer({"status": "ok", "detail": None}),
+            "/readyz": answer({"status": "ok", "checks": {"database": "ok"}}),
+            "/version": answer({"name": "platform-api", "version": "0.5.0", "product_commit": COMMIT}),
+            "/test": answer({"message": "test endpoint called"}),
+            "/": answer(b"<!doctype html><html></html>", content_type="text/html; charset=utf-8"),
+        }
+
+        assert service_outcome(served, lambda service: service.healthy) == "ok"
+        assert service_outcome(served, lambda service: service.ready) == "ok"
+        assert service_outcome(served, lambda service: service.version) == f"0.5.0, commit {COMMIT}"
+        assert "test endpoint called" in service_outcome(served, lambda service: service.tested)
+        assert service_outcome(served, lambda service: service.page) == "a page of 28 bytes"
+
+    def test_that_is_not_ready_says_why(self) -> None:
+        failed = {"status": "failed", "checks": {"database": "no answer", "nats": "ok"}}
+
+        error = service_failure({"/readyz": answer(failed, "503 Service Unavailable")}, lambda service: service.ready)
+
+        assert error.detail.endswith("/readyz answers with 503: database: no answer")
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            answer({"status": "ok"}, "404 Not Found"),
+            answer({"status": "failed"}),
+            answer(b"no available server\n", "503 Service Unavailable", "text/plain"),
+            answer(b"<html>", content_type="text/html"),
+            answer([1]),
+            answer(b"[" * 100_000),
+            answer({"name": "docs", "version": "0.5.0", "product_commit": COMMIT}),
+            answer({"name": "platform-api", "version": 5, "product_commit": None}),
+            answer({"message": "hello"}),
+            b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort",
+            b"220 smtp.example.test ESMTP\r\n",
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + b"X-Long: " + b"x" * 300_000 + b"\r\n\r\n{}",
+        ],
+        ids=["404", "failed", "busy", "page", "list", "deep", "other service", "types", "other message", "short", "no HTTP", "header"],
+    )  # fmt: skip
+    def test_that_is_another_one_or_none_is_never_well(self, given: bytes) -> None:
+        served = dict.fromkeys(["/healthz", "/readyz", "/version", "/test", "/"], given)
+
+        for ask in (
+            lambda service: service.healthy,
+            lambda service: service.ready,
+            lambda service: service.version,
+            lambda service: service.tested,
+            lambda service: service.page,
+        ):
+            service_failure(served, ask)
+
+    def test_that_redirects_is_not_followed(self) -> None:
+        redirect = b"HTTP/1.1 302 Found\r\nLocation: https://elsewhere.example.test/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+        error = service_failure({"/healthz": redirect}, lambda service: service.healthy)
+
+        assert "redirects (302) to https://elsewhere.example.test/" in error.detail
+
+    def test_that_answers_without_end_is_left(self) -> None:
+        given = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + b" " * 5_000_000
+
+        error = service_failure({"/readyz": given}, lambda service: service.ready)
+
+        assert "more than 262144 bytes" in error.detail
+
+    def test_that_never_answers_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(web, "TIMEOUT_SECONDS", 0.1)
+
+        assert "no answer within 0.1 s" in service_failure(None, lambda service: service.ready).detail
+
+    def test_over_tls_is_asked_by_its_name(self, authority: Authority) -> None:
+        async def outcome() -> str:
+            context = authority.certificate(NAME, 60).context()
+            async with server({"/healthz": answer({"status": "ok"})}, context) as port:
+                environment = Environment(name="test", address=HOST)
+                async with Web(environment, trust(authority.root.file)) as client:
+                    host = Endpoint("https", NAME, port)
+                    return await Service("platform-api", host, "--api-host", environment, client).healthy()
+
+        assert asyncio.run(outcome()) == "ok"
+
+    def test_over_tls_of_another_name_is_refused(self, authority: Authority) -> None:
+        async def outcome() -> str:
+            context = authority.certificate("other.example.test", 60).context()
+            async with server({"/healthz": answer({"status": "ok"})}, context) as port:
+                environment = Environment(name="test", address=HOST)
+                async with Web(environment, trust(authority.root.file)) as client:
+                    host = Endpoint("https", NAME, port)
+                    return await Service("platform-api", host, "--api-host", environment, client).healthy()
+
+        with pytest.raises(CheckFailedError, match="certificate"):
+            asyncio.run(outcome())
+
+
+RELEASED: Served = {"/version": answer({"name": "platform-api", "version": "0.5.0", "product_commit": COMMIT})}
+
+
+class TestTheRelease:
+    @pytest.mark.parametrize(
+        "expected",
+        [
+            Expected(version="0.5.0", commit=COMMIT),
+            Expected(version="0.5.0-alpha.12.1", commit=COMMIT),
+            Expected(version="0.5.0"),
+            Expected(commit=COMMIT[:7]),
+        ],
+    )
+    def test_runs(self, expected: Expected) -> None:
+        said = service_outcome(RELEASED, lambda service: service.released, expected=expected)
+
+        assert said == f"{expected.version or '0.5.0'}, commit {COMMIT}"
+
+    @pytest.mark.parametrize(
+        ("expected", "said"),
+        [
+            (Expected(version="0.6.0"), "version is 0.5.0, released is 0.6.0"),
+            (Expected(version="0.5.1-alpha.1.1"), "version is 0.5.0, released is 0.5.1-alpha.1.1"),
+            (Expected(version="0.5.0", commit="f" * 40), f"commit is {COMMIT}, released is {'f' * 40}"),
+        ],
+    )
+    def test_that_is_another_one_is_a_failure(self, expected: Expected, said: str) -> None:
+        with pytest.raises(CheckFailedError) as error:
+            service_outcome(RELEASED, lambda service: service.released, expected=expected)
+        assert said in error.value.detail
+
+    def test_that_is_not_known_is_not_compared(self) -> None:
+        with pytest.raises(NotRunError, match="no release yet"):
+            service_outcome(RELEASED, lambda service: service.released)
+
+
+class TestInternalPorts:
+    def test_that_are_closed(self) -> None:
+        async def outcome(closed: int) -> str:
+            async with server({}) as port:
+                host = Endpoint("https", NAME, port)
+                return await check_ports(
+                    Environment(name="x", address=HOST, api_host=host, internal_ports={"nats": closed})
+                )
+
+        closed = free_port()
+        assert asyncio.run(outcome(closed)) == f"{HOST} accepts no connection on {closed}"
+
+    def test_that_are_open_are_a_failure(self) -> None:
+        async def outcome() -> str:
+            async with server({}) as port, server(None) as nats:
+                host = Endpoint("https", NAME, port)
+                return await check_ports(
+                    Environment(
+                        name="x", address=HOST, api_host=host, internal_ports={"nats": nats, "mqtt": free_port()}
+                    )
+                )
+
+        with pytest.raises(CheckFailedError, match=r"accepts connections on [0-9]+ \(nats\)$"):
+            asyncio.run(outcome())
+
+    def test_prove_nothing_where_nothing_is_reachable(self) -> None:
+        environment = Environment(name="x", address=HOST, api_host=Endpoint("https", NAME, free_port()))
+
+        with pytest.raises(NotRunError, match="closed ports prove nothing"):
+            asyncio.run(check_ports(environment))
+
+
+class TestInternalPaths:
+    def outcome(self, served: Served) -> str:
+        async def outcome() -> str:
+            async with server(served) as port:
+                environment = Environment(name="x", address=HOST, api_host=Endpoint("http", NAME, port))
+                async with Web(environment, PLAIN) as client:
+                    return await check_paths(environment, client)
+
+        return asyncio.run(outcome())
+
+    def test_that_lead_nowhere(self) -> None:
+        assert self.outcome({}) == f"{NAME} does not answer on /metrics, /varz, /jsz, /connz"
+
+    @pytest.mark.parametrize(
+        ("path", "content"),
+        [("/metrics", b"# HELP a b\n# TYPE a counter\na 1\n"), ("/varz", b'{\n  "server_id": "NA"}')],
+    )
+    def test_that_lead_inside_are_a_failure(self, path: str, content: bytes) -> None:
+        with pytest.raises(CheckFailedError, match=f"answers on {path}$"):
+            self.outcome({path: answer(content, content_type="text/plain")})
+
+
+class TestTheWholeCommand:
+    def test_prints_what_it_found_with_remedies(self, authority: Authority, tmp_path: Path) -> None:
+        async def report() -> "tuple[int, dict[str, object]]":
+            served = {"/healthz": answer({"status": "ok"})}
+            async with server(served, authority.certificate(NAME, 60).context()) as port:
+                command_line = [sys.executable, "-m", "sens_cli", "verify"]
+                command = await asyncio.create_subprocess_exec(
+                    *command_line, "--api-host", f"{NAME}:{port}", "--address", HOST, "--ca-file", str(authority.root.file),
+                    "--check", "certificate.api", "--check", "api.healthz", "--check", "api.readyz", "--json",
+                    stdout=subprocess.PIPE, cwd=tmp_path,
+                )  # fmt: skip
+                output, _errors = await command.communicate()
+                return await command.wait(), json.loads(output)
+
+        code, found = asyncio.run(report())
+
+        assert code == 1
+        assert found["passed"] is False
+        assert found["counts"] == {"ok": 2, "failed": 1, "not_run": 0}

@@ -1,0 +1,68 @@
+"""Certificates for tests, made by the openssl program."""
+
+import shutil
+import ssl
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate with its key, PEM."""
+
+    file: Path
+    key: Path
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context of a server that presents it."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.file, self.key)
+        return context
+
+
+class Authority:
+    """A certificate authority in a folder."""
+
+    def __init__(self, folder: Path, name: str = "Test authority") -> None:
+        self._folder = folder
+        self.root = self.self_signed("root", f"/O={name}/CN={name}")
+
+    def self_signed(self, name: str, subject: str, host: str | None = None) -> Certificate:
+        """Return a certificate that is signed by itself."""
+        certificate = Certificate(self._folder / f"{name}.crt", self._folder / f"{name}.private")
+        extension = [] if host is None else ["-addext", f"subjectAltName=DNS:{host}"]
+        self._openssl(
+            "req", "-x509", "-subj", subject, "-days", "30", *extension, *self._new_key(certificate), "-out", str(certificate.file)
+        )  # fmt: skip
+        return certificate
+
+    def certificate(self, host: str, days: int) -> Certificate:
+        """Return the certificate of a host, expired when the number of days is negative."""
+        certificate = Certificate(self._folder / f"{host}-{days}.crt", self._folder / f"{host}-{days}.private")
+        request, extensions = self._folder / "request", self._folder / "extensions"
+        extensions.write_text(f"subjectAltName=DNS:{host}\nextendedKeyUsage=serverAuth\n", encoding="ascii")
+        self._openssl("req", "-new", "-subj", f"/CN={host}", *self._new_key(certificate), "-out", str(request))
+        self._openssl(
+            "x509", "-req", "-in", str(request), "-CA", str(self.root.file), "-CAkey", str(self.root.key), "-CAcreateserial",
+            "-days", str(days), "-extfile", str(extensions), "-out", str(certificate.file),
+        )  # fmt: skip
+        return certificate
+
+    @staticmethod
+    def _new_key(certificate: Certificate) -> list[str]:
+        return ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(certificate.key)]
+
+    @staticmethod
+    def _openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=30)
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority of the tests' own."""
+    if shutil.which("openssl") is None:
+        pytest.skip("the openssl program makes the certificates, and is not there")
+    return Authority(tmp_path_factory.mktemp("authority"))
