@@ -117,7 +117,7 @@ class TestRelease:
     def test_whose_name_no_service_can_have_needs_another(self, release: str) -> None:
         said = refusal({}, release=release)
 
-        assert f'the release\'s name "{release}" can\'t begin the names of Services' in said
+        assert f"the release's name \"{release}\" can't begin the names of Services" in said
         assert "Set a fullnameOverride" in said
         assert render({"fullnameOverride": "sens"}, release=release).of("Service")
 

@@ -235,7 +235,7 @@ def a_version_is_raised(world: World) -> None:
     assert "skips minor 0.2" in world.refuse("product", "scripts/version-check", f"--base={before}")
     world.drop_merge(before)
     before = world.raise_version("0.2.0")
-    assert world.say("product", "scripts/version-check", f"--base={before}") == "0.2.0: may follow 0.1.0"
+    assert "0.2.0: may follow 0.1.0" in world.say("product", "scripts/version-check", f"--base={before}")
     world.product.push("main")
     world.commit = world.product.head
 
