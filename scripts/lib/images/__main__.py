@@ -10,6 +10,7 @@ from pathlib import Path
 from scripts.lib.images.base import ensure_debian_base
 from scripts.lib.images.builders import Build, Builder, find_builder
 from scripts.lib.images.catalogue import IMAGES, Image
+from scripts.lib.images.contents import check_reproducible
 from scripts.lib.images.package_index import secrets
 from scripts.lib.images.smoke import try_image
 from scripts.lib.images.source import Commit, ImageError, checked_version
@@ -27,6 +28,7 @@ class Options(argparse.Namespace):
     storage: Path | None
     source: str | None
     trial: bool
+    check_reproducible: bool
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -60,6 +62,11 @@ def parse(arguments: Sequence[str]) -> Options:
         "--source", help="https address of the repository, for the images' labels; by default that of origin"
     )
     parser.add_argument("--no-trial", dest="trial", action="store_false", help="only build")
+    parser.add_argument(
+        "--check-reproducible",
+        action="store_true",
+        help="build each one a second time from nothing, and fail when a file is not the same",
+    )
     options = parser.parse_args(arguments, Options())
     try:
         checked_version(options.version or "0.0.0")
@@ -90,7 +97,11 @@ def build_all(options: Options, builder: Builder, commit: Commit) -> None:
                 build = build_of(
                     image, commit, version=options.version or commit.product_version, prefix=options.prefix, base=base
                 )
-                _build(builder, image, build._replace(context=context, secrets=files), commit, trial=options.trial)
+                build = build._replace(context=context, secrets=files)
+                _build(builder, image, build, commit, trial=options.trial)
+                if options.check_reproducible:
+                    count = check_reproducible(builder, build)
+                    print(f"{build.reference}: built twice, the same {count} files", flush=True)
 
 
 def build_of(image: Image, commit: Commit, *, version: str, prefix: str, base: str | None) -> Build:
