@@ -1,8 +1,8 @@
 # Every image of SENS Platform. scripts/build-images builds and tries them all; one by hand:
 #
-#   docker build --build-arg SERVICE=platform-api .
+#   docker build --target platform-api --build-arg SERVICE=platform-api .
 #
-# SERVICE is platform-api, mqtt-ingestion-worker, telemetry-worker, mock-mqtt-broker or docs.
+# Target and SERVICE are the same: platform-api, mqtt-ingestion-worker, telemetry-worker, mock-mqtt-broker or docs.
 # BASE is any image with Python >= 3.12, its venv module with ensurepip, and a C library for manylinux wheels.
 ARG BASE=docker.io/library/python:3.13-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
 ARG SERVICE
@@ -23,7 +23,9 @@ RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=
 FROM tools AS libraries
 ARG SERVICE
 COPY requirements requirements
-RUN ln -s docs-site.txt requirements/docs.txt
+RUN ln -s docs-site.txt requirements/docs.txt \
+    && { test -f "requirements/${SERVICE}.txt" \
+        || { echo "SERVICE is '${SERVICE}': name the image there as well as in --target: --build-arg SERVICE=platform-api" >&2; exit 1; }; }
 RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=certificates \
     python3 -m venv --without-pip /app \
     && /tools/bin/pip --python /app/bin/python install --quiet --no-compile --require-hashes --no-deps --only-binary :all: \
@@ -102,5 +104,6 @@ ENV SENS_HTTP__HOST=0.0.0.0 SENS_SITE__FOLDER=/app/site
 EXPOSE 8080
 ENTRYPOINT ["python", "-m", "sens_docs_site"]
 
-# Without a --target, the image is that of the service.
-FROM ${SERVICE}
+# What one gets who names no image: a failure that says so.
+FROM ${BASE}
+RUN echo "Name the image: --target platform-api --build-arg SERVICE=platform-api, or mqtt-ingestion-worker, telemetry-worker, mock-mqtt-broker, docs." >&2; exit 1

@@ -21,9 +21,15 @@ def stage(name: str) -> str:
 class TestBase:
     def test_is_an_argument_with_a_digest(self) -> None:
         assert re.search(r"^ARG BASE=\S+@sha256:[0-9a-f]{64}$", TEXT, re.MULTILINE)
-        assert set(re.findall(r"^FROM (\S+)", TEXT, re.MULTILINE)) == {
-            "${BASE}", "tools", "runtime", "${SERVICE}"
-        }  # fmt: skip
+        assert set(re.findall(r"^FROM (\S+)", TEXT, re.MULTILINE)) == {"${BASE}", "tools", "runtime"}
+
+
+class TestNoTarget:
+    def test_fails_and_names_every_image(self) -> None:
+        last = TEXT[TEXT.rindex("\nFROM ") :]
+
+        assert last.rstrip().endswith("exit 1")
+        assert [image.name for image in IMAGES if image.name not in last] == []
 
 
 class TestEveryImage:

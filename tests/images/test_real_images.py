@@ -1,44 +1,18 @@
 """Every image, built and tried for real: what it holds is its lock and its own code. Runs where SENS_TEST_IMAGES=1."""
 
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from packaging.utils import canonicalize_name
-from scripts.lib.images.builders import Builder, find_builder
 from scripts.lib.images.catalogue import IMAGES, PACKAGING_TOOLS, Image
-from scripts.lib.images.source import Commit
 from scripts.lib.repository_rules import pinned
 
+from support.images import Built, needs_images
 from support.services import ROOT
 
-pytestmark = [
-    pytest.mark.skipif(
-        os.environ.get("SENS_TEST_IMAGES") != "1",
-        reason="not run: images are built where SENS_TEST_IMAGES=1 and docker, podman or buildah is there",
-    ),
-    pytest.mark.timeout(1800),
-]
-
-
-@pytest.fixture(scope="module")
-def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
-    """Every image is built, and has answered and stopped; further options of the build are in SENS_TEST_IMAGES_OPTIONS."""
-    storage = tmp_path_factory.mktemp("images")
-    options = os.environ.get("SENS_TEST_IMAGES_OPTIONS", "").split()
-    built = subprocess.run(
-        [ROOT / "scripts/build-images", "--storage", storage, *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=1500,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    name = options[options.index("--builder") + 1] if "--builder" in options else None
-    yield find_builder(name, storage)
-    subprocess.run(["rm", "-rf", storage], check=True)
+pytestmark = needs_images
 
 
 @pytest.fixture(params=IMAGES, ids=lambda image: image.name)
@@ -49,9 +23,9 @@ def image(request: pytest.FixtureRequest) -> Image:
 
 
 @pytest.fixture
-def files(builder: Builder, image: Image) -> Iterator[Path]:
+def files(built: Built, image: Image) -> Iterator[Path]:
     """The image's files."""
-    with builder.mounted(f"localhost/{image.name}:{Commit.read(None).product_version}") as folder:
+    with built.builder.mounted(built.reference(image.name)) as folder:
         yield folder
 
 
@@ -82,3 +56,18 @@ class TestContents:
 
     def test_are_a_site_in_the_image_of_the_documentation_alone(self, image: Image, files: Path) -> None:
         assert (files / "app/site/index.html").is_file() == (image.name == "docs")
+
+
+class TestBuilding:
+    def test_twice_gives_the_same_files(self, built: Built) -> None:
+        # The documentation's image takes every stage of the Dockerfile; all five take five times as long.
+        result = subprocess.run(
+            [*built.command, "--image", "docs", "--no-trial", "--check-reproducible"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "built twice, the same" in result.stdout

@@ -11,6 +11,7 @@ from pathlib import Path
 from scripts.lib.images.base import ensure_debian_base
 from scripts.lib.images.builders import Build, Builder, find_builder
 from scripts.lib.images.catalogue import IMAGES, Image
+from scripts.lib.images.contents import check_reproducible
 from scripts.lib.images.package_index import secrets
 from scripts.lib.images.publication import push_without_tag
 from scripts.lib.images.smoke import try_image
@@ -32,6 +33,7 @@ class Options(argparse.Namespace):
     trial: bool
     push_digests: Path | None
     platform: list[str] | None
+    check_reproducible: bool
 
 
 def parse(arguments: Sequence[str]) -> Options:
@@ -73,6 +75,11 @@ def parse(arguments: Sequence[str]) -> Options:
         help="push with 'docker buildx' without a tag instead of trying, with SBOM and provenance; the digests go into the file",
     )
     parser.add_argument("--platform", action="append", help="for --push-digests, such as linux/arm64; can be repeated")
+    parser.add_argument(
+        "--check-reproducible",
+        action="store_true",
+        help="build each one a second time from nothing, and fail when a file is not the same",
+    )
     options = parser.parse_args(arguments, Options())
     if options.platform and not options.push_digests:
         parser.error("--platform is for --push-digests: images for other machines can't be tried on this one")
@@ -109,8 +116,11 @@ def build_all(options: Options, builder: Builder, commit: Commit) -> None:
                 build = build._replace(context=context, secrets=files)
                 if options.push_digests:
                     digests[image.name] = push_without_tag(build, options.platform or [])
-                else:
-                    _build(builder, image, build, commit, trial=options.trial)
+                    continue
+                _build(builder, image, build, commit, trial=options.trial)
+                if options.check_reproducible:
+                    count = check_reproducible(builder, build)
+                    print(f"{build.reference}: built twice, the same {count} files", flush=True)
     if options.push_digests:
         options.push_digests.write_text(json.dumps(digests) + "\n", encoding="utf-8")
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ class Build(NamedTuple):
         arguments: Values of the Dockerfile's ARGs.
         secrets: Files that are mounted while building, by name.
         epoch: Time that every new file and the image get, seconds since 1970.
+        anew: Whether every step is done again, whatever was kept of earlier builds.
     """
 
     context: Path
@@ -32,6 +34,7 @@ class Build(NamedTuple):
     arguments: Mapping[str, str]
     secrets: Mapping[str, Path]
     epoch: int
+    anew: bool = False
 
 
 class Run(NamedTuple):
@@ -77,6 +80,9 @@ class Builder(Protocol):
     def exists(self, reference: str) -> bool:
         """Tell whether an image is there."""
 
+    def remove(self, reference: str) -> None:
+        """Forget an image."""
+
     def size_bytes(self, reference: str) -> int:
         """Return the size of an image with its base, unpacked."""
 
@@ -106,6 +112,10 @@ class Engine:
         """Tell whether an image is there."""
         return answers([self.name, "image", "inspect", reference])
 
+    def remove(self, reference: str) -> None:
+        """Forget an image."""
+        run_program([self.name, "image", "rm", reference])
+
     def size_bytes(self, reference: str) -> int:
         """Return the size of an image with its base."""
         return int(run_program([self.name, "image", "inspect", "--format", "{{.Size}}", reference]))
@@ -113,7 +123,7 @@ class Engine:
     @contextlib.contextmanager
     def start(self, run: Run, log: Path) -> Iterator[Process]:
         """Run an image."""
-        name = f"sens-trial-{os.getpid()}"
+        name = f"sens-trial-{secrets.token_hex(4)}"
         command = [self.name, "run", "--name", name, "--network", "host", "--read-only", "--cap-drop", "ALL"]
         command += ["--security-opt", "no-new-privileges"]
         for folder in run.writable:
@@ -135,7 +145,7 @@ class Engine:
     @contextlib.contextmanager
     def mounted(self, reference: str) -> Iterator[Path]:
         """Give a copy of the image's files."""
-        name = f"sens-files-{os.getpid()}"
+        name = f"sens-files-{secrets.token_hex(4)}"
         folder = Path(run_program(["mktemp", "--directory"]))
         try:
             run_program([self.name, "create", "--name", name, reference])
@@ -200,6 +210,10 @@ class Buildah:
         """Tell whether an image is there."""
         return answers([*self._program, "inspect", "--type", "image", reference])
 
+    def remove(self, reference: str) -> None:
+        """Forget an image."""
+        run_program([*self._program, "rmi", reference])
+
     def size_bytes(self, reference: str) -> int:
         """Return the size of an image with its base."""
         with self.mounted(reference) as root:
@@ -260,27 +274,37 @@ class _Unshared:
         return self._process.wait(timeout)
 
 
+# docker takes secrets in a build only with its plug-in buildx.
+_CHECKS: Final = {
+    "docker": (["docker", "version"], ["docker", "buildx", "version"]),
+    "podman": (["podman", "version"],),
+    "buildah": (["buildah", "version"],),
+}
+
+
+def _listed(checks: Sequence[Sequence[str]]) -> str:
+    return ", ".join(f"'{' '.join(check)}'" for check in checks)
+
+
 def find_builder(wanted: str | None, storage: Path | None) -> Builder:
     """Return the builder that is wanted, or the first one that works.
 
     Raises:
         ImageError: None does.
     """
-    for name, check in (
-        ("docker", ["docker", "version"]),
-        ("podman", ["podman", "version"]),
-        ("buildah", ["buildah", "version"]),
-    ):
-        if wanted in {None, name} and shutil.which(name) and answers(check):
+    for name, checks in _CHECKS.items():
+        if wanted in {None, name} and shutil.which(name) and all(answers(check) for check in checks):
             return Buildah(storage) if name == "buildah" else Engine(name)
     if wanted:
-        raise ImageError(f"{wanted} is missing, or does not answer '{wanted} version'.")
-    raise ImageError("Building images takes docker (with its service running), podman or buildah: install one of them.")
+        raise ImageError(f"{wanted} is missing, or one of these fails: {_listed(_CHECKS[wanted])}.")
+    raise ImageError(
+        "Building images takes docker (with buildx, and its service running), podman or buildah: install one of them."
+    )
 
 
 def build_options(build: Build) -> list[str]:
     """Return the options and the context that every builder takes."""
-    options = ["--target", build.target, "--tag", build.reference]
+    options = ["--target", build.target, "--tag", build.reference, *(["--no-cache"] if build.anew else [])]
     for name, value in build.arguments.items():
         options += ["--build-arg", f"{name}={value}"]
     for name, file in build.secrets.items():

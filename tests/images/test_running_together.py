@@ -1,0 +1,113 @@
+"""The images against each other: from the simulated fleet through broker, log and database to an answer of the API."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import pytest
+from scripts.lib.images.builders import Process
+from scripts.lib.images.catalogue import IMAGES
+from scripts.lib.images.smoke import free_ports
+
+from sens_common.settings import DatabaseSettings, NatsSettings
+from support.images import Built, needs_images
+from support.servers import HOST, new_database, wait_until
+
+pytestmark = needs_images
+
+TENANT = "acme"
+
+
+class Answers(NamedTuple):
+    """Where the API listens, and the key for it."""
+
+    url: str
+    key: str
+
+    def get(self, path: str, *, key: str | None = None) -> httpx.Response:
+        """Ask with the tenant's key, or another one."""
+        headers = {"Authorization": f"Bearer {self.key if key is None else key}"}
+        return httpx.get(f"{self.url}{path}", headers=headers, timeout=10, trust_env=False)
+
+
+def environment_of(database: DatabaseSettings, nats: NatsSettings) -> dict[str, str]:
+    """Return the variables by which every service finds the servers."""
+    assert database.password is not None
+    assert nats.password is not None
+    return {
+        "SENS_DATABASE__HOST": database.host,
+        "SENS_DATABASE__PORT": str(database.port),
+        "SENS_DATABASE__NAME": database.name,
+        "SENS_DATABASE__USER": database.user,
+        "SENS_DATABASE__PASSWORD": database.password.get_secret_value(),
+        "SENS_DATABASE__SSL": database.ssl,
+        "SENS_NATS__URL": nats.url,
+        "SENS_NATS__USER": nats.user or "",
+        "SENS_NATS__PASSWORD": nats.password.get_secret_value(),
+        "SENS_NATS__STREAM_MAX_BYTES": str(nats.stream_max_bytes),
+    }
+
+
+def wait_until_ready(process: Process, port: int, log: Path) -> None:
+    """Wait for ``/readyz`` to say yes."""
+
+    def ready() -> bool:
+        try:
+            return httpx.get(f"http://{HOST}:{port}/readyz", timeout=5, trust_env=False).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    wait_until(lambda: process.poll() is not None or ready(), f"{log.name} is ready", 60)
+    assert process.poll() is None, log.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def api(built: Built, postgres: DatabaseSettings, nats: NatsSettings, tmp_path: Path) -> Iterator[Answers]:
+    """All images run, in the order of the chart: schema, services, tenant and key, sensors."""
+    http, ingestion, telemetry, operations, mqtt, mqtt5 = free_ports(6)
+    with new_database(postgres) as database, ExitStack() as running:
+        servers = environment_of(database, nats)
+
+        def start(name: str, port: int, environment: dict[str, str]) -> None:
+            [image] = [image for image in IMAGES if image.name == name]
+            log = tmp_path / name
+            process = running.enter_context(
+                built.service(name, log, servers | environment | {image.port_setting: str(port)}, image.writable)
+            )
+            wait_until_ready(process, port, log)
+
+        # What the chart's Job and its notes run.
+        administration = ("python", "-m", "sens_platform_api.admin")
+        built.run("telemetry-worker", tmp_path / "migrate", servers, "python", "-m", "sens_common.migrations")
+        built.run("platform-api", tmp_path / "tenant", servers, *administration, "tenants", "create", TENANT)
+        key = built.run(
+            "platform-api", tmp_path / "key", servers, *administration, "keys", "create", "--tenant", TENANT
+        )
+        start(
+            "mock-mqtt-broker",
+            operations,
+            {
+                "SENS_BROKER__PORT": str(mqtt),
+                "SENS_BROKER__PORT_V5": str(mqtt5),
+                "SENS_FLEET__TENANT": TENANT,
+                "SENS_FLEET__DEVICES": "3",
+            },
+        )
+        start("telemetry-worker", telemetry, {})
+        start("mqtt-ingestion-worker", ingestion, {"SENS_MQTT__URL": f"mqtt://{HOST}:{mqtt5}"})
+        start("platform-api", http, {})
+        yield Answers(f"http://{HOST}:{http}", key.split()[-1])
+
+
+class TestPlatformOfImages:
+    def test_shows_what_the_sensors_measure_to_their_tenant_alone(self, api: Answers) -> None:
+        wait_until(lambda: bool(api.get("/api/v1/devices").json()["devices"]), "a sensor is registered", 60)
+        device = api.get("/api/v1/devices").json()["devices"][0]["device"]
+
+        latest = api.get(f"/api/v1/devices/{device}/latest")
+
+        assert latest.status_code == httpx.codes.OK
+        assert latest.json()["latest"]
+        assert api.get("/api/v1/devices", key="sens_wrong").status_code == httpx.codes.UNAUTHORIZED
