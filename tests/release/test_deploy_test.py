@@ -238,7 +238,7 @@ class TestARefusedRelease:
         assert "is no clone of a repository" in scene.deploy(*first, folder=folder)
 
     def test_can_not_reach_the_remote(self, scene: Scene, first: list[str]) -> None:
-        scene.gitops.git("remote", "set-url", "origin", "https://user:secret@127.0.0.1:1/acme/infra.git")
+        scene.gitops.git("remote", "set-url", "origin", "https://secret@127.0.0.1:1/acme/infra.git")
         said = scene.deploy(*first, "--push")
         assert said.code == 1
         assert "'git fetch' failed" in said
@@ -387,13 +387,16 @@ class TestOthersWhoPush:
     def test_are_told_from_rules_that_do_not_let_push(self, scene: Scene, first: list[str]) -> None:
         hook = scene.remote.folder / "hooks" / "pre-receive"
         hook.parent.mkdir()
-        hook.write_text("#!/bin/sh\necho 'GH013: Repository rule violations found for refs/heads/main.' >&2\nexit 1\n")
+        hook.write_text(
+            "#!/bin/sh\necho 'GH013: Repository rule violations found for https://token@host.invalid/a' >&2\nexit 1\n"
+        )
         hook.chmod(0o755)
         before = scene.gitops.head
         said = scene.deploy(*first, "--push")
         assert said.code == 1
         assert "does not let this push to main" in said
         assert "deploy key" in said
+        assert "https://host.invalid/a" in said
         assert scene.gitops.head == before
 
 
