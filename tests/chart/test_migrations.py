@@ -1,5 +1,7 @@
 """The migrations' Job comes at the right moment: with Argo CD, at an installation and at an upgrade with Helm."""
 
+import pytest
+
 from support.chart import RELEASE, Manifest, Render, needs_helm, render
 
 pytestmark = needs_helm
@@ -48,6 +50,30 @@ class TestUpgrade:
         found = job(render({"migrations": {"beforeUpgrade": False}}, "--is-upgrade"))
 
         assert "helm.sh/hook" not in found.annotations
+
+
+class TestRollback:
+    """Helm puts what it finds in the cluster, but not in the release it leaves, back to the manifest: what the manifest lacks goes."""
+
+    @pytest.mark.parametrize("arguments", [(), ("--is-upgrade",)], ids=["installation", "upgrade"])
+    def test_takes_nothing_away_that_a_job_may_not_lose(self, arguments: tuple[str, ...]) -> None:
+        found = job(render({}, *arguments))
+
+        # Otherwise the server adds a selector and labels, both of which never change.
+        assert found.spec["manualSelector"] is True
+        assert found.spec["selector"]["matchLabels"] == found.pod_labels
+
+    def test_finds_the_pods_of_its_own_job_only(self) -> None:
+        installation, upgrade = render({}), render({}, "--is-upgrade")
+        others = [
+            manifest
+            for manifest, _pod in (*installation.pods(), *upgrade.pods())
+            if manifest.name != job(installation).name
+        ]
+        own = job(installation).spec["selector"]["matchLabels"].items()
+
+        assert len(others) > 1
+        assert not [manifest.name for manifest in others if own <= manifest.pod_labels.items()]
 
 
 class TestArgo:
