@@ -11,8 +11,8 @@ from sens_common.dead_letters import DeadLetter
 from sens_common.envelope import Message
 from sens_common.live import Reading as LiveReading
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError
+from sens_telemetry_worker.columns import Kind, Tenant
 from sens_telemetry_worker.pipeline import RowsRefusedError, StoreUnavailableError, Written
-from sens_telemetry_worker.routing import Kind, Tenant
 from sens_telemetry_worker.rows import Prepared
 
 

@@ -8,7 +8,7 @@ from scripts.lib.reference.markdown import code, table
 
 from sens_common import dead_letters, names
 from sens_mqtt_ingestion_worker.settings import MqttSettings
-from sens_telemetry_worker.decoders import native, timestamps
+from sens_telemetry_worker.decoders import native, reading, timestamps
 
 
 def attribute_docstrings(module: ModuleType, class_name: str | None = None) -> dict[str, str]:
@@ -65,7 +65,7 @@ def payload_page() -> str:
         ],
         [
             "A text value",
-            f"{native.MAX_TEXT_CHARACTERS:,} characters, none of them NUL",
+            f"{reading.MAX_TEXT_CHARACTERS:,} characters, none of them NUL",
             "`too_large`, `unsupported_value`",
         ],
         [

@@ -9,10 +9,11 @@ from prometheus_client import REGISTRY
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_telemetry_worker import pipeline as pipeline_module
+from sens_telemetry_worker.columns import Tenant
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.pipeline import Pipeline
-from sens_telemetry_worker.routing import Router, Tenant
+from sens_telemetry_worker.routing import Router
 from support.memory import MemoryDeadLetters, MemoryEntry, MemoryFeed, MemoryInbox, MemoryRegistry, MemoryStore
 
 NOW = 1_700_000_000_000_000

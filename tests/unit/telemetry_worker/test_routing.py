@@ -6,8 +6,9 @@ from collections.abc import Iterable
 import pytest
 
 from sens_common.envelope import Message
+from sens_telemetry_worker.columns import Tenant
 from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.routing import Router, Tenant
+from sens_telemetry_worker.routing import Router
 from support.memory import MemoryRegistry
 
 

@@ -21,7 +21,7 @@ SERVICE = "telemetry-worker"
 
 async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
     """Wire the parts, and work until the stop."""
-    decode = decoder(settings.decoder)
+    payload_format = decoder(settings.decoder)
     batch = settings.batch
     heartbeat = Heartbeat()
     client = Client()
@@ -41,7 +41,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         store = TimescaleStore(database)
         dead_letters = DeadLetterStream(jetstream)
         feed = LivePublisher(client)
-        router = Router(TimescaleRegistry(database), decode)
+        router = Router(TimescaleRegistry(database), payload_format)
         pipeline = Pipeline(inbox, router=router, store=store, dead_letters=dead_letters, feed=feed, guard=guard)
         checks |= {
             "log": problem_check(inbox),

@@ -22,8 +22,9 @@ from sens_common.errors import InvalidTopicError
 from sens_common.lifecycle import wait_or_stop
 from sens_common.names import Route, parse_native_topic
 from sens_telemetry_worker import metrics
+from sens_telemetry_worker.columns import Rejected
 from sens_telemetry_worker.guard import DeadLetterGuard, counts
-from sens_telemetry_worker.routing import Rejected, Routed, Router
+from sens_telemetry_worker.routing import Routed, Router
 from sens_telemetry_worker.rows import NumberRows, Prepared, TextRow, prepare
 
 log = structlog.get_logger()
@@ -188,8 +189,9 @@ class Pipeline[E: Entry]:
 
     async def _write(self, routed: Routed) -> Written:
         written = Written(np.zeros(len(routed.messages), np.int64), set())
-        present = sorted({*np.unique(routed.numbers.message).tolist(), *(row.message for row in routed.texts)})
-        await self._write_part(routed.numbers, routed.texts, present, written, routed)
+        present = np.bincount(routed.numbers.message, minlength=len(routed.messages))
+        present[[row.message for row in routed.texts]] = 1
+        await self._write_part(routed.numbers, routed.texts, np.flatnonzero(present).tolist(), written, routed)
         return written
 
     async def _write_part(
@@ -207,7 +209,6 @@ class Pipeline[E: Entry]:
         except RowsRefusedError as error:
             if len(present) == 1:
                 routed.rejected.append(Rejected(present[0], Reason.REFUSED_BY_DATABASE, str(error)))
-                routed.readings[present[0]] = []
                 return
             middle = present[len(present) // 2]
             below = numbers.message < middle
@@ -254,32 +255,25 @@ class Pipeline[E: Entry]:
         await self._dead_letters.put(letters)
 
     def _count(self, routed: Routed, written: Written) -> None:
-        rejected = {entry.message: entry.reason for entry in routed.rejected}
-        received: Counter[str] = Counter()
-        stored: Counter[str] = Counter()
-        duplicate: Counter[str] = Counter()
-        dead_lettered: Counter[tuple[str, str]] = Counter()
-        values: Counter[str] = Counter()
-        for number, (device, new_values) in enumerate(zip(routed.devices, written.new_values.tolist(), strict=True)):
-            tenant = device.tenant.name if device is not None else metrics.UNKNOWN_TENANT
-            received[tenant] += 1
-            values[tenant] += new_values
-            if number in rejected:
-                dead_lettered[tenant, rejected[number]] += 1
-            elif new_values:
-                stored[tenant] += 1
-            else:
-                duplicate[tenant] += 1
+        names = [device.tenant.name if device is not None else metrics.UNKNOWN_TENANT for device in routed.devices]
+        rejected = np.zeros(len(names), np.bool_)
+        rejected[[entry.message for entry in routed.rejected]] = True
+        stored = (written.new_values > 0) & ~rejected
+        positions = {name: position for position, name in enumerate(dict.fromkeys(names))}
+        tenants = np.fromiter(map(positions.__getitem__, names), np.int64, len(names))
         for counter, amounts in (
-            (metrics.RECEIVED, received),
-            (metrics.STORED, stored),
-            (metrics.DUPLICATE, duplicate),
-            (metrics.VALUES, values),
+            (metrics.RECEIVED, np.bincount(tenants)),
+            (metrics.STORED, np.bincount(tenants, stored)),
+            (metrics.DUPLICATE, np.bincount(tenants, ~stored & ~rejected)),
+            (metrics.VALUES, np.bincount(tenants, written.new_values)),
         ):
-            for tenant, amount in amounts.items():
+            for tenant, amount in zip(positions, amounts.tolist(), strict=True):
                 counter.labels(tenant).inc(amount)
-        for (tenant, reason), amount in dead_lettered.items():
-            metrics.DEAD_LETTERED.labels(tenant, reason).inc(amount)
+        reasons = {entry.message: entry.reason for entry in routed.rejected}
+        for (tenant, reason), number in Counter(
+            (names[message], reason) for message, reason in reasons.items()
+        ).items():
+            metrics.DEAD_LETTERED.labels(tenant, reason).inc(number)
 
     async def _show(self, routed: Routed, written: Written) -> None:
         watched = self._feed.watched()
@@ -290,7 +284,7 @@ class Pipeline[E: Entry]:
             device = routed.devices[number]
             if device is not None and device.tenant.name in watched:
                 readings.setdefault(device.tenant.name, []).extend(
-                    live.Reading(device.name, *reading) for reading in routed.readings[number]
+                    live.Reading(device.name, *reading) for reading in self._router.readings(routed.messages[number])
                 )
         for tenant, tenant_readings in readings.items():
             await self._feed.publish(tenant, tenant_readings)

@@ -4,6 +4,7 @@ PostgreSQL documentation, "COPY", section "Binary Format": a signature, then for
 its length in bytes and its value, big-endian, then -1. A timestamptz is the number of microseconds since 2000-01-01T00:00:00Z.
 """
 
+import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -28,6 +29,8 @@ _ROW: Final = np.dtype(
     ]
 )
 _STAGED_ROW: Final = np.dtype([*_ROW.descr, ("message_bytes", ">i4"), ("message", ">i4")])
+_TEXT_ROW: Final = struct.Struct(">hiiiiiqi")  # as above, up to the value's length
+_TEXT_MESSAGE: Final = struct.Struct(">ii")
 
 
 class NumberRows(NamedTuple):
@@ -99,11 +102,15 @@ def number_rows(
     )
 
 
+def joined(parts: Sequence[NumberRows]) -> NumberRows:
+    """Return the rows of all parts, of which there is at least one."""
+    return NumberRows(*map(np.concatenate, zip(*parts, strict=True)))
+
+
 def prepare(numbers: NumberRows, texts: list[TextRow]) -> Prepared:
     """Sort by the key and keep the first row of each; the order of messages decides which one is first."""
     conflicting: set[int] = set()
-    # lexsort is stable: rows of equal keys stay in the order of their messages.
-    order = np.lexsort((numbers.measured_at, numbers.metric_id, numbers.device_id))
+    order = np.lexsort((numbers.message, numbers.measured_at, numbers.metric_id, numbers.device_id))
     numbers = numbers.taken(order)
     if len(order) > 1:
         repeated = np.zeros(len(order), np.bool_)
@@ -146,22 +153,12 @@ def copy_bytes(rows: NumberRows, *, with_message: bool = False) -> bytes:
 def text_copy_bytes(rows: list[TextRow], *, with_message: bool = False) -> bytes:
     """Return rows of text as a binary COPY, in the same columns as `copy_bytes`."""
     parts = [_SIGNATURE]
-    fields = (5 if with_message else 4).to_bytes(2)
-    four, eight = (4).to_bytes(4), (8).to_bytes(4)
-    for row in rows:
-        value = row.value.encode()
-        parts += (
-            fields,
-            four,
-            row.device_id.to_bytes(4),
-            four,
-            row.metric_id.to_bytes(4),
-            eight,
-            (row.measured_at - POSTGRES_EPOCH_MICROSECONDS).to_bytes(8, signed=True),
-            len(value).to_bytes(4),
-            value,
-        )
+    fields = 5 if with_message else 4
+    for device_id, metric_id, measured_at, message, text in rows:
+        value = text.encode()
+        at = measured_at - POSTGRES_EPOCH_MICROSECONDS
+        parts += (_TEXT_ROW.pack(fields, 4, device_id, 4, metric_id, 8, at, len(value)), value)
         if with_message:
-            parts += (four, row.message.to_bytes(4))
+            parts.append(_TEXT_MESSAGE.pack(4, message))
     parts.append(_TRAILER)
     return b"".join(parts)

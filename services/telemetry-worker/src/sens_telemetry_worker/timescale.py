@@ -18,8 +18,8 @@ from sens_common.database import connect_arguments, unavailable
 from sens_common.migrations import REQUIRED_VERSION, schema_version
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker import metrics
+from sens_telemetry_worker.columns import Kind, Tenant
 from sens_telemetry_worker.pipeline import RowsRefusedError, StoreUnavailableError, Written
-from sens_telemetry_worker.routing import Kind, Tenant
 from sens_telemetry_worker.rows import Prepared, copy_bytes, text_copy_bytes
 
 log = structlog.get_logger()
@@ -130,7 +130,11 @@ class TimescaleStore:
 
     async def _ensure_partitions(self, rows: Prepared) -> None:
         times = np.concatenate([rows.numbers.measured_at, np.array([row.measured_at for row in rows.texts], np.int64)])
-        months = set(np.unique(times.astype("datetime64[us]").astype("datetime64[M]").astype(np.int64)).tolist())
+        if not len(times):
+            return
+        all_months = times.astype("datetime64[us]").astype("datetime64[M]").astype(np.int64)
+        earliest = int(all_months.min())
+        months = {earliest + month for month in np.flatnonzero(np.bincount(all_months - earliest)).tolist()}
         for month in sorted(months - self._months):
             moment = datetime(1970 + month // 12, month % 12 + 1, 1, tzinfo=UTC)
             async with self._database.connection() as connection:
@@ -218,10 +222,8 @@ async def _merge_table(connection: Connection, table: str, value_type: str, data
 
 
 def _values_per_message(rows: Prepared, message_count: int) -> NDArray[np.int64]:
-    counts = np.bincount(rows.numbers.message, minlength=message_count)
-    for row in rows.texts:
-        counts[row.message] += 1
-    return counts
+    texts = np.array([row.message for row in rows.texts], np.int64)
+    return np.bincount(rows.numbers.message, minlength=message_count) + np.bincount(texts, minlength=message_count)
 
 
 class TimescaleRegistry:

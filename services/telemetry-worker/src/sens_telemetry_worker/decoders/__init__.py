@@ -5,17 +5,17 @@ from typing import Final
 
 from sens_common.errors import SettingsError
 from sens_telemetry_worker.decoders import native
-from sens_telemetry_worker.decoders.reading import Decoder, Reading, Value
+from sens_telemetry_worker.decoders.reading import Format, Reading, Value
 
-__all__ = ["DECODERS", "Decoder", "Reading", "Value", "decoder"]
+__all__ = ["DECODERS", "Format", "Reading", "Value", "decoder"]
 
-DECODERS: Final[Mapping[str, Decoder]] = {
-    "native": native.decode,
+DECODERS: Final[Mapping[str, Format]] = {
+    "native": Format(native.decode, native.flat),
 }
 """Every payload format by the name that settings use."""
 
 
-def decoder(name: str) -> Decoder:
+def decoder(name: str) -> Format:
     """Return the decoder of a payload format.
 
     Raises:

@@ -14,6 +14,7 @@ are rounded to the nearest float, as everywhere.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import orjson
@@ -21,12 +22,11 @@ import orjson
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
 from sens_telemetry_worker.decoders import strict_json
-from sens_telemetry_worker.decoders.reading import Reading, Value
+from sens_telemetry_worker.decoders.reading import EXACT_BELOW, MAX_TEXT_CHARACTERS, Reading, Value
 from sens_telemetry_worker.decoders.timestamps import measured_at
 
 MAX_PAYLOAD_BYTES: Final = 262_144
 MAX_NAME_CHARACTERS: Final = 200
-MAX_TEXT_CHARACTERS: Final = 4096
 MAX_NESTING: Final = 8
 """How many objects deep a metric may lie, the outermost included."""
 MAX_METRICS: Final = 1000
@@ -34,15 +34,13 @@ MAX_ENTRIES: Final = 1000
 MAX_READINGS: Final = 10_000
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
-_EXACT_BELOW: Final = 2**53
-"""Smaller integers are exact as 64-bit floats (IEEE 754 binary64), and orjson rounds none of them."""
 _SHOWN_CHARACTERS: Final = 80
 _ABSENT: Final = object()
-_new = tuple.__new__
+_MAX_REMEMBERED_NAMES: Final = 64
 
 
 def decode(payload: bytes, received_at: int) -> list[Reading]:
-    """Return the readings of a native payload; see `reading.Decoder`."""
+    """Return the readings of a native payload; see `reading.Format.decode`."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise RejectedMessageError(
             Reason.TOO_LARGE, f"the payload has {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are allowed"
@@ -51,57 +49,50 @@ def decode(payload: bytes, received_at: int) -> list[Reading]:
         document: object = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
         raise strict_json.refusal(payload, error) from None
-    if type(document) is dict:
-        readings = _plain_readings(document, payload, received_at)
-        if readings is not None:
-            return readings
     readings = _readings(document, received_at)
     if strict_json.may_have_duplicate_keys(payload, document) or any(map(_may_be_rounded, readings)):
         readings = _readings(strict_json.parse(payload), received_at)
     return readings
 
 
-def _plain_readings(members: dict[str, object], payload: bytes, received_at: int) -> list[Reading] | None:
-    """Return the readings of a flat object without anything unusual, or None where a closer look is needed.
+def flat(payload: bytes, received_at: int) -> tuple[int, dict[str, object]] | None:
+    """Return time and members of an object of metrics without anything unusual about it; see `reading.Format.flat`.
 
-    Most messages are of this kind, so the worker's speed depends on this function. Where no parsed string has a colon, the payload
-    has at least one colon for each key, so the count can only be right when no key stands twice.
+    Most messages are of this kind, so the worker's speed depends on this function.
     """
-    names = "".join(members)
+    members = _unambiguous_object(payload)
+    if members is None or len(members) > _MAX_REMEMBERED_NAMES:
+        return None
+    timestamp = members.pop("ts", _ABSENT)
+    try:
+        instant = received_at if timestamp is _ABSENT else measured_at(timestamp, received_at)
+    except RejectedMessageError:
+        return None
+    return (instant, members) if _are_names(tuple(members)) else None
+
+
+def _unambiguous_object(payload: bytes) -> dict[str, object] | None:
+    # A payload has at least one colon for each key, so the count can only be right when no key stands twice. Colons in texts are
+    # told apart where no character is escaped.
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        return None
+    try:
+        members = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    if type(members) is not dict:
+        return None
     colons = payload.count(b":")
-    if len(names) > MAX_NAME_CHARACTERS or not names.isprintable() or "" in members:
-        return None
-    instant = received_at
-    expected_colons = len(members)
-    timestamp = members.get("ts", _ABSENT)
-    if timestamp is not _ABSENT:
-        if type(timestamp) is str:
-            if b"\\" in payload:
-                return None
-            expected_colons += timestamp.count(":")
-        instant = measured_at(timestamp, received_at)
-    if colons != expected_colons:
-        return None
-    return _scalars(members, instant)
-
-
-def _scalars(members: dict[str, object], instant: int) -> list[Reading] | None:
-    readings = []
-    for name, value in members.items():
-        if name == "ts":
-            continue
-        kind = type(value)
-        if kind is float or kind is int:
-            if not -_EXACT_BELOW < value < _EXACT_BELOW:  # type: ignore[operator]
-                return None
-            value = float(value)  # type: ignore[arg-type] # noqa: PLW2901
-        elif isinstance(value, str):
-            if ":" in value or "\0" in value or len(value) > MAX_TEXT_CHARACTERS:
-                return None
-        elif kind is not bool:
+    if colons != len(members):
+        in_texts = sum(value.count(":") for value in members.values() if type(value) is str)
+        if b"\\" in payload or colons != len(members) + in_texts:
             return None
-        readings.append(_new(Reading, (name, instant, value)))
-    return readings or None
+    return members
+
+
+@lru_cache(maxsize=1024)
+def _are_names(names: tuple[str, ...]) -> bool:
+    return bool(names) and all(1 <= len(name) <= MAX_NAME_CHARACTERS and name.isprintable() for name in names)
 
 
 def _readings(document: object, received_at: int) -> list[Reading]:
@@ -202,7 +193,7 @@ def _value(name: str, value: object) -> Value:
 
 
 def _may_be_rounded(reading: Reading) -> bool:
-    return type(reading.value) is float and abs(reading.value) >= _EXACT_BELOW
+    return type(reading.value) is float and abs(reading.value) >= EXACT_BELOW
 
 
 def _kind(value: object) -> str:

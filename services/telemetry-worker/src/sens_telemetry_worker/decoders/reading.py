@@ -1,9 +1,15 @@
 """What a decoder makes of a payload."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 Value = bool | float | str
 """A number is always a float, so that ``bool`` and ``float`` tell the kinds apart."""
+
+
+EXACT_BELOW: Final = 2**53
+"""Smaller integers are exact as 64-bit floats (IEEE 754 binary64)."""
+MAX_TEXT_CHARACTERS: Final = 4096
 
 
 class Reading(NamedTuple):
@@ -20,17 +26,22 @@ class Reading(NamedTuple):
     value: Value
 
 
-class Decoder(Protocol):
-    """A payload format. Decoders are pure: no clock, no input or output, the same answer for the same bytes."""
+class Format(NamedTuple):
+    """A payload format: two pure functions, no clock, no input or output, the same answer for the same bytes.
 
-    def __call__(self, payload: bytes, received_at: int) -> list[Reading]:
-        """Return the readings of one message, in the order in which they stand there; never none.
+    Attributes:
+        decode: ``(payload, received_at)`` to the readings of one message, in the order in which they stand there; never none.
+            ``received_at`` is when the message was received, microseconds since the epoch: the time of readings that carry none.
+            Raises `RejectedMessageError` when the payload can't be decoded, or not without a loss.
+        flat: The same arguments to the instant and the values by name of a message that has one time for all of them, or None for
+            `decode` to decide. Names are checked. Values are as parsed, and where one of them is not a boolean, a number whose
+            magnitude is below `EXACT_BELOW`, or a text that `is_plain_text`, it is also for `decode` to decide.
+    """
 
-        Args:
-            payload: As published.
-            received_at: When the message was received, microseconds since the epoch; the time of readings that carry none.
+    decode: Callable[[bytes, int], list[Reading]]
+    flat: Callable[[bytes, int], tuple[int, dict[str, object]] | None]
 
-        Raises:
-            RejectedMessageError: The payload can't be decoded, or not without a loss.
-        """
-        ...
+
+def is_plain_text(value: str) -> bool:
+    """Tell whether a text can be stored as it is."""
+    return len(value) <= MAX_TEXT_CHARACTERS and "\0" not in value

@@ -1,0 +1,142 @@
+"""A batch decoded column by column is what its messages are one by one."""
+
+import asyncio
+import json
+from collections import Counter
+
+import orjson
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sens_common.dead_letters import Reason
+from sens_common.envelope import Message
+from sens_telemetry_worker.columns import Tenant
+from sens_telemetry_worker.decoders import Format, native
+from sens_telemetry_worker.routing import Routed, Router
+from support.memory import MemoryRegistry
+
+NOW = 1_769_860_800_000_000  # 2026-01-31T12:00:00Z
+BY_COLUMN = Format(native.decode, native.flat)
+ONE_BY_ONE = Format(native.decode, lambda _payload, _received_at: None)
+
+values = st.one_of(
+    st.integers(-(2**54), 2**54),
+    st.sampled_from([2**53, -(2**53), 2**53 + 1, 2**64, 2**64 + 1, 10**400, 1e308]),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.booleans(),
+    st.text(max_size=5),
+    st.sampled_from(["a:b", "\0", "x" * 4097, ":", "é"]),
+    st.sampled_from([None, [], {}, {"nested": 1}, {"nested": {"deeper": "x"}}]),
+)
+times = st.sampled_from(
+    [
+        1_769_860_799,
+        1_769_860_799_123,
+        1_769_860_799.5,
+        "2026-01-31T11:59:59Z",
+        "2026-01-31T11:59:59.25+00:00",
+        5,
+        "x",
+        None,
+    ]
+)
+names = st.sampled_from(["a", "b", "c", "ts", "a:b", "a.b", "", "\x01", "\u00a0", "n" * 201, "é"])
+bodies = st.one_of(
+    st.fixed_dictionaries({"a": values, "b": values}, optional={"ts": times}),
+    st.dictionaries(names, values, max_size=4),
+)
+payloads = st.one_of(
+    bodies.map(lambda body: json.dumps(body).encode()),
+    bodies.map(lambda body: json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()),
+    st.sampled_from(
+        [
+            b"",
+            b"null",
+            b"[]",
+            b"{}",
+            b'[{"a": 1}]',
+            b'[{"a": 1, "ts": 1769860799}, {"a": 2, "ts": 1769860798}]',
+            b'{"a": 1, "a": 2}',
+            b'{"a": 1, "a": "x\\u003a"}',
+            b'{"a": "x\\u003ay", "b": 1, "b": 2}',
+            b'{"a": NaN}',
+            b'{"a": 1e999}',
+            b'{"ts": 1769860799}',
+            b'{"a": 1, "ts": 1769860799, "ts": 1769860798}',
+            b'{"a": 12345678901234567890123}',
+            b'{"a": -0}',
+            b'{"a": "\xff"}',
+            b'{"\\u0061": 1, "a": 1}',
+        ]
+    ),
+)
+topics = st.sampled_from(["sens/v1/demo/d1/telemetry", "sens/v1/demo/d2/telemetry", "sens/v1/other/d1/telemetry", "x"])
+repeated = st.tuples(topics, payloads, st.integers(1, 12))
+
+
+def batch(groups: list[tuple[str, bytes, int]]) -> list[Message]:
+    flat = [(topic, payload) for topic, payload, times in groups for _ in range(times)]
+    return [Message(topic, payload, NOW + number) for number, (topic, payload) in enumerate(flat)]
+
+
+def route(messages: list[Message], payload_format: Format, metric_limit: int = 1000) -> Routed:
+    registry = MemoryRegistry({"demo": Tenant(1, "demo"), "other": Tenant(2, "other")}, metric_limit=metric_limit)
+    return asyncio.run(Router(registry, payload_format).route(messages))
+
+
+def comparable(routed: Routed) -> tuple[object, ...]:
+    """Rows with names instead of numbers, since metrics may be registered in another order."""
+    tenants = {device.tenant.id: device.tenant for device in routed.devices if device is not None}
+    metrics = {
+        (tenant.id, number): (kind, name)
+        for tenant in tenants.values()
+        for kind, ids in tenant.metric_ids.items()
+        for name, number in ids.items()
+    }
+
+    def metric(message: int, number: int) -> tuple[str, str]:
+        device = routed.devices[message]
+        assert device is not None
+        return metrics[device.tenant.id, number]
+
+    numbers = Counter(
+        (message, device, metric(message, metric_id), instant, repr(value))
+        for message, device, metric_id, instant, value in zip(*(c.tolist() for c in routed.numbers), strict=True)
+    )
+    texts = Counter(
+        (row.message, row.device_id, metric(row.message, row.metric_id), row[2], row.value) for row in routed.texts
+    )
+    return numbers, texts, sorted(routed.rejected)
+
+
+class TestColumns:
+    @settings(max_examples=400, deadline=None)
+    @given(st.lists(repeated, max_size=12))
+    def test_hold_what_the_messages_hold(self, groups: list[tuple[str, bytes, int]]) -> None:
+        messages = batch(groups)
+
+        assert comparable(route(messages, BY_COLUMN)) == comparable(route(messages, ONE_BY_ONE))
+
+    def test_leave_one_unusual_value_of_many_to_a_closer_look(self) -> None:
+        bodies = [{"a": number, "t": "x"} for number in range(20)]
+        bodies[7]["a"] = 2**53 + 1
+        bodies[9]["t"] = "\0"
+        messages = [Message("sens/v1/demo/d1/telemetry", orjson.dumps(body), NOW + n) for n, body in enumerate(bodies)]
+
+        routed = route(messages, BY_COLUMN)
+
+        assert [(entry.message, entry.reason) for entry in sorted(routed.rejected)] == [
+            (7, Reason.UNSUPPORTED_VALUE),
+            (9, Reason.UNSUPPORTED_VALUE),
+        ]
+        assert len(routed.numbers.message) == len(routed.texts) == 18
+
+    def test_reject_every_message_of_a_shape_with_a_metric_beyond_the_limit(self) -> None:
+        messages = batch(
+            [("sens/v1/demo/d1/telemetry", b'{"a": 1}', 10), ("sens/v1/demo/d1/telemetry", b'{"b": 1}', 10)]
+        )
+
+        routed = route(messages, BY_COLUMN, metric_limit=1)
+
+        assert {entry.reason for entry in routed.rejected} == {Reason.LIMIT_REACHED}
+        assert [entry.message for entry in sorted(routed.rejected)] == list(range(10, 20))
