@@ -1,0 +1,235 @@
+"""An MQTT 3.1.1 load: many connections publish with QoS 1, each with a window of messages that are not acknowledged yet.
+
+What a message costs here must be small beside what it costs the platform, so packets are made before the clock starts
+(MQTT 3.1.1, sections 3.1, 3.3 and 3.4), written in chunks, and acknowledgements, of 4 bytes each, are counted and not read.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, NamedTuple
+
+_CONNECT_TIMEOUT_SECONDS: Final = 20
+_CHUNK_MESSAGES: Final = 64
+_PUBACK_BYTES: Final = 4
+_SLEEP_SECONDS: Final = 0.001
+"""Shorter pauses are not slept: messages of the same millisecond go out together."""
+
+
+class Shape(NamedTuple):
+    """What is published.
+
+    Attributes:
+        messages: How many, over all connections.
+        devices: Devices they are from, in turn.
+        connections: MQTT clients.
+        window: Messages of a client that are not acknowledged yet, at most.
+        tenant: Whose devices they are.
+    """
+
+    messages: int
+    devices: int = 1000
+    connections: int = 20
+    window: int = 200
+    tenant: str = "bench"
+
+
+class Chunk(NamedTuple):
+    """Messages that are written together.
+
+    Attributes:
+        messages: How many.
+        data: Their packets.
+    """
+
+    messages: int
+    data: bytes
+
+
+class Published(NamedTuple):
+    """What a load did.
+
+    Attributes:
+        messages: Acknowledged messages.
+        seconds: From the first message to the last acknowledgement.
+    """
+
+    messages: int
+    seconds: float
+
+
+def payload(number: int, time_milliseconds: int) -> bytes:
+    """Return a payload of 5 numbers, a text and the device's time; `number` makes the values differ."""
+    return (
+        b'{"temperature":%.2f,"humidity":%.1f,"pressure":%.2f,"battery":%.3f,"rssi":%d,"state":"running","ts":%d}'
+        % (
+            15 + number % 2000 / 100,
+            30 + number % 600 / 10,
+            980 + number % 5000 / 100,
+            3 + number % 700 / 1000,
+            -40 - number % 60,
+            time_milliseconds,
+        )
+    )
+
+
+def prepared(shape: Shape, connection: int, first_time_milliseconds: int) -> list[Chunk]:
+    """Return a connection's PUBLISH packets; their packet identifiers count from 1 to 65535 and begin anew.
+
+    A device's messages are a millisecond apart or more, so no two have the same device and time.
+    """
+    numbers = range(connection, shape.messages, shape.connections)
+    chunks = []
+    for start in range(0, len(numbers), _CHUNK_MESSAGES):
+        own = numbers[start : start + _CHUNK_MESSAGES]
+        data = b"".join(
+            packet(shape, number, start + index, first_time_milliseconds + number // shape.devices)
+            for index, number in enumerate(own)
+        )
+        chunks.append(Chunk(len(own), data))
+    return chunks
+
+
+def packet(shape: Shape, number: int, index: int, time_milliseconds: int) -> bytes:
+    """Return the PUBLISH packet (QoS 1) of a message, which is its connection's message number `index`."""
+    topic = f"sens/v1/{shape.tenant}/device-{number % shape.devices:07d}/telemetry".encode()
+    rest = len(topic).to_bytes(2) + topic + (index % 65535 + 1).to_bytes(2) + payload(number, time_milliseconds)
+    return b"\x32" + _remaining_length(len(rest)) + rest
+
+
+def _remaining_length(length: int) -> bytes:
+    encoded = bytearray()
+    while True:
+        length, digit = divmod(length, 128)
+        encoded.append(digit | 128 if length else digit)
+        if not length:
+            return bytes(encoded)
+
+
+class Client(asyncio.Protocol):
+    """One connection. Counts acknowledgements by their length: a broker sends a publisher nothing else."""
+
+    def __init__(self) -> None:
+        self._connected = asyncio.get_running_loop().create_future()
+        self._moved = asyncio.Event()
+        self._bytes = 0
+        self._transport: asyncio.Transport | None = None
+        self.lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport."""
+        if isinstance(transport, asyncio.Transport):
+            self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Count."""
+        if not self._connected.done():
+            if data[:2] != b"\x20\x02" or data[3] != 0:
+                self._connected.set_exception(ConnectionError(f"the broker refuses the connection: {data[:4].hex()}"))
+                return
+            self._connected.set_result(None)
+            data = data[4:]
+        self._bytes += len(data)
+        self._moved.set()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Wake whoever waits for acknowledgements."""
+        self.lost = True
+        self._moved.set()
+
+    @property
+    def acknowledged(self) -> int:
+        """Return how many messages the broker has acknowledged."""
+        return self._bytes // _PUBACK_BYTES
+
+    async def connect(self, name: str) -> None:
+        """Begin a clean session."""
+        identity = name.encode()
+        rest = b"\0\x04MQTT\x04\x02\0\0" + len(identity).to_bytes(2) + identity
+        self.write(b"\x10" + _remaining_length(len(rest)) + rest)
+        await asyncio.wait_for(self._connected, _CONNECT_TIMEOUT_SECONDS)
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    async def reach(self, acknowledged: int) -> None:
+        """Wait until so many messages are acknowledged.
+
+        Raises:
+            ConnectionError: The broker has closed the connection.
+        """
+        while self.acknowledged < acknowledged:
+            if self.lost:
+                raise ConnectionError(f"the broker closed a connection after {self.acknowledged} acknowledgements")
+            self._moved.clear()
+            await self._moved.wait()
+
+    def close(self) -> None:
+        """End the session."""
+        self.write(b"\xe0\x00")
+        if self._transport is not None:
+            self._transport.close()
+
+
+@contextlib.asynccontextmanager
+async def connected(host: str, port: int, count: int, name: str = "bench") -> AsyncIterator[list[Client]]:
+    """Keep clients connected while the context is open.
+
+    Raises:
+        ConnectionError: The broker refuses a connection.
+    """
+    loop = asyncio.get_running_loop()
+    clients = [(await loop.create_connection(Client, host, port))[1] for _ in range(count)]
+    await asyncio.gather(*(client.connect(f"{name}-{number}") for number, client in enumerate(clients)))
+    try:
+        yield clients
+    finally:
+        for client in clients:
+            client.close()
+
+
+async def publish(host: str, port: int, shape: Shape, chunks: Sequence[Sequence[Chunk]]) -> Published:
+    """Publish what was prepared for each connection, as fast as it is acknowledged.
+
+    Raises:
+        ConnectionError: The broker refuses or closes a connection.
+    """
+    async with connected(host, port, shape.connections) as clients:
+        started = time.perf_counter()
+        async with asyncio.TaskGroup() as tasks:
+            for client, own in zip(clients, chunks, strict=True):
+                tasks.create_task(_publish(client, own, shape.window))
+        return Published(sum(client.acknowledged for client in clients), time.perf_counter() - started)
+
+
+async def _publish(client: Client, chunks: Sequence[Chunk], window: int) -> None:
+    sent = 0
+    for chunk in chunks:
+        await client.reach(sent + chunk.messages - window)
+        client.write(chunk.data)
+        sent += chunk.messages
+    await client.reach(sent)
+
+
+async def publish_steadily(host: str, port: int, shape: Shape, rate: float) -> Published:
+    """Publish at a rate, messages a second; each message carries the time at which it is sent.
+
+    Raises:
+        ConnectionError: The broker refuses or closes a connection.
+    """
+    async with connected(host, port, shape.connections) as clients:
+        started = time.perf_counter()
+        sent = [0] * len(clients)
+        for number in range(shape.messages):
+            ahead = started + number / rate - time.perf_counter()
+            if ahead > _SLEEP_SECONDS:
+                await asyncio.sleep(ahead)
+            turn = number % len(clients)
+            clients[turn].write(packet(shape, number, sent[turn], time.time_ns() // 1_000_000))
+            sent[turn] += 1
+        for client, messages in zip(clients, sent, strict=True):
+            await client.reach(messages)
+        return Published(shape.messages, time.perf_counter() - started)

@@ -1,0 +1,184 @@
+"""The load of the torture: publishers that remember every message and which of them the broker has acknowledged."""
+
+import asyncio
+import contextlib
+import json
+import threading
+import time
+from enum import StrEnum
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+TENANTS: Final = ("north", "south", "west")
+DEVICES: Final = 20
+"""Of each tenant."""
+POISON: Final = -6.66e66
+"""A number that the database is told to refuse."""
+_FIRST_TIME_MILLISECONDS: Final = 1_760_000_000_000
+_MALFORMED_EVERY: Final = 1000
+_POISON_EVERY: Final = 2003
+_WINDOW: Final = 100
+_CONNECT_SECONDS: Final = 5
+_SILENCE_SECONDS: Final = 20
+
+
+class Kind(StrEnum):
+    """What a message is like."""
+
+    TIMED = "device time"
+    COUNTED = "frame counter"
+    BARE = "neither"
+    MALFORMED = "malformed"
+    POISON = "poison"
+
+
+class Message(NamedTuple):
+    """Message number n, which follows from the number alone.
+
+    Attributes:
+        number: Unique; stored as the metric ``n``.
+        kind: What it is like.
+        tenant: Whose it is.
+        device: Name.
+        payload: Bytes.
+        time_milliseconds: The device's time, None without one.
+    """
+
+    number: int
+    kind: Kind
+    tenant: str
+    device: str
+    payload: bytes
+    time_milliseconds: int | None
+
+    @property
+    def topic(self) -> str:
+        """Return where it is published."""
+        return f"sens/v1/{self.tenant}/{self.device}/telemetry"
+
+
+def message(number: int) -> Message:
+    """Return a message."""
+    tenant, device = TENANTS[number % 3], f"d{number // 3 % DEVICES}"
+    kind = (Kind.TIMED, Kind.COUNTED, Kind.BARE)[number // 3 % 3]
+    body: dict[str, object] = {"n": number, "half": number / 2, "even": number % 2 == 0, "name": f"message {number}"}
+    time_milliseconds = _FIRST_TIME_MILLISECONDS + number if kind is Kind.TIMED else None
+    if time_milliseconds is not None:
+        body["ts"] = time_milliseconds
+    elif kind is Kind.COUNTED:
+        body["fcnt"] = number
+    payload = json.dumps(body).encode()
+    if number % _MALFORMED_EVERY == 0:
+        kind, payload = Kind.MALFORMED, payload[:-1]
+    elif number % _POISON_EVERY == 0:
+        kind, payload = Kind.POISON, json.dumps(body | {"poison": POISON}).encode()
+    return Message(number, kind, tenant, device, payload, time_milliseconds)
+
+
+class Record:
+    """What was published.
+
+    Attributes:
+        acknowledged: Numbers of messages that the broker has acknowledged.
+        uncertain: Numbers of messages whose acknowledgement was lost with a connection: stored once, or not at all.
+    """
+
+    def __init__(self) -> None:
+        self.acknowledged: set[int] = set()
+        self.uncertain: set[int] = set()
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def take(self) -> Message:
+        """Return the next message."""
+        with self._lock:
+            self._next += 1
+            return message(self._next)
+
+
+class Publisher:
+    """Publishes in a thread of its own, as fast as the rate and the broker allow, until it is left.
+
+    MQTT 3.1.1, QoS 1, clean sessions; packets as in sections 3.1 to 3.4.
+    """
+
+    def __init__(self, port: int, record: Record, *, name: str, rate: float) -> None:
+        self._port = port
+        self._record = record
+        self._name = name
+        self._pause = 1 / rate
+        self._stopping = False
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name=name)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopping = True
+        self._thread.join()
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            pending: dict[int, int] = {}
+            try:
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                    identity = self._name.encode()
+                    rest = b"\0\x04MQTT\x04\x02\0\0" + len(identity).to_bytes(2) + identity
+                    writer.write(b"\x10" + bytes([len(rest)]) + rest)
+                    accepted = await reader.readexactly(4)
+                if accepted[3] == 0:
+                    await self._session(reader, writer, pending)
+            except (OSError, TimeoutError, asyncio.IncompleteReadError):
+                await asyncio.sleep(0.1)
+            finally:
+                self._record.uncertain |= set(pending.values())
+
+    async def _session(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pending: dict[int, int]
+    ) -> None:
+        free = asyncio.Event()
+        free.set()
+        receiving = asyncio.create_task(self._receive(reader, pending, free))
+        try:
+            identifier = 0
+            due = time.monotonic()
+            while not self._stopping and not receiving.done():
+                due = max(due + self._pause, time.monotonic() - 1)
+                if (ahead := due - time.monotonic()) > 0:
+                    await asyncio.sleep(ahead)
+                await self._below(_WINDOW, pending, receiving, free)
+                identifier = identifier % 65535 + 1
+                current = self._record.take()
+                pending[identifier] = current.number
+                topic = current.topic.encode()
+                rest = len(topic).to_bytes(2) + topic + identifier.to_bytes(2) + current.payload
+                writer.write(b"\x32" + bytes([len(rest) & 127 | 128, len(rest) >> 7]) + rest)
+            await self._below(1, pending, receiving, free)
+        finally:
+            receiving.cancel()
+            writer.close()
+
+    async def _below(
+        self, count: int, pending: dict[int, int], receiving: "asyncio.Task[None]", free: asyncio.Event
+    ) -> None:
+        """Wait until fewer messages are not acknowledged, or the connection has ended or stays silent."""
+        while len(pending) >= count and not receiving.done():
+            free.clear()
+            try:
+                await asyncio.wait_for(free.wait(), _SILENCE_SECONDS)
+            except TimeoutError:
+                receiving.cancel()
+                return
+
+    async def _receive(self, reader: asyncio.StreamReader, pending: dict[int, int], free: asyncio.Event) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            while True:
+                acknowledgement = await reader.readexactly(4)
+                number = pending.pop(int.from_bytes(acknowledgement[2:]))
+                self._record.acknowledged.add(number)
+                free.set()
+        free.set()
