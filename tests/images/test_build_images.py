@@ -41,6 +41,7 @@ class TestArguments:
             (["--base", "x", "--debian-base"], "not allowed with"),
             (["--builder", "kaniko"], "invalid choice"),
             (["--platform", "linux/arm64"], "--platform is for --push-digests"),
+            (["--check-reproducible", "--push-digests", "x"], "can't be used with"),
             (["everything"], "unrecognized arguments"),
         ],
     )

@@ -83,6 +83,8 @@ def parse(arguments: Sequence[str]) -> Options:
     options = parser.parse_args(arguments, Options())
     if options.platform and not options.push_digests:
         parser.error("--platform is for --push-digests: images for other machines can't be tried on this one")
+    if options.check_reproducible and options.push_digests:
+        parser.error("--check-reproducible compares images that are here: it can't be used with --push-digests")
     try:
         checked_version(options.version or "0.0.0")
     except ImageError as error:
