@@ -1,11 +1,13 @@
 """Every image, built and tried for real: what it holds is its lock and its own code. Runs where SENS_TEST_IMAGES=1."""
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from packaging.utils import canonicalize_name
+from scripts.lib.images.builders import Run
 from scripts.lib.images.catalogue import IMAGES, PACKAGING_TOOLS, Image
 from scripts.lib.repository_rules import pinned
 
@@ -13,6 +15,23 @@ from support.images import Built, needs_images
 from support.services import ROOT
 
 pytestmark = needs_images
+
+PROBED = ("/", "/app", "/tmp")  # noqa: S108 - inside of the image
+# What a process sees of itself, and what it is told when it writes.
+PROBE = """
+import errno, json, os, sys
+def refusal(folder):
+    try:
+        open(os.path.join(folder, "probe"), "w").close()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+print(json.dumps({
+    "process": os.getpid(),
+    "users": sorted({*os.getresuid()}),
+    "groups": sorted({*os.getresgid(), *os.getgroups()}),
+    "refusals": {folder: refusal(folder) for folder in sys.argv[1:]},
+}))
+"""
 
 
 @pytest.fixture(params=IMAGES, ids=lambda image: image.name)
@@ -27,6 +46,21 @@ def files(built: Built, image: Image) -> Iterator[Path]:
     """The image's files."""
     with built.builder.mounted(built.reference(image.name)) as folder:
         yield folder
+
+
+class TestProcess:
+    def test_is_number_1_without_rights_on_a_root_that_it_can_not_write(
+        self, built: Built, image: Image, tmp_path: Path
+    ) -> None:
+        log = tmp_path / "log"
+        with built.builder.start(
+            Run(built.reference(image.name), {}, image.writable, ("python", "-c", PROBE, *PROBED)), log
+        ) as process:
+            assert process.wait(60) == 0, log.read_text()
+
+        seen = json.loads(log.read_text())
+        assert (seen["process"], seen["users"], seen["groups"]) == (1, [65532], [65532])
+        assert seen["refusals"] == {folder: None if folder in image.writable else "EROFS" for folder in PROBED}
 
 
 class TestContents:
