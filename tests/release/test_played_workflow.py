@@ -123,7 +123,7 @@ def run(checkout: Repository, small_registry: SmallRegistry, tmp_path: Path) -> 
         "import json, sys\n"
         f"digests = {digests!r}\n"
         "if sys.argv[1] == 'login': sys.exit(not sys.stdin.read())\n"
-        "if sys.argv[1] == 'buildx':\n"
+        "if sys.argv[1:3] == ['buildx', 'build']:\n"
         "    file = next(word for word in sys.argv if word.startswith('--metadata-file='))\n"
         "    name = sys.argv[sys.argv.index('--target') + 1]\n"
         "    open(file.partition('=')[2], 'w').write(json.dumps({'containerimage.digest': digests[name]}))\n"

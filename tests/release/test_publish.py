@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from scripts.lib.images.catalogue import IMAGES as CATALOGUE
 from scripts.lib.release import actions
 from scripts.lib.release.plan import PLATFORMS, Plan, Request, make_plan
-from scripts.lib.release.publish import run_url
+from scripts.lib.release.publish import WORKFLOW, run_url
 from scripts.lib.release.publish_images import TOKEN, main
 from scripts.lib.release.record import IMAGES
 from scripts.lib.release.record import parse as parse_record
@@ -647,7 +648,7 @@ class TestBuild:
     def test_that_fails_is_said(
         self, own: Plan, programs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
     ) -> None:
-        fake_program(programs, "docker", "sys.exit('no space left' if 'buildx' in sys.argv else 0)")
+        fake_program(programs, "docker", "sys.exit('no space left' if sys.argv[1:3] == ['buildx', 'build'] else 0)")
         file = tmp_path / "plan.json"
         file.write_text(own.dump())
 
@@ -737,6 +738,21 @@ class TestDispatch:
         assert json.loads(inputs["digests"]) == dict.fromkeys(IMAGES, f"sha256:{'a' * 64}")
         assert inputs["run_url"] == "https://github.com/acme/sens-platform/actions/runs/42"
         assert HOSTING_TOKEN not in capsys.readouterr().out
+
+    def test_gives_the_workflow_the_inputs_it_asks_for(
+        self, hosting: HostingService, record: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
+        file = ROOT / "infra/gitops/template/.github/workflows" / WORKFLOW
+        # YAML 1.1 reads the key `on` as true.
+        asked_for = yaml.safe_load(file.read_text())[True]["workflow_dispatch"]["inputs"]
+
+        assert main(["dispatch", f"--record={record}"]) == 0
+
+        (call,) = hosting.repositories[GITOPS].dispatches
+        given = call["inputs"]
+        assert isinstance(given, dict)
+        assert {name for name, one in asked_for.items() if one["required"]} <= given.keys() <= asked_for.keys()
 
     @pytest.mark.parametrize("token", [None, "", "  \n"])
     def test_is_left_out_with_a_notice_without_a_token(
