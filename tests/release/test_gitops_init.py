@@ -217,7 +217,9 @@ class TestModules:
                     wanted |= {name.name for name in node.names}
                 elif isinstance(node, ast.ImportFrom):
                     assert (node.level, node.module) != (0, None)
-                    wanted.add(str(node.module))
+                    module = str(node.module)
+                    in_package = module == "scripts.lib.release"
+                    wanted |= {f"{module}.{name.name}" for name in node.names} if in_package else {module}
         foreign = {name for name in wanted if name.split(".")[0] not in sys.stdlib_module_names}
 
         assert foreign <= {f"scripts.lib.release.{name}" for name in MODULES}
