@@ -131,6 +131,18 @@ class TestColumns:
         ]
         assert len(routed.numbers.message) == len(routed.texts) == 18
 
+    def test_leave_long_payloads_to_a_closer_look_and_remember_none_of_their_names(self) -> None:
+        native._are_names.cache_clear()
+        messages = batch([("sens/v1/demo/d1/telemetry", orjson.dumps({"n" * 100_000: 1}), 20)])
+        texts = orjson.dumps({"a": "x" * 4096, "b": "x" * 4096, "c": 1})
+        messages += batch([("sens/v1/demo/d1/telemetry", texts, 20)])
+
+        routed = route(messages, BY_COLUMN)
+
+        assert native._are_names.cache_info().currsize == 0
+        assert comparable(routed) == comparable(route(messages, ONE_BY_ONE))
+        assert len(routed.rejected) == len(routed.numbers.message) == 20
+
     def test_reject_every_message_of_a_shape_with_a_metric_beyond_the_limit(self) -> None:
         messages = batch(
             [("sens/v1/demo/d1/telemetry", b'{"a": 1}', 10), ("sens/v1/demo/d1/telemetry", b'{"b": 1}', 10)]

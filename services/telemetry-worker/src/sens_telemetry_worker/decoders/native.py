@@ -37,6 +37,8 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _SHOWN_CHARACTERS: Final = 80
 _ABSENT: Final = object()
 _MAX_REMEMBERED_NAMES: Final = 64
+_MAX_FLAT_BYTES: Final = 8192
+"""Longer payloads are rare, would be parsed twice where they are not flat, and their names would be remembered."""
 
 
 def decode(payload: bytes, received_at: int) -> list[Reading]:
@@ -74,7 +76,7 @@ def flat(payload: bytes, received_at: int) -> tuple[int, dict[str, object]] | No
 def _unambiguous_object(payload: bytes) -> dict[str, object] | None:
     # A payload has at least one colon for each key, so the count can only be right when no key stands twice. Colons in texts are
     # told apart where no character is escaped.
-    if len(payload) > MAX_PAYLOAD_BYTES:
+    if len(payload) > _MAX_FLAT_BYTES:
         return None
     try:
         members = orjson.loads(payload)
