@@ -133,6 +133,14 @@ class TestRuns:
     def test_of_publishing_are_never_broken_off(self) -> None:
         assert cast("Document", WORKFLOWS["publish-images"]["concurrency"])["cancel-in-progress"] is False
 
+    def test_after_a_pull_request_never_take_the_place_of_a_merge_that_waits(self) -> None:
+        group = str(cast("Document", WORKFLOWS["publish-images"]["concurrency"])["group"])
+        shared = group.partition("&& 'merge'")[0]
+
+        assert "github.event.workflow_run.event == 'push'" in shared
+        assert "github.event.workflow_run.conclusion == 'success'" in shared
+        assert "format('version-{0}', inputs.release_version)" in group
+
     def test_have_no_expression_in_a_script(self) -> None:
         for step in all_steps():
             assert "${{" not in str(step.content.get("run", ""))
