@@ -19,7 +19,7 @@ _OVERTAKEN = re.compile(
     r"fetch first|non-fast-forward|failed to update ref|cannot lock ref|incorrect old value|reference already exists"
 )
 _PROTECTED = re.compile(r"protected branch|GH006|GH013|rule violations|hook declined", re.IGNORECASE)
-_SECRET = re.compile(r"(?<=://)[^/@\s]+@")
+_SECRET = re.compile(r"(?<=://)[^/\s]+@")  # up to the last at sign: a password may have one too
 
 
 class Clone:
