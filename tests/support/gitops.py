@@ -13,7 +13,7 @@ import yaml
 from support.services import ROOT
 
 # The scripts take this interpreter, so that they need not look for one.
-ENVIRONMENT = os.environ | {"SENS_BASE_PYTHON": sys.executable}
+ENVIRONMENT = os.environ | {"SENS_BASE_PYTHON": sys.executable, "SENS_PYTHON": sys.executable}
 TEMPLATE = ROOT / "infra" / "gitops" / "template"
 Document = dict[str, Any]
 
