@@ -348,11 +348,19 @@ class TestArgoCd:
 
         assert set(used_options(rest)) <= ARGOCD[subcommand]
         if subcommand[0] == "app":
-            assert (gitops / f"applications/{rest[0]}.yaml").is_file()
+            files = [*(gitops / "applications").glob("*.yaml"), gitops / "bootstrap/argocd/applications.yaml"]
+            documents = [one for file in files for one in yaml.safe_load_all(file.read_text(encoding="utf-8"))]
+            assert rest[0] in {one["metadata"]["name"] for one in documents if one["kind"] == "Application"}
         if account := command.option("--account"):
             assert f"accounts.{account}" in "".join(
                 path.read_text(encoding="utf-8") for path in (gitops / "bootstrap/argocd").glob("*.yaml")
             )
+
+    def test_takes_the_chart_s_commit_into_production_s_application_before_it_is_synced(self) -> None:
+        called = [tuple(command.words[1:4]) for command in commands(RUNBOOK) if command.program == "argocd"]
+        syncs = [words[2] for words in called if words[:2] == ("app", "sync")]
+
+        assert syncs == ["sens-applications-production", "sens-platform-production"] * 2
 
 
 class TestHelm:
