@@ -1,16 +1,73 @@
 """The ingestion worker's parts on real servers."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from nats.js import JetStreamContext
 
 from sens_common.envelope import Message
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import NatsSettings
 from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
+from sens_mqtt_ingestion_worker.pipeline import SupersededError
 
 
 def message(number: int) -> Message:
     return Message("sens/v1/demo/d1/telemetry", b"{}", number, number)
+
+
+@asynccontextmanager
+async def two_logs(nats: NatsSettings) -> AsyncIterator[tuple[JetStreamContext, JetStreamLog, JetStreamLog]]:
+    """Open one session's log in two processes' place."""
+    async with connect(nats, "test") as client, asyncio.timeout(20):
+        jetstream = client.jetstream()
+        await ensure_streams(jetstream, nats)
+        first, second = (
+            JetStreamLog(jetstream, nats, "w", receive_max=10, max_payload_bytes=client.max_payload) for _ in range(2)
+        )
+        yield jetstream, first, second
+
+
+class TestPublishOfAFrozenWorker:
+    def test_is_refused_when_its_successor_has_published(self, nats: NatsSettings) -> None:
+        async def work() -> None:
+            async with two_logs(nats) as (_, frozen, successor):
+                await frozen.publish([message(1)])
+                assert await successor.tail(10) == [message(1)]
+                await successor.publish([message(2)])
+                with pytest.raises(SupersededError, match=r"SENS_MQTT__CLIENT_ID"):
+                    await frozen.publish([message(2)])
+                assert await frozen.tail(10) == [message(1), message(2)]
+                await frozen.publish([message(3)])
+                assert await successor.tail(10) == [message(1), message(2), message(3)]
+
+        asyncio.run(work())
+
+    def test_is_found_out_by_the_successor_that_had_read_the_tail_before(self, nats: NatsSettings) -> None:
+        async def work() -> None:
+            async with two_logs(nats) as (_, frozen, successor):
+                assert await successor.tail(10) == []
+                await frozen.publish([message(1)])
+                with pytest.raises(SupersededError):
+                    await successor.publish([message(1)])
+                assert await successor.tail(10) == [message(1)]
+
+        asyncio.run(work())
+
+
+class TestPurgedLog:
+    def test_takes_what_comes_next(self, nats: NatsSettings) -> None:
+        async def work() -> list[Message]:
+            async with two_logs(nats) as (jetstream, log, _):
+                await log.publish([message(1)])
+                await jetstream.purge_stream(TELEMETRY_STREAM)
+                await log.publish([message(2)])
+                return await log.tail(10)
+
+        assert asyncio.run(work()) == [message(2)]
 
 
 class TestRemovedStream:

@@ -10,7 +10,7 @@ import numpy as np
 from sens_common.dead_letters import DeadLetter
 from sens_common.envelope import Message
 from sens_common.live import Reading as LiveReading
-from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError
+from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError, SupersededError
 from sens_telemetry_worker.columns import Kind, Tenant
 from sens_telemetry_worker.pipeline import RowsRefusedError, StoreUnavailableError, Written
 from sens_telemetry_worker.rows import Prepared
@@ -57,13 +57,18 @@ class MemoryLog:
 
     def __init__(self, kept: Iterable[Message] = ()) -> None:
         self.kept = list(kept)
+        self.known = 0
 
     async def tail(self, count: int) -> list[Message]:
+        self.known = len(self.kept)
         return self.kept[-count:]
 
     async def publish(self, messages: list[Message]) -> None:
         await asyncio.sleep(0)
+        if self.known != len(self.kept):
+            raise SupersededError("somebody else has published")
         self.kept += messages
+        self.known = len(self.kept)
 
 
 @dataclass

@@ -55,6 +55,21 @@ class TestMessages:
         run(log, connection)
         assert log.kept == [message(1), message(2), message(3)]
 
+    def test_that_another_process_has_published_meanwhile_are_published_once(self) -> None:
+        log = MemoryLog()
+
+        class Frozen(MemoryConnection):
+            async def receive(self) -> Delivery:
+                received = await super().receive()
+                log.kept += received.messages  # a successor was sent the same messages while this worker stood still
+                return received
+
+        frozen = Frozen([delivery(1, 2)], session_present=True, ends=True)
+        resumed = MemoryConnection([delivery(2, 3)], session_present=True, ends=True)
+        run(log, frozen, resumed)
+        assert log.kept == [message(1), message(2), message(3)]
+        assert (frozen.acknowledged, resumed.acknowledged) == ([], [message(2), message(3)])
+
     def test_of_qos_0_are_published(self) -> None:
         log = MemoryLog()
         run(log, MemoryConnection([delivery(0, 0)], session_present=False, ends=True))

@@ -11,8 +11,8 @@ from typing import Final
 import structlog
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, PubAck
-from nats.js.errors import NoStreamResponseError, NotFoundError
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header, PubAck, RawStreamMsg
+from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from sens_common import envelope
 from sens_common.envelope import Message
@@ -21,6 +21,7 @@ from sens_common.jetstream import ensure_streams
 from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT, subject_token
 from sens_common.settings import NatsSettings
 from sens_mqtt_ingestion_worker import metrics
+from sens_mqtt_ingestion_worker.pipeline import SupersededError
 from sens_mqtt_ingestion_worker.redelivery import kept_messages
 
 log = structlog.get_logger()
@@ -31,10 +32,14 @@ _FIRST_RETRY_SECONDS: Final = 0.1
 _LAST_RETRY_SECONDS: Final = 5.0
 _TAIL_FETCH: Final = 256
 _TAIL_TIMEOUT_SECONDS: Final = 10.0
+_WRONG_LAST_SEQUENCE: Final = 10071  # JSStreamWrongLastSequenceErrF, nats-server server/errors.json
 
 
 class JetStreamLog:
     """The log, as `pipeline.Log`.
+
+    Each publish names the envelope that it follows (header ``Nats-Expected-Last-Subject-Sequence``), and JetStream refuses it when
+    the session's newest envelope is another one: a worker that was frozen and wakes after its successor can't store a batch twice.
 
     Attributes:
         problem: Why the current batch is not stored yet, None when all is well; for the readiness check.
@@ -57,6 +62,7 @@ class JetStreamLog:
         # Message ids must differ between two runs of the same publisher.
         self._message_id_prefix = f"{subject_token(publisher)}-{secrets.token_hex(6)}"
         self._batches = 0
+        self._last_sequence = 0
         self._recent: deque[tuple[int, int]] = deque()  # stream sequence and number of messages of the newest batches
         self.problem: str | None = None
 
@@ -71,12 +77,12 @@ class JetStreamLog:
                 await asyncio.sleep(1)
 
     async def _tail(self, count: int) -> list[Message]:
-        try:
-            last = await self._jetstream.get_last_msg(TELEMETRY_STREAM, self._subject)
-        except NotFoundError:
+        last = await self._last()
+        self._recent.clear()
+        self._last_sequence = last_sequence = (last.seq or 0) if last is not None else 0
+        if last is None:
             self.problem = None
             return []
-        last_sequence = last.seq or 0
         first_sequence = int((last.headers or {}).get(envelope.TAIL_HEADER, "0")) or last_sequence
         subscription = await self._jetstream.pull_subscribe(
             self._subject,
@@ -90,7 +96,6 @@ class JetStreamLog:
             ),
         )
         messages: list[Message] = []
-        self._recent.clear()
         try:
             sequence = 0
             while sequence < last_sequence:
@@ -140,6 +145,7 @@ class JetStreamLog:
             envelope.COUNT_HEADER: str(len(batch)),
             envelope.TAIL_HEADER: str(self._recent[0][0] if self._recent else 0),
             envelope.MESSAGE_ID_HEADER: message_id,
+            Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(self._last_sequence),
         }
         retry_seconds = _FIRST_RETRY_SECONDS
         while True:
@@ -149,8 +155,11 @@ class JetStreamLog:
                 )
             except (NatsError, TimeoutError, OSError) as error:
                 metrics.PUBLISH_RETRIES.inc()
-                self.problem = f"the log does not take messages: {_reason(error)}"
-                log.warning("the log does not take messages; trying again", error=_reason(error), messages=len(batch))
+                if not (isinstance(error, APIError) and error.err_code == _WRONG_LAST_SEQUENCE):
+                    self.problem = f"the log does not take messages: {_reason(error)}"
+                    log.warning(
+                        "the log does not take messages; trying again", error=_reason(error), messages=len(batch)
+                    )
                 if isinstance(error, NoStreamResponseError):
                     # Somebody has removed the stream, or JetStream is not up yet.
                     with contextlib.suppress(UnavailableError):
@@ -164,22 +173,46 @@ class JetStreamLog:
             if stored_sequence is not None:
                 self.problem = None
                 return stored_sequence
+            headers[Header.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(self._last_sequence)
 
     async def _stored_as(self, message_id: str) -> int | None:
         """Return the sequence of an envelope whose acknowledgement got lost, None when it is not (known to be) stored.
 
         This publisher's newest envelope tells, however long ago the attempt was; JetStream's own window is finite.
+
+        Raises:
+            SupersededError: The newest envelope is neither this one nor the one before it.
         """
         try:
-            last = await self._jetstream.get_last_msg(TELEMETRY_STREAM, self._subject)
+            last = await self._last()
         except (NatsError, TimeoutError, OSError):
             return None
-        return last.seq if (last.headers or {}).get(envelope.MESSAGE_ID_HEADER) == message_id else None
+        if last is None:
+            self._last_sequence = 0  # purged, or the stream was made anew
+            return None
+        sequence = last.seq or 0
+        if (last.headers or {}).get(envelope.MESSAGE_ID_HEADER) == message_id:
+            return sequence
+        if sequence > self._last_sequence:
+            raise SupersededError(
+                f"another process has published to {self._subject} (sequence {sequence}, {self._last_sequence} was the last one"
+                " known); is a second worker running with the same SENS_MQTT__CLIENT_ID?"
+            )
+        self._last_sequence = sequence
+        return None
+
+    async def _last(self) -> RawStreamMsg | None:
+        """Return this publisher's newest envelope, None when there is none."""
+        try:
+            return await self._jetstream.get_last_msg(TELEMETRY_STREAM, self._subject)
+        except NotFoundError:
+            return None
 
     def _remember(self, sequence: int, count: int) -> None:
         """Keep the sequences of the newest batches that hold the newest messages, `kept_messages` of them, between them."""
         if self._recent and sequence < self._recent[-1][0]:
             self._recent.clear()  # the stream was made anew
+        self._last_sequence = sequence
         self._recent.append((sequence, count))
         total = sum(number for _, number in self._recent)
         while len(self._recent) > 1 and total - self._recent[0][1] >= self._kept:

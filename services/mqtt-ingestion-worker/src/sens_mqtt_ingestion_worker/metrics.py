@@ -17,6 +17,10 @@ BATCHES = Counter("sens_ingestion_batches_published_total", "Envelopes that JetS
 PUBLISH_RETRIES = Counter(
     "sens_ingestion_publish_retries_total", "Attempts to publish an envelope that had to be repeated."
 )
+SUPERSEDED = Counter(
+    "sens_ingestion_superseded_total",
+    "Times that another process had published as this session, and nothing was published twice.",
+)
 CONNECTIONS = Counter(
     "sens_ingestion_mqtt_connections_total", "Connections to the broker that reached their subscriptions."
 )

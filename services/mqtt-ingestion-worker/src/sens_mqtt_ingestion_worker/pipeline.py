@@ -26,6 +26,10 @@ class SourceUnavailableError(Exception):
     """The broker can't be reached, refuses us, or has closed the connection; the text says which and why."""
 
 
+class SupersededError(Exception):
+    """Another process has published as this session meanwhile; what the broker sends again has to be compared with its tail."""
+
+
 class Delivery(NamedTuple):
     """What came from the broker at once.
 
@@ -71,10 +75,18 @@ class Log(Protocol):
     """The log that keeps the messages."""
 
     async def tail(self, count: int) -> list[Message]:
-        """Return the newest messages that this session published, oldest first: `count` of them or a few more, if there are so many."""
+        """Return the newest messages that this session published, oldest first: `count` of them or a few more, if there are so many.
+
+        What is published from here on follows these messages.
+        """
 
     async def publish(self, messages: list[Message]) -> None:
-        """Store messages, in order; returns once they are safe and tries again until then."""
+        """Store messages, in order; returns once they are safe and tries again until then.
+
+        Raises:
+            SupersededError: The session's newest messages are not those that are known here. Some of these may be stored; the
+                tail, read anew, tells which.
+        """
 
 
 class Pipeline:
@@ -93,7 +105,7 @@ class Pipeline:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until the stop; what is under way then is finished and acknowledged."""
-        self._recent.remember(await self._log.tail(self._kept))
+        await self._recall()
         retry_seconds = FIRST_RETRY_SECONDS
         while not stop.is_set():
             opened_at = asyncio.get_running_loop().time()
@@ -101,6 +113,13 @@ class Pipeline:
                 async with self._source.connect() as connection:
                     self._opened(connection)
                     await self._forward(connection, stop)
+            except SupersededError as error:
+                # A worker that was taken for dead and is not, or its successor: neither may publish what the other has published.
+                metrics.SUPERSEDED.inc()
+                self.problem = str(error)
+                log.warning("another process has published as this session; beginning anew", error=str(error))
+                await self._recall()
+                await wait_or_stop(stop, FIRST_RETRY_SECONDS)
             except SourceUnavailableError as error:
                 if asyncio.get_running_loop().time() - opened_at > STABLE_SECONDS:
                     retry_seconds = FIRST_RETRY_SECONDS
@@ -110,6 +129,11 @@ class Pipeline:
                 retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
             finally:
                 metrics.CONNECTED.set(0)
+
+    async def _recall(self) -> None:
+        """Know the session's newest messages from the log."""
+        self._recent = RecentMessages(self._kept)
+        self._recent.remember(await self._log.tail(self._kept))
 
     def _opened(self, connection: Connection) -> None:
         self.problem = None
