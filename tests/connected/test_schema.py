@@ -20,7 +20,7 @@ type Connection = asyncpg.Connection[asyncpg.Record]
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 KEY_HASH = hashlib.sha256(b"sens_a key").digest()
 REVOKED_HASH = hashlib.sha256(b"sens_a revoked key").digest()
-TENANT_TABLES = ("tenants", "devices", "metrics", "tenant_measurements", "tenant_text_measurements")
+TENANT_TABLES = ("tenants", "devices", "metrics", "tenant_measurements", "tenant_text_measurements", "message_counts")
 
 
 class Tenant(NamedTuple):
@@ -75,6 +75,7 @@ async def add_tenant(connection: Connection, name: str) -> Tenant:
     await connection.execute(
         "INSERT INTO sens.text_measurements VALUES ($1, $2, $3, $4)", device, text, NOON, f"secret of {name}"
     )
+    await connection.execute("INSERT INTO sens.message_counts VALUES ($1, $2, 1, 1, 0)", tenant, NOON.date())
     return Tenant(tenant, device, number, text)
 
 
@@ -124,6 +125,7 @@ class TestRowsOfATenant:
             assert [(row["id"], row["name"]) for row in seen["tenants"]] == [(tenant.id, name)]
             assert [row["id"] for row in seen["devices"]] == [tenant.device]
             assert {row["id"] for row in seen["metrics"]} == {tenant.number, tenant.text}
+            assert [(row["tenant_id"], row["stored"]) for row in seen["message_counts"]] == [(tenant.id, 1)]
             assert [tuple(row) for row in seen["tenant_measurements"]] == [(tenant.device, tenant.number, NOON, 21.5)]
             assert [tuple(row) for row in seen["tenant_text_measurements"]] == [
                 (tenant.device, tenant.text, NOON, f"secret of {name}")

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.pipeline import Store
@@ -55,12 +57,19 @@ def rows(*values: tuple[int, int, int, float], texts: tuple[TextRow, ...] = ()) 
     )
 
 
+def of_nobody(messages: int) -> NDArray[np.int32]:
+    """Return the tenants of a batch whose messages are not counted."""
+    return np.zeros(messages, np.int32)
+
+
 class TestWrite:
     def test_counts_new_values_for_each_message(self, opened: Opener) -> None:
         async def work() -> None:
             async with opened() as store:
                 text = TextRow(1, 2, AT, 1, "é")
-                written = await store.write(rows((0, 1, 0, 1.0), (0, 1, 1, 2.0), (2, 2, 0, 3.0), texts=(text,)), 4)
+                written = await store.write(
+                    rows((0, 1, 0, 1.0), (0, 1, 1, 2.0), (2, 2, 0, 3.0), texts=(text,)), of_nobody(4)
+                )
                 assert written.new_values.tolist() == [2, 1, 1, 0]
                 assert written.conflicting == set()
 
@@ -70,8 +79,8 @@ class TestWrite:
         async def work() -> None:
             same = rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),))
             async with opened() as store:
-                await store.write(same, 1)
-                written = await store.write(same, 1)
+                await store.write(same, of_nobody(1))
+                written = await store.write(same, of_nobody(1))
                 assert written.new_values.tolist() == [0]
                 assert written.conflicting == set()
 
@@ -80,9 +89,9 @@ class TestWrite:
     def test_keeps_the_stored_value_and_names_the_message_with_another_one(self, opened: Opener) -> None:
         async def work() -> None:
             async with opened() as store:
-                await store.write(rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),)), 1)
+                await store.write(rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),)), of_nobody(1))
                 other = rows((0, 1, 0, 9.0), (1, 1, 0 + 5, 1.0), texts=(TextRow(1, 2, AT, 2, "y"),))
-                written = await store.write(other, 3)
+                written = await store.write(other, of_nobody(3))
                 assert written.new_values.tolist() == [0, 1, 0]
                 assert written.conflicting == {0, 2}
 
@@ -92,7 +101,9 @@ class TestWrite:
         async def work() -> None:
             year = 31_557_600_000_000
             async with opened() as store:
-                written = await store.write(rows(*((number, 1, -number * year, 1.0) for number in range(23))), 23)
+                written = await store.write(
+                    rows(*((number, 1, -number * year, 1.0) for number in range(23))), of_nobody(23)
+                )
                 assert written.new_values.tolist() == [1] * 23
 
         asyncio.run(work())
@@ -103,7 +114,7 @@ class TestWrite:
                 overlapping = [
                     rows(*((number, 1, start + number, 1.0) for number in range(200))) for start in range(0, 400, 50)
                 ]
-                written = await asyncio.gather(*(store.write(batch, 200) for batch in overlapping))
+                written = await asyncio.gather(*(store.write(batch, of_nobody(200)) for batch in overlapping))
                 assert sum(int(part.new_values.sum()) for part in written) == 550
                 assert not any(part.conflicting for part in written)
 
@@ -125,13 +136,22 @@ def test_both_stores_answer_alike(database: DatabaseSettings, batches: list[list
         memory = MemoryStore()
         async with open_pool(database, "test") as pool:
             async with pool.acquire() as connection:
-                await connection.execute("TRUNCATE sens.measurements")
+                await connection.execute("TRUNCATE sens.measurements, sens.message_counts")
+                await connection.execute("INSERT INTO sens.tenants (name) VALUES ('a'), ('b') ON CONFLICT DO NOTHING")
+                tenant_ids = [row[0] for row in await connection.fetch("SELECT id FROM sens.tenants ORDER BY name")]
             store = TimescaleStore(Database(pool, database))
             for batch in batches:
                 prepared = rows(*((number, device, at, value) for number, (device, at, value) in enumerate(batch)))
-                expected = await memory.write(prepared, len(batch))
-                written = await store.write(prepared, len(batch))
+                tenants = np.array([tenant_ids[device % 2] for device, _, _ in batch], np.int32)
+                expected = await memory.write(prepared, tenants)
+                written = await store.write(prepared, tenants)
                 assert written.new_values.tolist() == expected.new_values.tolist()
                 assert written.conflicting == expected.conflicting
+            async with pool.acquire() as connection:
+                counts = await connection.fetch(
+                    "SELECT tenant_id, sum(stored)::int, sum(duplicate)::int FROM sens.message_counts GROUP BY 1"
+                )
+            assert {row[0]: row[1] for row in counts if row[1]} == memory.stored
+            assert {row[0]: row[2] for row in counts if row[2]} == memory.duplicate
 
     asyncio.run(work())

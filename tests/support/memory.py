@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sens_common.dead_letters import DeadLetter
 from sens_common.envelope import Message
@@ -136,9 +138,11 @@ class MemoryStore:
         self._poison = poison
         self._failures = failures
         self.values: dict[tuple[int, int, int], float | str] = {}
+        self.stored: Counter[int] = Counter()  # messages by tenant
+        self.duplicate: Counter[int] = Counter()
         self.writes = 0
 
-    async def write(self, rows: Prepared, message_count: int) -> Written:
+    async def write(self, rows: Prepared, tenants: NDArray[np.int32]) -> Written:
         self.writes += 1
         if self._failures:
             self._failures -= 1
@@ -158,15 +162,18 @@ class MemoryStore:
         keyed += [(row.message, (row.device_id, row.metric_id, row.measured_at), row.value) for row in rows.texts]
         if any(value == self._poison for _, _, value in keyed):
             raise RowsRefusedError("the database does not like it")
-        new_values = np.zeros(message_count, np.int64)
-        conflicting = set()
+        new_values = np.zeros(len(tenants), np.int64)
+        conflicting = set(rows.conflicting)
         for message, key, value in keyed:
             if key not in self.values:
                 self.values[key] = value
                 new_values[message] += 1
             elif self.values[key] != value:
                 conflicting.add(message)
-        return Written(new_values, conflicting)
+        for message, tenant in enumerate(tenants.tolist()):
+            if tenant and message not in conflicting:
+                (self.stored if new_values[message] else self.duplicate)[tenant] += 1
+        return Written(new_values, conflicting - rows.conflicting)
 
 
 class MemoryDeadLetters:

@@ -25,7 +25,7 @@ type Connection = asyncpg.Connection[asyncpg.Record]
 API_ROLE: Final = "sens_api"
 """The role the API works as."""
 
-REQUIRED_VERSION: Final = 3
+REQUIRED_VERSION: Final = 4
 """The schema that this code needs; a newer one serves as well (expand first, contract later)."""
 
 _LOCK_KEY: Final = 0x53454E53  # "SENS"

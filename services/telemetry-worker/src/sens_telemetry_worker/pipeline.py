@@ -84,8 +84,12 @@ class Written(NamedTuple):
 class Store(Protocol):
     """The database."""
 
-    async def write(self, rows: Prepared, message_count: int) -> Written:
-        """Store the rows in one transaction; those that are there already have no effect.
+    async def write(self, rows: Prepared, tenants: NDArray[np.int32]) -> Written:
+        """Store the rows, and count their messages, in one transaction; rows that are there already have no effect.
+
+        Args:
+            rows: Of some messages of a batch.
+            tenants: For each message of the batch its tenant's number, 0 where its rows are not among these.
 
         Raises:
             StoreUnavailableError: Nothing is stored; try again.
@@ -204,8 +208,10 @@ class Pipeline[E: Entry]:
         if not present:
             return
         rows = prepare(numbers, texts)
+        tenants = np.zeros(len(routed.messages), np.int32)
+        tenants[present] = [device.tenant.id for number in present if (device := routed.devices[number]) is not None]
         try:
-            part = await self._store.write(rows, len(routed.messages))
+            part = await self._store.write(rows, tenants)
         except RowsRefusedError as error:
             if len(present) == 1:
                 routed.rejected.append(Rejected(present[0], Reason.REFUSED_BY_DATABASE, str(error)))

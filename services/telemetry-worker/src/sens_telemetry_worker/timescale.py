@@ -34,6 +34,13 @@ _REFUSED_CLASSES: Final = frozenset({"22", "23", "54", "P0"})
 _NUMBERS: Final = "measurements"
 _TEXTS: Final = "text_measurements"
 _PARTITIONS_AHEAD: Final = "2 months"
+_COUNT: Final = """
+    INSERT INTO sens.message_counts AS c (tenant_id, day, backend, stored, duplicate)
+    SELECT tenant_id, (now() AT TIME ZONE 'UTC')::date, pg_backend_pid(), stored, duplicate
+    FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS batch (tenant_id, stored, duplicate)
+    ON CONFLICT (tenant_id, day, backend)
+    DO UPDATE SET stored = c.stored + excluded.stored, duplicate = c.duplicate + excluded.duplicate
+"""
 
 
 async def _keep_state(_connection: object) -> None:
@@ -101,11 +108,11 @@ class TimescaleStore:
         self._database = database
         self._months: set[int] = set()  # months since 1970-01 that are known to have their partitions
 
-    async def write(self, rows: Prepared, message_count: int) -> Written:
+    async def write(self, rows: Prepared, tenants: NDArray[np.int32]) -> Written:
         """See `pipeline.Store.write`."""
         await self._ensure_partitions(rows)
         try:
-            written = await self._copy(rows, message_count)
+            written = await self._copy(rows, tenants)
         except _NoPartitionError as error:
             # Somebody has dropped one that was known.
             self._months.clear()
@@ -114,7 +121,7 @@ class TimescaleStore:
             metrics.BATCHES.labels("copy").inc()
             return written
         metrics.BATCHES.labels("merge").inc()
-        return await self._merge(rows, message_count)
+        return await self._merge(rows, tenants)
 
     async def keep_partitions_ahead(self, interval_seconds: float = 3600) -> None:
         """Make the partitions of the coming months, now and then again."""
@@ -141,8 +148,9 @@ class TimescaleStore:
                 await connection.execute("SELECT sens.ensure_partitions($1, $1)", moment)
             self._months.add(month)
 
-    async def _copy(self, rows: Prepared, message_count: int) -> Written | None:
+    async def _copy(self, rows: Prepared, tenants: NDArray[np.int32]) -> Written | None:
         """Copy straight into the tables; None, and nothing stored, when a key is there already."""
+        written = Written(_values_per_message(rows, len(tenants)), set())
         async with self._database.connection() as connection:
             try:
                 async with connection.transaction():
@@ -150,18 +158,18 @@ class TimescaleStore:
                         await _copy_to(connection, _NUMBERS, _COLUMNS, copy_bytes(rows.numbers), schema="sens")
                     if rows.texts:
                         await _copy_to(connection, _TEXTS, _COLUMNS, text_copy_bytes(rows.texts), schema="sens")
+                    await _count(connection, rows, tenants, written)
             except asyncpg.UniqueViolationError:
                 return None
             except asyncpg.CheckViolationError as error:
                 if "no partition of relation" in str(error):
                     raise _NoPartitionError(str(error)) from error
                 raise
-        return Written(_values_per_message(rows, message_count), set())
+        return written
 
-    async def _merge(self, rows: Prepared, message_count: int) -> Written:
+    async def _merge(self, rows: Prepared, tenants: NDArray[np.int32]) -> Written:
         """Insert what is not there yet, and compare the rest with what is."""
-        new_values = _values_per_message(rows, message_count)
-        conflicting: set[int] = set()
+        written = Written(_values_per_message(rows, len(tenants)), set())
         async with self._database.connection() as connection, connection.transaction():
             for table, value_type, data in (
                 (
@@ -174,10 +182,11 @@ class TimescaleStore:
                 if data is None:
                     continue
                 for message, differs in await _merge_table(connection, table, value_type, data):
-                    new_values[message] -= 1
+                    written.new_values[message] -= 1
                     if differs:
-                        conflicting.add(message)
-        return Written(new_values, conflicting)
+                        written.conflicting.add(message)
+            await _count(connection, rows, tenants, written)
+        return written
 
 
 class _NoPartitionError(Exception):
@@ -188,6 +197,17 @@ async def _copy_to(
     connection: Connection, table: str, columns: list[str], data: bytes, *, schema: str | None = None
 ) -> None:
     await connection.copy_to_table(table, source=io.BytesIO(data), columns=columns, schema_name=schema, format="binary")
+
+
+async def _count(connection: Connection, rows: Prepared, tenants: NDArray[np.int32], written: Written) -> None:
+    """Add the messages that are stored, and those that were stored before, to their tenants' counts."""
+    settled = tenants.copy()
+    settled[[*rows.conflicting, *written.conflicting]] = 0  # they become dead letters
+    ids = sorted(set(settled.tolist()) - {0})
+    new = written.new_values > 0
+    counts = [(np.count_nonzero(new & (settled == id_)), np.count_nonzero(~new & (settled == id_))) for id_ in ids]
+    if ids:
+        await connection.execute(_COUNT, ids, *zip(*counts, strict=True))
 
 
 async def _merge_table(connection: Connection, table: str, value_type: str, data: bytes) -> list[tuple[int, bool]]:
