@@ -139,8 +139,9 @@ class Batch:
 
     def _flat(self, messages: Sequence[Message], devices: Sequence[Device | None], closer: list[int]) -> "list[Shape]":
         shapes: dict[tuple[int, tuple[str, ...], tuple[Kind | None, ...]], Shape] = {}
+        # A number may come as an integer or a float, so that several rows of types are one shape.
+        typed: dict[tuple[int, tuple[str, ...], tuple[type, ...]], Shape] = {}
         flat = self._format.flat
-        kind_of = KINDS.get
         for number, (message, device) in enumerate(zip(messages, devices, strict=True)):
             if device is None:
                 continue
@@ -151,10 +152,11 @@ class Batch:
             instant, members = found
             values = members.values()
             tenant = device.tenant
-            key = (tenant.id, tuple(members), tuple(map(kind_of, map(type, values))))
-            shape = shapes.get(key)
+            types = (tenant.id, tuple(members), tuple(map(type, values)))
+            shape = typed.get(types)
             if shape is None:
-                shape = shapes[key] = Shape(tenant, key[1], key[2])
+                kinds = tuple(map(KINDS.get, types[2]))
+                shape = typed[types] = shapes.setdefault((tenant.id, types[1], kinds), Shape(tenant, types[1], kinds))
             shape.messages.append(number)
             shape.devices.append(device.id)
             shape.times.append(instant)

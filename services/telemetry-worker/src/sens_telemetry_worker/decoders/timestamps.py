@@ -51,7 +51,9 @@ def measured_at(timestamp: object, received_at: int) -> int:
     Raises:
         RejectedMessageError: The time can't be read, or lies before `EARLIEST` or more than `MAX_AHEAD` after the receipt.
     """
-    if type(timestamp) is int or type(timestamp) is float:
+    if type(timestamp) is int and _SECONDS_BELOW <= timestamp < _MILLISECONDS_BELOW:
+        instant = timestamp * 1000  # what most devices send, and the fastest to read
+    elif type(timestamp) is int or type(timestamp) is float:
         instant = _from_epoch(timestamp)
     elif type(timestamp) is str:
         instant = _from_rfc_3339(timestamp)
