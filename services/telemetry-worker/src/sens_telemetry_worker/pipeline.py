@@ -240,10 +240,11 @@ class Pipeline[E: Entry]:
         for number, reason, detail in routed.rejected:
             message = routed.messages[number]
             origin, replays = places[number]
-            route = _route(message.topic)
+            device = routed.devices[number]
+            tenant, name = (device.tenant.name, device.name) if device is not None else _route(message.topic)
             letters[origin] = DeadLetter(
-                tenant=route.tenant if route is not None else None,
-                device=route.device if route is not None else None,
+                tenant=tenant,
+                device=name,
                 topic=message.topic,
                 payload=message.payload,
                 received_at=message.received_at,
@@ -290,8 +291,8 @@ class Pipeline[E: Entry]:
             await self._feed.publish(tenant, tenant_readings)
 
 
-def _route(topic: str) -> Route | None:
+def _route(topic: str) -> Route | tuple[None, None]:
     try:
         return parse_native_topic(topic)
     except InvalidTopicError:
-        return None
+        return None, None
