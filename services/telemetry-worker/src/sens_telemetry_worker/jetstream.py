@@ -14,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError
 
 from sens_common import dead_letters, envelope, live
@@ -45,6 +45,9 @@ _PUBLISH_TIMEOUT_SECONDS: Final = 5.0
 _PUBLISH_TOGETHER: Final = 256
 _BATCH_LETTERS: Final = 1000  # the most that a server takes by default (NATS ADR-50)
 _BATCH_BYTES: Final = 8 << 20
+_BATCH_ID: Final = "Nats-Batch-Id"
+_BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
+_BATCH_COMMIT: Final = "Nats-Batch-Commit"
 _ATOMIC_PUBLISH_DISABLED: Final = 10174  # JSAtomicPublishDisabledErr, nats-server server/errors.json
 _FIRST_RETRY_SECONDS: Final = 0.1
 _LAST_RETRY_SECONDS: Final = 5.0
@@ -316,9 +319,9 @@ class DeadLetterStream:
         identity = secrets.token_hex(16)
         try:
             for number, (subject, body) in enumerate(batch[:-1], 1):
-                headers = {Header.BATCH_ID: identity, Header.BATCH_SEQUENCE: str(number)}
+                headers = {_BATCH_ID: identity, _BATCH_SEQUENCE: str(number)}
                 await self._client.publish(subject, body, headers=headers)
-            headers = {Header.BATCH_ID: identity, Header.BATCH_SEQUENCE: str(len(batch)), Header.BATCH_COMMIT: "1"}
+            headers = {_BATCH_ID: identity, _BATCH_SEQUENCE: str(len(batch)), _BATCH_COMMIT: "1"}
             answer = await self._jetstream.publish(
                 *batch[-1], timeout=_PUBLISH_TIMEOUT_SECONDS, stream=DEAD_LETTERS_STREAM, headers=headers
             )
