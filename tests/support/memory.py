@@ -70,9 +70,12 @@ class MemoryLog:
 class MemoryEntry:
     """An envelope."""
 
-    origin: str
+    place: str
     messages: list[Message]
     replays: int = 0
+
+    def origin(self, index: int) -> str:
+        return f"{self.place}-{index}"
 
 
 class MemoryInbox:

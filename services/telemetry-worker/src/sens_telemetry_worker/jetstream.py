@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import re
 import secrets
 import time
 from collections import deque
@@ -49,6 +50,7 @@ _BATCH_ID: Final = "Nats-Batch-Id"
 _BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
 _BATCH_COMMIT: Final = "Nats-Batch-Commit"
 _ATOMIC_PUBLISH_DISABLED: Final = 10174  # JSAtomicPublishDisabledErr, nats-server server/errors.json
+_REPLAY_OF: Final = re.compile(r"[0-9a-f]{1,16}:[0-9]{1,20}(,[0-9]{1,20})*")
 _FIRST_RETRY_SECONDS: Final = 0.1
 _LAST_RETRY_SECONDS: Final = 5.0
 _LIVE_READINGS: Final = 500
@@ -58,12 +60,12 @@ _MAX_WATCHED: Final = 10_000
 class LogEntry:
     """An envelope taken from the log, as `pipeline.Entry`."""
 
-    __slots__ = ("_message", "messages", "origin", "replays")
+    __slots__ = ("_message", "_origins", "_place", "messages", "replays")
 
     def __init__(self, message: Msg, stream_created_at: int, max_payload_bytes: int) -> None:
         sequence = message.metadata.sequence.stream
         self._message = message
-        self.origin = f"{stream_created_at:x}-{sequence}"
+        self._place = f"{stream_created_at:x}-{sequence}"
         headers = message.headers or {}
         replays = headers.get(envelope.REPLAYS_HEADER, "")
         self.replays = int(replays) if replays.isascii() and replays.isdigit() and len(replays) < 10 else 0  # noqa: PLR2004
@@ -76,6 +78,13 @@ class LogEntry:
             )
             received_at = int(message.metadata.timestamp.timestamp() * 1e6)
             self.messages = [Message("", message.data[: max_payload_bytes - envelope.OVERHEAD_BYTES], received_at)]
+        self._origins = _replayed_origins(headers.get(envelope.REPLAY_OF_HEADER, ""))
+
+    def origin(self, index: int) -> str:
+        """See `pipeline.Entry.origin`."""
+        if len(self._origins) == len(self.messages):
+            return self._origins[index]
+        return f"{self._place}-{index}"
 
     async def acknowledge(self) -> None:
         """Settle the envelope."""
@@ -88,6 +97,14 @@ class LogEntry:
     async def release(self) -> None:
         """Give the envelope back, for another worker or for later."""
         await self._message.nak()
+
+
+def _replayed_origins(header: str) -> list[str]:
+    """Return the origins of replayed messages, in their order; see `sens_common.dead_letters.subject`."""
+    if not _REPLAY_OF.fullmatch(header):
+        return []
+    created, _, sequences = header.partition(":")
+    return [f"r{created}-{sequence}" for sequence in sequences.split(",")]
 
 
 class LogInbox:

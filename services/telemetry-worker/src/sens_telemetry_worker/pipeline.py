@@ -54,14 +54,15 @@ class Entry(Protocol):
     """An envelope taken from the log.
 
     Attributes:
-        origin: Its place in the log, for the dead letters.
         messages: Its messages.
         replays: How often its messages came from the dead letters.
     """
 
-    origin: str
     messages: list[Message]
     replays: int
+
+    def origin(self, index: int) -> str:
+        """Return where a message came from, which names its dead letter: the same whenever the message comes again."""
 
 
 class Inbox[E: Entry](Protocol):
@@ -248,9 +249,7 @@ class Pipeline[E: Entry]:
     async def _dead_letter(self, entries: list[E], routed: Routed) -> None:
         if not routed.rejected:
             return
-        places = [
-            (f"{entry.origin}-{index}", entry.replays) for entry in entries for index in range(len(entry.messages))
-        ]
+        places = [(entry.origin(index), entry.replays) for entry in entries for index in range(len(entry.messages))]
         now = time.time_ns() // 1000
         letters = {}
         for number, reason, detail in routed.rejected:
