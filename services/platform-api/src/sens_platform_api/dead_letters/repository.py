@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.errors import APIError
 from nats.js.errors import NotFoundError as NatsNotFoundError
@@ -29,6 +30,7 @@ UNREADABLE = "unreadable"
 """Reason that is shown for a message in the stream that is no dead letter; its payload is the message's body."""
 
 _REQUEST_SECONDS: Final = 5.0
+_SCAN_SECONDS: Final = 30.0
 _SCAN_BYTES: Final = 8 << 20
 _DELETED_TOGETHER: Final = 64
 _ENVELOPE_MESSAGES: Final = 500
@@ -122,22 +124,27 @@ class DeadLetterStream:
         }
         letters: list[StoredDeadLetter] = []
         remaining = 0
+        ended = asyncio.Event()
+
+        async def take(message: Msg) -> None:
+            nonlocal remaining
+            headers = message.headers or {}
+            if "Nats-Sequence" in headers:
+                stored_at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
+                letters.append(_stored(tenant, int(headers["Nats-Sequence"]), message.data, stored_at))
+                remaining = int(headers.get("Nats-Num-Pending", "0"))
+            # A status says that there are no more, or nobody who answers; a server older than 2.11 answers with one message.
+            if len(letters) == limit or "Nats-Num-Pending" not in headers or "Nats-Sequence" not in headers:
+                ended.set()
+
         inbox = self._client.new_inbox()
-        answers = await self._client.subscribe(inbox)
+        answers = await self._client.subscribe(inbox, cb=take)
         try:
             await self._client.publish(
                 f"$JS.API.DIRECT.GET.{DEAD_LETTERS_STREAM}", json.dumps(request).encode(), reply=inbox
             )
-            while len(letters) < limit:
-                message = await answers.next_msg(timeout=_REQUEST_SECONDS)
-                headers = message.headers or {}
-                if "Nats-Sequence" not in headers:  # a status: no more, or nobody who answers
-                    break
-                stored_at = datetime.fromisoformat(headers["Nats-Time-Stamp"])
-                letters.append(_stored(tenant, int(headers["Nats-Sequence"]), message.data, stored_at))
-                if "Nats-Num-Pending" not in headers:  # a server older than 2.11 answers with one
-                    break
-                remaining = int(headers["Nats-Num-Pending"])
+            async with asyncio.timeout(_SCAN_SECONDS):
+                await ended.wait()
         finally:
             await answers.unsubscribe()
         return Scan(letters, remaining)
