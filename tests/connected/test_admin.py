@@ -144,7 +144,7 @@ class TestDeadLetters:
         letters = [dead_letter(), dead_letter(reason=Reason.UNKNOWN_TENANT, payload=b"{}"), dead_letter(tenant="other")]
         put_dead_letters(with_nats, letters)
         replayed = run.json("dead-letters", "replay", "--tenant", "demo", "--all", "--reason", "unknown_tenant")
-        assert replayed == {"replayed": 1, "unreadable": 0}
+        assert replayed == {"replayed": 1, "unreadable": 0, "after": None, "until": 3, "remaining": 0}
 
         async def in_the_log() -> tuple[list[envelope.Message], dict[str, str]]:
             async with connect_nats(with_nats, "test") as client:

@@ -367,7 +367,7 @@ class TestDeadLetters:
         put_dead_letters(api.nats, [dead_letter(tenant=tenant, device="d0")])  # comes back from its replay
         parameters = {"device": "d0", "limit": 2, "cursor": first["next"]}
         second = client.post("/api/v1/dead-letters/replay", params=parameters).json()
-        assert second == {"replayed": 1, "unreadable": 0, "next": None}
+        assert second == {"replayed": 1, "unreadable": 0, "next": None, "remaining": 0}
         left = client.get("/api/v1/dead-letters").json()["dead_letters"]
         assert [letter["device"] for letter in left] == ["d1", "d1", "d1", "d0"]
 

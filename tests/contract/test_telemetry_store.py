@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.pipeline import Store
+from sens_telemetry_worker.pipeline import RowsRefusedError, Store
 from sens_telemetry_worker.rows import Prepared, TextRow, number_rows, prepare
 from sens_telemetry_worker.timescale import Database, TimescaleStore, open_pool
 from support.memory import MemoryStore
@@ -119,6 +119,44 @@ class TestWrite:
                 assert not any(part.conflicting for part in written)
 
         asyncio.run(work())
+
+
+class TestRefusal:
+    def test_names_the_message_of_the_row(self, database: DatabaseSettings) -> None:
+        async def work() -> tuple[int | None, int | None]:
+            async with open_pool(database, "test") as pool:
+                await pool.execute("ALTER TABLE sens.measurements ADD CHECK (value <> 666)")
+                await pool.execute("ALTER TABLE sens.text_measurements ADD CHECK (value <> 'bad')")
+                store = TimescaleStore(Database(pool, database))
+                suspects = []
+                for refused in (
+                    rows((3, 2, 0, 1.0), (8, 1, 0, 666.0), (5, 1, 1, 2.0)),
+                    rows((0, 9, 0, 1.0), texts=(TextRow(1, 2, AT, 6, "good"), TextRow(1, 2, AT + 1, 7, "bad"))),
+                ):
+                    with pytest.raises(RowsRefusedError) as refusal:
+                        await store.write(refused, of_nobody(9))
+                    suspects.append(refusal.value.suspect)
+                return suspects[0], suspects[1]
+
+        assert asyncio.run(work()) == (8, 7)
+
+    def test_that_comes_at_the_commit_names_none(self, database: DatabaseSettings) -> None:
+        async def work() -> int | None:
+            async with open_pool(database, "test") as pool:
+                await pool.execute(
+                    """
+                    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+                    CREATE CONSTRAINT TRIGGER late AFTER INSERT ON sens.text_measurements DEFERRABLE INITIALLY DEFERRED
+                        FOR EACH ROW EXECUTE FUNCTION refuse();
+                    """
+                )
+                with pytest.raises(RowsRefusedError) as refusal:
+                    await TimescaleStore(Database(pool, database)).write(
+                        rows(texts=(TextRow(1, 2, AT, 0, "x"),)), of_nobody(1)
+                    )
+                return refusal.value.suspect
+
+        assert asyncio.run(work()) is None
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

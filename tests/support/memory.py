@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,9 +77,12 @@ class MemoryLog:
 class MemoryEntry:
     """An envelope."""
 
-    origin: str
+    place: str
     messages: list[Message]
     replays: int = 0
+
+    def origin(self, index: int) -> str:
+        return f"{self.place}-{index}"
 
 
 class MemoryInbox:
@@ -132,10 +135,20 @@ class MemoryRegistry:
 
 
 class MemoryStore:
-    """A database in a dictionary; refuses chosen values, and fails a chosen number of times first."""
+    """A database in a dictionary; refuses chosen values, and fails a chosen number of times first.
 
-    def __init__(self, *, poison: float | None = None, failures: int = 0) -> None:
+    Where it names the refused row, it can be made to name another one.
+    """
+
+    def __init__(
+        self,
+        *,
+        poison: Collection[float] = (),
+        failures: int = 0,
+        suspected: Callable[[int], int | None] = lambda _message: None,
+    ) -> None:
         self._poison = poison
+        self._suspected = suspected
         self._failures = failures
         self.values: dict[tuple[int, int, int], float | str] = {}
         self.stored: Counter[int] = Counter()  # messages by tenant
@@ -160,8 +173,9 @@ class MemoryStore:
             )
         ]
         keyed += [(row.message, (row.device_id, row.metric_id, row.measured_at), row.value) for row in rows.texts]
-        if any(value == self._poison for _, _, value in keyed):
-            raise RowsRefusedError("the database does not like it")
+        refused = [message for message, _, value in keyed if value in self._poison]
+        if refused:
+            raise RowsRefusedError("the database does not like it", self._suspected(refused[0]))
         new_values = np.zeros(len(tenants), np.int64)
         conflicting = set(rows.conflicting)
         for message, key, value in keyed:

@@ -10,6 +10,8 @@ from pathlib import Path
 from scripts.lib.bench import runs
 from scripts.lib.bench.load import Shape
 from scripts.lib.bench.machine import machine
+from scripts.lib.bench.malformed import malformed, malformed_table
+from scripts.lib.bench.replay import replay, replay_line
 from scripts.lib.stack.path import Stack, StackError
 
 
@@ -54,6 +56,8 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=20, help="length of a latency run")
     parser.add_argument("--backlog", type=int, default=0, help="messages of the backlog run; 0 leaves it out")
+    parser.add_argument("--malformed", type=float, help="share of malformed messages in a further throughput run")
+    parser.add_argument("--replay", type=int, default=0, help="dead letters of a replay; 0 leaves it out")
     parser.add_argument("--postgres-programs", type=Path, help="another PostgreSQL's folder of programs (…/bin)")
     parser.add_argument("--json", type=Path, help="file for everything that was measured")
     options = parser.parse_args()
@@ -63,15 +67,27 @@ def main() -> int:
             shape = Shape(options.messages, devices=options.devices)
             runs.throughput(stack, shape._replace(messages=min(20_000, options.messages)))
             rounds = [runs.throughput(stack, shape) for _ in range(options.rounds)]
+            spoilt = [
+                malformed(stack, shape, options.malformed) for _ in range(options.rounds if options.malformed else 0)
+            ]
+            replays = [replay(stack, options.replay, filtered=by) for by in (False, True) if options.replay]
             latencies = [runs.latency(stack, rate, options.seconds, shape) for rate in options.rates]
             backlog = runs.backlog(stack, shape._replace(messages=options.backlog)) if options.backlog else None
     except StackError as error:
         print(f"scripts/bench: {error}", file=sys.stderr)
         return 1
     results |= {"throughput": [one._asdict() for one in rounds], "latency": [one._asdict() for one in latencies]}
+    if spoilt:
+        results["malformed"] = [one._asdict() for one in spoilt]
+    if replays:
+        results["replay"] = [one._asdict() for one in replays]
     if backlog:
         results["backlog"] = backlog._asdict()
     print("\n".join(table(rounds, latencies, backlog)))
+    if spoilt:
+        print(malformed_table([one.stored_per_second for one in rounds], spoilt))
+    for one in replays:
+        print(replay_line(one))
     if options.json:
         options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     return 0

@@ -1,6 +1,7 @@
 """Arguments, payloads, and what is printed."""
 
 import json
+from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 
 from sens_cli.__main__ import app
 from sens_cli.api import Api, RefusedByApiError, problem_sentence, segment
+from sens_cli.commands import dead_letters
 from sens_cli.commands.messages import metrics_payload
 from sens_cli.events import Event, events
 from sens_cli.output import print_table, show
@@ -66,6 +68,35 @@ class TestUsage:
     )
     def test_that_is_wrong_exits_with_2(self, arguments: list[str]) -> None:
         assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+class TestReplay:
+    def test_that_is_interrupted_says_how_far_it_came_and_how_to_go_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def interrupted(*_arguments: object) -> Iterator[dict[str, int]]:
+            yield {"replayed": 500, "unreadable": 0, "remaining": 700}
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(dead_letters, "_replay", interrupted)
+        arguments = ["dead-letters", "replay", "--all", "--api-url", "http://api", "--api-key", "sens_key"]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 130
+        assert "replayed 500; for the others give the same command again, and --before 2" in result.stderr
+
+    def test_past_the_api_goes_on_in_further_calls(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls: list[tuple[str, ...]] = []
+
+        def administer(_data_dir: object, *arguments: str) -> dict[str, int | None]:
+            calls.append(arguments[4:])
+            after = None if len(calls) == 2 else 10_000
+            return {"replayed": 10_000, "unreadable": 1, "after": after, "until": 20_000, "remaining": 0}
+
+        monkeypatch.setattr("sens_cli.administration.administer", administer)
+        result = CliRunner().invoke(
+            app, ["dead-letters", "replay", "--all", "--tenant", "demo", "--reason", "too_large"]
+        )
+        assert result.output.splitlines() == ["replayed 20000", "2 can't be replayed: not readable"]
+        options = ("--limit=10000", "--reason=too_large")
+        assert calls == [options, (*options, "--after=10000", "--until=20000")]
 
 
 class TestThePayloadOfMetrics:

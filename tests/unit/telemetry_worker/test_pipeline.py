@@ -1,6 +1,7 @@
 """The telemetry pipeline between a log, a database and dead letters in memory."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pytest
@@ -124,15 +125,33 @@ class TestDeadLetters:
 
     def test_take_the_one_message_that_the_database_refuses(self) -> None:
         messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
-        store = MemoryStore(poison=617.0)
+        store = MemoryStore(poison={617.0})
         result = run([entry(*messages)], store=store)
         assert result.reasons == {"c-1-617": Reason.REFUSED_BY_DATABASE}
         assert len(store.values) == 999
         assert store.writes <= 2 * 10 + 1  # a pair of halves for each of log2(1000) steps, and the whole
 
+    @pytest.mark.parametrize("refused", [[617], [0, 1, 2, 500, 999], range(300)])
+    def test_take_the_messages_whose_rows_the_database_names(self, refused: Sequence[int]) -> None:
+        messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
+        store = MemoryStore(poison=set(refused), suspected=lambda message: message)
+        result = run([entry(*messages)], store=store)
+        assert result.reasons == {f"c-1-{number}": Reason.REFUSED_BY_DATABASE for number in refused}
+        assert len(store.values) == 1000 - len(refused)
+        assert store.writes <= 3 * len(refused)
+
+    @pytest.mark.parametrize("named", [0, 5, 999, 1000])
+    def test_do_not_take_the_message_of_another_row_than_the_refused_one(self, named: int) -> None:
+        messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
+        store = MemoryStore(poison={617.0}, suspected=lambda _message: named)
+        result = run([entry(*messages)], store=store)
+        assert result.reasons == {"c-1-617": Reason.REFUSED_BY_DATABASE}
+        assert len(store.values) == 999
+        assert store.writes <= 2 * 10 + 1 + 2
+
     def test_of_a_refused_message_do_not_take_the_equal_value_of_another_one(self) -> None:
         refused = message('{"ts": 1700000000, "a": 1, "b": 666}')
-        result = run([entry(refused, message('{"ts": 1700000000, "a": 1}'))], store=MemoryStore(poison=666.0))
+        result = run([entry(refused, message('{"ts": 1700000000, "a": 1}'))], store=MemoryStore(poison={666.0}))
         assert result.reasons == {"c-1-0": Reason.REFUSED_BY_DATABASE}
         assert list(result.store.values.values()) == [1.0]
 

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.table import Table
@@ -18,6 +19,13 @@ def print_json_line(document: object) -> None:
     """Print a JSON document in one line, at once."""
     sys.stdout.write(json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
     sys.stdout.flush()
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str], None]]:
+    """Show how far something is, while the context is open: one line that changes, where standard error is a terminal."""
+    with Console(stderr=True, highlight=False).status("") as status:
+        yield status.update
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:

@@ -1,7 +1,7 @@
 """The dead letters: messages that could not be decoded or stored, with their reason and their raw bytes.
 
 They lie in the stream ``DEAD_LETTERS``, each under a subject of its own, ``sens.dead_letters.<tenant token>.<origin>``. The origin
-names the message's place in the telemetry stream. The stream takes one message per subject and refuses a second one
+names the message's place in the telemetry stream, or the dead letter that was replayed. The stream takes one message per subject and refuses a second one
 (``max_msgs_per_subject: 1``, ``discard: new``, ``discard_new_per_subject``), so that dead-lettering a redelivered message has no
 effect, however late it comes.
 """
@@ -92,7 +92,9 @@ def subject(tenant: str | None, origin: str) -> str:
 
     Args:
         tenant: As in `DeadLetter.tenant`.
-        origin: The message's place in the telemetry stream: ``<stream's creation, hex µs>-<sequence>-<index in batch>``.
+        origin: The message's place in the telemetry stream: ``<stream's creation, hex µs>-<sequence>-<index in batch>``; of a
+            replayed message the place of the dead letter that it was: ``r<this stream's creation, hex µs>-<sequence>``, so that
+            a message which is replayed twice comes back once.
     """
     return f"{tenant_subject(tenant)}.{origin}"
 

@@ -24,6 +24,9 @@ TAIL_HEADER: Final = "Sens-Tail-From"
 0 when that batch is this one or unknown."""
 REPLAYS_HEADER: Final = "Sens-Replays"
 """How often the messages of this envelope came from the dead letters; absent means never."""
+REPLAY_OF_HEADER: Final = "Sens-Replay-Of"
+"""Which dead letters the messages of a replay were: when the stream of the dead letters was made, in microseconds since the epoch
+and hexadecimal, a colon, and the dead letters' sequences in it, in the messages' order, separated by commas."""
 OVERHEAD_BYTES: Final = 16_384
 """Room to leave in a NATS message for its headers, and in an envelope or dead letter for what is not topic or payload."""
 MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"

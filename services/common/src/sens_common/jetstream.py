@@ -150,6 +150,7 @@ async def ensure_streams(jetstream: JetStreamContext, settings: NatsSettings) ->
             discard=DiscardPolicy.NEW,
             discard_new_per_subject=True,
             max_msgs_per_subject=1,
+            allow_atomic=True,
             max_bytes=settings.stream_max_bytes // DEAD_LETTERS_MAX_BYTES_SHARE,
             num_replicas=settings.replicas,
             allow_direct=True,

@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
 from sens_common.database import connect
@@ -27,12 +27,14 @@ from sens_platform_api.dead_letters.schemas import DeadLetterDetails, DeadLetter
 from sens_platform_api.errors import AlreadyExistsError, RefusedError
 from sens_platform_api.keys import repository as key_repository
 from sens_platform_api.keys import service as keys
+from sens_platform_api.parameters import EPOCH, parse_time
 from sens_platform_api.settings import AdministrationSettings
 from sens_platform_api.tenants import repository as tenants
 
 SERVICE: Final = "sens-admin"
 _MAX_LIMIT = 1000
 _MAX_KEY_NAME = 100
+_INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 _MAX_SEQUENCE = 2**63 - 1
 
 
@@ -123,17 +125,30 @@ async def replay_dead_letters(settings: AdministrationSettings, options: argpars
         for letter_id in options.ids:
             await dead_letters.replay_one(stream, options.tenant, letter_id)
             replayed += 1
-        following: int | None = 1 if options.all else None
-        until: int | None = None
-        while following is not None:
+        following: int | None = options.after + 1 if options.all else None
+        until: int | None = options.until
+        remaining = 0
+        while following is not None and (room := options.limit - replayed - unreadable) > 0:
             done = await dead_letters.replay_page(
-                stream, options.tenant, _filter(options), following=following, until=until, limit=_MAX_LIMIT
+                stream, options.tenant, _filter(options), following=following, until=until, limit=min(room, _MAX_LIMIT)
             )
             replayed += done.replayed
             unreadable += done.unreadable
-            following, until = done.following, done.until
+            following, until, remaining = done.following, done.until, done.remaining
+            if sys.stderr.isatty():
+                sys.stderr.write(f"replayed {replayed:,}; {remaining:,} not looked at yet\n")
     lines = [f"replayed {replayed}"] + ([f"{unreadable} can't be replayed: not readable"] if unreadable else [])
-    return Answer({"replayed": replayed, "unreadable": unreadable}, lines)
+    after = None if following is None else following - 1
+    if after is not None:
+        lines.append(f"there may be more: --after {after} --until {until}")
+    document = {
+        "replayed": replayed,
+        "unreadable": unreadable,
+        "after": after,
+        "until": until,
+        "remaining": remaining,
+    }
+    return Answer(document, lines)
 
 
 @asynccontextmanager
@@ -154,7 +169,7 @@ async def _dead_letters(settings: AdministrationSettings) -> AsyncIterator[DeadL
 
 
 def _filter(options: argparse.Namespace) -> dead_letters.Filter:
-    return dead_letters.Filter(options.reason, options.device, None)
+    return dead_letters.Filter(options.reason, options.device, options.before)
 
 
 def _tenant_name(text: str) -> str:
@@ -174,6 +189,14 @@ def _device(text: str) -> str:
     if name is None:
         raise argparse.ArgumentTypeError(f"a device is of the form {NAME_PATTERN} or an EUI")
     return name
+
+
+def _time(text: str) -> int:
+    """Return a time as microseconds since the epoch."""
+    try:
+        return (parse_time("before", text) - EPOCH) // timedelta(microseconds=1)
+    except SensError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _number(first: int, last: int) -> Callable[[str], int]:
@@ -229,6 +252,7 @@ def _add_dead_letters(
     which = argparse.ArgumentParser(add_help=False)
     which.add_argument("--reason", choices=list(Reason), type=Reason, help="only those with this reason")
     which.add_argument("--device", type=_device, help="only this device's")
+    which.add_argument("--before", type=_time, help="only those that were dead-lettered before this time")
 
     command = commands.add_parser("list", parents=[whose, which, output], help="list, oldest first")
     command.add_argument("--limit", type=_number(1, _MAX_LIMIT), default=100, help="how many at most")
@@ -239,7 +263,14 @@ def _add_dead_letters(
     command.set_defaults(command=show_dead_letter)
     command = commands.add_parser("replay", parents=[whose, which, output], help="send some through the platform again")
     command.add_argument("ids", type=_number(1, _MAX_SEQUENCE), nargs="*", help="their numbers")
-    command.add_argument("--all", action="store_true", help="all, or those that --reason and --device name")
+    command.add_argument("--all", action="store_true", help="all, or those that the filters name")
+    command.add_argument(
+        "--limit", type=_number(1, _MAX_SEQUENCE), default=_MAX_SEQUENCE, help="with --all: how many at most"
+    )
+    command.add_argument(
+        "--after", type=_number(0, _MAX_SEQUENCE), default=0, help="with --all: begin after this number"
+    )
+    command.add_argument("--until", type=_number(0, _MAX_SEQUENCE), help="with --all: end with this number")
     command.set_defaults(command=replay_dead_letters)
 
 
@@ -255,6 +286,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SensError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what was not replayed yet is still there\n")
+        return _INTERRUPTED
     if options.json:
         sys.stdout.write(json.dumps(answer.document, default=_json_value) + "\n")
     else:

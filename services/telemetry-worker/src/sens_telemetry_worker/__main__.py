@@ -39,7 +39,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         )
         database = Database(pool, settings.database)
         store = TimescaleStore(database)
-        dead_letters = DeadLetterStream(jetstream)
+        dead_letters = DeadLetterStream(client)
         feed = LivePublisher(client)
         router = Router(TimescaleRegistry(database), payload_format)
         pipeline = Pipeline(inbox, router=router, store=store, dead_letters=dead_letters, feed=feed, guard=guard)

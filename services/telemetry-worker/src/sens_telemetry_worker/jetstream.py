@@ -3,17 +3,18 @@
 import asyncio
 import contextlib
 import json
+import re
+import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Final
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import APIError
 
@@ -43,6 +44,13 @@ _RESTORE_SECONDS: Final = 1.0
 _MAX_ACK_PENDING: Final = 10_000
 _PUBLISH_TIMEOUT_SECONDS: Final = 5.0
 _PUBLISH_TOGETHER: Final = 256
+_BATCH_LETTERS: Final = 1000  # the most that a server takes by default (NATS ADR-50)
+_BATCH_BYTES: Final = 8 << 20
+_BATCH_ID: Final = "Nats-Batch-Id"
+_BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
+_BATCH_COMMIT: Final = "Nats-Batch-Commit"
+_ATOMIC_PUBLISH_DISABLED: Final = 10174  # JSAtomicPublishDisabledErr, nats-server server/errors.json
+_REPLAY_OF: Final = re.compile(r"[0-9a-f]{1,16}:[0-9]{1,20}(,[0-9]{1,20})*")
 _FIRST_RETRY_SECONDS: Final = 0.1
 _LAST_RETRY_SECONDS: Final = 5.0
 _LIVE_READINGS: Final = 500
@@ -52,12 +60,12 @@ _MAX_WATCHED: Final = 10_000
 class LogEntry:
     """An envelope taken from the log, as `pipeline.Entry`."""
 
-    __slots__ = ("_message", "messages", "origin", "replays")
+    __slots__ = ("_message", "_origins", "_place", "messages", "replays")
 
     def __init__(self, message: Msg, stream_created_at: int, max_payload_bytes: int) -> None:
         sequence = message.metadata.sequence.stream
         self._message = message
-        self.origin = f"{stream_created_at:x}-{sequence}"
+        self._place = f"{stream_created_at:x}-{sequence}"
         headers = message.headers or {}
         replays = headers.get(envelope.REPLAYS_HEADER, "")
         self.replays = int(replays) if replays.isascii() and replays.isdigit() and len(replays) < 10 else 0  # noqa: PLR2004
@@ -70,6 +78,13 @@ class LogEntry:
             )
             received_at = int(message.metadata.timestamp.timestamp() * 1e6)
             self.messages = [Message("", message.data[: max_payload_bytes - envelope.OVERHEAD_BYTES], received_at)]
+        self._origins = _replayed_origins(headers.get(envelope.REPLAY_OF_HEADER, ""))
+
+    def origin(self, index: int) -> str:
+        """See `pipeline.Entry.origin`."""
+        if len(self._origins) == len(self.messages):
+            return self._origins[index]
+        return f"{self._place}-{index}"
 
     async def acknowledge(self) -> None:
         """Settle the envelope."""
@@ -82,6 +97,14 @@ class LogEntry:
     async def release(self) -> None:
         """Give the envelope back, for another worker or for later."""
         await self._message.nak()
+
+
+def _replayed_origins(header: str) -> list[str]:
+    """Return the origins of replayed messages, in their order; see `sens_common.dead_letters.subject`."""
+    if not _REPLAY_OF.fullmatch(header):
+        return []
+    created, _, sequences = header.partition(":")
+    return [f"r{created}-{sequence}" for sequence in sequences.split(",")]
 
 
 class LogInbox:
@@ -280,24 +303,56 @@ async def ensure_consumer(client: Client, settings: NatsSettings) -> int:
 class DeadLetterStream:
     """The dead letters, as `pipeline.DeadLetterBox`.
 
+    A server that syncs every message to disk stores a few hundred a second, so letters are published in atomic batches, which
+    it syncs once (NATS ADR-50, "JetStream Batch Publishing"). A batch with a letter that is stored already is refused as a
+    whole, and so is every batch by a stream made without ``allow_atomic``; their letters are published one by one.
+
     Attributes:
         problem: Why they can't be stored just now, None when all is well; for the readiness check.
     """
 
-    def __init__(self, jetstream: JetStreamContext) -> None:
-        self._jetstream = jetstream
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._jetstream = client.jetstream()
+        self._takes_batches = True
         self.problem: str | None = None
 
     async def put(self, letters: Mapping[str, DeadLetter]) -> None:
         """See `pipeline.DeadLetterBox.put`."""
-        items = list(letters.items())
-        for start in range(0, len(items), _PUBLISH_TOGETHER):
-            await asyncio.gather(*(self._put(*item) for item in items[start : start + _PUBLISH_TOGETHER]))
+        encoded = (
+            _Encoded(dead_letters.subject(letter.tenant, origin), dead_letters.encode(letter))
+            for origin, letter in letters.items()
+        )
+        for batch in _batches(encoded):
+            if not await self._put_together(batch):
+                for start in range(0, len(batch), _PUBLISH_TOGETHER):
+                    await asyncio.gather(*(self._put(*each) for each in batch[start : start + _PUBLISH_TOGETHER]))
         self.problem = None
 
-    async def _put(self, origin: str, letter: DeadLetter) -> None:
-        subject = dead_letters.subject(letter.tenant, origin)
-        body = dead_letters.encode(letter)
+    async def _put_together(self, batch: "Sequence[_Encoded]") -> bool:
+        """Publish a batch of letters; False when it can't be told that all are stored."""
+        if not self._takes_batches or len(batch) == 1:
+            return False
+        identity = secrets.token_hex(16)
+        try:
+            for number, (subject, body) in enumerate(batch[:-1], 1):
+                headers = {_BATCH_ID: identity, _BATCH_SEQUENCE: str(number)}
+                await self._client.publish(subject, body, headers=headers)
+            headers = {_BATCH_ID: identity, _BATCH_SEQUENCE: str(len(batch)), _BATCH_COMMIT: "1"}
+            answer = await self._jetstream.publish(
+                *batch[-1], timeout=_PUBLISH_TIMEOUT_SECONDS, stream=DEAD_LETTERS_STREAM, headers=headers
+            )
+        except APIError as error:
+            self._takes_batches = error.err_code != _ATOMIC_PUBLISH_DISABLED
+            return False
+        except (NatsError, TimeoutError, OSError):
+            return False
+        self._takes_batches = (
+            answer.batch_id == identity
+        )  # a server older than 2.12 takes the batch for single messages
+        return self._takes_batches
+
+    async def _put(self, subject: str, body: bytes) -> None:
         retry_seconds = _FIRST_RETRY_SECONDS
         while True:
             try:
@@ -315,6 +370,25 @@ class DeadLetterStream:
             log.warning("a dead letter could not be stored; trying again", problem=self.problem)
             await asyncio.sleep(retry_seconds)
             retry_seconds = min(retry_seconds * 2, _LAST_RETRY_SECONDS)
+
+
+class _Encoded(NamedTuple):
+    subject: str
+    body: bytes
+
+
+def _batches(letters: Iterable[_Encoded]) -> Iterator[list[_Encoded]]:
+    """Yield letters in batches that the server takes."""
+    batch: list[_Encoded] = []
+    size = 0
+    for letter in letters:
+        if len(batch) == _BATCH_LETTERS or size + len(letter.body) > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(letter)
+        size += len(letter.body)
+    if batch:
+        yield batch
 
 
 class LivePublisher:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ _REFUSED_CLASSES: Final = frozenset({"22", "23", "54", "P0"})
 
 _NUMBERS: Final = "measurements"
 _TEXTS: Final = "text_measurements"
+_COPY_LINE: Final = re.compile(rf"^COPY ({_NUMBERS}|{_TEXTS}), line ([0-9]+)", re.MULTILINE)
 _PARTITIONS_AHEAD: Final = "2 months"
 _COUNT: Final = """
     INSERT INTO sens.message_counts AS c (tenant_id, day, backend, stored, duplicate)
@@ -117,6 +119,8 @@ class TimescaleStore:
             # Somebody has dropped one that was known.
             self._months.clear()
             raise StoreUnavailableError(str(error)) from error
+        except RowsRefusedError as error:
+            raise RowsRefusedError(str(error), _suspect(error.__cause__, rows)) from error
         if written is not None:
             metrics.BATCHES.labels("copy").inc()
             return written
@@ -187,6 +191,19 @@ class TimescaleStore:
                         written.conflicting.add(message)
             await _count(connection, rows, tenants, written)
         return written
+
+
+def _suspect(refusal: BaseException | None, rows: Prepared) -> int | None:
+    """Return the message of the row that a COPY was at when it was refused, None when the server does not say.
+
+    The server counts a binary COPY's rows as lines, from 1.
+    """
+    line = _COPY_LINE.search(getattr(refusal, "context", None) or "")
+    if line is None:
+        return None
+    messages = rows.numbers.message.tolist() if line[1] == _NUMBERS else [row.message for row in rows.texts]
+    position = int(line[2]) - 1
+    return messages[position] if position < len(messages) else None
 
 
 class _NoPartitionError(Exception):

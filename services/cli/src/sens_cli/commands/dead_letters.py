@@ -1,18 +1,23 @@
 """``sens dead-letters``: messages that could not be stored."""
 
 import base64
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from sens_cli.options import ApiKey, ApiUrl, DataDir, Json, Limit
-from sens_cli.target import Target
+from sens_cli.target import Target, find_target
+from sens_common.errors import SensError
 
 app = typer.Typer(no_args_is_help=True, help="Messages that could not be stored: look at them, and send them again.")
 
 _PAGE: Final = 1000
 _REPLAY_PAGE: Final = 500
+_OWNERS_REPLAY_PAGE: Final = 10_000
+_INTERRUPTED: Final = 130  # 128 and the number of SIGINT, as shells have it
 
 Unrouted = Annotated[
     bool,
@@ -29,6 +34,10 @@ OfTenant = Annotated[
 Number = Annotated[int, typer.Argument(min=1, help="Number of the dead letter.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(help="Only those with this reason, such as malformed_payload.")]
 OfDevice = Annotated[str | None, typer.Option("--device", help="Only those of this device.")]
+Before = Annotated[
+    str | None,
+    typer.Option(help="Only those that were dead-lettered before this time: RFC 3339, or epoch in s, ms, µs or ns."),
+]
 
 
 @app.command("list")
@@ -36,6 +45,7 @@ def list_dead_letters(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
     reason: Reason = None,
     device: OfDevice = None,
+    before: Before = None,
     limit: Limit = 100,
     tenant: OfTenant = None,
     unrouted: Unrouted = False,
@@ -52,12 +62,11 @@ def list_dead_letters(  # noqa: PLR0917 - typer calls it with keywords
     """
     from sens_cli.api import Api
     from sens_cli.output import print_json, print_table
-    from sens_cli.target import find_target
 
     if owner := _owner(tenant, unrouted):
-        found = _owners_list(data_dir, owner, _filters(reason, device), limit)
+        found = _owners_list(data_dir, owner, _options(reason, device, before), limit)
     else:
-        parameters = {"reason": reason, "device": device}
+        parameters = {"reason": reason, "device": device, "before": before}
         with Api(find_target(data_dir, api_url, api_key)) as api:
             found = list(api.pages("dead-letters", "dead_letters", parameters, limit=limit, page=_PAGE))
     if as_json:
@@ -95,8 +104,10 @@ def _owners_list(data_dir: Path, owner: str, filters: list[str], limit: int) -> 
     return found
 
 
-def _filters(reason: str | None, device: str | None) -> list[str]:
-    return [f"--{name}={value}" for name, value in (("reason", reason), ("device", device)) if value is not None]
+def _options(reason: str | None, device: str | None, before: str | None) -> list[str]:
+    """Return the administration command's options that say which dead letters are meant."""
+    filters = (("reason", reason), ("device", device), ("before", before))
+    return [f"--{name}={value}" for name, value in filters if value is not None]
 
 
 @app.command("show")
@@ -119,7 +130,6 @@ def show_dead_letter(  # noqa: PLR0917 - typer calls it with keywords
     from sens_cli.administration import administer
     from sens_cli.api import Api
     from sens_cli.output import print_json, print_pairs
-    from sens_cli.target import find_target
 
     if owner := _owner(tenant, unrouted):
         letter = administer(data_dir, "dead-letters", "show", owner, str(number))
@@ -141,9 +151,10 @@ def replay(  # noqa: PLR0917 - typer calls it with keywords
     numbers: Annotated[
         list[int] | None, typer.Argument(min=1, help="Numbers of the dead letters.", show_default=False)
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="All, or those that --reason and --device name.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All, or those that the filters name.")] = False,
     reason: Reason = None,
     device: OfDevice = None,
+    before: Before = None,
     tenant: OfTenant = None,
     unrouted: Unrouted = False,
     as_json: Json = False,
@@ -152,45 +163,73 @@ def replay(  # noqa: PLR0917 - typer calls it with keywords
 ) -> None:
     """Send dead letters through the platform again, when their cause is gone; each is stored once.
 
+    What was replayed is gone from the dead letters: when the command was interrupted, give it again.
+
     \b
     sens dead-letters replay 17 18
     sens dead-letters replay --all --reason malformed_payload
+    sens dead-letters replay --all --before 2026-11-25T12:00:00Z
     """
-    from sens_cli.administration import administer
-    from sens_cli.output import print_json
-    from sens_cli.target import find_target
+    from sens_cli.output import print_json, progress
 
-    if bool(numbers) == every or (numbers and (reason or device)):
-        raise typer.BadParameter("give either numbers, or --all (with --reason or --device)")
+    if bool(numbers) == every or (numbers and (reason or device or before)):
+        raise typer.BadParameter("give either numbers, or --all (with --reason, --device or --before)")
+    filters = {"reason": reason, "device": device, "before": before}
     if owner := _owner(tenant, unrouted):
-        which = ["--all", *_filters(reason, device)] if every else [str(number) for number in numbers or []]
-        answer = administer(data_dir, "dead-letters", "replay", owner, *which)
+        steps = _owners_replay(data_dir, owner, numbers or [], _options(reason, device, before))
     else:
-        answer = _replay(find_target(data_dir, api_url, api_key), numbers or [], reason, device)
+        steps = _replay(find_target(data_dir, api_url, api_key), numbers or [], filters)
+    done = {"replayed": 0, "unreadable": 0}
+    started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    try:
+        with progress() as show:
+            for answer in steps:
+                done = {name: number + answer[name] for name, number in done.items()}
+                show(f"replayed {done['replayed']:,}; {answer['remaining']:,} not looked at yet")
+    except (SensError, KeyboardInterrupt) as error:
+        going_on = "" if before else f", and --before {started} to leave out what has come back meanwhile"
+        typer.echo(f"replayed {done['replayed']}; for the others give the same command again{going_on}", err=True)
+        if isinstance(error, SensError):
+            raise
+        raise typer.Exit(_INTERRUPTED) from None
     if as_json:
-        print_json(answer)
+        print_json(done)
         return
-    typer.echo(f"replayed {answer['replayed']}")
-    if answer["unreadable"]:
-        typer.echo(f"{answer['unreadable']} can't be replayed: not readable")
+    typer.echo(f"replayed {done['replayed']}")
+    if done["unreadable"]:
+        typer.echo(f"{done['unreadable']} can't be replayed: not readable")
 
 
-def _replay(target: Target, numbers: list[int], reason: str | None, device: str | None) -> dict[str, int]:
+def _replay(target: Target, numbers: list[int], filters: dict[str, str | None]) -> Iterator[dict[str, int]]:
+    """Replay through the API; yield what each call has done."""
     from sens_cli.api import Api
 
-    done = {"replayed": 0, "unreadable": 0}
     with Api(target) as api:
         for number in numbers:
             api.post(f"dead-letters/{number}/replay")
-            done["replayed"] += 1
+            yield {"replayed": 1, "unreadable": 0, "remaining": 0}
         cursor: str | None = None
         while not numbers:
-            answer = api.post(
-                "dead-letters/replay", {"reason": reason, "device": device, "limit": _REPLAY_PAGE, "cursor": cursor}
-            )
-            done["replayed"] += answer["replayed"]
-            done["unreadable"] += answer["unreadable"]
+            answer = api.post("dead-letters/replay", {**filters, "limit": _REPLAY_PAGE, "cursor": cursor})
+            yield answer
             cursor = answer["next"]
             if cursor is None:
                 break
-    return done
+
+
+def _owners_replay(data_dir: Path, owner: str, numbers: list[int], options: list[str]) -> Iterator[dict[str, int]]:
+    """Replay past the API; yield what each call has done."""
+    from sens_cli.administration import administer
+
+    if numbers:
+        yield administer(data_dir, "dead-letters", "replay", owner, *map(str, numbers))
+        return
+    going_on: list[str] = []
+    while True:
+        answer = administer(
+            data_dir, "dead-letters", "replay", owner, "--all", f"--limit={_OWNERS_REPLAY_PAGE}", *options, *going_on
+        )
+        yield answer
+        if answer["after"] is None:
+            break
+        going_on = [f"--after={answer['after']}", f"--until={answer['until']}"]

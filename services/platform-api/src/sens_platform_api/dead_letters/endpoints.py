@@ -97,6 +97,7 @@ async def replay_dead_letters(
         replayed=done.replayed,
         unreadable=done.unreadable,
         next=None if done.following is None else encode_cursor(str(done.following), str(done.until)),
+        remaining=done.remaining,
     )
 
 

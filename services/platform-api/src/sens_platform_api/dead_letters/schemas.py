@@ -143,3 +143,11 @@ class ReplayedMany(BaseModel):
     next: Annotated[
         str | None, Field(description="Cursor for the next call, null when none is left to replay.", examples=[None])
     ]
+    remaining: Annotated[
+        int,
+        Field(
+            description="Dead letters of the tenant that were not looked at yet, about, whatever the filter.",
+            ge=0,
+            examples=[0],
+        ),
+    ]

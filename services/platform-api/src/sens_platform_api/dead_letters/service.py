@@ -11,6 +11,8 @@ SCAN_LIMIT: Final = 1000
 """Dead letters that one call looks at; a filter that few pass yields short pages."""
 REPLAY_SECONDS: Final = 10.0
 """One call of a filtered replay ends about after this."""
+REPLAY_TOGETHER: Final = 500
+"""Dead letters that a replay reads, sends and deletes together; what it holds in memory."""
 
 
 class Filter(NamedTuple):
@@ -51,28 +53,24 @@ class Replayed(NamedTuple):
         unreadable: Number of those that no replay can help.
         following: The id to go on with, None when all that are meant were replayed.
         until: The highest id that is meant: what comes back from a replay gets a higher one, and is not replayed again.
+        remaining: How many of the tenant's dead letters were not looked at yet, about.
     """
 
     replayed: int
     unreadable: int
     following: int | None
     until: int
+    remaining: int
 
 
 async def list_page(
-    stream: DeadLetterStream,
-    tenant: str | None,
-    wanted: Filter,
-    *,
-    following: int,
-    limit: int,
-    until: int | None = None,
+    stream: DeadLetterStream, tenant: str | None, wanted: Filter, *, following: int, limit: int
 ) -> Page:
     """Return the dead letters that are meant, from an id on."""
     letters: list[StoredDeadLetter] = []
     for _ in range(SCAN_LIMIT):
         stored = await stream.following(tenant, following)
-        if stored is None or (until is not None and stored.id > until):
+        if stored is None:
             return Page(letters, None)
         if wanted.passes(stored):
             if len(letters) == limit:
@@ -92,7 +90,7 @@ async def replay_one(stream: DeadLetterStream, tenant: str | None, letter_id: in
     stored = await stream.get(tenant, letter_id)
     if stored.letter.reason == UNREADABLE:
         raise AlreadyExistsError(f"{letter_id} is not a readable dead letter, so it can't be replayed")
-    await stream.send_again(stored)
+    await stream.send_again(tenant, [stored])
     return stored
 
 
@@ -105,18 +103,27 @@ async def replay_page(
     until: int | None = None,
     limit: int,
 ) -> Replayed:
-    """Replay the dead letters that are meant, at most `limit` of them and for about `REPLAY_SECONDS`."""
+    """Replay the dead letters that are meant, at most `limit` of them and for about `REPLAY_SECONDS`.
+
+    What it has replayed is gone from the stream, so a replay that is cut short is gone on with by beginning anew.
+    """
     if until is None:
         until = await stream.last_id()
-    page = await list_page(stream, tenant, wanted, following=following, limit=limit, until=until)
-    replayed = unreadable = 0
+    replayed = unreadable = remaining = 0
     deadline = time.monotonic() + REPLAY_SECONDS
-    for stored in page.letters:
-        if time.monotonic() > deadline:
-            return Replayed(replayed, unreadable, stored.id, until)
-        if stored.letter.reason == UNREADABLE:
-            unreadable += 1
-        else:
-            await stream.send_again(stored)
-            replayed += 1
-    return Replayed(replayed, unreadable, page.following, until)
+    while (room := limit - replayed - unreadable) > 0 and time.monotonic() < deadline:
+        scan = await stream.scan(tenant, following, min(room, REPLAY_TOGETHER))
+        found = [stored for stored in scan.letters if stored.id <= until]
+        if not found:
+            return Replayed(replayed, unreadable, None, until, 0)
+        meant = [stored for stored in found if wanted.passes(stored)]
+        readable = [stored for stored in meant if stored.letter.reason != UNREADABLE]
+        if readable:
+            await stream.send_again(tenant, readable, gapless=len(readable) == len(found))
+        replayed += len(readable)
+        unreadable += len(meant) - len(readable)
+        following, remaining = found[-1].id + 1, scan.remaining
+    behind = await stream.following(tenant, following)
+    if behind is None or behind.id > until:
+        return Replayed(replayed, unreadable, None, until, 0)
+    return Replayed(replayed, unreadable, behind.id, until, remaining)

@@ -6,6 +6,7 @@ times what orjson costs, so it runs only where a cheap test says that there may 
 """
 
 import json
+import re
 from typing import Final, NoReturn
 
 from sens_common.dead_letters import Reason
@@ -13,6 +14,10 @@ from sens_common.errors import RejectedMessageError
 
 _MAX_INTEGER_DIGITS: Final = 400
 """Longer integers are beyond the largest 64-bit float (309 digits) in any case."""
+
+_EXPONENT: Final = re.compile(rb"[0-9][eE]")
+_MAX_FLOAT_DIGITS: Final = 309
+"""A number beyond 64-bit floats has an exponent or at least so many digits."""
 
 
 def parse(payload: bytes) -> object:
@@ -66,10 +71,11 @@ def refusal(payload: bytes, error: ValueError) -> RejectedMessageError:
             return 0.0
         return value
 
-    try:
-        json.loads(payload.decode(), parse_float=number, parse_int=number, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        too_large.clear()
+    if len(payload) >= _MAX_FLOAT_DIGITS or _EXPONENT.search(payload):
+        try:
+            json.loads(payload.decode(), parse_float=number, parse_int=number, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            too_large.clear()
     if too_large:
         return RejectedMessageError(
             Reason.UNSUPPORTED_VALUE, f"the number {too_large[0]:.40} is beyond what a 64-bit float can hold"

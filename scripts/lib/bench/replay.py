@@ -1,0 +1,181 @@
+"""The measurement of a replay: dead letters go through the platform again, the replay being killed once on the way."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+import nats
+from scripts.lib.bench.load import payload
+from scripts.lib.stack.path import TELEMETRY, Stack, StackError
+from scripts.lib.stack.usage import usage
+
+from sens_common.dead_letters import DeadLetter, Reason
+from sens_common.names import DEAD_LETTERS_STREAM
+from sens_telemetry_worker.jetstream import DeadLetterStream
+
+_STORED: Final = "sens_telemetry_messages_stored_total"
+_DUPLICATE: Final = "sens_telemetry_messages_duplicate_total"
+_DEVICES: Final = 1000
+_TOGETHER: Final = 10_000
+_DEADLINE_SECONDS: Final = 1800
+_POLL_SECONDS: Final = 0.1
+_KILLED_AFTER: Final = 0.1
+
+
+class Replayed(NamedTuple):
+    """What a replay took.
+
+    Attributes:
+        dead_letters: How many were replayed, by both replays together.
+        others: How many the filter left where they were, one between any two that were replayed.
+        left: How many there were when the first replay was killed.
+        sent_twice: Messages that the first replay had sent and not deleted; they are stored once.
+        replayed_per_second: Rate of the second replay.
+        stored_seconds: From the second replay's start to the last message's being stored.
+        megabytes: Most memory of the replaying process.
+    """
+
+    dead_letters: int
+    others: int
+    left: int
+    sent_twice: int
+    replayed_per_second: float
+    stored_seconds: float
+    megabytes: float
+
+
+def replay(stack: Stack, dead_letters: int, *, filtered: bool) -> Replayed:
+    """Let a replay be killed in the middle and another one finish; see what is stored.
+
+    Args:
+        stack: The running path.
+        dead_letters: How many are replayed.
+        filtered: Whether there are as many others, which a filter leaves out; else all are replayed.
+
+    Raises:
+        StackError: A message was lost, or stored twice.
+    """
+    tenant = f"replay-{time.time_ns():x}"
+    stack.fetch("INSERT INTO sens.tenants (name, device_limit) VALUES ($1, 1000000)", tenant)
+    others = dead_letters if filtered else 0
+    before = _in_stream(stack)
+    asyncio.run(_make(stack, tenant, dead_letters, filtered=filtered))
+    stored, duplicate = (stack.metric(TELEMETRY, name) for name in (_STORED, _DUPLICATE))
+
+    first = _start(stack, tenant)
+    goal = before + others + dead_letters * (1 - _KILLED_AFTER)
+    _wait(lambda: _in_stream(stack) < goal, "the replay is under way")
+    first.kill()
+    first.communicate()
+    left = _in_stream(stack) - before - others
+
+    started = time.perf_counter()
+    second = _start(stack, tenant)
+    megabytes = 0.0
+    while second.poll() is None:
+        megabytes = max(megabytes, usage(second.pid).resident_megabytes)
+        time.sleep(_POLL_SECONDS)
+    seconds = time.perf_counter() - started
+    output, error = second.communicate()
+    if second.returncode != 0:
+        raise StackError(f"the replay failed: {error}")
+    replayed = json.loads(output)["replayed"]
+    if replayed != left or _in_stream(stack) != before + others:
+        raise StackError(f"{left} dead letters were left by the first replay, and {replayed} were replayed")
+    _wait(lambda: stack.metric(TELEMETRY, _STORED) >= stored + dead_letters, "all messages are stored")
+    stored_seconds = time.perf_counter() - started
+    [[rows]] = stack.fetch(
+        "SELECT count(*) FROM sens.measurements m JOIN sens.devices d ON d.id = m.device_id"
+        " JOIN sens.tenants t ON t.id = d.tenant_id JOIN sens.metrics k ON k.id = m.metric_id"
+        " WHERE t.name = $1 AND k.name = 'rssi'",
+        tenant,
+    )
+    if rows != dead_letters:
+        raise StackError(f"{dead_letters} messages were replayed, and {rows} are stored")
+    return Replayed(
+        dead_letters=dead_letters,
+        others=others,
+        left=left,
+        sent_twice=int(stack.metric(TELEMETRY, _DUPLICATE) - duplicate),
+        replayed_per_second=left / seconds,
+        stored_seconds=stored_seconds,
+        megabytes=megabytes,
+    )
+
+
+def replay_line(done: Replayed) -> str:
+    """Return the figures for people."""
+    kind = "by a filter that every other one passes" if done.others else "all"
+    return (
+        f"replay of {done.dead_letters:,} dead letters, {kind}; killed with {done.left:,} left, then"
+        f" {done.replayed_per_second:,.0f} /s, the last stored after {done.stored_seconds:.1f} s; {done.megabytes:.0f} MB,"
+        f" {done.sent_twice} sent twice and stored once"
+    )
+
+
+async def _make(stack: Stack, tenant: str, count: int, *, filtered: bool) -> None:
+    """Put messages, which can be stored, into the dead letters; where there is a filter, as many others between them."""
+    now = time.time_ns() // 1000
+    reasons = (Reason.LIMIT_REACHED, Reason.MALFORMED_PAYLOAD) if filtered else (Reason.LIMIT_REACHED,)
+    client = await nats.connect(**stack.nats_login)
+    try:
+        stream = DeadLetterStream(client)
+        for start in range(0, count, _TOGETHER):
+            letters = {}
+            for number in range(start, min(start + _TOGETHER, count)):
+                device = f"device-{number % _DEVICES:07d}"
+                for reason in reasons:
+                    letters[f"{tenant}-{number}-{reason}"] = DeadLetter(
+                        tenant=tenant,
+                        device=device,
+                        topic=f"sens/v1/{tenant}/{device}/telemetry",
+                        payload=payload(number, now // 1000 + number // _DEVICES),
+                        received_at=now + number,
+                        reason=reason,
+                        detail="made by a measurement",
+                        dead_lettered_at=now,
+                    )
+            await stream.put(letters)
+    finally:
+        await client.close()
+
+
+def _start(stack: Stack, tenant: str) -> "subprocess.Popen[str]":
+    login = stack.nats_login
+    environment = {
+        "SENS_NATS__URL": login["servers"],
+        "SENS_NATS__USER": login["user"],
+        "SENS_NATS__PASSWORD": login["password"],
+    }
+    which = [f"--tenant={tenant}", "--all", f"--reason={Reason.LIMIT_REACHED}", "--json"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "sens_platform_api.admin", "dead-letters", "replay", *which],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _in_stream(stack: Stack) -> int:
+    async def ask() -> int:
+        client = await nats.connect(**stack.nats_login)
+        try:
+            return (await client.jetstream().stream_info(DEAD_LETTERS_STREAM)).state.messages
+        finally:
+            await client.close()
+
+    return asyncio.run(ask())
+
+
+def _wait(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.perf_counter() + _DEADLINE_SECONDS
+    while not condition():
+        if time.perf_counter() > deadline:
+            raise StackError(f"{what}: not within {_DEADLINE_SECONDS} s")
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,144 @@
+"""Rows that only the database refuses, among ten thousand: which messages become dead letters, and what finding them costs."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from sens_common.dead_letters import Reason
+from sens_common.envelope import Message
+from sens_common.settings import DatabaseSettings
+from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.guard import DeadLetterGuard
+from sens_telemetry_worker.pipeline import Pipeline
+from sens_telemetry_worker.routing import Router
+from sens_telemetry_worker.timescale import Connection, Database, TimescaleRegistry, TimescaleStore, open_pool
+from support.memory import MemoryDeadLetters, MemoryEntry, MemoryFeed, MemoryInbox
+
+MANY = 10_000
+NOW = 1_700_000_000_000_000
+WORDLESS = """
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN IF new.value >= 1e6 THEN RAISE 'no'; END IF; RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER late AFTER INSERT ON sens.measurements DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+class CountingDatabase(Database):
+    """Counts how often a connection is borrowed for a transaction."""
+
+    transactions = 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        self.transactions += 1
+        async with super().connection() as connection:
+            yield connection
+
+
+@dataclass
+class Outcome:
+    refused: set[int]
+    stored: int
+    transactions: int
+
+
+def messages(refused: Collection[int], count: int) -> list[Message]:
+    """Return messages of 50 devices whose numbers are those of the list; the refused ones are a million higher."""
+    return [
+        Message(
+            f"sens/v1/demo/d{number % 50}/telemetry",
+            f'{{"a": {number + (1_000_000 if number in refused else 0)}, "b": {number % 7}}}'.encode(),
+            NOW + number,
+        )
+        for number in range(count)
+    ]
+
+
+def outcome(
+    settings: DatabaseSettings,
+    refused: Collection[int],
+    *,
+    count: int = MANY,
+    stored_before: int | None = None,
+    rule: str = "ALTER TABLE sens.measurements ADD CONSTRAINT small CHECK (value < 1e6)",
+) -> Outcome:
+    """Settle one batch with refused messages, of which another one may be stored already."""
+
+    async def work() -> Outcome:
+        async with open_pool(settings, "test") as pool:
+            await pool.execute("INSERT INTO sens.tenants (name) VALUES ('demo')")
+            await pool.execute(rule)
+            database = CountingDatabase(pool, settings)
+            router = Router(TimescaleRegistry(database), decoder("native"))
+            store = TimescaleStore(database)
+            batch = messages(refused, count)
+
+            async def settle(*entries: MemoryEntry) -> set[int]:
+                letters = MemoryDeadLetters()
+                stop = asyncio.Event()
+                guard, feed = DeadLetterGuard(1, 1), MemoryFeed(set())
+                inbox = MemoryInbox([list(entries)], stop)
+                pipeline = Pipeline(inbox, router=router, store=store, dead_letters=letters, feed=feed, guard=guard)
+                await pipeline.run(stop)
+                assert {letter.reason for letter in letters.letters.values()} <= {Reason.REFUSED_BY_DATABASE}
+                return {int(origin.rpartition("-")[2]) for origin in letters.letters}
+
+            # Devices, metrics and partitions are known afterwards.
+            first = [Message(each.topic, b'{"a": 0, "b": 0}', NOW - 1) for each in batch[:50]]
+            await settle(MemoryEntry("first", first))
+            if stored_before is not None:
+                await settle(MemoryEntry("before", [batch[stored_before]]))
+            database.transactions = 0
+            found = await settle(MemoryEntry("all", batch))
+            transactions = database.transactions
+            stored = await pool.fetchval(
+                "SELECT count(*) FROM sens.measurements WHERE ts >= to_timestamp($1)", NOW / 1_000_000
+            )
+            return Outcome(found, stored // 2, transactions)
+
+    return asyncio.run(work())
+
+
+class TestOneRefusedMessageOfTenThousand:
+    def test_costs_three_transactions(self, database: DatabaseSettings) -> None:
+        assert outcome(database, {6171}) == Outcome({6171}, MANY - 1, 3)
+
+    def test_costs_a_handful_where_another_one_is_stored_already(self, database: DatabaseSettings) -> None:
+        # Its row stops the copy before the refused one, and the merge names no row: halves are copied until one of them names it.
+        result = outcome(database, {6171}, stored_before=0)
+        assert (result.refused, result.stored) == ({6171}, MANY - 1)
+        assert result.transactions <= 20
+
+    def test_is_found_by_halves_where_the_database_names_no_row(self, database: DatabaseSettings) -> None:
+        result = outcome(database, {6171}, rule=WORDLESS)
+        assert (result.refused, result.stored) == ({6171}, MANY - 1)
+        assert result.transactions <= 2 * 14 + 1
+
+
+class TestSeveralRefusedMessages:
+    REFUSED = frozenset({0, 17, 5000, 5001, 9999})
+
+    def test_cost_three_transactions_each(self, database: DatabaseSettings) -> None:
+        result = outcome(database, self.REFUSED)
+        assert (result.refused, result.stored) == (self.REFUSED, MANY - len(self.REFUSED))
+        assert result.transactions <= 3 * len(self.REFUSED)
+
+    @pytest.mark.parametrize("stored_before", [1, 9998])
+    def test_are_found_where_another_one_is_stored_already(
+        self, database: DatabaseSettings, stored_before: int
+    ) -> None:
+        result = outcome(database, self.REFUSED, stored_before=stored_before)
+        assert (result.refused, result.stored) == (self.REFUSED, MANY - len(self.REFUSED))
+        assert result.transactions <= 2 * 14 * len(self.REFUSED)
+
+
+class TestRefusalOfEverything:
+    def test_costs_three_transactions_a_message(self, database: DatabaseSettings) -> None:
+        count = 1000
+        result = outcome(database, range(count), count=count)
+        assert (result.refused, result.stored) == (set(range(count)), 0)
+        assert result.transactions <= 3 * count
