@@ -23,6 +23,7 @@ LABELS = {
     "route",  # the API's own route templates, never a path
     "status",  # HTTP's status codes
     "outcome",  # words in the code
+    "state",  # words in the code: what a lane is doing
     "kind",  # number, boolean, text
     "path",  # words in the code: the ways by which rows reach a table
     "protocol",  # MQTT's two versions

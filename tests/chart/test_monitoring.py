@@ -80,7 +80,7 @@ class TestAlerts:
 
     def test_take_their_limits_from_the_values(self) -> None:
         assert "$" not in json.dumps([rule["expr"] for rule in rules()])
-        assert any("1073741824" in str(rule["expr"]) for rule in rules())
+        assert any("0.9 * 4096" in str(rule["expr"]) for rule in rules())
 
     def test_have_the_times_that_the_runbook_tells(self) -> None:
         page = (ROOT / "docs" / "operations" / "alerts.md").read_text(encoding="utf-8")

@@ -10,15 +10,15 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from sens_common import dead_letters, envelope, live
-from sens_common.database import connect as connect_database
 from sens_common.dead_letters import DeadLetter, Reason
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import DEAD_LETTERS_STREAM, LIVE_INTEREST_SUBJECT, TELEMETRY_STREAM
-from sens_common.settings import DatabaseSettings, NatsSettings
+from sens_common.settings import NatsSettings
+from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.history import History
 from sens_telemetry_worker.jetstream import DeadLetterStream, LogInbox, ensure_consumer
 from sens_telemetry_worker.settings import LogSettings
-from support.servers import eventually, free_port, nats_server, scratch_folder, wait_until
+from support.servers import eventually, free_port, nats_server, scratch_folder
 from support.workers import Publisher, TelemetryPath
 
 TOPIC = "sens/v1/demo/d1/telemetry"
@@ -101,37 +101,6 @@ class TestDeadLetters:
                 return (await jetstream.stream_info(DEAD_LETTERS_STREAM)).state.messages
 
         assert asyncio.run(work()) == 30
-
-
-class TestOutage:
-    def test_of_the_database_is_told_by_readiness_and_survived(
-        self, path: TelemetryPath, postgres: DatabaseSettings
-    ) -> None:
-        name = path.database.name
-
-        async def as_superuser(*statements: str) -> None:
-            connection = await connect_database(postgres, "test")
-            for statement in statements:
-                await connection.execute(statement)
-            await connection.close()
-
-        asyncio.run(
-            as_superuser(
-                f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
-                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608 - our own name
-            )
-        )
-        with Publisher(path.broker) as publisher:
-            publisher.publish(TOPIC, '{"ts": 1700000000, "n": 1}')
-        wait_until(lambda: path.telemetry.get("/readyz")[0] == 503, "the worker is not ready")
-        assert (
-            "not currently accepting connections" in json.loads(path.telemetry.get("/readyz")[1])["checks"]["database"]
-        )
-        assert path.telemetry.get("/healthz")[0] == 200
-        asyncio.run(as_superuser(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
-        path.telemetry.wait_until_ready()
-        path.wait_until_idle()
-        assert [value[3] for value in path.values() if value[1] == "n"] == [1.0]
 
 
 class TestPoison:
@@ -219,6 +188,26 @@ class TestInbox:
 
         asyncio.run(run())
 
+    def test_takes_no_more_than_its_size_at_once(self, nats: NatsSettings) -> None:
+        async def run() -> list[int]:
+            async with connect(nats, "test") as client:
+                await ensure_streams(client.jetstream(), nats)
+                body = envelope.encode([envelope.Message(TOPIC, bytes(900_000), 1)])
+                for _ in range(20):
+                    await client.jetstream().publish("sens.telemetry.test", body)
+                inbox = LogInbox(client, nats, batch_messages=1000, linger_seconds=5)
+                sizes: list[int] = []
+                async with inbox.open():
+                    while sum(sizes) < 20:
+                        entries = await inbox.take(asyncio.Event())
+                        await inbox.acknowledge(entries)
+                        sizes.append(len(entries))
+                return sizes
+
+        sizes = asyncio.run(run())
+        assert sum(sizes) == 20
+        assert max(sizes) * 900_000 <= 8 << 20
+
 
 async def take_one(inbox: LogInbox, seconds: float) -> str:
     """Take and acknowledge one envelope; return its origin."""
@@ -286,7 +275,7 @@ class TestHistory:
                 await ensure_consumer(client, nats)
                 await publish(client, 20)
                 old = LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1)
-                return await History(client.jetstream(), old).observe_and_trim()
+                return await History(client.jetstream(), old, Flow()).observe_and_trim()
 
         assert asyncio.run(run()) == 0
 
@@ -303,7 +292,7 @@ class TestHistory:
                     await settle(inbox, 20)
                     await client.flush()
                     history = History(
-                        jetstream, LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1)
+                        jetstream, LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1), Flow()
                     )
                     removed = 0
                     while not removed:
@@ -327,7 +316,7 @@ class TestHistory:
                     await client.flush()
                     removed = 0
                     while not removed:
-                        removed = await History(jetstream, LogSettings()).observe_and_trim()
+                        removed = await History(jetstream, LogSettings(), Flow()).observe_and_trim()
                 return removed
 
         assert 1 <= asyncio.run(run()) <= 4

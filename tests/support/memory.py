@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sens_common.dead_letters import DeadLetter
 from sens_common.envelope import Message
 from sens_common.live import Reading as LiveReading
+from sens_mqtt_ingestion_worker.flow import Waiting
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError, SupersededError
 from sens_telemetry_worker.columns import Kind, Tenant
 from sens_telemetry_worker.pipeline import RowsRefusedError, StoreUnavailableError, Written
@@ -34,6 +35,10 @@ class MemoryConnection:
             raise SourceUnavailableError("the connection has ended")
         never: asyncio.Future[Delivery] = asyncio.get_running_loop().create_future()
         return await never
+
+    @property
+    def waiting(self) -> Waiting:
+        return Waiting(0, 0, reading_paused=False)
 
     def acknowledge(self, messages: list[Message]) -> None:
         self.acknowledged += messages

@@ -221,6 +221,24 @@ def database(empty_database: DatabaseSettings) -> DatabaseSettings:
 
 
 @contextmanager
+def refusing_connections(postgres: DatabaseSettings, name: str) -> Iterator[None]:
+    """Have the server end and refuse all connections to a database while the context is open."""
+    asyncio.run(
+        _as_superuser(
+            postgres,
+            [
+                f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608 - our own name
+            ],
+        )
+    )
+    try:
+        yield
+    finally:
+        asyncio.run(_as_superuser(postgres, [f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"]))
+
+
+@contextmanager
 def nats_server(folder: Path, port: int | None = None, password: str | None = None) -> Iterator[NatsSettings]:
     """Run a NATS server with JetStream in the folder; give port and password to start one again where another one was."""
     port = port or free_port()

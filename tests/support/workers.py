@@ -190,8 +190,10 @@ class TelemetryPath:
 
 
 @contextlib.contextmanager
-def running_path(broker: MqttBroker, nats: NatsSettings, database: DatabaseSettings) -> Iterator[TelemetryPath]:
-    """Run both workers between the servers; tenant ``demo`` exists."""
+def running_path(
+    broker: MqttBroker, nats: NatsSettings, database: DatabaseSettings, settings: Mapping[str, str] | None = None
+) -> Iterator[TelemetryPath]:
+    """Run both workers between the servers, with further settings (variables by name); tenant ``demo`` exists."""
     assert nats.password is not None
     assert database.password is not None
     environment = {
@@ -207,6 +209,7 @@ def running_path(broker: MqttBroker, nats: NatsSettings, database: DatabaseSetti
         "SENS_DATABASE__NAME": database.name,
         "SENS_DATABASE__USER": database.user,
         "SENS_DATABASE__PASSWORD": database.password.get_secret_value(),
+        **(settings or {}),
     }
     with scratch_folder("sens-workers-") as folder:
         workers = [Worker(module, environment, free_port(), folder / module) for module in (INGESTION, TELEMETRY)]

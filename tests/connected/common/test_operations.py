@@ -1,6 +1,6 @@
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import httpx
@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sens_common import operations
 from sens_common.errors import UnavailableError
-from sens_common.operations import HEALTHY_WITHIN_SECONDS, Check, Heartbeat, problem_check, serve_operations
+from sens_common.operations import HEALTHY_WITHIN_SECONDS, Check, Flow, Heartbeat, problem_check, serve_operations
 from sens_common.settings import OperationsSettings
 from sens_common.version import product_version
 from support.servers import HOST, free_port
@@ -35,10 +35,12 @@ async def ask(
 
 
 @asynccontextmanager
-async def client_of(checks: dict[str, Check], heartbeat: Heartbeat) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(
+    checks: dict[str, Check], heartbeat: Heartbeat, flow: Flow | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
     settings = OperationsSettings(host=HOST, port=free_port())
     async with (
-        serve_operations("example", settings, checks, heartbeat),
+        serve_operations("example", settings, checks, heartbeat, flow),
         httpx.AsyncClient(base_url=f"http://{HOST}:{settings.port}") as client,
     ):
         yield client
@@ -97,6 +99,16 @@ class TestReadyz:
             "status": "failed",
             "checks": {"nats": "ok", "database": "not connected to PostgreSQL"},
         }
+
+    def test_tells_what_flows_by_the_checks_answers(self) -> None:
+        def flow(answers: Mapping[str, str]) -> str:
+            return f"nats is {answers['nats']}"
+
+        async def scenario() -> object:
+            async with client_of({"nats": fine}, Heartbeat(), flow) as client:
+                return (await client.get("/readyz")).json()
+
+        assert asyncio.run(scenario()) == {"status": "ok", "checks": {"nats": "ok"}, "flow": "nats is ok"}
 
     def test_answers_503_when_a_check_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(operations, "CHECK_TIMEOUT_SECONDS", 0.05)

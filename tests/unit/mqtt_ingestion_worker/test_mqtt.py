@@ -130,6 +130,18 @@ class TestBackpressure:
         assert len(received(connection)) == 80
         assert transport.reading
 
+    def test_gives_up_a_packet_that_is_larger_than_allowed(self) -> None:
+        connection, transport = opened()
+        packet = publish("t", bytes(3_000_000), 1)
+        for start in range(0, len(packet), 250_000):
+            connection.data_received(packet[start : start + 250_000])
+            if transport.closed:
+                break
+        assert transport.closed
+        assert start < 1_500_000
+        with pytest.raises(SourceUnavailableError, match="more than 1,000,000 bytes"):
+            received(connection)
+
 
 class TestReceiptTime:
     """It stands in for the time of a payload without one, so it has to be unique among a device's messages."""

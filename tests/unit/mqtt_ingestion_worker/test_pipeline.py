@@ -6,6 +6,7 @@ import pytest
 
 from sens_common.envelope import Message
 from sens_mqtt_ingestion_worker import pipeline as pipeline_module
+from sens_mqtt_ingestion_worker.flow import Flow
 from sens_mqtt_ingestion_worker.pipeline import Delivery, Pipeline
 from support.memory import MemoryConnection, MemoryLog, MemorySource
 
@@ -27,7 +28,7 @@ def delivery(*packet_ids: int) -> Delivery:
 def run(log: MemoryLog, *connections: MemoryConnection) -> Pipeline:
     async def work() -> Pipeline:
         stop = asyncio.Event()
-        pipeline = Pipeline(MemorySource(connections, stop), log, receive_max=10)
+        pipeline = Pipeline(MemorySource(connections, stop), log, Flow(), receive_max=10)
         await pipeline.run(stop)
         return pipeline
 
@@ -82,7 +83,7 @@ class TestStop:
             stop = asyncio.Event()
             connection = MemoryConnection([], session_present=False, ends=False)
             running = asyncio.create_task(
-                Pipeline(MemorySource([connection], stop), MemoryLog(), receive_max=1).run(stop)
+                Pipeline(MemorySource([connection], stop), MemoryLog(), Flow(), receive_max=1).run(stop)
             )
             await asyncio.sleep(0)
             stop.set()

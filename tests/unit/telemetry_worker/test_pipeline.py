@@ -12,6 +12,7 @@ from sens_common.envelope import Message
 from sens_telemetry_worker import pipeline as pipeline_module
 from sens_telemetry_worker.columns import Tenant
 from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
@@ -65,6 +66,7 @@ def run(
             dead_letters=result.dead_letters,
             feed=result.feed,
             guard=result.guard,
+            flow=Flow(),
         )
         running = asyncio.create_task(pipeline.run(stop))
         if max_share < 1:  # the worker halts instead of coming to the end

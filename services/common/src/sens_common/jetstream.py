@@ -179,6 +179,26 @@ async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> N
                 raise
 
 
+def discarding(config: StreamConfig) -> str | None:
+    """Return why a stream would remove messages by itself, None when it refuses new ones instead.
+
+    An existing stream is used as its operator made it. JetStream removes messages that are over a limit of a stream or of a subject
+    unless it is told to refuse new ones, and always removes those that are too old (NATS documentation, "Streams", limits).
+    """
+    per_subject = (config.max_msgs_per_subject or 0) > 0 and not config.discard_new_per_subject
+    if config.retention != RetentionPolicy.LIMITS:
+        what, remedy = f"has retention {(config.retention or '').lower()}", "make it anew with --retention limits"
+    elif config.discard != DiscardPolicy.NEW:
+        what, remedy = "discards old messages when it is full", f"nats stream edit {config.name} --discard new"
+    elif (config.max_age or 0) > 0:
+        what, remedy = f"removes messages after {config.max_age:g} s", f"nats stream edit {config.name} --max-age 0"
+    elif per_subject:
+        what, remedy = "discards old messages of a subject", f"nats stream edit {config.name} --discard-per-subject"
+    else:
+        return None
+    return f"stream {config.name} {what}, stored in the database or not: {remedy}"
+
+
 def is_refusal(error: APIError, text: str) -> bool:
     """Tell whether JetStream refused a publish for the reason that contains the text (nats-server server/errors.json)."""
     return text in (error.description or "")

@@ -1,7 +1,7 @@
 """The operations port: ``/healthz``, ``/readyz``, ``/version`` and ``/metrics`` of every service.
 
 ``/healthz`` says that the event loop went round lately and asks no dependency; ``/readyz`` runs the named checks and answers 503
-when one fails; ``/metrics`` is Prometheus' text format (Prometheus documentation, "Exposition formats").
+when one fails, and a worker's says there which hop holds; ``/metrics`` is Prometheus' text format (Prometheus documentation, "Exposition formats").
 """
 
 import asyncio
@@ -32,6 +32,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library carrie
 
 Check = Callable[[], Awaitable[str | None]]
 """A readiness check: returns None when all is well, else a sentence that says what is wrong."""
+
+Flow = Callable[[Mapping[str, str]], str]
+"""Says in one sentence, given the checks' answers, what a service passes on, and which hop holds when it can't."""
 
 
 class Reporting(Protocol):
@@ -98,7 +101,11 @@ async def readiness(checks: Mapping[str, Check]) -> tuple[bool, dict[str, str]]:
 
 
 def operations_routes(
-    service: str, checks: Mapping[str, Check], heartbeat: Heartbeat, registry: CollectorRegistry = REGISTRY
+    service: str,
+    checks: Mapping[str, Check],
+    heartbeat: Heartbeat,
+    flow: Flow | None = None,
+    registry: CollectorRegistry = REGISTRY,
 ) -> list[Route]:
     """Return the routes of the operations port."""
 
@@ -112,7 +119,10 @@ def operations_routes(
 
     async def readyz(_request: Request) -> Response:
         ready, results = await readiness(checks)
-        return _json({"status": "ok" if ready else "failed", "checks": results}, 200 if ready else 503)
+        body: dict[str, object] = {"status": "ok" if ready else "failed", "checks": results}
+        if flow is not None:
+            body["flow"] = flow(results)
+        return _json(body, 200 if ready else 503)
 
     async def version(_request: Request) -> Response:
         return _json(service_version(service), 200)
@@ -189,14 +199,18 @@ def _listen(config: uvicorn.Config) -> socket.socket:
 
 @contextlib.asynccontextmanager
 async def serve_operations(
-    service: str, settings: OperationsSettings, checks: Mapping[str, Check], heartbeat: Heartbeat
+    service: str,
+    settings: OperationsSettings,
+    checks: Mapping[str, Check],
+    heartbeat: Heartbeat,
+    flow: Flow | None = None,
 ) -> AsyncIterator[None]:
     """Serve the operations port, and keep the heartbeat, while the context is open.
 
     Raises:
         UnavailableError: The port can't be listened on.
     """
-    app = Starlette(routes=operations_routes(service, checks, heartbeat))
+    app = Starlette(routes=operations_routes(service, checks, heartbeat, flow))
     beating = asyncio.create_task(heartbeat.keep(), name="heartbeat")
     try:
         async with serve(app, settings.host, settings.port, graceful_seconds=1):

@@ -59,7 +59,7 @@ class NatsSettings(Group):
     replicas: int = Field(1, ge=1, le=5, description="Replicas of the streams, where this service creates them.")
     stream_max_bytes: int = Field(
         1 << 30,
-        ge=1 << 20,
+        ge=4 << 20,  # half of it is kept free of what is stored, and has to hold the largest envelope
         description="Largest size of the telemetry stream, bytes; when it is full, publishers wait.",
     )
 

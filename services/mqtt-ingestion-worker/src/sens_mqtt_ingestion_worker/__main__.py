@@ -8,6 +8,7 @@ from sens_common.envelope import OVERHEAD_BYTES
 from sens_common.jetstream import connect, ensure_streams, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Check, Heartbeat, problem_check, serve_operations
+from sens_mqtt_ingestion_worker.flow import Flow
 from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
 from sens_mqtt_ingestion_worker.mqtt import MqttSource
 from sens_mqtt_ingestion_worker.pipeline import Pipeline
@@ -20,10 +21,11 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
     """Wire the parts, and work until the stop."""
     mqtt = settings.mqtt
     heartbeat = Heartbeat()
+    flow = Flow()
     client = Client()
     checks: dict[str, Check] = {"nats": nats_check(client)}
     async with (
-        serve_operations(SERVICE, settings.operations, checks, heartbeat),
+        serve_operations(SERVICE, settings.operations, checks, heartbeat, flow.describe),
         connect(settings.nats, f"{SERVICE} {mqtt.client_id}", client=client, stop=stop),
     ):
         jetstream = client.jetstream()
@@ -36,7 +38,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
             max_payload_bytes=client.max_payload,
         )
         source = MqttSource(mqtt, max_packet_bytes=client.max_payload - OVERHEAD_BYTES)
-        pipeline = Pipeline(source, log, receive_max=mqtt.receive_max)
+        pipeline = Pipeline(source, log, flow, receive_max=mqtt.receive_max)
         checks |= {"log": problem_check(log), "mqtt": problem_check(pipeline)}
         await pipeline.run(stop)
 

@@ -25,7 +25,15 @@ CONNECTIONS = Counter(
     "sens_ingestion_mqtt_connections_total", "Connections to the broker that reached their subscriptions."
 )
 CONNECTED = Gauge("sens_ingestion_mqtt_connected_count", "1 while connected to the broker and subscribed, else 0.")
-BUFFERED = Gauge("sens_ingestion_buffered_messages_count", "Messages received and not yet published.")
+BUFFERED = Gauge("sens_ingestion_buffered_messages_count", "Messages received and not yet acknowledged.")
+BUFFERED_BYTES = Gauge(
+    "sens_ingestion_buffered_bytes", "Topics and payloads of the messages received and not yet acknowledged."
+)
+OLDEST_SECONDS = Gauge(
+    "sens_ingestion_oldest_unacknowledged_seconds",
+    "How long the oldest message that is not acknowledged to the broker has waited for the log, 0 when there is none.",
+)
+PAUSED = Gauge("sens_ingestion_reading_paused_count", "1 while nothing is read from the broker, else 0.")
 PUBLISH_SECONDS = Histogram(
     "sens_ingestion_publish_seconds",
     "From handing an envelope to NATS to JetStream's acknowledgement, retries included.",

@@ -19,6 +19,7 @@ import structlog
 from sens_common.envelope import Message
 from sens_common.errors import SettingsError
 from sens_mqtt_ingestion_worker import metrics
+from sens_mqtt_ingestion_worker.flow import Waiting
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 
@@ -32,6 +33,8 @@ _PAUSE_READING_ABOVE: Final = 2
 
 _PAUSE_READING_ABOVE_BYTES: Final = 64 << 20
 """Likewise for their size, because `receive_max` bounds no bytes."""
+
+_FIXED_HEADER_BYTES: Final = 5  # at most; MQTT 5.0, section 2.1.1
 
 _TIME_STEP: Final = 16
 """Microseconds between the receipt times of two messages. A replica uses those that leave the remainder which its number, at the end
@@ -166,6 +169,12 @@ class MqttConnection(asyncio.Protocol):
             self._disconnect(mqtt5.DisconnectReasonCode.MALFORMED_PACKET, "the broker sent a malformed packet")
         self.last_received_at = received_at - _TIME_STEP
         self._partial = bytes(view[offset:])
+        if len(self._partial) > self._max_packet_bytes + _FIXED_HEADER_BYTES:
+            self._partial = b""
+            self._disconnect(
+                mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE,
+                f"the broker sent a packet of more than {self._max_packet_bytes:,} bytes, which it was told not to",
+            )
         too_many = len(messages) > self._settings.receive_max * _PAUSE_READING_ABOVE
         if (
             (too_many or self._waiting_bytes > _PAUSE_READING_ABOVE_BYTES)
@@ -206,6 +215,11 @@ class MqttConnection(asyncio.Protocol):
         self._wake_up()
 
     # What the source and the pipeline call.
+
+    @property
+    def waiting(self) -> Waiting:
+        """See `pipeline.Connection.waiting`."""
+        return Waiting(len(self._messages), self._waiting_bytes, self._reading_paused)
 
     async def open(self) -> None:
         """Send CONNECT and SUBSCRIBE and wait for their answers.

@@ -13,6 +13,7 @@ import structlog
 from sens_common.envelope import Message
 from sens_common.lifecycle import wait_or_stop
 from sens_mqtt_ingestion_worker import metrics
+from sens_mqtt_ingestion_worker.flow import Flow, Waiting
 from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_messages
 
 log = structlog.get_logger()
@@ -48,6 +49,10 @@ class Connection(Protocol):
     @property
     def session_present(self) -> bool:
         """Whether the broker has resumed a session that it kept."""
+
+    @property
+    def waiting(self) -> Waiting:
+        """What has come and was not received yet."""
 
     async def receive(self) -> Delivery:
         """Wait for messages and return all that are there, at least one.
@@ -96,9 +101,10 @@ class Pipeline:
         problem: What is wrong with the source, None while connected; for the readiness check.
     """
 
-    def __init__(self, source: Source, log_: Log, *, receive_max: int) -> None:
+    def __init__(self, source: Source, log_: Log, flow: Flow, *, receive_max: int) -> None:
         self._source = source
         self._log = log_
+        self._flow = flow
         self._kept = kept_messages(receive_max)
         self._recent = RecentMessages(self._kept)
         self.problem: str | None = "not connected yet"
@@ -112,7 +118,8 @@ class Pipeline:
             try:
                 async with self._source.connect() as connection:
                     self._opened(connection)
-                    await self._forward(connection, stop)
+                    with self._flow.of(connection):
+                        await self._forward(connection, stop)
             except SupersededError as error:
                 # A worker that was taken for dead and is not, or its successor: neither may publish what the other has published.
                 metrics.SUPERSEDED.inc()
@@ -150,15 +157,15 @@ class Pipeline:
                 if delivery is None:
                     return
                 metrics.RECEIVED.inc(len(delivery.messages))
-                metrics.BUFFERED.set(len(delivery.messages))
+                self._flow.hold(delivery.messages)
                 new = self._recent.without_copies(*delivery)
                 metrics.REDELIVERED.inc(len(delivery.messages) - len(new))
                 if new:
                     await self._log.publish(new)
                     self._recent.remember(new)
                     metrics.PUBLISHED.inc(len(new))
-                metrics.BUFFERED.set(0)
                 connection.acknowledge(delivery.messages)
+                self._flow.hold([])
         finally:
             stopping.cancel()
 

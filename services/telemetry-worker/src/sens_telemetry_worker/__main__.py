@@ -8,6 +8,7 @@ from sens_common.jetstream import connect, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Check, Heartbeat, problem_check, serve_operations
 from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.history import History
 from sens_telemetry_worker.jetstream import DeadLetterStream, LivePublisher, LogInbox
@@ -24,12 +25,13 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
     payload_format = decoder(settings.decoder)
     batch = settings.batch
     heartbeat = Heartbeat()
+    flow = Flow()
     client = Client()
     guard = DeadLetterGuard(settings.dead_letters.max_share, settings.dead_letters.window_messages)
     pool_settings = settings.database.model_copy(update={"pool_size": batch.lanes + 2})
     checks: dict[str, Check] = {"nats": nats_check(client), "dead_letter_share": problem_check(guard)}
     async with (
-        serve_operations(SERVICE, settings.operations, checks, heartbeat),
+        serve_operations(SERVICE, settings.operations, checks, heartbeat, flow.describe),
         open_pool(pool_settings, SERVICE) as pool,
         connect(settings.nats, SERVICE, client=client, stop=stop),
     ):
@@ -42,17 +44,22 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         dead_letters = DeadLetterStream(client)
         feed = LivePublisher(client)
         router = Router(TimescaleRegistry(database), payload_format)
-        pipeline = Pipeline(inbox, router=router, store=store, dead_letters=dead_letters, feed=feed, guard=guard)
+        history = History(jetstream, settings.history, flow)
+        pipeline = Pipeline(
+            inbox, router=router, store=store, dead_letters=dead_letters, feed=feed, guard=guard, flow=flow
+        )
         checks |= {
             "log": problem_check(inbox),
             "database": database.check,
             "store": problem_check(pipeline),
             "dead_letters": problem_check(dead_letters),
+            "lanes": flow.check,
+            "streams": problem_check(history),
         }
         async with inbox.open(), feed.open(), asyncio.TaskGroup() as tasks:
             background = [
                 tasks.create_task(store.keep_partitions_ahead(), name="partitions ahead"),
-                tasks.create_task(History(jetstream, settings.history).keep_trimmed(), name="trim the log"),
+                tasks.create_task(history.keep_trimmed(), name="trim the log"),
             ]
             lanes = [tasks.create_task(pipeline.run(stop), name=f"lane {number}") for number in range(batch.lanes)]
             await asyncio.gather(*lanes)

@@ -1,19 +1,24 @@
 """Removes from the log what is stored and old, so that it never fills up with what nobody waits for.
 
-What is not settled yet is never removed. When the log is more than half full, settled envelopes go before their time: half of them
+What is not settled yet is never removed, and a stream whose limits would remove it is reported. When the log is more than half full, settled envelopes go before their time: half of them
 at each look.
 """
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
+from nats.js.api import StreamInfo
+from nats.js.errors import NotFoundError
 
-from sens_common.names import TELEMETRY_CONSUMER, TELEMETRY_STREAM
+from sens_common.jetstream import discarding
+from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_CONSUMER, TELEMETRY_STREAM
 from sens_telemetry_worker import metrics
+from sens_telemetry_worker.flow import Flow, LogState
 from sens_telemetry_worker.settings import LogSettings
 
 log = structlog.get_logger()
@@ -25,11 +30,17 @@ _CROWDED_SHARE: Final = 0.5
 
 
 class History:
-    """The settled part of the log."""
+    """The settled part of the log.
 
-    def __init__(self, jetstream: JetStreamContext, settings: LogSettings) -> None:
+    Attributes:
+        problem: Why the streams, as their operator made them, may lose what is not stored; None when they may not.
+    """
+
+    def __init__(self, jetstream: JetStreamContext, settings: LogSettings, flow: Flow) -> None:
         self._jetstream = jetstream
         self._settings = settings
+        self._flow = flow
+        self.problem: str | None = None
 
     async def keep_trimmed(self) -> None:
         """Observe and trim the log, now and then again."""
@@ -44,10 +55,22 @@ class History:
         """Set the metrics of the log, remove what may go, and return how many envelopes went."""
         consumer = await self._jetstream.consumer_info(TELEMETRY_STREAM, TELEMETRY_CONSUMER)
         stream = await self._jetstream.stream_info(TELEMETRY_STREAM)
-        metrics.LAG.set(consumer.num_pending or 0)
-        metrics.UNACKNOWLEDGED.set(consumer.num_ack_pending or 0)
-        metrics.LOG_BYTES.set(stream.state.bytes)
+        dead_letters = await self._jetstream.stream_info(DEAD_LETTERS_STREAM)
+        pending, unacknowledged = consumer.num_pending or 0, consumer.num_ack_pending or 0
         settled = consumer.ack_floor.stream_seq if consumer.ack_floor is not None else 0
+        self.problem = discarding(stream.config) or discarding(dead_letters.config)
+        self._flow.log = LogState(
+            waiting=pending + unacknowledged,
+            oldest_seconds=await self._age_seconds(settled + 1) if pending + unacknowledged else 0.0,
+            filled=_filled(stream),
+            dead_letters_filled=_filled(dead_letters),
+        )
+        metrics.LAG.set(pending)
+        metrics.UNACKNOWLEDGED.set(unacknowledged)
+        metrics.LOG_BYTES.set(stream.state.bytes)
+        metrics.OLDEST_SECONDS.set(self._flow.log.oldest_seconds)
+        metrics.LOG_FILLED.set(self._flow.log.filled)
+        metrics.DEAD_LETTERS_FILLED.set(self._flow.log.dead_letters_filled)
         first = stream.state.first_seq
         limit = stream.config.max_bytes or 0
         if limit > 0 and stream.state.bytes > _CROWDED_SHARE * limit:
@@ -62,6 +85,14 @@ class History:
         log.info("removed stored envelopes from the log", envelopes=keep_from - first)
         return keep_from - first
 
+    async def _age_seconds(self, sequence: int) -> float:
+        """Return how long ago the first envelope from a sequence on was stored, 0 without one."""
+        with contextlib.suppress(NotFoundError):
+            message = await self._jetstream.get_msg(TELEMETRY_STREAM, seq=sequence, next=True, subject=">")
+            if message.time is not None:
+                return max(0.0, (datetime.now(UTC) - message.time).total_seconds())
+        return 0.0
+
     async def _first_after(self, cutoff: datetime, low: int, high: int) -> int:
         """Return the first sequence from `low` on that is newer than the cutoff, at most `high`; by halving."""
         while low < high:
@@ -72,3 +103,8 @@ class History:
             else:
                 high = middle
         return low
+
+
+def _filled(stream: StreamInfo) -> float:
+    limit = stream.config.max_bytes or 0
+    return stream.state.bytes / limit if limit > 0 else 0.0

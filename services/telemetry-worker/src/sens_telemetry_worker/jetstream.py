@@ -40,6 +40,8 @@ _PULL_SILENCE_SECONDS: Final = 4.0
 
 _PULL_ENVELOPES: Final = 128
 _PULL_BYTES: Final = 8 << 20
+"""Envelopes of this size are asked for at once, and stored at once; one that is larger comes alone."""
+
 _RESTORE_SECONDS: Final = 1.0
 _MAX_ACK_PENDING: Final = 10_000
 _PUBLISH_TIMEOUT_SECONDS: Final = 5.0
@@ -60,11 +62,12 @@ _MAX_WATCHED: Final = 10_000
 class LogEntry:
     """An envelope taken from the log, as `pipeline.Entry`."""
 
-    __slots__ = ("_message", "_origins", "_place", "messages", "replays")
+    __slots__ = ("_message", "_origins", "_place", "messages", "replays", "size")
 
     def __init__(self, message: Msg, stream_created_at: int, max_payload_bytes: int) -> None:
         sequence = message.metadata.sequence.stream
         self._message = message
+        self.size = len(message.data)
         self._place = f"{stream_created_at:x}-{sequence}"
         headers = message.headers or {}
         replays = headers.get(envelope.REPLAYS_HEADER, "")
@@ -126,6 +129,7 @@ class LogInbox:
         self._stream_created_at = 0
         self._entries: deque[LogEntry] = deque()
         self._messages = 0
+        self._bytes = 0
         self._arrived = asyncio.Event()
         self._requested = 0
         self._silent_at = 0.0
@@ -166,18 +170,23 @@ class LogInbox:
             deadline = time.monotonic() + self._linger_seconds
             while (
                 self._messages < self._batch_messages
+                and self._bytes < _PULL_BYTES
                 and (left := deadline - time.monotonic()) > 0
                 and not stop.is_set()
             ):
                 await self._request()
                 await self._wait(stop, left)
             taken: list[LogEntry] = []
-            count = 0
-            while self._entries and (not taken or count + len(self._entries[0].messages) <= self._batch_messages):
-                entry = self._entries.popleft()
-                taken.append(entry)
+            count = size = 0
+            while self._entries:
+                entry = self._entries[0]
                 count += len(entry.messages)
-            self._messages -= count
+                size += entry.size
+                if taken and (count > self._batch_messages or size > _PULL_BYTES):
+                    break
+                taken.append(self._entries.popleft())
+                self._messages -= len(entry.messages)
+                self._bytes -= entry.size
             await self._request()
             return taken
 
@@ -234,10 +243,11 @@ class LogInbox:
             self._requested = max(0, self._requested - 1)
             self._entries.append(entry)
             self._messages += len(entry.messages)
+            self._bytes += entry.size
         self._arrived.set()
 
     async def _request(self) -> None:
-        """Keep enough envelopes on their way, without taking more than two batches' worth."""
+        """Keep enough envelopes on their way; ask for none while two batches' worth waits, in number or in size."""
         now = time.monotonic()
         if not self._client.is_connected:
             self._requested = 0  # a lost connection swallows a request
@@ -245,7 +255,8 @@ class LogInbox:
             return
         if now > self._silent_at:
             self._requested = 0
-        if self._requested or self._messages >= 2 * self._batch_messages or len(self._entries) >= _PULL_ENVELOPES:
+        enough = self._messages >= 2 * self._batch_messages or self._bytes >= 2 * _PULL_BYTES
+        if self._requested or enough or len(self._entries) >= _PULL_ENVELOPES:
             return
         self._requested = _PULL_ENVELOPES
         self._silent_at = now + _PULL_SILENCE_SECONDS

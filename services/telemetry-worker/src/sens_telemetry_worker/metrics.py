@@ -22,6 +22,19 @@ UNACKNOWLEDGED = Gauge(
     "sens_telemetry_log_unacknowledged_envelopes_count", "Envelopes taken and not yet settled, all workers."
 )
 LOG_BYTES = Gauge("sens_telemetry_log_size_bytes", "Size of the log.")
+LOG_FILLED = Gauge("sens_telemetry_log_filled_ratio", "Size of the log as a share of its limit; at 1 it takes nothing.")
+DEAD_LETTERS_FILLED = Gauge(
+    "sens_telemetry_dead_letters_filled_ratio",
+    "Size of the dead letters as a share of their limit; at 1 they take nothing.",
+)
+OLDEST_SECONDS = Gauge(
+    "sens_telemetry_log_oldest_unsettled_seconds",
+    "Age of the oldest envelope in the log that is not settled, 0 without one.",
+)
+LANES = Gauge("sens_telemetry_lanes_count", "Lanes by what they are doing.", ["state"])
+LANE_SECONDS = Gauge(
+    "sens_telemetry_lane_state_seconds", "For how long the longest lane has been doing that without a break.", ["state"]
+)
 STORE_SECONDS = Histogram(
     "sens_telemetry_store_seconds",
     "From the first statement of a batch to its commit, retries included.",

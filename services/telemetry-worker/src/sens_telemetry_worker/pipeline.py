@@ -23,6 +23,7 @@ from sens_common.lifecycle import wait_or_stop
 from sens_common.names import Route, parse_native_topic
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.columns import Rejected
+from sens_telemetry_worker.flow import Flow, Lane, State
 from sens_telemetry_worker.guard import DeadLetterGuard, counts
 from sens_telemetry_worker.routing import Routed, Router
 from sens_telemetry_worker.rows import NumberRows, Prepared, TextRow, prepare
@@ -139,6 +140,7 @@ class Pipeline[E: Entry]:
         dead_letters: DeadLetterBox,
         feed: LiveFeed,
         guard: DeadLetterGuard,
+        flow: Flow,
     ) -> None:
         self._inbox = inbox
         self._router = router
@@ -146,21 +148,26 @@ class Pipeline[E: Entry]:
         self._dead_letters = dead_letters
         self._feed = feed
         self._guard = guard
+        self._flow = flow
         self.problem: str | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until the stop; the batch under way is finished."""
+        lane = self._flow.lane()
         while not stop.is_set():
+            lane.enter(State.TAKING)
             entries = await self._inbox.take(stop)
             if not entries:
                 continue
             async with self._inbox.holding(entries):
-                settled = await self._settle(entries, stop)
+                settled = await self._settle(entries, stop, lane)
             if not settled:
+                lane.enter(State.HALTED)
                 # The envelopes come again after a restart; until then somebody has to look at what is going on.
                 await stop.wait()
 
-    async def _settle(self, entries: list[E], stop: asyncio.Event) -> bool:
+    async def _settle(self, entries: list[E], stop: asyncio.Event, lane: Lane) -> bool:
+        lane.enter(State.STORING)
         messages = [message for entry in entries for message in entry.messages]
         stored = await self._store_batch(messages, stop)
         if stored is None:
@@ -172,7 +179,9 @@ class Pipeline[E: Entry]:
         if not self._guarded(routed):
             log.error("too many messages would be dead-lettered", problem=self._guard.problem)
             return False
+        lane.enter(State.DEAD_LETTERING)
         await self._dead_letter(entries, routed)
+        lane.enter(State.ACKNOWLEDGING)
         await self._inbox.acknowledge(entries)
         self._count(routed, written)
         await self._show(routed, written)
@@ -195,6 +204,7 @@ class Pipeline[E: Entry]:
                 retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
             else:
                 self.problem = None
+                self._flow.stored()
                 metrics.STORE_SECONDS.observe(time.perf_counter() - started)
                 if messages:
                     metrics.VISIBLE_SECONDS.observe(max(0.0, time.time() - min(m.received_at for m in messages) / 1e6))

@@ -13,7 +13,7 @@ _TIMEOUT_SECONDS: Final = 3.0
 
 
 def status(data_dir: DataDir, as_json: Json = False) -> None:
-    """Show the running instance: components, addresses, versions, and why one is not ready.
+    """Show the running instance: components, addresses, versions, why one is not ready, and which hop holds the data.
 
     Exits with 0 when all are ready, with 1 when one is not, with 69 when nothing runs.
     """
@@ -36,6 +36,9 @@ def status(data_dir: DataDir, as_json: Json = False) -> None:
             for each in found
         ]
         print_table(("COMPONENT", "STATE", "ADDRESS", "VERSION", "DETAIL"), rows, empty="")
+        for each in found:
+            if each.get("flow"):
+                typer.echo(f"\n{each['name']}: {each['flow']}")
     if not all(each["ready"] for each in found):
         raise typer.Exit(1)
 
@@ -75,7 +78,14 @@ def _ask_all(operations: dict[str, str]) -> list[dict[str, Any]]:
 def _ask(name: str, url: str) -> dict[str, Any]:
     import httpx
 
-    answer: dict[str, Any] = {"name": name, "ready": False, "address": url, "version": None, "detail": None}
+    answer: dict[str, Any] = {
+        "name": name,
+        "ready": False,
+        "address": url,
+        "version": None,
+        "detail": None,
+        "flow": None,
+    }
     try:
         with httpx.Client(base_url=url, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
             answer["version"] = client.get("/version").json().get("version")
@@ -84,6 +94,7 @@ def _ask(name: str, url: str) -> dict[str, Any]:
             checks = ready.json().get("checks", {})
             failed = [f"{check}: {text}" for check, text in checks.items() if text != "ok"]
             answer["detail"] = "; ".join(failed) or None
+            answer["flow"] = ready.json().get("flow")
     except (httpx.HTTPError, ValueError, AttributeError) as error:
         answer["detail"] = str(error) or type(error).__name__
     return answer

@@ -1,0 +1,91 @@
+"""What the worker holds, for how long, and which hop makes it wait: for the metrics and for ``/readyz``."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple, Protocol
+
+from sens_common.envelope import Message
+from sens_common.holding import amount, holder
+from sens_mqtt_ingestion_worker import metrics
+
+_HOPS: Final[Mapping[str, str | None]] = {"nats": "NATS", "log": "the log", "mqtt": "the broker"}
+"""Checks of ``/readyz`` and the hop each one speaks of; the first one that fails is told."""
+
+_SLOW_SECONDS: Final = 2.0
+
+
+class Waiting(NamedTuple):
+    """What a connection has received and the pipeline has not taken yet.
+
+    Attributes:
+        messages: Number of messages.
+        size: Bytes of their packets.
+        reading_paused: Whether nothing is read from the broker, because too much waits.
+    """
+
+    messages: int
+    size: int
+    reading_paused: bool
+
+
+class _Connection(Protocol):
+    """The part of `pipeline.Connection` that is looked at."""
+
+    @property
+    def waiting(self) -> Waiting:
+        """See `pipeline.Connection.waiting`."""
+
+
+class Flow:
+    """The messages between the broker and the log; the metrics look here when they are asked for."""
+
+    def __init__(self) -> None:
+        self._held: list[Message] = []
+        self._connection: _Connection | None = None
+        metrics.BUFFERED.set_function(lambda: len(self._held) + self._waiting.messages)
+        metrics.BUFFERED_BYTES.set_function(self._bytes)
+        metrics.OLDEST_SECONDS.set_function(self._oldest_seconds)
+        metrics.PAUSED.set_function(lambda: int(self._waiting.reading_paused))
+
+    @contextlib.contextmanager
+    def of(self, connection: _Connection) -> Iterator[None]:
+        """Look at a connection while the context is open."""
+        self._connection = connection
+        try:
+            yield
+        finally:
+            self._connection = None
+            self._held = []
+
+    def hold(self, messages: list[Message]) -> None:
+        """Take note of the messages that the log is about to get and the broker has no acknowledgement of, oldest first."""
+        self._held = messages
+
+    @property
+    def _waiting(self) -> Waiting:
+        return self._connection.waiting if self._connection is not None else Waiting(0, 0, reading_paused=False)
+
+    def _bytes(self) -> int:
+        return self._waiting.size + sum(len(message.topic) + len(message.payload) for message in self._held)
+
+    def _oldest_seconds(self) -> float:
+        return max(0.0, time.time() - self._held[0].received_at / 1e6) if self._held else 0.0
+
+    def describe(self, answers: Mapping[str, str]) -> str:
+        """Return one sentence: which hop holds, and what waits here; see `operations.Flow`."""
+        waiting = self._waiting
+        messages = len(self._held) + waiting.messages
+        seconds = self._oldest_seconds()
+        held = holder(_HOPS, answers) or ("the log holds: it is slow" if seconds > _SLOW_SECONDS else None)
+        connected = answers.get("mqtt", "ok") == "ok"
+        parts = []
+        if messages:
+            parts.append(
+                f"{amount(messages, 'message')} ({self._bytes():,} bytes) not acknowledged, the oldest for {seconds:.0f} s"
+            )
+        if waiting.reading_paused:
+            parts.append("nothing is read from the broker")
+        if held is None:
+            return "; ".join(["passes everything on", *parts])
+        return "; ".join([held, *parts, *(["PUBACKs stop, the broker queues"] if connected else [])])

@@ -1,0 +1,146 @@
+"""What each lane is doing, what waits in the log, and which hop holds: for the metrics and for ``/readyz``."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+from typing import Final
+
+from sens_common.holding import amount, holder
+from sens_telemetry_worker import metrics
+
+_HOPS: Final[Mapping[str, str | None]] = {
+    "dead_letter_share": "this worker",
+    "nats": "NATS",
+    "log": "the log",
+    "database": "the database",
+    "store": "the database",
+    "dead_letters": "the stream of dead letters",
+    "lanes": None,
+    "streams": None,
+}
+"""Checks of ``/readyz`` and the hop each one speaks of, None for one that names it; the first one that fails is told."""
+
+STALLED_SECONDS: Final = 15.0
+"""A lane that does one thing for longer than this, other than taking, stands still."""
+
+_BEHIND_SECONDS: Final = 5.0
+
+
+class State(StrEnum):
+    """What a lane is doing."""
+
+    TAKING = "taking"
+    """It waits for envelopes."""
+    STORING = "storing"
+    """It routes a batch and stores it in the database, again and again if need be."""
+    DEAD_LETTERING = "dead_lettering"
+    """It puts messages into the dead letters, again and again if need be."""
+    ACKNOWLEDGING = "acknowledging"
+    """It settles the envelopes in the log."""
+    HALTED = "halted"
+    """It has stopped, because too many messages would be dead-lettered."""
+
+
+_HOP_OF_STATE: Final = {
+    State.STORING: "the database",
+    State.DEAD_LETTERING: "the stream of dead letters",
+    State.ACKNOWLEDGING: "the log",
+}
+
+
+@dataclass(slots=True)
+class LogState:
+    """The log as it was seen last.
+
+    Attributes:
+        waiting: Envelopes that are not settled, those under way included.
+        oldest_seconds: How long ago JetStream stored the oldest of them, 0 when there is none.
+        filled: Share of its size limit, 0 without one.
+        dead_letters_filled: Likewise of the dead letters.
+    """
+
+    waiting: int = 0
+    oldest_seconds: float = 0.0
+    filled: float = 0.0
+    dead_letters_filled: float = 0.0
+
+
+@dataclass(slots=True)
+class Lane:
+    """What one lane is doing, and since when, seconds of `Flow`'s clock."""
+
+    clock: Callable[[], float]
+    state: State = State.TAKING
+    since: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.since = self.clock()
+
+    def enter(self, state: State) -> None:
+        """Say what the lane begins to do."""
+        self.state = state
+        self.since = self.clock()
+
+    @property
+    def seconds(self) -> float:
+        """For how long it has been doing that."""
+        return self.clock() - self.since
+
+
+class Flow:
+    """The envelopes between the log and the database; the metrics look here when they are asked for."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lanes: list[Lane] = []
+        self._stored_at = clock()
+        self.log = LogState()
+        for state in State:
+            metrics.LANES.labels(state).set_function(partial(self._count, state))
+            metrics.LANE_SECONDS.labels(state).set_function(partial(self._seconds, state))
+
+    def lane(self) -> Lane:
+        """Return a new lane."""
+        lane = Lane(self._clock)
+        self._lanes.append(lane)
+        return lane
+
+    def stored(self) -> None:
+        """Say that a batch was stored."""
+        self._stored_at = self._clock()
+
+    def _count(self, state: State) -> int:
+        return sum(lane.state is state for lane in self._lanes)
+
+    def _seconds(self, state: State) -> float:
+        return max((lane.seconds for lane in self._lanes if lane.state is state), default=0.0)
+
+    async def check(self) -> str | None:
+        """Readiness check: no lane stands still."""
+        for state, hop in _HOP_OF_STATE.items():
+            seconds = self._seconds(state)
+            if seconds > STALLED_SECONDS:
+                return f"{hop} holds: a lane has been {state.replace('_', '-')} for {seconds:.0f} s"
+        return None
+
+    def describe(self, answers: Mapping[str, str]) -> str:
+        """Return one sentence: which hop holds, what waits, and what the lanes do; see `operations.Flow`."""
+        log = self.log
+        held = holder(_HOPS, answers)
+        parts = []
+        if held is not None:
+            parts.append(f"no batch stored for {self._clock() - self._stored_at:.0f} s")
+        if log.waiting:
+            parts.append(f"{amount(log.waiting, 'envelope')} in the log, the oldest for {log.oldest_seconds:.0f} s")
+        parts.append(f"the log is {log.filled:.0%} full, the dead letters {log.dead_letters_filled:.0%}")
+        doing = [
+            f"{count} {state.replace('_', '-')} for {self._seconds(state):.0f} s"
+            for state in State
+            if (count := self._count(state))
+        ]
+        parts.append(f"{amount(len(self._lanes), 'lane')}: {', '.join(doing)}")
+        if held is None:
+            held = "behind, and storing" if log.oldest_seconds > _BEHIND_SECONDS else "keeps up"
+        return "; ".join([held, *parts])

@@ -1,0 +1,75 @@
+"""What the telemetry worker says of its lanes."""
+
+import asyncio
+
+from prometheus_client import REGISTRY
+
+from sens_telemetry_worker.flow import STALLED_SECONDS, Flow, LogState, State
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def flow_with_lanes(*states: State) -> tuple[Flow, Clock]:
+    clock = Clock()
+    flow = Flow(clock)
+    for state in states:
+        flow.lane().enter(state)
+    return flow, clock
+
+
+class TestCheck:
+    def test_names_the_hop_that_a_lane_waits_for(self) -> None:
+        flow, clock = flow_with_lanes(State.TAKING, State.STORING)
+        clock.now += STALLED_SECONDS + 5
+        assert asyncio.run(flow.check()) == "the database holds: a lane has been storing for 20 s"
+
+    def test_minds_no_lane_that_waits_for_envelopes(self) -> None:
+        flow, clock = flow_with_lanes(State.TAKING)
+        clock.now += 86_400
+        assert asyncio.run(flow.check()) is None
+
+    def test_minds_no_lane_that_goes_on(self) -> None:
+        flow, clock = flow_with_lanes()
+        lane = flow.lane()
+        for state in (State.STORING, State.ACKNOWLEDGING, State.TAKING, State.STORING):
+            lane.enter(state)
+            clock.now += STALLED_SECONDS - 1
+            assert asyncio.run(flow.check()) is None
+
+
+class TestSentence:
+    def test_tells_the_hop_what_waits_and_what_the_lanes_do(self) -> None:
+        flow, clock = flow_with_lanes(State.STORING, State.STORING)
+        flow.log = LogState(waiting=1200, oldest_seconds=36, filled=0.12)
+        clock.now += 34
+        assert flow.describe({"nats": "ok", "database": "connection refused"}) == (
+            "the database holds: connection refused; no batch stored for 34 s; 1,200 envelopes in the log, the oldest for 36 s;"
+            " the log is 12% full, the dead letters 0%; 2 lanes: 2 storing for 34 s"
+        )
+
+    def test_of_a_worker_that_is_behind_names_no_hop(self) -> None:
+        flow, _ = flow_with_lanes(State.STORING)
+        flow.log = LogState(waiting=1200, oldest_seconds=36)
+        assert flow.describe({}).startswith("behind, and storing; 1,200 envelopes")
+
+    def test_of_a_worker_without_work(self) -> None:
+        flow, _ = flow_with_lanes(State.TAKING)
+        assert flow.describe({}) == ("keeps up; the log is 0% full, the dead letters 0%; 1 lane: 1 taking for 0 s")
+
+
+class TestMetrics:
+    def test_count_the_lanes_and_tell_their_longest_time(self) -> None:
+        flow, clock = flow_with_lanes(State.STORING)
+        clock.now += 3
+        flow.lane().enter(State.STORING)
+        assert REGISTRY.get_sample_value("sens_telemetry_lanes_count", {"state": "storing"}) == 2
+        assert REGISTRY.get_sample_value("sens_telemetry_lane_state_seconds", {"state": "storing"}) == 3
+        assert REGISTRY.get_sample_value("sens_telemetry_lanes_count", {"state": "halted"}) == 0
