@@ -19,6 +19,7 @@ from support.memory import MemoryDeadLetters, MemoryEntry, MemoryFeed, MemoryInb
 
 MANY = 10_000
 NOW = 1_700_000_000_000_000
+SEVERAL = {0, 17, 5000, 5001, 9999}
 WORDLESS = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN IF new.value >= 1e6 THEN RAISE 'no'; END IF; RETURN NULL; END $$;
@@ -120,20 +121,18 @@ class TestOneRefusedMessageOfTenThousand:
 
 
 class TestSeveralRefusedMessages:
-    REFUSED = frozenset({0, 17, 5000, 5001, 9999})
-
     def test_cost_three_transactions_each(self, database: DatabaseSettings) -> None:
-        result = outcome(database, self.REFUSED)
-        assert (result.refused, result.stored) == (self.REFUSED, MANY - len(self.REFUSED))
-        assert result.transactions <= 3 * len(self.REFUSED)
+        result = outcome(database, SEVERAL)
+        assert (result.refused, result.stored) == (SEVERAL, MANY - len(SEVERAL))
+        assert result.transactions <= 3 * len(SEVERAL)
 
     @pytest.mark.parametrize("stored_before", [1, 9998])
     def test_are_found_where_another_one_is_stored_already(
         self, database: DatabaseSettings, stored_before: int
     ) -> None:
-        result = outcome(database, self.REFUSED, stored_before=stored_before)
-        assert (result.refused, result.stored) == (self.REFUSED, MANY - len(self.REFUSED))
-        assert result.transactions <= 2 * 14 * len(self.REFUSED)
+        result = outcome(database, SEVERAL, stored_before=stored_before)
+        assert (result.refused, result.stored) == (SEVERAL, MANY - len(SEVERAL))
+        assert result.transactions <= 2 * 14 * len(SEVERAL)
 
 
 class TestRefusalOfEverything:

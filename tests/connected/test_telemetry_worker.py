@@ -121,6 +121,44 @@ class TestPoison:
         assert [tuple(row) for row in path.fetch(counts)] == [(stored, 0)]
 
 
+async def dead_letters_in(nats: NatsSettings) -> int:
+    """Return how many dead letters there are."""
+    async with connect(nats, "test") as client:
+        return (await client.jetstream().stream_info(DEAD_LETTERS_STREAM)).state.messages
+
+
+class TestGuard:
+    def test_stops_a_worker_under_load_which_says_so_and_goes_on_after_a_restart(self, path: TelemetryPath) -> None:
+        everything = path.telemetry.environment
+        path.telemetry.stop()
+        share, window = {"SENS_DEAD_LETTERS__MAX_SHARE": "0.5"}, {"SENS_DEAD_LETTERS__WINDOW_MESSAGES": "500"}
+        path.telemetry.environment = {**everything, **share, **window}
+        path.telemetry.start()
+        path.telemetry.wait_until_ready()
+        topics = [f"sens/v1/demo/d{number}/telemetry" for number in range(20)]
+        good = [
+            (topic, f'{{"ts": {1_700_000_000 + second}, "n": 1}}'.encode()) for topic in topics for second in range(20)
+        ]
+        with Publisher(path.broker) as publisher:
+            publisher.publish_all(good)
+            publisher.publish_all([(topics[number % 20], b"{") for number in range(3000)])
+            wait_until(lambda: path.telemetry.get("/readyz")[0] == 503, "the worker is not ready")
+            publisher.publish_all(
+                [(topics[0], f'{{"ts": {1_700_000_100 + second}, "n": 1}}'.encode()) for second in range(20)]
+            )
+        problem = json.loads(path.telemetry.get("/readyz")[1])["checks"]["dead_letter_share"]
+        assert "SENS_DEAD_LETTERS__MAX_SHARE" in problem
+        assert path.telemetry.get("/healthz")[0] == 200
+        assert "too many messages would be dead-lettered" in path.telemetry.log.read_text()
+        assert asyncio.run(dead_letters_in(path.nats)) < 3000
+        path.telemetry.stop()
+        path.telemetry.environment = everything
+        path.telemetry.start()
+        path.wait_until_idle()
+        assert asyncio.run(dead_letters_in(path.nats)) == 3000
+        assert len([value for value in path.values() if value[1] == "n"]) == len(good) + 20
+
+
 class TestLive:
     def test_readings_are_published_to_who_is_interested(self, path: TelemetryPath) -> None:
         async def work() -> list[live.Reading]:
