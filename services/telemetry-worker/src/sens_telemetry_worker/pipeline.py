@@ -246,10 +246,8 @@ class Pipeline[E: Entry]:
             for messages in _divided(present, error.suspect, halving=halving):
                 chosen = np.zeros(len(routed.messages), np.bool_)
                 chosen[messages] = True
-                own_numbers, own_texts = (
-                    numbers.taken(chosen[numbers.message]),
-                    [row for row in texts if chosen[row.message]],
-                )
+                own_numbers = numbers.taken(chosen[numbers.message])
+                own_texts = [row for row in texts if chosen[row.message]]
                 await self._write_part(own_numbers, own_texts, messages, written, routed, halving=True)
         else:
             np.add(written.new_values, part.new_values, out=written.new_values)
