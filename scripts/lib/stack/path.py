@@ -5,6 +5,7 @@ Each process can be stopped, killed, paused and started again in its place.
 
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -14,22 +15,26 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 
 import asyncpg
 from pydantic import SecretStr
+from scripts.lib.stack.disk import Disk
 from scripts.lib.stack.proxy import Proxy
-from scripts.lib.stack.usage import Usage, usage
+from scripts.lib.stack.usage import Usage, tree, usage
 
 from sens_cli.up import nats as embedded_nats
 from sens_cli.up import postgres as embedded_postgres
 from sens_common.database import connect
 from sens_common.errors import SensError
 from sens_common.migrations import migrate
+from sens_common.names import NATIVE_TOPIC_FILTER
 from sens_common.settings import DatabaseSettings
 
 HOST: Final = "127.0.0.1"
@@ -39,8 +44,10 @@ POSTGRES: Final = "postgres"
 INGESTION: Final = "ingestion"
 TELEMETRY: Final = "telemetry"
 _MODULES: Final = {INGESTION: "sens_mqtt_ingestion_worker", TELEMETRY: "sens_telemetry_worker"}
-_START_SECONDS: Final = 60
+_START_SECONDS: Final = 120
 _STOP_SECONDS: Final = 30
+_READY_SECONDS: Final = 10
+_SHOWN_BYTES: Final = 3000
 
 
 class StackError(Exception):
@@ -74,22 +81,25 @@ class Stack:
     """The running path.
 
     Attributes:
-        mqtt_port: Where publishers reach the broker.
+        mqtt_port: Where the broker speaks MQTT 5.
+        mqtt3_port: Where it speaks MQTT 3.1.1.
         database: How the database's owner connects, past every proxy.
         proxies: By edge: ``mqtt`` (ingestion to broker), ``ingestion-nats``, ``telemetry-nats`` and ``database``; where asked for.
+        disks: By server, NATS and PostgreSQL; where asked for and allowed.
     """
 
-    def __init__(self, folder: Path, *, broker: str, postgres_programs: Path | None, telemetry_workers: int) -> None:
+    def __init__(self, folder: Path, *, broker: str, postgres_programs: Path | None) -> None:
         self._folder = folder
         self._broker = broker
         self._postgres_programs = postgres_programs
-        self._telemetry_workers = telemetry_workers
         self._servers: dict[str, Server] = {}
         self._operations: dict[str, int] = {}
         self._password = secrets.token_urlsafe(16)
         self._nats_port, self._monitoring_port = free_port(), free_port()
         self.proxies: dict[str, Proxy] = {}
+        self.disks: dict[str, Disk] = {}
         self.mqtt_port = free_port()
+        self.mqtt3_port = self.mqtt_port if broker == "mosquitto" else free_port()
         self.database = DatabaseSettings(
             host=HOST,
             port=free_port(),
@@ -107,6 +117,8 @@ class Stack:
         *,
         postgres_programs: Path | None = None,
         proxied: bool = False,
+        own_disks: bool = False,
+        topic_filters: Sequence[Sequence[str]] = ((NATIVE_TOPIC_FILTER,),),
         telemetry_workers: int = 1,
         tenants: tuple[str, ...] = ("demo",),
         stream_max_bytes: int = 4 << 30,
@@ -118,6 +130,8 @@ class Stack:
             broker: ``mosquitto`` or ``mock-mqtt-broker``.
             postgres_programs: Folder with another PostgreSQL's programs, None for the embedded one.
             proxied: Whether there is a proxy between each pair of components.
+            own_disks: Whether NATS and PostgreSQL have small disks of their own, where the system allows to mount them.
+            topic_filters: What each of the ingestion workers subscribes to.
             telemetry_workers: How many share the log.
             tenants: Those that exist.
             stream_max_bytes: Limit of the log.
@@ -130,12 +144,16 @@ class Stack:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         with (
             tempfile.TemporaryDirectory(prefix="sens-stack-", ignore_cleanup_errors=True) as name,
-            contextlib.ExitStack() as proxies,
+            contextlib.ExitStack() as resources,
         ):
             folder = Path(name)
             folder.chmod(0o755)
-            stack = cls(folder, broker=broker, postgres_programs=postgres_programs, telemetry_workers=telemetry_workers)
+            stack = cls(folder, broker=broker, postgres_programs=postgres_programs)
             try:
+                for server in (NATS, POSTGRES) if own_disks else ():
+                    if (disk := Disk.mounted(folder / f"{server}-disk")) is not None:
+                        resources.callback(disk.unmount)
+                        stack.disks[server] = disk
                 stack._add_nats()
                 stack._add_postgres()
                 stack._add_broker()
@@ -153,11 +171,11 @@ class Stack:
                     "database": stack.database.port,
                 }
                 if proxied:
-                    stack.proxies = {edge: proxies.enter_context(Proxy(port)) for edge, port in targets.items()}
+                    stack.proxies = {edge: resources.enter_context(Proxy(port)) for edge, port in targets.items()}
                     targets = {edge: proxy.port for edge, proxy in stack.proxies.items()}
-                stack._add_workers(targets, stream_max_bytes, worker_settings or {})
-                for worker in stack.workers:
-                    stack.start(worker)
+                settings = {"SENS_NATS__STREAM_MAX_BYTES": str(stream_max_bytes), **(worker_settings or {})}
+                stack._add_workers(targets, topic_filters, telemetry_workers, settings)
+                stack.start_together(stack.workers)
                 yield stack
             finally:
                 for server in reversed(stack.names):
@@ -182,6 +200,10 @@ class Stack:
     def _add(self, name: str, command: list[str], ready: Callable[[], bool], **options: object) -> None:
         self._servers[name] = Server(command, self._folder / f"{name}.log", ready, options)
 
+    def _store(self, server: str) -> Path:
+        """Return where a server keeps its data."""
+        return (self.disks[server].folder if server in self.disks else self._folder) / f"{server}-data"
+
     def _add_nats(self) -> None:
         configuration = self._folder / "nats.conf"
         embedded_nats.write_configuration(
@@ -189,7 +211,7 @@ class Stack:
             host=HOST,
             port=self._nats_port,
             monitoring_port=self._monitoring_port,
-            store=self._folder / "nats",
+            store=self._store(NATS),
             user="sens",
             password=self._password,
         )
@@ -197,8 +219,8 @@ class Stack:
         self._add(NATS, command, lambda: _answers(f"http://{HOST}:{self._monitoring_port}/healthz"))
 
     def _add_postgres(self) -> None:
-        cluster = embedded_postgres.prepare(self._folder / POSTGRES, self._password, programs=self._postgres_programs)
-        settings = {"max_wal_size": "4GB", "shared_buffers": "256MB"}
+        cluster = embedded_postgres.prepare(self._store(POSTGRES), self._password, programs=self._postgres_programs)
+        settings = {"max_wal_size": "512MB" if POSTGRES in self.disks else "4GB", "shared_buffers": "256MB"}
         if list(cluster.programs.parent.glob("**/timescaledb.so")):
             settings |= {"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"}
         command = cluster.command(host=HOST, port=self.database.port, settings=settings)
@@ -230,7 +252,7 @@ class Stack:
             self._add(BROKER, [program, "-c", str(configuration)], lambda: _listens(self.mqtt_port))
             return
         environment = {
-            "SENS_BROKER__PORT": str(free_port()),
+            "SENS_BROKER__PORT": str(self.mqtt3_port),
             "SENS_BROKER__PORT_V5": str(self.mqtt_port),
             "SENS_OPERATIONS__PORT": str(free_port()),
             "SENS_FLEET__ENABLED": "false",
@@ -238,11 +260,16 @@ class Stack:
         command = [sys.executable, "-m", "sens_mock_mqtt_broker"]
         self._add(BROKER, command, lambda: _listens(self.mqtt_port), env=os.environ | environment)
 
-    def _add_workers(self, ports: Mapping[str, int], stream_max_bytes: int, settings: Mapping[str, str]) -> None:
+    def _add_workers(
+        self,
+        ports: Mapping[str, int],
+        topic_filters: Sequence[Sequence[str]],
+        telemetry_workers: int,
+        settings: Mapping[str, str],
+    ) -> None:
         common = {
             "SENS_NATS__USER": "sens",
             "SENS_NATS__PASSWORD": self._password,
-            "SENS_NATS__STREAM_MAX_BYTES": str(stream_max_bytes),
             "SENS_MQTT__URL": f"mqtt://{HOST}:{ports['mqtt']}",
             "SENS_DATABASE__HOST": HOST,
             "SENS_DATABASE__PORT": str(ports["database"]),
@@ -251,18 +278,46 @@ class Stack:
             "SENS_DATABASE__PASSWORD": self._password,
             "SENS_DATABASE__SSL": "disable",
         }
-        names = [INGESTION, TELEMETRY, *(f"{TELEMETRY}-{number}" for number in range(2, self._telemetry_workers + 1))]
-        for name in names:
-            kind = name.partition("-")[0]
-            self._operations[name] = port = free_port()
-            environment = common | {
-                "SENS_NATS__URL": f"nats://{HOST}:{ports[f'{kind}-nats']}",
-                "SENS_OPERATIONS__PORT": str(port),
-                **settings,
-            }
-            command = [sys.executable, "-m", _MODULES[kind]]
-            url = f"http://{HOST}:{port}/readyz"
-            self._add(name, command, lambda url=url: _answers(url), env=os.environ | environment)  # type: ignore[misc]
+        own: dict[str, list[dict[str, str]]] = {
+            INGESTION: [
+                {
+                    "SENS_MQTT__CLIENT_ID": f"sens-mqtt-ingestion-worker-{number}",
+                    "SENS_MQTT__TOPIC_FILTERS": json.dumps(list(filters)),
+                }
+                for number, filters in enumerate(topic_filters)
+            ],
+            TELEMETRY: [{} for _ in range(telemetry_workers)],
+        }
+        for kind, workers in own.items():
+            for number, its_own in enumerate(workers, 1):
+                name = kind if number == 1 else f"{kind}-{number}"
+                self._operations[name] = port = free_port()
+                environment = {
+                    **os.environ,
+                    **common,
+                    **its_own,
+                    "SENS_NATS__URL": f"nats://{HOST}:{ports[f'{kind}-nats']}",
+                    "SENS_OPERATIONS__PORT": str(port),
+                    **settings,
+                }
+                self._add(name, [sys.executable, "-m", _MODULES[kind]], partial(self._is_ready, name), env=environment)
+
+    def _is_ready(self, worker: str) -> bool:
+        return not self.not_ready(worker)
+
+    def not_ready(self, worker: str) -> dict[str, str]:
+        """Return what a worker's readiness checks complain of, by check; empty when it is ready."""
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self._operations[worker]}/readyz", timeout=_READY_SECONDS):
+                return {}
+        except urllib.error.HTTPError as error:
+            try:
+                checks = json.loads(error.read())["checks"]
+            except (OSError, ValueError, LookupError):
+                return {"readyz": f"status {error.code}"}
+            return {check: text for check, text in checks.items() if text != "ok"}
+        except OSError as error:
+            return {"readyz": f"no answer: {getattr(error, 'reason', error)}"}
 
     def start(self, name: str, *, wait: bool = True) -> None:
         """Start a process that is not running.
@@ -279,6 +334,18 @@ class Stack:
         if wait:
             self.wait(name)
 
+    def start_together(self, names: Iterable[str]) -> None:
+        """Start processes that do not wait for each other.
+
+        Raises:
+            StackError: One of them ends, or is not ready in time.
+        """
+        names = list(names)
+        for name in names:
+            self.start(name, wait=False)
+        for name in names:
+            self.wait(name)
+
     def wait(self, name: str) -> None:
         """Wait until a process that was started is ready.
 
@@ -291,33 +358,62 @@ class Stack:
             if not server.running or time.monotonic() > deadline:
                 what = f"is not ready after {_START_SECONDS} s" if server.running else "has ended"
                 raise StackError(f"{name} {what}:\n{self.output(name)}")
-            time.sleep(0.02)
+            time.sleep(0.1)
 
-    def output(self, name: str) -> str:
-        """Return the end of what a process has written."""
+    def becomes_ready(self, name: str, seconds: float) -> bool:
+        """Tell whether a process is ready within this time, and running."""
+        deadline = time.monotonic() + seconds
+        while not (ready := self._servers[name].ready()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return ready
+
+    def output(self, name: str, *, since: int | None = None) -> str:
+        """Return what a process has written: the end of it, or all since a place that `written` has told."""
         log = self._servers[name].log
-        return log.read_text(encoding="utf-8", errors="replace")[-3000:] if log.exists() else ""
+        if not log.exists():
+            return ""
+        with log.open("rb") as file:
+            file.seek(max(0, self.written(name) - _SHOWN_BYTES) if since is None else since)
+            return file.read().decode(errors="replace")
+
+    def written(self, name: str) -> int:
+        """Return how much a process has written, bytes."""
+        log = self._servers[name].log
+        return log.stat().st_size if log.exists() else 0
 
     def stop(self, name: str) -> None:
         """Stop a process as its operator does, and wait for its end."""
         self._end(name, signal.SIGINT if name == POSTGRES else signal.SIGTERM)
 
     def kill(self, name: str) -> None:
-        """End a process at once."""
+        """End a process at once, with its children, as when its container or its machine dies."""
+        processes = self.tree(name)
+        # A process that is stopped makes no further children.
+        self.pause(name)
+        processes = [*dict.fromkeys(processes + self.tree(name))]
+        _signal(processes, signal.SIGKILL)
         self._end(name, signal.SIGKILL)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(_runs(process) for process in processes) and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def pause(self, name: str) -> None:
         """Let a process do nothing (SIGSTOP), with its children."""
-        self._signal(name, signal.SIGSTOP)
+        _signal(self.tree(name)[:1], signal.SIGSTOP)
+        _signal(self.tree(name), signal.SIGSTOP)
 
     def resume(self, name: str) -> None:
         """Let it go on."""
-        self._signal(name, signal.SIGCONT)
+        _signal(self.tree(name), signal.SIGCONT)
 
-    def _signal(self, name: str, number: int) -> None:
-        process = self._servers[name].process
-        if process is not None and process.poll() is None:
-            process.send_signal(number)
+    def signal(self, name: str, process: int, number: int) -> None:
+        """Send a signal to one of a process' children, unless it has ended."""
+        _signal([child for child in self.tree(name) if child == process], number)
+
+    def tree(self, name: str) -> list[int]:
+        """Return the identifiers of a process and its children; none when it does not run."""
+        server = self._servers[name]
+        return tree(server.process.pid) if server.process is not None and server.running else []
 
     def _end(self, name: str, number: int) -> None:
         process = self._servers[name].process
@@ -360,6 +456,20 @@ class Stack:
                 await connection.close()
 
         return asyncio.run(ask())
+
+
+def _signal(processes: Iterable[int], number: int) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
+def _runs(process: int) -> bool:
+    """Tell whether there is a process that does anything yet: it is no zombie (Linux' proc(5), stat, field 3)."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def free_port() -> int:

@@ -5,16 +5,24 @@ import random
 import secrets
 import sys
 import time
-from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from scripts.lib.stack.path import Stack, StackError
-from scripts.lib.torture.audit import Outcome, audit, settle
-from scripts.lib.torture.faults import Fault, chosen
+from scripts.lib.torture.audit import Audit
+from scripts.lib.torture.faults import SHORT, TIME_OUTS, Planned, chosen, faults
 from scripts.lib.torture.load import POISON, TENANTS, Publisher, Record
+from scripts.lib.torture.results import Group, Result, insert, table
+from scripts.lib.torture.watch import Watch
+
+from sens_common.names import NATIVE_TOPIC_FILTER
 
 _POISON_REFUSED = f"ALTER TABLE sens.measurements ADD CONSTRAINT poison CHECK (value <> {POISON!r}::float8)"
+_APART = [[f"sens/v1/{TENANTS[0]}/+/telemetry"], [f"sens/v1/{tenant}/+/telemetry" for tenant in TENANTS[1:]]]
+_SHARED = [[f"$share/sens/{NATIVE_TOPIC_FILTER}"]] * 2
+_PAGE = Path("docs/operations/failure-modes.md")
 
 
 class Plan(NamedTuple):
@@ -24,62 +32,144 @@ class Plan(NamedTuple):
         seed: Decides the faults, their order and how long they last.
         faults: How many.
         round_faults: How many between two audits.
-        broker: Which one.
+        broker: Which one. The mock MQTT broker keeps sessions in memory alone and is not restarted.
+        shared: Whether the ingestion workers share a subscription; else each has tenants of its own. Mosquitto does not keep shared
+            subscriptions over a restart, so that it is not restarted then.
         rate: Messages a second.
-        seconds: How long a fault lasts: shortest and longest.
+        seconds: How long a fault lasts that need not last for a certain time: shortest and longest.
+        longest: Faults that have to last longer are left out, seconds; None for none.
+        disks: Whether the servers get disks of their own, which can be filled, where that is allowed.
+        only: Faults without this in their name are left out.
     """
 
     seed: int
     faults: int
     round_faults: int = 5
     broker: str = "mosquitto"
-    rate: float = 1000
-    seconds: tuple[float, float] = (1, 12)
+    shared: bool = False
+    rate: float = 300
+    seconds: tuple[float, float] = SHORT
+    longest: float | None = None
+    disks: bool = True
+    only: str = ""
 
 
-def torture(plan: Plan) -> tuple[Outcome, Counter[str]]:
-    """Run the plan; return the last audit, or the first with a problem, and how often each group of faults came.
+class Torture:
+    """A run.
 
-    Raises:
-        StackError: Something did not start again.
+    Attributes:
+        result: What it has shown so far; also in the file, if there is one.
     """
-    generator = random.Random(plan.seed)  # noqa: S311 - it has to repeat
-    order = chosen(plan.broker, plan.faults, generator)
-    settings = {"SENS_DEAD_LETTERS__MAX_SHARE": "1"}
-    happened: Counter[str] = Counter()
-    record = Record()
-    with Stack.running(
-        plan.broker, proxied=True, telemetry_workers=2, tenants=TENANTS, worker_settings=settings
-    ) as stack:
-        stack.fetch(_POISON_REFUSED)
-        while True:
-            with ExitStack() as publishers:
-                for number in range(4):
-                    publisher = Publisher(stack.mqtt_port, record, name=f"torture-{number}", rate=plan.rate / 4)
-                    publishers.enter_context(publisher)
-                for fault in order[: plan.round_faults]:
-                    _happen(stack, fault, generator.uniform(*plan.seconds))
-                    happened[fault.group] += 1
-                    time.sleep(generator.uniform(0, 1))
-            order = order[plan.round_faults :]
-            settle(stack, record)
-            outcome = audit(stack, record)
-            print(
-                f"{happened.total():4d} faults: {outcome.acknowledged} acknowledged, {outcome.uncertain} uncertain, "
-                f"{outcome.stored} stored, {outcome.dead_lettered} dead-lettered: "
-                f"{'; '.join(outcome.problems) or 'nothing lost, nothing twice'}",
-                flush=True,
+
+    def __init__(self, plan: Plan, file: Path | None) -> None:
+        self._plan = plan
+        self._file = file
+        self._record = Record()
+        self.result = Result(plan.seed, plan.broker, plan.rate)
+
+    def run(self) -> None:
+        """Run the plan to its end or to the first problem.
+
+        Raises:
+            StackError: Something did not start.
+        """
+        plan = self._plan
+        started = time.monotonic()
+        with Stack.running(
+            plan.broker,
+            proxied=True,
+            own_disks=plan.disks,
+            topic_filters=_SHARED if plan.shared else _APART,
+            telemetry_workers=2,
+            tenants=TENANTS,
+            worker_settings={"SENS_DEAD_LETTERS__MAX_SHARE": "1", **TIME_OUTS},
+        ) as stack:
+            stack.fetch(_POISON_REFUSED)
+            restarts = plan.broker == "mosquitto" and not plan.shared
+            kinds = [
+                fault for fault in faults(broker_restarts=restarts, disks=bool(stack.disks)) if plan.only in fault.name
+            ]
+            if not stack.disks:
+                print("left out: disks that are full, for which only root may mount disks that are small enough")
+            order = chosen(
+                kinds,
+                plan.faults,
+                random.Random(plan.seed),  # noqa: S311 - it has to repeat
+                short=plan.seconds,
+                longest=plan.longest,
             )
-            if outcome.problems:
-                for worker in stack.workers:
-                    print(f"--- {worker}\n{stack.output(worker)}")
-            if outcome.problems or not order:
-                return outcome, happened
+            audit = Audit(stack, self._record)
+            while order and not self.result.problems:
+                self._round(stack, audit, order[: plan.round_faults])
+                order = order[plan.round_faults :]
+                self.result.seconds = round(time.monotonic() - started, 1)
+                self.write()
+            if self.result.problems:
+                for name in stack.names:
+                    print(f"--- the end of what {name} wrote\n{stack.output(name)}")
 
+    def write(self) -> None:
+        """Write the result into the file."""
+        if self._file is not None:
+            self.result.write(self._file)
 
-def _happen(stack: Stack, fault: Fault, seconds: float) -> None:
-    print(f"     {fault.name}, {seconds:.1f} s", flush=True)
-    fault.happen(stack, seconds)
+    def _round(self, stack: Stack, audit: Audit, order: Sequence[Planned]) -> None:
+        problems: list[str] = []
+        self._record.begin_round()
+        try:
+            with self._load(stack):
+                for planned in order:
+                    if not problems:
+                        self._happen(stack, audit, planned, problems)
+        except StackError as error:
+            problems.append(str(error))
+        if not problems and (restless := audit.settle()) is not None:
+            problems.append(restless)
+        outcome = audit.check()
+        result = self.result
+        if outcome.acknowledged == result.acknowledged:
+            problems.append("the broker acknowledged nothing")
+        result.acknowledged, result.uncertain = outcome.acknowledged, outcome.uncertain
+        result.stored, result.duplicate, result.dead_lettered = outcome.stored, outcome.duplicate, outcome.dead_lettered
+        result.problems = problems + outcome.problems
+        print(
+            f"{result.faults:4d} faults: {result.acknowledged} acknowledged, {result.uncertain} uncertain, "
+            f"{result.stored} stored, {result.duplicate} came again, {result.dead_lettered} dead-lettered: "
+            f"{'; '.join(result.problems) or 'nothing lost, nothing twice'}",
+            flush=True,
+        )
+
+    @contextmanager
+    def _load(self, stack: Stack) -> Iterator[None]:
+        with ExitStack() as publishers:
+            for number in range(4):
+                rate = self._plan.rate / 4
+                publishers.enter_context(Publisher(stack.mqtt3_port, self._record, name=f"torture-{number}", rate=rate))
+            yield
+
+    def _happen(self, stack: Stack, audit: Audit, planned: Planned, problems: list[str]) -> None:
+        """Let a fault happen, and wait until everything is at rest again, if that is planned."""
+        fault = planned.fault
+        group = self.result.groups.setdefault(fault.group, Group())
+        before = int(self._record.masks()[0].sum())
+        print(f"     {fault.name}, {planned.seconds:.1f} s", end="", flush=True)
+        with Watch(stack) as watch:
+            fault.happen(stack, planned.seconds)
+        ended = time.monotonic()
+        self.result.faults += 1
+        group.times += 1
+        rest = ""
+        if planned.settled:
+            if (restless := audit.settle()) is not None:
+                problems.append(f"after {fault.name}: {restless}")
+            group.settled_seconds.append(round(time.monotonic() - ended, 2))
+            rest = f", at rest after {group.settled_seconds[-1]:.1f} s"
+        time.sleep(planned.pause_seconds)
+        group.messages += int(self._record.masks()[0].sum()) - before
+        seen = self.result.seen.setdefault(fault.name, {})
+        for worker, texts in watch.seen.items():
+            seen[worker] = sorted(texts.union(seen.get(worker, [])))
+        print(rest, flush=True)
 
 
 def main() -> int:
@@ -88,21 +178,55 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=40, help="how many; each kind comes before any comes twice")
     parser.add_argument("--seed", type=int, help="repeat a run")
     parser.add_argument("--broker", choices=["mosquitto", "mock-mqtt-broker"], default="mosquitto")
-    parser.add_argument("--rate", type=float, default=1000, help="messages a second")
+    parser.add_argument("--shared", action="store_true", help="let the ingestion workers share a subscription")
+    parser.add_argument("--rate", type=float, default=300, help="messages a second")
     parser.add_argument("--round", type=int, default=5, help="faults between two audits")
-    parser.add_argument("--seconds", type=float, nargs=2, default=(1, 12), help="how long a fault lasts, from and to")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        nargs=2,
+        default=SHORT,
+        help="how long a fault lasts that need not last long, from and to",
+    )
+    parser.add_argument("--longest", type=float, help="leave out faults that have to last longer than this, seconds")
+    parser.add_argument("--no-disks", action="store_true", help="mount no disks, even where it is allowed")
+    parser.add_argument("--only", default="", help="only faults with this text in their name")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, after each round too")
+    parser.add_argument(
+        "--table", type=Path, nargs="+", metavar="FILE", help=f"write results into {_PAGE}, and do no more"
+    )
     options = parser.parse_args()
+    if options.table:
+        insert(_PAGE, table(Result.read(file) for file in options.table))
+        return 0
     seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
-    plan = Plan(seed, options.faults, options.round, options.broker, options.rate, tuple(options.seconds))
+    torture = Torture(
+        Plan(
+            seed,
+            options.faults,
+            options.round,
+            options.broker,
+            options.shared,
+            options.rate,
+            tuple(options.seconds),
+            options.longest,
+            not options.no_disks,
+            options.only,
+        ),
+        options.json,
+    )
     print(f"seed {seed}: repeat with --seed {seed}", flush=True)
     try:
-        outcome, happened = torture(plan)
+        torture.run()
     except StackError as error:
-        print(f"scripts/torture: seed {seed}: {error}", file=sys.stderr)
-        return 1
-    for group, times in sorted(happened.items()):
-        print(f"{times:4d} {group}")
-    return 1 if outcome.problems else 0
+        torture.result.problems.append(str(error))
+        torture.write()
+    for name, group in sorted(torture.result.groups.items()):
+        longest = f"{max(group.settled_seconds):6.1f} s" if group.settled_seconds else "       -"
+        print(f"{group.times:4d} {longest}  {name}")
+    if torture.result.problems:
+        print(f"scripts/torture: seed {seed}: {'; '.join(torture.result.problems)}", file=sys.stderr)
+    return 1 if torture.result.problems else 0
 
 
 if __name__ == "__main__":

@@ -3,23 +3,56 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+import asyncpg
 import nats
-from nats.errors import TimeoutError as NatsTimeoutError
-from nats.js.api import ConsumerConfig, DeliverPolicy
+import numpy as np
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from numpy.typing import NDArray
 from scripts.lib.stack.path import Stack
-from scripts.lib.torture.load import Kind, Record, message
+from scripts.lib.torture.load import FIRST_TIME_MILLISECONDS, MALFORMED_EVERY, POISON_EVERY, Kind, Record, message
 
 from sens_common import dead_letters
 from sens_common.dead_letters import Reason
-from sens_common.names import DEAD_LETTERS_STREAM
+from sens_common.errors import SensError
+from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_CONSUMER, TELEMETRY_STREAM
 
-_SETTLE_SECONDS: Final = 180
-_POLL_SECONDS: Final = 0.25
+SETTLE_SECONDS: Final = 240
+"""How long everything may take to come to rest: longer than the longest pause of a worker between two attempts."""
+
+_POLL_SECONDS: Final = 0.4
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SHOWN: Final = 5
-_BATCH: Final = 500
+_DAY_MILLISECONDS: Final = 86_400_000
+_CLOCK_SECONDS: Final = 5
+"""How far the clock may be put back during a run."""
+
 _REASONS: Final = {Kind.MALFORMED: Reason.MALFORMED_PAYLOAD, Kind.POISON: Reason.REFUSED_BY_DATABASE}
+_NOT_NOW: Final = (SensError, NatsError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+# What is stored of the messages from a number on. Those with a device time have it from their number, the others that of their receipt:
+# both are ranges of the tables' keys, so that the cost does not grow with what is stored already. No joins: they would need statistics.
+_RECENT: Final = """
+    SELECT device_id, metric_id, ts, value FROM sens.{table}
+    WHERE device_id = ANY (ARRAY(SELECT id FROM sens.devices)) AND metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE {metrics}))
+        AND ts >= to_timestamp($1::float8) AND ts < to_timestamp($2::float8)
+    UNION ALL
+    SELECT device_id, metric_id, ts, value FROM sens.{table}
+    WHERE device_id = ANY (ARRAY(SELECT id FROM sens.devices)) AND metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE {metrics}))
+        AND ts >= to_timestamp($3::float8)
+"""
+_RECENT_VALUES: Final = _RECENT.format(table="measurements", metrics="name IN ('n', 'half', 'even')")
+_RECENT_TEXTS: Final = _RECENT.format(table="text_measurements", metrics="name = 'name'")
+_NUMBERS: Final = "SELECT string_agg(int4send(n.value::int4), ''::bytea) FROM ({}) n"
+_RECENT_NUMBERS: Final = _NUMBERS.format(_RECENT.format(table="measurements", metrics="name = 'n'"))
+_ALL_NUMBERS: Final = _NUMBERS.format(
+    "SELECT value FROM sens.measurements WHERE metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE name = 'n'))"
+)
+_DEVICES: Final = "SELECT d.id, t.name AS tenant, d.name FROM sens.devices d JOIN sens.tenants t ON t.id = d.tenant_id"
 
 
 class Outcome(NamedTuple):
@@ -29,6 +62,7 @@ class Outcome(NamedTuple):
         acknowledged: How many the broker acknowledged.
         uncertain: How many more may or may not have reached it.
         stored: How many are in the database.
+        duplicate: How many more came to the database again, to no effect.
         dead_lettered: How many are in the dead letters.
         problems: What must not be, one line each; empty when all is well.
     """
@@ -36,113 +70,228 @@ class Outcome(NamedTuple):
     acknowledged: int
     uncertain: int
     stored: int
+    duplicate: int
     dead_lettered: int
     problems: list[str]
 
 
-def settle(stack: Stack, record: Record) -> None:
-    """Wait until everything that was acknowledged has arrived, or the time is up: the audit says what has not."""
-    deadline = time.monotonic() + _SETTLE_SECONDS
-    while time.monotonic() < deadline:
-        there = stored_numbers(stack).keys() | {number for number, _ in asyncio.run(_dead_letters(stack))}
-        if record.acknowledged <= there:
-            return
-        time.sleep(_POLL_SECONDS)
+class Audit:
+    """Compares the record with database and dead letters, again and again; remembers what it has seen, so that each look is cheap."""
 
+    def __init__(self, stack: Stack, record: Record) -> None:
+        self._stack = stack
+        self._record = record
+        self._arrived = np.zeros(1, np.bool_)
+        self._compared = np.zeros(1, np.bool_)
+        self._letters: Counter[int] = Counter()
+        self._wrongly: list[int] = []
+        self._last_letter = 0
 
-def stored_numbers(stack: Stack) -> Counter[int]:
-    """Return how often each message number is stored."""
-    rows = stack.fetch(
-        "SELECT m.value::int8, count(*) FROM sens.measurements m JOIN sens.metrics k ON k.id = m.metric_id"
-        " WHERE k.name = 'n' GROUP BY 1"
-    )
-    return Counter({row[0]: row[1] for row in rows})
+    def settle(self) -> str | None:
+        """Wait until all workers are ready and what is acknowledged by now has arrived.
 
-
-def audit(stack: Stack, record: Record) -> Outcome:
-    """Compare the record with database and dead letters."""
-    problems: list[str] = []
-    stored = stored_numbers(stack)
-    letters = asyncio.run(_dead_letters(stack))
-    lettered = Counter(number for number, _ in letters)
-    known = record.acknowledged | record.uncertain
-    lost = sorted(record.acknowledged - stored.keys() - lettered.keys())
-    _report(problems, "lost", lost)
-    _report(problems, "stored more than once", sorted(number for number, times in stored.items() if times > 1))
-    _report(problems, "dead-lettered more than once", sorted(number for number, times in lettered.items() if times > 1))
-    _report(problems, "stored and dead-lettered", sorted(stored.keys() & lettered.keys()))
-    _report(problems, "never published", sorted((stored.keys() | lettered.keys()) - known))
-    wrongly = sorted(number for number, reason in letters if _REASONS.get(message(number).kind) != reason)
-    _report(problems, "dead-lettered for a wrong reason", wrongly)
-    _report(
-        problems, "stored although refused", sorted(number for number in stored if message(number).kind in _REASONS)
-    )
-    _report(problems, "stored with another value", _different(stack))
-    return Outcome(len(record.acknowledged), len(record.uncertain), len(stored), len(lettered), problems)
-
-
-def _report(problems: list[str], what: str, numbers: list[int]) -> None:
-    if numbers:
-        shown = ", ".join(f"{number} ({message(number).kind})" for number in numbers[:_SHOWN])
-        problems.append(f"{len(numbers)} {what}: {shown}{' …' if len(numbers) > _SHOWN else ''}")
-
-
-def _different(stack: Stack) -> list[int]:
-    """Return messages whose other values, time, device or tenant are not what was sent."""
-    rows = stack.fetch(
+        Returns:
+            What did not come to rest in time; None when everything has.
         """
-        SELECT n.value::int8 AS number, t.name AS tenant, d.name AS device,
-               (extract(epoch FROM n.ts) * 1000)::int8 AS time,
-               max(m.value) FILTER (WHERE k.name = 'half') AS half, max(m.value) FILTER (WHERE k.name = 'even') AS even,
-               count(m.*) FILTER (WHERE k.name IN ('half', 'even')) AS count,
-               (SELECT min(x.value) FROM sens.text_measurements x WHERE x.device_id = n.device_id AND x.ts = n.ts) AS text
-        FROM sens.measurements n
-        JOIN sens.metrics nk ON nk.id = n.metric_id AND nk.name = 'n'
-        JOIN sens.devices d ON d.id = n.device_id JOIN sens.tenants t ON t.id = d.tenant_id
-        JOIN sens.measurements m ON m.device_id = n.device_id AND m.ts = n.ts
-        JOIN sens.metrics k ON k.id = m.metric_id
-        GROUP BY n.value, t.name, d.name, n.ts, n.device_id
-        """
-    )
-    found = []
-    for row in rows:
-        sent = message(row["number"])
-        right = (
-            (row["tenant"], row["device"]) == (sent.tenant, sent.device)
-            and (row["half"], row["even"], row["count"]) == (sent.number / 2, float(sent.number % 2 == 0), 2)
-            and row["text"] == f"message {sent.number}"
-            and (sent.time_milliseconds is None or row["time"] == sent.time_milliseconds)
-        )
-        if not right:
-            found.append(sent.number)
-    return sorted(found)
-
-
-async def _dead_letters(stack: Stack) -> list[tuple[int, str]]:
-    """Return number and reason of every dead letter; -1 is a payload that was not published."""
-    client = await nats.connect(**stack.nats_login)
-    try:
-        jetstream = client.jetstream()
-        total = (await jetstream.stream_info(DEAD_LETTERS_STREAM)).state.messages
-        subscription = await jetstream.subscribe(
-            "sens.dead_letters.>",
-            stream=DEAD_LETTERS_STREAM,
-            ordered_consumer=True,
-            config=ConsumerConfig(deliver_policy=DeliverPolicy.ALL),
-        )
-        found = []
-        for _ in range(total):
+        acknowledged, _ = self._record.masks()
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
             try:
-                letter = dead_letters.decode((await subscription.next_msg(timeout=10)).data)
-            except NatsTimeoutError:
-                break
-            found.append((_number(letter.payload), letter.reason))
-        return found
-    finally:
-        await client.close()
+                missing = self._missing(acknowledged)
+                trouble = None
+            except _NOT_NOW as error:
+                missing = acknowledged[:0].nonzero()[0]
+                trouble = f"database or log can't be asked: {error}"
+            restless = {worker: checks for worker in self._stack.workers if (checks := self._stack.not_ready(worker))}
+            if trouble is None and not len(missing) and not restless:
+                return None
+            if time.monotonic() > deadline:
+                return self._restless(missing, restless, trouble)
+            time.sleep(_POLL_SECONDS)
+
+    def _missing(self, acknowledged: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return the numbers among these that have not arrived."""
+        self._arrived = _grown(self._arrived, len(acknowledged))
+        missing = np.flatnonzero(acknowledged & ~self._arrived[: len(acknowledged)])
+        if len(missing):
+            self._read_letters()
+            self._note_arrived(self._numbers(_RECENT_NUMBERS, *self._since(int(missing[0]))))
+            self._note_arrived(np.array(list(self._letters), np.int64))
+            missing = np.flatnonzero(acknowledged & ~self._arrived[: len(acknowledged)])
+        return missing
+
+    def _note_arrived(self, numbers: NDArray[np.int64]) -> None:
+        if len(numbers):
+            self._arrived = _grown(self._arrived, int(numbers.max()) + 1)
+            self._arrived[numbers[numbers > 0]] = True
+
+    def _since(self, number: int) -> tuple[float, float, float]:
+        """Return the bounds of the times of the messages from this number on, as `_RECENT` takes them."""
+        first = FIRST_TIME_MILLISECONDS + number
+        return (
+            first / 1000,
+            (FIRST_TIME_MILLISECONDS + _DAY_MILLISECONDS) / 1000,
+            self._record.published_after(number) - _CLOCK_SECONDS,
+        )
+
+    def _numbers(self, query: str, *arguments: object) -> NDArray[np.int64]:
+        found = self._stack.fetch(query, *arguments)[0][0] or b""
+        return np.frombuffer(found, ">i4").astype(np.int64)
+
+    def _restless(self, missing: NDArray[np.int64], restless: dict[str, dict[str, str]], trouble: str | None) -> str:
+        parts = [f"{worker} is not ready ({checks})" for worker, checks in restless.items()]
+        parts += [trouble] if trouble else []
+        parts += [f"{len(missing)} acknowledged messages have not arrived: {_shown(missing.tolist())}"]
+        try:
+            parts.append(asyncio.run(self._log_state()))
+        except _NOT_NOW as error:
+            parts.append(f"the log does not say what waits in it: {error!r}")
+        return f"not at rest after {SETTLE_SECONDS} s: {'; '.join(parts)}"
+
+    async def _log_state(self) -> str:
+        client = await self._nats()
+        try:
+            info = await client.jetstream().consumer_info(TELEMETRY_STREAM, TELEMETRY_CONSUMER)
+        finally:
+            await client.close()
+        return f"in the log {info.num_pending} envelopes wait, {info.num_ack_pending} are under way"
+
+    def check(self) -> Outcome:
+        """Compare everything; what has been compared before only by its number."""
+        problems: list[str] = []
+        self._read_letters()
+        numbers = self._numbers(_ALL_NUMBERS)
+        acknowledged, uncertain = self._record.masks()
+        count = len(acknowledged)
+        known = np.flatnonzero(acknowledged | uncertain)
+        stored = np.bincount(numbers[(numbers > 0) & (numbers < count)], minlength=count)
+        lettered = np.zeros(count, np.int64)
+        for number, times in self._letters.items():
+            if 0 < number < count:
+                lettered[number] = times
+        every = np.arange(count)
+        refused = (every % MALFORMED_EVERY == 0) | (every % POISON_EVERY == 0)
+        _report(problems, "lost", np.flatnonzero(acknowledged & (stored + lettered == 0)))
+        _report(problems, "stored more than once", np.flatnonzero(stored > 1))
+        _report(problems, "dead-lettered more than once", np.flatnonzero(lettered > 1))
+        _report(problems, "stored and dead-lettered", np.flatnonzero((stored > 0) & (lettered > 0)))
+        strangers = np.setdiff1d(np.concatenate([numbers, np.array(list(self._letters), np.int64)]), known)
+        _report(problems, "never published", strangers)
+        _report(problems, "dead-lettered for a wrong reason", np.array(self._wrongly))
+        _report(problems, "stored although refused", np.flatnonzero(refused & (stored > 0)))
+        self._compared = _grown(self._compared, count)
+        new = np.flatnonzero((stored > 0) & ~self._compared[:count])
+        _report(problems, "stored with another value", self._different(new))
+        self._compared[new] = True
+        disagreements, duplicates = _counters(self._stack)
+        return Outcome(
+            acknowledged=int(acknowledged.sum()),
+            uncertain=int(uncertain.sum()),
+            stored=len(numbers),
+            duplicate=duplicates,
+            dead_lettered=self._letters.total(),
+            problems=problems + disagreements,
+        )
+
+    def _different(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of the messages whose values, time, device or tenant are not what was sent, or that are not found by their time."""
+        if not len(numbers):
+            return numbers
+        bounds = self._since(int(numbers[0]))
+        fetch = self._stack.fetch
+        devices = {row["id"]: (row["tenant"], row["name"]) for row in fetch(_DEVICES)}
+        metrics = {row["id"]: row["name"] for row in fetch("SELECT id, name FROM sens.metrics")}
+        readings: dict[tuple[int, datetime], dict[str, float | str]] = {}
+        for device, metric, ts, value in (*fetch(_RECENT_VALUES, *bounds), *fetch(_RECENT_TEXTS, *bounds)):
+            readings.setdefault((device, ts), {})[metrics[metric]] = value
+        as_sent = {
+            int(reading["n"])
+            for (device, ts), reading in readings.items()
+            if "n" in reading and _is_as_sent(devices[device], ts, reading)
+        }
+        return np.array([number for number in numbers.tolist() if number not in as_sent], np.int64)
+
+    async def _nats(self) -> Client:
+        return await nats.connect(**self._stack.nats_login, allow_reconnect=False, connect_timeout=5, error_cb=_silent)
+
+    def _read_letters(self) -> None:
+        """Take note of the dead letters that are new."""
+        asyncio.run(self._read_new_letters())
+
+    async def _read_new_letters(self) -> None:
+        client = await self._nats()
+        try:
+            jetstream = client.jetstream()
+            last = (await jetstream.stream_info(DEAD_LETTERS_STREAM)).state.last_seq
+            while self._last_letter < last:
+                entry = await jetstream.get_msg(DEAD_LETTERS_STREAM, seq=self._last_letter + 1)
+                letter = dead_letters.decode(entry.data or b"")
+                number = _number(letter.payload)
+                self._letters[number] += 1
+                if number <= 0 or _REASONS.get(message(number).kind) != letter.reason:
+                    self._wrongly.append(number)
+                self._last_letter += 1
+        finally:
+            await client.close()
+
+
+def _counters(stack: Stack) -> tuple[list[str], int]:
+    """Compare the platform's own counters with what is stored, within one statement: both are of one moment.
+
+    The counters are those of the database. The workers' metrics begin at zero with each process.
+
+    Returns:
+        What does not agree, and how many messages were duplicates.
+    """
+    rows = stack.fetch(
+        """
+        SELECT t.name, COALESCE(sum(c.stored), 0)::int8 AS stored, COALESCE(sum(c.duplicate), 0)::int8 AS duplicate,
+               (SELECT count(*) FROM sens.measurements m
+                WHERE m.metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE tenant_id = t.id AND name = 'n'))) AS there
+        FROM sens.tenants t LEFT JOIN sens.message_counts c ON c.tenant_id = t.id
+        GROUP BY t.id, t.name
+        """
+    )
+    problems = [
+        f"the platform counts {row['stored']} messages of {row['name']} as stored, {row['there']} are"
+        for row in rows
+        if row["stored"] != row["there"]
+    ]
+    return problems, sum(row["duplicate"] for row in rows)
+
+
+def _is_as_sent(device: tuple[str, str], ts: datetime, reading: Mapping[str, float | str]) -> bool:
+    number = int(reading["n"])
+    sent = message(number)
+    values = {"n": number, "half": number / 2, "even": float(number % 2 == 0), "name": f"message {number}"}
+    milliseconds = (ts - _EPOCH) / timedelta(milliseconds=1)
+    return (
+        device == (sent.tenant, sent.device)
+        and reading == values
+        and (sent.time_milliseconds is None or milliseconds == sent.time_milliseconds)
+    )
+
+
+def _grown(mask: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    return mask if len(mask) >= count else np.concatenate([mask, np.zeros(count - len(mask), np.bool_)])
+
+
+def _report(problems: list[str], what: str, numbers: NDArray[np.int64]) -> None:
+    if len(numbers):
+        problems.append(f"{len(numbers)} {what}: {_shown(numbers.tolist())}")
+
+
+def _shown(numbers: list[int]) -> str:
+    shown = ", ".join(f"{number} ({message(number).kind})" for number in numbers[:_SHOWN])
+    return f"{shown}{' …' if len(numbers) > _SHOWN else ''}"
 
 
 def _number(payload: bytes) -> int:
+    """Return the number of the message with this payload; -1 when it is none that was published."""
     start = payload.find(b'"n": ')
     number = int(payload[start + 5 : payload.index(b",", start)]) if start >= 0 else -1
     return number if number > 0 and message(number).payload == payload else -1
+
+
+async def _silent(_error: Exception) -> None:
+    """Say nothing of a connection that is lost: the server may be down just now."""

@@ -2,16 +2,39 @@
 
 import asyncio
 import random
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
+import asyncpg
 import nats
 from scripts.lib.stack.path import BROKER, INGESTION, NATS, POSTGRES, TELEMETRY, Stack
 from scripts.lib.stack.proxy import Mode
 
 from sens_common.database import connect
-from sens_common.names import TELEMETRY_STREAM
+from sens_common.errors import SensError
+from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_STREAM
+
+TIME_OUTS: Final = {
+    "SENS_MQTT__KEEP_ALIVE_SECONDS": "5",
+    "SENS_DATABASE__COMMAND_TIMEOUT_SECONDS": "8",
+}
+"""Settings of the workers with which everything they wait for is over after 10 s: an envelope's time limit, the broker's silence,
+a statement. What is to outlast them can then be short."""
+
+SHORT: Final = (0.2, 2.0)
+_LONG: Final = (11.0, 15.0)
+_MINUTES: Final = (60.0, 150.0)
+_LIMIT_SECONDS: Final = (2.0, 6.0)  # a malformed message has to come meanwhile
+_GRACE_SECONDS: Final = 5.0
+_SETTLED_SHARE: Final = 0.7
+"""Of the faults, those after which everything comes to rest before the next one."""
+
+_STUTTER_SECONDS: Final = 0.15
+
+type Happening = Callable[[Stack, float], None]
 
 
 class Fault(NamedTuple):
@@ -21,27 +44,44 @@ class Fault(NamedTuple):
         name: For people.
         group: Row of the table of results.
         happen: Takes the path and the seconds that it lasts.
+        seconds: How long it lasts, from and to; None for as long as the plan says.
+        every: It comes in one of so many turns of all faults.
     """
 
     name: str
     group: str
-    happen: Callable[[Stack, float], None]
+    happen: Happening
+    seconds: tuple[float, float] | None = None
+    every: int = 1
 
 
-def _killed(*names: str) -> Callable[[Stack, float], None]:
+class Planned(NamedTuple):
+    """A fault that is to happen.
+
+    Attributes:
+        fault: Which.
+        seconds: How long.
+        pause_seconds: Time until the next one begins.
+        settled: Whether it is waited for everything to come to rest before that; else the next one meets what this one left.
+    """
+
+    fault: Fault
+    seconds: float
+    pause_seconds: float
+    settled: bool
+
+
+def _killed(*names: str) -> Happening:
     def happen(stack: Stack, seconds: float) -> None:
         for name in names:
             stack.kill(name)
         time.sleep(seconds)
-        for name in names:
-            stack.start(name, wait=False)
-        for name in names:
-            stack.wait(name)
+        stack.start_together(names)
 
     return happen
 
 
-def _paused(name: str) -> Callable[[Stack, float], None]:
+def _paused(name: str) -> Happening:
     def happen(stack: Stack, seconds: float) -> None:
         stack.pause(name)
         time.sleep(seconds)
@@ -50,7 +90,7 @@ def _paused(name: str) -> Callable[[Stack, float], None]:
     return happen
 
 
-def _edge(name: str, mode: Mode) -> Callable[[Stack, float], None]:
+def _edge(name: str, mode: Mode) -> Happening:
     def happen(stack: Stack, seconds: float) -> None:
         stack.proxies[name].set(mode)
         time.sleep(seconds)
@@ -59,7 +99,7 @@ def _edge(name: str, mode: Mode) -> Callable[[Stack, float], None]:
     return happen
 
 
-def _restarted(*names: str) -> Callable[[Stack, float], None]:
+def _restarted(*names: str) -> Happening:
     """Stop and start one after the other, as an upgrade or an operator does."""
 
     def happen(stack: Stack, seconds: float) -> None:
@@ -71,23 +111,48 @@ def _restarted(*names: str) -> Callable[[Stack, float], None]:
     return happen
 
 
+def _gone(name: str) -> Happening:
+    def happen(stack: Stack, seconds: float) -> None:
+        stack.stop(name)
+        time.sleep(seconds)
+        stack.start(name)
+
+    return happen
+
+
 def _all_restarted(stack: Stack, seconds: float) -> None:
     for name in reversed(stack.names):
         stack.stop(name)
     time.sleep(seconds / 4)
     for name in stack.names:
-        stack.start(name)
+        if name not in stack.workers:
+            stack.start(name)
+    stack.start_together(stack.workers)
 
 
-def _statement(before: str, after: str) -> Callable[[Stack, float], None]:
+def _statement(before: str, after: str) -> Happening:
     def happen(stack: Stack, seconds: float) -> None:
-        for statement in before.split(";"):
-            stack.fetch(statement)
+        for statement in before.split(";;"):
+            _execute(stack, statement)
         time.sleep(seconds)
-        for statement in after.split(";"):
-            stack.fetch(statement)
+        for statement in after.split(";;"):
+            _execute(stack, statement)
 
     return happen
+
+
+def _execute(stack: Stack, statement: str) -> None:
+    """Let the database do something, which may have to wait for what another fault has left."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            stack.fetch(statement)
+        except (SensError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_STUTTER_SECONDS)
+        else:
+            return
 
 
 def _locked(stack: Stack, seconds: float) -> None:
@@ -103,25 +168,44 @@ def _locked(stack: Stack, seconds: float) -> None:
     asyncio.run(hold())
 
 
-def _terminated(stack: Stack, seconds: float) -> None:
+def _sessions_ended(stack: Stack, seconds: float) -> None:
     """End the workers' database sessions again and again."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        stack.fetch(
+        _execute(
+            stack,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'telemetry%'"
-            " AND pid <> pg_backend_pid()"
+            " AND pid <> pg_backend_pid()",
         )
         time.sleep(0.2)
 
 
-def _log_full(stack: Stack, seconds: float) -> None:
-    """Leave the log no room: a limit below what it holds already."""
+def _session_killed(stack: Stack, _seconds: float) -> None:
+    """Kill the process of one of the workers' sessions, upon which PostgreSQL ends all and recovers, as after a crash."""
+    rows = stack.fetch("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'telemetry%' ORDER BY pid LIMIT 1")
+    for row in rows:
+        stack.signal(POSTGRES, row["pid"], signal.SIGKILL)
+    stack.wait(POSTGRES)
 
-    async def squeeze() -> None:
+
+def _stuttering(stack: Stack, seconds: float) -> None:
+    """Let the database work in short turns only."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        stack.pause(POSTGRES)
+        time.sleep(_STUTTER_SECONDS)
+        stack.resume(POSTGRES)
+        time.sleep(_STUTTER_SECONDS / 3)
+
+
+def _no_room_for(stream: str) -> Happening:
+    """Leave a stream no room: a limit of what it holds already."""
+
+    async def squeeze(stack: Stack, seconds: float) -> None:
         client = await nats.connect(**stack.nats_login)
         try:
             jetstream = client.jetstream()
-            info = await jetstream.stream_info(TELEMETRY_STREAM)
+            info = await jetstream.stream_info(stream)
             limit = info.config.max_bytes
             info.config.max_bytes = max(info.state.bytes, 1)
             await jetstream.update_stream(info.config)
@@ -133,64 +217,143 @@ def _log_full(stack: Stack, seconds: float) -> None:
         finally:
             await client.close()
 
-    asyncio.run(squeeze())
+    return lambda stack, seconds: asyncio.run(squeeze(stack, seconds))
 
 
-_READ_ONLY: Final = "ALTER SYSTEM SET default_transaction_read_only = on; SELECT pg_reload_conf()"
-_WRITABLE: Final = (
-    "SET default_transaction_read_only = off; ALTER SYSTEM RESET default_transaction_read_only; SELECT pg_reload_conf()"
-)
+def _disk_full(name: str) -> Happening:
+    """Fill the server's disk. A server that does not recover by itself is started again, as its supervisor would."""
+
+    def happen(stack: Stack, seconds: float) -> None:
+        with _filled(stack, name):
+            time.sleep(seconds)
+        if not stack.becomes_ready(name, _GRACE_SECONDS):
+            stack.stop(name)
+        stack.start(name)
+
+    return happen
 
 
-def faults(broker: str) -> list[Fault]:
-    """Return every fault that a path with this broker has to stand.
+@contextmanager
+def _filled(stack: Stack, name: str) -> Iterator[None]:
+    stack.disks[name].fill()
+    try:
+        yield
+    finally:
+        stack.disks[name].make_room()
 
-    The mock broker keeps sessions in memory alone, so what it has acknowledged is gone when its process is.
+
+def _trigger(body: str) -> Happening:
+    """Let the database do something before each statement that stores numbers."""
+    return _statement(
+        f"CREATE OR REPLACE FUNCTION sens.torture() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NULL; END $$;;"
+        "CREATE OR REPLACE TRIGGER torture BEFORE INSERT ON sens.measurements FOR EACH STATEMENT EXECUTE FUNCTION sens.torture()",
+        "DROP TRIGGER IF EXISTS torture ON sens.measurements",
+    )
+
+
+_READ_ONLY: Final = "ALTER SYSTEM SET default_transaction_read_only = on;; SELECT pg_reload_conf()"
+_WRITABLE: Final = "ALTER SYSTEM RESET default_transaction_read_only;; SELECT pg_reload_conf()"
+_SLOW: Final = _trigger("PERFORM pg_sleep(0.4)")
+_SAYS_FULL: Final = _trigger("RAISE EXCEPTION 'no space left on device' USING ERRCODE = 'disk_full'")
+
+
+def faults(*, broker_restarts: bool, disks: bool) -> list[Fault]:
+    """Return every fault that the path has to stand.
+
+    Brokers are never killed, because none of the two writes to disk before it acknowledges: what is lost then has never been the
+    platform's.
+
+    Args:
+        broker_restarts: Whether the broker keeps everything when it is told to end.
+        disks: Whether the servers have disks that can be filled; else a trigger says that the database's is full.
     """
-    second = f"{TELEMETRY}-2"
-    killed = [(INGESTION,), (TELEMETRY,), (second,), (NATS,), (POSTGRES,)]
-    pairs = [
+    ingestion, telemetry = (INGESTION, f"{INGESTION}-2"), (TELEMETRY, f"{TELEMETRY}-2")
+    alone = [*ingestion, *telemetry, NATS, POSTGRES]
+    together = [
         (INGESTION, TELEMETRY),
         (INGESTION, NATS),
-        (TELEMETRY, second),
+        (INGESTION, POSTGRES),
+        ingestion,
+        telemetry,
         (TELEMETRY, NATS),
         (TELEMETRY, POSTGRES),
         (NATS, POSTGRES),
+        (*ingestion, *telemetry),
     ]
-    found = [Fault(f"kill {names[0]}", "a process killed", _killed(*names)) for names in killed]
-    found += [Fault(f"kill {' and '.join(names)}", "two processes killed", _killed(*names)) for names in pairs]
+    pausable = (BROKER, INGESTION, TELEMETRY, NATS, POSTGRES)
+    edges = ("mqtt", "ingestion-nats", "telemetry-nats", "database")
+    modes = [mode for mode in Mode if mode is not Mode.OPEN]
+    silent = (Mode.SILENT, Mode.ONE_WAY)
+    found = [Fault(f"kill {name}", "a process killed", _killed(name)) for name in alone]
+    found += [Fault(f"kill {' and '.join(names)}", "several processes killed", _killed(*names)) for names in together]
+    found += [Fault(f"pause {name}", "a process paused", _paused(name)) for name in pausable]
     found += [
-        Fault(f"pause {name}", "a process paused", _paused(name))
-        for name in (BROKER, INGESTION, TELEMETRY, NATS, POSTGRES)
+        Fault(f"pause {name} beyond time-outs", "a process paused beyond time-outs", _paused(name), _LONG, 2)
+        for name in pausable
+    ]
+    found += [Fault(f"{mode} {edge}", f"a connection {mode}", _edge(edge, mode)) for edge in edges for mode in modes]
+    found += [
+        Fault(f"{mode} {edge} beyond time-outs", f"a connection {mode} beyond time-outs", _edge(edge, mode), _LONG, 2)
+        for edge in edges
+        for mode in silent
     ]
     found += [
-        Fault(f"{mode} {edge}", f"a connection {mode}", _edge(edge, mode))
-        for edge in ("mqtt", "ingestion-nats", "telemetry-nats", "database")
-        for mode in Mode
-        if mode is not Mode.OPEN
+        Fault("roll the workers", "the workers rolled one by one", _restarted()),
+        Fault("database restarted", "the database restarted", _restarted(POSTGRES)),
+        Fault("database session killed", "the database crashed", _session_killed),
+        Fault("database sessions ended", "the database's sessions ended", _sessions_ended),
+        Fault("database locked", "the database locked", _locked),
+        Fault("database locked beyond time-outs", "the database locked beyond time-outs", _locked, _LONG, 2),
+        Fault("database read-only", "the database read-only", _statement(_READ_ONLY, _WRITABLE)),
+        Fault("database slow", "the database slow", _SLOW),
+        Fault("database stuttering", "the database slow", _stuttering),
+        Fault("database says its disk is full", "the database says its disk is full", _SAYS_FULL),
+        Fault("database gone for minutes", "the database gone for minutes", _gone(POSTGRES), _MINUTES, 3),
+        Fault("log restarted", "the log restarted", _restarted(NATS)),
+        Fault("log full", "the log at its limit", _no_room_for(TELEMETRY_STREAM)),
+        Fault(
+            "dead letters full", "the dead letters at their limit", _no_room_for(DEAD_LETTERS_STREAM), _LIMIT_SECONDS
+        ),
     ]
-    found += [
-        Fault("roll the workers", "an upgrade", _restarted()),
-        Fault("database locked", "the database", _locked),
-        Fault("database read-only", "the database", _statement(_READ_ONLY, _WRITABLE)),
-        Fault("database sessions ended", "the database", _terminated),
-        Fault("database restarted", "the database", _restarted(POSTGRES)),
-        Fault("log restarted", "the log", _restarted(NATS)),
-        Fault("log full", "the log", _log_full),
-    ]
-    if broker == "mosquitto":
+    if disks:
         found += [
-            Fault("broker restarted", "the broker", _restarted(BROKER)),
+            Fault("database's disk full", "the database's disk full", _disk_full(POSTGRES)),
+            Fault("log's disk full", "the log's disk full", _disk_full(NATS)),
+        ]
+    if broker_restarts:
+        found += [
+            Fault("broker restarted", "the broker restarted", _restarted(BROKER)),
             Fault("everything restarted", "everything restarted", _all_restarted),
         ]
     return found
 
 
-def chosen(broker: str, count: int, generator: random.Random) -> list[Fault]:
-    """Return this many faults in random order, each kind before any comes twice."""
-    every = faults(broker)
-    order: list[Fault] = []
+def chosen(
+    every_fault: list[Fault],
+    count: int,
+    generator: random.Random,
+    *,
+    short: tuple[float, float] = SHORT,
+    longest: float | None = None,
+) -> list[Planned]:
+    """Return this many faults in random order, each kind before any comes twice; rare kinds take turns.
+
+    Args:
+        every_fault: Those to choose from.
+        count: How many.
+        generator: Decides everything.
+        short: How long a fault lasts that need not last for a certain time, from and to, seconds.
+        longest: Leave out those that have to last longer, seconds.
+    """
+    possible = [fault for fault in every_fault if longest is None or (fault.seconds or short)[0] <= longest]
+    order: list[Planned] = []
+    turn = 0
     while len(order) < count:
-        generator.shuffle(every)
-        order += every
+        these = [fault for place, fault in enumerate(possible) if (place + turn) % fault.every == 0]
+        generator.shuffle(these)
+        for fault in these:
+            seconds = generator.uniform(*(fault.seconds or short))
+            pause, settled = generator.uniform(0, 0.5), generator.random() < _SETTLED_SHARE
+            order.append(Planned(fault, seconds if longest is None else min(seconds, longest), pause, settled))
+        turn += 1
     return order[:count]

@@ -5,21 +5,26 @@ import contextlib
 import json
 import threading
 import time
+from collections.abc import Iterable
 from enum import StrEnum
 from types import TracebackType
 from typing import Final, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 TENANTS: Final = ("north", "south", "west")
 DEVICES: Final = 20
 """Of each tenant."""
 POISON: Final = -6.66e66
 """A number that the database is told to refuse."""
-_FIRST_TIME_MILLISECONDS: Final = 1_760_000_000_000
-_MALFORMED_EVERY: Final = 1000
-_POISON_EVERY: Final = 2003
+FIRST_TIME_MILLISECONDS: Final = 1_760_000_000_000
+MALFORMED_EVERY: Final = 1000
+POISON_EVERY: Final = 2003
 _WINDOW: Final = 100
 _CONNECT_SECONDS: Final = 5
 _SILENCE_SECONDS: Final = 20
+_TAKEN, _ACKNOWLEDGED, _UNCERTAIN = range(3)
 
 
 class Kind(StrEnum):
@@ -62,38 +67,59 @@ def message(number: int) -> Message:
     tenant, device = TENANTS[number % 3], f"d{number // 3 % DEVICES}"
     kind = (Kind.TIMED, Kind.COUNTED, Kind.BARE)[number // 3 % 3]
     body: dict[str, object] = {"n": number, "half": number / 2, "even": number % 2 == 0, "name": f"message {number}"}
-    time_milliseconds = _FIRST_TIME_MILLISECONDS + number if kind is Kind.TIMED else None
+    time_milliseconds = FIRST_TIME_MILLISECONDS + number if kind is Kind.TIMED else None
     if time_milliseconds is not None:
         body["ts"] = time_milliseconds
     elif kind is Kind.COUNTED:
         body["fcnt"] = number
     payload = json.dumps(body).encode()
-    if number % _MALFORMED_EVERY == 0:
+    if number % MALFORMED_EVERY == 0:
         kind, payload = Kind.MALFORMED, payload[:-1]
-    elif number % _POISON_EVERY == 0:
+    elif number % POISON_EVERY == 0:
         kind, payload = Kind.POISON, json.dumps(body | {"poison": POISON}).encode()
     return Message(number, kind, tenant, device, payload, time_milliseconds)
 
 
 class Record:
-    """What was published.
+    """What was published: of each message whether the broker has acknowledged it.
 
-    Attributes:
-        acknowledged: Numbers of messages that the broker has acknowledged.
-        uncertain: Numbers of messages whose acknowledgement was lost with a connection: stored once, or not at all.
+    An uncertain message is one whose acknowledgement was lost with a connection: it is stored once, or not at all.
     """
 
     def __init__(self) -> None:
-        self.acknowledged: set[int] = set()
-        self.uncertain: set[int] = set()
-        self._next = 0
+        self._states = bytearray(1)
+        self._rounds = [(1, time.time())]
         self._lock = threading.Lock()
 
     def take(self) -> Message:
         """Return the next message."""
         with self._lock:
-            self._next += 1
-            return message(self._next)
+            number = len(self._states)
+            self._states.append(_TAKEN)
+        return message(number)
+
+    def acknowledged(self, number: int) -> None:
+        """Note that the broker has acknowledged a message."""
+        self._states[number] = _ACKNOWLEDGED
+
+    def uncertain(self, numbers: Iterable[int]) -> None:
+        """Note that the acknowledgement of messages will not come any more."""
+        for number in numbers:
+            self._states[number] = _UNCERTAIN
+
+    def begin_round(self) -> None:
+        """Note the time at which the next message can have been published at the earliest."""
+        self._rounds.append((len(self._states), time.time()))
+
+    def published_after(self, number: int) -> float:
+        """Return a time, seconds since the epoch, before which this message was not published."""
+        return max((moment for first, moment in self._rounds if first <= number), default=0.0)
+
+    def masks(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which numbers are acknowledged, and which are uncertain; both arrays have an element for each number from 0 on."""
+        with self._lock:
+            states = np.frombuffer(bytes(self._states), np.uint8)
+        return states == _ACKNOWLEDGED, states == _UNCERTAIN
 
 
 class Publisher:
@@ -127,7 +153,8 @@ class Publisher:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
                     identity = self._name.encode()
-                    rest = b"\0\x04MQTT\x04\x02\0\0" + len(identity).to_bytes(2) + identity
+                    # The longest keep-alive, so that no pings are needed; the mock broker refuses to do without.
+                    rest = b"\0\x04MQTT\x04\x02\xff\xff" + len(identity).to_bytes(2) + identity
                     writer.write(b"\x10" + bytes([len(rest)]) + rest)
                     accepted = await reader.readexactly(4)
                 if accepted[3] == 0:
@@ -135,7 +162,7 @@ class Publisher:
             except (OSError, TimeoutError, asyncio.IncompleteReadError):
                 await asyncio.sleep(0.1)
             finally:
-                self._record.uncertain |= set(pending.values())
+                self._record.uncertain(pending.values())
 
     async def _session(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pending: dict[int, int]
@@ -179,6 +206,6 @@ class Publisher:
             while True:
                 acknowledgement = await reader.readexactly(4)
                 number = pending.pop(int.from_bytes(acknowledgement[2:]))
-                self._record.acknowledged.add(number)
+                self._record.acknowledged(number)
                 free.set()
         free.set()

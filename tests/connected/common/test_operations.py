@@ -110,6 +110,17 @@ class TestReadyz:
 
         assert asyncio.run(scenario()) == {"status": "ok", "checks": {"nats": "ok"}, "flow": "nats is ok"}
 
+    def test_answers_when_a_check_is_added_meanwhile(self) -> None:
+        checks: dict[str, Check] = {}
+
+        async def connecting() -> None:
+            checks["database"] = fine
+
+        checks["nats"] = connecting
+        response = asyncio.run(ask("/readyz", checks))
+
+        assert (response.status_code, response.json()) == (200, {"status": "ok", "checks": {"nats": "ok"}})
+
     def test_answers_503_when_a_check_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(operations, "CHECK_TIMEOUT_SECONDS", 0.05)
 

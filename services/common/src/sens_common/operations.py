@@ -95,8 +95,10 @@ async def readiness(checks: Mapping[str, Check]) -> tuple[bool, dict[str, str]]:
         except Exception as error:  # noqa: BLE001 - a check that fails in an unforeseen way has failed
             return f"{type(error).__name__}: {error}"
 
+    # A service that is starting may add checks meanwhile.
+    names = list(checks)
     answers = await asyncio.gather(*(run(check) for check in checks.values()))
-    results = dict(zip(checks, answers, strict=True))
+    results = dict(zip(names, answers, strict=True))
     return all(answer == "ok" for answer in answers), results
 
 

@@ -1,0 +1,40 @@
+"""The path, broken many times in a minute: what the broker acknowledged is stored once with its values, or dead-lettered once."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.services import ROOT
+
+FAULTS = 25
+
+
+@pytest.mark.timeout(900)  # on a machine with much else to do; about a minute on two free cores
+def test_loses_doubles_and_changes_nothing(tmp_path: Path) -> None:
+    installed = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    result = tmp_path / "result.json"
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "scripts.lib.torture", "--seed", "1870", "--faults", str(FAULTS), "--round", "9"),
+            *("--broker", "mosquitto" if installed else "mock-mqtt-broker", "--rate", "100", "--no-disks"),
+            *("--seconds", "0.1", "0.8", "--longest", "1.5", "--json", str(result)),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    outcome = json.loads(result.read_text())
+    assert outcome["problems"] == []
+    assert outcome["faults"] == FAULTS
+    assert (
+        outcome["acknowledged"]
+        <= outcome["stored"] + outcome["dead_lettered"]
+        <= outcome["acknowledged"] + outcome["uncertain"]
+    )
