@@ -11,6 +11,7 @@ from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
@@ -83,7 +84,9 @@ def outcome(
                 stop = asyncio.Event()
                 guard, feed = DeadLetterGuard(1, 1), MemoryFeed(set())
                 inbox = MemoryInbox([list(entries)], stop)
-                pipeline = Pipeline(inbox, router=router, store=store, dead_letters=letters, feed=feed, guard=guard)
+                pipeline = Pipeline(
+                    inbox, router=router, store=store, dead_letters=letters, feed=feed, guard=guard, flow=Flow()
+                )
                 await pipeline.run(stop)
                 assert {letter.reason for letter in letters.letters.values()} <= {Reason.REFUSED_BY_DATABASE}
                 return {int(origin.rpartition("-")[2]) for origin in letters.letters}

@@ -18,6 +18,7 @@ from sens_platform_api.dead_letters.repository import DeadLetterStream, StoredDe
 from sens_platform_api.dead_letters.service import Filter
 from sens_telemetry_worker.columns import Tenant
 from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.jetstream import DeadLetterStream as DeadLetterBox
 from sens_telemetry_worker.jetstream import LogEntry, LogInbox
@@ -174,6 +175,7 @@ class TestInterruption:
                 dead_letters=DeadLetterBox(client),
                 feed=MemoryFeed(set()),
                 guard=DeadLetterGuard(1, 1),
+                flow=Flow(),
             )
             running = asyncio.create_task(pipeline.run(stop))
 

@@ -18,7 +18,7 @@ from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.history import History
 from sens_telemetry_worker.jetstream import DeadLetterStream, LogInbox, ensure_consumer
 from sens_telemetry_worker.settings import LogSettings
-from support.servers import eventually, free_port, nats_server, scratch_folder
+from support.servers import eventually, free_port, nats_server, scratch_folder, wait_until
 from support.workers import Publisher, TelemetryPath
 
 TOPIC = "sens/v1/demo/d1/telemetry"
