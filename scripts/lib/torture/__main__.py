@@ -34,7 +34,8 @@ class Plan(NamedTuple):
         round_faults: How many between two audits.
         broker: Which one. The mock MQTT broker keeps sessions in memory alone and is not restarted.
         shared: Whether the ingestion workers share a subscription; else each has tenants of its own. Mosquitto does not keep shared
-            subscriptions over a restart, so that it is not restarted then.
+            subscriptions over a restart, so that it is not restarted then; the mock MQTT broker does not survive that the last worker
+            of a group is killed.
         rate: Messages a second.
         seconds: How long a fault lasts that need not last for a certain time: shortest and longest.
         longest: Faults that have to last longer are left out, seconds; None for none.
@@ -122,7 +123,7 @@ class Torture:
                     if not problems:
                         self._happen(stack, audit, planned, problems)
         except StackError as error:
-            problems.append(str(error))
+            problems.append(str(error).partition("\n")[0])  # the rest is the end of its output, which is printed anyway
         if not problems and (restless := audit.settle()) is not None:
             problems.append(restless)
         outcome = audit.check()
