@@ -1,96 +1,259 @@
 """Measures the path from a publish to the database. Called by scripts/bench."""
 
 import argparse
-import json
-import statistics
+import contextlib
+import dataclasses
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
-from scripts.lib.bench import runs
-from scripts.lib.bench.load import Shape
+import asyncpg
+import msgspec
+from scripts.lib.bench import backlog, hops, page, runs, scale, telegraf
+from scripts.lib.bench.figures import Results
+from scripts.lib.bench.load import VALUES, Shape
 from scripts.lib.bench.machine import machine
-from scripts.lib.bench.malformed import malformed, malformed_table
-from scripts.lib.bench.replay import replay, replay_line
-from scripts.lib.stack.path import Stack, StackError
+from scripts.lib.bench.malformed import malformed
+from scripts.lib.bench.replay import replay
+from scripts.lib.bench.report import report
+from scripts.lib.bench.rig import Rig
+from scripts.lib.stack.path import POSTGRES, TELEMETRY, Stack, StackError
+
+from sens_common.errors import SensError
+
+_FAILURES: Final = (StackError, SensError, OSError, ExceptionGroup, asyncpg.PostgresError, TimeoutError)
 
 
-def table(
-    rounds: Sequence[runs.Throughput], latencies: Sequence[runs.Latency], backlog: runs.Backlog | None
-) -> Iterator[str]:
-    """Yield the figures' medians for people."""
-    rates = {
-        "acknowledged to publishers": [one.acknowledged_per_second for one in rounds],
-        "in the log": [one.logged_per_second for one in rounds],
-        "stored": [one.stored_per_second for one in rounds],
-        "values stored": [one.values_per_second for one in rounds],
-    }
-    yield f"{rounds[0].messages:,} messages, median of {len(rounds)} runs"
-    for name, values in rates.items():
-        yield f"  {name:28} {statistics.median(values):10,.0f} /s"
-    yield "CPU a message, and memory at the end"
-    for name in rounds[0].cpu_microseconds:
-        cpu = statistics.median(one.cpu_microseconds[name] for one in rounds)
-        yield f"  {name:28} {cpu:10.1f} µs {rounds[-1].megabytes[name]:8.0f} MB"
-    for one in latencies:
-        yield (
-            f"publish to visible at {one.rate:,.0f} msg/s: median {one.median_milliseconds:.0f} ms, p99 "
-            f"{one.p99_milliseconds:.0f} ms, max {one.max_milliseconds:.0f} ms ({one.probes} probes)"
-        )
-    if backlog:
-        memory = ", ".join(
-            f"{name} {before:.0f} to {most:.0f} MB" for name, (before, most) in backlog.megabytes.items()
-        )
-        yield f"backlog of {backlog.messages:,} messages: {backlog.drained_per_second:,.0f} /s; {memory}"
-
-
-def main() -> int:
-    """Print a table; write everything as JSON where asked."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--broker", choices=["mosquitto", "mock-mqtt-broker"], default="mosquitto")
-    parser.add_argument("--messages", type=int, default=400_000, help="messages of a throughput run")
-    parser.add_argument("--devices", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3, help="throughput runs; the table shows the median")
-    parser.add_argument(
-        "--rates", type=float, nargs="*", default=[100, 2000, 10_000], help="of the latency runs, msg/s"
-    )
-    parser.add_argument("--seconds", type=float, default=20, help="length of a latency run")
-    parser.add_argument("--backlog", type=int, default=0, help="messages of the backlog run; 0 leaves it out")
-    parser.add_argument("--malformed", type=float, help="share of malformed messages in a further throughput run")
-    parser.add_argument("--replay", type=int, default=0, help="dead letters of a replay; 0 leaves it out")
-    parser.add_argument("--postgres-programs", type=Path, help="another PostgreSQL's folder of programs (…/bin)")
-    parser.add_argument("--json", type=Path, help="file for everything that was measured")
-    options = parser.parse_args()
-    results: dict[str, object] = {"machine": machine(), "broker": options.broker}
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print tables, write JSON; or write measured figures into the documentation."""
+    options = _parser().parse_args(arguments)
     try:
-        with Stack.running(options.broker, postgres_programs=options.postgres_programs, tenants=("bench",)) as stack:
-            shape = Shape(options.messages, devices=options.devices)
-            runs.throughput(stack, shape._replace(messages=min(20_000, options.messages)))
-            rounds = [runs.throughput(stack, shape) for _ in range(options.rounds)]
-            spoilt = [
-                malformed(stack, shape, options.malformed) for _ in range(options.rounds if options.malformed else 0)
-            ]
-            replays = [replay(stack, options.replay, filtered=by) for by in (False, True) if options.replay]
-            latencies = [runs.latency(stack, rate, options.seconds, shape) for rate in options.rates]
-            backlog = runs.backlog(stack, shape._replace(messages=options.backlog)) if options.backlog else None
-    except StackError as error:
+        if options.publish:
+            page.publish(_read(options.publish))
+            return 0
+        results = _results(options)
+    except (OSError, ValueError) as error:
         print(f"scripts/bench: {error}", file=sys.stderr)
         return 1
-    results |= {"throughput": [one._asdict() for one in rounds], "latency": [one._asdict() for one in latencies]}
-    if spoilt:
-        results["malformed"] = [one._asdict() for one in spoilt]
-    if replays:
-        results["replay"] = [one._asdict() for one in replays]
-    if backlog:
-        results["backlog"] = backlog._asdict()
-    print("\n".join(table(rounds, latencies, backlog)))
-    if spoilt:
-        print(malformed_table([one.stored_per_second for one in rounds], spoilt))
-    for one in replays:
-        print(replay_line(one))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    return 0
+    parts = list(PARTS) if options.all else options.only
+    if options.all and telegraf.installed() is None:
+        print("telegraf is not on PATH: nothing to compare with", file=sys.stderr)
+        parts.remove("telegraf")
+    for name in parts:
+        _measure(name, results, options)
+        if options.json:
+            options.json.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+    print(report(results))
+    return 1 if any(name in results.failures for name in parts) else 0
+
+
+def _measure(name: str, results: Results, options: argparse.Namespace) -> None:
+    """Measure a part; what goes wrong is noted, so that the others still give their figures."""
+    started = time.monotonic()
+    print(f"{name} …", file=sys.stderr, flush=True)
+    results.failures.pop(name, None)
+    try:
+        PARTS[name](results, options)
+    except _FAILURES as error:
+        results.failures[name] = str(error) or type(error).__name__
+        print(f"scripts/bench: {name}: {results.failures[name]}", file=sys.stderr)
+    print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, allow_abbrev=False)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--all", action="store_true", help="measure every part (half an hour)")
+    what.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(PARTS),
+        default=["end-to-end", "latency"],
+        metavar="PART",
+        help=f"measure these: {', '.join(PARTS)} (default: end-to-end latency)",
+    )
+    what.add_argument("--publish", type=Path, metavar="FILE", help=f"write a JSON file's figures into {page.PAGE}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures; parts measured before are kept")
+    parser.add_argument(
+        "--payload",
+        nargs="+",
+        choices=list(VALUES),
+        default=list(VALUES),
+        help="the first one is that of latency, backlog, devices and rows",
+    )
+    parser.add_argument("--messages", type=int, default=400_000, help="messages of a run (default: %(default)s)")
+    parser.add_argument("--devices", type=int, default=1000, help="devices they are from (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs; tables show the median (default: %(default)s)")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[100, 2000, 10_000], help="of the latency runs, msg/s"
+    )
+    parser.add_argument("--seconds", type=float, default=20, help="length of a latency run (default: %(default)s)")
+    parser.add_argument("--backlog", type=int, default=1_000_000, help="messages that wait (default: %(default)s)")
+    parser.add_argument(
+        "--device-counts",
+        type=int,
+        nargs="+",
+        default=[100, 10_000, 1_000_000],
+        help="a pass has as many messages as the last",
+    )
+    parser.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[1_000_000, 10_000_000],
+        help="in the table before a load, ascending; 100,000,000 take 13 GB",
+    )
+    parser.add_argument("--malformed", type=float, default=0.5, help="share of these (default: %(default)s)")
+    parser.add_argument("--replay", type=int, default=100_000, help="dead letters of a replay (default: %(default)s)")
+    parser.add_argument("--postgres-programs", type=Path, help="another PostgreSQL's folder of programs (…/bin)")
+    return parser
+
+
+def _read(file: Path) -> Results:
+    """Read figures.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: It holds something else.
+    """
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Results)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{file} does not hold figures of this version: {error}") from error
+
+
+def _results(options: argparse.Namespace) -> Results:
+    """Return results to add to: those of before, if they are of this machine.
+
+    Raises:
+        ValueError: They are not, or are not readable.
+    """
+    fresh = Results(machine())
+    if not (options.json and options.json.exists()):
+        return fresh
+    before = _read(options.json)
+    commits = [*before.machine.commit.split(", "), fresh.machine.commit]
+    both = dataclasses.replace(
+        before.machine,
+        commit=", ".join(dict.fromkeys(commits)),
+        sync_milliseconds=fresh.machine.sync_milliseconds,
+        versions=before.machine.versions | fresh.machine.versions,
+    )
+    same = dataclasses.replace(fresh.machine, commit=both.commit, versions=both.versions)
+    if both != same:
+        raise ValueError(f"{options.json} holds figures of another machine: name another file")
+    return dataclasses.replace(before, machine=both)
+
+
+@contextlib.contextmanager
+def _rig(results: Results, options: argparse.Namespace) -> Iterator[Rig]:
+    """Run a path of its own, with an empty database, for a part."""
+    with Stack.running("mosquitto", postgres_programs=options.postgres_programs, tenants=("bench",)) as stack:
+        versions = stack.fetch(
+            "SELECT 'PostgreSQL' AS name, split_part(current_setting('server_version'), ' ', 1) AS version"
+            " UNION ALL SELECT 'TimescaleDB', extversion FROM pg_extension WHERE extname = 'timescaledb'"
+        )
+        results.machine.versions.update({row["name"]: row["version"] for row in versions})
+        yield Rig(stack)
+
+
+def _shape(options: argparse.Namespace) -> Shape:
+    return Shape(options.messages, devices=options.devices, payload=options.payload[0])
+
+
+def _end_to_end(results: Results, options: argparse.Namespace) -> None:
+    for payload in options.payload:
+        shape = _shape(options)._replace(payload=payload)
+        with _rig(results, options) as rig:
+            rig.warm_up(shape)
+            results.end_to_end[payload] = [runs.end_to_end(rig, shape) for _ in range(options.rounds)]
+
+
+def _hops(results: Results, options: argparse.Namespace) -> None:
+    for payload in options.payload:
+        shape = _shape(options)._replace(payload=payload)
+        with _rig(results, options) as rig:
+            rig.warm_up(shape)
+            alone = [hops.broker_alone(rig, shape) for _ in range(options.rounds)]
+            pairs = [
+                (hops.into_the_log(rig, shape), hops.into_the_database(rig, shape.messages))
+                for _ in range(options.rounds)
+            ]
+        results.hops[payload] = {
+            hops.BROKER_ALONE: alone,
+            hops.INTO_THE_LOG: [first for first, _ in pairs],
+            hops.INTO_THE_DATABASE: [second for _, second in pairs],
+        }
+
+
+def _latency(results: Results, options: argparse.Namespace) -> None:
+    with _rig(results, options) as rig:
+        results.latency = [runs.latency(rig, rate, options.seconds, _shape(options)) for rate in options.rates]
+
+
+def _backlog(results: Results, options: argparse.Namespace) -> None:
+    shape = _shape(options)._replace(messages=options.backlog)
+    results.backlog = []
+    for away in (TELEMETRY, POSTGRES):
+        with _rig(results, options) as rig:
+            results.backlog.append(backlog.backlog(rig, shape, away))
+
+
+def _devices(results: Results, options: argparse.Namespace) -> None:
+    counts = sorted(options.device_counts)
+    results.devices = []
+    for count in counts:
+        shape = _shape(options)._replace(messages=counts[-1], devices=count)
+        with _rig(results, options) as rig:
+            results.devices.append(scale.devices(rig, shape))
+
+
+def _rows(results: Results, options: argparse.Namespace) -> None:
+    results.rows = []
+    with _rig(results, options) as rig:
+        present = 0
+        for wanted in sorted(options.rows):
+            results.rows.append(scale.rows(rig, _shape(options), present, wanted))
+            present = results.rows[-1].rows + 5 * options.messages
+
+
+def _malformed(results: Results, options: argparse.Namespace) -> None:
+    with _rig(results, options) as rig:
+        shape = _shape(options)
+        rig.warm_up(shape)
+        results.malformed = [malformed(rig, shape, options.malformed) for _ in range(options.rounds)]
+
+
+def _replay(results: Results, options: argparse.Namespace) -> None:
+    with _rig(results, options) as rig:
+        results.replay = [replay(rig.stack, options.replay, filtered=filtered) for filtered in (False, True)]
+
+
+def _telegraf(results: Results, options: argparse.Namespace) -> None:
+    if telegraf.installed() is None:
+        raise StackError("telegraf is not on PATH")
+    for payload in options.payload:
+        with _rig(results, options) as rig:
+            shape = _shape(options)._replace(payload=payload)
+            results.telegraf[payload] = telegraf.compare(rig, shape, options.rounds)
+
+
+PARTS: Final[MappingProxyType[str, Callable[[Results, argparse.Namespace], None]]] = MappingProxyType(
+    {
+        "end-to-end": _end_to_end,
+        "hops": _hops,
+        "latency": _latency,
+        "backlog": _backlog,
+        "devices": _devices,
+        "rows": _rows,
+        "malformed": _malformed,
+        "replay": _replay,
+        "telegraf": _telegraf,
+    }
+)
 
 
 if __name__ == "__main__":

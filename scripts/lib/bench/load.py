@@ -7,7 +7,8 @@ What a message costs here must be small beside what it costs the platform, so pa
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 _CONNECT_TIMEOUT_SECONDS: Final = 20
@@ -15,6 +16,9 @@ _CHUNK_MESSAGES: Final = 64
 _PUBACK_BYTES: Final = 4
 _SLEEP_SECONDS: Final = 0.001
 """Shorter pauses are not slept: messages of the same millisecond go out together."""
+
+VALUES: Final[Mapping[str, tuple[int, int]]] = MappingProxyType({"numbers": (5, 0), "numbers-and-text": (5, 1)})
+"""Payloads by name: how many numbers and texts they have, beside the device's time."""
 
 
 class Shape(NamedTuple):
@@ -26,6 +30,8 @@ class Shape(NamedTuple):
         connections: MQTT clients.
         window: Messages of a client that are not acknowledged yet, at most.
         tenant: Whose devices they are.
+        payload: A name among `VALUES`.
+        root: The topics' first level; ingestion workers take ``sens``.
     """
 
     messages: int
@@ -33,6 +39,18 @@ class Shape(NamedTuple):
     connections: int = 20
     window: int = 200
     tenant: str = "bench"
+    payload: str = "numbers"
+    root: str = "sens"
+
+    @property
+    def span_milliseconds(self) -> int:
+        """Return how much device time the messages cover: those of a device are a millisecond apart."""
+        return -(-self.messages // self.devices)
+
+    @property
+    def values(self) -> int:
+        """Return how many values a message has."""
+        return sum(VALUES[self.payload])
 
 
 class Chunk(NamedTuple):
@@ -59,19 +77,17 @@ class Published(NamedTuple):
     seconds: float
 
 
-def payload(number: int, time_milliseconds: int) -> bytes:
-    """Return a payload of 5 numbers, a text and the device's time; `number` makes the values differ."""
-    return (
-        b'{"temperature":%.2f,"humidity":%.1f,"pressure":%.2f,"battery":%.3f,"rssi":%d,"state":"running","ts":%d}'
-        % (
-            15 + number % 2000 / 100,
-            30 + number % 600 / 10,
-            980 + number % 5000 / 100,
-            3 + number % 700 / 1000,
-            -40 - number % 60,
-            time_milliseconds,
-        )
+def payload(shape: Shape, number: int, time_milliseconds: int) -> bytes:
+    """Return a payload, which carries the device's time; `number` makes the values differ."""
+    numbers = b'{"temperature":%.2f,"humidity":%.1f,"pressure":%.2f,"battery":%.3f,"rssi":%d,' % (
+        15 + number % 2000 / 100,
+        30 + number % 600 / 10,
+        980 + number % 5000 / 100,
+        3 + number % 700 / 1000,
+        -40 - number % 60,
     )
+    text = b'"state":"running",' if VALUES[shape.payload][1] else b""
+    return b'%s%s"ts":%d}' % (numbers, text, time_milliseconds)
 
 
 def prepared(shape: Shape, connection: int, first_time_milliseconds: int) -> list[Chunk]:
@@ -84,21 +100,27 @@ def prepared(shape: Shape, connection: int, first_time_milliseconds: int) -> lis
     for start in range(0, len(numbers), _CHUNK_MESSAGES):
         own = numbers[start : start + _CHUNK_MESSAGES]
         data = b"".join(
-            packet(shape, number, start + index, first_time_milliseconds + number // shape.devices)
+            packet(
+                shape,
+                number % shape.devices,
+                start + index,
+                payload(shape, number, first_time_milliseconds + number // shape.devices),
+            )
             for index, number in enumerate(own)
         )
         chunks.append(Chunk(len(own), data))
     return chunks
 
 
-def packet(shape: Shape, number: int, index: int, time_milliseconds: int) -> bytes:
+def packet(shape: Shape, device: int, index: int, body: bytes) -> bytes:
     """Return the PUBLISH packet (QoS 1) of a message, which is its connection's message number `index`."""
-    topic = f"sens/v1/{shape.tenant}/device-{number % shape.devices:07d}/telemetry".encode()
-    rest = len(topic).to_bytes(2) + topic + (index % 65535 + 1).to_bytes(2) + payload(number, time_milliseconds)
-    return b"\x32" + _remaining_length(len(rest)) + rest
+    topic = f"{shape.root}/v1/{shape.tenant}/device-{device:07d}/telemetry".encode()
+    rest = len(topic).to_bytes(2) + topic + (index % 65535 + 1).to_bytes(2) + body
+    return b"\x32" + remaining_length(len(rest)) + rest
 
 
-def _remaining_length(length: int) -> bytes:
+def remaining_length(length: int) -> bytes:
+    """Encode a packet's length (MQTT 3.1.1, section 2.2.3)."""
     encoded = bytearray()
     while True:
         length, digit = divmod(length, 128)
@@ -147,7 +169,7 @@ class Client(asyncio.Protocol):
         """Begin a clean session."""
         identity = name.encode()
         rest = b"\0\x04MQTT\x04\x02\0\0" + len(identity).to_bytes(2) + identity
-        self.write(b"\x10" + _remaining_length(len(rest)) + rest)
+        self.write(b"\x10" + remaining_length(len(rest)) + rest)
         await asyncio.wait_for(self._connected, _CONNECT_TIMEOUT_SECONDS)
 
     def write(self, data: bytes) -> None:
@@ -214,8 +236,17 @@ async def _publish(client: Client, chunks: Sequence[Chunk], window: int) -> None
     await client.reach(sent)
 
 
-async def publish_steadily(host: str, port: int, shape: Shape, rate: float) -> Published:
-    """Publish at a rate, messages a second; each message carries the time at which it is sent.
+async def publish_steadily(
+    host: str, port: int, shape: Shape, rate: float, make: Callable[[int, int], bytes]
+) -> Published:
+    """Publish at a rate, messages a second, whatever becomes of them.
+
+    Args:
+        host: Of the broker.
+        port: Of the broker.
+        shape: How many messages, from how many clients.
+        rate: Messages a second.
+        make: Gives the packet of a message, which is its connection's message number so and so, when it is sent.
 
     Raises:
         ConnectionError: The broker refuses or closes a connection.
@@ -225,10 +256,11 @@ async def publish_steadily(host: str, port: int, shape: Shape, rate: float) -> P
         sent = [0] * len(clients)
         for number in range(shape.messages):
             ahead = started + number / rate - time.perf_counter()
-            if ahead > _SLEEP_SECONDS:
-                await asyncio.sleep(ahead)
+            # Whoever watches in the same loop must get a turn, even when the load is behind.
+            if ahead > _SLEEP_SECONDS or number % _CHUNK_MESSAGES == 0:
+                await asyncio.sleep(max(ahead, 0))
             turn = number % len(clients)
-            clients[turn].write(packet(shape, number, sent[turn], time.time_ns() // 1_000_000))
+            clients[turn].write(make(number, sent[turn]))
             sent[turn] += 1
         for client, messages in zip(clients, sent, strict=True):
             await client.reach(messages)

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 import nats
-from scripts.lib.bench.load import payload
+from scripts.lib.bench.figures import Replayed
+from scripts.lib.bench.load import Shape, payload
 from scripts.lib.stack.path import TELEMETRY, Stack, StackError
 from scripts.lib.stack.usage import usage
 
@@ -25,28 +26,6 @@ _TOGETHER: Final = 10_000
 _DEADLINE_SECONDS: Final = 1800
 _POLL_SECONDS: Final = 0.1
 _KILLED_AFTER: Final = 0.1
-
-
-class Replayed(NamedTuple):
-    """What a replay took.
-
-    Attributes:
-        dead_letters: How many were replayed, by both replays together.
-        others: How many the filter left where they were, one between any two that were replayed.
-        left: How many there were when the first replay was killed.
-        sent_twice: Messages that the first replay had sent and not deleted; they are stored once.
-        replayed_per_second: Rate of the second replay.
-        stored_seconds: From the second replay's start to the last message's being stored.
-        megabytes: Most memory of the replaying process.
-    """
-
-    dead_letters: int
-    others: int
-    left: int
-    sent_twice: int
-    replayed_per_second: float
-    stored_seconds: float
-    megabytes: float
 
 
 def replay(stack: Stack, dead_letters: int, *, filtered: bool) -> Replayed:
@@ -108,20 +87,11 @@ def replay(stack: Stack, dead_letters: int, *, filtered: bool) -> Replayed:
     )
 
 
-def replay_line(done: Replayed) -> str:
-    """Return the figures for people."""
-    kind = "by a filter that every other one passes" if done.others else "all"
-    return (
-        f"replay of {done.dead_letters:,} dead letters, {kind}; killed with {done.left:,} left, then"
-        f" {done.replayed_per_second:,.0f} /s, the last stored after {done.stored_seconds:.1f} s; {done.megabytes:.0f} MB,"
-        f" {done.sent_twice} sent twice and stored once"
-    )
-
-
 async def _make(stack: Stack, tenant: str, count: int, *, filtered: bool) -> None:
     """Put messages, which can be stored, into the dead letters; where there is a filter, as many others between them."""
     now = time.time_ns() // 1000
     reasons = (Reason.LIMIT_REACHED, Reason.MALFORMED_PAYLOAD) if filtered else (Reason.LIMIT_REACHED,)
+    shape = Shape(count)
     client = await nats.connect(**stack.nats_login)
     try:
         stream = DeadLetterStream(client)
@@ -134,7 +104,7 @@ async def _make(stack: Stack, tenant: str, count: int, *, filtered: bool) -> Non
                         tenant=tenant,
                         device=device,
                         topic=f"sens/v1/{tenant}/{device}/telemetry",
-                        payload=payload(number, now // 1000 + number // _DEVICES),
+                        payload=payload(shape, number, now // 1000 + number // _DEVICES),
                         received_at=now + number,
                         reason=reason,
                         detail="made by a measurement",

@@ -1,218 +1,137 @@
-"""The measurements: each gives one figure or a few, on a path that runs."""
+"""From publishers to rows: as fast as it goes, and how long one message takes."""
 
 import asyncio
+import contextlib
 import statistics
 import time
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 import asyncpg
-from scripts.lib.bench.load import Client, Shape, connected, packet, prepared, publish, publish_steadily
-from scripts.lib.stack.path import HOST, INGESTION, TELEMETRY, Stack, StackError
+from scripts.lib.bench.figures import EndToEnd, Latency
+from scripts.lib.bench.load import Shape, packet, payload, publish_steadily
+from scripts.lib.bench.rig import PUBLISHED, SETTLED, STORED, Rig
+from scripts.lib.stack.path import HOST, StackError
 from scripts.lib.stack.usage import difference
 
 from sens_common.database import connect
 
-_PUBLISHED: Final = "sens_ingestion_messages_published_total"
-_SETTLED: Final = "sens_telemetry_messages_received_total"
-_STORED: Final = "sens_telemetry_messages_stored_total"
-_POLL_SECONDS: Final = 0.05
-_DRAIN_SECONDS: Final = 900
-_PROBE_PAUSE_SECONDS: Final = 0.01
-_VALUES: Final = 5
+_PROBES_PER_SECOND: Final = 100
+_POLL_SECONDS: Final = 0.002
+_LOST_SECONDS: Final = 60
+_PERCENTILES: Final = ("50", "75", "90", "95", "99", "99.9")
 
 
-class Throughput(NamedTuple):
-    """What the path does when messages come as fast as they are acknowledged.
-
-    Attributes:
-        messages: How many.
-        acknowledged_per_second: Messages acknowledged to the publishers, from the first to the last.
-        logged_per_second: Messages that the log has.
-        stored_per_second: Messages in the database, from the first publish to the last commit.
-        values_per_second: Numbers in the database.
-        cpu_microseconds: Of each process, a message.
-        megabytes: Memory of each process at the end.
-    """
-
-    messages: int
-    acknowledged_per_second: float
-    logged_per_second: float
-    stored_per_second: float
-    values_per_second: float
-    cpu_microseconds: Mapping[str, float]
-    megabytes: Mapping[str, float]
-
-
-class Latency(NamedTuple):
-    """From publishing a message to another database session's seeing it.
-
-    Attributes:
-        rate: Messages a second beside the probes.
-        probes: How many messages were looked for.
-        median_milliseconds: Half of them took no longer.
-        p99_milliseconds: 99 of 100 took no longer.
-        max_milliseconds: The longest.
-    """
-
-    rate: float
-    probes: int
-    median_milliseconds: float
-    p99_milliseconds: float
-    max_milliseconds: float
-
-
-class Backlog(NamedTuple):
-    """What happens when the database was away.
-
-    Attributes:
-        messages: How many waited in the log.
-        drained_per_second: At what rate they were stored.
-        megabytes: Each worker's memory: before, and the highest while the backlog was drained.
-    """
-
-    messages: int
-    drained_per_second: float
-    megabytes: Mapping[str, tuple[float, float]]
-
-
-def throughput(stack: Stack, shape: Shape) -> Throughput:
+def end_to_end(rig: Rig, shape: Shape) -> EndToEnd:
     """Publish as fast as it is acknowledged, and wait until everything is stored.
 
     Raises:
         StackError: Not everything was stored, or something twice.
     """
-    chunks = [prepared(shape, number, _now()) for number in range(shape.connections)]
-    logged, settled, stored = (
-        stack.metric(*of) for of in ((INGESTION, _PUBLISHED), (TELEMETRY, _SETTLED), (TELEMETRY, _STORED))
-    )
-    before = stack.usage()
+    packets = rig.prepare(shape)
+    logged, settled, stored = (rig.count(counter) for counter in (PUBLISHED, SETTLED, STORED))
+    before = rig.usage()
     started = time.perf_counter()
-    published = asyncio.run(publish(HOST, stack.mqtt_port, shape, chunks))
-    logged_at = _reach(stack, INGESTION, _PUBLISHED, logged + shape.messages)
-    settled_at = _reach(stack, TELEMETRY, _SETTLED, settled + shape.messages)
-    after = stack.usage()
-    if (now := stack.metric(TELEMETRY, _STORED) - stored) != shape.messages:
-        raise StackError(f"{shape.messages} messages were published, and {now:g} counted as stored")
-    return Throughput(
-        messages=published.messages,
+    published = rig.publish(shape, packets)
+    logged_at = rig.reach(PUBLISHED, logged + shape.messages)
+    settled_at = rig.reach(SETTLED, settled + shape.messages)
+    after = rig.usage()
+    if (now := rig.count(STORED) - stored) != shape.messages:
+        raise StackError(f"{shape.messages:,} messages were published, and {now:,.0f} counted as stored")
+    return EndToEnd(
+        messages=shape.messages,
+        per_second=shape.messages / (settled_at - started),
+        cpu_microseconds=difference(before, after, shape.messages),
         acknowledged_per_second=published.messages / published.seconds,
         logged_per_second=shape.messages / (logged_at - started),
-        stored_per_second=shape.messages / (settled_at - started),
-        values_per_second=_VALUES * shape.messages / (settled_at - started),
-        cpu_microseconds=difference(before, after, shape.messages),
-        megabytes={name: used.resident_megabytes for name, used in after.items()},
+        values_per_second=shape.values * shape.messages / (settled_at - started),
+        megabytes={name: used.resident_megabytes for name, used in after.items() if used.resident_megabytes},
     )
 
 
-def latency(stack: Stack, rate: float, seconds: float, shape: Shape) -> Latency:
-    """Publish at a rate, and look one probe after the other up in the database.
+def latency(rig: Rig, rate: float, seconds: float, shape: Shape) -> Latency:
+    """Publish at a rate. Some messages of the load are probes, and another database session looks for their rows.
+
+    Probes leave on schedule, however long those before them take: a stall counts for each of them. One query every two
+    milliseconds, which reads one device's newest rows from the key, looks for all that are under way.
 
     Raises:
         StackError: A probe did not appear.
     """
-    return asyncio.run(_latency(stack, rate, seconds, shape))
+    rig.warm_up(shape)
+    return asyncio.run(_latency(rig, rate, shape._replace(messages=int(rate * seconds))))
 
 
-async def _latency(stack: Stack, rate: float, seconds: float, shape: Shape) -> Latency:
-    load = shape._replace(messages=int(rate * seconds))
-    database = await connect(stack.database, "bench")
-    try:
-        async with connected(HOST, stack.mqtt_port, 1, name="probe") as [client]:
-            device = await _probe_device(client, database, load)
-            background = asyncio.create_task(publish_steadily(HOST, stack.mqtt_port, load, rate))
-            times: list[float] = []
-            while not background.done():
-                times.append(await _probe(client, database, device, load, len(times) + 1))
-                await asyncio.sleep(_PROBE_PAUSE_SECONDS)
-            await background
-    finally:
-        await database.close()
-    times.sort()
+class _Probes:
+    """The probes under way: device time, which names a probe, and when it was sent."""
+
+    def __init__(self) -> None:
+        self.sent: dict[int, float] = {}
+        self.seconds: list[float] = []
+        self.look_seconds: list[float] = []
+        self._last = 0
+
+    def send(self) -> int:
+        """Note a probe that is sent now; return its device time, which no other one has."""
+        self._last = max(time.time_ns() // 1_000_000, self._last + 1)
+        self.sent[self._last] = time.perf_counter()
+        return self._last
+
+    async def look(self, statement: "asyncpg.prepared_stmt.PreparedStatement[asyncpg.Record]", device: int) -> None:
+        """See which are stored."""
+        started = time.perf_counter()
+        rows = await statement.fetch(device, min(self.sent))
+        now = time.perf_counter()
+        self.look_seconds.append(now - started)
+        for (milliseconds,) in rows:
+            if (sent := self.sent.pop(milliseconds, None)) is not None:
+                self.seconds.append(now - sent)
+
+
+async def _latency(rig: Rig, rate: float, shape: Shape) -> Latency:
+    every = max(2, round(rate / _PROBES_PER_SECOND))
+    probes = _Probes()
+
+    def make(number: int, index: int) -> bytes:
+        if number % every:
+            moment = time.time_ns() // 1_000_000
+            return packet(shape, number % shape.devices, index, payload(shape, number, moment))
+        return packet(shape, shape.devices, index, payload(shape, number, probes.send()))
+
+    database = await connect(rig.stack.database, "bench")
+    async with contextlib.AsyncExitStack() as closing:
+        closing.push_async_callback(database.close)
+        one = shape._replace(messages=1, connections=1)
+        await publish_steadily(HOST, rig.stack.mqtt_port, one, rate, lambda _number, index: make(0, index))
+        device = await _registered(database, f"device-{shape.devices:07d}")
+        # Which of the message's values is looked at makes no difference: they are stored together.
+        statement = await database.prepare(
+            "SELECT (extract(epoch FROM ts) * 1000)::bigint FROM sens.measurements WHERE device_id = $1"
+            " AND metric_id = (SELECT id FROM sens.metrics WHERE name = 'temperature' LIMIT 1)"
+            " AND ts >= to_timestamp($2::bigint / 1000.0)"
+        )
+        probes.sent.clear()
+        load = asyncio.create_task(publish_steadily(HOST, rig.stack.mqtt_port, shape, rate, make))
+        while not load.done() or probes.sent:
+            if probes.sent:
+                await probes.look(statement, device)
+                if time.perf_counter() - min(probes.sent.values(), default=time.perf_counter()) > _LOST_SECONDS:
+                    load.cancel()
+                    raise StackError(f"a probe was not stored after {_LOST_SECONDS} s at {rate:,.0f} messages a second")
+            await asyncio.sleep(_POLL_SECONDS)
+        await load
+    times = sorted(probes.seconds)
+    at = {percentile: times[int(len(times) * float(percentile) / 100)] for percentile in _PERCENTILES}
     return Latency(
         rate=rate,
         probes=len(times),
-        median_milliseconds=statistics.median(times) * 1e3,
-        p99_milliseconds=times[int(len(times) * 0.99)] * 1e3,
-        max_milliseconds=times[-1] * 1e3,
+        milliseconds={percentile: seconds * 1e3 for percentile, seconds in [*at.items(), ("100", times[-1])]},
+        poll_milliseconds=(_POLL_SECONDS + statistics.median(probes.look_seconds)) * 1e3,
     )
 
 
-_PROBE_NUMBER: Final = 9_999_999  # device-9999999
-
-
-async def _probe_device(client: Client, database: "asyncpg.Connection[asyncpg.Record]", shape: Shape) -> int:
-    """Return the number of the probes' device, which its first message registers."""
-    client.write(packet(shape._replace(devices=_PROBE_NUMBER + 1), _PROBE_NUMBER, 0, _now()))
-    deadline = time.monotonic() + _DRAIN_SECONDS
-    while time.monotonic() < deadline:
-        found: int | None = await database.fetchval(
-            "SELECT id FROM sens.devices WHERE name = $1", f"device-{_PROBE_NUMBER:07d}"
-        )
-        if found is not None:
-            return found
-        await asyncio.sleep(_POLL_SECONDS)
-    raise StackError("the probe's device was not registered")
-
-
-async def _probe(
-    client: Client, database: "asyncpg.Connection[asyncpg.Record]", device: int, shape: Shape, index: int
-) -> float:
-    """Return how many seconds a message took to be seen."""
-    moment = _now()
-    started = time.perf_counter()
-    client.write(packet(shape._replace(devices=_PROBE_NUMBER + 1), _PROBE_NUMBER, index, moment))
-    while time.perf_counter() - started < _DRAIN_SECONDS:
-        seen = await database.fetchval(
-            "SELECT true FROM sens.measurements WHERE device_id = $1 AND ts = to_timestamp($2::float8 / 1000) LIMIT 1",
-            device,
-            float(moment),
-        )
-        if seen:
-            return time.perf_counter() - started
-        await asyncio.sleep(0)
-    raise StackError("a probe did not appear")
-
-
-def backlog(stack: Stack, shape: Shape) -> Backlog:
-    """Stop the telemetry worker, let messages wait in the log, start it again and see how it gets through them."""
-    chunks = [prepared(shape, number, _now()) for number in range(shape.connections)]
-    stack.stop(TELEMETRY)
-    logged = stack.metric(INGESTION, _PUBLISHED)
-    asyncio.run(publish(HOST, stack.mqtt_port, shape, chunks))
-    _reach(stack, INGESTION, _PUBLISHED, logged + shape.messages)
-    before = stack.usage()
-    stack.start(TELEMETRY)
-    first = stack.usage()[TELEMETRY].resident_megabytes
-    highest = {INGESTION: before[INGESTION].resident_megabytes, TELEMETRY: first}
-    started = time.perf_counter()
-    done = stack.metric(TELEMETRY, _SETTLED)
-    to_go = shape.messages - done
-    while (settled := stack.metric(TELEMETRY, _SETTLED)) < shape.messages:
-        used = stack.usage()
-        highest = {name: max(most, used[name].resident_megabytes) for name, most in highest.items()}
-        if time.perf_counter() - started > _DRAIN_SECONDS:
-            raise StackError(f"{shape.messages - settled:g} messages still wait after {_DRAIN_SECONDS} s")
-        time.sleep(_POLL_SECONDS)
-    seconds = time.perf_counter() - started
-    return Backlog(
-        messages=shape.messages,
-        drained_per_second=to_go / seconds,
-        megabytes={
-            INGESTION: (before[INGESTION].resident_megabytes, highest[INGESTION]),
-            TELEMETRY: (first, highest[TELEMETRY]),
-        },
-    )
-
-
-def _reach(stack: Stack, worker: str, metric: str, wanted: float) -> float:
-    deadline = time.perf_counter() + _DRAIN_SECONDS
-    while stack.metric(worker, metric) < wanted:
-        if time.perf_counter() > deadline:
-            raise StackError(f"{worker}: {metric} did not reach {wanted:g} within {_DRAIN_SECONDS} s")
-        time.sleep(_POLL_SECONDS)
-    return time.perf_counter()
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000
+async def _registered(database: "asyncpg.Connection[asyncpg.Record]", name: str) -> int:
+    async with asyncio.timeout(_LOST_SECONDS):
+        while (found := await database.fetchval("SELECT id FROM sens.devices WHERE name = $1", name)) is None:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL_SECONDS)  # another process registers it, which sets no event here
+    number: int = found
+    return number

@@ -48,6 +48,15 @@ def usage(pid: int) -> Usage:
     return Usage(cpu, resident)
 
 
+def peak_megabytes(pid: int) -> float:
+    """Return the most memory that a process has had resident in its life, 0 where it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0.0)
+
+
 def difference(before: Mapping[str, Usage], after: Mapping[str, Usage], messages: int) -> dict[str, float]:
     """Return the CPU time of each process between two looks, microseconds a message."""
     return {name: (after[name].cpu_seconds - before[name].cpu_seconds) / messages * 1e6 for name in after}

@@ -1,0 +1,249 @@
+"""What was measured, as it is written to JSON and read again. Rates are messages a second, CPU times microseconds a message."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+GENERATOR: Final = "generator"
+"""The load's own process among the others."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the figures come from.
+
+    Attributes:
+        versions: Of the programs, by name.
+        sync_milliseconds: Median of appending 4 KiB to a file and syncing it, which bounds what every commit costs.
+    """
+
+    processor: str
+    cores: int
+    memory_gigabytes: float
+    kernel: str
+    distribution: str
+    python: str
+    optimised_python: bool
+    commit: str
+    sync_milliseconds: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast messages got through, and what each cost.
+
+    Attributes:
+        messages: How many.
+        per_second: From the first publish until the last one is where it belongs.
+        cpu_microseconds: Of each process and its children, a message.
+    """
+
+    messages: int
+    per_second: float
+    cpu_microseconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class EndToEnd(Rate):
+    """From publishers to committed rows, as fast as the broker acknowledges.
+
+    Attributes:
+        acknowledged_per_second: Messages acknowledged to the publishers.
+        logged_per_second: Messages in the log.
+        values_per_second: Values in the database.
+        megabytes: Memory of each process at the end.
+    """
+
+    acknowledged_per_second: float
+    logged_per_second: float
+    values_per_second: float
+    megabytes: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """From a publish until another database session sees the row.
+
+    Attributes:
+        rate: Messages a second, probes among them.
+        probes: How many messages were looked for.
+        milliseconds: By percentile.
+        poll_milliseconds: A time is at most this much too long: the pause between two looks and the median look.
+    """
+
+    rate: float
+    probes: int
+    milliseconds: dict[str, float]
+    poll_milliseconds: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A look while a backlog grows and shrinks.
+
+    Attributes:
+        seconds: Since the outage began.
+        waiting: Messages in the log that are not stored.
+        megabytes: Memory of each process.
+    """
+
+    seconds: float
+    waiting: float
+    megabytes: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Backlog(Rate):
+    """What happens when something was away; the rate and the costs are those of the drain.
+
+    Attributes:
+        away: What was stopped.
+        waited: Messages in the log when it was back.
+        recovery_seconds: From its being ready again to the first message that is stored.
+        peak_megabytes: Each process' highest memory, from the outage to the last message.
+        samples: In the course of time.
+    """
+
+    away: str
+    waited: int
+    recovery_seconds: float
+    peak_megabytes: dict[str, float]
+    samples: list[Sample]
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The same number of messages from so many devices.
+
+    Attributes:
+        devices: How many, in turn.
+        first: When none of them was known; each is registered with its first message.
+        again: When all were.
+    """
+
+    devices: int
+    first: EndToEnd
+    again: EndToEnd
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A load on a table that holds rows already.
+
+    Attributes:
+        rows: How many, of the same devices.
+        load: The load's figures.
+    """
+
+    rows: int
+    load: EndToEnd
+
+
+@dataclass(frozen=True)
+class Mishap:
+    """What another program makes of messages in a mishap.
+
+    Attributes:
+        published: Messages acknowledged to the publishers.
+        rows: Rows for them.
+        distinct: Messages among these.
+    """
+
+    published: int
+    rows: int
+    distinct: int
+
+
+@dataclass(frozen=True)
+class Telegraf:
+    """Telegraf, MQTT to PostgreSQL, on the same broker and database.
+
+    Attributes:
+        settings: The best of those that were tried.
+        tried: Messages a second of each setting.
+        rounds: Runs with the best settings.
+        malformed: One message in ten can't be parsed.
+        killed: Killed (SIGKILL) under load and started again, several times.
+        kills: How many times.
+    """
+
+    settings: str
+    tried: dict[str, float]
+    rounds: list[Rate]
+    malformed: Mishap
+    killed: Mishap
+    kills: int
+
+
+@dataclass(frozen=True)
+class Malformed(Rate):
+    """What the path does when some of the messages are no JSON; the rate is that of stored messages and dead letters.
+
+    Attributes:
+        malformed: How many of the messages.
+        stored_per_second: Good messages in the database, from the first publish until all are stored or dead letters.
+    """
+
+    malformed: int
+    stored_per_second: float
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay took.
+
+    Attributes:
+        dead_letters: How many were replayed, by both replays together.
+        others: How many the filter left where they were, one between any two that were replayed.
+        left: How many there were when the first replay was killed.
+        sent_twice: Messages that the first replay had sent and not deleted; they are stored once.
+        replayed_per_second: Rate of the second replay.
+        stored_seconds: From the second replay's start to the last message's being stored.
+        megabytes: Most memory of the replaying process.
+    """
+
+    dead_letters: int
+    others: int
+    left: int
+    sent_twice: int
+    replayed_per_second: float
+    stored_seconds: float
+    megabytes: float
+
+
+@dataclass
+class Results:
+    """Everything. What was not measured is empty.
+
+    Attributes:
+        end_to_end: Runs by payload.
+        hops: Runs by payload and hop.
+        failures: Parts that gave no figures, and why.
+    """
+
+    machine: Machine
+    end_to_end: dict[str, list[EndToEnd]] = field(default_factory=dict)
+    hops: dict[str, dict[str, list[Rate]]] = field(default_factory=dict)
+    latency: list[Latency] = field(default_factory=list)
+    backlog: list[Backlog] = field(default_factory=list)
+    devices: list[Devices] = field(default_factory=list)
+    rows: list[Rows] = field(default_factory=list)
+    malformed: list[Malformed] = field(default_factory=list)
+    replay: list[Replayed] = field(default_factory=list)
+    telegraf: dict[str, Telegraf] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def rate(rounds: Sequence[Rate]) -> float:
+    """Return the median rate."""
+    return statistics.median(one.per_second for one in rounds)
+
+
+def cpu(rounds: Sequence[Rate]) -> dict[str, float]:
+    """Return each process' median cost."""
+    return {
+        name: statistics.median(one.cpu_microseconds.get(name, 0.0) for one in rounds)
+        for name in rounds[0].cpu_microseconds
+    }

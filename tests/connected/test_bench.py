@@ -1,0 +1,143 @@
+"""The bench's parts give figures; how good these are is for a quiet machine to say."""
+
+import shutil
+import signal
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+from scripts.lib.bench import hops, page, scale, telegraf
+from scripts.lib.bench.__main__ import main
+from scripts.lib.bench.backlog import backlog
+from scripts.lib.bench.figures import EndToEnd, Latency, Results
+from scripts.lib.bench.load import Shape
+from scripts.lib.bench.machine import machine
+from scripts.lib.bench.malformed import malformed
+from scripts.lib.bench.report import SECTIONS, report
+from scripts.lib.bench.rig import Rig
+from scripts.lib.bench.runs import end_to_end, latency
+from scripts.lib.stack.path import POSTGRES, TELEMETRY, Stack
+
+SHAPE = Shape(400, devices=20, connections=4)
+WORKERS = {"ingestion", "telemetry"}
+
+
+@pytest.fixture(scope="module")
+def rig() -> Iterator[Rig]:
+    if shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None:
+        pytest.skip("mosquitto is not installed")
+    before = signal.getsignal(signal.SIGTERM)
+    with Stack.running("mosquitto", tenants=("bench",)) as stack:
+        yield Rig(stack)
+    signal.signal(signal.SIGTERM, before)
+
+
+def positive(figures: Mapping[str, float]) -> bool:
+    return all(figure > 0 for figure in figures.values())
+
+
+class TestParts:
+    @pytest.mark.parametrize(("payload", "values"), [("numbers", 5), ("numbers-and-text", 6)])
+    def test_end_to_end(self, rig: Rig, payload: str, values: int) -> None:
+        figures = end_to_end(rig, SHAPE._replace(payload=payload))
+        assert figures.messages == 400
+        assert figures.values_per_second == pytest.approx(values * figures.per_second)
+        assert set(figures.cpu_microseconds) == WORKERS | {"broker", "nats", "postgres", "generator"}
+        assert set(figures.megabytes) >= WORKERS
+        assert positive(figures.megabytes)
+
+    def test_hops(self, rig: Rig) -> None:
+        alone = hops.broker_alone(rig, SHAPE)
+        assert alone.per_second > 0
+        assert "subscriber" in alone.cpu_microseconds
+        logged = hops.into_the_log(rig, SHAPE)
+        assert logged.per_second > 0
+        assert TELEMETRY not in logged.cpu_microseconds
+        stored = hops.into_the_database(rig, SHAPE.messages)
+        assert stored.per_second > 0
+        assert TELEMETRY in stored.cpu_microseconds
+
+    def test_latency(self, rig: Rig) -> None:
+        figures = latency(rig, 200, 1, SHAPE)
+        assert figures.probes == 100
+        assert list(figures.milliseconds.values()) == sorted(figures.milliseconds.values())
+        assert positive(figures.milliseconds)
+        assert figures.poll_milliseconds > 0
+
+    @pytest.mark.parametrize("away", [TELEMETRY, POSTGRES])
+    def test_backlog(self, rig: Rig, away: str) -> None:
+        figures = backlog(rig, SHAPE, away)
+        assert (figures.away, figures.waited) == (away, 400)
+        assert figures.per_second > 0
+        assert positive(figures.peak_megabytes)
+        assert figures.samples[-1].waiting == 0
+
+    def test_devices(self, rig: Rig) -> None:
+        figures = scale.devices(rig, SHAPE._replace(devices=400, tenant="bench"))
+        assert figures.devices == 400
+        assert positive({"first": figures.first.per_second, "again": figures.again.per_second})
+
+    def test_rows(self, rig: Rig) -> None:
+        figures = scale.rows(rig, SHAPE, 0, 30_000)
+        assert figures.load.per_second > 0
+        ((rows,),) = rig.stack.fetch("SELECT count(*) FROM sens.measurements")
+        assert 20_000 < rows < 40_000
+
+    def test_malformed(self, rig: Rig) -> None:
+        figures = malformed(rig, SHAPE, 0.25)
+        assert (figures.messages, figures.malformed) == (400, 100)
+        assert 0 < figures.stored_per_second < figures.per_second
+
+    @pytest.mark.skipif(telegraf.installed() is None, reason="telegraf is not on PATH")
+    @pytest.mark.timeout(400)
+    def test_telegraf(self) -> None:
+        with Stack.running("mosquitto", tenants=("bench",)) as stack:
+            figures = telegraf.compare(Rig(stack), SHAPE, 1)
+        assert figures.rounds[0].per_second > 0
+        assert figures.malformed.published == 400
+        assert figures.malformed.distinct == 360
+
+
+class TestPage:
+    def results(self) -> Results:
+        one = EndToEnd(400, 40_500.0, dict.fromkeys(["ingestion", "nats", "telemetry", "postgres"], 5.0), 1, 1, 1, {})
+        return Results(
+            machine(),
+            end_to_end={"numbers": [one]},
+            latency=[Latency(2000, 9, dict.fromkeys(["50", "99", "100"], 45.0), 2.3)],
+            failures={"rows": "the disk is full"},
+        )
+
+    def test_shows_what_was_measured_and_whether_it_is_enough(self, tmp_path: Path) -> None:
+        path = tmp_path / "page.md"
+        path.write_text(page.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+        results = msgspec.json.decode(msgspec.json.encode(self.results()), type=Results)
+        for _ in range(2):
+            page.publish(results, path, tmp_path)
+        text = path.read_text(encoding="utf-8")
+        lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+        assert ["end to end, 5 numbers a message", "40,000 msg/s", "1.5 × Telegraf", "40,500 msg/s", "yes"] in lines  # noqa: RUF001
+        assert ["CPU a message: NATS", "2 µs", "1 µs", "5.0 µs", "**no**"] in lines
+        assert ["publish to visible at 2,000 msg/s, p99", "100 ms", "30 ms", "45 ms", "yes"] in lines
+        assert text.count("<!-- end of figures -->") == len(SECTIONS) + 3
+        assert (tmp_path / "performance-latency.svg").read_text(encoding="utf-8").count("2,000 msg/s") >= 1
+
+    def test_names_a_place_that_is_missing(self, tmp_path: Path) -> None:
+        path = tmp_path / "page.md"
+        path.write_text("# Performance\n", encoding="utf-8")
+        with pytest.raises(ValueError, match="has no line <!-- figures: machine -->"):
+            page.publish(self.results(), path, tmp_path)
+
+    def test_is_not_written_from_what_holds_no_figures(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "figures.json"
+        for content in (None, "{}"):
+            if content is not None:
+                path.write_text(content, encoding="utf-8")
+            assert main(["--publish", str(path)]) == 1
+            assert f"{path}" in capsys.readouterr().err
+
+    def test_tells_which_part_failed(self) -> None:
+        assert "rows gave no figures: the disk is full" in report(self.results())
