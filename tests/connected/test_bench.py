@@ -13,6 +13,7 @@ from scripts.lib.bench.backlog import backlog
 from scripts.lib.bench.figures import EndToEnd, Latency, Results
 from scripts.lib.bench.load import Shape
 from scripts.lib.bench.machine import machine
+from scripts.lib.bench.malformed import malformed
 from scripts.lib.bench.report import SECTIONS, report
 from scripts.lib.bench.rig import Rig
 from scripts.lib.bench.runs import end_to_end, latency
@@ -82,6 +83,11 @@ class TestParts:
         assert figures.load.per_second > 0
         ((rows,),) = rig.stack.fetch("SELECT count(*) FROM sens.measurements")
         assert 20_000 < rows < 40_000
+
+    def test_malformed(self, rig: Rig) -> None:
+        figures = malformed(rig, SHAPE, 0.25)
+        assert (figures.messages, figures.malformed) == (400, 100)
+        assert 0 < figures.stored_per_second < figures.per_second
 
     @pytest.mark.skipif(telegraf.installed() is None, reason="telegraf is not on PATH")
     @pytest.mark.timeout(400)

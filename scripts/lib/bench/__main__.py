@@ -106,10 +106,8 @@ def _parser() -> argparse.ArgumentParser:
         default=[1_000_000, 10_000_000],
         help="in the table before a load, ascending; 100,000,000 take 13 GB",
     )
-    parser.add_argument(
-        "--malformed", type=float, default=0.5, help="share of malformed messages (default: %(default)s)"
-    )
-    parser.add_argument("--dead-letters", type=int, default=100_000, help="to replay (default: %(default)s)")
+    parser.add_argument("--malformed", type=float, default=0.5, help="share of these (default: %(default)s)")
+    parser.add_argument("--replay", type=int, default=100_000, help="dead letters of a replay (default: %(default)s)")
     parser.add_argument("--postgres-programs", type=Path, help="another PostgreSQL's folder of programs (…/bin)")
     return parser
 
@@ -223,17 +221,15 @@ def _rows(results: Results, options: argparse.Namespace) -> None:
 
 
 def _malformed(results: Results, options: argparse.Namespace) -> None:
-    shape = _shape(options)
     with _rig(results, options) as rig:
+        shape = _shape(options)
         rig.warm_up(shape)
         results.malformed = [malformed(rig, shape, options.malformed) for _ in range(options.rounds)]
 
 
 def _replay(results: Results, options: argparse.Namespace) -> None:
-    results.replay = []
-    for filtered in (False, True):
-        with _rig(results, options) as rig:
-            results.replay.append(replay(rig.stack, options.dead_letters, filtered=filtered))
+    with _rig(results, options) as rig:
+        results.replay = [replay(rig.stack, options.replay, filtered=filtered) for filtered in (False, True)]
 
 
 def _telegraf(results: Results, options: argparse.Namespace) -> None:

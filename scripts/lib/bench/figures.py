@@ -179,11 +179,11 @@ class Telegraf:
 
 @dataclass(frozen=True)
 class Malformed(Rate):
-    """A load with malformed messages among the good ones; the rate is that of both.
+    """What the path does when some of the messages are no JSON; the rate is that of stored messages and dead letters.
 
     Attributes:
-        malformed: How many are malformed.
-        stored_per_second: Good messages in the database, from the first publish to the last commit or dead letter.
+        malformed: How many of the messages.
+        stored_per_second: Good messages in the database, from the first publish until all are stored or dead letters.
     """
 
     malformed: int
@@ -192,7 +192,7 @@ class Malformed(Rate):
 
 @dataclass(frozen=True)
 class Replayed:
-    """A replay of dead letters, killed once on the way.
+    """What a replay took.
 
     Attributes:
         dead_letters: How many were replayed, by both replays together.

@@ -20,13 +20,15 @@ def malformed(rig: Rig, shape: Shape, share: float) -> Malformed:
     """
     spoilt = [_spoilt(chunks, share) for chunks in rig.prepare(shape)]
     count = sum(number for _, number in spoilt)
-    settled, stored, dead_lettered = (rig.count(counter) for counter in (SETTLED, STORED, _DEAD_LETTERED))
+    settled, *first = (rig.count(counter) for counter in (SETTLED, STORED, _DEAD_LETTERED))
     before = rig.usage()
     started = time.perf_counter()
     rig.publish(shape, [chunks for chunks, _ in spoilt])
     seconds = rig.reach(SETTLED, settled + shape.messages) - started
     after = rig.usage()
-    stored, dead_lettered = rig.count(STORED) - stored, rig.count(_DEAD_LETTERED) - dead_lettered
+    stored, dead_lettered = (
+        rig.count(counter) - base for counter, base in zip((STORED, _DEAD_LETTERED), first, strict=True)
+    )
     if (stored, dead_lettered) != (shape.messages - count, count):
         raise StackError(f"of {count} malformed messages, {dead_lettered:g} are dead letters; {stored:g} were stored")
     return Malformed(

@@ -252,49 +252,6 @@ def rows(results: Results) -> str:
     return table(["Rows before", "msg/s", "CPU a message", "PostgreSQL's"], lines) if lines else ""
 
 
-def malformed(results: Results) -> str:
-    """Return the rates with malformed messages, beside that without."""
-    if not results.malformed:
-        return ""
-    rounds = results.malformed
-    stored = statistics.median(one.stored_per_second for one in rounds)
-    good = next(iter(results.end_to_end.values()), None)
-    row = [
-        f"{rounds[0].malformed / rounds[0].messages:.0%} malformed",
-        f"{len(rounds)} × {rounds[0].messages:,}",
-        f"{rate(rounds):,.0f}",
-        f"{stored:,.0f}",
-        f"{stored / rate(good):.0%}" if good else "",
-    ]
-    return table(["", "runs × messages", "settled/s", "stored/s", "of the rate without"], [row])
-
-
-def replay(results: Results) -> str:
-    """Return what replays took."""
-    rows = [
-        [
-            "half of them, by a filter" if one.others else "all of them",
-            f"{one.dead_letters:,}",
-            f"{one.left:,}",
-            f"{one.replayed_per_second:,.0f}",
-            f"{one.stored_seconds:.1f} s",
-            f"{one.sent_twice:,}",
-            f"{one.megabytes:.0f} MB",
-        ]
-        for one in results.replay
-    ]
-    head = [
-        "Replayed",
-        "dead letters",
-        "left when killed",
-        "then/s",
-        "all stored after",
-        "sent twice, stored once",
-        "memory",
-    ]
-    return table(head, rows) if rows else ""
-
-
 def telegraf(results: Results) -> str:
     """Return the comparison with Telegraf."""
     if not results.telegraf:
@@ -346,6 +303,48 @@ def _tried(one: Telegraf, settings: str) -> str:
 def _mishap(name: str, of: Mishap) -> list[str]:
     figures = (of.published, of.rows, of.distinct, of.published - of.distinct, of.rows - of.distinct)
     return [name, *(f"{figure:,}" for figure in figures)]
+
+
+def malformed(results: Results) -> str:
+    """Return the rate at which good messages are stored beside malformed ones, and when all are good."""
+    if not results.malformed:
+        return ""
+    stored = statistics.median(one.stored_per_second for one in results.malformed)
+    share = results.malformed[0].malformed / results.malformed[0].messages
+    good = results.end_to_end.get(_NUMBERS)
+    row = [
+        f"{share:.0%}",
+        f"{rate(results.malformed):,.0f}",
+        f"{stored:,.0f}",
+        f"{stored / rate(good):.0%}" if good else "",
+    ]
+    return table(["Malformed", "settled/s", "stored/s", "of the rate without"], [row])
+
+
+def replay(results: Results) -> str:
+    """Return what replays of dead letters took."""
+    rows = [
+        [
+            "every other one, by a filter" if one.others else "all",
+            f"{one.dead_letters:,}",
+            f"{one.left:,}",
+            f"{one.replayed_per_second:,.0f}",
+            f"{one.stored_seconds:.1f} s",
+            f"{one.megabytes:.0f} MB",
+            f"{one.sent_twice:,}",
+        ]
+        for one in results.replay
+    ]
+    head = [
+        "Replayed",
+        "dead letters",
+        "left at the kill",
+        "then replayed/s",
+        "all stored after",
+        "memory",
+        "sent twice, stored once",
+    ]
+    return table(head, rows) if rows else ""
 
 
 SECTIONS: Final = MappingProxyType(
