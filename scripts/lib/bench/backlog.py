@@ -43,7 +43,7 @@ def backlog(rig: Rig, shape: Shape, away: str) -> Backlog:
     peaks = {
         name: max(sample.megabytes.get(name, 0.0) for sample in sampler.samples)
         if name == POSTGRES
-        else peak_megabytes(rig.stack.pid(name))
+        else peak_megabytes(rig.stack.tree(name)[0])
         for name in rig.stack.names
     }
     return Backlog(

@@ -427,11 +427,6 @@ class Stack:
                 process.kill()
         process.wait()
 
-    def pid(self, name: str) -> int:
-        """Return the identifier of a process that was started."""
-        process = self._servers[name].process
-        return process.pid if process is not None else 0
-
     def usage(self) -> dict[str, Usage]:
         """Return what each running process uses."""
         return {
