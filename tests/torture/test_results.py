@@ -8,7 +8,20 @@ from scripts.lib.torture.faults import chosen, faults
 from scripts.lib.torture.results import Group, Result, insert, table
 
 RESULT = Result(
-    7, "mosquitto", 300, 2, 90, 1000, 3, 999, 5, 2, [], {"a process killed": Group(2, 1000, [1.5, 0.5])}, {"kill": {}}
+    7,
+    "mosquitto",
+    300,
+    2,
+    90,
+    1000,
+    3,
+    999,
+    5,
+    2,
+    0,
+    [],
+    {"a process killed": Group(2, 1000, [1.5, 0.5])},
+    {"kill": {}},
 )
 
 

@@ -99,7 +99,7 @@ class Torture:
                 short=plan.seconds,
                 longest=plan.longest,
             )
-            audit = Audit(stack, self._record)
+            audit = Audit(stack, self._record, renumbering=plan.broker == "mock-mqtt-broker")
             while order and not self.result.problems:
                 self._round(stack, audit, order[: plan.round_faults])
                 order = order[plan.round_faults :]
@@ -132,6 +132,7 @@ class Torture:
             problems.append("the broker acknowledged nothing")
         result.acknowledged, result.uncertain = outcome.acknowledged, outcome.uncertain
         result.stored, result.duplicate, result.dead_lettered = outcome.stored, outcome.duplicate, outcome.dead_lettered
+        result.renumbered = outcome.renumbered
         result.problems = problems + outcome.problems
         print(
             f"{result.faults:4d} faults: {result.acknowledged} acknowledged, {result.uncertain} uncertain, "

@@ -251,6 +251,7 @@ def _trigger(body: str) -> Happening:
     )
 
 
+_SAID: Final = {Mode.REFUSE: "refused"}
 _READ_ONLY: Final = "ALTER SYSTEM SET default_transaction_read_only = on;; SELECT pg_reload_conf()"
 _WRITABLE: Final = "ALTER SYSTEM RESET default_transaction_read_only;; SELECT pg_reload_conf()"
 _SLOW: Final = _trigger("PERFORM pg_sleep(0.4)")
@@ -291,7 +292,11 @@ def faults(*, broker_restarts: bool, disks: bool) -> list[Fault]:
         Fault(f"pause {name} beyond time-outs", "a process paused beyond time-outs", _paused(name), _LONG, 2)
         for name in pausable
     ]
-    found += [Fault(f"{mode} {edge}", f"a connection {mode}", _edge(edge, mode)) for edge in edges for mode in modes]
+    found += [
+        Fault(f"{mode} {edge}", f"a connection {_SAID.get(mode, mode)}", _edge(edge, mode))
+        for edge in edges
+        for mode in modes
+    ]
     found += [
         Fault(f"{mode} {edge} beyond time-outs", f"a connection {mode} beyond time-outs", _edge(edge, mode), _LONG, 2)
         for edge in edges

@@ -40,6 +40,7 @@ class Result:
         stored: How many are in the database.
         duplicate: How many more came to the database again, to no effect.
         dead_lettered: How many are in the dead letters.
+        renumbered: How many of those without a device time are there twice because the broker gave them another packet identifier.
         problems: What must not be; empty when all is well.
         groups: By name.
         seen: By fault and worker: what readiness and log said.
@@ -55,6 +56,7 @@ class Result:
     stored: int = 0
     duplicate: int = 0
     dead_lettered: int = 0
+    renumbered: int = 0
     problems: list[str] = field(default_factory=list)
     groups: dict[str, Group] = field(default_factory=dict)
     seen: dict[str, dict[str, list[str]]] = field(default_factory=dict)
@@ -87,7 +89,7 @@ def table(results: Iterable[Result]) -> str:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
         *(
             f"| {result.broker} | {result.seed} | {result.faults:,} | {result.seconds / 60:.0f} | {result.acknowledged:,} |"
-            f" {result.stored:,} | {result.dead_lettered:,} | {result.duplicate:,} | {'; '.join(result.problems) or 'none'} |"
+            f" {result.stored:,} | {result.dead_lettered:,} | {result.duplicate:,} | {_verdict(result)} |"
             for result in results
         ),
         "",
@@ -101,6 +103,12 @@ def table(results: Iterable[Result]) -> str:
         middle, longest = (f"{seconds[len(seconds) // 2]:.1f} s", f"{seconds[-1]:.1f} s") if seconds else ("-", "-")
         lines.append(f"| {name[0].upper()}{name[1:]} | {times:,} | {messages:,} | {middle} | {longest} |")
     return "\n".join(lines) + "\n"
+
+
+def _verdict(result: Result) -> str:
+    if result.problems:
+        return "; ".join(result.problems)
+    return f"none; {result.renumbered:,} doubled by the broker" if result.renumbered else "none"
 
 
 def insert(page: Path, text: str) -> None:
