@@ -42,6 +42,8 @@ sens_environment() { # profile: run or dev (dev holds all that run holds)
     local profile=$1 base
     SENS_PYTHON=$PWD/.venv/bin/python
     SENS_UV=$PWD/.venv/bin/uv
+    # Where Python may keep no bytecode, each process that starts compiles everything anew, which takes longer than all else it does.
+    unset PYTHONDONTWRITEBYTECODE
     sens_is_current "$profile" && return 0
     if ! base=$(sens_find_python); then
         echo "Python 3.12 or newer with its venv module is missing: install it (for example 'apt install python3 python3-venv', or pyenv), or name one in SENS_BASE_PYTHON." >&2
@@ -82,7 +84,7 @@ sens_make_environment() ( # profile, base interpreter
     if [ -z "${SSL_CERT_FILE:-}" ] && certificates=${PIP_CERT:-$("$SENS_PYTHON" -m pip config get global.cert 2>/dev/null)}; then
         export SSL_CERT_FILE=$certificates
     fi
-    VIRTUAL_ENV=$PWD/.venv "$SENS_UV" pip install --quiet --require-hashes --no-deps -r "requirements/$profile.txt" || exit 1
+    VIRTUAL_ENV=$PWD/.venv "$SENS_UV" pip install --quiet --compile-bytecode --require-hashes --no-deps -r "requirements/$profile.txt" || exit 1
     editable=()
     for package in services/*/; do
         editable+=(--editable "${package%/}")
