@@ -145,7 +145,11 @@ class Batch:
         for number, (message, device) in enumerate(zip(messages, devices, strict=True)):
             if device is None:
                 continue
-            found = flat(message.payload, message.received_at)
+            try:
+                found = flat(message.payload, message.received_at)
+            except RejectedMessageError as error:
+                self.rejected.append(Rejected(number, error.reason, error.detail))
+                continue
             if found is None:
                 closer.append(number)
                 continue

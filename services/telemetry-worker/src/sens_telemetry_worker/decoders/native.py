@@ -61,6 +61,9 @@ def flat(payload: bytes, received_at: int) -> tuple[int, dict[str, object]] | No
     """Return time and members of an object of metrics without anything unusual about it; see `reading.Format.flat`.
 
     Most messages are of this kind, so the worker's speed depends on this function.
+
+    Raises:
+        RejectedMessageError: The payload is not JSON, or a number in it is out of range.
     """
     members = _unambiguous_object(payload)
     if members is None or len(members) > _MAX_REMEMBERED_NAMES:
@@ -80,8 +83,8 @@ def _unambiguous_object(payload: bytes) -> dict[str, object] | None:
         return None
     try:
         members = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        return None
+    except orjson.JSONDecodeError as error:
+        raise strict_json.refusal(payload, error) from None
     if type(members) is not dict:
         return None
     colons = payload.count(b":")

@@ -35,7 +35,8 @@ class Format(NamedTuple):
             Raises `RejectedMessageError` when the payload can't be decoded, or not without a loss.
         flat: The same arguments to the instant and the values by name of a message that has one time for all of them, or None for
             `decode` to decide. Names are checked. Values are as parsed, and where one of them is not a boolean, a number whose
-            magnitude is below `EXACT_BELOW`, or a text that `is_plain_text`, it is also for `decode` to decide.
+            magnitude is below `EXACT_BELOW`, or a text that `is_plain_text`, it is also for `decode` to decide. Raises
+            `RejectedMessageError` where `decode` would, or leaves that to it.
     """
 
     decode: Callable[[bytes, int], list[Reading]]
