@@ -57,7 +57,7 @@ async def connect(
 
 def unavailable(settings: DatabaseSettings, error: BaseException) -> UnavailableError:
     """Return the error to raise when the server can't be used; its text carries no password."""
-    reason = str(error) or type(error).__name__
+    reason = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
     return UnavailableError(
         f"PostgreSQL at {settings.host} port {settings.port}, database {settings.name}, role {settings.user}: {reason};"
         " check SENS_DATABASE__*"

@@ -64,6 +64,7 @@ class JetStreamLog:
         self._batches = 0
         self._last_sequence = 0
         self._recent: deque[tuple[int, int]] = deque()  # stream sequence and number of messages of the newest batches
+        self._recent_messages = 0
         self.problem: str | None = None
 
     async def tail(self, count: int) -> list[Message]:
@@ -78,7 +79,7 @@ class JetStreamLog:
 
     async def _tail(self, count: int) -> list[Message]:
         last = await self._last()
-        self._recent.clear()
+        self._forget()
         self._last_sequence = last_sequence = (last.seq or 0) if last is not None else 0
         if last is None:
             self.problem = None
@@ -103,6 +104,7 @@ class JetStreamLog:
                     sequence = entry.metadata.sequence.stream
                     batch = envelope.decode(entry.data)
                     self._recent.append((sequence, len(batch)))
+                    self._recent_messages += len(batch)
                     messages.extend(batch)
         finally:
             await subscription.unsubscribe()
@@ -211,12 +213,16 @@ class JetStreamLog:
     def _remember(self, sequence: int, count: int) -> None:
         """Keep the sequences of the newest batches that hold the newest messages, `kept_messages` of them, between them."""
         if self._recent and sequence < self._recent[-1][0]:
-            self._recent.clear()  # the stream was made anew
+            self._forget()  # the stream was made anew
         self._last_sequence = sequence
         self._recent.append((sequence, count))
-        total = sum(number for _, number in self._recent)
-        while len(self._recent) > 1 and total - self._recent[0][1] >= self._kept:
-            total -= self._recent.popleft()[1]
+        self._recent_messages += count
+        while len(self._recent) > 1 and self._recent_messages - self._recent[0][1] >= self._kept:
+            self._recent_messages -= self._recent.popleft()[1]
+
+    def _forget(self) -> None:
+        self._recent.clear()
+        self._recent_messages = 0
 
 
 def _reason(error: Exception) -> str:

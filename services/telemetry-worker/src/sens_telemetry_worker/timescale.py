@@ -88,7 +88,11 @@ class Database:
             if sqlstate[:2] in _REFUSED_CLASSES:
                 raise RowsRefusedError(f"{sqlstate}: {error}") from error
             raise StoreUnavailableError(f"{sqlstate}: {unavailable(self._settings, error)}") from error
-        except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            # The driver's words for a session that ended in the middle of something speak of its inner state.
+            lost = ConnectionError("the connection was lost")
+            raise StoreUnavailableError(str(unavailable(self._settings, lost))) from error
+        except (OSError, TimeoutError) as error:
             raise StoreUnavailableError(str(unavailable(self._settings, error))) from error
 
     async def check(self) -> str | None:
