@@ -32,8 +32,8 @@ class DeadLetterGuard:
         self._max_share = max_share
         self._window_messages = window_messages
         self._batches: deque[tuple[Counter[str], Counter[str]]] = deque()
-        self._messages: Counter[str] = Counter()  # by topic, which stands for the device
-        self._rejected: Counter[str] = Counter()
+        self._messages = _Window()
+        self._rejected = _Window()
         self.problem: str | None = None
 
     def allows(self, topics: Iterable[str], rejected_topics: Iterable[str]) -> bool:
@@ -47,24 +47,48 @@ class DeadLetterGuard:
             return False
         batch = (Counter(topics), Counter(rejected_topics))
         self._batches.append(batch)
-        self._messages += batch[0]
-        self._rejected += batch[1]
-        messages = self._messages.total()
-        while len(self._batches) > 1 and messages - self._batches[0][0].total() >= self._window_messages:
+        self._messages.add(batch[0])
+        self._rejected.add(batch[1])
+        while len(self._batches) > 1 and self._messages.total - self._batches[0][0].total() >= self._window_messages:
             old_messages, old_rejected = self._batches.popleft()
-            self._messages -= old_messages
-            self._rejected -= old_rejected
-            messages = self._messages.total()
-        rejected = self._rejected.total()
+            self._messages.remove(old_messages)
+            self._rejected.remove(old_rejected)
+        messages, rejected = self._messages.total, self._rejected.total
         if (
             messages >= self._window_messages
             and rejected > self._max_share * messages
-            and len(self._rejected) > _MAX_DEVICE_SHARE * len(self._messages)
+            and self._rejected.topics > _MAX_DEVICE_SHARE * self._messages.topics
         ):
             self.problem = (
-                f"{rejected} of the last {messages} messages, from {len(self._rejected)} of {len(self._messages)} devices, would be"
+                f"{rejected} of the last {messages} messages, from {self._rejected.topics} of {self._messages.topics} devices, would be"
                 f" dead-lettered, more than the share of {self._max_share:g} allows (SENS_DEAD_LETTERS__MAX_SHARE); nothing is taken"
                 " from the log until a restart"
             )
             return False
         return True
+
+
+class _Window:
+    """How many of the recent messages each topic has, which stands for a device; costs no more than what comes and goes."""
+
+    def __init__(self) -> None:
+        self._by_topic: Counter[str] = Counter()
+        self.total = 0
+
+    @property
+    def topics(self) -> int:
+        """Return how many topics there are."""
+        return len(self._by_topic)
+
+    def add(self, batch: Counter[str]) -> None:
+        """Take the messages of a batch in."""
+        self._by_topic.update(batch)
+        self.total += batch.total()
+
+    def remove(self, batch: Counter[str]) -> None:
+        """Take them out again."""
+        self.total -= batch.total()
+        for topic, number in batch.items():
+            self._by_topic[topic] -= number
+            if not self._by_topic[topic]:
+                del self._by_topic[topic]
