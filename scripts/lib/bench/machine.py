@@ -37,11 +37,16 @@ def machine() -> Machine:
         kernel=f"{platform.system()} {platform.release()}",
         distribution=platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
         python=platform.python_version(),
-        optimised_python="--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")),
+        optimised_python="--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")) or _is_debians(),
         commit=_output(["git", "describe", "--always", "--dirty"]),
         sync_milliseconds=_sync_milliseconds(),
         versions={name: found for name, command in commands.items() if (found := _version(command))},
     )
+
+
+def _is_debians() -> bool:
+    """Tell whether this is the system's Python on Debian, which is built with profiles, but not by that option (its debian/rules)."""
+    return sys.base_prefix == "/usr" and Path("/etc/debian_version").exists()
 
 
 def _version(command: Sequence[str]) -> str:
