@@ -1,9 +1,9 @@
 """The dead letters: messages that could not be decoded or stored, with their reason and their raw bytes.
 
 They lie in the stream ``DEAD_LETTERS``, each under a subject of its own, ``sens.dead_letters.<tenant token>.<origin>``. The origin
-names the message's place in the telemetry stream, or the dead letter that was replayed. The stream takes one message per subject and refuses a second one
-(``max_msgs_per_subject: 1``, ``discard: new``, ``discard_new_per_subject``), so that dead-lettering a redelivered message has no
-effect, however late it comes.
+names the message's place in the telemetry stream, or the dead letter that was replayed. The stream takes one message per subject and
+refuses a second one (``max_msgs_per_subject: 1``, ``discard: new``, ``discard_new_per_subject``), so that dead-lettering a redelivered
+message has no effect, however late it comes.
 """
 
 from enum import StrEnum

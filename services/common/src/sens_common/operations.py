@@ -1,7 +1,8 @@
 """The operations port: ``/healthz``, ``/readyz``, ``/version`` and ``/metrics`` of every service.
 
 ``/healthz`` says that the event loop went round lately and asks no dependency; ``/readyz`` runs the named checks and answers 503
-when one fails, and a worker's says there which hop holds; ``/metrics`` is Prometheus' text format (Prometheus documentation, "Exposition formats").
+when one fails, and a worker's says there which hop holds; ``/metrics`` is Prometheus' text format (Prometheus documentation,
+"Exposition formats").
 """
 
 import asyncio

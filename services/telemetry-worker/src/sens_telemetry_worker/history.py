@@ -1,7 +1,7 @@
 """Removes from the log what is stored and old, so that it never fills up with what nobody waits for.
 
-What is not settled yet is never removed, and a stream whose limits would remove it is reported. When the log is more than half full, settled envelopes go before their time: half of them
-at each look.
+What is not settled yet is never removed, and a stream whose limits would remove it is reported. When the log is more than half full,
+settled envelopes go before their time: half of them at each look.
 """
 
 import asyncio
