@@ -24,6 +24,7 @@ from sens_telemetry_worker.jetstream import DeadLetterStream as DeadLetterBox
 from sens_telemetry_worker.jetstream import LogEntry, LogInbox
 from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
+from sens_telemetry_worker.settings import BatchSettings
 from support.api import dead_letter
 from support.memory import MemoryFeed, MemoryRegistry, MemoryStore
 from support.servers import eventually
@@ -166,7 +167,7 @@ class TestInterruption:
     async def settle(client: Client, nats: NatsSettings, store: MemoryStore, ready: Callable[[], bool]) -> None:
         """Let a telemetry worker work until a condition holds."""
         stop = asyncio.Event()
-        inbox = LogInbox(client, nats, batch_messages=10, linger_seconds=0.01)
+        inbox = LogInbox(client, nats, BatchSettings(messages=10, linger_milliseconds=10))
         async with inbox.open():
             pipeline: Pipeline[LogEntry] = Pipeline(
                 inbox,

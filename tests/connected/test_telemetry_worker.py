@@ -17,7 +17,7 @@ from sens_common.settings import NatsSettings
 from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.history import History
 from sens_telemetry_worker.jetstream import DeadLetterStream, LogInbox, ensure_consumer
-from sens_telemetry_worker.settings import LogSettings
+from sens_telemetry_worker.settings import BatchSettings, LogSettings
 from support.servers import eventually, free_port, nats_server, scratch_folder, wait_until
 from support.workers import Publisher, TelemetryPath
 
@@ -208,7 +208,7 @@ class TestInbox:
                 await ensure_streams(client.jetstream(), nats)
                 await publish(client, 3)
                 for _ in range(2):
-                    inbox = LogInbox(client, nats, batch_messages=1, linger_seconds=0)
+                    inbox = LogInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
                     async with inbox.open():
                         assert await inbox.take(stop)
 
@@ -219,7 +219,7 @@ class TestInbox:
             async with connect(nats, "test") as client:
                 await ensure_streams(client.jetstream(), nats)
                 await client.jetstream().publish("sens.telemetry.foreign", b"not an envelope")
-                inbox = LogInbox(client, nats, batch_messages=1, linger_seconds=0)
+                inbox = LogInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
                 async with inbox.open():
                     (entry,) = await inbox.take(asyncio.Event())
                 assert [(message.topic, message.payload) for message in entry.messages] == [("", b"not an envelope")]
@@ -233,7 +233,7 @@ class TestInbox:
                 body = envelope.encode([envelope.Message(TOPIC, bytes(900_000), 1)])
                 for _ in range(20):
                     await client.jetstream().publish("sens.telemetry.test", body)
-                inbox = LogInbox(client, nats, batch_messages=1000, linger_seconds=5)
+                inbox = LogInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=5000))
                 sizes: list[int] = []
                 async with inbox.open():
                     while sum(sizes) < 20:
@@ -245,6 +245,30 @@ class TestInbox:
         sizes = asyncio.run(run())
         assert sum(sizes) == 20
         assert max(sizes) * 900_000 <= 8 << 20
+
+    @pytest.mark.parametrize(("behind_seconds", "taken"), [(-60.0, 2), (60.0, 1)])
+    def test_waits_for_more_only_when_it_is_behind(
+        self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch, behind_seconds: float, taken: int
+    ) -> None:
+        monkeypatch.setattr("sens_telemetry_worker.jetstream._BEHIND_SECONDS", behind_seconds)
+
+        async def run() -> int:
+            async with connect(nats, "test") as client:
+                await ensure_streams(client.jetstream(), nats)
+                inbox = LogInbox(
+                    client,
+                    nats,
+                    BatchSettings(messages=2, linger_milliseconds=0, linger_milliseconds_behind=5000),
+                )
+                async with inbox.open():
+                    taking = asyncio.create_task(inbox.take(asyncio.Event()))
+                    await publish(client, 1)
+                    if taken == 1:
+                        await asyncio.wait({taking})
+                    await publish(client, 1)
+                    return len(await taking)
+
+        assert asyncio.run(run()) == taken
 
 
 async def take_one(inbox: LogInbox, seconds: float) -> str:
@@ -263,7 +287,7 @@ class TestInboxAfterALoss:
             with contextlib.ExitStack() as server:
                 nats = server.enter_context(nats_server(folder, port, password))
                 async with connect(nats, "test") as client:
-                    inbox = LogInbox(client, nats, batch_messages=1, linger_seconds=0)
+                    inbox = LogInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
                     async with inbox.open():
                         await publish(client, 1)
                         await take_one(inbox, 10)
@@ -279,7 +303,7 @@ class TestInboxAfterALoss:
     def test_of_stream_and_consumer_makes_them_anew_and_tells_their_messages_apart(self, nats: NatsSettings) -> None:
         async def run() -> None:
             async with connect(nats, "test") as client:
-                inbox = LogInbox(client, nats, batch_messages=1, linger_seconds=0)
+                inbox = LogInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
                 async with inbox.open():
                     await publish(client, 1)
                     before = await take_one(inbox, 10)
@@ -325,7 +349,7 @@ class TestHistory:
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, nats)
                 await publish(client, 20)
-                inbox = LogInbox(client, nats, batch_messages=1000, linger_seconds=0.2)
+                inbox = LogInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
                 async with inbox.open():
                     await settle(inbox, 20)
                     await client.flush()
@@ -348,7 +372,7 @@ class TestHistory:
                 await ensure_streams(jetstream, small)
                 for _ in range(7):
                     await jetstream.publish("sens.telemetry.test", bytes(100_000))
-                inbox = LogInbox(client, small, batch_messages=1000, linger_seconds=0.2)
+                inbox = LogInbox(client, small, BatchSettings(messages=1000, linger_milliseconds=200))
                 async with inbox.open():
                     await settle(inbox, 7)
                     await client.flush()

@@ -143,6 +143,63 @@ class TestBackpressure:
             received(connection)
 
 
+class TestGathering:
+    """After a large delivery the next one waits for more messages, so that there are fewer envelopes."""
+
+    @staticmethod
+    def feed(connection: MqttConnection, count: int) -> None:
+        connection.data_received(b"".join(publish("t", b"x", packet_id) for packet_id in range(1, count + 1)))
+
+    @staticmethod
+    def received_at_once(connection: MqttConnection) -> int:
+        """Return the number of messages that are received without waiting."""
+        receiving = connection.receive()
+        with pytest.raises(StopIteration) as returned:
+            receiving.send(None)
+        return len(returned.value.value.messages)
+
+    def test_waits_after_a_large_delivery(self) -> None:
+        connection, _ = opened(receive_max=400)
+
+        async def work() -> int:
+            receiving = asyncio.create_task(connection.receive())
+            await asyncio.sleep(0)
+            self.feed(connection, 60)
+            return len((await receiving).messages)
+
+        self.feed(connection, 50)
+        assert self.received_at_once(connection) == 50
+        self.feed(connection, 60)
+        assert asyncio.run(work()) == 120
+
+    def test_does_not_wait_after_a_small_delivery(self) -> None:
+        connection, _ = opened(receive_max=400)
+        for _ in range(3):
+            self.feed(connection, 49)
+            assert self.received_at_once(connection) == 49
+
+    def test_does_not_wait_for_what_the_brokers_own_limit_holds_back(self) -> None:
+        connection, _ = opened(receive_max=400)
+        for _ in range(3):
+            self.feed(connection, 60)
+            assert len(received(connection)) == 60
+        self.feed(connection, 60)
+        assert self.received_at_once(connection) == 60
+        self.feed(connection, 61)
+        assert len(received(connection)) == 61
+        self.feed(connection, 60)
+        with pytest.raises(SourceUnavailableError):
+            asyncio.run(self.end_while_gathering(connection))
+
+    @staticmethod
+    async def end_while_gathering(connection: MqttConnection) -> None:
+        receiving = asyncio.create_task(connection.receive())
+        await asyncio.sleep(0)
+        assert not receiving.done()
+        connection.connection_lost(None)
+        await receiving
+
+
 class TestReceiptTime:
     """It stands in for the time of a payload without one, so it has to be unique among a device's messages."""
 

@@ -36,9 +36,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         connect(settings.nats, SERVICE, client=client, stop=stop),
     ):
         jetstream = client.jetstream()
-        inbox = LogInbox(
-            client, settings.nats, batch_messages=batch.messages, linger_seconds=batch.linger_milliseconds / 1000
-        )
+        inbox = LogInbox(client, settings.nats, batch)
         database = Database(pool, settings.database)
         store = TimescaleStore(database)
         dead_letters = DeadLetterStream(client)

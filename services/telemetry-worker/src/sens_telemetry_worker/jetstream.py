@@ -26,6 +26,7 @@ from sens_common.jetstream import ensure_streams, is_refusal
 from sens_common.lifecycle import wait_or_stop
 from sens_common.names import DEAD_LETTERS_STREAM, LIVE_INTEREST_SUBJECT, TELEMETRY_CONSUMER, TELEMETRY_STREAM, is_name
 from sens_common.settings import NatsSettings
+from sens_telemetry_worker.settings import BatchSettings
 
 log = structlog.get_logger()
 
@@ -41,6 +42,9 @@ _PULL_SILENCE_SECONDS: Final = 4.0
 _PULL_ENVELOPES: Final = 128
 _PULL_BYTES: Final = 8 << 20
 """Envelopes of this size are asked for at once, and stored at once; one that is larger comes alone."""
+
+_BEHIND_SECONDS: Final = 0.25
+"""A worker is behind when the envelope that it takes next has been in the log for longer than this."""
 
 _RESTORE_SECONDS: Final = 1.0
 _MAX_ACK_PENDING: Final = 10_000
@@ -62,10 +66,11 @@ _MAX_WATCHED: Final = 10_000
 class LogEntry:
     """An envelope taken from the log, as `pipeline.Entry`."""
 
-    __slots__ = ("_message", "_origins", "_place", "messages", "replays", "size")
+    __slots__ = ("_message", "_origins", "_place", "logged_at", "messages", "replays", "size")
 
     def __init__(self, message: Msg, stream_created_at: int, max_payload_bytes: int) -> None:
         sequence = message.metadata.sequence.stream
+        self.logged_at = message.metadata.timestamp.timestamp()
         self._message = message
         self.size = len(message.data)
         self._place = f"{stream_created_at:x}-{sequence}"
@@ -79,8 +84,8 @@ class LogEntry:
             log.warning(
                 "the log holds what is not an envelope", subject=message.subject, sequence=sequence, error=str(error)
             )
-            received_at = int(message.metadata.timestamp.timestamp() * 1e6)
-            self.messages = [Message("", message.data[: max_payload_bytes - envelope.OVERHEAD_BYTES], received_at)]
+            payload = message.data[: max_payload_bytes - envelope.OVERHEAD_BYTES]
+            self.messages = [Message("", payload, int(self.logged_at * 1e6))]
         self._origins = _replayed_origins(headers.get(envelope.REPLAY_OF_HEADER, ""))
 
     def origin(self, index: int) -> str:
@@ -117,15 +122,19 @@ class LogInbox:
     `take` decides how long to wait. The server says every second that a request still waits (NATS documentation, "Consumers",
     ``idle_heartbeat``), so that one which it has forgotten, after a restart for example, is noticed.
 
+    A batch waits shortly for more messages, and longer when the worker is behind: then latency is lost already, and a larger
+    batch costs less a message.
+
     Attributes:
         problem: Why nothing can be taken just now, None when all is well; for the readiness check.
     """
 
-    def __init__(self, client: Client, settings: NatsSettings, *, batch_messages: int, linger_seconds: float) -> None:
+    def __init__(self, client: Client, settings: NatsSettings, batch: BatchSettings) -> None:
         self._client = client
         self._settings = settings
-        self._batch_messages = batch_messages
-        self._linger_seconds = linger_seconds
+        self._batch_messages = batch.messages
+        self._linger_seconds = batch.linger_milliseconds / 1000
+        self._linger_seconds_behind = max(batch.linger_milliseconds, batch.linger_milliseconds_behind) / 1000
         self._stream_created_at = 0
         self._entries: deque[LogEntry] = deque()
         self._messages = 0
@@ -167,7 +176,8 @@ class LogInbox:
                     continue
                 await self._request()
                 await self._wait(stop, self._silent_at - time.monotonic())
-            deadline = time.monotonic() + self._linger_seconds
+            behind = time.time() - self._entries[0].logged_at > _BEHIND_SECONDS
+            deadline = time.monotonic() + (self._linger_seconds_behind if behind else self._linger_seconds)
             while (
                 self._messages < self._batch_messages
                 and self._bytes < _PULL_BYTES

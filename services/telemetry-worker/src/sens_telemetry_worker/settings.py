@@ -12,6 +12,9 @@ class BatchSettings(Group):
     linger_milliseconds: int = Field(
         10, ge=0, le=5000, description="How long a batch that is not full waits for more after its first message."
     )
+    linger_milliseconds_behind: int = Field(
+        100, ge=0, le=5000, description="The same while the worker is behind: larger batches let it catch up."
+    )
     lanes: int = Field(
         2, ge=1, le=16, description="Batches under way at the same time; each has a database connection of its own."
     )

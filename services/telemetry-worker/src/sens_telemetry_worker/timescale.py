@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import io
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
@@ -217,7 +216,7 @@ class _NoPartitionError(Exception):
 async def _copy_to(
     connection: Connection, table: str, columns: list[str], data: bytes, *, schema: str | None = None
 ) -> None:
-    await connection.copy_to_table(table, source=io.BytesIO(data), columns=columns, schema_name=schema, format="binary")
+    await connection.copy_to_table(table, source=memoryview(data), columns=columns, schema_name=schema, format="binary")
 
 
 async def _count(connection: Connection, rows: Prepared, tenants: NDArray[np.int32], written: Written) -> None:
