@@ -10,13 +10,13 @@ import pytest
 from scripts.lib.bench import hops, page, scale, telegraf
 from scripts.lib.bench.__main__ import main
 from scripts.lib.bench.backlog import backlog
-from scripts.lib.bench.figures import EndToEnd, Latency, Results
+from scripts.lib.bench.figures import EndToEnd, Latency, Rate, Results
 from scripts.lib.bench.load import Shape
 from scripts.lib.bench.machine import machine
 from scripts.lib.bench.malformed import malformed
 from scripts.lib.bench.report import SECTIONS, report
 from scripts.lib.bench.rig import Rig
-from scripts.lib.bench.runs import end_to_end, latency
+from scripts.lib.bench.runs import end_to_end, fastest, latency
 from scripts.lib.stack.path import POSTGRES, TELEMETRY, Stack
 
 SHAPE = Shape(400, devices=20, connections=4)
@@ -31,6 +31,29 @@ def rig() -> Iterator[Rig]:
     with Stack.running("mosquitto", tenants=("bench",)) as stack:
         yield Rig(stack)
     signal.signal(signal.SIGTERM, before)
+
+
+class TestFastest:
+    def test_measures_the_load_of_which_most_gets_through(self) -> None:
+        loads: list[float] = []
+
+        def measure(load: Shape) -> Rate:
+            loads.append(load.rate)
+            through = 100.0 if load.rate == 0 else load.rate if load.rate <= 140 else 90.0
+            return Rate(load.messages, through, {}, offered_per_second=load.rate)
+
+        rounds = fastest(measure, SHAPE, 2)
+        assert [one.offered_per_second for one in rounds] == [pytest.approx(133.1)] * 2
+        assert loads == pytest.approx([0, 110, 121, 133.1, 146.41, 161.051, 133.1, 133.1])
+
+    def test_is_the_one_without_a_limit_where_no_other_is_better(self) -> None:
+        rounds = fastest(lambda load: Rate(1, 100.0 - load.rate / 10, {}, offered_per_second=load.rate), SHAPE, 1)
+        assert [one.offered_per_second for one in rounds] == [0.0]
+
+    def test_keeps_to_a_rate(self, rig: Rig) -> None:
+        figures = end_to_end(rig, SHAPE._replace(rate=1000.0))
+        assert figures.offered_per_second == 1000.0
+        assert figures.acknowledged_per_second <= 1000.0 * 400 / (400 - 4 * 64)
 
 
 def positive(figures: Mapping[str, float]) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 import asyncpg
 import msgspec
 from scripts.lib.bench import backlog, hops, page, runs, scale, telegraf
-from scripts.lib.bench.figures import Results
+from scripts.lib.bench.figures import Rate, Results
 from scripts.lib.bench.load import VALUES, Shape
 from scripts.lib.bench.machine import machine
 from scripts.lib.bench.malformed import malformed
@@ -66,7 +67,7 @@ def _measure(name: str, results: Results, options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, allow_abbrev=False)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--all", action="store_true", help="measure every part (half an hour)")
+    what.add_argument("--all", action="store_true", help="measure every part (an hour)")
     what.add_argument(
         "--only",
         nargs="+",
@@ -169,7 +170,7 @@ def _end_to_end(results: Results, options: argparse.Namespace) -> None:
         shape = _shape(options)._replace(payload=payload)
         with _rig(results, options) as rig:
             rig.warm_up(shape)
-            results.end_to_end[payload] = [runs.end_to_end(rig, shape) for _ in range(options.rounds)]
+            results.end_to_end[payload] = runs.fastest(partial(runs.end_to_end, rig), shape, options.rounds)
 
 
 def _hops(results: Results, options: argparse.Namespace) -> None:
@@ -177,16 +178,12 @@ def _hops(results: Results, options: argparse.Namespace) -> None:
         shape = _shape(options)._replace(payload=payload)
         with _rig(results, options) as rig:
             rig.warm_up(shape)
-            alone = [hops.broker_alone(rig, shape) for _ in range(options.rounds)]
-            pairs = [
-                (hops.into_the_log(rig, shape), hops.into_the_database(rig, shape.messages))
-                for _ in range(options.rounds)
-            ]
-        results.hops[payload] = {
-            hops.BROKER_ALONE: alone,
-            hops.INTO_THE_LOG: [first for first, _ in pairs],
-            hops.INTO_THE_DATABASE: [second for _, second in pairs],
-        }
+            stored: list[Rate] = []
+            results.hops[payload] = {
+                hops.BROKER_ALONE: runs.fastest(partial(hops.broker_alone, rig), shape, options.rounds),
+                hops.INTO_THE_LOG: runs.fastest(partial(hops.one_after_the_other, rig, stored), shape, options.rounds),
+                hops.INTO_THE_DATABASE: stored[-options.rounds :],
+            }
 
 
 def _latency(results: Results, options: argparse.Namespace) -> None:
@@ -224,7 +221,7 @@ def _malformed(results: Results, options: argparse.Namespace) -> None:
     with _rig(results, options) as rig:
         shape = _shape(options)
         rig.warm_up(shape)
-        results.malformed = [malformed(rig, shape, options.malformed) for _ in range(options.rounds)]
+        results.malformed = runs.fastest(partial(malformed, rig, share=options.malformed), shape, options.rounds)
 
 
 def _replay(results: Results, options: argparse.Namespace) -> None:

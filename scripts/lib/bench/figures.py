@@ -38,16 +38,18 @@ class Rate:
         messages: How many.
         per_second: From the first publish until the last one is where it belongs.
         cpu_microseconds: Of each process and its children, a message.
+        offered_per_second: What the publishers sent, at most; 0 for as much as the broker acknowledged.
     """
 
     messages: int
     per_second: float
     cpu_microseconds: dict[str, float]
+    offered_per_second: float = field(default=0.0, kw_only=True)
 
 
 @dataclass(frozen=True)
 class EndToEnd(Rate):
-    """From publishers to committed rows, as fast as the broker acknowledges.
+    """From publishers to committed rows.
 
     Attributes:
         acknowledged_per_second: Messages acknowledged to the publishers.

@@ -42,8 +42,8 @@ def broker_alone(rig: Rig, shape: Shape) -> Rate:
         after = rig.usage()
     if not output:
         raise StackError("the subscriber lost its connection")
-    costs = difference(before, after, shape.messages)
-    return Rate(shape.messages, shape.messages / seconds, costs | {"subscriber": float(output) / shape.messages * 1e6})
+    costs = difference(before, after, shape.messages) | {"subscriber": float(output) / shape.messages * 1e6}
+    return Rate(shape.messages, shape.messages / seconds, costs, offered_per_second=shape.rate)
 
 
 def into_the_log(rig: Rig, shape: Shape) -> Rate:
@@ -55,7 +55,8 @@ def into_the_log(rig: Rig, shape: Shape) -> Rate:
     started = time.perf_counter()
     rig.publish(shape, packets)
     seconds = rig.reach(PUBLISHED, logged + shape.messages) - started
-    return Rate(shape.messages, shape.messages / seconds, difference(before, rig.usage(), shape.messages))
+    costs = difference(before, rig.usage(), shape.messages)
+    return Rate(shape.messages, shape.messages / seconds, costs, offered_per_second=shape.rate)
 
 
 def into_the_database(rig: Rig, messages: int) -> Rate:
@@ -63,6 +64,13 @@ def into_the_database(rig: Rig, messages: int) -> Rate:
     started, before = time.perf_counter(), rig.usage()
     rig.stack.start(TELEMETRY)
     return drain(rig, messages, 0, started, before)
+
+
+def one_after_the_other(rig: Rig, stored: list[Rate], shape: Shape) -> Rate:
+    """Measure the way into the log, then that into the database, whose figures are added to `stored`."""
+    logged = into_the_log(rig, shape)
+    stored.append(into_the_database(rig, shape.messages))
+    return logged
 
 
 def drain(rig: Rig, messages: int, settled: float, started: float, before: Mapping[str, Usage]) -> Rate:

@@ -32,6 +32,7 @@ class Shape(NamedTuple):
         tenant: Whose devices they are.
         payload: A name among `VALUES`.
         root: The topics' first level; ingestion workers take ``sens``.
+        rate: Messages a second over all connections, at most; 0 for no limit but the window.
     """
 
     messages: int
@@ -41,6 +42,7 @@ class Shape(NamedTuple):
     tenant: str = "bench"
     payload: str = "numbers"
     root: str = "sens"
+    rate: float = 0.0
 
     @property
     def span_milliseconds(self) -> int:
@@ -214,7 +216,7 @@ async def connected(host: str, port: int, count: int, name: str = "bench") -> As
 
 
 async def publish(host: str, port: int, shape: Shape, chunks: Sequence[Sequence[Chunk]]) -> Published:
-    """Publish what was prepared for each connection, as fast as it is acknowledged.
+    """Publish what was prepared for each connection, as fast as it is acknowledged and the rate allows.
 
     Raises:
         ConnectionError: The broker refuses or closes a connection.
@@ -222,14 +224,19 @@ async def publish(host: str, port: int, shape: Shape, chunks: Sequence[Sequence[
     async with connected(host, port, shape.connections) as clients:
         started = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
-            for client, own in zip(clients, chunks, strict=True):
-                tasks.create_task(_publish(client, own, shape.window))
+            for number, (client, own) in enumerate(zip(clients, chunks, strict=True)):
+                rate = shape.rate / shape.connections
+                # Connections take turns, so that a chunk leaves every now and then.
+                first = started + (number / shape.connections * _CHUNK_MESSAGES / rate if rate else 0.0)
+                tasks.create_task(_publish(client, own, shape.window, rate, first))
         return Published(sum(client.acknowledged for client in clients), time.perf_counter() - started)
 
 
-async def _publish(client: Client, chunks: Sequence[Chunk], window: int) -> None:
+async def _publish(client: Client, chunks: Sequence[Chunk], window: int, rate: float, first: float) -> None:
     sent = 0
     for chunk in chunks:
+        if rate and (ahead := first + sent / rate - time.perf_counter()) > 0:
+            await asyncio.sleep(ahead)
         await client.reach(sent + chunk.messages - window)
         client.write(chunk.data)
         sent += chunk.messages

@@ -13,7 +13,7 @@ _DEAD_LETTERED: Final = (TELEMETRY, "sens_telemetry_messages_dead_lettered_total
 
 
 def malformed(rig: Rig, shape: Shape, share: float) -> Malformed:
-    """Publish good and malformed messages as fast as they are acknowledged, and wait until all are stored or dead letters.
+    """Publish good and malformed messages, and wait until all are stored or dead letters.
 
     Raises:
         StackError: A good message was not stored, or a malformed one is no dead letter.
@@ -35,6 +35,7 @@ def malformed(rig: Rig, shape: Shape, share: float) -> Malformed:
         messages=shape.messages,
         per_second=shape.messages / seconds,
         cpu_microseconds=difference(before, after, shape.messages),
+        offered_per_second=shape.rate,
         malformed=count,
         stored_per_second=stored / seconds,
     )

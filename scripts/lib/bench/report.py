@@ -166,11 +166,12 @@ def _rates(rows: Mapping[str, Sequence[Rate]]) -> str:
 
 
 def end_to_end(results: Results) -> str:
-    """Return the medians of runs as fast as it goes."""
+    """Return the medians of runs with the load of which most gets through."""
     rows = [
         [
             _PAYLOADS[payload],
             f"{len(rounds)} × {rounds[0].messages:,}",
+            f"{rounds[0].offered_per_second:,.0f}" if rounds[0].offered_per_second else "no limit",
             *(
                 f"{statistics.median(values):,.0f}"
                 for values in (
@@ -183,7 +184,7 @@ def end_to_end(results: Results) -> str:
         ]
         for payload, rounds in results.end_to_end.items()
     ]
-    head = ["Payload", "runs × messages", "acknowledged/s", "in the log/s", "stored/s", "values/s"]
+    head = ["Payload", "runs × messages", "offered/s", "acknowledged/s", "in the log/s", "stored/s", "values/s"]
     return table(head, rows) if rows else ""
 
 
@@ -316,9 +317,11 @@ def malformed(results: Results) -> str:
         f"{share:.0%}",
         f"{rate(results.malformed):,.0f}",
         f"{stored:,.0f}",
+        f"{rate(results.malformed) / rate(good):.0%}" if good else "",
         f"{stored / rate(good):.0%}" if good else "",
     ]
-    return table(["Malformed", "settled/s", "stored/s", "of the rate without"], [row])
+    head = ["Malformed", "settled/s", "stored/s", "settled, of the rate without", "stored, of the rate without"]
+    return table(head, [row])
 
 
 def replay(results: Results) -> str:

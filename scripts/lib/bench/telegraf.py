@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from scripts.lib.bench.figures import Mishap, Rate, Telegraf
 from scripts.lib.bench.load import Chunk, Shape, connected, packet, payload
 from scripts.lib.bench.rig import Rig
+from scripts.lib.bench.runs import fastest
 from scripts.lib.stack.path import HOST, Stack, StackError
 from scripts.lib.stack.usage import Usage, difference, usage
 
@@ -108,7 +109,7 @@ def compare(rig: Rig, shape: Shape, rounds: int) -> Telegraf:
     return Telegraf(
         settings=str(best),
         tried={str(settings): rate.per_second for settings, rate in tried.items()},
-        rounds=[_round(rig, shape, best) for _ in range(rounds)],
+        rounds=fastest(lambda load: _round(rig, load, best), shape, rounds),
         malformed=_malformed(rig, shape._replace(messages=min(shape.messages, 1000)), best),
         killed=_killed(rig, shape, best),
         kills=_KILLS,
@@ -209,7 +210,8 @@ def _round(rig: Rig, shape: Shape, settings: Settings) -> Rate:
         rig.publish(shape, packets)
         seconds = _settle(rig, shape.messages) - started
         after = rig.usage() | process.usage()
-    return Rate(shape.messages, shape.messages / seconds, difference(before, after, shape.messages))
+    costs = difference(before, after, shape.messages)
+    return Rate(shape.messages, shape.messages / seconds, costs, offered_per_second=shape.rate)
 
 
 def _settle(rig: Rig, wanted: int) -> float:
