@@ -116,6 +116,22 @@ class TestDeadLetters:
         assert result.dead_letters.letters["c-1-0"].payload == b'{"a": '
         assert list(result.store.values.values()) == [2.0]
 
+    def test_are_named_after_their_place_in_their_envelope(self) -> None:
+        good, bad = (lambda number: message('{"a": 1}', received_at=NOW + number)), message("[")
+        result = run(
+            [
+                entry(good(1), bad, origin="c-1"),
+                entry(origin="c-2"),
+                MemoryEntry("c-3", [bad, good(2)], replays=2),
+                entry(good(3), good(4), bad, origin="c-4"),
+            ]
+        )
+        assert {origin: letter.replays for origin, letter in result.dead_letters.letters.items()} == {
+            "c-1-1": 0,
+            "c-3-0": 2,
+            "c-4-2": 0,
+        }
+
     def test_take_another_value_for_a_stored_key(self) -> None:
         result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 2}'), origin="c-2")])
         assert result.reasons == {"c-2-0": Reason.CONFLICTING_VALUE}

@@ -6,9 +6,11 @@ stored. Whatever is cut short before that comes again, and storing or dead-lette
 
 import asyncio
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -263,15 +265,16 @@ class Pipeline[E: Entry]:
     async def _dead_letter(self, entries: list[E], routed: Routed) -> None:
         if not routed.rejected:
             return
-        places = [(entry.origin(index), entry.replays) for entry in entries for index in range(len(entry.messages))]
+        starts = list(accumulate((len(entry.messages) for entry in entries), initial=0))
         now = time.time_ns() // 1000
         letters = {}
         for number, reason, detail in routed.rejected:
             message = routed.messages[number]
-            origin, replays = places[number]
+            position = bisect_right(starts, number) - 1
+            entry = entries[position]
             device = routed.devices[number]
             tenant, name = (device.tenant.name, device.name) if device is not None else _route(message.topic)
-            letters[origin] = DeadLetter(
+            letters[entry.origin(number - starts[position])] = DeadLetter(
                 tenant=tenant,
                 device=name,
                 topic=message.topic,
@@ -280,7 +283,7 @@ class Pipeline[E: Entry]:
                 reason=reason,
                 detail=detail[:MAX_DETAIL_CHARACTERS],
                 dead_lettered_at=now,
-                replays=replays,
+                replays=entry.replays,
             )
         await self._dead_letters.put(letters)
 
