@@ -22,6 +22,7 @@ RESULT = Result(
     [],
     {"a process killed": Group(2, 1000, [1.5, 0.5])},
     {"kill": {}},
+    "PostgreSQL 18.6",
 )
 
 
@@ -56,7 +57,7 @@ class TestResult:
 
     def test_adds_up_runs_in_a_table(self) -> None:
         lines = table([RESULT, RESULT]).splitlines()
-        assert lines[2] == lines[3] == "| mosquitto | 7 | 2 | 2 | 1,000 | 999 | 2 | 5 | none |"
+        assert lines[2] == lines[3] == "| mosquitto | PostgreSQL 18.6 | 7 | 2 | 2 | 1,000 | 999 | 2 | 5 | none |"
         assert lines[-1] == "| A process killed | 4 | 2,000 | 1.5 s | 1.5 s |"
 
     def test_goes_between_the_marks_of_a_page(self, tmp_path: Path) -> None:

@@ -17,12 +17,14 @@ FAULTS = 25
 @pytest.mark.timeout(900)  # on a machine with much else to do; about a minute on two free cores
 def test_loses_doubles_and_changes_nothing(tmp_path: Path) -> None:
     installed = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    programs = os.environ.get("SENS_TEST_POSTGRES_BIN")
     result = tmp_path / "result.json"
     run = subprocess.run(
         [
             *(sys.executable, "-m", "scripts.lib.torture", "--seed", "1870", "--faults", str(FAULTS), "--round", "9"),
             *("--broker", "mosquitto" if installed else "mock-mqtt-broker", "--rate", "100", "--no-disks"),
             *("--seconds", "0.1", "0.8", "--longest", "1.5", "--json", str(result)),
+            *(["--postgres-programs", programs] if programs else []),
         ],
         cwd=ROOT,
         capture_output=True,

@@ -153,11 +153,7 @@ def _results(options: argparse.Namespace) -> Results:
 def _rig(results: Results, options: argparse.Namespace) -> Iterator[Rig]:
     """Run a path of its own, with an empty database, for a part."""
     with Stack.running("mosquitto", postgres_programs=options.postgres_programs, tenants=("bench",)) as stack:
-        versions = stack.fetch(
-            "SELECT 'PostgreSQL' AS name, split_part(current_setting('server_version'), ' ', 1) AS version"
-            " UNION ALL SELECT 'TimescaleDB', extversion FROM pg_extension WHERE extname = 'timescaledb'"
-        )
-        results.machine.versions.update({row["name"]: row["version"] for row in versions})
+        results.machine.versions.update(stack.database_versions())
         yield Rig(stack)
 
 

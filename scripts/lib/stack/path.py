@@ -445,6 +445,14 @@ class Stack:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{metric}{{", f"{metric} ")))
 
+    def database_versions(self) -> dict[str, str]:
+        """Return the versions of PostgreSQL and, where it is used, of TimescaleDB, by name."""
+        rows = self.fetch(
+            "SELECT 'PostgreSQL' AS name, split_part(current_setting('server_version'), ' ', 1) AS version"
+            " UNION ALL SELECT 'TimescaleDB', extversion FROM pg_extension WHERE extname = 'timescaledb'"
+        )
+        return {row["name"]: row["version"] for row in rows}
+
     def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Ask the database."""
 

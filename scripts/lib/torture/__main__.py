@@ -41,6 +41,7 @@ class Plan(NamedTuple):
         longest: Faults that have to last longer are left out, seconds; None for none.
         disks: Whether the servers get disks of their own, which can be filled, where that is allowed.
         only: Faults without this in their name are left out.
+        postgres_programs: Folder with another PostgreSQL's programs, None for the embedded one. TimescaleDB is used where it is there.
     """
 
     seed: int
@@ -53,6 +54,7 @@ class Plan(NamedTuple):
     longest: float | None = None
     disks: bool = True
     only: str = ""
+    postgres_programs: Path | None = None
 
 
 class Torture:
@@ -78,6 +80,7 @@ class Torture:
         started = time.monotonic()
         with Stack.running(
             plan.broker,
+            postgres_programs=plan.postgres_programs,
             proxied=True,
             own_disks=plan.disks,
             topic_filters=_SHARED if plan.shared else _APART,
@@ -85,6 +88,7 @@ class Torture:
             tenants=TENANTS,
             worker_settings={"SENS_DEAD_LETTERS__MAX_SHARE": "1", **TIME_OUTS},
         ) as stack:
+            self.result.database = ", ".join(f"{name} {version}" for name, version in stack.database_versions().items())
             stack.fetch(_POISON_REFUSED)
             restarts = plan.broker == "mosquitto" and not plan.shared
             kinds = [
@@ -193,6 +197,7 @@ def main() -> int:
     parser.add_argument("--longest", type=float, help="leave out faults that have to last longer than this, seconds")
     parser.add_argument("--no-disks", action="store_true", help="mount no disks, even where it is allowed")
     parser.add_argument("--only", default="", help="only faults with this text in their name")
+    parser.add_argument("--postgres-programs", type=Path, help="another PostgreSQL's folder of programs (…/bin)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, after each round too")
     parser.add_argument(
         "--table", type=Path, nargs="+", metavar="FILE", help=f"write results into {_PAGE}, and do no more"
@@ -214,6 +219,7 @@ def main() -> int:
             options.longest,
             not options.no_disks,
             options.only,
+            options.postgres_programs,
         ),
         options.json,
     )

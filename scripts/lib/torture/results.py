@@ -44,6 +44,7 @@ class Result:
         problems: What must not be; empty when all is well.
         groups: By name.
         seen: By fault and worker: what readiness and log said.
+        database: Which one, with its version.
     """
 
     seed: int
@@ -60,6 +61,7 @@ class Result:
     problems: list[str] = field(default_factory=list)
     groups: dict[str, Group] = field(default_factory=dict)
     seen: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    database: str = "PostgreSQL"
 
     def write(self, file: Path) -> None:
         """Write it as JSON."""
@@ -85,10 +87,10 @@ def table(results: Iterable[Result]) -> str:
     """Return runs and their faults as Markdown."""
     results = list(results)
     lines = [
-        "| Broker | Seed | Faults | Minutes | Messages acknowledged | Stored | Dead-lettered | Came again | Lost, doubled or changed |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| Broker | Database | Seed | Faults | Minutes | Messages acknowledged | Stored | Dead-lettered | Came again | Lost, doubled or changed |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
         *(
-            f"| {result.broker} | {result.seed} | {result.faults:,} | {result.seconds / 60:.0f} | {result.acknowledged:,} |"
+            f"| {result.broker} | {result.database} | {result.seed} | {result.faults:,} | {result.seconds / 60:.0f} | {result.acknowledged:,} |"
             f" {result.stored:,} | {result.dead_lettered:,} | {result.duplicate:,} | {_verdict(result)} |"
             for result in results
         ),
