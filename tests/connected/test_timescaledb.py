@@ -6,11 +6,15 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import numpy as np
 import pytest
 
 from sens_common.database import connect
 from sens_common.migrations import API_ROLE
 from sens_common.settings import DatabaseSettings
+from sens_telemetry_worker.pipeline import Written
+from sens_telemetry_worker.rows import number_rows, prepare
+from sens_telemetry_worker.timescale import Database, TimescaleStore, open_pool
 
 type Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -276,6 +280,35 @@ class TestColumnstore:
             )
 
         assert run(columnstore, store) == ("INSERT 0 1", 0.0, 7.0)
+
+    def test_recognises_thousands_of_duplicates_in_the_time_of_a_statement(self, columnstore: DatabaseSettings) -> None:
+        async def fill(connection: Connection) -> None:
+            await connection.execute(
+                """
+                INSERT INTO sens.measurements SELECT device, metric, $1::timestamptz + step * interval '1 minute', step
+                FROM generate_series(1, 100) device, generate_series(1, 5) metric, generate_series(0, 199) step
+                """,
+                OLD,
+            )
+            for chunk in await chunks(connection):
+                await connection.execute(f"CALL convert_to_columnstore('{chunk['name']}')")
+
+        async def write() -> Written:
+            keys = [(device, metric, step) for device in range(1, 101) for metric in range(1, 6) for step in range(10)]
+            devices, metrics, steps = (list(column) for column in zip(*keys, strict=True))
+            microseconds = int(OLD.timestamp() * 1_000_000)
+            values = [float(step) for step in steps]
+            values[1234] = -1.0
+            times = [microseconds + step * 60_000_000 for step in steps]
+            times[4321] += 1
+            rows = prepare(number_rows(list(range(len(keys))), devices, metrics, times, values), [])
+            async with open_pool(columnstore, "test") as pool:
+                return await TimescaleStore(Database(pool, columnstore)).write(rows, np.zeros(len(keys), np.int32))
+
+        run(columnstore, fill)
+        written = asyncio.run(write())
+        assert np.flatnonzero(written.new_values).tolist() == [4321]
+        assert written.conflicting == {1234}
 
     def test_is_read_by_device_and_metric_in_the_chunks_of_the_range_only(self, columnstore: DatabaseSettings) -> None:
         tenant = run(columnstore, fill_columnstore)

@@ -255,15 +255,28 @@ async def _merge_table(connection: Connection, table: str, value_type: str, data
         WHERE s.device_id = i.device_id AND s.metric_id = i.metric_id AND s.ts = i.ts
         """  # noqa: S608 - the table's name is one of two constants
     )
-    # The planner knows nothing of the temporary table's size; one look-up by the key for each row is always right.
-    await connection.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
-    left = await connection.fetch(
-        f"""
-        SELECT s.message, m.value IS DISTINCT FROM s.value
-        FROM {staged} s LEFT JOIN sens.{table} m USING (device_id, metric_id, ts)
-        """  # noqa: S608 - same
+    weeks = await connection.fetch(
+        f"SELECT min(ts), max(ts) FROM {staged} GROUP BY date_bin('7 days', ts, 'epoch')"  # noqa: S608 - same
     )
-    return [(row[0], row[1]) for row in left]
+    left: list[tuple[int, bool]] = []
+    for week in weeks:
+        # The planner knows nothing of the temporary table's size. One look-up by the key for each row is always right, which OFFSET
+        # makes it do: a join would read a columnstore chunk from end to end for each row. The week leaves it one chunk or two, which
+        # TimescaleDB would else choose for each row among all.
+        rows = await connection.fetch(
+            f"""
+            SELECT s.message, m.value IS DISTINCT FROM s.value
+            FROM {staged} s LEFT JOIN LATERAL (
+                SELECT value FROM sens.{table} m
+                WHERE m.device_id = s.device_id AND m.metric_id = s.metric_id AND m.ts = s.ts AND m.ts BETWEEN $1 AND $2
+                OFFSET 0
+            ) m ON true
+            WHERE s.ts BETWEEN $1 AND $2
+            """,  # noqa: S608 - same
+            *week,
+        )
+        left += [(row[0], row[1]) for row in rows]
+    return left
 
 
 def _values_per_message(rows: Prepared, message_count: int) -> NDArray[np.int64]:
