@@ -88,12 +88,12 @@ class Torture:
             tenants=TENANTS,
             worker_settings={"SENS_DEAD_LETTERS__MAX_SHARE": "1", **TIME_OUTS},
         ) as stack:
-            self.result.database = ", ".join(f"{name} {version}" for name, version in stack.database_versions().items())
+            versions = stack.database_versions()
+            self.result.database = ", ".join(f"{name} {version}" for name, version in versions.items())
             stack.fetch(_POISON_REFUSED)
             restarts = plan.broker == "mosquitto" and not plan.shared
-            kinds = [
-                fault for fault in faults(broker_restarts=restarts, disks=bool(stack.disks)) if plan.only in fault.name
-            ]
+            every = faults(broker_restarts=restarts, disks=bool(stack.disks), columnstore="TimescaleDB" in versions)
+            kinds = [fault for fault in every if plan.only in fault.name]
             if not stack.disks:
                 print("left out: disks that are full, for which only root may mount disks that are small enough")
             order = chosen(

@@ -141,18 +141,16 @@ def _statement(before: str, after: str) -> Happening:
     return happen
 
 
-def _execute(stack: Stack, statement: str) -> None:
+def _execute(stack: Stack, statement: str) -> list[asyncpg.Record]:
     """Let the database do something, which may have to wait for what another fault has left."""
     deadline = time.monotonic() + 60
     while True:
         try:
-            stack.fetch(statement)
+            return stack.fetch(statement)
         except (SensError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             if time.monotonic() > deadline:
                 raise
             time.sleep(_STUTTER_SECONDS)
-        else:
-            return
 
 
 def _locked(stack: Stack, seconds: float) -> None:
@@ -196,6 +194,14 @@ def _stuttering(stack: Stack, seconds: float) -> None:
         time.sleep(_STUTTER_SECONDS)
         stack.resume(POSTGRES)
         time.sleep(_STUTTER_SECONDS / 3)
+
+
+def _columnstore(stack: Stack, _seconds: float) -> None:
+    """Move every chunk to TimescaleDB's columnstore, also those that are written to just now."""
+    for chunk in _execute(
+        stack, "SELECT format('%I.%I', chunk_schema, chunk_name) FROM timescaledb_information.chunks"
+    ):
+        _execute(stack, f"CALL convert_to_columnstore('{chunk[0]}')")
 
 
 def _no_room_for(stream: str) -> Happening:
@@ -258,7 +264,7 @@ _SLOW: Final = _trigger("PERFORM pg_sleep(0.4)")
 _SAYS_FULL: Final = _trigger("RAISE EXCEPTION 'no space left on device' USING ERRCODE = 'disk_full'")
 
 
-def faults(*, broker_restarts: bool, disks: bool) -> list[Fault]:
+def faults(*, broker_restarts: bool, disks: bool, columnstore: bool = False) -> list[Fault]:
     """Return every fault that the path has to stand.
 
     Brokers are never killed, because none of the two writes to disk before it acknowledges: what is lost then has never been the
@@ -267,6 +273,7 @@ def faults(*, broker_restarts: bool, disks: bool) -> list[Fault]:
     Args:
         broker_restarts: Whether the broker keeps everything when it is told to end.
         disks: Whether the servers have disks that can be filled; else a trigger says that the database's is full.
+        columnstore: Whether the database is TimescaleDB with its columnstore.
     """
     ingestion, telemetry = (INGESTION, f"{INGESTION}-2"), (TELEMETRY, f"{TELEMETRY}-2")
     alone = [*ingestion, *telemetry, NATS, POSTGRES]
@@ -325,6 +332,8 @@ def faults(*, broker_restarts: bool, disks: bool) -> list[Fault]:
             Fault("database's disk full", "the database's disk full", _disk_full(POSTGRES)),
             Fault("log's disk full", "the log's disk full", _disk_full(NATS)),
         ]
+    if columnstore:
+        found += [Fault("columnstore filled", "the columnstore takes what is written to", _columnstore)]
     if broker_restarts:
         found += [
             Fault("broker restarted", "the broker restarted", _restarted(BROKER)),
