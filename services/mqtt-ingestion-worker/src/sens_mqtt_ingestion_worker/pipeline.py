@@ -19,7 +19,7 @@ from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_messages
 log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS = 0.5
-LAST_RETRY_SECONDS = 30.0
+LAST_RETRY_SECONDS = 5.0  # a broker that has forgotten the session drops what comes until we have subscribed again
 STABLE_SECONDS = 30.0
 
 
