@@ -1,15 +1,18 @@
 """From an ordinary MQTT client to rows in the database, with the workers' processes between."""
 
 import json
+import os
 import signal
 import time
+from contextlib import ExitStack
+from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
 
 from sens_common.settings import DatabaseSettings, NatsSettings
-from support.brokers import MqttBroker
-from support.servers import free_port, wait_until
+from support.brokers import MqttBroker, mosquitto
+from support.servers import accepts_connections, free_port, wait_until
 from support.workers import Publisher, TelemetryPath, Worker, running_path
 
 TOPIC = "sens/v1/demo/{}/telemetry"
@@ -107,6 +110,64 @@ class TestKill:
             path.wait_until_idle()
             assert len(publisher.acknowledged) == 1500
         assert stored_numbers(path) == list(range(1500))
+
+
+class TestKilledBroker:
+    """Mosquitto takes up the sessions that it had saved, and sends what was acknowledged long ago."""
+
+    @pytest.mark.parametrize("in_flight", [0, 50])
+    def test_doubles_nothing_that_was_unacknowledged_or_queued_when_it_saved(
+        self, nats: NatsSettings, database: DatabaseSettings, tmp_path: Path, in_flight: int
+    ) -> None:
+        with ExitStack() as brokers:
+            broker = brokers.enter_context(mosquitto(store=tmp_path))
+            with running_path(broker, nats, database) as path:
+                with Publisher(broker) as publisher:
+                    load(publisher, 0, 20, timed=False)
+                    path.wait_until_idle()
+                    assert path.ingestion.process is not None
+                    path.ingestion.process.send_signal(signal.SIGSTOP)
+                    load(publisher, 20, in_flight, timed=False)
+                    path.ingestion.stop(signal.SIGKILL)
+                    load(publisher, 20 + in_flight, 50, timed=False)
+                os.kill(broker.pid, signal.SIGUSR1)
+                wait_until((tmp_path / "mosquitto.db").exists, "the broker has saved its sessions")
+                path.ingestion.start()
+                path.wait_until_idle()
+                os.kill(broker.pid, signal.SIGKILL)
+                wait_until(lambda: not accepts_connections(broker.port), "the broker is gone")
+                brokers.enter_context(mosquitto(broker.port, store=tmp_path))
+                path.ingestion.wait_until_ready()
+                with Publisher(broker) as publisher:
+                    load(publisher, 70 + in_flight, 20, timed=False)
+                path.wait_until_idle()
+                assert path.ingestion.metric("sens_ingestion_messages_redelivered_total") >= in_flight + 50
+                assert stored_numbers(path) == list(range(90 + in_flight))
+
+    def test_takes_no_new_message_for_one_that_came_after_it_had_saved(
+        self, nats: NatsSettings, database: DatabaseSettings, tmp_path: Path
+    ) -> None:
+        """The broker gives it the same identifier, because it knows nothing of the other one."""
+        constant = (TOPIC.format("d1"), b'{"n": 1}')
+        with ExitStack() as brokers:
+            broker = brokers.enter_context(mosquitto(store=tmp_path))
+            with running_path(broker, nats, database) as path:
+                os.kill(broker.pid, signal.SIGUSR1)
+                wait_until((tmp_path / "mosquitto.db").exists, "the broker has saved its sessions")
+                with Publisher(broker) as publisher:
+                    publisher.publish_all([constant] * 20)
+                wait_until(lambda: len(stored_numbers(path)) == 20, "everything is stored")
+                os.kill(broker.pid, signal.SIGKILL)
+                wait_until(lambda: not accepts_connections(broker.port), "the broker is gone")
+                brokers.enter_context(mosquitto(broker.port, store=tmp_path))
+                wait_until(
+                    lambda: path.ingestion.metric("sens_ingestion_mqtt_connections_total") == 2,
+                    "the session is resumed",
+                )
+                with Publisher(broker) as publisher:
+                    publisher.publish_all([constant] * 5)
+                path.wait_until_idle()
+                assert len(stored_numbers(path)) == 25
 
 
 class TestSharedSubscription:

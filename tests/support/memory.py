@@ -43,6 +43,9 @@ class MemoryConnection:
     def acknowledge(self, messages: list[Message]) -> None:
         self.acknowledged += messages
 
+    def ask_for_more(self) -> None:
+        """Nothing to do: the deliveries say it."""
+
 
 class MemorySource:
     """A broker whose connections are written down beforehand; after the last one it can't be reached."""

@@ -27,6 +27,7 @@ import asyncpg
 from pydantic import SecretStr
 from scripts.lib.stack.disk import Disk
 from scripts.lib.stack.proxy import Proxy
+from scripts.lib.stack.tap import Tap
 from scripts.lib.stack.usage import Usage, tree, usage
 
 from sens_cli.up import nats as embedded_nats
@@ -48,6 +49,7 @@ _START_SECONDS: Final = 120
 _STOP_SECONDS: Final = 30
 _READY_SECONDS: Final = 10
 _SHOWN_BYTES: Final = 3000
+_SESSIONS: Final = "mosquitto.db"
 
 
 class StackError(Exception):
@@ -117,6 +119,7 @@ class Stack:
         *,
         postgres_programs: Path | None = None,
         proxied: bool = False,
+        tap: Tap | None = None,
         own_disks: bool = False,
         topic_filters: Sequence[Sequence[str]] = ((NATIVE_TOPIC_FILTER,),),
         telemetry_workers: int = 1,
@@ -130,6 +133,7 @@ class Stack:
             broker: ``mosquitto`` or ``mock-mqtt-broker``.
             postgres_programs: Folder with another PostgreSQL's programs, None for the embedded one.
             proxied: Whether there is a proxy between each pair of components.
+            tap: Reads what passes the proxy between broker and ingestion workers.
             own_disks: Whether NATS and PostgreSQL have small disks of their own, where the system allows to mount them.
             topic_filters: What each of the ingestion workers subscribes to.
             telemetry_workers: How many share the log.
@@ -171,7 +175,10 @@ class Stack:
                     "database": stack.database.port,
                 }
                 if proxied:
-                    stack.proxies = {edge: resources.enter_context(Proxy(port)) for edge, port in targets.items()}
+                    stack.proxies = {
+                        edge: resources.enter_context(Proxy(port, tap=tap if edge == "mqtt" else None))
+                        for edge, port in targets.items()
+                    }
                     targets = {edge: proxy.port for edge, proxy in stack.proxies.items()}
                 settings = {"SENS_NATS__STREAM_MAX_BYTES": str(stream_max_bytes), **(worker_settings or {})}
                 stack._add_workers(targets, topic_filters, telemetry_workers, settings)
@@ -396,6 +403,25 @@ class Stack:
         deadline = time.monotonic() + _STOP_SECONDS
         while any(_runs(process) for process in processes) and time.monotonic() < deadline:
             time.sleep(0.005)
+
+    def save_sessions(self) -> None:
+        """Let Mosquitto write its sessions to disk, as it does every half an hour (mosquitto(8), SIGUSR1).
+
+        Raises:
+            StackError: It does not.
+        """
+        file = self._folder / _SESSIONS
+        before = file.stat().st_ino if file.exists() else 0
+        _signal(self.tree(BROKER)[:1], signal.SIGUSR1)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while not file.exists() or file.stat().st_ino == before:
+            if time.monotonic() > deadline:
+                raise StackError("the broker does not save its sessions")
+            time.sleep(0.01)
+
+    def forget_sessions(self) -> None:
+        """Remove what Mosquitto has written, as if it never had."""
+        (self._folder / _SESSIONS).unlink(missing_ok=True)
 
     def pause(self, name: str) -> None:
         """Let a process do nothing (SIGSTOP), with its children."""

@@ -11,6 +11,8 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Final, Self
 
+from scripts.lib.stack.tap import Session, Tap
+
 _CHUNK_BYTES: Final = 65_536
 
 
@@ -35,10 +37,21 @@ class Proxy:
         port: Where it listens.
     """
 
-    def __init__(self, target_port: int, *, host: str = "127.0.0.1", delay_seconds: float = 0.2) -> None:
+    def __init__(
+        self, target_port: int, *, host: str = "127.0.0.1", delay_seconds: float = 0.2, tap: Tap | None = None
+    ) -> None:
+        """Prepare.
+
+        Args:
+            target_port: Where the connections go.
+            host: Where both ports are.
+            delay_seconds: How late everything arrives with `Mode.SLOW`.
+            tap: Reads what passes.
+        """
         self._host = host
         self._target_port = target_port
         self._delay_seconds = delay_seconds
+        self._tap = tap
         self._mode = Mode.OPEN
         self._writers: set[asyncio.StreamWriter] = set()
         self._loop = asyncio.new_event_loop()
@@ -83,26 +96,37 @@ class Proxy:
         pair = {writer, far_writer}
         self._writers |= pair
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._copy(reader, far_writer, from_client=True))
-                tasks.create_task(self._copy(far_reader, writer, from_client=False))
+            with self._tap.session() if self._tap is not None else contextlib.nullcontext() as tapped:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._copy(reader, far_writer, tapped, from_client=True))
+                    tasks.create_task(self._copy(far_reader, writer, tapped, from_client=False))
         finally:
             self._writers -= pair
             for end in pair:
                 end.transport.abort()
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, from_client: bool) -> None:
+    async def _copy(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tapped: Session | None, *, from_client: bool
+    ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(_CHUNK_BYTES):
+                if tapped is not None and from_client:
+                    tapped.from_client(data)
                 mode = self._mode
                 if mode is Mode.SILENT or (mode is Mode.ONE_WAY and not from_client):
                     continue
                 if mode is Mode.SLOW:
                     await asyncio.sleep(self._delay_seconds)
-                writer.write(data)
-                await writer.drain()
+                if tapped is not None and not from_client:
+                    tapped.to_client(data)
+                # What comes from one end is read to its end even when the other one is gone.
+                if not writer.is_closing():
+                    writer.write(data)
+                    with contextlib.suppress(OSError):
+                        await writer.drain()
         if self._mode in {Mode.OPEN, Mode.SLOW}:
-            writer.transport.abort()
+            with contextlib.suppress(OSError):
+                writer.write_eof()
 
     def _call[T](self, work: Coroutine[object, object, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)

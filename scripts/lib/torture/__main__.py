@@ -10,8 +10,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.lib.stack.path import Stack, StackError
-from scripts.lib.torture.audit import Audit
+from scripts.lib.stack.path import INGESTION, Stack, StackError
+from scripts.lib.stack.tap import Tap
+from scripts.lib.torture.audit import SETTLE_SECONDS, Audit
 from scripts.lib.torture.faults import SHORT, TIME_OUTS, Planned, chosen, faults
 from scripts.lib.torture.load import POISON, TENANTS, Publisher, Record
 from scripts.lib.torture.results import Group, Result, insert, table
@@ -68,6 +69,7 @@ class Torture:
         self._plan = plan
         self._file = file
         self._record = Record()
+        self._tap = Tap(self._record.taken_over)
         self.result = Result(plan.seed, plan.broker, plan.rate)
 
     def run(self) -> None:
@@ -82,6 +84,7 @@ class Torture:
             plan.broker,
             postgres_programs=plan.postgres_programs,
             proxied=True,
+            tap=self._tap,
             own_disks=plan.disks,
             topic_filters=_SHARED if plan.shared else _APART,
             telemetry_workers=2,
@@ -103,7 +106,7 @@ class Torture:
                 short=plan.seconds,
                 longest=plan.longest,
             )
-            audit = Audit(stack, self._record, renumbering=plan.broker == "mock-mqtt-broker")
+            audit = Audit(stack, self._record, self._tap, renumbering=plan.broker == "mock-mqtt-broker")
             while order and not self.result.problems:
                 self._round(stack, audit, order[: plan.round_faults])
                 order = order[plan.round_faults :]
@@ -128,7 +131,7 @@ class Torture:
                         self._happen(stack, audit, planned, problems)
         except StackError as error:
             problems.append(str(error).partition("\n")[0])  # the rest is the end of its output, which is printed anyway
-        if not problems and (restless := audit.settle()) is not None:
+        if not problems and (restless := audit.settle(loaded=False)) is not None:
             problems.append(restless)
         outcome = audit.check()
         result = self.result
@@ -136,11 +139,12 @@ class Torture:
             problems.append("the broker acknowledged nothing")
         result.acknowledged, result.uncertain = outcome.acknowledged, outcome.uncertain
         result.stored, result.duplicate, result.dead_lettered = outcome.stored, outcome.duplicate, outcome.dead_lettered
-        result.renumbered = outcome.renumbered
+        result.renumbered, result.broker_lost = outcome.renumbered, outcome.broker_lost
         result.problems = problems + outcome.problems
         print(
             f"{result.faults:4d} faults: {result.acknowledged} acknowledged, {result.uncertain} uncertain, "
-            f"{result.stored} stored, {result.duplicate} came again, {result.dead_lettered} dead-lettered: "
+            f"{result.stored} stored, {result.duplicate} came again, {result.dead_lettered} dead-lettered, "
+            f"{result.broker_lost} lost by the broker: "
             f"{'; '.join(result.problems) or 'nothing lost, nothing twice'}",
             flush=True,
         )
@@ -161,12 +165,15 @@ class Torture:
         print(f"     {fault.name}, {planned.seconds:.1f} s", end="", flush=True)
         with Watch(stack) as watch:
             fault.happen(stack, planned.seconds)
+            if fault.kills_broker:
+                self._resubscribed(stack)
+                self._record.broker_was_killed()
         ended = time.monotonic()
         self.result.faults += 1
         group.times += 1
         rest = ""
         if planned.settled:
-            if (restless := audit.settle()) is not None:
+            if (restless := audit.settle(loaded=True)) is not None:
                 problems.append(f"after {fault.name}: {restless}")
             group.settled_seconds.append(round(time.monotonic() - ended, 2))
             rest = f", at rest after {group.settled_seconds[-1]:.1f} s"
@@ -176,6 +183,14 @@ class Torture:
         for worker, texts in watch.seen.items():
             seen[worker] = sorted(texts.union(seen.get(worker, [])))
         print(rest, flush=True)
+
+    def _resubscribed(self, stack: Stack) -> None:
+        """Wait until all ingestion workers have subscribed anew."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self._tap.subscribed < sum(worker.startswith(INGESTION) for worker in stack.workers):
+            if time.monotonic() > deadline:
+                raise StackError(f"not all ingestion workers have subscribed within {SETTLE_SECONDS} s")
+            time.sleep(0.05)
 
 
 def main() -> int:

@@ -1,4 +1,8 @@
-"""Conservation: what the broker acknowledged is stored exactly once with equal values, or lies in the dead letters once."""
+"""Conservation: what was acknowledged is stored exactly once with equal values, or lies in the dead letters once.
+
+Acknowledged by the broker; where that was killed, by the platform to the broker. What only the broker had acknowledged then is stored
+once or not at all.
+"""
 
 import asyncio
 import time
@@ -14,7 +18,16 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from numpy.typing import NDArray
 from scripts.lib.stack.path import Stack
-from scripts.lib.torture.load import FIRST_TIME_MILLISECONDS, MALFORMED_EVERY, POISON_EVERY, Kind, Record, message
+from scripts.lib.stack.tap import Tap
+from scripts.lib.torture.load import (
+    FIRST_TIME_MILLISECONDS,
+    MALFORMED_EVERY,
+    POISON_EVERY,
+    Kind,
+    Record,
+    message,
+    number_of,
+)
 
 from sens_common import dead_letters
 from sens_common.dead_letters import Reason
@@ -64,6 +77,7 @@ class Outcome(NamedTuple):
         stored: How many are in the database.
         duplicate: How many more came to the database again, to no effect.
         dead_lettered: How many are in the dead letters.
+        broker_lost: How many the broker had acknowledged and has lost, being killed: the platform never acknowledged them.
         renumbered: How many of those without a device time are there twice because the broker gave them another packet identifier.
         problems: What must not be, one line each; empty when all is well.
     """
@@ -73,6 +87,7 @@ class Outcome(NamedTuple):
     stored: int
     duplicate: int
     dead_lettered: int
+    broker_lost: int
     renumbered: int
     problems: list[str]
 
@@ -80,55 +95,63 @@ class Outcome(NamedTuple):
 class Audit:
     """Compares the record with database and dead letters, again and again; remembers what it has seen, so that each look is cheap."""
 
-    def __init__(self, stack: Stack, record: Record, *, renumbering: bool) -> None:
+    def __init__(self, stack: Stack, record: Record, tap: Tap, *, renumbering: bool) -> None:
         """Begin.
 
         Args:
             stack: The running path.
             record: What is published.
+            tap: What passes between broker and platform.
             renumbering: Whether the broker sends messages again under other packet identifiers (against MQTT 5.0, section 4.4). What
                 has no device time can't be recognised then, and is counted apart.
         """
         self._renumbering = renumbering
         self._stack = stack
         self._record = record
+        self._tap = tap
         self._arrived = np.zeros(1, np.bool_)
         self._compared = np.zeros(1, np.bool_)
         self._letters: Counter[int] = Counter()
         self._wrongly: list[int] = []
         self._last_letter = 0
 
-    def settle(self) -> str | None:
-        """Wait until all workers are ready and what is acknowledged by now has arrived.
+    def settle(self, *, loaded: bool) -> str | None:
+        """Wait until all workers are ready and what has to arrive by now has arrived.
+
+        Args:
+            loaded: Whether messages are published meanwhile; else what the platform is sent has to be acknowledged too.
 
         Returns:
             What did not come to rest in time; None when everything has.
         """
-        acknowledged, _ = self._record.masks()
+        owed = self._record.owed()
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
             try:
-                missing = self._missing(acknowledged)
+                missing = self._missing(owed)
                 trouble = None
             except _NOT_NOW as error:
-                missing = acknowledged[:0].nonzero()[0]
+                missing = owed[:0].nonzero()[0]
                 trouble = f"database or log can't be asked: {error}"
             restless = {worker: checks for worker in self._stack.workers if (checks := self._stack.not_ready(worker))}
-            if trouble is None and not len(missing) and not restless:
+            unacknowledged = 0 if loaded else self._tap.unacknowledged
+            if trouble is None and not len(missing) and not restless and not unacknowledged:
                 return None
             if time.monotonic() > deadline:
+                if unacknowledged:
+                    restless["broker"] = {"mqtt": f"{unacknowledged} messages are sent and not acknowledged"}
                 return self._restless(missing, restless, trouble)
             time.sleep(_POLL_SECONDS)
 
-    def _missing(self, acknowledged: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def _missing(self, owed: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Return the numbers among these that have not arrived."""
-        self._arrived = _grown(self._arrived, len(acknowledged))
-        missing = np.flatnonzero(acknowledged & ~self._arrived[: len(acknowledged)])
+        self._arrived = _grown(self._arrived, len(owed))
+        missing = np.flatnonzero(owed & ~self._arrived[: len(owed)])
         if len(missing):
             self._read_letters()
             self._note_arrived(self._numbers(_RECENT_NUMBERS, *self._since(int(missing[0]))))
             self._note_arrived(np.array(list(self._letters), np.int64))
-            missing = np.flatnonzero(acknowledged & ~self._arrived[: len(acknowledged)])
+            missing = np.flatnonzero(owed & ~self._arrived[: len(owed)])
         return missing
 
     def _note_arrived(self, numbers: NDArray[np.int64]) -> None:
@@ -152,7 +175,7 @@ class Audit:
     def _restless(self, missing: NDArray[np.int64], restless: dict[str, dict[str, str]], trouble: str | None) -> str:
         parts = [f"{worker} is not ready ({checks})" for worker, checks in restless.items()]
         parts += [trouble] if trouble else []
-        parts += [f"{len(missing)} acknowledged messages have not arrived: {_shown(missing.tolist())}"]
+        parts += [f"{len(missing)} messages have not arrived: {_shown(missing.tolist())}"]
         try:
             parts.append(asyncio.run(self._log_state()))
         except _NOT_NOW as error:
@@ -169,7 +192,7 @@ class Audit:
 
     def check(self) -> Outcome:
         """Compare everything; what has been compared before only by its number."""
-        problems: list[str] = []
+        problems = list(self._tap.problems)
         self._read_letters()
         numbers = self._numbers(_ALL_NUMBERS)
         acknowledged, uncertain = self._record.masks()
@@ -182,7 +205,12 @@ class Audit:
                 lettered[number] = times
         every = np.arange(count)
         refused = (every % MALFORMED_EVERY == 0) | (every % POISON_EVERY == 0)
-        _report(problems, "lost", np.flatnonzero(acknowledged & (stored + lettered == 0)))
+        missing = stored + lettered == 0
+        # What was there once has to stay.
+        self._arrived = _grown(self._arrived, count)
+        owed = self._record.owed()[:count] | self._arrived[:count]
+        _report(problems, "lost", np.flatnonzero(owed & missing))
+        self._note_arrived(np.flatnonzero(~missing))
         recognisable = (every // 3 % 3 == 0) if self._renumbering else every > 0
         doubled = (stored > 1) & ~refused
         _report(problems, "stored more than once", np.flatnonzero(doubled & recognisable))
@@ -204,6 +232,7 @@ class Audit:
             stored=len(numbers),
             duplicate=duplicates,
             dead_lettered=self._letters.total(),
+            broker_lost=int((acknowledged & ~owed & missing).sum()),
             renumbered=int((doubled & ~recognisable).sum() + (lettered > 1).sum()) if self._renumbering else 0,
             problems=problems + disagreements,
         )
@@ -241,7 +270,7 @@ class Audit:
             while self._last_letter < last:
                 entry = await jetstream.get_msg(DEAD_LETTERS_STREAM, seq=self._last_letter + 1)
                 letter = dead_letters.decode(entry.data or b"")
-                number = _number(letter.payload)
+                number = number_of(letter.payload)
                 self._letters[number] += 1
                 if number <= 0 or _REASONS.get(message(number).kind) != letter.reason:
                     self._wrongly.append(number)
@@ -299,13 +328,6 @@ def _report(problems: list[str], what: str, numbers: NDArray[np.int64]) -> None:
 def _shown(numbers: list[int]) -> str:
     shown = ", ".join(f"{number} ({message(number).kind})" for number in numbers[:_SHOWN])
     return f"{shown}{' …' if len(numbers) > _SHOWN else ''}"
-
-
-def _number(payload: bytes) -> int:
-    """Return the number of the message with this payload; -1 when it is none that was published."""
-    start = payload.find(b'"n": ')
-    number = int(payload[start + 5 : payload.index(b",", start)]) if start >= 0 else -1
-    return number if number > 0 and message(number).payload == payload else -1
 
 
 async def _silent(_error: Exception) -> None:

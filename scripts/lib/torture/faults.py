@@ -46,6 +46,7 @@ class Fault(NamedTuple):
         happen: Takes the path and the seconds that it lasts.
         seconds: How long it lasts, from and to; None for as long as the plan says.
         every: It comes in one of so many turns of all faults.
+        kills_broker: Whether the broker may lose what it has not handed over.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Fault(NamedTuple):
     happen: Happening
     seconds: tuple[float, float] | None = None
     every: int = 1
+    kills_broker: bool = False
 
 
 class Planned(NamedTuple):
@@ -79,6 +81,37 @@ def _killed(*names: str) -> Happening:
         stack.start_together(names)
 
     return happen
+
+
+def _broker_killed(*others: str, saved: bool) -> Happening:
+    """Kill Mosquitto some time after it has written its sessions to disk, so that it takes up old ones, or as if it never had."""
+
+    def happen(stack: Stack, seconds: float) -> None:
+        if saved:
+            stack.save_sessions()
+            time.sleep(seconds / 2)
+        else:
+            stack.forget_sessions()
+        for name in (*others, BROKER):
+            stack.kill(name)
+        time.sleep(seconds / 2)
+        stack.start_together((BROKER, *others))
+
+    return happen
+
+
+def _broker_killed_after_backlog(stack: Stack, seconds: float) -> None:
+    """Kill Mosquitto when what it has on disk as in flight and as queued has long been taken over."""
+    stack.kill(NATS)
+    time.sleep(seconds / 4)  # what comes now is sent and not acknowledged
+    stack.kill(INGESTION)
+    time.sleep(seconds / 4)  # what comes now is queued
+    stack.save_sessions()
+    stack.start_together((NATS, INGESTION))
+    time.sleep(seconds / 4)
+    stack.kill(BROKER)
+    time.sleep(seconds / 4)
+    stack.start(BROKER)
 
 
 def _paused(name: str) -> Happening:
@@ -267,8 +300,7 @@ _SAYS_FULL: Final = _trigger("RAISE EXCEPTION 'no space left on device' USING ER
 def faults(*, broker_restarts: bool, disks: bool, columnstore: bool = False) -> list[Fault]:
     """Return every fault that the path has to stand.
 
-    Brokers are never killed, because none of the two writes to disk before it acknowledges: what is lost then has never been the
-    platform's.
+    A broker that keeps its sessions on disk is killed too. It acknowledges before it writes: see `Record` for what is demanded then.
 
     Args:
         broker_restarts: Whether the broker keeps everything when it is told to end.
@@ -335,7 +367,24 @@ def faults(*, broker_restarts: bool, disks: bool, columnstore: bool = False) -> 
     if columnstore:
         found += [Fault("columnstore filled", "the columnstore takes what is written to", _columnstore)]
     if broker_restarts:
+        killed = "the broker killed"
         found += [
+            *(
+                Fault(
+                    f"kill {' and '.join((BROKER, *others))}, sessions {'' if saved else 'not '}saved",
+                    f"{killed}, its sessions {'' if saved else 'not '}saved",
+                    _broker_killed(*others, saved=saved),
+                    kills_broker=True,
+                )
+                for others in ((), (INGESTION,), (NATS,))
+                for saved in (True, False)
+            ),
+            Fault(
+                "kill broker, backlog saved",
+                f"{killed} after a backlog that it had saved",
+                _broker_killed_after_backlog,
+                kills_broker=True,
+            ),
             Fault("broker restarted", "the broker restarted", _restarted(BROKER)),
             Fault("everything restarted", "everything restarted", _all_restarted),
         ]

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scripts.lib.stack.tap import Publish
 
 TENANTS: Final = ("north", "south", "west")
 DEVICES: Final = 20
@@ -80,14 +81,24 @@ def message(number: int) -> Message:
     return Message(number, kind, tenant, device, payload, time_milliseconds)
 
 
-class Record:
-    """What was published: of each message whether the broker has acknowledged it.
+def number_of(payload: bytes) -> int:
+    """Return the number of the message with this payload; -1 when it is none."""
+    start = payload.find(b'"n": ')
+    number = int(payload[start + 5 : payload.index(b",", start)]) if start >= 0 else -1
+    return number if number > 0 and message(number).payload == payload else -1
 
-    An uncertain message is one whose acknowledgement was lost with a connection: it is stored once, or not at all.
+
+class Record:
+    """What was published: of each message whether the broker has acknowledged it, and whether the platform has.
+
+    An uncertain message is one whose acknowledgement was lost with a connection: it is stored once, or not at all. So is a message that
+    the broker had acknowledged when it was killed, unless the platform had acknowledged it to the broker.
     """
 
     def __init__(self) -> None:
         self._states = bytearray(1)
+        self._taken_over = bytearray(1)
+        self._first_kept = 0
         self._rounds = [(1, time.time())]
         self._lock = threading.Lock()
 
@@ -96,6 +107,7 @@ class Record:
         with self._lock:
             number = len(self._states)
             self._states.append(_TAKEN)
+            self._taken_over.append(0)
         return message(number)
 
     def acknowledged(self, number: int) -> None:
@@ -106,6 +118,28 @@ class Record:
         """Note that the acknowledgement of messages will not come any more."""
         for number in numbers:
             self._states[number] = _UNCERTAIN
+
+    def taken_over(self, packet: Publish) -> None:
+        """Note that the platform has acknowledged a message to the broker."""
+        number = number_of(packet.payload)
+        if number > 0 and message(number).topic == packet.topic:
+            self._taken_over[number] = 1
+
+    def broker_was_killed(self) -> None:
+        """Note that the broker was killed, that it runs again and that the platform has subscribed again."""
+        self._first_kept = len(self._states)
+
+    def owed(self) -> NDArray[np.bool_]:
+        """Return which numbers have to arrive, with an element for each number from 0 on.
+
+        Those are what the platform has acknowledged to the broker, and what the broker has acknowledged since it was killed last.
+        """
+        with self._lock:
+            states = np.frombuffer(bytes(self._states), np.uint8)
+            taken_over = np.frombuffer(bytes(self._taken_over), np.bool_)
+        kept = np.arange(len(states)) >= self._first_kept
+        owed: NDArray[np.bool_] = taken_over | ((states == _ACKNOWLEDGED) & kept)
+        return owed
 
     def begin_round(self) -> None:
         """Note the time at which the next message can have been published at the earliest."""

@@ -40,6 +40,7 @@ class Result:
         stored: How many are in the database.
         duplicate: How many more came to the database again, to no effect.
         dead_lettered: How many are in the dead letters.
+        broker_lost: How many the broker had acknowledged and has lost, being killed: the platform never acknowledged them.
         renumbered: How many of those without a device time are there twice because the broker gave them another packet identifier.
         problems: What must not be; empty when all is well.
         groups: By name.
@@ -58,6 +59,7 @@ class Result:
     duplicate: int = 0
     dead_lettered: int = 0
     renumbered: int = 0
+    broker_lost: int = 0
     problems: list[str] = field(default_factory=list)
     groups: dict[str, Group] = field(default_factory=dict)
     seen: dict[str, dict[str, list[str]]] = field(default_factory=dict)
@@ -110,7 +112,8 @@ def table(results: Iterable[Result]) -> str:
 def _verdict(result: Result) -> str:
     if result.problems:
         return "; ".join(result.problems)
-    return f"none; {result.renumbered:,} doubled by the broker" if result.renumbered else "none"
+    renumbered = f"; {result.renumbered:,} doubled by the broker" if result.renumbered else ""
+    return f"none{renumbered}{f'; {result.broker_lost:,} lost by the killed broker' if result.broker_lost else ''}"
 
 
 def insert(page: Path, text: str) -> None:

@@ -214,6 +214,48 @@ class TestReceiptTime:
         assert len(set(times)) == len(times) == 72
 
 
+class TestCaughtUp:
+    """A broker that answers a ping has sent before what it had for the session."""
+
+    PING = mqtt5.PingReqPacket().write()
+    ANSWER = mqtt5.PingRespPacket().write()
+
+    def next_is_caught_up(self, connection: MqttConnection) -> bool:
+        connection.data_received(publish("t", b"next", 99))
+        return asyncio.run(connection.receive()).caught_up
+
+    def test_is_a_broker_that_answers_and_sends_nothing_before(self) -> None:
+        connection, transport = opened()
+        connection.ask_for_more()
+        assert transport.written == self.PING
+        connection.data_received(self.ANSWER)
+        connection.ask_for_more()
+        assert transport.written == self.PING
+        assert self.next_is_caught_up(connection)
+
+    def test_is_not_one_that_has_not_answered(self) -> None:
+        connection, _ = opened()
+        connection.ask_for_more()
+        assert not self.next_is_caught_up(connection)
+
+    @pytest.mark.parametrize("taken", [True, False])
+    def test_is_not_one_that_sends_something_before_it_answers(self, *, taken: bool) -> None:
+        connection, _ = opened()
+        connection.ask_for_more()
+        connection.data_received(publish("t", b"x", 1))
+        if taken:
+            received(connection)
+            connection.ask_for_more()
+        connection.data_received(self.ANSWER)
+        assert not self.next_is_caught_up(connection)
+
+    def test_is_asked_only_when_all_that_came_is_taken(self) -> None:
+        connection, transport = opened()
+        connection.data_received(publish("t", b"x", 1))
+        connection.ask_for_more()
+        assert transport.written == b""
+
+
 class TestDupFlag:
     def test_is_handed_on(self) -> None:
         connection, _ = opened()

@@ -50,6 +50,12 @@ class TestMessages:
         assert log.kept == [message(1), message(2), message(3)]
         assert second.acknowledged == [message(1), message(2), message(3)]
 
+    def test_that_repeat_earlier_ones_are_published_once_the_broker_has_sent_all_that_it_had(self) -> None:
+        log = MemoryLog([message(1), message(2)])
+        late = delivery(2)._replace(caught_up=True)
+        run(log, MemoryConnection([delivery(1), late], session_present=True, ends=True))
+        assert log.kept == [message(1), message(2), message(2)]
+
     def test_published_before_a_restart_are_recognised_by_the_logs_tail(self) -> None:
         log = MemoryLog([message(1), message(2)])
         connection = MemoryConnection([delivery(2, 3)], session_present=True, ends=True)

@@ -70,9 +70,30 @@ class TestDupFlag:
     def test_is_not_needed(self) -> None:
         assert resumed(message(1)).without_copies([message(1)], NOBODY) == []
 
-    def test_once_seen_makes_a_message_without_it_new(self) -> None:
+    def test_is_not_needed_in_messages_that_follow_copies_in_the_log(self) -> None:
+        """As from a broker that was killed: what was unacknowledged when it saved its sessions, then what was queued."""
+        recent = resumed(*(message(number) for number in range(1, 7)))
+        assert recent.without_copies([message(2), message(3), message(4), message(9)], frozenset({2})) == [message(9)]
+
+    def test_is_needed_in_messages_that_do_not_follow_the_copies_in_the_log(self) -> None:
+        """As from a broker that was not killed and gives identifiers anew as soon as they are free."""
         recent = resumed(message(1), message(2))
-        assert recent.without_copies([message(1), message(2)], frozenset({1})) == [message(2)]
+        assert recent.without_copies([message(2), message(1)], NOBODY) == [message(1)]
+        recent = resumed(message(1), message(2))
+        assert recent.without_copies([message(2), message(1)], frozenset({2, 1})) == []
+
+    def test_is_needed_once_the_broker_has_sent_all_that_it_had(self) -> None:
+        """As from a broker that was killed: it gives new messages identifiers that others had after it saved its sessions."""
+        recent = resumed(*(message(number) for number in range(1, 7)))
+        assert recent.without_copies([message(2)], NOBODY, caught_up=False) == []
+        assert recent.without_copies([message(3)], frozenset({3}), caught_up=True) == []
+        assert recent.without_copies([message(4)], NOBODY, caught_up=True) == [message(4)]
+
+    def test_alone_does_not_make_a_copy(self) -> None:
+        recent = resumed(message(1, b"a"))
+        assert recent.without_copies([message(1, b"b")], frozenset({1})) == [message(1, b"b")]
+        recent = resumed(message(1))
+        assert recent.without_copies([message(2)], frozenset({2})) == [message(2)]
 
 
 @given(
@@ -89,3 +110,26 @@ def test_whatever_the_broker_sends_again_is_published_once(
     new = [message(1000 + number, payload) for number, payload in enumerate(queued)]
     recent = resumed(*messages)
     assert recent.without_copies([*again, *new], NOBODY) == new
+
+
+@given(
+    saved=st.integers(0, 20),
+    unacknowledged=st.integers(0, 10),
+    queued=st.integers(0, 10),
+    taken_over=st.integers(0, 10),
+    flags=st.booleans(),
+)
+def test_whatever_a_killed_broker_sends_from_an_old_session_is_published_once(
+    saved: int, unacknowledged: int, queued: int, taken_over: int, *, flags: bool
+) -> None:
+    """It saved so many messages as acknowledged, unacknowledged and queued; all were published since, and some more."""
+    published = [
+        message(number, b"%d" % number) for number in range(1, saved + unacknowledged + queued + taken_over + 1)
+    ]
+    again = published[saved : saved + unacknowledged + queued]
+    # Identifiers go on where they were when it saved.
+    first = saved + unacknowledged + queued + 1
+    new = [message(number, b"new %d" % number) for number in range(first, first + 5)]
+    recent = resumed(*published, receive_max=100)
+    flagged = frozenset(copy.packet_id for copy in again[:unacknowledged]) if flags else NOBODY
+    assert recent.without_copies([*again, *new], flagged) == new

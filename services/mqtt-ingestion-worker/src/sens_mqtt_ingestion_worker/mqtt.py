@@ -10,6 +10,7 @@ import ssl
 import time
 import urllib.parse
 import zlib
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final, cast
 
@@ -131,6 +132,9 @@ class MqttConnection(asyncio.Protocol):
         self._enough = settings.receive_max // _GATHERED_SHARE
         self._stopped_at = 0
         self._flagged: set[int] = set()
+        self._receipts = 0
+        self._pings: deque[int] = deque()  # that are not answered: receipts before each that asks for more, else -1
+        self._caught_up = False
         self._ended: str | None = None
         self._reading_paused = False
         self._wake: asyncio.Future[None] | None = None
@@ -209,7 +213,8 @@ class MqttConnection(asyncio.Protocol):
                 reason = packet.reason_code.name.lower().replace("_", " ")
                 self._end(f"the broker ended the connection: {packet.reason_str or reason}")
             case mqtt5.PingRespPacket():
-                pass  # that something came is what counts
+                if self._pings and self._pings.popleft() == self._receipts and not self._messages:
+                    self._caught_up = True
             case _:
                 self._disconnect(
                     mqtt5.DisconnectReasonCode.PROTOCOL_ERROR, f"the broker sent an unexpected {type(packet).__name__}"
@@ -292,6 +297,7 @@ class MqttConnection(asyncio.Protocol):
                 await self._something()
         messages, self._messages = self._messages, []
         self._delivered = len(messages)
+        self._receipts += 1
         self._waiting_bytes = 0
         flagged = _NO_FLAGS
         if self._flagged:
@@ -300,7 +306,7 @@ class MqttConnection(asyncio.Protocol):
         if self._reading_paused and self._transport is not None and self._ended is None:
             self._transport.resume_reading()
             self._reading_paused = False
-        return Delivery(messages, flagged)
+        return Delivery(messages, flagged, self._caught_up)
 
     def acknowledge(self, messages: list[Message]) -> None:
         """Write PUBACKs: fixed header 0x40, length 2, identifier; the reason is success (MQTT 5.0, section 3.4.2.1)."""
@@ -310,6 +316,15 @@ class MqttConnection(asyncio.Protocol):
         if packets:
             self._write(b"".join(packets))
             metrics.ACKNOWLEDGED.inc(len(packets))
+
+    def ask_for_more(self) -> None:
+        """See `pipeline.Connection.ask_for_more`: a broker that has taken all acknowledgements sends what it has, then answers."""
+        if not self._caught_up and not self._messages:
+            self._ping(self._receipts)
+
+    def _ping(self, receipts: int) -> None:
+        self._pings.append(receipts)
+        self._write(mqtt5.PingReqPacket().write())
 
     async def keep_alive(self) -> None:
         """Send PINGREQ when nothing was sent for a while; end the connection when nothing comes (MQTT 5.0, section 3.1.2.10)."""
@@ -323,7 +338,7 @@ class MqttConnection(asyncio.Protocol):
                 self._end(f"nothing came from the broker for {interval * 1.5:g} s")
                 self.abort()
             elif now - min(self._last_sent, self._last_heard) >= interval / 2:
-                self._write(mqtt5.PingReqPacket().write())
+                self._ping(-1)
 
     def close(self) -> None:
         """Say good-bye and close; the broker keeps the session."""

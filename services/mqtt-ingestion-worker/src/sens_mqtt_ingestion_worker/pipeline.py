@@ -19,7 +19,7 @@ from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_messages
 log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS = 0.5
-LAST_RETRY_SECONDS = 30.0
+LAST_RETRY_SECONDS = 5.0  # a broker that has forgotten the session drops what comes until we have subscribed again
 STABLE_SECONDS = 30.0
 
 
@@ -37,10 +37,12 @@ class Delivery(NamedTuple):
     Attributes:
         messages: In the order of their arrival.
         flagged: Packet identifiers of those that came with the DUP flag.
+        caught_up: Whether the broker had sent all that it had for the session before these came.
     """
 
     messages: list[Message]
     flagged: frozenset[int]
+    caught_up: bool = False
 
 
 class Connection(Protocol):
@@ -63,6 +65,9 @@ class Connection(Protocol):
 
     def acknowledge(self, messages: list[Message]) -> None:
         """Acknowledge messages of this connection; has no effect once it has ended, for then the broker sends them again."""
+
+    def ask_for_more(self) -> None:
+        """Find out, when all that came is acknowledged, whether the broker has more for the session: see `Delivery.caught_up`."""
 
 
 class Source(Protocol):
@@ -153,12 +158,14 @@ class Pipeline:
         stopping = asyncio.create_task(stop.wait(), name="wait for stop")
         try:
             while True:
+                if self._recent.searching:
+                    connection.ask_for_more()
                 delivery = await _unless(stopping, connection)
                 if delivery is None:
                     return
                 metrics.RECEIVED.inc(len(delivery.messages))
                 self._flow.hold(delivery.messages)
-                new = self._recent.without_copies(*delivery)
+                new = self._recent.without_copies(delivery.messages, delivery.flagged, caught_up=delivery.caught_up)
                 metrics.REDELIVERED.inc(len(delivery.messages) - len(new))
                 if new:
                     await self._log.publish(new)

@@ -6,7 +6,14 @@ most ``receive_max`` of them, and more with a broker that counts wrongly; see `k
 connection and equals one of those in packet identifier, topic and payload is a copy. The first message that equals none ends the
 search: from there on everything is new.
 
-The DUP flag alone decides nothing, because some brokers do not set it; but once a copy came with it, a message without it is new.
+A broker that was killed may take up the session as it was some time before, and send what has long been acknowledged: first what was
+unacknowledged then, then what was queued, which it has not sent before as far as it knows. Both are copies of messages that followed each
+other, but not of the newest ones.
+
+The DUP flag says that a message is old, but its absence says nothing: some brokers do not set it, and what was queued has none. So a
+message without it is a copy only where it follows, in the log, the copies that came before it (after copies of the newest messages, which
+is what a broker sends that was not killed, there are none of these); and only until the broker has sent all that it had for the session,
+for a broker that went back in time gives new messages the identifiers that others had before.
 """
 
 from collections import deque
@@ -33,8 +40,8 @@ class RecentMessages:
 
     def __init__(self, count: int) -> None:
         self._recent: deque[tuple[int, int]] = deque(maxlen=count)
-        self._candidates: dict[int, int] = {}
-        self._broker_flags_copies = False
+        self._candidates: dict[int, tuple[int, int]] = {}  # by identifier: place among the newest, and hash
+        self._next_place = 0
 
     def remember(self, messages: Iterable[Message]) -> None:
         """Take note of messages that the log has stored; those of QoS 0 can't come again."""
@@ -42,21 +49,28 @@ class RecentMessages:
 
     def connection_opened(self, *, session_present: bool) -> None:
         """Start over with a connection: copies come only when the broker has resumed the session."""
-        self._broker_flags_copies = False
+        self._next_place = 0
         # Identifiers are unique among unacknowledged messages, so only the newest message of each can come again.
-        self._candidates = dict(self._recent) if session_present else {}
+        self._candidates = (
+            {packet_id: (place, content) for place, (packet_id, content) in enumerate(self._recent)}
+            if session_present
+            else {}
+        )
 
     @property
     def searching(self) -> bool:
         """Whether the next message may be a copy."""
         return bool(self._candidates)
 
-    def without_copies(self, messages: list[Message], flagged: frozenset[int]) -> list[Message]:
+    def without_copies(
+        self, messages: list[Message], flagged: frozenset[int], *, caught_up: bool = False
+    ) -> list[Message]:
         """Return the messages that are not copies, in order.
 
         Args:
             messages: In the order of their arrival on the current connection.
             flagged: Packet identifiers of those that came with the DUP flag.
+            caught_up: Whether the broker had sent all that it had for the session before these.
         """
         if not self._candidates:
             return messages
@@ -65,13 +79,12 @@ class RecentMessages:
             if not message.packet_id:
                 new.append(message)
                 continue
-            if message.packet_id in flagged:
-                self._broker_flags_copies = True
-            original = self._candidates.pop(message.packet_id, None)
-            is_copy = original == _content(message) and (message.packet_id in flagged or not self._broker_flags_copies)
-            if not is_copy:
+            place, original = self._candidates.pop(message.packet_id, (-1, None))
+            is_old = message.packet_id in flagged or (place >= self._next_place and not caught_up)
+            if not is_old or original != _content(message):
                 self._candidates = {}
                 return new + messages[position:]
+            self._next_place = max(self._next_place, place + 1)
         return new
 
 
