@@ -117,13 +117,13 @@ class TestDeadLetters:
         assert list(result.store.values.values()) == [2.0]
 
     def test_are_named_after_their_place_in_their_envelope(self) -> None:
-        good, bad = (lambda number: message('{"a": 1}', received_at=NOW + number)), message("[")
+        bad, first, second, third = message("["), *(message('{"a": 1}', received_at=NOW + n) for n in range(3))
         result = run(
             [
-                entry(good(1), bad, origin="c-1"),
+                entry(first, bad, origin="c-1"),
                 entry(origin="c-2"),
-                MemoryEntry("c-3", [bad, good(2)], replays=2),
-                entry(good(3), good(4), bad, origin="c-4"),
+                MemoryEntry("c-3", [bad, second], replays=2),
+                entry(third, first, bad, origin="c-4"),
             ]
         )
         assert {origin: letter.replays for origin, letter in result.dead_letters.letters.items()} == {
