@@ -9,7 +9,7 @@ import httpx
 import pytest
 from scripts.lib.images.builders import Process
 from scripts.lib.images.catalogue import IMAGES
-from scripts.lib.images.smoke import free_ports
+from scripts.lib.ports import free_port
 
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.images import Built, needs_images
@@ -66,7 +66,7 @@ def wait_until_ready(process: Process, port: int, log: Path) -> None:
 @pytest.fixture
 def api(built: Built, postgres: DatabaseSettings, nats: NatsSettings, tmp_path: Path) -> Iterator[Answers]:
     """All images run, in the order of the chart: schema, services, tenant and key, sensors."""
-    http, ingestion, telemetry, operations, mqtt, mqtt5 = free_ports(6)
+    http, ingestion, telemetry, operations, mqtt, mqtt5 = (free_port() for _ in range(6))
     with new_database(postgres) as database, ExitStack() as running:
         servers = environment_of(database, nats)
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from scripts.lib.ports import claim_port
 
 from sens_cli.instance import Instance
 from sens_cli.up.display import READY_LINE
@@ -118,17 +119,18 @@ def clean_environment() -> dict[str, str]:
 
 
 def free_port_offset() -> int:
-    """Return a port offset with which all of the platform's ports are free just now.
+    """Return a port offset with which nothing listens on the platform's ports, and no other test process is given one of them.
 
     They lie below the ports that Linux gives to outgoing connections (ip(7), ``ip_local_port_range``), which come and go.
     """
     for _attempt in range(100):
-        offset = random.SystemRandom().randrange(10_000, 24_500)
+        offset = random.SystemRandom().randrange(17_200, 24_500)  # above those of `free_port`
         try:
             check_free(ports(offset), HOST)
         except SensError:
             continue
-        return offset
+        if all(map(claim_port, ports(offset))):
+            return offset
     pytest.fail("no port offset with free ports found")
 
 

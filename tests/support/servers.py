@@ -22,6 +22,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from pydantic import SecretStr
+from scripts.lib import ports
 
 from sens_cli.up import nats as embedded_nats
 from sens_cli.up import postgres as embedded_postgres
@@ -30,14 +31,7 @@ from sens_common.settings import DatabaseSettings, NatsSettings
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0
-
-
-def free_port() -> int:
-    """Return a TCP port that is free just now."""
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        port: int = listener.getsockname()[1]
-        return port
+free_port = ports.free_port
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:

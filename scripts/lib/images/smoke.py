@@ -1,7 +1,6 @@
 """Tries an image as a cluster runs it: it starts without rights on a read-only root, answers /version, and stops on SIGTERM."""
 
 import json
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,7 @@ from typing import Final
 from scripts.lib.images.builders import Builder, Process, Run
 from scripts.lib.images.catalogue import Image
 from scripts.lib.images.source import Commit, ImageError
+from scripts.lib.ports import free_port
 
 _START_SECONDS: Final = 60
 _STOP_SECONDS: Final = 20
@@ -35,7 +35,7 @@ def try_image(builder: Builder, image: Image, reference: str, commit: Commit) ->
 
 def _try(builder: Builder, image: Image, reference: str, commit: Commit, log: Path) -> float:
     names = (image.port_setting, *image.ports)
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
+    ports = {name: free_port() for name in names}
     environment = dict(image.trial) | {name: str(port) for name, port in ports.items()}
     started = time.monotonic()
     with builder.start(Run(reference, environment, image.writable), log) as process:
@@ -72,15 +72,3 @@ def answer_of(process: Process, url: str) -> object:
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             time.sleep(0.1)
     raise ImageError(f"no answer from {url} within {_START_SECONDS} s.")
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nothing listens on, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

@@ -25,6 +25,7 @@ from typing import Final, Self
 
 import asyncpg
 from pydantic import SecretStr
+from scripts.lib.ports import free_port
 from scripts.lib.stack.disk import Disk
 from scripts.lib.stack.proxy import Proxy
 from scripts.lib.stack.tap import Tap
@@ -504,14 +505,6 @@ def _runs(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
-
-
-def free_port() -> int:
-    """Return a TCP port that is free just now."""
-    with socket.socket() as listener:
-        listener.bind((HOST, 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _listens(port: int) -> bool:
