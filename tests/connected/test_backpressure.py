@@ -76,9 +76,10 @@ def stored(path: TelemetryPath) -> list[float | bool | str]:
 
 @pytest.fixture
 def small_path(any_mqtt_broker: MqttBroker, nats: NatsSettings, database: DatabaseSettings) -> Iterator[TelemetryPath]:
-    """The path with a log of 4 MiB, and with few unacknowledged messages."""
+    """The path with a log of 4 MiB, and with few unacknowledged messages; room in the log is made as soon as there is some."""
     small = nats.model_copy(update={"stream_max_bytes": LIMIT_BYTES})
-    with running_path(any_mqtt_broker, small, database, {"SENS_MQTT__RECEIVE_MAX": str(RECEIVE_MAX)}) as path:
+    settings = {"SENS_MQTT__RECEIVE_MAX": str(RECEIVE_MAX), "SENS_HISTORY__TRIM_INTERVAL_SECONDS": "0.2"}
+    with running_path(any_mqtt_broker, small, database, settings) as path:
         yield path
 
 
