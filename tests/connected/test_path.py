@@ -1,18 +1,21 @@
 """From an ordinary MQTT client to rows in the database, with the workers' processes between."""
 
+import asyncio
 import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import paho.mqtt.client as paho
 import pytest
 
+from sens_common.migrations import migrate
 from sens_common.settings import DatabaseSettings, NatsSettings
-from support.brokers import MqttBroker, mosquitto
-from support.servers import accepts_connections, free_port, wait_until
+from support.brokers import MqttBroker, mock_broker, mosquitto
+from support.servers import accepts_connections, free_port, nats_server, new_database, scratch_folder, wait_until
 from support.workers import Publisher, TelemetryPath, Worker, running_path
 
 TOPIC = "sens/v1/demo/{}/telemetry"
@@ -22,47 +25,67 @@ def microseconds(seconds: float) -> int:
     return int(seconds * 1_000_000)
 
 
+@pytest.fixture(scope="module")
+def shared_path(postgres: DatabaseSettings) -> Iterator[TelemetryPath]:
+    """A path for the tests that stop nothing; each has a device of its own."""
+    with (
+        mock_broker() as broker,
+        scratch_folder("sens-nats-") as folder,
+        nats_server(folder) as nats,
+        new_database(postgres) as database,
+    ):
+        asyncio.run(migrate(database))
+        with running_path(broker, nats, database) as path:
+            yield path
+
+
 class TestMessage:
     @pytest.mark.parametrize("version", [paho.MQTTv311, paho.MQTTv5])
-    def test_of_an_ordinary_client_is_stored_with_its_types(self, path: TelemetryPath, version: int) -> None:
-        with Publisher(path.broker, version=version) as publisher:
+    def test_of_an_ordinary_client_is_stored_with_its_types(self, shared_path: TelemetryPath, version: int) -> None:
+        with Publisher(shared_path.broker, version=version) as publisher:
             publisher.publish(
-                TOPIC.format("00-04-A3-0B-00-1C-05-30"),
+                TOPIC.format(f"00-04-A3-0B-00-1C-05-3{version}"),
                 '{"ts": 1700000000, "temperature": 21.5, "open": false, "firmware": "1.2", "air": {"co2": 417}}',
             )
-        path.wait_until_idle()
-        at = microseconds(1_700_000_000)
-        assert [value for value in path.values() if value[1] != "marker"] == [
-            ("0004a30b001c0530", "air.co2", at, 417.0),
-            ("0004a30b001c0530", "firmware", at, "1.2"),
-            ("0004a30b001c0530", "open", at, False),
-            ("0004a30b001c0530", "temperature", at, 21.5),
+        shared_path.wait_until_idle()
+        device, at = f"0004a30b001c053{version}", microseconds(1_700_000_000)
+        assert values_of(shared_path, device) == [
+            ("air.co2", at, 417.0),
+            ("firmware", at, "1.2"),
+            ("open", at, False),
+            ("temperature", at, 21.5),
         ]
 
-    def test_without_a_time_has_that_of_its_receipt(self, path: TelemetryPath) -> None:
+    def test_without_a_time_has_that_of_its_receipt(self, shared_path: TelemetryPath) -> None:
         before = microseconds(time.time())
-        with Publisher(path.broker) as publisher:
-            publisher.publish(TOPIC.format("d1"), '{"a": 1}')
-        path.wait_until_idle()
-        ((_, _, at, value),) = [value for value in path.values() if value[1] != "marker"]
+        with Publisher(shared_path.broker) as publisher:
+            publisher.publish(TOPIC.format("without-a-time"), '{"a": 1}')
+        shared_path.wait_until_idle()
+        ((_, at, value),) = values_of(shared_path, "without-a-time")
         assert value == 1.0
         assert before <= at <= microseconds(time.time())
 
-    def test_of_last_year_is_stored(self, path: TelemetryPath) -> None:
-        with Publisher(path.broker) as publisher:
-            publisher.publish(TOPIC.format("d1"), '{"ts": "2025-01-31T23:59:59.999999Z", "a": 1, "b": "x"}')
-        path.wait_until_idle()
-        assert [value[3] for value in path.values() if value[1] != "marker"] == [1.0, "x"]
+    def test_of_last_year_is_stored(self, shared_path: TelemetryPath) -> None:
+        with Publisher(shared_path.broker) as publisher:
+            publisher.publish(TOPIC.format("last-year"), '{"ts": "2025-01-31T23:59:59.999999Z", "a": 1, "b": "x"}')
+        shared_path.wait_until_idle()
+        assert [value for _, _, value in values_of(shared_path, "last-year")] == [1.0, "x"]
 
-    def test_of_a_tenant_made_just_now_is_stored(self, path: TelemetryPath) -> None:
-        with Publisher(path.broker) as publisher:
-            publisher.publish("sens/v1/new/d1/telemetry", '{"a": 1}')
-            path.wait_until_idle()
-            path.fetch("INSERT INTO sens.tenants (name) VALUES ('new')")
-            publisher.publish("sens/v1/new/d1/telemetry", '{"a": 2}')
-        path.wait_until_idle()
-        assert [value[3] for value in path.values() if value[1] != "marker"] == [2.0]
-        assert path.telemetry.metric("sens_telemetry_messages_dead_lettered_total") == 1
+    def test_of_a_tenant_made_just_now_is_stored(self, shared_path: TelemetryPath) -> None:
+        dead_lettered = shared_path.telemetry.metric("sens_telemetry_messages_dead_lettered_total")
+        with Publisher(shared_path.broker) as publisher:
+            publisher.publish("sens/v1/new/of-a-new-tenant/telemetry", '{"a": 1}')
+            shared_path.wait_until_idle()
+            shared_path.fetch("INSERT INTO sens.tenants (name) VALUES ('new')")
+            publisher.publish("sens/v1/new/of-a-new-tenant/telemetry", '{"a": 2}')
+        shared_path.wait_until_idle()
+        assert [value for _, _, value in values_of(shared_path, "of-a-new-tenant")] == [2.0]
+        assert shared_path.telemetry.metric("sens_telemetry_messages_dead_lettered_total") == dead_lettered + 1
+
+
+def values_of(path: TelemetryPath, device: str) -> list[tuple[str, int, float | bool | str]]:
+    """Return metric, time (µs) and value of all that is stored of a device, by metric and time."""
+    return [value[1:] for value in path.values() if value[0] == device]
 
 
 def load(publisher: Publisher, first: int, count: int, *, timed: bool) -> None:
@@ -219,8 +242,8 @@ class TestStop:
 
 
 class TestOperations:
-    def test_of_both_workers_answer(self, path: TelemetryPath) -> None:
-        for worker in (path.ingestion, path.telemetry):
+    def test_of_both_workers_answer(self, shared_path: TelemetryPath) -> None:
+        for worker in (shared_path.ingestion, shared_path.telemetry):
             assert worker.get("/healthz") == (200, '{"status":"ok"}')
             status, body = worker.get("/readyz")
             assert status == 200
