@@ -5,6 +5,7 @@ import secrets
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
 
 from sens_common.version import product_version
@@ -28,7 +29,8 @@ def document(result: "subprocess.CompletedProcess[str]") -> list[dict[str, objec
 
 def wait_for_device(platform: Platform, device: str) -> None:
     """Wait until a device's first message is stored."""
-    wait_until(lambda: platform.sens("latest", device).returncode == 0, f"{device} is stored")
+    with httpx.Client(base_url=platform.api_url, headers=platform.headers) as api:
+        wait_until(lambda: api.get(f"/api/v1/devices/{device}").is_success, f"{device} is stored")
 
 
 class TestStatus:
@@ -139,7 +141,9 @@ class TestAdministration:
         assert [each["tenant"] for each in listed] == [tenant]
         assert platform.sens("devices", "--api-key", key).returncode == 0
         assert platform.sens("keys", "revoke", str(listed[0]["id"])).returncode == 0
-        wait_until(lambda: platform.sens("devices", "--api-key", key).returncode == 1, "the key stops working")
+        with httpx.Client(base_url=platform.api_url, headers={"Authorization": f"Bearer {key}"}) as api:
+            wait_until(lambda: api.get("/api/v1/devices").status_code == 401, "the key stops working")
+        assert platform.sens("devices", "--api-key", key).returncode == 1
 
     def test_a_tenant_is_made_once(self, platform: Platform) -> None:
         tenant, _key = platform.create_tenant()
