@@ -357,8 +357,9 @@ class TestHistory:
                         jetstream, LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1), Flow()
                     )
                     removed = 0
-                    while not removed:
-                        removed = await history.observe_and_trim()
+                    async with asyncio.timeout(20):
+                        while removed < 15:
+                            removed += await history.observe_and_trim()
                 return removed, (await jetstream.stream_info(TELEMETRY_STREAM)).state.messages
 
         assert asyncio.run(run()) == (15, 5)
