@@ -51,7 +51,8 @@ class TestFastest:
         assert [one.offered_per_second for one in rounds] == [0.0]
 
     def test_keeps_to_a_rate(self, rig: Rig) -> None:
-        figures = end_to_end(rig, SHAPE._replace(rate=1000.0))
+        figures = rig.afresh(end_to_end)(SHAPE._replace(rate=1000.0))
+        assert rig.stack.fetch("SELECT count(*) FROM sens.measurements")[0][0] == 5 * 400
         assert figures.offered_per_second == 1000.0
         assert figures.acknowledged_per_second <= 1000.0 * 400 / (400 - 4 * 64)
 

@@ -166,7 +166,7 @@ def _end_to_end(results: Results, options: argparse.Namespace) -> None:
         shape = _shape(options)._replace(payload=payload)
         with _rig(results, options) as rig:
             rig.warm_up(shape)
-            results.end_to_end[payload] = runs.fastest(partial(runs.end_to_end, rig), shape, options.rounds)
+            results.end_to_end[payload] = runs.fastest(rig.afresh(runs.end_to_end), shape, options.rounds)
 
 
 def _hops(results: Results, options: argparse.Namespace) -> None:
@@ -176,8 +176,10 @@ def _hops(results: Results, options: argparse.Namespace) -> None:
             rig.warm_up(shape)
             stored: list[Rate] = []
             results.hops[payload] = {
-                hops.BROKER_ALONE: runs.fastest(partial(hops.broker_alone, rig), shape, options.rounds),
-                hops.INTO_THE_LOG: runs.fastest(partial(hops.one_after_the_other, rig, stored), shape, options.rounds),
+                hops.BROKER_ALONE: runs.fastest(rig.afresh(hops.broker_alone), shape, options.rounds),
+                hops.INTO_THE_LOG: runs.fastest(
+                    rig.afresh(partial(hops.one_after_the_other, stored)), shape, options.rounds
+                ),
                 hops.INTO_THE_DATABASE: stored[-options.rounds :],
             }
 
@@ -217,7 +219,7 @@ def _malformed(results: Results, options: argparse.Namespace) -> None:
     with _rig(results, options) as rig:
         shape = _shape(options)
         rig.warm_up(shape)
-        results.malformed = runs.fastest(partial(malformed, rig, share=options.malformed), shape, options.rounds)
+        results.malformed = runs.fastest(rig.afresh(partial(malformed, share=options.malformed)), shape, options.rounds)
 
 
 def _replay(results: Results, options: argparse.Namespace) -> None:

@@ -66,7 +66,7 @@ def into_the_database(rig: Rig, messages: int) -> Rate:
     return drain(rig, messages, 0, started, before)
 
 
-def one_after_the_other(rig: Rig, stored: list[Rate], shape: Shape) -> Rate:
+def one_after_the_other(stored: list[Rate], rig: Rig, shape: Shape) -> Rate:
     """Measure the way into the log, then that into the database, whose figures are added to `stored`."""
     logged = into_the_log(rig, shape)
     stored.append(into_the_database(rig, shape.messages))

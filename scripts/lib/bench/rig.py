@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Final
 
 from scripts.lib.bench.figures import GENERATOR
@@ -50,6 +51,15 @@ class Rig:
         settled = self.count(SETTLED)
         self.publish(shape, self.prepare(shape))
         self.reach(SETTLED, settled + shape.messages)
+
+    def afresh[R](self, measure: Callable[["Rig", Shape], R]) -> Callable[[Shape], R]:
+        """Return the measurement with empty tables at its begin, as Telegraf has them."""
+
+        def measured(shape: Shape) -> R:
+            self.stack.fetch("TRUNCATE sens.measurements, sens.text_measurements")
+            return measure(self, shape)
+
+        return measured
 
     def usage(self) -> dict[str, Usage]:
         """Return what each process uses, the generator among them."""
