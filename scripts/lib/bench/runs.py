@@ -55,16 +55,16 @@ def end_to_end(rig: Rig, shape: Shape) -> EndToEnd:
 def fastest[R: Rate](measure: Callable[[Shape], R], shape: Shape, rounds: int) -> list[R]:
     """Find the load of which most gets through, and measure it so many times.
 
-    A load that is as fast as the broker acknowledges is not the best one: Mosquitto then takes messages in, and passes few on until
-    the publishers are done. So loads of a rate follow, each a tenth more than the last, until two have brought nothing.
+    A load that is as fast as the broker acknowledges is not sustained: Mosquitto then takes messages in, and passes few on until the
+    publishers are done. It tells where to begin; loads of a rate follow, each a tenth more than the last, until two have brought nothing.
 
     Args:
         measure: Gives the figures of a load.
         shape: The load, whatever its rate.
         rounds: How many figures are returned.
     """
-    best = measure(shape._replace(rate=0.0))
-    offered = best.per_second
+    offered = measure(shape._replace(rate=0.0)).per_second
+    best = measure(shape._replace(rate=offered))
     misses = 0
     while misses < _MISSES:
         offered *= _STEP
