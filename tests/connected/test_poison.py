@@ -1,4 +1,4 @@
-"""Rows that only the database refuses, among ten thousand: which messages become dead letters, and what finding them costs."""
+"""Batches that the database refuses or does not finish in time: which messages become dead letters, and what dividing costs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
@@ -27,6 +27,13 @@ WORDLESS = """
     CREATE CONSTRAINT TRIGGER late AFTER INSERT ON sens.measurements DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW EXECUTE FUNCTION refuse();
 """
+AT_MOST_A_HUNDRED = """
+    CREATE FUNCTION tire() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN IF (SELECT count(*) FROM new) > 100 THEN {refusal}; END IF; RETURN NULL; END $$;
+    CREATE TRIGGER tiring AFTER INSERT ON sens.measurements REFERENCING NEW TABLE AS new EXECUTE FUNCTION tire();
+"""
+CANCELLED = AT_MOST_A_HUNDRED.format(refusal="RAISE 'cancelled' USING ERRCODE = 'query_canceled'")
+ASLEEP = AT_MOST_A_HUNDRED.format(refusal="PERFORM pg_sleep(600)")
 
 
 class CountingDatabase(Database):
@@ -107,6 +114,18 @@ def outcome(
     return asyncio.run(work())
 
 
+def counted(settings: DatabaseSettings) -> tuple[int, int]:
+    """Return how many messages the database has counted as stored, and as duplicates."""
+
+    async def work() -> tuple[int, int]:
+        async with open_pool(settings, "test") as pool:
+            row = await pool.fetchrow("SELECT sum(stored), sum(duplicate) FROM sens.message_counts")
+            assert row is not None
+            return int(row[0]), int(row[1])
+
+    return asyncio.run(work())
+
+
 class TestOneRefusedMessageOfTenThousand:
     def test_costs_three_transactions(self, database: DatabaseSettings) -> None:
         assert outcome(database, {6171}) == Outcome({6171}, MANY - 1, 3)
@@ -144,3 +163,22 @@ class TestRefusalOfEverything:
         result = outcome(database, range(count), count=count)
         assert (result.refused, result.stored) == (set(range(count)), 0)
         assert result.transactions <= 3 * count
+
+
+class TestBatchThatIsNotStoredInTime:
+    def test_is_stored_in_parts(self, database: DatabaseSettings) -> None:
+        # 1,600 rows, and no more than 100 of them at once: 16 parts, and 15 tries with too many.
+        assert outcome(database, (), count=800, rule=CANCELLED) == Outcome(set(), 800, 31)
+
+    def test_is_stored_in_parts_where_the_worker_loses_patience(self, database: DatabaseSettings) -> None:
+        impatient = database.model_copy(update={"command_timeout_seconds": 2})
+        assert outcome(impatient, (), count=100, rule=ASLEEP) == Outcome(set(), 100, 3)
+
+    def test_does_not_hide_a_refused_message(self, database: DatabaseSettings) -> None:
+        refusing = f"ALTER TABLE sens.measurements ADD CONSTRAINT small CHECK (value < 1e6); {CANCELLED}"
+        result = outcome(database, {17, 555}, count=800, rule=refusing)
+        assert (result.refused, result.stored) == ({17, 555}, 798)
+
+    def test_counts_each_message_once(self, database: DatabaseSettings) -> None:
+        outcome(database, (), count=800, rule=CANCELLED)
+        assert counted(database) == (850, 0)

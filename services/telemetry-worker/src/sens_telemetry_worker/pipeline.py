@@ -41,6 +41,10 @@ class StoreUnavailableError(Exception):
     """The database can't be reached or can't work just now; the same batch can be tried again."""
 
 
+class StoreTooSlowError(StoreUnavailableError):
+    """The database did not finish in time; less at once may be possible."""
+
+
 class RowsRefusedError(Exception):
     """The database refuses the rows for what they are; the text is its reason.
 
@@ -105,6 +109,7 @@ class Store(Protocol):
 
         Raises:
             StoreUnavailableError: Nothing is stored; try again.
+            StoreTooSlowError: The same, with fewer rows.
             RowsRefusedError: Nothing is stored, and trying again would not help.
         """
 
@@ -233,6 +238,11 @@ class Pipeline[E: Entry]:
 
         Of n messages, k refused ones cost 3 k writes where the database names a row, 2 k log2(n) + 1 where it names none, at most.
         Each part is prepared anew: a value that was left out as another message's is stored when that message is refused.
+
+        What the database does not finish in time is stored in halves: a batch that takes longer than a statement may, would never be.
+
+        Raises:
+            StoreUnavailableError: The database can't be reached, or does not finish in time with the rows of a single message.
         """
         if not present:
             return
@@ -245,15 +255,24 @@ class Pipeline[E: Entry]:
             if len(present) == 1:
                 routed.rejected.append(Rejected(present[0], Reason.REFUSED_BY_DATABASE, str(error)))
                 return
-            for messages in _divided(present, error.suspect, halving=halving):
-                chosen = np.zeros(len(routed.messages), np.bool_)
-                chosen[messages] = True
-                own_numbers = numbers.taken(chosen[numbers.message])
-                own_texts = [row for row in texts if chosen[row.message]]
-                await self._write_part(own_numbers, own_texts, messages, written, routed, halving=True)
+            parts, halving = _divided(present, error.suspect, halving=halving), True
+        except StoreTooSlowError as error:
+            if len(present) == 1:
+                raise
+            self.problem = str(error)
+            metrics.STORE_RETRIES.inc()
+            log.warning("the database does not store in time; trying halves", error=str(error), messages=len(present))
+            parts = _divided(present, None, halving=True)
         else:
             np.add(written.new_values, part.new_values, out=written.new_values)
             written.conflicting.update(rows.conflicting, part.conflicting)
+            return
+        for messages in parts:
+            chosen = np.zeros(len(routed.messages), np.bool_)
+            chosen[messages] = True
+            own_numbers = numbers.taken(chosen[numbers.message])
+            own_texts = [row for row in texts if chosen[row.message]]
+            await self._write_part(own_numbers, own_texts, messages, written, routed, halving=halving)
 
     def _guarded(self, routed: Routed) -> bool:
         spared = {rejected.message for rejected in routed.rejected if not counts(rejected.reason)}

@@ -10,7 +10,7 @@ class BatchSettings(Group):
 
     messages: int = Field(5000, ge=1, le=100_000, description="A batch is stored when it holds this many messages.")
     linger_milliseconds: int = Field(
-        10, ge=0, le=5000, description="How long a batch that is not full waits for more after its first message."
+        5, ge=0, le=5000, description="How long a batch that is not full waits for more after its first message."
     )
     linger_milliseconds_behind: int = Field(
         100, ge=0, le=5000, description="The same while the worker is behind: larger batches let it catch up."

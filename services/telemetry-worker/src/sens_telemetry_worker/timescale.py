@@ -19,7 +19,7 @@ from sens_common.migrations import REQUIRED_VERSION, schema_version
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.columns import Kind, Tenant
-from sens_telemetry_worker.pipeline import RowsRefusedError, StoreUnavailableError, Written
+from sens_telemetry_worker.pipeline import RowsRefusedError, StoreTooSlowError, StoreUnavailableError, Written
 from sens_telemetry_worker.rows import Prepared, copy_bytes, text_copy_bytes
 
 log = structlog.get_logger()
@@ -77,11 +77,16 @@ class Database:
 
         Raises:
             StoreUnavailableError: The server can't be reached or can't work just now.
+            StoreTooSlowError: A statement took longer than it may.
             RowsRefusedError: The server refuses the rows for what they are.
         """
+        lent = False
         try:
             async with self._pool.acquire(timeout=10) as connection:
+                lent = True
                 yield connection
+        except asyncpg.QueryCanceledError as error:
+            raise StoreTooSlowError(f"{error.sqlstate}: {unavailable(self._settings, error)}") from error
         except asyncpg.PostgresError as error:
             sqlstate: str = error.sqlstate or ""
             if sqlstate[:2] in _REFUSED_CLASSES:
@@ -92,7 +97,10 @@ class Database:
             lost = ConnectionError("the connection was lost")
             raise StoreUnavailableError(str(unavailable(self._settings, lost))) from error
         except (OSError, TimeoutError) as error:
-            raise StoreUnavailableError(str(unavailable(self._settings, error))) from error
+            too_slow = lent and isinstance(error, TimeoutError)
+            raise (StoreTooSlowError if too_slow else StoreUnavailableError)(
+                str(unavailable(self._settings, error))
+            ) from error
 
     async def check(self) -> str | None:
         """Readiness check: the server answers, and its schema is new enough."""
