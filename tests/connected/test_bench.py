@@ -1,5 +1,6 @@
 """The bench's parts give figures; how good these are is for a quiet machine to say."""
 
+import dataclasses
 import shutil
 import signal
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ import pytest
 from scripts.lib.bench import hops, page, scale, telegraf
 from scripts.lib.bench.__main__ import main
 from scripts.lib.bench.backlog import backlog
-from scripts.lib.bench.figures import EndToEnd, Latency, Rate, Results
+from scripts.lib.bench.figures import EndToEnd, Latency, Mishap, Rate, Results, Telegraf
 from scripts.lib.bench.load import Shape
 from scripts.lib.bench.machine import machine
 from scripts.lib.bench.malformed import malformed
@@ -115,6 +116,7 @@ class TestParts:
         with Stack.running("mosquitto", tenants=("bench",)) as stack:
             figures = telegraf.compare(Rig(stack), SHAPE, 1)
         assert figures.rounds[0].per_second > 0
+        assert [one.messages for one in figures.beside] == [400]
         assert figures.malformed.published == 400
         assert figures.malformed.distinct == 360
 
@@ -158,6 +160,22 @@ class TestPage:
                 path.write_text(content, encoding="utf-8")
             assert main(["--publish", str(path)]) == 1
             assert f"{path}" in capsys.readouterr().err
+
+    def test_compares_with_the_runs_beside_telegraf(self) -> None:
+        used = dict.fromkeys(["ingestion", "nats", "telemetry", "telegraf"], 5.0)
+        mishap = Mishap(10, 9, 9)
+        other = Telegraf(
+            "one",
+            {"one": 20_000.0},
+            [Rate(400, 20_000.0, used)],
+            mishap,
+            mishap,
+            5,
+            [EndToEnd(400, 30_000.0, used, 1, 1, 1, {})],
+        )
+        text = report(dataclasses.replace(self.results(), telegraf={"numbers": other}))
+        assert "40,500 msg/s, 1.50 × Telegraf" in text  # noqa: RUF001
+        assert "| 5 numbers | 20,000 | 5.0 µs | 30,000 | 15.0 µs | 1.50 × |" in " ".join(text.split())  # noqa: RUF001
 
     def test_tells_which_part_failed(self) -> None:
         assert "rows gave no figures: the disk is full" in report(self.results())

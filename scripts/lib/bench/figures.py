@@ -169,6 +169,7 @@ class Telegraf:
         malformed: One message in ten can't be parsed.
         killed: Killed (SIGKILL) under load and started again, several times.
         kills: How many times.
+        beside: A run of SENS before each of the rounds: what the machine can do changes within minutes.
     """
 
     settings: str
@@ -177,6 +178,7 @@ class Telegraf:
     malformed: Mishap
     killed: Mishap
     kills: int
+    beside: list[EndToEnd] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

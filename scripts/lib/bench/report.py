@@ -93,7 +93,7 @@ def _target_rows(results: Results) -> Iterator[tuple[str, str, str, str, str]]:
     telegraf = results.telegraf.get(_NUMBERS)
     if rounds:
         reached = rate(rounds)
-        ratio = reached / rate(telegraf.rounds) if telegraf else None
+        ratio = rate(telegraf.beside or rounds) / rate(telegraf.rounds) if telegraf else None
         yield (
             "end to end, 5 numbers a message",
             f"{_MIN_RATE:,} msg/s",
@@ -259,7 +259,7 @@ def telegraf(results: Results) -> str:
         return ""
     lines = []
     for payload, one in results.telegraf.items():
-        ours = results.end_to_end.get(payload)
+        ours = one.beside or results.end_to_end.get(payload)
         lines.append(
             [
                 _PAYLOADS[payload],

@@ -53,7 +53,13 @@ def end_to_end(rig: Rig, shape: Shape) -> EndToEnd:
 
 
 def fastest[R: Rate](measure: Callable[[Shape], R], shape: Shape, rounds: int) -> list[R]:
-    """Find the load of which most gets through, and measure it so many times.
+    """Find the load of which most gets through, as `sustained`, and measure it so many times."""
+    load = sustained(measure, shape)
+    return [measure(load) for _ in range(rounds)]
+
+
+def sustained[R: Rate](measure: Callable[[Shape], R], shape: Shape) -> Shape:
+    """Return the load of which most gets through.
 
     A load that is as fast as the broker acknowledges is not sustained: Mosquitto then takes messages in, and passes few on until the
     publishers are done. It tells where to begin; loads of a rate follow, each a tenth more than the last, until two have brought nothing.
@@ -61,7 +67,6 @@ def fastest[R: Rate](measure: Callable[[Shape], R], shape: Shape, rounds: int) -
     Args:
         measure: Gives the figures of a load.
         shape: The load, whatever its rate.
-        rounds: How many figures are returned.
     """
     offered = measure(shape._replace(rate=0.0)).per_second
     best = measure(shape._replace(rate=offered))
@@ -70,7 +75,7 @@ def fastest[R: Rate](measure: Callable[[Shape], R], shape: Shape, rounds: int) -
         offered *= _STEP
         one = measure(shape._replace(rate=offered))
         best, misses = (one, 0) if one.per_second > best.per_second else (best, misses + 1)
-    return [measure(shape._replace(rate=best.offered_per_second)) for _ in range(rounds)]
+    return shape._replace(rate=best.offered_per_second)
 
 
 def latency(rig: Rig, rate: float, seconds: float, shape: Shape) -> Latency:

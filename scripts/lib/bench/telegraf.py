@@ -14,10 +14,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from scripts.lib.bench.figures import Mishap, Rate, Telegraf
+from scripts.lib.bench.figures import EndToEnd, Mishap, Rate, Telegraf
 from scripts.lib.bench.load import Chunk, Shape, connected, packet, payload
 from scripts.lib.bench.rig import Rig
-from scripts.lib.bench.runs import fastest
+from scripts.lib.bench.runs import end_to_end, sustained
 from scripts.lib.stack.path import HOST, Stack, StackError
 from scripts.lib.stack.usage import Usage, difference, usage
 
@@ -96,24 +96,46 @@ def installed() -> str | None:
 
 
 def compare(rig: Rig, shape: Shape, rounds: int) -> Telegraf:
-    """Measure it with the best of several settings, and see what it makes of a malformed message and of being killed.
+    """Measure it with the best of several settings, in turn with SENS; see what it makes of a malformed message and of being killed.
 
     Raises:
-        StackError: It does not start, or does not store everything.
+        StackError: One of them does not start, or does not store everything.
     """
-    for worker in rig.stack.workers:
+    rig.warm_up(shape)
+    ours = rig.afresh(end_to_end)
+    our_load = sustained(ours, shape)
+    bare = shape._replace(root="bare")
+    with _alone(rig, shape):
+        tried = {settings: _round(rig, bare, settings) for settings in TRIED}
+        best = max(tried, key=lambda settings: tried[settings].per_second)
+        load = sustained(lambda load: _round(rig, load, best), bare)
+    beside: list[EndToEnd] = []
+    own: list[Rate] = []
+    for _ in range(rounds):
+        beside.append(ours(our_load))
+        with _alone(rig, shape):
+            own.append(_round(rig, load, best))
+    with _alone(rig, shape):
+        return Telegraf(
+            settings=str(best),
+            tried={str(settings): rate.per_second for settings, rate in tried.items()},
+            rounds=own,
+            malformed=_malformed(rig, bare._replace(messages=min(shape.messages, 1000)), best),
+            killed=_killed(rig, bare, best),
+            kills=_KILLS,
+            beside=beside,
+        )
+
+
+@contextlib.contextmanager
+def _alone(rig: Rig, shape: Shape) -> Iterator[None]:
+    """Stop the workers until the context is left."""
+    workers = rig.stack.workers
+    for worker in workers:
         rig.stack.stop(worker)
-    shape = shape._replace(root="bare")
-    tried = {settings: _round(rig, shape, settings) for settings in TRIED}
-    best = max(tried, key=lambda settings: tried[settings].per_second)
-    return Telegraf(
-        settings=str(best),
-        tried={str(settings): rate.per_second for settings, rate in tried.items()},
-        rounds=fastest(lambda load: _round(rig, load, best), shape, rounds),
-        malformed=_malformed(rig, shape._replace(messages=min(shape.messages, 1000)), best),
-        killed=_killed(rig, shape, best),
-        kills=_KILLS,
-    )
+    yield
+    rig.stack.start_together(workers)
+    rig.warm_up(shape)
 
 
 @contextlib.contextmanager
