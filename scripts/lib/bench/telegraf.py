@@ -109,27 +109,28 @@ def compare(rig: Rig, shape: Shape, rounds: int) -> Telegraf:
         tried = {settings: _round(rig, bare, settings) for settings in TRIED}
         best = max(tried, key=lambda settings: tried[settings].per_second)
         load = sustained(lambda load: _round(rig, load, best), bare)
+        malformed = _malformed(rig, bare._replace(messages=min(shape.messages, 1000)), best)
+        killed = _killed(rig, bare, best)
     beside: list[EndToEnd] = []
     own: list[Rate] = []
     for _ in range(rounds):
         beside.append(ours(our_load))
         with _alone(rig, shape):
             own.append(_round(rig, load, best))
-    with _alone(rig, shape):
-        return Telegraf(
-            settings=str(best),
-            tried={str(settings): rate.per_second for settings, rate in tried.items()},
-            rounds=own,
-            malformed=_malformed(rig, bare._replace(messages=min(shape.messages, 1000)), best),
-            killed=_killed(rig, bare, best),
-            kills=_KILLS,
-            beside=beside,
-        )
+    return Telegraf(
+        settings=str(best),
+        tried={str(settings): rate.per_second for settings, rate in tried.items()},
+        rounds=own,
+        malformed=malformed,
+        killed=killed,
+        kills=_KILLS,
+        beside=beside,
+    )
 
 
 @contextlib.contextmanager
 def _alone(rig: Rig, shape: Shape) -> Iterator[None]:
-    """Stop the workers until the context is left."""
+    """Let Telegraf have the machine: stop the workers until the context is left."""
     workers = rig.stack.workers
     for worker in workers:
         rig.stack.stop(worker)

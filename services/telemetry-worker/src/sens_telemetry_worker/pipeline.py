@@ -239,7 +239,7 @@ class Pipeline[E: Entry]:
         Of n messages, k refused ones cost 3 k writes where the database names a row, 2 k log2(n) + 1 where it names none, at most.
         Each part is prepared anew: a value that was left out as another message's is stored when that message is refused.
 
-        What the database does not finish in time is stored in halves: a batch that takes longer than a statement may, would never be.
+        What the database does not finish in time is stored in halves: a batch that takes longer than a statement may would never be stored.
 
         Raises:
             StoreUnavailableError: The database can't be reached, or does not finish in time with the rows of a single message.
