@@ -246,6 +246,29 @@ class TestStop:
 
 
 class TestOperations:
+    def test_never_say_ready_before_the_broker_is_subscribed(self, nats: NatsSettings, tmp_path: Path) -> None:
+        """What is published before the first subscription reaches nobody, so whoever waits for readiness must wait for that."""
+        assert nats.password is not None
+        environment = {
+            "SENS_NATS__URL": nats.url,
+            "SENS_NATS__USER": nats.user or "",
+            "SENS_NATS__PASSWORD": nats.password.get_secret_value(),
+            "SENS_MQTT__URL": f"mqtt://127.0.0.1:{free_port()}",
+        }
+        worker = Worker("sens_mqtt_ingestion_worker", environment, free_port(), tmp_path / "log")
+        worker.start()
+        try:
+            answers = [worker.get("/readyz")]
+
+            def tries() -> bool:
+                answers.append(worker.get("/readyz"))
+                return "can't be reached" in answers[-1][1]
+
+            wait_until(tries, "it tries to reach the broker")
+            assert {status for status, body in answers if body} == {503}
+        finally:
+            worker.stop(signal.SIGKILL)
+
     def test_of_both_workers_answer(self, shared_path: TelemetryPath) -> None:
         for worker in (shared_path.ingestion, shared_path.telemetry):
             assert worker.get("/healthz") == (200, '{"status":"ok"}')

@@ -53,6 +53,11 @@ def problem_check(part: Reporting) -> Check:
     return check
 
 
+async def not_started() -> str:
+    """Readiness check that stands for a part until there is one: a service that is starting is not ready."""
+    return "not started yet"
+
+
 CHECK_TIMEOUT_SECONDS = 2.0
 HEARTBEAT_SECONDS = 1.0
 HEALTHY_WITHIN_SECONDS = 15.0
@@ -96,7 +101,7 @@ async def readiness(checks: Mapping[str, Check]) -> tuple[bool, dict[str, str]]:
         except Exception as error:  # noqa: BLE001 - a check that fails in an unforeseen way has failed
             return f"{type(error).__name__}: {error}"
 
-    # A service that is starting may add checks meanwhile.
+    # A service that is starting may put checks in their places meanwhile.
     names = list(checks)
     answers = await asyncio.gather(*(run(check) for check in checks.values()))
     results = dict(zip(names, answers, strict=True))

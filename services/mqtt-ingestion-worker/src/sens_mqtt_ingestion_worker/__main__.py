@@ -7,7 +7,7 @@ from nats.aio.client import Client
 from sens_common.envelope import OVERHEAD_BYTES
 from sens_common.jetstream import connect, ensure_streams, nats_check
 from sens_common.lifecycle import run
-from sens_common.operations import Check, Heartbeat, problem_check, serve_operations
+from sens_common.operations import Check, Heartbeat, not_started, problem_check, serve_operations
 from sens_mqtt_ingestion_worker.flow import Flow
 from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
 from sens_mqtt_ingestion_worker.mqtt import MqttSource
@@ -23,7 +23,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
     heartbeat = Heartbeat()
     flow = Flow()
     client = Client()
-    checks: dict[str, Check] = {"nats": nats_check(client)}
+    checks: dict[str, Check] = {"nats": nats_check(client), "log": not_started, "mqtt": not_started}
     async with (
         serve_operations(SERVICE, settings.operations, checks, heartbeat, flow.describe),
         connect(settings.nats, f"{SERVICE} {mqtt.client_id}", client=client, stop=stop),

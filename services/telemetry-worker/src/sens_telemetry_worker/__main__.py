@@ -6,7 +6,7 @@ from nats.aio.client import Client
 
 from sens_common.jetstream import connect, nats_check
 from sens_common.lifecycle import run
-from sens_common.operations import Check, Heartbeat, problem_check, serve_operations
+from sens_common.operations import Check, Heartbeat, not_started, problem_check, serve_operations
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
@@ -29,7 +29,11 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
     client = Client()
     guard = DeadLetterGuard(settings.dead_letters.max_share, settings.dead_letters.window_messages)
     pool_settings = settings.database.model_copy(update={"pool_size": batch.lanes + 2})
-    checks: dict[str, Check] = {"nats": nats_check(client), "dead_letter_share": problem_check(guard)}
+    checks: dict[str, Check] = {
+        "nats": nats_check(client),
+        "dead_letter_share": problem_check(guard),
+        "log": not_started,
+    }
     async with (
         serve_operations(SERVICE, settings.operations, checks, heartbeat, flow.describe),
         open_pool(pool_settings, SERVICE) as pool,

@@ -146,7 +146,7 @@ class LogInbox:
         self._inbox = client.new_inbox()
         self._subscription: Subscription | None = None
         self._turn = asyncio.Lock()
-        self.problem: str | None = None
+        self.problem: str | None = "not opened yet"
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -157,6 +157,7 @@ class LogInbox:
         """
         self._stream_created_at = await ensure_consumer(self._client, self._settings)
         self._subscription = await self._client.subscribe(self._inbox, cb=self._receive)
+        self.problem = None
         try:
             yield
         finally:
