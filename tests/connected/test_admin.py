@@ -122,14 +122,14 @@ class TestKeys:
 class TestDeadLetters:
     def test_are_listed_by_tenant(self, run: Admin, with_nats: NatsSettings) -> None:
         put_dead_letters(with_nats, [dead_letter(), dead_letter(tenant="other"), dead_letter(tenant=None, device=None)])
-        for arguments, number in ((["--tenant", "demo"], 1), (["--tenant", "other"], 2), (["--unrouted"], 3)):
+        for arguments, number in ((["--tenant", "demo"], 1000), (["--tenant", "other"], 2000), (["--unrouted"], 3000)):
             listed = run.json("dead-letters", "list", *arguments)
             assert isinstance(listed, dict)
             assert [item["id"] for item in listed["dead_letters"]] == [number]
 
     def test_are_shown_with_their_payload(self, run: Admin, with_nats: NatsSettings) -> None:
         put_dead_letters(with_nats, [dead_letter(payload=b"\xff")])
-        shown = run.json("dead-letters", "show", "1", "--tenant", "demo")
+        shown = run.json("dead-letters", "show", "1000", "--tenant", "demo")
         assert isinstance(shown, dict)
         assert shown["payload_base64"] == "/w=="
         assert shown["payload_text"] is None
@@ -137,8 +137,8 @@ class TestDeadLetters:
 
     def test_of_another_tenant_are_not_found(self, run: Admin, with_nats: NatsSettings) -> None:
         put_dead_letters(with_nats, [dead_letter()])
-        assert run("dead-letters", "show", "1", "--tenant", "other") == 1
-        assert run("dead-letters", "replay", "1", "--tenant", "other") == 1
+        assert run("dead-letters", "show", "1000", "--tenant", "other") == 1
+        assert run("dead-letters", "replay", "1000", "--tenant", "other") == 1
 
     def test_are_replayed_by_filter_and_leave_the_stream(self, run: Admin, with_nats: NatsSettings) -> None:
         letters = [dead_letter(), dead_letter(reason=Reason.UNKNOWN_TENANT, payload=b"{}"), dead_letter(tenant="other")]
@@ -159,7 +159,7 @@ class TestDeadLetters:
         assert headers["Sens-Count"] == "1"
         listed = run.json("dead-letters", "list", "--tenant", "demo")
         assert isinstance(listed, dict)
-        assert [item["id"] for item in listed["dead_letters"]] == [1]
+        assert [item["id"] for item in listed["dead_letters"]] == [1000]
 
     def test_need_numbers_or_all(self, run: Admin) -> None:
         with pytest.raises(SystemExit) as stopped:

@@ -14,8 +14,9 @@ from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_STREAM
 from sens_common.settings import NatsSettings
 from sens_platform_api.dead_letters import service
-from sens_platform_api.dead_letters.repository import DeadLetterStream, StoredDeadLetter
+from sens_platform_api.dead_letters.repository import Choice, DeadLetterStream, StoredDeadLetter
 from sens_platform_api.dead_letters.service import Filter
+from sens_platform_api.errors import NotFoundError
 from sens_telemetry_worker.columns import Tenant
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.flow import Flow
@@ -26,6 +27,7 @@ from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.settings import BatchSettings
 from support.api import dead_letter
+from support.letters import count_letters
 from support.memory import MemoryFeed, MemoryRegistry, MemoryStore
 from support.servers import eventually
 
@@ -37,8 +39,10 @@ def letter(number: int, *, tenant: str = "demo", reason: str = Reason.UNKNOWN_TE
     return dead_letter(tenant=tenant, device=f"d{number}", reason=reason, payload=b'{"n": %d}' % number)
 
 
-async def put(client: Client, letters: Sequence[DeadLetter]) -> None:
-    await DeadLetterBox(client).put({f"c-{number}-0": each for number, each in enumerate(letters)})
+async def put(client: Client, letters: Sequence[DeadLetter], *, together: int = 1) -> None:
+    """Put letters that are in envelopes of so many."""
+    origins = ((f"c-{number // together}", number % together) for number in range(len(letters)))
+    await DeadLetterBox(client).put(dict(zip(origins, letters, strict=True)))
 
 
 async def replay_all(stream: DeadLetterStream, wanted: Filter = EVERYTHING, *, limit: int = 700) -> int:
@@ -64,36 +68,100 @@ async def logged(client: Client) -> tuple[int, Counter[bytes]]:
     return envelopes, payloads
 
 
-async def left(client: Client) -> int:
-    return (await client.jetstream().stream_info(DEAD_LETTERS_STREAM)).state.messages
+async def listed(client: Client) -> list[StoredDeadLetter]:
+    """Return the tenant's dead letters as they are listed, in pages that cut messages."""
+    stream = DeadLetterStream(client)
+    found: list[StoredDeadLetter] = []
+    following: int | None = 1
+    while following is not None:
+        page = await service.list_page(stream, "demo", EVERYTHING, following=following, limit=7)
+        found += page.letters
+        following = page.following
+    return found
 
 
+@pytest.mark.parametrize("together", [1, 40])
 class TestReplayOfMany:
-    def test_sends_all_of_a_tenant_in_a_few_envelopes(self, nats: NatsSettings) -> None:
+    def test_sends_all_of_a_tenant_in_a_few_envelopes(self, nats: NatsSettings, together: int) -> None:
         async def work() -> None:
             async with connect(nats, "test") as client:
                 await ensure_streams(client.jetstream(), nats)
                 others = [letter(number, tenant="other") for number in range(50)]
-                await put(client, [*others, *map(letter, range(2500))])
+                await put(client, [*others, *map(letter, range(2500))], together=together)
                 assert await replay_all(DeadLetterStream(client)) == 2500
                 envelopes, payloads = await logged(client)
                 assert payloads == Counter(b'{"n": %d}' % number for number in range(2500))
                 assert envelopes <= 10
-                assert await left(client) == 50
+                assert await count_letters(client.jetstream()) == 50
 
         asyncio.run(work())
 
-    def test_by_a_filter_leaves_the_others_where_they_are(self, nats: NatsSettings) -> None:
+    def test_by_a_filter_leaves_the_others_under_their_numbers(self, nats: NatsSettings, together: int) -> None:
         async def work() -> None:
             async with connect(nats, "test") as client:
                 await ensure_streams(client.jetstream(), nats)
-                await put(client, [letter(number, reason=REASONS[number % 2]) for number in range(600)])
+                letters = [letter(number, reason=REASONS[number % 2]) for number in range(600)]
+                await put(client, letters, together=together)
+                before = await listed(client)
+                assert [stored.letter for stored in before] == letters
                 stream = DeadLetterStream(client)
                 assert await replay_all(stream, Filter(reason=Reason.MALFORMED_PAYLOAD)) == 300
                 _, payloads = await logged(client)
                 assert payloads == Counter(b'{"n": %d}' % number for number in range(1, 600, 2))
-                rest = await service.list_page(stream, "demo", Filter(), following=1, limit=1000)
-                assert [stored.letter.reason for stored in rest.letters] == [Reason.UNKNOWN_TENANT] * 300
+                assert sorted(await listed(client)) == before[::2]
+                for stored in before[::200]:
+                    assert (await stream.get("demo", stored.id)).letters == [stored]
+
+        asyncio.run(work())
+
+
+class TestReplay:
+    def test_of_one_leaves_those_beside_it_under_their_numbers(self, nats: NatsSettings) -> None:
+        async def work() -> None:
+            async with connect(nats, "test") as client:
+                await ensure_streams(client.jetstream(), nats)
+                await put(client, [*map(letter, range(5))], together=5)
+                before = await listed(client)
+                stream = DeadLetterStream(client)
+                for number in (3, 1):
+                    await service.replay_one(stream, "demo", before[number].id)
+                    with pytest.raises(NotFoundError):
+                        await stream.get("demo", before[number].id)
+                assert await listed(client) == [before[0], before[2], before[4]]
+                for stored in (before[0], before[2]):
+                    with pytest.raises(NotFoundError):
+                        await stream.get("other", stored.id)
+                assert await replay_all(stream) == 3
+                assert (await logged(client))[1] == Counter(b'{"n": %d}' % number for number in range(5))
+                assert await count_letters(client.jetstream()) == 0
+
+        asyncio.run(work())
+
+    def test_of_two_beside_each_other_at_once_leaves_neither(self, nats: NatsSettings) -> None:
+        async def work() -> None:
+            async with connect(nats, "test") as client:
+                await ensure_streams(client.jetstream(), nats)
+                await put(client, [*map(letter, range(5))], together=5)
+                before = await listed(client)
+                stream = DeadLetterStream(client)
+                choices = [await stream.get("demo", before[number].id) for number in (1, 2)]
+                await asyncio.gather(*(stream.send_again("demo", [choice]) for choice in choices))
+                assert await listed(client) == [before[0], before[3], before[4]]
+
+        asyncio.run(work())
+
+    def test_by_a_filter_that_is_cut_short_and_given_again_leaves_the_others_once(self, nats: NatsSettings) -> None:
+        async def work() -> None:
+            async with connect(nats, "test") as client:
+                await ensure_streams(client.jetstream(), nats)
+                await put(client, [letter(number, reason=REASONS[number % 2]) for number in range(10)], together=10)
+                before = await listed(client)
+                wanted = Filter(reason=Reason.MALFORMED_PAYLOAD)
+                with pytest.raises(InterruptionError):
+                    await replay_all(InterruptedTakingApart(client), wanted)
+                assert await count_letters(client.jetstream()) == 15
+                assert await replay_all(DeadLetterStream(client), wanted) == 5
+                assert await listed(client) == before[::2]
 
         asyncio.run(work())
 
@@ -103,10 +171,11 @@ class TestReplayOfMany:
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, nats)
                 await put(client, [letter(0)])
-                await jetstream.publish(dead_letters.subject("demo", "x"), b"not a dead letter")
+                await jetstream.publish(dead_letters.single_subject("demo", ("x", None)), b"not a dead letter")
                 await put(client, [letter(0), letter(1), letter(2)])
                 assert await replay_all(DeadLetterStream(client), limit=1) == 3
-                assert await left(client) == 1
+                [unreadable] = await listed(client)
+                assert unreadable.letter.reason == "unreadable"
 
         asyncio.run(work())
 
@@ -140,19 +209,27 @@ class InterruptionError(Exception):
     """What ends a replay in the middle."""
 
 
+class InterruptedTakingApart(DeadLetterStream):
+    """Ends after the letters that stay were stored alone, before their message is deleted."""
+
+    async def _delete_one(self, sequence: int) -> None:  # noqa: ARG002 - the method's signature
+        raise InterruptionError
+
+
 class Interrupted(DeadLetterStream):
     """Ends after messages were sent, before their dead letters are deleted."""
 
     async def _delete(
         self,
         tenant: str | None,  # noqa: ARG002 - the method's signature
-        letters: Sequence[StoredDeadLetter],  # noqa: ARG002 - same
+        choices: Sequence[Choice],  # noqa: ARG002 - same
         *,
         gapless: bool,  # noqa: ARG002 - same
     ) -> None:
         raise InterruptionError
 
 
+@pytest.mark.parametrize("together", [1, 10])
 class TestInterruption:
     """The promise is that a replay that is given again stores nothing twice, and makes no second dead letter of a message."""
 
@@ -161,7 +238,9 @@ class TestInterruption:
         with pytest.raises(InterruptionError):
             await replay_all(Interrupted(client), limit=7)
         # Other groups than before, so that it is not the log that recognises them.
-        assert await replay_all(DeadLetterStream(client), limit=5) == 20
+        first, *_ = await listed(client)
+        await service.replay_one(DeadLetterStream(client), "demo", first.id)
+        assert await replay_all(DeadLetterStream(client), limit=5) == 19
 
     @staticmethod
     async def settle(client: Client, nats: NatsSettings, store: MemoryStore, ready: Callable[[], bool]) -> None:
@@ -188,29 +267,30 @@ class TestInterruption:
             stop.set()
             await running
 
-    def test_stores_what_was_sent_twice_once(self, nats: NatsSettings) -> None:
+    def test_stores_what_was_sent_twice_once(self, nats: NatsSettings, together: int) -> None:
         async def work() -> None:
             async with connect(nats, "test") as client:
                 await ensure_streams(client.jetstream(), nats)
-                await put(client, [letter(number) for number in range(20)])
+                await put(client, [letter(number) for number in range(20)], together=together)
                 await self.interrupt_and_finish(client)
                 _, payloads = await logged(client)
-                assert payloads.total() == 27
+                assert payloads.total() == (27 if together == 1 else 30)
                 store = MemoryStore()
                 await self.settle(client, nats, store, lambda: len(store.values) > 0)
                 assert sorted(store.values.values()) == [float(number) for number in range(20)]
 
         asyncio.run(work())
 
-    def test_makes_one_dead_letter_of_what_is_refused_again(self, nats: NatsSettings) -> None:
+    def test_makes_one_dead_letter_of_what_is_refused_again(self, nats: NatsSettings, together: int) -> None:
         async def work() -> None:
             async with connect(nats, "test") as client:
                 await ensure_streams(client.jetstream(), nats)
-                await put(client, [dead_letter(payload=b'{"n": %d' % number) for number in range(20)])
+                malformed = [dead_letter(payload=b'{"n": %d' % number) for number in range(20)]
+                await put(client, malformed, together=together)
                 await self.interrupt_and_finish(client)
                 await self.settle(client, nats, MemoryStore(), lambda: True)
-                assert await left(client) == 20
-                rest = await service.list_page(DeadLetterStream(client), "demo", Filter(), following=1, limit=100)
-                assert [stored.letter.replays for stored in rest.letters] == [1] * 20
+                again = await listed(client)
+                assert sorted(stored.letter.payload for stored in again) == sorted(each.payload for each in malformed)
+                assert {stored.letter.replays for stored in again} == {1}
 
         asyncio.run(work())

@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 
 from sens_common import dead_letters
 from sens_common.database import connect
-from sens_common.dead_letters import DeadLetter, Reason
+from sens_common.dead_letters import MAX_TOGETHER, DeadLetter, Reason
 from sens_common.jetstream import connect as connect_nats
 from sens_common.jetstream import ensure_streams
 from sens_common.migrations import migrate
@@ -144,11 +144,12 @@ def put_dead_letters(nats: NatsSettings, letters: Sequence[DeadLetter]) -> list[
             first = (await jetstream.stream_info("DEAD_LETTERS")).state.last_seq + 1
             acknowledgements = [
                 await jetstream.publish(
-                    dead_letters.subject(letter.tenant, f"0-{first + index}-0"), dead_letters.encode(letter)
+                    dead_letters.single_subject(letter.tenant, (f"0-{first + index}", 0)),
+                    dead_letters.encode(letter),
                 )
                 for index, letter in enumerate(letters)
             ]
-            return [acknowledgement.seq for acknowledgement in acknowledgements]
+            return [acknowledgement.seq * MAX_TOGETHER for acknowledgement in acknowledgements]
 
     with capture_logs():
         return asyncio.run(run())

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sens_common.dead_letters import DeadLetter
+from sens_common.dead_letters import DeadLetter, Origin
 from sens_common.envelope import Message
 from sens_common.live import Reading as LiveReading
 from sens_mqtt_ingestion_worker.flow import Waiting
@@ -89,8 +89,8 @@ class MemoryEntry:
     messages: list[Message]
     replays: int = 0
 
-    def origin(self, index: int) -> str:
-        return f"{self.place}-{index}"
+    def origin(self, index: int) -> Origin:
+        return (self.place, index)
 
 
 class MemoryInbox:
@@ -100,9 +100,16 @@ class MemoryInbox:
         self._batches = list(batches)
         self._stop = stop
         self.acknowledged: list[MemoryEntry] = []
+        self.rejected_shares: list[float] = []
 
-    async def take(self, stop: asyncio.Event) -> list[MemoryEntry]:  # noqa: ARG002 - the port's signature
+    async def take(
+        self,
+        stop: asyncio.Event,  # noqa: ARG002 - the port's signature
+        *,
+        rejected_share: float = 0.0,
+    ) -> list[MemoryEntry]:
         await asyncio.sleep(0)
+        self.rejected_shares.append(rejected_share)
         if self._batches:
             return self._batches.pop(0)
         self._stop.set()
@@ -199,14 +206,14 @@ class MemoryStore:
 
 
 class MemoryDeadLetters:
-    """Dead letters in a dictionary."""
+    """Dead letters in a dictionary, by envelope and number."""
 
     def __init__(self) -> None:
         self.letters: dict[str, DeadLetter] = {}
 
-    async def put(self, letters: Mapping[str, DeadLetter]) -> None:
+    async def put(self, letters: Mapping[Origin, DeadLetter]) -> None:
         for origin, letter in letters.items():
-            self.letters.setdefault(origin, letter)
+            self.letters.setdefault(f"{origin[0]}-{origin[1]}", letter)
 
 
 class MemoryFeed:

@@ -188,10 +188,12 @@ class Malformed(Rate):
     Attributes:
         malformed: How many of the messages.
         stored_per_second: Good messages in the database, from the first publish until all are stored or dead letters.
+        beside: What the path stores a second when all are good, in a run just before; 0 where there was none.
     """
 
     malformed: int
     stored_per_second: float
+    beside: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,29 @@
 """The measurement with malformed messages among the good ones: what the dead letters cost those that are stored."""
 
 import time
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from scripts.lib.bench.figures import Malformed
 from scripts.lib.bench.load import Chunk, Shape
 from scripts.lib.bench.rig import SETTLED, STORED, Rig
+from scripts.lib.bench.runs import end_to_end, sustained
 from scripts.lib.stack.path import TELEMETRY, StackError
 from scripts.lib.stack.usage import difference
 
 _DEAD_LETTERED: Final = (TELEMETRY, "sens_telemetry_messages_dead_lettered_total")
+
+
+def compare(rig: Rig, shape: Shape, share: float, rounds: int) -> list[Malformed]:
+    """Measure with malformed messages and without, in turns, each at the load of which most gets through."""
+    without, with_them = rig.afresh(end_to_end), rig.afresh(partial(malformed, share=share))
+    good, mixed = sustained(without, shape), sustained(with_them, shape)
+    figures = []
+    for _ in range(rounds):
+        beside = without(good).per_second
+        figures.append(replace(with_them(mixed), beside=beside))
+    return figures
 
 
 def malformed(rig: Rig, shape: Shape, share: float) -> Malformed:

@@ -308,19 +308,19 @@ def _mishap(name: str, of: Mishap) -> list[str]:
 
 def malformed(results: Results) -> str:
     """Return the rate at which good messages are stored beside malformed ones, and when all are good."""
-    if not results.malformed:
+    if not all(one.beside for one in results.malformed) or not results.malformed:
         return ""
-    stored = statistics.median(one.stored_per_second for one in results.malformed)
     share = results.malformed[0].malformed / results.malformed[0].messages
-    good = results.end_to_end.get(_NUMBERS)
+    median = statistics.median
     row = [
         f"{share:.0%}",
+        f"{median(one.beside for one in results.malformed):,.0f}",
         f"{rate(results.malformed):,.0f}",
-        f"{stored:,.0f}",
-        f"{rate(results.malformed) / rate(good):.0%}" if good else "",
-        f"{stored / rate(good):.0%}" if good else "",
+        f"{median(one.stored_per_second for one in results.malformed):,.0f}",
+        f"{median(one.per_second / one.beside for one in results.malformed):.0%}",
+        f"{median(one.stored_per_second / one.beside for one in results.malformed):.0%}",
     ]
-    head = ["Malformed", "settled/s", "stored/s", "settled, of the rate without", "stored, of the rate without"]
+    head = ["Malformed", "without: stored/s", "settled/s", "stored/s", "settled / without", "stored / without"]
     return table(head, [row])
 
 

@@ -269,11 +269,11 @@ class Audit:
             last = (await jetstream.stream_info(DEAD_LETTERS_STREAM)).state.last_seq
             while self._last_letter < last:
                 entry = await jetstream.get_msg(DEAD_LETTERS_STREAM, seq=self._last_letter + 1)
-                letter = dead_letters.decode(entry.data or b"")
-                number = number_of(letter.payload)
-                self._letters[number] += 1
-                if number <= 0 or _REASONS.get(message(number).kind) != letter.reason:
-                    self._wrongly.append(number)
+                for placed in dead_letters.decode(entry.data or b""):
+                    number = number_of(placed.letter.payload)
+                    self._letters[number] += 1
+                    if number <= 0 or _REASONS.get(message(number).kind) != placed.letter.reason:
+                        self._wrongly.append(number)
                 self._last_letter += 1
         finally:
             await client.close()

@@ -39,3 +39,7 @@ class TestTheLine:
     def test_shows_what_is_known(self) -> None:
         line = Traffic(rate=1234.56, stored=1_000_000, lag=None, dead_letters=0).text()
         assert line == "1,234.6 messages/s · stored 1,000,000 · lag - · dead letters 0"
+
+    def test_says_that_there_may_be_more_dead_letters_than_messages_with_them(self) -> None:
+        line = Traffic(rate=1.0, stored=2, lag=0, dead_letters=1200).text()
+        assert line.endswith("· dead letters 1,200+")

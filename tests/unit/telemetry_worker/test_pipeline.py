@@ -116,6 +116,10 @@ class TestDeadLetters:
         assert result.dead_letters.letters["c-1-0"].payload == b'{"a": '
         assert list(result.store.values.values()) == [2.0]
 
+    def test_make_room_in_the_batches_that_follow(self) -> None:
+        result = run([entry(message("["), *(message('{"a": 1}') for _ in range(3)))], [entry(message('{"b": 2}'))])
+        assert result.inbox.rejected_shares == [0.0, 0.25, 0.0]
+
     def test_are_named_after_their_place_in_their_envelope(self) -> None:
         bad, first, second, third = message("["), *(message('{"a": 1}', received_at=NOW + n) for n in range(3))
         result = run(

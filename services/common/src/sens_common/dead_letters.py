@@ -1,16 +1,23 @@
 """The dead letters: messages that could not be decoded or stored, with their reason and their raw bytes.
 
-They lie in the stream ``DEAD_LETTERS``, each under a subject of its own, ``sens.dead_letters.<tenant token>.<origin>``. The origin
-names the message's place in the telemetry stream, or the dead letter that was replayed. The stream takes one message per subject and
-refuses a second one (``max_msgs_per_subject: 1``, ``discard: new``, ``discard_new_per_subject``), so that dead-lettering a redelivered
-message has no effect, however late it comes.
+They lie in the stream ``DEAD_LETTERS``: those of a tenant from one envelope together in a message, under a subject that names tenant and
+envelope, ``sens.dead_letters.<tenant token>.<envelope>``; what was replayed and came back alone, under the dead letter that it was. The
+stream takes one message per subject and refuses a second one (``max_msgs_per_subject: 1``, ``discard: new``,
+``discard_new_per_subject``), so that dead-lettering a redelivered message has no effect, however late it comes.
+
+A message's body is MessagePack: the map of one dead letter, or, for those of an envelope, an array of arrays ``[number, topic, payload,
+received_at, reason, detail, dead_lettered_at, replays]`` with the message's number in the envelope and members of `DeadLetter`, whose tenant
+and device are those in the topic.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
-from sens_common.names import DEAD_LETTERS_SUBJECT, UNROUTED, subject_token
+from sens_common.errors import InvalidTopicError
+from sens_common.names import DEAD_LETTERS_SUBJECT, UNROUTED, Route, parse_native_topic, subject_token
 
 
 class Reason(StrEnum):
@@ -40,7 +47,7 @@ class Reason(StrEnum):
     """The database refuses the message's rows, alone and again."""
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One dead letter; MessagePack map in the stream.
 
     Attributes:
@@ -66,37 +73,122 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     replays: int = 0
 
 
+type Origin = tuple[str, int | None]
+"""Where a message came from, the same whenever it comes again: a place and the message's number there.
+
+The place is the envelope, ``<stream's creation, hex µs>-<sequence>``, and the number the message's in it, from 0. Of a replayed message the
+place is the dead letter that it was, ``r<this stream's creation, hex µs>-<sequence>-<number in its message>``, so that a message which is
+replayed twice comes back once, and there is no number.
+"""
+
+
+class Placed(NamedTuple):
+    """A dead letter and the message's number in its envelope."""
+
+    number: int
+    letter: DeadLetter
+
+
+MAX_TOGETHER: Final = 1000
+"""Dead letters in one message."""
+
+
+class _Member(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """A dead letter among others of its envelope, on the wire."""
+
+    number: int
+    topic: str
+    payload: bytes
+    received_at: int
+    reason: str
+    detail: str
+    dead_lettered_at: int
+    replays: int
+
+
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(DeadLetter)
+_decoder: msgspec.msgpack.Decoder[DeadLetter | list[_Member]] = msgspec.msgpack.Decoder(
+    DeadLetter | Annotated[list[_Member], msgspec.Meta(min_length=1, max_length=MAX_TOGETHER)]
+)
 
 
-def encode(dead_letter: DeadLetter) -> bytes:
-    """Return the body of a dead letter."""
-    return _encoder.encode(dead_letter)
+def encode(letter: DeadLetter) -> bytes:
+    """Return the body of a message that holds one dead letter."""
+    return _encoder.encode(letter)
 
 
-def decode(body: bytes) -> DeadLetter:
-    """Return a dead letter.
+def encode_together(letters: Iterable[Placed]) -> bytes:
+    """Return the body of a message that holds the dead letters of a tenant from one envelope, at most `MAX_TOGETHER`."""
+    return _encoder.encode(
+        [
+            _Member(
+                number,
+                letter.topic,
+                letter.payload,
+                letter.received_at,
+                letter.reason,
+                letter.detail,
+                letter.dead_lettered_at,
+                letter.replays,
+            )
+            for number, letter in letters
+        ]
+    )
+
+
+def decode(body: bytes) -> list[Placed]:
+    """Return the dead letters of a message, at least one; a single one has the number 0.
 
     Raises:
-        ValueError: The body is not a dead letter.
+        ValueError: The body is not a dead letter, and no array of them.
     """
     try:
-        return _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        found = _decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # a ValidationError is a DecodeError
         raise ValueError(f"not a dead letter: {error}") from error
+    if isinstance(found, DeadLetter):
+        return [Placed(0, found)]
+    return [Placed(member.number, _letter(member)) for member in found]
 
 
-def subject(tenant: str | None, origin: str) -> str:
-    """Return the subject of one dead letter.
+def _letter(member: _Member) -> DeadLetter:
+    tenant, device = native_route(member.topic)
+    return DeadLetter(
+        tenant=tenant,
+        device=device,
+        topic=member.topic,
+        payload=member.payload,
+        received_at=member.received_at,
+        reason=member.reason,
+        detail=member.detail,
+        dead_lettered_at=member.dead_lettered_at,
+        replays=member.replays,
+    )
+
+
+def native_route(topic: str) -> Route | tuple[None, None]:
+    """Return tenant and device in a topic, None for both where it names none."""
+    try:
+        return parse_native_topic(topic)
+    except InvalidTopicError:
+        return None, None
+
+
+def single_subject(tenant: str | None, origin: Origin) -> str:
+    """Return the subject of a message with a single dead letter; `tenant` is that of `DeadLetter.tenant`."""
+    place, number = origin
+    return f"{tenant_subject(tenant)}.{place}" + ("" if number is None else f"-{number}")
+
+
+def batch_subject(tenant: str | None, place: str, part: int) -> str:
+    """Return the subject of a message with the tenant's dead letters of one envelope.
 
     Args:
         tenant: As in `DeadLetter.tenant`.
-        origin: The message's place in the telemetry stream: ``<stream's creation, hex µs>-<sequence>-<index in batch>``; of a
-            replayed message the place of the dead letter that it was: ``r<this stream's creation, hex µs>-<sequence>``, so that
-            a message which is replayed twice comes back once.
+        place: Of the envelope, as in `Origin`.
+        part: The messages' numbers in the envelope divided by `MAX_TOGETHER`.
     """
-    return f"{tenant_subject(tenant)}.{origin}"
+    return f"{tenant_subject(tenant)}.{place}-p{part}"
 
 
 def tenant_subject(tenant: str | None) -> str:

@@ -26,7 +26,8 @@ REPLAYS_HEADER: Final = "Sens-Replays"
 """How often the messages of this envelope came from the dead letters; absent means never."""
 REPLAY_OF_HEADER: Final = "Sens-Replay-Of"
 """Which dead letters the messages of a replay were: when the stream of the dead letters was made, in microseconds since the epoch
-and hexadecimal, a colon, and the dead letters' sequences in it, in the messages' order, separated by commas."""
+and hexadecimal, a colon, and for each message, in their order and separated by commas, the sequence in that stream of the message that
+held the dead letter, a hyphen, and its number in there."""
 OVERHEAD_BYTES: Final = 16_384
 """Room to leave in a NATS message for its headers, and in an envelope or dead letter for what is not topic or payload."""
 MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"

@@ -113,7 +113,7 @@ async def list_dead_letters(settings: AdministrationSettings, options: argparse.
 async def show_dead_letter(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
     """``dead-letters show``."""
     async with _dead_letters(settings) as stream:
-        stored = await stream.get(options.tenant, options.id)
+        [stored] = (await stream.get(options.tenant, options.id)).letters
     document = DeadLetterDetails.of(stored).model_dump(mode="json")
     return Answer(document, [f"{name}: {value}" for name, value in document.items()])
 
@@ -256,7 +256,7 @@ def _add_dead_letters(
 
     command = commands.add_parser("list", parents=[whose, which, output], help="list, oldest first")
     command.add_argument("--limit", type=_number(1, _MAX_LIMIT), default=100, help="how many at most")
-    command.add_argument("--after", type=_number(0, _MAX_SEQUENCE), default=0, help="begin after this number")
+    command.add_argument("--after", type=_number(0, _MAX_SEQUENCE), default=0, help="begin after this place")
     command.set_defaults(command=list_dead_letters)
     command = commands.add_parser("show", parents=[whose, output], help="show one with its payload")
     command.add_argument("id", type=_number(1, _MAX_SEQUENCE), help="its number")
@@ -265,12 +265,12 @@ def _add_dead_letters(
     command.add_argument("ids", type=_number(1, _MAX_SEQUENCE), nargs="*", help="their numbers")
     command.add_argument("--all", action="store_true", help="all, or those that the filters name")
     command.add_argument(
-        "--limit", type=_number(1, _MAX_SEQUENCE), default=_MAX_SEQUENCE, help="with --all: how many at most"
+        "--limit", type=_number(1, _MAX_SEQUENCE), default=_MAX_SEQUENCE, help="with --all: how many, about"
     )
     command.add_argument(
-        "--after", type=_number(0, _MAX_SEQUENCE), default=0, help="with --all: begin after this number"
+        "--after", type=_number(0, _MAX_SEQUENCE), default=0, help="with --all: go on where the last command ended"
     )
-    command.add_argument("--until", type=_number(0, _MAX_SEQUENCE), help="with --all: end with this number")
+    command.add_argument("--until", type=_number(0, _MAX_SEQUENCE), help="with --all: end where the last command would")
     command.set_defaults(command=replay_dead_letters)
 
 

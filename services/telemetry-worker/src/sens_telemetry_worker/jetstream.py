@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import json
 import re
-import secrets
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import structlog
@@ -16,13 +17,14 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.errors import APIError
+from nats.js.errors import NotFoundError
 
 from sens_common import dead_letters, envelope, live
-from sens_common.dead_letters import DeadLetter
+from sens_common.dead_letter_stream import DeadLetterPublisher, Encoded, batches
+from sens_common.dead_letters import DeadLetter, Origin, Placed
 from sens_common.envelope import Message
 from sens_common.errors import UnavailableError
-from sens_common.jetstream import ensure_streams, is_refusal
+from sens_common.jetstream import ensure_streams
 from sens_common.lifecycle import wait_or_stop
 from sens_common.names import DEAD_LETTERS_STREAM, LIVE_INTEREST_SUBJECT, TELEMETRY_CONSUMER, TELEMETRY_STREAM, is_name
 from sens_common.settings import NatsSettings
@@ -48,15 +50,11 @@ _BEHIND_SECONDS: Final = 0.25
 
 _RESTORE_SECONDS: Final = 1.0
 _MAX_ACK_PENDING: Final = 10_000
-_PUBLISH_TIMEOUT_SECONDS: Final = 5.0
 _PUBLISH_TOGETHER: Final = 256
-_BATCH_LETTERS: Final = 1000  # the most that a server takes by default (NATS ADR-50)
-_BATCH_BYTES: Final = 8 << 20
-_BATCH_ID: Final = "Nats-Batch-Id"
-_BATCH_SEQUENCE: Final = "Nats-Batch-Sequence"
-_BATCH_COMMIT: Final = "Nats-Batch-Commit"
-_ATOMIC_PUBLISH_DISABLED: Final = 10174  # JSAtomicPublishDisabledErr, nats-server server/errors.json
-_REPLAY_OF: Final = re.compile(r"[0-9a-f]{1,16}:[0-9]{1,20}(,[0-9]{1,20})*")
+_ALONE_BYTES: Final = 32_768
+"""Messages from this size on are published alone: the server writes those of an atomic batch twice, and that costs more than syncing each."""
+
+_REPLAY_OF: Final = re.compile(r"[0-9a-f]{1,16}:[0-9]{1,20}(-[0-9]{1,3})?(,[0-9]{1,20}(-[0-9]{1,3})?)*")
 _FIRST_RETRY_SECONDS: Final = 0.1
 _LAST_RETRY_SECONDS: Final = 5.0
 _LIVE_READINGS: Final = 500
@@ -88,11 +86,11 @@ class LogEntry:
             self.messages = [Message("", payload, int(self.logged_at * 1e6))]
         self._origins = _replayed_origins(headers.get(envelope.REPLAY_OF_HEADER, ""))
 
-    def origin(self, index: int) -> str:
+    def origin(self, index: int) -> Origin:
         """See `pipeline.Entry.origin`."""
         if len(self._origins) == len(self.messages):
             return self._origins[index]
-        return f"{self._place}-{index}"
+        return self._place, index
 
     async def acknowledge(self) -> None:
         """Settle the envelope."""
@@ -107,12 +105,12 @@ class LogEntry:
         await self._message.nak()
 
 
-def _replayed_origins(header: str) -> list[str]:
-    """Return the origins of replayed messages, in their order; see `sens_common.dead_letters.subject`."""
+def _replayed_origins(header: str) -> list[Origin]:
+    """Return the origins of replayed messages, in their order; see `sens_common.envelope.REPLAY_OF_HEADER`."""
     if not _REPLAY_OF.fullmatch(header):
         return []
-    created, _, sequences = header.partition(":")
-    return [f"r{created}-{sequence}" for sequence in sequences.split(",")]
+    created, _, numbers = header.partition(":")
+    return [(f"r{created}-{number}", None) for number in numbers.split(",")]
 
 
 class LogInbox:
@@ -166,8 +164,9 @@ class LogInbox:
                 for entry in self._entries:
                     await entry.release()
 
-    async def take(self, stop: asyncio.Event) -> list[LogEntry]:
-        """See `pipeline.Inbox.take`. Lanes take turns."""
+    async def take(self, stop: asyncio.Event, *, rejected_share: float = 0.0) -> list[LogEntry]:
+        """See `pipeline.Inbox.take`. Lanes take turns; a batch is at most twice as large for what is rejected."""
+        wanted = round(self._batch_messages / (1 - min(rejected_share, 0.5)))
         async with self._turn:
             while not self._entries:
                 if stop.is_set():
@@ -180,7 +179,7 @@ class LogInbox:
             behind = time.time() - self._entries[0].logged_at > _BEHIND_SECONDS
             deadline = time.monotonic() + (self._linger_seconds_behind if behind else self._linger_seconds)
             while (
-                self._messages < self._batch_messages
+                self._messages < wanted
                 and self._bytes < _PULL_BYTES
                 and (left := deadline - time.monotonic()) > 0
                 and not stop.is_set()
@@ -193,7 +192,7 @@ class LogInbox:
                 entry = self._entries[0]
                 count += len(entry.messages)
                 size += entry.size
-                if taken and (count > self._batch_messages or size > _PULL_BYTES):
+                if taken and (count > wanted or size > _PULL_BYTES):
                     break
                 taken.append(self._entries.popleft())
                 self._messages -= len(entry.messages)
@@ -325,92 +324,106 @@ async def ensure_consumer(client: Client, settings: NatsSettings) -> int:
 class DeadLetterStream:
     """The dead letters, as `pipeline.DeadLetterBox`.
 
-    A server that syncs every message to disk stores a few hundred a second, so letters are published in atomic batches, which
-    it syncs once (NATS ADR-50, "JetStream Batch Publishing"). A batch with a letter that is stored already is refused as a
-    whole, and so is every batch by a stream made without ``allow_atomic``; their letters are published one by one.
+    Those of a tenant from one envelope go into one message, which costs NATS hardly more than one of them would alone.
 
     Attributes:
         problem: Why they can't be stored just now, None when all is well; for the readiness check.
     """
 
     def __init__(self, client: Client) -> None:
-        self._client = client
         self._jetstream = client.jetstream()
-        self._takes_batches = True
+        self._publisher = DeadLetterPublisher(client)
+        self._max_body_bytes = client.max_payload - envelope.OVERHEAD_BYTES
         self.problem: str | None = None
 
-    async def put(self, letters: Mapping[str, DeadLetter]) -> None:
+    async def put(self, letters: Mapping[Origin, DeadLetter]) -> None:
         """See `pipeline.DeadLetterBox.put`."""
-        encoded = (
-            _Encoded(dead_letters.subject(letter.tenant, origin), dead_letters.encode(letter))
-            for origin, letter in letters.items()
-        )
-        for batch in _batches(encoded):
-            if not await self._put_together(batch):
-                for start in range(0, len(batch), _PUBLISH_TOGETHER):
-                    await asyncio.gather(*(self._put(*each) for each in batch[start : start + _PUBLISH_TOGETHER]))
+        messages = list(_messages(letters, self._max_body_bytes))
+        await self._put_each([each for each in messages if len(each.encoded.body) >= _ALONE_BYTES])
+        small = {each.encoded.subject: each for each in messages if len(each.encoded.body) < _ALONE_BYTES}
+        for batch in batches(each.encoded for each in small.values()):
+            if not await self._publisher.publish_together(batch):
+                await self._put_each([small[subject] for subject, _ in batch])
         self.problem = None
 
-    async def _put_together(self, batch: "Sequence[_Encoded]") -> bool:
-        """Publish a batch of letters; False when it can't be told that all are stored."""
-        if not self._takes_batches or len(batch) == 1:
-            return False
-        identity = secrets.token_hex(16)
-        try:
-            for number, (subject, body) in enumerate(batch[:-1], 1):
-                headers = {_BATCH_ID: identity, _BATCH_SEQUENCE: str(number)}
-                await self._client.publish(subject, body, headers=headers)
-            headers = {_BATCH_ID: identity, _BATCH_SEQUENCE: str(len(batch)), _BATCH_COMMIT: "1"}
-            answer = await self._jetstream.publish(
-                *batch[-1], timeout=_PUBLISH_TIMEOUT_SECONDS, stream=DEAD_LETTERS_STREAM, headers=headers
-            )
-        except APIError as error:
-            self._takes_batches = error.err_code != _ATOMIC_PUBLISH_DISABLED
-            return False
-        except (NatsError, TimeoutError, OSError):
-            return False
-        self._takes_batches = (
-            answer.batch_id == identity
-        )  # a server older than 2.12 takes the batch for single messages
-        return self._takes_batches
+    async def _put_each(self, messages: "Sequence[_Message]") -> None:
+        for start in range(0, len(messages), _PUBLISH_TOGETHER):
+            await asyncio.gather(*map(self._put, messages[start : start + _PUBLISH_TOGETHER]))
 
-    async def _put(self, subject: str, body: bytes) -> None:
+    async def _put(self, message: "_Message") -> None:
+        """Store a message. Of what its subject holds already, after a redelivery, the letters that are missing are stored alone."""
+        while not await self._again_and_again(partial(self._publisher.publish, message.encoded)):
+            if message.place is None:
+                return
+            stored = await self._again_and_again(partial(self._numbers, message.encoded.subject))
+            if stored is not None:
+                missing = [each for each in message.placed if each.number not in stored]
+                await self._put_each([_single((message.place, each.number), each.letter) for each in missing])
+                return
+
+    async def _numbers(self, subject: str) -> set[int] | None:
+        """Return the numbers of the letters in the stored message of a subject; None when it is gone meanwhile."""
+        try:
+            stored = await self._jetstream.get_last_msg(DEAD_LETTERS_STREAM, subject)
+            return {each.number for each in dead_letters.decode(stored.data or b"")}
+        except NotFoundError:
+            return None
+        except ValueError:  # somebody else's
+            return set()
+
+    async def _again_and_again[T](self, attempt: Callable[[], Awaitable[T]]) -> T:
         retry_seconds = _FIRST_RETRY_SECONDS
         while True:
             try:
-                await self._jetstream.publish(
-                    subject, body, timeout=_PUBLISH_TIMEOUT_SECONDS, stream=DEAD_LETTERS_STREAM
-                )
-            except APIError as error:
-                if is_refusal(error, "maximum messages per subject exceeded"):
-                    return  # it was stored before
-                self.problem = f"the dead letters take no message: {error.description}"
+                return await attempt()
             except (NatsError, TimeoutError, OSError) as error:
-                self.problem = f"the dead letters take no message: {str(error) or type(error).__name__}"
-            else:
-                return
+                reason = getattr(error, "description", None) or str(error) or type(error).__name__
+                self.problem = f"the dead letters take no message: {reason}"
             log.warning("a dead letter could not be stored; trying again", problem=self.problem)
             await asyncio.sleep(retry_seconds)
             retry_seconds = min(retry_seconds * 2, _LAST_RETRY_SECONDS)
 
 
-class _Encoded(NamedTuple):
-    subject: str
-    body: bytes
+class _Message(NamedTuple):
+    """A message for the stream of dead letters.
+
+    Attributes:
+        encoded: Subject and body.
+        place: The envelope; None where the letter is a single one.
+        placed: The letters, where there is an envelope.
+    """
+
+    encoded: Encoded
+    place: str | None
+    placed: list[Placed]
 
 
-def _batches(letters: Iterable[_Encoded]) -> Iterator[list[_Encoded]]:
-    """Yield letters in batches that the server takes."""
-    batch: list[_Encoded] = []
-    size = 0
-    for letter in letters:
-        if len(batch) == _BATCH_LETTERS or size + len(letter.body) > _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(letter)
-        size += len(letter.body)
-    if batch:
-        yield batch
+def _messages(letters: Mapping[Origin, DeadLetter], max_body_bytes: int) -> Iterator[_Message]:
+    """Yield the letters of a tenant from one envelope together, and others alone."""
+    together: dict[tuple[str | None, str, int], list[Placed]] = {}
+    for origin, letter in letters.items():
+        place, number = origin
+        if number is None:
+            yield _single(origin, letter)
+            continue
+        key = letter.tenant, place, number // dead_letters.MAX_TOGETHER
+        if key not in together:
+            together[key] = []
+        together[key].append(Placed(number, letter))
+    for (tenant, place, part), placed in together.items():
+        placed.sort(key=itemgetter(0))
+        fitting, body = placed, dead_letters.encode_together(placed)
+        while len(body) > max_body_bytes and len(fitting) > 1:
+            fitting = fitting[: len(fitting) // 2]
+            body = dead_letters.encode_together(fitting)
+        yield _Message(Encoded(dead_letters.batch_subject(tenant, place, part), body), place, fitting)
+        for each in placed[len(fitting) :]:
+            yield _single((place, each.number), each.letter)
+
+
+def _single(origin: Origin, letter: DeadLetter) -> _Message:
+    subject = dead_letters.single_subject(letter.tenant, origin)
+    return _Message(Encoded(subject, dead_letters.encode(letter)), None, [])
 
 
 class LivePublisher:

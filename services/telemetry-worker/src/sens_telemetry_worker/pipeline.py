@@ -18,11 +18,9 @@ import structlog
 from numpy.typing import NDArray
 
 from sens_common import live
-from sens_common.dead_letters import DeadLetter, Reason
+from sens_common.dead_letters import DeadLetter, Origin, Reason, native_route
 from sens_common.envelope import Message
-from sens_common.errors import InvalidTopicError
 from sens_common.lifecycle import wait_or_stop
-from sens_common.names import Route, parse_native_topic
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.columns import Rejected
 from sens_telemetry_worker.flow import Flow, Lane, State
@@ -68,15 +66,20 @@ class Entry(Protocol):
     messages: list[Message]
     replays: int
 
-    def origin(self, index: int) -> str:
-        """Return where a message came from, which names its dead letter: the same whenever the message comes again."""
+    def origin(self, index: int) -> Origin:
+        """Return where a message came from, which names its dead letter."""
 
 
 class Inbox[E: Entry](Protocol):
     """The log."""
 
-    async def take(self, stop: asyncio.Event) -> list[E]:
-        """Return the next envelopes, a batch of them; nothing only after the stop."""
+    async def take(self, stop: asyncio.Event, *, rejected_share: float = 0.0) -> list[E]:
+        """Return the next envelopes, a batch of them; nothing only after the stop.
+
+        Args:
+            stop: Ends the waiting.
+            rejected_share: Of the messages lately; a batch is for those that are stored, and may hold as many more.
+        """
 
     def holding(self, entries: list[E]) -> AbstractAsyncContextManager[None]:
         """Keep the envelopes from being given to another worker while the context is open."""
@@ -117,7 +120,7 @@ class Store(Protocol):
 class DeadLetterBox(Protocol):
     """Where messages go that can't be stored."""
 
-    async def put(self, letters: Mapping[str, DeadLetter]) -> None:
+    async def put(self, letters: Mapping[Origin, DeadLetter]) -> None:
         """Keep dead letters by their origin; returns once they are safe and tries again until then. Twice has no effect."""
 
 
@@ -156,6 +159,7 @@ class Pipeline[E: Entry]:
         self._feed = feed
         self._guard = guard
         self._flow = flow
+        self._rejected_share = 0.0
         self.problem: str | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -163,7 +167,7 @@ class Pipeline[E: Entry]:
         lane = self._flow.lane()
         while not stop.is_set():
             lane.enter(State.TAKING)
-            entries = await self._inbox.take(stop)
+            entries = await self._inbox.take(stop, rejected_share=self._rejected_share)
             if not entries:
                 continue
             async with self._inbox.holding(entries):
@@ -190,6 +194,7 @@ class Pipeline[E: Entry]:
         await self._dead_letter(entries, routed)
         lane.enter(State.ACKNOWLEDGING)
         await self._inbox.acknowledge(entries)
+        self._rejected_share = len(routed.rejected) / max(1, len(messages))
         self._count(routed, written)
         await self._show(routed, written)
         return True
@@ -292,7 +297,7 @@ class Pipeline[E: Entry]:
             position = bisect_right(starts, number) - 1
             entry = entries[position]
             device = routed.devices[number]
-            tenant, name = (device.tenant.name, device.name) if device is not None else _route(message.topic)
+            tenant, name = (device.tenant.name, device.name) if device is not None else native_route(message.topic)
             letters[entry.origin(number - starts[position])] = DeadLetter(
                 tenant=tenant,
                 device=name,
@@ -340,13 +345,6 @@ class Pipeline[E: Entry]:
                 )
         for tenant, tenant_readings in readings.items():
             await self._feed.publish(tenant, tenant_readings)
-
-
-def _route(topic: str) -> Route | tuple[None, None]:
-    try:
-        return parse_native_topic(topic)
-    except InvalidTopicError:
-        return None, None
 
 
 def _divided(messages: list[int], suspect: int | None, *, halving: bool) -> list[list[int]]:

@@ -8,7 +8,12 @@ from sens_common.settings import DatabaseSettings, Group, NatsSettings, Operatio
 class BatchSettings(Group):
     """How much is stored at once."""
 
-    messages: int = Field(5000, ge=1, le=100_000, description="A batch is stored when it holds this many messages.")
+    messages: int = Field(
+        5000,
+        ge=1,
+        le=100_000,
+        description="A batch is stored when it holds this many messages; up to twice as many where some are dead-lettered.",
+    )
     linger_milliseconds: int = Field(
         5, ge=0, le=5000, description="How long a batch that is not full waits for more after its first message."
     )

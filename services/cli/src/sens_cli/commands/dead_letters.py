@@ -124,8 +124,8 @@ def show_dead_letter(  # noqa: PLR0917 - typer calls it with keywords
     """Show one dead letter with its payload.
 
     \b
-    sens dead-letters show 17
-    sens dead-letters show 17 --raw > payload.bin
+    sens dead-letters show 17003
+    sens dead-letters show 17003 --raw > payload.bin
     """
     from sens_cli.administration import administer
     from sens_cli.api import Api
@@ -166,7 +166,7 @@ def replay(  # noqa: PLR0917 - typer calls it with keywords
     What was replayed is gone from the dead letters: when the command was interrupted, give it again.
 
     \b
-    sens dead-letters replay 17 18
+    sens dead-letters replay 17003 18000
     sens dead-letters replay --all --reason malformed_payload
     sens dead-letters replay --all --before 2026-11-25T12:00:00Z
     """

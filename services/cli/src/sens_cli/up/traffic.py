@@ -20,7 +20,7 @@ class Traffic(NamedTuple):
         rate: Messages received a second, since the reading before.
         stored: Messages stored since the telemetry worker's start.
         lag: Envelopes in the log that are not yet stored.
-        dead_letters: Messages in the dead letters.
+        dead_letters: Messages in the stream of dead letters, each of which holds one or several.
     """
 
     rate: float | None
@@ -36,7 +36,7 @@ class Traffic(NamedTuple):
 
         return (
             f"{show(self.rate, 1)} messages/s · stored {show(self.stored)} · lag {show(self.lag)}"
-            f" · dead letters {show(self.dead_letters)}"
+            f" · dead letters {show(self.dead_letters)}{'+' if self.dead_letters else ''}"
         )
 
 

@@ -24,7 +24,7 @@ from sens_platform_api.services import ServicesOf
 
 router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead letters"])
 
-LetterId = Annotated[int, Path(description="Number of the dead letter.", ge=1, le=2**53, examples=[17])]
+LetterId = Annotated[int, Path(description="Number of the dead letter.", ge=1, le=2**53, examples=[17003])]
 
 
 @router.get("", operation_id="list_dead_letters", summary="List dead letters", responses=data_responses())
@@ -50,7 +50,8 @@ async def list_dead_letters(
 )
 async def get_dead_letter(owner: Owner, services: ServicesOf, dead_letter: LetterId) -> schemas.DeadLetterDetails:
     """The payload comes as base64, and as text when it is UTF-8."""
-    return schemas.DeadLetterDetails.of(await services.dead_letters.get(owner.tenant, dead_letter))
+    [stored] = (await services.dead_letters.get(owner.tenant, dead_letter)).letters
+    return schemas.DeadLetterDetails.of(stored)
 
 
 @router.post(
@@ -79,7 +80,7 @@ async def replay_dead_letter(owner: Owner, services: ServicesOf, dead_letter: Le
 async def replay_dead_letters(
     owner: Owner, services: ServicesOf, query: Annotated[schemas.ReplayParameters, Query()]
 ) -> schemas.ReplayedMany:
-    """Without a filter, all of them. One call replays at most `limit`; call again with `next` as `cursor` while there is one.
+    """Without a filter, all of them. One call replays about `limit`; call again with `next` as `cursor` while there is one.
 
     What comes back meanwhile, because its cause is still there, is not replayed again by these calls.
     """

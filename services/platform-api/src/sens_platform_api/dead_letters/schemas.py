@@ -35,7 +35,7 @@ class DeadLetterSummary(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    id: Annotated[int, Field(description="Number of the dead letter.", ge=1, examples=[17])]
+    id: Annotated[int, Field(description="Number of the dead letter.", ge=1, examples=[17003])]
     reason: Annotated[str, Field(description="Why it was not stored.", examples=["malformed_payload"])]
     detail: Annotated[str, Field(description="The same as a sentence.", examples=["the payload is not JSON"])]
     topic: Annotated[str, Field(description="As published.", examples=["sens/v1/demo/sensor-1/telemetry"])]
@@ -118,7 +118,15 @@ class DeadLetterList(BaseModel):
 class ReplayParameters(Parameters):
     """Which dead letters to replay."""
 
-    limit: Annotated[int, Field(description="Dead letters that one call replays.", ge=1, le=500, examples=[100])] = 100
+    limit: Annotated[
+        int,
+        Field(
+            description="Dead letters that one call replays, and those that are stored together with the last one.",
+            ge=1,
+            le=500,
+            examples=[100],
+        ),
+    ] = 100
     cursor: Annotated[str | None, cursor_field("MTcAMTAw")] = None
     reason: ReasonFilter = None
     device: DeviceFilter = None
@@ -130,7 +138,7 @@ class ReplayedOne(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    id: Annotated[int, Field(description="Number of the dead letter, which is gone now.", ge=1, examples=[17])]
+    id: Annotated[int, Field(description="Number of the dead letter, which is gone now.", ge=1, examples=[17003])]
 
 
 class ReplayedMany(BaseModel):
