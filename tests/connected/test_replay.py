@@ -119,9 +119,7 @@ class TestReplay:
     def test_of_one_leaves_those_beside_it_under_their_numbers(self, nats: NatsSettings) -> None:
         async def work() -> None:
             async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                await put(client, [*map(letter, range(5))], together=5)
-                before = await listed(client)
+                before = await five_of_an_envelope(client, nats)
                 stream = DeadLetterStream(client)
                 for number in (3, 1):
                     await service.replay_one(stream, "demo", before[number].id)
@@ -140,9 +138,7 @@ class TestReplay:
     def test_of_two_beside_each_other_at_once_leaves_neither(self, nats: NatsSettings) -> None:
         async def work() -> None:
             async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                await put(client, [*map(letter, range(5))], together=5)
-                before = await listed(client)
+                before = await five_of_an_envelope(client, nats)
                 stream = DeadLetterStream(client)
                 choices = [await stream.get("demo", before[number].id) for number in (1, 2)]
                 await asyncio.gather(*(stream.send_again("demo", [choice]) for choice in choices))
@@ -203,6 +199,13 @@ class TestReplay:
                 assert [each["Sens-Replays"] for each in headers] == ["1", "5"]
 
         asyncio.run(work())
+
+
+async def five_of_an_envelope(client: Client, nats: NatsSettings) -> list[StoredDeadLetter]:
+    """Put five letters of one envelope; return them."""
+    await ensure_streams(client.jetstream(), nats)
+    await put(client, [letter(number) for number in range(5)], together=5)
+    return await listed(client)
 
 
 class InterruptionError(Exception):
