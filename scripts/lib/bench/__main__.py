@@ -13,11 +13,10 @@ from typing import Final
 
 import asyncpg
 import msgspec
-from scripts.lib.bench import backlog, hops, page, runs, scale, telegraf
+from scripts.lib.bench import backlog, hops, malformed, page, runs, scale, telegraf
 from scripts.lib.bench.figures import Rate, Results
 from scripts.lib.bench.load import VALUES, Shape
 from scripts.lib.bench.machine import machine
-from scripts.lib.bench.malformed import compare
 from scripts.lib.bench.replay import replay
 from scripts.lib.bench.report import report
 from scripts.lib.bench.rig import Rig
@@ -219,7 +218,7 @@ def _malformed(results: Results, options: argparse.Namespace) -> None:
     with _rig(results, options) as rig:
         shape = _shape(options)
         rig.warm_up(shape)
-        results.malformed = compare(rig, shape, options.malformed, options.rounds)
+        results.malformed = malformed.compare(rig, shape, options.malformed, options.rounds)
 
 
 def _replay(results: Results, options: argparse.Namespace) -> None:

@@ -308,7 +308,7 @@ def _mishap(name: str, of: Mishap) -> list[str]:
 
 def malformed(results: Results) -> str:
     """Return the rate at which good messages are stored beside malformed ones, and when all are good."""
-    if not all(one.beside for one in results.malformed) or not results.malformed:
+    if not results.malformed or not all(one.beside for one in results.malformed):
         return ""
     share = results.malformed[0].malformed / results.malformed[0].messages
     median = statistics.median

@@ -16,8 +16,7 @@ from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
-from sens_common.errors import InvalidTopicError
-from sens_common.names import DEAD_LETTERS_SUBJECT, UNROUTED, Route, parse_native_topic, subject_token
+from sens_common.names import DEAD_LETTERS_SUBJECT, UNROUTED, native_route, subject_token
 
 
 class Reason(StrEnum):
@@ -164,14 +163,6 @@ def _letter(member: _Member) -> DeadLetter:
         dead_lettered_at=member.dead_lettered_at,
         replays=member.replays,
     )
-
-
-def native_route(topic: str) -> Route | tuple[None, None]:
-    """Return tenant and device in a topic, None for both where it names none."""
-    try:
-        return parse_native_topic(topic)
-    except InvalidTopicError:
-        return None, None
 
 
 def single_subject(tenant: str | None, origin: Origin) -> str:

@@ -83,6 +83,14 @@ def parse_native_topic(topic: str) -> Route:
     return Route(levels[2], device)
 
 
+def native_route(topic: str) -> Route | tuple[None, None]:
+    """Return tenant and device in a topic, None for both where it names none."""
+    try:
+        return parse_native_topic(topic)
+    except InvalidTopicError:
+        return None, None
+
+
 def subject_token(name: str) -> str:
     """Return a tenant's or client's name as one NATS subject token.
 

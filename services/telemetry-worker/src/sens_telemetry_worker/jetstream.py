@@ -5,7 +5,7 @@ import contextlib
 import json
 import re
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
@@ -400,16 +400,13 @@ class _Message(NamedTuple):
 
 def _messages(letters: Mapping[Origin, DeadLetter], max_body_bytes: int) -> Iterator[_Message]:
     """Yield the letters of a tenant from one envelope together, and others alone."""
-    together: dict[tuple[str | None, str, int], list[Placed]] = {}
+    together: defaultdict[tuple[str | None, str, int], list[Placed]] = defaultdict(list)
     for origin, letter in letters.items():
         place, number = origin
         if number is None:
             yield _single(origin, letter)
-            continue
-        key = letter.tenant, place, number // dead_letters.MAX_TOGETHER
-        if key not in together:
-            together[key] = []
-        together[key].append(Placed(number, letter))
+        else:
+            together[letter.tenant, place, number // dead_letters.MAX_TOGETHER].append(Placed(number, letter))
     for (tenant, place, part), placed in together.items():
         placed.sort(key=itemgetter(0))
         fitting, body = placed, dead_letters.encode_together(placed)

@@ -18,9 +18,10 @@ import structlog
 from numpy.typing import NDArray
 
 from sens_common import live
-from sens_common.dead_letters import DeadLetter, Origin, Reason, native_route
+from sens_common.dead_letters import DeadLetter, Origin, Reason
 from sens_common.envelope import Message
 from sens_common.lifecycle import wait_or_stop
+from sens_common.names import native_route
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.columns import Rejected
 from sens_telemetry_worker.flow import Flow, Lane, State

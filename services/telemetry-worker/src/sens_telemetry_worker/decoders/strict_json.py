@@ -6,7 +6,6 @@ times what orjson costs, so it runs only where a cheap test says that there may 
 """
 
 import json
-from json import JSONDecodeError
 from typing import Final, NoReturn
 
 from sens_common.dead_letters import Reason
@@ -54,7 +53,7 @@ def may_have_duplicate_keys(payload: bytes, document: object) -> bool:
     return b"\\u003" in payload or payload.count(b":") != colons(document)
 
 
-def refusal(payload: bytes, error: JSONDecodeError) -> RejectedMessageError:
+def refusal(payload: bytes, error: json.JSONDecodeError) -> RejectedMessageError:
     """Return the error for a payload that orjson refuses: a number out of range is an unsupported value, all else is malformed.
 
     Args:
