@@ -209,7 +209,9 @@ class TestRowsOfATenant:
                 )
                 return sorted(row["name"] for row in tables)
 
-        assert asyncio.run(readable()) == sorted(f"sens.{table}" for table in (*TENANT_TABLES, "schema_migrations"))
+        assert asyncio.run(readable()) == sorted(
+            f"sens.{table}" for table in (*TENANT_TABLES, "audit_events", "schema_migrations")
+        )
 
     def test_are_not_shown_to_a_function_in_another_tenants_query(self, tenants: Tenants) -> None:
         heard: list[str] = []
@@ -426,3 +428,49 @@ class TestRangeQuery:
         conditions = re.findall(r"Index Cond: \((\(device_id = .*)\)", plan)
         assert len(conditions) == 2, plan
         assert all(part in condition for condition in conditions for part in ("metric_id =", "ts >=", "ts <")), plan
+
+
+class TestAuditEvents:
+    async def _recorded(self, settings: DatabaseSettings) -> "asyncpg.Connection[asyncpg.Record]":
+        connection = await connect(settings, "test")
+        await connection.execute("INSERT INTO sens.tenants (name) VALUES ('a'), ('b')")
+        for tenant in ("a", "b"):
+            await connection.execute(
+                "SELECT sens.record_audit((SELECT id FROM sens.tenants WHERE name = $1), 'administrator', 'key.created', 'k')",
+                tenant,
+            )
+        return connection
+
+    def test_are_written_and_read_by_the_api_for_its_tenant_only(self, database: DatabaseSettings) -> None:
+        async def scenario() -> list[str]:
+            connection = await self._recorded(database)
+            tenant_id = await connection.fetchval("SELECT id FROM sens.tenants WHERE name = 'a'")
+            async with connection.transaction():
+                await connection.execute("SET LOCAL ROLE sens_api")
+                await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenant_id))
+                await connection.execute("SELECT sens.record_audit($1, 'key 1 (x)', 'device.deleted', 'd')", tenant_id)
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    async with connection.transaction():
+                        await connection.execute(
+                            "INSERT INTO sens.audit_events (actor, action, subject) VALUES ('x', 'a.b', '')"
+                        )
+                rows = await connection.fetch("SELECT tenant, action FROM sens.audit_events ORDER BY id")
+            await connection.close()
+            return [f"{row['tenant']} {row['action']}" for row in rows]
+
+        assert asyncio.run(scenario()) == ["a key.created", "a device.deleted"]
+
+    @pytest.mark.parametrize(
+        "change",
+        ["UPDATE sens.audit_events SET actor = 'x'", "DELETE FROM sens.audit_events", "TRUNCATE sens.audit_events"],
+    )
+    def test_are_not_changed_by_their_owner_either(self, database: DatabaseSettings, change: str) -> None:
+        async def scenario() -> None:
+            connection = await self._recorded(database)
+            try:
+                await connection.execute(change)
+            finally:
+                await connection.close()
+
+        with pytest.raises(asyncpg.RaiseError, match="neither changed nor deleted"):
+            asyncio.run(scenario())

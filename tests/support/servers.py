@@ -26,7 +26,7 @@ from scripts.lib import ports
 
 from sens_cli.up import nats as embedded_nats
 from sens_cli.up import postgres as embedded_postgres
-from sens_common.migrations import migrate
+from sens_common.migrations import API_ROLE, WORKER_ROLE, migrate
 from sens_common.settings import DatabaseSettings, NatsSettings
 
 HOST = "127.0.0.1"
@@ -189,8 +189,11 @@ def new_database(postgres: DatabaseSettings) -> Iterator[DatabaseSettings]:
         _as_superuser(
             postgres,
             [
-                "DO $$ BEGIN CREATE ROLE sens_api NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$",
-                f"GRANT sens_api TO {name} WITH ADMIN OPTION",
+                *(
+                    f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+                    for role in (API_ROLE, WORKER_ROLE)
+                ),
+                f"GRANT {API_ROLE}, {WORKER_ROLE} TO {name} WITH ADMIN OPTION",
             ],
         )
     )

@@ -70,3 +70,14 @@ class TestDecode:
     def test_refuses_foreign_bytes(self, body: bytes) -> None:
         with pytest.raises(ValueError, match=r"not an envelope"):
             envelope.decode(body)
+
+
+class TestCounts:
+    def test_come_back_as_they_were(self) -> None:
+        counts = {"demo": 3, "~": 1}
+        assert envelope.decode_counts(envelope.encode_counts(counts)) == counts
+
+    @pytest.mark.parametrize("header", ["", "[]", '{"demo": -1}', '{"demo": "3"}', "{" * 5000])
+    def test_that_are_none_are_refused(self, header: str) -> None:
+        with pytest.raises(ValueError, match="not numbers by tenant"):
+            envelope.decode_counts(header)

@@ -11,7 +11,8 @@ The body is MessagePack: an array of arrays ``[topic, payload, received_at, pack
 Readers accept arrays with more elements than these, so that a newer writer can add some.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Annotated, Final
 
 import msgspec
 
@@ -28,6 +29,11 @@ REPLAY_OF_HEADER: Final = "Sens-Replay-Of"
 """Which dead letters the messages of a replay were: when the stream of the dead letters was made, in microseconds since the epoch
 and hexadecimal, a colon, and for each message, in their order and separated by commas, the sequence in that stream of the message that
 held the dead letter, a hyphen, and its number in there."""
+RECEIVED_HEADER: Final = "Sens-Received"
+"""How many messages of each tenant this envelope speaks for, those included that were discarded: a JSON object of the tenants in the
+topics, `names.UNROUTED` where a topic names none."""
+DISCARDED_HEADER: Final = "Sens-Discarded"
+"""How many of those were discarded before this envelope, in the same form; absent means none."""
 OVERHEAD_BYTES: Final = 16_384
 """Room to leave in a NATS message for its headers, and in an envelope or dead letter for what is not topic or payload."""
 MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"
@@ -44,6 +50,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 _encoder = msgspec.msgpack.Encoder()
+_counts_decoder = msgspec.json.Decoder(dict[str, Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]])
 _decoder = msgspec.msgpack.Decoder(list[Message])
 
 
@@ -62,3 +69,20 @@ def decode(body: bytes) -> list[Message]:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # a ValidationError is a DecodeError
         raise ValueError(f"not an envelope: {error}") from error
+
+
+def encode_counts(counts: Mapping[str, int]) -> str:
+    """Return numbers by tenant as the value of a header."""
+    return msgspec.json.encode(counts).decode()
+
+
+def decode_counts(header: str) -> dict[str, int]:
+    """Return the numbers by tenant in the value of a header.
+
+    Raises:
+        ValueError: The header is not a JSON object of numbers.
+    """
+    try:
+        return _counts_decoder.decode(header)
+    except (msgspec.DecodeError, RecursionError) as error:  # a ValidationError is a DecodeError
+        raise ValueError(f"not numbers by tenant: {error}") from error

@@ -23,9 +23,11 @@ Storage = Literal["timescaledb", "postgresql"]
 type Connection = asyncpg.Connection[asyncpg.Record]
 
 API_ROLE: Final = "sens_api"
-"""The role the API works as."""
+"""The role that holds the API's rights."""
+WORKER_ROLE: Final = "sens_worker"
+"""The role that holds the telemetry worker's rights."""
 
-REQUIRED_VERSION: Final = 4
+REQUIRED_VERSION: Final = 5
 """The schema that this code needs; a newer one serves as well (expand first, contract later)."""
 
 _LOCK_KEY: Final = 0x53454E53  # "SENS"
@@ -131,23 +133,35 @@ async def _migrate(connection: Connection) -> list[Migration]:
     return applied
 
 
-async def _prepare(connection: Connection) -> Storage:
-    """Make what the runner itself needs, and return the kind of storage."""
-    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", API_ROLE):
+async def _prepare_role(connection: Connection, role: str) -> None:
+    """Make a role that holds rights, where it is missing, and be a member of it."""
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
         try:
-            await connection.execute(f"CREATE ROLE {API_ROLE} NOLOGIN")
+            await connection.execute(f"CREATE ROLE {role} NOLOGIN")
         except asyncpg.InsufficientPrivilegeError as error:
             user = await connection.fetchval("SELECT current_user")
             raise SchemaError(
-                f"the role {API_ROLE} is missing and {user} may not create roles; as an administrator, run:"
-                f' CREATE ROLE {API_ROLE} NOLOGIN; GRANT {API_ROLE} TO "{user}";'
+                f"the role {role} is missing and {user} may not create roles; as an administrator, run:"
+                f' CREATE ROLE {role} NOLOGIN; GRANT {role} TO "{user}";'
             ) from error
         except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
             pass  # another database's migration on the same server made it just now
     # Since PostgreSQL 16 who creates a role may administer it without being able to become it (GRANT, "WITH SET").
     privilege = "SET" if connection.get_server_version().major >= _SET_OPTION_SINCE else "MEMBER"
-    if not await connection.fetchval("SELECT pg_has_role(current_user, $1, $2)", API_ROLE, privilege):
-        await connection.execute(f"GRANT {API_ROLE} TO CURRENT_USER")
+    if not await connection.fetchval("SELECT pg_has_role(current_user, $1, $2)", role, privilege):
+        try:
+            await connection.execute(f"GRANT {role} TO CURRENT_USER")
+        except asyncpg.InsufficientPrivilegeError as error:
+            user = await connection.fetchval("SELECT current_user")
+            raise SchemaError(
+                f'{user} is no member of the role {role}; as an administrator, run: GRANT {role} TO "{user}";'
+            ) from error
+
+
+async def _prepare(connection: Connection) -> Storage:
+    """Make what the runner itself needs, and return the kind of storage."""
+    for role in (API_ROLE, WORKER_ROLE):
+        await _prepare_role(connection, role)
     await connection.execute("CREATE SCHEMA IF NOT EXISTS sens")
     exists = await connection.fetchval("SELECT to_regclass('sens.schema_migrations') IS NOT NULL")
     if not exists:

@@ -1,0 +1,51 @@
+"""What the ingestion workers, which have no database, know of each tenant: a key of the JetStream bucket `BUCKET` for each.
+
+The platform API writes the bucket from the database; the ingestion workers watch it, and go on with what they last knew while NATS is away.
+"""
+
+from typing import Final
+
+import msgspec
+
+from sens_common.names import subject_token
+
+BUCKET: Final = "TENANT_LIMITS"
+
+
+class TenantLimits(msgspec.Struct, frozen=True):
+    """The limits of one tenant at ingestion; JSON object in the bucket.
+
+    Attributes:
+        messages_per_second: Messages over this rate are acknowledged and discarded; None for no limit.
+    """
+
+    messages_per_second: int | None = None
+
+
+_decoder = msgspec.json.Decoder(TenantLimits)
+
+
+def key(tenant: str) -> str:
+    """Return a tenant's key; the bucket's keys allow fewer characters than tenants' names (NATS documentation, "Key/Value Store").
+
+    >>> key("plant.north")
+    'plant=2Enorth'
+    """
+    return subject_token(tenant).replace("%", "=")
+
+
+def encode(limits: TenantLimits) -> bytes:
+    """Return the value of a key."""
+    return msgspec.json.encode(limits)
+
+
+def decode(value: bytes) -> TenantLimits:
+    """Return the limits that a value holds.
+
+    Raises:
+        ValueError: The value is not the limits of a tenant.
+    """
+    try:
+        return _decoder.decode(value)
+    except msgspec.DecodeError as error:  # a ValidationError is a DecodeError
+        raise ValueError(f"not the limits of a tenant: {error}") from error
