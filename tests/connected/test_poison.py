@@ -15,7 +15,9 @@ from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
-from sens_telemetry_worker.timescale import Connection, Database, TimescaleRegistry, TimescaleStore, open_pool
+from sens_telemetry_worker.timescale.database import Connection, Database, open_pool
+from sens_telemetry_worker.timescale.registry import TimescaleRegistry
+from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.memory import MemoryDeadLetters, MemoryEntry, MemoryFeed, MemoryInbox
 
 MANY = 10_000

@@ -14,7 +14,8 @@ from sens_common.migrations import API_ROLE
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.pipeline import Written
 from sens_telemetry_worker.rows import number_rows, prepare
-from sens_telemetry_worker.timescale import Database, TimescaleStore, open_pool
+from sens_telemetry_worker.timescale.database import Database, open_pool
+from sens_telemetry_worker.timescale.store import TimescaleStore
 
 type Connection = asyncpg.Connection[asyncpg.Record]
 

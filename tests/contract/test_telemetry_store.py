@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.pipeline import RowsRefusedError, Store
 from sens_telemetry_worker.rows import Prepared, TextRow, number_rows, prepare
-from sens_telemetry_worker.timescale import Database, TimescaleStore, open_pool
+from sens_telemetry_worker.timescale.database import Database, open_pool
+from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.memory import MemoryStore
 
 type Opener = Callable[[], AbstractAsyncContextManager[Store]]

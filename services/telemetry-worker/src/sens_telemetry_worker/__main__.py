@@ -15,7 +15,9 @@ from sens_telemetry_worker.jetstream import DeadLetterStream, LivePublisher, Log
 from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.settings import TelemetrySettings
-from sens_telemetry_worker.timescale import Database, TimescaleRegistry, TimescaleStore, open_pool
+from sens_telemetry_worker.timescale.database import Database, open_pool
+from sens_telemetry_worker.timescale.registry import TimescaleRegistry
+from sens_telemetry_worker.timescale.store import TimescaleStore
 
 SERVICE = "telemetry-worker"
 

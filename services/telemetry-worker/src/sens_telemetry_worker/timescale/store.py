@@ -1,36 +1,24 @@
-"""The database: TimescaleDB or plain PostgreSQL, through asyncpg. All of the worker's SQL is here."""
+"""What the worker writes: measurements and counts, as `pipeline.Store`."""
 
 import asyncio
-import contextlib
 import re
-from collections import Counter
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Final, cast
+from typing import Final
 
 import asyncpg
 import numpy as np
 import structlog
-from asyncpg.pool import PoolConnectionProxy
 from numpy.typing import NDArray
 
-from sens_common.database import connect_arguments, unavailable
-from sens_common.migrations import REQUIRED_VERSION, schema_version
-from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker import metrics
-from sens_telemetry_worker.columns import Kind, Tenant
-from sens_telemetry_worker.pipeline import RowsRefusedError, StoreTooSlowError, StoreUnavailableError, Written
+from sens_telemetry_worker.pipeline import RowsRefusedError, StoreUnavailableError, Written
 from sens_telemetry_worker.rows import Prepared, copy_bytes, text_copy_bytes
+from sens_telemetry_worker.timescale.database import Connection, Database
 
 log = structlog.get_logger()
 
-type Connection = PoolConnectionProxy[asyncpg.Record]
-
 _COLUMNS: Final = ["device_id", "metric_id", "ts", "value"]
-_REFUSED_CLASSES: Final = frozenset({"22", "23", "54", "P0"})
-"""SQLSTATE classes that speak of the rows themselves: data exception, integrity constraint, program limit, raised by a trigger
-(PostgreSQL documentation, appendix A). All others speak of the server's state."""
-
 _NUMBERS: Final = "measurements"
 _TEXTS: Final = "text_measurements"
 _COPY_LINE: Final = re.compile(rf"^COPY ({_NUMBERS}|{_TEXTS}), line ([0-9]+)", re.MULTILINE)
@@ -42,76 +30,6 @@ _COUNT: Final = """
     ON CONFLICT (tenant_id, day, backend)
     DO UPDATE SET stored = c.stored + excluded.stored, duplicate = c.duplicate + excluded.duplicate
 """
-
-
-async def _keep_state(_connection: object) -> None:
-    """Give a connection back without resetting it: the worker changes no session state."""
-
-
-@contextlib.asynccontextmanager
-async def open_pool(settings: DatabaseSettings, application: str) -> "AsyncIterator[asyncpg.Pool[asyncpg.Record]]":
-    """Keep a pool open while the context is; connections are made when they are needed."""
-    pool = asyncpg.create_pool(
-        **connect_arguments(settings, application),
-        min_size=0,
-        max_size=settings.pool_size,
-        max_inactive_connection_lifetime=0,
-        reset=_keep_state,
-    )
-    async with pool:
-        yield pool
-        # Leaving the context would wait for a statement that a dead server never answers.
-        pool.terminate()
-
-
-class Database:
-    """The pool, and how its errors are told apart."""
-
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", settings: DatabaseSettings) -> None:
-        self._pool = pool
-        self._settings = settings
-
-    @contextlib.asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection.
-
-        Raises:
-            StoreUnavailableError: The server can't be reached or can't work just now.
-            StoreTooSlowError: A statement took longer than it may.
-            RowsRefusedError: The server refuses the rows for what they are.
-        """
-        lent = False
-        try:
-            async with self._pool.acquire(timeout=10) as connection:
-                lent = True
-                yield connection
-        except asyncpg.QueryCanceledError as error:
-            raise StoreTooSlowError(f"{error.sqlstate}: {unavailable(self._settings, error)}") from error
-        except asyncpg.PostgresError as error:
-            sqlstate: str = error.sqlstate or ""
-            if sqlstate[:2] in _REFUSED_CLASSES:
-                raise RowsRefusedError(f"{sqlstate}: {error}") from error
-            raise StoreUnavailableError(f"{sqlstate}: {unavailable(self._settings, error)}") from error
-        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            # The driver's words for a session that ended in the middle of something speak of its inner state.
-            lost = ConnectionError("the connection was lost")
-            raise StoreUnavailableError(str(unavailable(self._settings, lost))) from error
-        except (OSError, TimeoutError) as error:
-            too_slow = lent and isinstance(error, TimeoutError)
-            raise (StoreTooSlowError if too_slow else StoreUnavailableError)(
-                str(unavailable(self._settings, error))
-            ) from error
-
-    async def check(self) -> str | None:
-        """Readiness check: the server answers, and its schema is new enough."""
-        try:
-            async with self.connection() as connection:
-                version = await schema_version(cast("asyncpg.Connection[asyncpg.Record]", connection))
-        except (StoreUnavailableError, RowsRefusedError) as error:
-            return str(error)
-        if version < REQUIRED_VERSION:
-            return f"the schema is at version {version}, {REQUIRED_VERSION} is needed; run the migrations"
-        return None
 
 
 class TimescaleStore:
@@ -290,104 +208,3 @@ async def _merge_table(connection: Connection, table: str, value_type: str, data
 def _values_per_message(rows: Prepared, message_count: int) -> NDArray[np.int64]:
     texts = np.array([row.message for row in rows.texts], np.int64)
     return np.bincount(rows.numbers.message, minlength=message_count) + np.bincount(texts, minlength=message_count)
-
-
-class TimescaleRegistry:
-    """Tenants, devices and metrics, as `routing.Registry`."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = asyncio.Lock()
-        self._tenants: dict[str, Tenant] = {}
-        self._limits: dict[int, tuple[int, int]] = {}
-        self._device_counts: Counter[int] = Counter()
-        self._counted: set[int] = set()
-
-    async def tenant(self, name: str) -> Tenant | None:
-        """See `routing.Registry.tenant`."""
-        if name not in self._tenants:
-            # Never remembered as missing: a tenant's first message may come right after it was made.
-            await self._load_tenants()
-        return self._tenants.get(name)
-
-    async def _load_tenants(self) -> None:
-        async with self._database.connection() as connection:
-            rows = await connection.fetch("SELECT id, name, device_limit, metric_limit FROM sens.tenants")
-        for row in rows:
-            self._tenants.setdefault(row["name"], Tenant(row["id"], row["name"]))
-            self._limits[row["id"]] = (row["device_limit"], row["metric_limit"])
-
-    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> dict[tuple[int, str], int]:
-        """See `routing.Registry.devices`."""
-        # Sorted, so that two workers that register the same devices wait for each other instead of dying together.
-        names = sorted({(tenant.id, name) for tenant, name in wanted})
-        async with self._lock, self._database.connection() as connection:
-            found = await _find_devices(connection, names)
-            missing = await self._within_limits(connection, [name for name in names if name not in found])
-            if missing:
-                created = await connection.fetch(
-                    "INSERT INTO sens.devices (tenant_id, name) SELECT * FROM unnest($1::int[], $2::text[])"
-                    " ON CONFLICT DO NOTHING RETURNING tenant_id",
-                    [tenant for tenant, _ in missing],
-                    [name for _, name in missing],
-                )
-                self._device_counts.update(row["tenant_id"] for row in created)
-                metrics.DEVICES.inc(len(created))
-                found |= await _find_devices(connection, missing)
-        return found
-
-    async def _within_limits(self, connection: Connection, names: list[tuple[int, str]]) -> list[tuple[int, str]]:
-        """Return those of the new devices that the tenants' limits leave room for."""
-        allowed = []
-        room: dict[int, int] = {}
-        for tenant_id, name in names:
-            if tenant_id not in room:
-                limit = self._limits[tenant_id][0]
-                if tenant_id not in self._counted or self._device_counts[tenant_id] >= limit:
-                    self._device_counts[tenant_id] = await connection.fetchval(
-                        "SELECT count(*) FROM sens.devices WHERE tenant_id = $1", tenant_id
-                    )
-                    self._counted.add(tenant_id)
-                room[tenant_id] = limit - self._device_counts[tenant_id]
-            if room[tenant_id] > 0:
-                room[tenant_id] -= 1
-                allowed.append((tenant_id, name))
-        return allowed
-
-    async def metrics(self, wanted: Iterable[tuple[Tenant, str, Kind]]) -> None:
-        """See `routing.Registry.metrics`."""
-        by_tenant: dict[int, tuple[Tenant, set[tuple[str, Kind]]]] = {}
-        for tenant, name, kind in wanted:
-            by_tenant.setdefault(tenant.id, (tenant, set()))[1].add((name, kind))
-        async with self._lock, self._database.connection() as connection:
-            for tenant, new in by_tenant.values():
-                await self._load_metrics(connection, tenant)
-                limit = self._limits[tenant.id][1]
-                room = limit - sum(len(ids) for ids in tenant.metric_ids.values())
-                missing = sorted((name, kind) for name, kind in new if name not in tenant.metric_ids[kind])[
-                    : max(room, 0)
-                ]
-                if missing:
-                    await connection.execute(
-                        "INSERT INTO sens.metrics (tenant_id, name, kind)"
-                        " SELECT $1, * FROM unnest($2::text[], $3::text[]) ON CONFLICT DO NOTHING",
-                        tenant.id,
-                        [name for name, _ in missing],
-                        [kind for _, kind in missing],
-                    )
-                    await self._load_metrics(connection, tenant)
-
-    async def _load_metrics(self, connection: Connection, tenant: Tenant) -> None:
-        for row in await connection.fetch("SELECT id, name, kind FROM sens.metrics WHERE tenant_id = $1", tenant.id):
-            kind: Kind = row["kind"]
-            tenant.metric_ids[kind][row["name"]] = row["id"]
-
-
-async def _find_devices(connection: Connection, names: list[tuple[int, str]]) -> dict[tuple[int, str], int]:
-    rows = await connection.fetch(
-        "SELECT d.id, d.tenant_id, d.name FROM unnest($1::int[], $2::text[]) AS wanted (tenant_id, name)"
-        " JOIN sens.devices d USING (tenant_id, name)",
-        [tenant for tenant, _ in names],
-        [name for _, name in names],
-    )
-    return {(row["tenant_id"], row["name"]): row["id"] for row in rows}

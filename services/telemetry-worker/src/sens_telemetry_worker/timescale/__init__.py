@@ -1,0 +1,1 @@
+"""The database: TimescaleDB or plain PostgreSQL. All of the worker's SQL is here."""
