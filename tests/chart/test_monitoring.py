@@ -7,7 +7,7 @@ import re
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
 
-from support.chart import CHART, matrix_render, needs_helm, render
+from support.chart import CHART, MATRIX, matrix_render, needs_helm, render
 from support.services import ROOT, SERVICES
 
 pytestmark = needs_helm
@@ -104,6 +104,21 @@ class TestSwitches:
 
         kinds = {manifest.kind for manifest in rendered.manifests if "monitoring" in manifest.document["apiVersion"]}
         assert kinds == {kind}
+
+    def test_find_the_port_that_has_the_metrics(self) -> None:
+        rendered = matrix_render("everything on")
+        found = {}
+        for monitor in rendered.of("ServiceMonitor").values():
+            labels = monitor.spec["selector"]["matchLabels"]
+            [service] = [each for each in rendered.of("Service").values() if labels.items() <= each.labels.items()]
+            [endpoint] = monitor.spec["endpoints"]
+            [port] = [port for port in service.spec["ports"] if port["name"] == endpoint["port"]]
+            rules = rendered.find("NetworkPolicy", service.component).spec["ingress"]
+            peers = MATRIX["everything on"][1]["networkPolicy"]["metricsFrom"]  # type: ignore[index] # values are of many shapes
+            assert {"from": peers, "ports": [{"protocol": "TCP", "port": port["port"]}]} in rules
+            found[service.component] = port["port"]
+
+        assert found == {"platform-api": 8000, "docs": 8081}
 
     def test_for_dashboards_make_config_maps(self) -> None:
         files = list((CHART / "files" / "dashboards").glob("*.json"))

@@ -99,6 +99,12 @@ class TestPolicies:
         assert {"ports": [{"protocol": "TCP", "port": port}]} in policy.spec["egress"]
 
 
+def routes(rendered: Render, component: str) -> dict[str, str]:
+    """Return the paths of a public host, and the names of the ports they lead to."""
+    [rule] = rendered.find("Ingress", component).spec["rules"]
+    return {path["path"]: path["backend"]["service"]["port"]["name"] for path in rule["http"]["paths"]}
+
+
 class TestPublic:
     @every_render
     def test_are_the_api_and_the_documentation_alone(self, name: str) -> None:
@@ -111,12 +117,24 @@ class TestPublic:
             assert service.spec.get("type", "ClusterIP") == "ClusterIP"
             assert not service.spec.get("externalIPs")
 
-    def test_hosts_show_no_metrics(self) -> None:
-        [rule] = matrix_render("production").find("Ingress", "platform-api").spec["rules"]
-        paths = {path["path"] for path in rule["http"]["paths"]}
+    def test_hosts_show_no_metrics_by_themselves(self) -> None:
+        rendered = matrix_render("production")
 
-        assert "/api/v1" in paths
-        assert not paths & {"/", "/metrics"}
+        assert "/api/v1" in routes(rendered, "platform-api")
+        assert not routes(rendered, "platform-api").keys() & {"/", "/metrics"}
+        # All of the documentation's port is public: the metrics are at another one.
+        assert routes(rendered, "docs") == {"/": "http"}
+        assert rendered.container("docs").environment["SENS_HTTP__METRICS_PORT"].value == "8081"
+
+    def test_hosts_show_metrics_where_the_values_say_so(self) -> None:
+        rendered = render({"ingress": {"publicMetrics": True}}, base="production")
+
+        assert routes(rendered, "platform-api")["/metrics"] == "http"
+        assert routes(rendered, "docs") == {"/": "http", "/metrics": "metrics"}
+        ports = {port["name"]: port["targetPort"] for port in rendered.find("Service", "docs").spec["ports"]}
+        assert ports == {"http": "http", "metrics": "metrics"}
+        [public] = rendered.find("NetworkPolicy", "docs").spec["ingress"][1:]
+        assert [port["port"] for port in public["ports"]] == [8080, 8081]
 
     def test_hosts_can_do_without_the_data(self) -> None:
         rendered = render({"ingress": {"publicData": False}}, base="production")

@@ -7,6 +7,8 @@ import sys
 import urllib.request
 from pathlib import Path
 
+import httpx
+
 from support.servers import HOST, accepts_connections, free_port, process, wait_until
 
 COMMAND = [sys.executable, "-m", "sens_docs_site"]
@@ -26,6 +28,15 @@ class TestProcess:
                 assert answer.read() == b"<h1>Start</h1>"
             child.send_signal(signal.SIGTERM)
             assert child.wait(10) == 0
+
+    def test_gives_its_metrics_at_a_port_of_their_own_when_told(self, tmp_path: Path) -> None:
+        (tmp_path / "index.html").write_text("<h1>Start</h1>")
+        port, metrics = free_port(), free_port()
+        settings = environment(tmp_path, port) | {"SENS_HTTP__METRICS_PORT": str(metrics)}
+        with process(COMMAND, tmp_path / "log", env=settings):
+            wait_until(lambda: accepts_connections(port) and accepts_connections(metrics), "the site starts")
+            assert httpx.get(f"http://{HOST}:{port}/metrics").status_code == 404
+            assert "sens_docs_responses_total" in httpx.get(f"http://{HOST}:{metrics}/metrics").text
 
     def test_a_taken_port_is_named(self, tmp_path: Path) -> None:
         port = free_port()

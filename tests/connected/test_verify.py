@@ -31,7 +31,9 @@ def checks(*names: str) -> list[str]:
     return [part for name in names for part in ("--check", name)]
 
 
-HTTP = ("api.healthz", "api.readyz", "api.version", "api.test", "docs.healthz", "docs.readyz", "docs.page")
+HTTP = (
+    "api.healthz", "api.readyz", "api.version", "api.test", "api.data", "docs.healthz", "docs.readyz", "docs.page",
+)  # fmt: skip
 
 
 class TestARunningPlatform:
@@ -56,6 +58,12 @@ class TestARunningPlatform:
         code, statuses = verify(platform, *checks("exposure.paths"))
 
         assert (code, statuses) == (1, {"exposure.paths": "failed"})
+
+    def test_gives_its_metrics_where_they_are_said_to_be_public(self, platform: Platform) -> None:
+        names = ("api.metrics", "docs.metrics", "exposure.paths")
+        code, statuses = verify(platform, "--public-metrics", *checks(*names))
+
+        assert (code, statuses) == (0, dict.fromkeys(names, "ok"))
 
     def test_is_confused_with_no_other_service(self, platform: Platform) -> None:
         result = platform.sens(

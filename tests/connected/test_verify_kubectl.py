@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -166,11 +167,15 @@ class TestStores:
     def test_answer(self, fake_kubectl: FakeKubectl) -> None:
         fake_kubectl.answer(["pg_isready"], {"output": "/var/run/postgresql:5432 - accepting connections\n"})
         fake_kubectl.answer(["wget"], {"output": '{"status":"ok"}'})
+        fake_kubectl.answer(
+            ["deployment/sens-platform-test-docs"], {"output": "# TYPE sens_docs_responses counter\na 1\nb 2\n"}
+        )
         fake_kubectl.answer(["python"], {"output": "# TYPE sens_api_requests counter\nsens_api_requests_total 1\n"})
 
         assert run(lambda cluster: cluster.database) == "/var/run/postgresql:5432 - accepting connections"
         assert run(lambda cluster: cluster.nats) == '{"status":"ok"}'
-        assert run(lambda cluster: cluster.metrics) == "1 series"
+        assert run(lambda cluster: partial(cluster.metrics, "platform-api")) == "1 series"
+        assert run(lambda cluster: partial(cluster.metrics, "docs")) == "2 series"
         exec_in_namespace = ["exec", "--namespace=sens-test", "--pod-running-timeout=5s"]
         assert fake_kubectl.calls[:2] == [
             [*exec_in_namespace, "statefulset/sens-platform-test-timescaledb", "--", "pg_isready", "-U", "sens_platform", "-d", "sens_platform"],
@@ -200,7 +205,11 @@ class TestStores:
     def test_that_answer_otherwise_are_a_failure(self, fake_kubectl: FakeKubectl, output: str) -> None:
         fake_kubectl.answer(["exec"], {"output": output})
 
-        for check in (lambda cluster: cluster.database, lambda cluster: cluster.nats, lambda cluster: cluster.metrics):
+        for check in (
+            lambda cluster: cluster.database,
+            lambda cluster: cluster.nats,
+            lambda cluster: partial(cluster.metrics, "docs"),
+        ):
             assert failure(check).remedy
 
     def test_that_are_outside_of_the_cluster_are_not_asked(self, fake_kubectl: FakeKubectl) -> None:

@@ -12,14 +12,16 @@ from pathlib import Path
 import pytest
 
 from sens_cli.verify import certificates, web
+from sens_cli.verify.catalogue import catalogue
 from sens_cli.verify.certificates import check_certificate
 from sens_cli.verify.connections import trust
 from sens_cli.verify.endpoint import Endpoint
 from sens_cli.verify.environment import Environment
 from sens_cli.verify.exposure import check_paths, check_ports
+from sens_cli.verify.kubectl import Kubectl
 from sens_cli.verify.outcome import CheckFailedError, NotRunError
 from sens_cli.verify.record import Expected
-from sens_cli.verify.services import Service
+from sens_cli.verify.services import DATA_PATH, Service
 from sens_cli.verify.web import Web
 from sens_common.errors import SettingsError
 from support.certificates import Authority, Certificate
@@ -366,25 +368,109 @@ class TestInternalPorts:
 
 
 class TestInternalPaths:
-    def outcome(self, served: Served) -> str:
+    def outcome(self, served: Served, docs: Served, *, public_metrics: bool = False) -> str:
         async def outcome() -> str:
-            async with server(served) as port:
-                environment = Environment(name="x", address=HOST, api_host=Endpoint("http", NAME, port))
+            async with server(served) as port, server(docs) as docs_port:
+                environment = Environment(
+                    name="x",
+                    address=HOST,
+                    api_host=Endpoint("http", NAME, port),
+                    docs_host=Endpoint("http", NAME, docs_port),
+                    public_metrics=public_metrics,
+                )
                 async with Web(environment, PLAIN) as client:
                     return await check_paths(environment, client)
 
         return asyncio.run(outcome())
 
     def test_that_lead_nowhere(self) -> None:
-        assert self.outcome({}) == f"{NAME} does not answer on /metrics, /varz, /jsz, /connz"
+        assert self.outcome({}, {}) == f"{NAME} and {NAME} do not answer on /metrics, /varz, /jsz, /connz"
 
     @pytest.mark.parametrize(
         ("path", "content"),
         [("/metrics", b"# HELP a b\n# TYPE a counter\na 1\n"), ("/varz", b'{\n  "server_id": "NA"}')],
     )
-    def test_that_lead_inside_are_a_failure(self, path: str, content: bytes) -> None:
-        with pytest.raises(CheckFailedError, match=f"answers on {path}$"):
-            self.outcome({path: answer(content, content_type="text/plain")})
+    @pytest.mark.parametrize("host", ["api", "docs"])
+    def test_that_lead_inside_are_a_failure(self, path: str, content: bytes, host: str) -> None:
+        served = {path: answer(content, content_type="text/plain")}
+
+        with pytest.raises(CheckFailedError, match=f"is answered at http://[^ ]+{path}$"):
+            self.outcome(served if host == "api" else {}, served if host == "docs" else {})
+
+    def test_are_not_the_metrics_where_these_are_public(self) -> None:
+        served = {"/metrics": answer(b"# TYPE a counter\na 1\n", content_type="text/plain")}
+
+        assert self.outcome(served, served, public_metrics=True).endswith("do not answer on /varz, /jsz, /connz")
+
+
+METRICS: Served = {
+    "/metrics": answer(
+        b"# TYPE sens_api_requests_total counter\nsens_api_requests_total 1\n", content_type="text/plain"
+    )
+}
+
+
+class TestPublicMetrics:
+    def test_are_given_on_the_host(self) -> None:
+        assert service_outcome(METRICS, lambda service: service.metrics).startswith("1 series, on http://")
+
+    def test_that_are_missing_say_where_they_are_switched_on(self) -> None:
+        error = service_failure({}, lambda service: service.metrics)
+
+        assert "answers with 404" in error.detail
+        assert "ingress.publicMetrics" in error.remedy
+
+    def test_are_those_of_the_service(self) -> None:
+        with pytest.raises(CheckFailedError):
+            service_outcome(METRICS, lambda service: service.metrics, name="docs")
+
+    @pytest.mark.parametrize(("public", "path"), [(True, "/metrics"), (False, None)])
+    def test_are_asked_for_on_the_host_only_where_they_are_public(
+        self, public: bool, path: str | None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PATH", "")
+
+        async def outcome() -> str:
+            async with server(METRICS) as port:
+                host = Endpoint("http", NAME, port)
+                environment = Environment(
+                    name="x", release="x", namespace="x", address=HOST, api_host=host, public_metrics=public
+                )
+                async with Web(environment, PLAIN) as client:
+                    checks = catalogue(environment, web=client, context=PLAIN, kubectl=Kubectl(), days=14)
+                    return await checks["api.metrics"]()
+
+        if path:
+            assert asyncio.run(outcome()).endswith(path)
+        else:
+            with pytest.raises(NotRunError, match="no kubectl"):
+                asyncio.run(outcome())
+
+
+class TestTheData:
+    REFUSED = answer({"code": "unauthenticated", "status": 401}, "401 Unauthorized", "application/problem+json")
+
+    def outcome(self, given: bytes | None, *, public: bool) -> str:
+        async def outcome() -> str:
+            async with server({} if given is None else {DATA_PATH: given}) as port:
+                environment = Environment(name="x", address=HOST, public_data=public)
+                async with Web(environment, PLAIN) as client:
+                    host = Endpoint("http", NAME, port)
+                    return await Service("platform-api", host, "--api-host", environment, client).data()
+
+        return asyncio.run(outcome())
+
+    def test_are_public_and_ask_for_a_key(self) -> None:
+        assert self.outcome(self.REFUSED, public=True).endswith("asks for a key")
+
+    def test_are_not_public(self) -> None:
+        assert "is not served" in self.outcome(None, public=False)
+
+    @pytest.mark.parametrize(("given", "public"), [(None, True), (REFUSED, False), (answer([]), True)])
+    def test_that_are_public_or_not_against_what_is_said_are_a_failure(self, given: bytes | None, public: bool) -> None:
+        with pytest.raises(CheckFailedError) as error:
+            self.outcome(given, public=public)
+        assert "ingress.publicData" in error.value.remedy
 
 
 class TestTheWholeCommand:

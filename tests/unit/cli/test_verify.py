@@ -37,7 +37,13 @@ class TestTheChecks:
         assert asyncio.run(names()) == list(CHECKS)
 
     def test_are_chosen_by_name_and_by_group(self) -> None:
-        assert chosen(["cluster.nats", "docs"]) == ["docs.healthz", "docs.readyz", "docs.page", "cluster.nats"]
+        assert chosen(["cluster.nats", "docs"]) == [
+            "docs.healthz",
+            "docs.readyz",
+            "docs.page",
+            "docs.metrics",
+            "cluster.nats",
+        ]
         assert chosen([]) == list(CHECKS)
 
     def test_that_are_not_there_are_wrong_usage(self) -> None:
@@ -92,6 +98,7 @@ class TestUsage:
             ["--environment", "../test"],
             ["--environment", "test"],
             ["--api-host", "a b"],
+            ["--public-metrics", "--no-public-data"],
             ["--address", "api.example.org"],
             ["--namespace", "-A"],
             ["--channel", "latest"],

@@ -32,6 +32,14 @@ class TestAnEnvironmentOfTheGitOpsRepository:
 
         assert (environment.address, environment.namespace) == ("192.0.2.8", "sens-test")
 
+    def test_says_what_is_public_and_options_may_differ(self, environments: Path) -> None:
+        path = environments / "environments/test/environment.toml"
+        path.write_text(TEST.replace("[internal_ports]", "public_metrics = true\n[internal_ports]"), encoding="utf-8")
+        environment = Environment.read(environments, "test")
+
+        assert (environment.public_data, environment.public_metrics) == (True, True)
+        assert environment.completed({"public_metrics": False, "public_data": None}).public_metrics is False
+
     @pytest.mark.parametrize(
         ("old", "new", "said"),
         [

@@ -8,7 +8,7 @@ import pytest
 from starlette.applications import Starlette
 
 from sens_common.operations import Heartbeat
-from sens_docs_site.app import create_app
+from sens_docs_site.app import create_app, metrics_app
 
 
 @pytest.fixture
@@ -125,6 +125,14 @@ class TestOperations:
         site = client(folder)
         site.get("/nope")
         assert 'sens_docs_responses_total{status="4xx"}' in site.get("/metrics").text
+
+    def test_shows_no_metrics_where_they_have_a_port_of_their_own(self, folder: Path) -> None:
+        pages, metrics = Client(create_app(folder, Heartbeat(), with_metrics=False)), Client(metrics_app(Heartbeat()))
+
+        assert pages.get("/metrics").status_code == 404
+        assert pages.get("/healthz").status_code == 200
+        assert "# TYPE sens_docs_responses_total" in metrics.get("/metrics").text
+        assert metrics.get("/").status_code == 404
 
     def test_tells_its_name_and_version(self, folder: Path) -> None:
         assert client(folder).get("/version").json()["name"] == "docs"

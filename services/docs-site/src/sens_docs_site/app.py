@@ -17,6 +17,7 @@ from sens_common.operations import Check, Heartbeat, operations_routes
 from sens_docs_site.metrics import RESPONSES
 
 SERVICE: Final = "docs"
+METRICS_PATH: Final = "/metrics"
 
 _POLICY: Final = (
     "default-src 'self'",
@@ -47,8 +48,11 @@ _NOT_FOUND: Final = """<!doctype html>
 """
 
 
-def create_app(folder: Path, heartbeat: Heartbeat) -> Starlette:
-    """Return the site of a folder, which may come later: until then the readiness check says what is wrong."""
+def create_app(folder: Path, heartbeat: Heartbeat, *, with_metrics: bool = True) -> Starlette:
+    """Return the site of a folder, which may come later: until then the readiness check says what is wrong.
+
+    Without metrics, ``/metrics`` is a page that is missing: `metrics_app` gives them at a port of its own.
+    """
     files = StaticFiles(directory=folder, html=True, check_dir=False)
 
     async def page(request: Request) -> Response:
@@ -58,13 +62,21 @@ def create_app(folder: Path, heartbeat: Heartbeat) -> Starlette:
             response.headers["Location"] = "/" + URL(response.headers["Location"]).path.lstrip("/")
         return response
 
+    operations = operations_routes(SERVICE, {"site": site_check(folder)}, heartbeat)
     return Starlette(
         routes=[
-            *operations_routes(SERVICE, {"site": site_check(folder)}, heartbeat),
+            *(route for route in operations if with_metrics or route.path != METRICS_PATH),
             Route("/{path:path}", page),
         ],
         middleware=[Middleware(_Responses)],
         exception_handlers={404: _not_found},
+    )
+
+
+def metrics_app(heartbeat: Heartbeat) -> Starlette:
+    """Return what gives the metrics and nothing else."""
+    return Starlette(
+        routes=[route for route in operations_routes(SERVICE, {}, heartbeat) if route.path == METRICS_PATH]
     )
 
 

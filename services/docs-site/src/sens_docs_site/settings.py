@@ -18,6 +18,9 @@ class HttpSettings(Group):
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen on; images listen on all addresses.")
     port: Port = Field(8080, description="Port to listen on.")
+    metrics_port: Port | None = Field(
+        None, description="Port of `/metrics` alone, where the pages' port is public; the pages' port has it otherwise."
+    )
 
 
 class DocsSiteSettings(ServiceSettings):

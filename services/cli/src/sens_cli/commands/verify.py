@@ -40,6 +40,18 @@ def verify(  # noqa: PLR0917 - typer calls it with keywords
         str | None,
         typer.Option(help="User that looks after test. (default: system:serviceaccount:TEST-NAMESPACE:deploy-test)"),
     ] = None,
+    public_data: Annotated[
+        bool | None,
+        typer.Option(
+            "--public-data/--no-public-data", help="Whether the API's host serves /api/v1. (default: it does)"
+        ),
+    ] = None,
+    public_metrics: Annotated[
+        bool | None,
+        typer.Option(
+            "--public-metrics/--no-public-metrics", help="Whether the hosts serve /metrics. (default: they do not)"
+        ),
+    ] = None,
     kube_context: Annotated[str | None, typer.Option(help="Context of kubectl. (default: its current one)")] = None,
     ca_file: Annotated[
         Path | None,
@@ -82,7 +94,7 @@ def verify(  # noqa: PLR0917 - typer calls it with keywords
     except KeyError as error:
         raise typer.BadParameter(f"there is no check {error.args[0]!r}: see sens verify --list") from None
     described = _described(environment, gitops)
-    options = {
+    options: dict[str, str | bool | None] = {
         "api_host": api_host,
         "docs_host": docs_host,
         "argo_host": argo_host,
@@ -94,6 +106,8 @@ def verify(  # noqa: PLR0917 - typer calls it with keywords
         "test_namespace": test_namespace,
         "production_namespace": production_namespace,
         "deploy_account": deploy_account,
+        "public_data": public_data,
+        "public_metrics": public_metrics,
     }
     described = _completed(described, options, expect_version, expect_commit)
     outcomes = asyncio.run(_run(described, names, ca_file, kube_context, days=days, timeout_seconds=timeout))
@@ -123,12 +137,12 @@ def _described(name: str | None, gitops: Path | None) -> "Environment":
 
 
 def _completed(
-    environment: "Environment", options: Mapping[str, str | None], version: str | None, commit: str | None
+    environment: "Environment", options: Mapping[str, str | bool | None], version: str | None, commit: str | None
 ) -> "Environment":
     """Return the environment with the options; without a repository, some have to be given."""
     from sens_cli.verify.environment import expecting
 
-    if environment.address is None and not any(options.values()):
+    if environment.address is None and all(value is None or isinstance(value, bool) for value in options.values()):
         raise typer.BadParameter(
             "nothing is known of the installation: name the GitOps repository's folder with --gitops, or give --api-host and others"
         )

@@ -6,12 +6,14 @@ from typing import Any, Final
 from sens_cli.verify.environment import Environment
 from sens_cli.verify.kubectl import Finished, Kubectl
 from sens_cli.verify.outcome import CheckFailedError, NotRunError
+from sens_cli.verify.services import API, DOCS, METRICS, series
 
 PLATFORM_IMAGES: Final = frozenset(
     {"platform-api", "docs", "mqtt-ingestion-worker", "telemetry-worker", "mock-mqtt-broker"}
 )
 
-_METRICS_PROGRAM = "import sys, urllib.request as r; sys.stdout.buffer.write(r.urlopen('http://127.0.0.1:8000/metrics', timeout=5).read(2 ** 20))"
+_METRICS_PROGRAM = "import sys, urllib.request as r; sys.stdout.buffer.write(r.urlopen('http://127.0.0.1:{port}/metrics', timeout=5).read(2 ** 20))"
+_METRICS_PORTS: Final = {API: 8000, DOCS: 8081}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +99,13 @@ class Cluster:
             return done.output.strip()[:200]
         raise self._store_failure(pod_of, "healthz of NATS", done)
 
-    async def metrics(self) -> str:
-        """See that the API gives metrics, asked from within its pod."""
-        pod_of = f"deployment/{self._release}-platform-api"
-        done = await self._kubectl.execute(pod_of, self._namespace, ["python", "-c", _METRICS_PROGRAM])
-        if done.code == 0 and "# TYPE sens_api_requests" in done.output:
-            return f"{sum(1 for line in done.output.splitlines() if not line.startswith('#'))} series"
+    async def metrics(self, service: str) -> str:
+        """See that a service gives metrics, asked from within its pod."""
+        pod_of = f"deployment/{self._release}-{service}"
+        program = _METRICS_PROGRAM.format(port=_METRICS_PORTS[service])
+        done = await self._kubectl.execute(pod_of, self._namespace, ["python", "-c", program])
+        if done.code == 0 and METRICS[service] in done.output:
+            return series(done.output)
         raise self._store_failure(pod_of, "/metrics", done)
 
     async def _workloads(self) -> list[Workload]:

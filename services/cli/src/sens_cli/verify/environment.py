@@ -37,7 +37,7 @@ _LAST_PORT = 65_535
 _REQUIRED = frozenset({"name", "channel", "namespace", "release", "address", "api_host", "docs_host"})
 # Argo CD's objects and the registry are other programs' concern.
 _NOT_OURS = frozenset({"application", "project", "registry"})
-_SWITCHES = frozenset({"external_database", "external_nats"})
+_SWITCHES = frozenset({"external_database", "external_nats", "public_data", "public_metrics"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +59,8 @@ class Environment:
         production_namespace: Namespace of production.
         external_database: Whether the database is outside of the cluster.
         external_nats: Whether NATS is outside of the cluster.
+        public_data: Whether ``/api/v1`` is served on the API's host (``ingress.publicData``).
+        public_metrics: Whether ``/metrics`` is served on the hosts of API and documentation (``ingress.publicMetrics``).
         internal_ports: Ports that must not be reachable from outside, by name.
         expected: What should be running.
     """
@@ -77,6 +79,8 @@ class Environment:
     production_namespace: str | None = None
     external_database: bool = False
     external_nats: bool = False
+    public_data: bool = True
+    public_metrics: bool = False
     internal_ports: Mapping[str, int] = field(default_factory=lambda: dict(INTERNAL_PORTS))
     expected: Expected | None = None
 
@@ -96,16 +100,16 @@ class Environment:
         record = read_record(description_file(gitops, name).with_name("release.json"))
         return replace(environment, expected=record, **others)
 
-    def completed(self, options: Mapping[str, str | None]) -> Self:
-        """Return it with options in place of what it has; their names are those of the attributes.
+    def completed(self, options: Mapping[str, str | bool | None]) -> Self:
+        """Return it with options in place of what it has; their names are those of the attributes, None leaves one as it is.
 
         Raises:
             SettingsError: An option has a value that can't be; the text names it.
         """
         given: dict[str, Any] = {
-            name: _READERS[name](text, f"--{name.replace('_', '-')}")
-            for name, text in options.items()
-            if text is not None
+            name: value if isinstance(value, bool) else _READERS[name](value, f"--{name.replace('_', '-')}")
+            for name, value in options.items()
+            if value is not None
         }
         environment = replace(self, **given)
         if environment.name in {TEST, PRODUCTION}:

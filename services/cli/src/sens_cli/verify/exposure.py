@@ -9,13 +9,13 @@ from sens_cli.verify.web import Answer, Web
 
 _PORT_SECONDS = 3.0
 
-INTERNAL_PATHS = {
-    "/metrics": b"# TYPE ",  # Prometheus' text format
+_METRICS = {"/metrics": b"# TYPE "}  # Prometheus' text format
+_NATS = {
     "/varz": b'"server_id"',  # NATS' monitoring
     "/jsz": b'"server_id"',
     "/connz": b'"server_id"',
 }
-"""Paths that only the cluster asks, and what is in the answer of who has them."""
+"""Paths of NATS' monitoring, and what is in its answers."""
 
 
 async def check_ports(environment: Environment) -> str:
@@ -44,21 +44,23 @@ async def check_ports(environment: Environment) -> str:
 
 
 async def check_paths(environment: Environment, web: Web) -> str:
-    """See that the API's public host does not lead to what is internal."""
-    host = environment.api_host
-    if host is None:
-        raise NotRunError("no host is known (--api-host)")
-    answers = await asyncio.gather(*(web.get(host, path) for path in INTERNAL_PATHS))
+    """See that the public hosts do not lead to what is internal: NATS' monitoring, and metrics unless they are public."""
+    hosts = [host for host in (environment.api_host, environment.docs_host) if host is not None]
+    if not hosts:
+        raise NotRunError("no host is known (--api-host, --docs-host)")
+    internal = _NATS if environment.public_metrics else _METRICS | _NATS
+    asked = [(host, path) for host in hosts for path in internal]
+    answers = await asyncio.gather(*(web.get(host, path) for host, path in asked))
     found = [
-        path for (path, mark), answer in zip(INTERNAL_PATHS.items(), answers, strict=True) if _is_internal(answer, mark)
+        answer.url for (_, path), answer in zip(asked, answers, strict=True) if _is_internal(answer, internal[path])
     ]
     if found:
         raise CheckFailedError(
-            f"{host.url} answers on {', '.join(found)}",
-            "The Ingress of the API routes more than it should: the chart's lists each path; look for another Ingress with this host "
-            f"(kubectl get ingress -A), at {target(environment, host)}.",
+            f"what is internal is answered at {', '.join(found)}",
+            "The Ingress routes more than it should: the chart's lists each path (ingress.publicMetrics in its values, public_metrics "
+            f"in environment.toml); look for another Ingress with this host (kubectl get ingress -A), at {target(environment, hosts[0])}.",
         )
-    return f"{host.host} does not answer on {', '.join(INTERNAL_PATHS)}"
+    return f"{' and '.join(host.host for host in hosts)} do not answer on {', '.join(internal)}"
 
 
 def _is_internal(answer: Answer, mark: bytes) -> bool:

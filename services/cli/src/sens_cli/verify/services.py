@@ -1,5 +1,6 @@
 """What the API and the documentation say of themselves on their public hosts, and whether it is what was released."""
 
+from collections.abc import Mapping
 from typing import Final
 
 from sens_cli.verify.endpoint import Endpoint
@@ -9,8 +10,13 @@ from sens_cli.verify.web import Answer, Web, unexpected
 
 API: Final = "platform-api"
 DOCS: Final = "docs"
+METRICS: Final[Mapping[str, str]] = {API: "# TYPE sens_api_requests", DOCS: "# TYPE sens_docs_responses"}
+"""What is in the metrics of each."""
+
+DATA_PATH: Final = "/api/v1/devices"
 
 _OK = 200
+_UNAUTHENTICATED = 401
 _UNAVAILABLE = 503
 
 
@@ -54,6 +60,30 @@ class Service:
         if answer.status != _OK or answer.content_type != "text/html" or b"</html>" not in answer.body.lower():
             raise unexpected(answer, self._remedy)
         return f"a page of {len(answer.body)} bytes"
+
+    async def metrics(self) -> str:
+        """See that it gives metrics on its host."""
+        answer = await self._get("/metrics")
+        if answer.status != _OK or METRICS[self._name].encode() not in answer.body:
+            raise unexpected(
+                answer,
+                "Metrics should be public here (public_metrics): set ingress.publicMetrics in the chart's values, or public_metrics to "
+                f"false in environment.toml. {self._remedy}",
+            )
+        return f"{series(answer.body.decode(errors='replace'))}, on {answer.url}"
+
+    async def data(self) -> str:
+        """See that the data's path is served where it should be, and to nobody without a key; not at all where it should not."""
+        answer = await self._get(DATA_PATH)
+        asks_for_key = answer.status == _UNAUTHENTICATED and answer.document().get("code") == "unauthenticated"
+        if asks_for_key != self._environment.public_data:
+            wanted = "served" if self._environment.public_data else "kept inside of the cluster"
+            raise CheckFailedError(
+                f"{answer.url} answers with {answer.status}; /api/v1 should be {wanted} (public_data)",
+                "Compare ingress.publicData in the chart's values with public_data in environment.toml. "
+                f"If they agree, look at what answers: {self._remedy}",
+            )
+        return f"{answer.url} asks for a key" if asks_for_key else f"{answer.url} is not served, as public_data says"
 
     async def released(self) -> str:
         """See that version and commit are those of the release."""
@@ -110,3 +140,8 @@ class Service:
     def _remedy(self) -> str:
         namespace, release = self._environment.namespace or "NAMESPACE", self._environment.release or "RELEASE"
         return f"kubectl -n {namespace} get pods,ingress; kubectl -n {namespace} logs deployment/{release}-{self._name} --tail=50"
+
+
+def series(metrics: str) -> str:
+    """Return how many there are, in words, given metrics in Prometheus' text format."""
+    return f"{sum(1 for line in metrics.splitlines() if line and not line.startswith('#'))} series"
