@@ -17,8 +17,11 @@ GONE: Final = "0123456789abcdef" * 2 + "01234567"
 
 
 def pyproject(version: str) -> dict[str, str | None]:
-    """Return the file with a root version."""
-    return {"pyproject.toml": f'[project]\nname = "product"\nversion = "{version}"\n'}
+    """Return the files with a root version."""
+    return {
+        "pyproject.toml": f'[project]\nname = "product"\nversion = "{version}"\n',
+        "infra/helm/sens-platform/Chart.yaml": f"name: product\nversion: {version}\nappVersion: {version}\n",
+    }
 
 
 def bump(repository: Repository, version: str) -> str:

@@ -26,6 +26,7 @@ from support.registry import FOLDER, SmallRegistry, client, upload
 from support.services import ROOT
 
 GITOPS = "acme/sens-platform-infra"
+FIRST = "0.1.0"
 PLATFORMS = ("linux/amd64", "linux/arm64")
 DISPATCH = ("scripts/publish-images", "dispatch", "--record=-", f"--gitops-repository={GITOPS}")
 PARTS = ["scripts", "infra", "pyproject.toml", "services/common/src/sens_common/schema", "Dockerfile"]
@@ -68,6 +69,8 @@ class World:
                 shutil.copytree(source, self.product.folder / part, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, self.product.folder / part)
+        # Whatever the version of the repository that this runs in.
+        self.say("product", "scripts/set-version", FIRST)
         self.product.commit("Begin")
         self.product.git("remote", "add", "origin", self._product_remote.url)
         self.product.push("main")
@@ -135,9 +138,8 @@ class World:
         before = self.product.head
         branch = f"version-{version}-after-{before[:8]}"
         self.product.branch(branch)
-        text = self.product.read("pyproject.toml")
-        raised = re.sub(r'^version = ".*"$', f'version = "{version}"', text, count=1, flags=re.MULTILINE)
-        self.product.commit(f"Raise the version to {version}", {"pyproject.toml": raised})
+        self.say("product", "scripts/set-version", version)
+        self.product.commit(f"Raise the version to {version}")
         self.product.switch("main")
         self.product.merge(branch)
         return before
@@ -236,6 +238,12 @@ def a_version_is_raised(world: World) -> None:
     assert "skips minor 0.2" in world.refuse("product", "scripts/version-check", f"--base={before}")
     world.drop_merge(before)
     before = world.raise_version("0.2.0")
+    chart = world.product.read("infra/helm/sens-platform/Chart.yaml")
+    world.product.write(
+        {"infra/helm/sens-platform/Chart.yaml": chart.replace("appVersion: 0.2.0", "appVersion: 0.1.0")}
+    )
+    assert "has the appVersion 0.1.0" in world.refuse("product", "scripts/version-check", f"--base={before}")
+    world.say("product", "scripts/set-version", "0.2.0")
     assert "0.2.0: may follow 0.1.0" in world.say("product", "scripts/version-check", f"--base={before}")
     world.product.push("main")
     world.commit = world.product.head

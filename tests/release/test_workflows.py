@@ -13,6 +13,7 @@ import yaml
 from scripts.lib.images.__main__ import parse as parse_build_images
 from scripts.lib.release.publish_images import TOKEN
 from scripts.lib.release.publish_images import parse as parse_publish_images
+from scripts.lib.release.set_version import STEPS
 
 from support.services import ROOT
 
@@ -231,6 +232,13 @@ class TestCi:
 
         assert cast("Document", clone["with"])["fetch-depth"] == 0
         assert jobs("ci")["images"]["needs"] == "version"
+
+    def test_runs_the_tests_of_releases_with_each_version_that_may_follow(self) -> None:
+        job = jobs("ci")["raised"]
+
+        assert cast("Document", job["strategy"])["matrix"] == {"step": [*STEPS]}
+        (call,) = [words for _, words in commands() if words[0] == "scripts/test-raised"]
+        assert call == ["scripts/test-raised", "$STEP"]
 
     def test_sees_no_secret(self) -> None:
         assert "secrets." not in (FOLDER / "ci.yml").read_text()

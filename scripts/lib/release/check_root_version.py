@@ -1,4 +1,4 @@
-"""Compares the root version with the one before it. Called by scripts/version-check; needs Python and git alone."""
+"""Compares the root version with the one before it, and with the other places that have it. Called by scripts/version-check; needs Python and git alone."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.lib.release.history import ROOT, History, Previous
+from scripts.lib.release.places import check_places
 from scripts.lib.release.versions import ReleaseError, next_root_version
 
 
@@ -14,7 +15,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="scripts/version-check",
         description="Compares the root version (pyproject.toml) with the previous one from git. Allowed are the same "
-        "version, a later patch, the next minor with patch 0, and the next major with 0.0.",
+        "version, a later patch, the next minor with patch 0, and the next major with 0.0. The chart has to have the same version.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -25,7 +26,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--folder", type=Path, default=ROOT, help="the clone; this repository by default")
     options = parser.parse_args(arguments)
     try:
-        print(compare(History(options.folder), options.base))
+        history = History(options.folder)
+        line = compare(history, options.base)
+        check_places(options.folder, history.current())
+        print(line)
     except ReleaseError as error:
         print(f"scripts/version-check: {error}", file=sys.stderr)
         return 1

@@ -1,0 +1,224 @@
+"""scripts/set-version writes the root version in all places, and scripts/version-check names the place that disagrees."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripts.lib.release import check_root_version, set_version
+from scripts.lib.release.places import FOLLOWERS, ROOT_PLACE, check_places, write_version, written
+from scripts.lib.release.versions import ReleaseError, Version
+
+from support.git import Repository
+from support.services import ROOT
+
+CHART: Final = "infra/helm/sens-platform/Chart.yaml"
+DOCUMENT: Final = ROOT / "docs/operations/versions.md"
+FILES: Final = sorted({ROOT_PLACE.path, *(place.path for place in FOLLOWERS)})
+
+
+def copied(folder: Path) -> Path:
+    """Copy the repository's own files that have the version."""
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def replace(folder: Path, name: str, before: str, after: str) -> None:
+    text = (folder / name).read_text(encoding="utf-8")
+    assert before in text
+    (folder / name).write_text(text.replace(before, after), encoding="utf-8")
+
+
+@pytest.fixture
+def product(tmp_path: Path) -> Path:
+    folder = copied(tmp_path / "product")
+    write_version(folder, Version(1, 5, 2))
+    return folder
+
+
+class TestSetVersion:
+    def test_changes_all_places_and_nothing_else(self, product: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        before = {name: (product / name).read_text(encoding="utf-8").splitlines() for name in FILES}
+
+        assert set_version.main(["1.6.0", f"--folder={product}"]) == 0
+
+        said = capsys.readouterr().out
+        assert f"$ scripts/set-version 1.6.0\n{said}```" in DOCUMENT.read_text(encoding="utf-8")
+        assert said.splitlines() == [
+            "pyproject.toml: version 1.5.2 -> 1.6.0",
+            f"{CHART}: version 1.5.2 -> 1.6.0",
+            f"{CHART}: appVersion 1.5.2 -> 1.6.0",
+        ]
+        after = {name: (product / name).read_text(encoding="utf-8").splitlines() for name in FILES}
+        changed = [
+            (old, new) for name in FILES for old, new in zip(before[name], after[name], strict=True) if old != new
+        ]
+        assert sorted(changed) == [
+            ("appVersion: 1.5.2", "appVersion: 1.6.0"),
+            ('version = "1.5.2"', 'version = "1.6.0"'),
+            ("version: 1.5.2", "version: 1.6.0"),
+        ]
+
+    @pytest.mark.parametrize(("step", "version"), [("patch", "1.5.3"), ("minor", "1.6.0"), ("major", "2.0.0")])
+    def test_takes_the_next_of_a_kind(self, product: Path, step: str, version: str) -> None:
+        assert set_version.main([step, f"--folder={product}"]) == 0
+
+        check_places(product, Version.parse(version))
+
+    def test_may_be_run_again(self, product: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert set_version.main(["1.5.2", f"--folder={product}"]) == 0
+
+        assert capsys.readouterr().out == "All places say 1.5.2 already.\n"
+
+    @pytest.mark.parametrize("version", ["v1.6.0", "1.6", "1.6.0-rc.1", "1.6.0+build", "latest", "", "1.6.0\n"])
+    def test_refuses_what_is_no_root_version(
+        self, product: Path, version: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert set_version.main([version, f"--folder={product}"]) == 1
+
+        assert "scripts/set-version: The root version" in capsys.readouterr().err
+        check_places(product, Version(1, 5, 2))
+
+    @pytest.mark.parametrize(
+        ("before", "after", "said"),
+        [
+            ("\nappVersion: 1.5.2\n", "\n", "has 0 lines with the appVersion, and must have one"),
+            ("\nversion: 1.5.2\n", "\nversion: 1.5.2\nversion: 1.5.2\n", "has 2 lines with the version"),
+        ],
+    )
+    def test_writes_nothing_when_a_place_is_not_as_expected(
+        self, product: Path, before: str, after: str, said: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        replace(product, CHART, before, after)
+
+        assert set_version.main(["1.6.0", f"--folder={product}"]) == 1
+
+        assert said in capsys.readouterr().err
+        assert written(product, ROOT_PLACE) == "1.5.2"
+
+    def test_names_a_file_that_is_missing(self, product: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (product / CHART).unlink()
+
+        assert set_version.main(["1.6.0", f"--folder={product}"]) == 1
+
+        assert f"{product / CHART} can't be read: No such file or directory" in capsys.readouterr().err
+
+    def test_needs_python_alone_and_takes_the_folder_as_seen_from_the_caller(self, product: Path) -> None:
+        done = subprocess.run(
+            [ROOT / "scripts/set-version", "1.6.0", f"--folder={product.name}"],
+            cwd=product.parent,
+            env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+        assert (done.returncode, done.stderr) == (0, "")
+        check_places(product, Version(1, 6, 0))
+
+    @given(
+        st.sampled_from(["\n", "\r\n"]),
+        st.tuples(st.integers(0, 999), st.integers(0, 999), st.integers(0, 999)),
+        st.sampled_from(['version: "{}"', "version: {}", "version:   {} # a remark"]),
+    )
+    def test_keeps_quotes_remarks_and_ends_of_lines(
+        self, tmp_path_factory: pytest.TempPathFactory, end: str, numbers: tuple[int, int, int], line: str
+    ) -> None:
+        folder = tmp_path_factory.mktemp("product")
+        chart = f"apiVersion: v2\n{line}\nappVersion: {{}}\ndependencies:\n  - version: 9.9.9\n"
+        root = '[project]\nname = "x"\nversion = "{}"\n\n[tool.other]\nversion = "9.9.9"\n'
+        for name, text in ((ROOT_PLACE.path, root), (CHART, chart)):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(text.replace("{}", "1.5.2").replace("\n", end).encode())
+        version = Version(*numbers)
+
+        write_version(folder, version)
+
+        for name, text in ((ROOT_PLACE.path, root), (CHART, chart)):
+            assert (folder / name).read_bytes() == text.replace("{}", str(version)).replace("\n", end).encode()
+
+
+@pytest.mark.usefixtures("isolated_git")
+class TestVersionCheck:
+    def check(self, product: Path) -> int:
+        return check_root_version.main([f"--folder={product}"])
+
+    @pytest.fixture
+    def committed(self, product: Path) -> Path:
+        Repository.create(product).commit("Begin")
+        return product
+
+    def test_takes_a_version_that_all_places_have(self, committed: Path) -> None:
+        assert set_version.main(["minor", f"--folder={committed}"]) == 0
+
+        assert self.check(committed) == 0
+
+    @pytest.mark.parametrize(
+        ("name", "change", "said"),
+        [
+            (
+                CHART,
+                ("\nversion: 1.5.2", "\nversion: 1.5.1"),
+                [f"{CHART} has the version 1.5.1, and the root version is 1.5.2."],
+            ),
+            (
+                CHART,
+                ("\nappVersion: 1.5.2", "\nappVersion: 1.5.3"),
+                [f"{CHART} has the appVersion 1.5.3, and the root version is 1.5.2."],
+            ),
+            (
+                "pyproject.toml",
+                ('version = "1.5.2"', 'version = "1.6.0"'),
+                [
+                    f"{CHART} has the version 1.5.2, and the root version is 1.6.0.",
+                    f"{CHART} has the appVersion 1.5.2, and the root version is 1.6.0.",
+                ],
+            ),
+            (CHART, ("\nappVersion: 1.5.2", "\nappVersion:"), ["has the appVersion (nothing), and"]),
+        ],
+    )
+    def test_names_each_place_that_disagrees_and_the_command_that_mends_it(
+        self,
+        committed: Path,
+        name: str,
+        change: tuple[str, str],
+        said: list[str],
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        replace(committed, name, *change)
+
+        assert self.check(committed) == 1
+
+        told = capsys.readouterr().err
+        assert all(sentence in told for sentence in said)
+        assert told.count(" and the root version is ") == len(said)
+        command = told.partition("'scripts/")[2].partition("'")[0].split()
+        assert command[0] == "set-version"
+        assert set_version.main([command[1], f"--folder={committed}"]) == 0
+        assert self.check(committed) == 0
+
+    def test_of_this_repository_finds_no_disagreement(self) -> None:
+        check_places(ROOT, Version.parse(written(ROOT, ROOT_PLACE)))
+
+
+def test_no_other_file_has_the_version_of_the_product_as_its_own() -> None:
+    """A file that declares a version of its own is either a place, or follows the root's (``[tool.hatch.version]``)."""
+    for file in sorted((ROOT / "services").glob("*/pyproject.toml")):
+        text = file.read_text(encoding="utf-8")
+        assert 'dynamic = ["version"]' in text, file
+        assert 'path = "../../pyproject.toml"' in text, file
+
+
+def test_an_unknown_place_is_refused(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    (folder / CHART).write_bytes(b"version: \xff\n")
+
+    with pytest.raises(ReleaseError, match="is not UTF-8"):
+        check_places(folder, Version(1, 0, 0))
