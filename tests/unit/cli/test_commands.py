@@ -1,9 +1,12 @@
 """Arguments, payloads, and what is printed."""
 
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
 
-import httpx
+import httpx2
 import pytest
 from typer.testing import CliRunner
 
@@ -12,9 +15,10 @@ from sens_cli.api import Api, RefusedByApiError, problem_sentence, segment
 from sens_cli.commands import dead_letters
 from sens_cli.commands.messages import metrics_payload
 from sens_cli.events import Event, events
-from sens_cli.output import print_table, show
+from sens_cli.output import print_table, short_time, show
 from sens_cli.target import Target
 from sens_common.errors import UnavailableError
+from sens_common.version import product_version
 
 COMMANDS = [
     ["up"],
@@ -129,12 +133,12 @@ class TestProblems:
         ("status", "error"), [(404, RefusedByApiError), (422, RefusedByApiError), (503, UnavailableError)]
     )
     def test_decide_the_exit_code(self, status: int, error: type[Exception]) -> None:
-        transport = httpx.MockTransport(lambda _request: httpx.Response(status, json={"title": "No"}))
+        transport = httpx2.MockTransport(lambda _request: httpx2.Response(status, json={"title": "No"}))
         with Api(Target("http://api", "sens_key"), transport) as api, pytest.raises(error, match="No"):
             api.get("devices")
 
     def test_of_something_else_than_the_api_say_so(self) -> None:
-        transport = httpx.MockTransport(lambda _request: httpx.Response(200, text="hello"))
+        transport = httpx2.MockTransport(lambda _request: httpx2.Response(200, text="hello"))
         with Api(Target("http://api", "sens_key"), transport) as api, pytest.raises(UnavailableError, match="no JSON"):
             api.get("devices")
 
@@ -143,27 +147,27 @@ class TestPages:
     def test_are_read_until_the_limit_or_the_end(self) -> None:
         asked: list[tuple[str | None, str]] = []
 
-        def answer(request: httpx.Request) -> httpx.Response:
+        def answer(request: httpx2.Request) -> httpx2.Response:
             cursor, limit = request.url.params.get("cursor"), request.url.params["limit"]
             asked.append((cursor, limit))
             start = int(cursor or 0)
             items = list(range(start, min(start + int(limit), 5)))
-            return httpx.Response(
+            return httpx2.Response(
                 200, json={"items": items, "next": str(start + len(items)) if start + len(items) < 5 else None}
             )
 
-        with Api(Target("http://api", "sens_key"), httpx.MockTransport(answer)) as api:
+        with Api(Target("http://api", "sens_key"), httpx2.MockTransport(answer)) as api:
             assert list(api.pages("things", "items", {}, limit=100, page=2)) == [0, 1, 2, 3, 4]
             assert list(api.pages("things", "items", {}, limit=3, page=2)) == [0, 1, 2]
         assert asked == [(None, "2"), ("2", "2"), ("4", "2"), (None, "2"), ("2", "1")]
 
     def test_carry_the_key(self) -> None:
-        def answer(request: httpx.Request) -> httpx.Response:
+        def answer(request: httpx2.Request) -> httpx2.Response:
             assert request.headers["Authorization"] == "Bearer sens_key"
             assert request.url == "http://api/api/v1/devices/a%2Fb/latest"
-            return httpx.Response(200, json={})
+            return httpx2.Response(200, json={})
 
-        with Api(Target("http://api", "sens_key"), httpx.MockTransport(answer)) as api:
+        with Api(Target("http://api", "sens_key"), httpx2.MockTransport(answer)) as api:
             api.get(f"devices/{segment('a/b')}/latest")
 
 
@@ -182,6 +186,100 @@ class TestServerSentEvents:
             "",
         ]
         assert list(events(lines)) == [Event("reading", {"value": 1})]
+        assert list(events(lines, idle=True)) == [Event("idle", {}), Event("reading", {"value": 1})]
+
+
+class TestTheCsvOfARange:
+    def test_is_one_table_of_all_pages(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pages = {
+            None: ["time,metric,value", "1,a,1", "2,a,2", "# next: second"],
+            "second": ["time,metric,value", "3,a,3", "# next: third"],
+            "third": ["time,metric,value", "4,a,4"],
+        }
+
+        def lines(_api: Api, _path: str, parameters: Mapping[str, str | None], *, accept: str) -> Iterator[str]:
+            assert accept == "text/csv"
+            return iter(pages[parameters["cursor"]])
+
+        monkeypatch.setattr(Api, "lines", lines)
+        arguments = ["measurements", "x", "--csv", "--api-url", "http://api", "--api-key", "sens_key"]
+        assert CliRunner().invoke(app, arguments).stdout.splitlines() == [
+            "time,metric,value",
+            "1,a,1",
+            "2,a,2",
+            "3,a,3",
+            "4,a,4",
+        ]
+        limited = CliRunner().invoke(app, [*arguments, "--limit", "2"])
+        assert limited.stdout.splitlines() == ["time,metric,value", "1,a,1", "2,a,2"]
+        assert "there are more" in limited.stderr
+
+
+class TestTimes:
+    def test_are_short_and_in_the_time_zone_of_the_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TZ", "Asia/Kolkata")
+        time.tzset()
+        try:
+            assert short_time("2026-11-29T23:52:56.123456Z") == "2026-11-30 05:22:56.123"
+            assert short_time("2026-11-29T23:52:56Z", utc=True) == "2026-11-29 23:52:56Z"
+        finally:
+            monkeypatch.undo()
+            time.tzset()
+
+    def test_that_are_none_are_dashes(self) -> None:
+        assert short_time(None) == "-"
+
+
+class TestARefusedKey:
+    @pytest.mark.parametrize(
+        ("environment", "arguments", "origin"),
+        [
+            ({"SENS_API_KEY": "sens_old"}, [], "the environment (SENS_API_KEY)"),
+            ({}, ["--api-key", "sens_old"], "--api-key"),
+            ({"SENS_API_KEY": "sens_other"}, ["--api-key", "sens_old"], "--api-key"),
+        ],
+    )
+    def test_is_told_with_where_it_came_from(
+        self, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], arguments: list[str], origin: str
+    ) -> None:
+        def refuse(_request: httpx2.Request) -> httpx2.Response:
+            return httpx2.Response(401, json={"title": "Unauthorized"})
+
+        init = httpx2.Client.__init__
+        monkeypatch.setattr(
+            httpx2.Client,
+            "__init__",
+            lambda self, **options: init(self, **(options | {"transport": httpx2.MockTransport(refuse)})),
+        )
+        result = CliRunner().invoke(app, ["devices", "--api-url", "http://api", *arguments], env=environment)
+        assert isinstance(result.exception, RefusedByApiError)
+        assert str(result.exception).endswith(f"the key came from {origin}")
+
+
+class TestTheCommand:
+    @pytest.mark.parametrize("option", ["-h", "--help"])
+    def test_explains_itself_at_every_level(self, option: str) -> None:
+        for arguments in ([], ["keys"], ["keys", "create"]):
+            result = CliRunner().invoke(app, [*arguments, option])
+            assert result.exit_code == 0
+            assert "Usage:" in result.output
+
+    def test_tells_its_version(self) -> None:
+        assert CliRunner().invoke(app, ["--version"]).output == f"{product_version()}\n"
+
+    def test_knows_what_a_typing_error_meant(self) -> None:
+        result = CliRunner().invoke(app, ["statu"])
+        assert result.exit_code == 2
+        assert "Did you mean 'status'?" in result.output
+
+    def test_imports_only_what_it_is_asked_for(self) -> None:
+        code = (
+            "import sys; from typer.testing import CliRunner; from sens_cli.__main__ import app;"
+            "assert CliRunner().invoke(app, ['--version']).exit_code == 0;"
+            "print(*sorted(m for m in sys.modules if m.startswith(('sens_cli.commands.', 'httpx2', 'asyncpg'))))"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert run.stdout.strip() == ""
 
 
 class TestWhatIsPrinted:

@@ -5,7 +5,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self
 
-import httpx
+import httpx2
 
 from sens_cli.target import Target
 from sens_common.errors import SensError, UnavailableError
@@ -15,7 +15,7 @@ type Json = Any
 
 type Parameters = Mapping[str, str | int | list[str] | None]
 
-_TIMEOUT = httpx.Timeout(30, connect=5)
+_TIMEOUT = httpx2.Timeout(30, connect=5)
 _UNAVAILABLE = frozenset({502, 503, 504})
 
 
@@ -28,8 +28,8 @@ class RefusedByApiError(SensError):
 class Api:
     """A connection to the API; a context manager."""
 
-    def __init__(self, target: Target, transport: httpx.BaseTransport | None = None) -> None:
-        self._client = httpx.Client(
+    def __init__(self, target: Target, transport: httpx2.BaseTransport | None = None) -> None:
+        self._client = httpx2.Client(
             base_url=f"{target.api_url}/api/v1/",
             headers={"Authorization": f"Bearer {target.key}", "User-Agent": "sens"},
             timeout=_TIMEOUT,
@@ -37,6 +37,7 @@ class Api:
             trust_env=False,  # a proxy of the environment can't reach an instance on this machine
         )
         self._url = target.api_url
+        self._key_from = target.key_from
 
     def __enter__(self) -> Self:
         """Return the connection."""
@@ -75,7 +76,7 @@ class Api:
         self, path: str, parameters: Parameters | None = None, *, accept: str, endless: bool = False
     ) -> Iterator[str]:
         """Yield the lines of a streamed answer as they come; raises as `get`."""
-        timeout = httpx.Timeout(None, connect=5) if endless else _TIMEOUT
+        timeout = httpx2.Timeout(None, connect=5) if endless else _TIMEOUT
         try:
             with self._client.stream(
                 "GET", path, params=_present(parameters), headers={"Accept": accept}, timeout=timeout
@@ -84,13 +85,13 @@ class Api:
                     answer.read()
                     raise self._problem(answer)
                 yield from answer.iter_lines()
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
 
     def _request(self, method: str, path: str, parameters: Parameters | None) -> Json:
         try:
             answer = self._client.request(method, path, params=_present(parameters))
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
         if answer.is_error:
             raise self._problem(answer)
@@ -99,12 +100,14 @@ class Api:
         except ValueError as error:
             raise UnavailableError(f"what answers at {self._url} is not the API: its answer is no JSON") from error
 
-    def _unreachable(self, error: httpx.HTTPError) -> UnavailableError:
+    def _unreachable(self, error: httpx2.HTTPError) -> UnavailableError:
         reason = str(error) or type(error).__name__
         return UnavailableError(f"the API at {self._url} can't be reached: {reason}. Does it run? Ask sens status")
 
-    def _problem(self, answer: httpx.Response) -> SensError:
+    def _problem(self, answer: httpx2.Response) -> SensError:
         text = problem_sentence(answer.status_code, answer.text)
+        if answer.status_code == httpx2.codes.UNAUTHORIZED:
+            text += f"; the key came from {self._key_from}"
         if answer.status_code in _UNAVAILABLE:
             return UnavailableError(text)
         return RefusedByApiError(text)

@@ -12,14 +12,21 @@ class Event(NamedTuple):
     data: dict[str, Any]
 
 
-def events(lines: Iterable[str]) -> Iterator[Event]:
-    """Yield the events of a stream; comments and what is no JSON object are left out."""
+def events(lines: Iterable[str], *, idle: bool = False) -> Iterator[Event]:
+    """Yield the events of a stream; what is no JSON object is left out.
+
+    Args:
+        lines: Of the stream.
+        idle: Yield an event ``idle`` without data for each comment: that is how a server shows that it is there.
+    """
     name, data = "message", []
     for line in lines:
         if line:
             field, _separator, value = line.partition(":")
             value = value.removeprefix(" ")
-            if field == "event":
+            if not field and idle:
+                yield Event("idle", {})
+            elif field == "event":
                 name = value
             elif field == "data":
                 data.append(value)

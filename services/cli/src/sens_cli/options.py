@@ -30,5 +30,6 @@ ApiKey = Annotated[
     typer.Option("--api-key", envvar=API_KEY_VARIABLE, help="API key. (default: the running instance's first key)"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+Utc = Annotated[bool, typer.Option("--utc", help="Show times in UTC instead of this machine's time zone.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")]
 Device = Annotated[str, typer.Argument(help="Name of the device.", show_default=False)]

@@ -4,10 +4,15 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+MILLISECOND: Final = 1000
+"""Microseconds."""
 
 
 def print_json(document: object) -> None:
@@ -51,6 +56,23 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
 def console() -> Console:
     """Return the console of standard output; into a pipe it writes plain lines that nothing wraps."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+
+
+def short_time(text: str | None, *, utc: bool = False) -> str:
+    """Return a time of the API as people read it: to the second or, where there are any, to the millisecond.
+
+    Args:
+        text: RFC 3339, as the API writes it; None stays a dash.
+        utc: In UTC, marked with Z; else in this machine's time zone.
+    """
+    if text is None:
+        return show(None)
+    try:
+        at = datetime.fromisoformat(text).astimezone(UTC if utc else None)
+    except ValueError:
+        return show(text)
+    exact = "seconds" if at.microsecond < MILLISECOND else "milliseconds"
+    return at.replace(tzinfo=None).isoformat(" ", exact) + ("Z" if utc else "")
 
 
 def show(value: object) -> str:

@@ -2,21 +2,29 @@
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sens_cli.instance import Instance
 from sens_cli.options import API_KEY_VARIABLE, API_URL_VARIABLE, MQTT_URL_VARIABLE
 from sens_common.errors import SensError, SettingsError, UnavailableError
 
+API_KEY_OPTION: Final = "--api-key"
 _DATABASE_PREFIX = "SENS_DATABASE__"
 _START_ONE = "start one with ./scripts/run (or sens up)"
 
 
 class Target(NamedTuple):
-    """An API and a key for it."""
+    """An API and a key for it.
+
+    Attributes:
+        api_url: Base URL.
+        key: API key.
+        key_from: Where the key came from, as people know it.
+    """
 
     api_url: str
     key: str
+    key_from: str = API_KEY_OPTION
 
 
 class Address(NamedTuple):
@@ -38,9 +46,16 @@ def find_target(data_dir: Path, api_url: str | None, api_key: str | None) -> Tar
             raise SettingsError(f"{API_URL_VARIABLE} (--api-url) must begin with http:// or https://")
         if api_key is None:
             raise SettingsError(f"{API_KEY_VARIABLE} (--api-key) is needed together with --api-url")
-        return Target(api_url.rstrip("/"), api_key)
+        return Target(api_url.rstrip("/"), api_key, _origin(api_key))
     instance = find_instance(data_dir, f"or name an API with {API_URL_VARIABLE} and {API_KEY_VARIABLE}")
-    return Target(instance.api_url, api_key or _read_key(instance))
+    if api_key is not None:
+        return Target(instance.api_url, api_key, _origin(api_key))
+    return Target(instance.api_url, _read_key(instance), f"the instance's file {instance.key_file}")
+
+
+def _origin(api_key: str) -> str:
+    """Return where a key that was given came from: the option takes the environment's where it is not used."""
+    return f"the environment ({API_KEY_VARIABLE})" if os.environ.get(API_KEY_VARIABLE) == api_key else API_KEY_OPTION
 
 
 def find_instance(data_dir: Path, otherwise: str) -> Instance:

@@ -1,14 +1,20 @@
 """``sens devices``, ``latest``, ``measurements`` and ``tail``: what is stored, and what is being stored."""
 
-from collections.abc import Iterable
-from typing import Annotated, Final
+import time
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sens_cli.options import ApiKey, ApiUrl, DataDir, Device, Json, Limit
+from sens_cli.options import ApiKey, ApiUrl, DataDir, Device, Json, Limit, Utc
+
+if TYPE_CHECKING:
+    from sens_cli.api import Api, Parameters
 
 _PAGE: Final = 1000
 _MEASUREMENTS_PAGE: Final = 10_000
+_CSV_PAGE: Final = 100_000
+_DEFAULT_LIMIT: Final = 1000
+_SIGN_OF_LIFE_SECONDS: Final = 10.0
 
 
 def devices(  # noqa: PLR0917 - typer calls it with keywords
@@ -17,6 +23,7 @@ def devices(  # noqa: PLR0917 - typer calls it with keywords
     api_key: ApiKey = None,
     prefix: Annotated[str, typer.Option(help="Only devices whose names begin like this.")] = "",
     limit: Limit = 1000,
+    utc: Utc = False,
     as_json: Json = False,
 ) -> None:
     """List devices.
@@ -26,7 +33,7 @@ def devices(  # noqa: PLR0917 - typer calls it with keywords
     sens devices --prefix greenhouse- --json
     """
     from sens_cli.api import Api
-    from sens_cli.output import print_json, print_table
+    from sens_cli.output import print_json, print_table, short_time
     from sens_cli.target import find_target
 
     with Api(find_target(data_dir, api_url, api_key)) as api:
@@ -34,11 +41,17 @@ def devices(  # noqa: PLR0917 - typer calls it with keywords
     if as_json:
         print_json(found)
         return
-    print_table(("DEVICE", "SINCE"), [(each["device"], each["created_at"]) for each in found], empty="no devices")
+    rows = [(each["device"], short_time(each["created_at"], utc=utc)) for each in found]
+    print_table(("DEVICE", "SINCE"), rows, empty="no devices")
 
 
-def latest(
-    data_dir: DataDir, device: Device, api_url: ApiUrl = None, api_key: ApiKey = None, as_json: Json = False
+def latest(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    device: Device,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    utc: Utc = False,
+    as_json: Json = False,
 ) -> None:
     """Show the latest value of each metric of a device: latest measured, not latest received.
 
@@ -46,7 +59,7 @@ def latest(
     sens latest sensor-0001
     """
     from sens_cli.api import Api, segment
-    from sens_cli.output import print_json, print_table
+    from sens_cli.output import print_json, print_table, short_time
     from sens_cli.target import find_target
 
     with Api(find_target(data_dir, api_url, api_key)) as api:
@@ -54,7 +67,9 @@ def latest(
     if as_json:
         print_json(answer)
         return
-    rows = [(each["metric"], each["value"], each["kind"], each["time"]) for each in answer["latest"]]
+    rows = [
+        (each["metric"], each["value"], each["kind"], short_time(each["time"], utc=utc)) for each in answer["latest"]
+    ]
     print_table(("METRIC", "VALUE", "KIND", "MEASURED"), rows, empty="no values")
 
 
@@ -73,8 +88,11 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
         str | None, typer.Option(help="Aggregates of each bucket: avg, min, max, count, with commas between.")
     ] = None,
     newest_first: Annotated[bool, typer.Option("--newest-first", help="Newest first.")] = False,
-    limit: Limit = 1000,
-    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, as the API writes it.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=10_000_000_000, help="How many at most. (default: 1000; with --csv, all)")
+    ] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print all of the range as CSV, as the API writes it.")] = False,
+    utc: Utc = False,
     as_json: Json = False,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -87,7 +105,7 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
     sens measurements sensor-0001 --csv > sensor-0001.csv
     """
     from sens_cli.api import Api, segment
-    from sens_cli.output import print_json, print_table
+    from sens_cli.output import print_json, print_table, short_time
     from sens_cli.target import find_target
 
     if csv and as_json:
@@ -103,24 +121,51 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
     }
     with Api(find_target(data_dir, api_url, api_key)) as api:
         if csv:
-            _print_csv(api.lines(path, {**parameters, "limit": limit}, accept="text/csv"))
+            _print_csv(api, path, parameters, limit)
             return
-        found = list(api.pages(path, "measurements", parameters, limit=limit, page=_MEASUREMENTS_PAGE))
+        shown = limit or _DEFAULT_LIMIT
+        found = list(api.pages(path, "measurements", parameters, limit=shown, page=_MEASUREMENTS_PAGE))
     if as_json:
         print_json(found)
         return
-    columns = ["time", "metric", *((aggregate or "avg").split(",") if bucket else ["value"])]
-    rows = [[each.get(column) for column in columns] for each in found]
-    print_table([column.upper() for column in columns], rows, empty="no measurements in this time range")
+    columns = ["metric", *((aggregate or "avg").split(",") if bucket else ["value"])]
+    rows = [[short_time(each["time"], utc=utc), *(each.get(column) for column in columns)] for each in found]
+    print_table(["TIME", *map(str.upper, columns)], rows, empty="no measurements in this time range")
+    if len(found) == shown:
+        typer.echo(f"these are the first {shown}: raise --limit for more, or take all with --csv", err=True)
 
 
-def _print_csv(lines: Iterable[str]) -> None:
-    """Print the API's CSV; what says that there is more goes to standard error, so that the file stays a table."""
-    for line in lines:
-        if line.startswith("# next: "):
-            typer.echo("there are more: raise --limit, or choose a later --from", err=True)
-        else:
-            typer.echo(line)
+def _print_csv(api: "Api", path: str, parameters: "Parameters", limit: int | None) -> None:
+    """Print the API's CSV, page after page as one table; how far it is goes to standard error where that is a terminal."""
+    from sens_cli.output import progress
+
+    left = limit
+    cursor: str | None = None
+    printed = 0
+    with progress() as tell:
+        while True:
+            page = _CSV_PAGE if left is None else min(left, _CSV_PAGE)
+            lines = api.lines(path, {**parameters, "limit": page, "cursor": cursor}, accept="text/csv")
+            header = next(lines, None)
+            if cursor is None and header is not None:
+                typer.echo(header)
+            cursor = None
+            rows = 0
+            for line in lines:
+                if line.startswith("# next: "):
+                    cursor = line.removeprefix("# next: ")
+                elif not line.startswith("# "):
+                    typer.echo(line)
+                    rows += 1
+            printed += rows
+            tell(f"{printed:,} rows")
+            if left is not None:
+                left -= rows
+            if cursor is None:
+                return
+            if left is not None and left <= 0:
+                typer.echo("there are more: raise --limit, or leave it out for all of the range", err=True)
+                return
 
 
 def tail(  # noqa: PLR0917 - typer calls it with keywords
@@ -129,6 +174,7 @@ def tail(  # noqa: PLR0917 - typer calls it with keywords
         list[str] | None, typer.Option("--device", "-d", help="Only this device; may be repeated.")
     ] = None,
     count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="End after so many readings.")] = None,
+    utc: Utc = False,
     as_json: Json = False,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -141,21 +187,33 @@ def tail(  # noqa: PLR0917 - typer calls it with keywords
     """
     from sens_cli.api import Api
     from sens_cli.events import events
-    from sens_cli.output import print_json_line, show
+    from sens_cli.output import print_json_line, short_time, show
     from sens_cli.target import find_target
 
     seen = 0
-    with Api(find_target(data_dir, api_url, api_key)) as api:
+    heard_at = time.monotonic()
+    target = find_target(data_dir, api_url, api_key)
+    if not as_json:
+        of = f" of {', '.join(device)}" if device else ""
+        typer.echo(f"readings{of} as they are stored at {target.api_url}; Ctrl-C ends", err=True)
+        typer.echo(f"{'TIME':<23}  DEVICE  METRIC  VALUE", err=True)
+    with Api(target) as api:
         lines = api.lines("live", {"device": device}, accept="text/event-stream", endless=True)
-        for event in events(lines):
+        for event in events(lines, idle=True):
+            if event.name == "idle":
+                # The API sends a comment every few seconds, so that a reader knows that it is connected.
+                if not as_json and time.monotonic() - heard_at > _SIGN_OF_LIFE_SECONDS:
+                    typer.echo(f"connected; no reading for {time.monotonic() - heard_at:.0f} s", err=True)
+                continue
+            heard_at = time.monotonic()
             if event.name == "dropped":
                 typer.echo(f"too slow: {event.data.get('count')} readings were left out", err=True)
             elif event.name == "reading":
                 if as_json:
                     print_json_line(event.data)
                 else:
-                    parts = (event.data[name] for name in ("time", "device", "metric", "value"))
-                    typer.echo("  ".join(show(part) for part in parts))
+                    parts = (show(event.data[name]) for name in ("device", "metric", "value"))
+                    typer.echo("  ".join((f"{short_time(event.data['time'], utc=utc):<23}", *parts)))
                 seen += 1
                 if seen == count:
                     return

@@ -76,7 +76,7 @@ def _ask_all(operations: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _ask(name: str, url: str) -> dict[str, Any]:
-    import httpx
+    import httpx2
 
     answer: dict[str, Any] = {
         "name": name,
@@ -87,15 +87,15 @@ def _ask(name: str, url: str) -> dict[str, Any]:
         "flow": None,
     }
     try:
-        with httpx.Client(base_url=url, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
+        with httpx2.Client(base_url=url, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
             answer["version"] = client.get("/version").json().get("version")
             ready = client.get("/readyz")
-            answer["ready"] = ready.status_code == httpx.codes.OK
+            answer["ready"] = ready.status_code == httpx2.codes.OK
             checks = ready.json().get("checks", {})
             failed = [f"{check}: {text}" for check, text in checks.items() if text != "ok"]
             answer["detail"] = "; ".join(failed) or None
             answer["flow"] = ready.json().get("flow")
-    except (httpx.HTTPError, ValueError, AttributeError) as error:
+    except (httpx2.HTTPError, ValueError, AttributeError) as error:
         answer["detail"] = str(error) or type(error).__name__
     return answer
 

@@ -1,0 +1,36 @@
+"""``sens up``: the platform on this machine."""
+
+from typing import Annotated
+
+import typer
+
+from sens_cli.options import DataDir
+
+
+def up(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    port_offset: Annotated[int, typer.Option(help="Added to every port, so that several instances can run.")] = 0,
+    simulator: Annotated[bool, typer.Option("--simulator/--no-simulator", help="Simulated sensors publish.")] = True,
+    devices: Annotated[int | None, typer.Option(min=1, max=10_000, help="Number of simulated sensors.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, max=20_000, help="Messages per second of all simulated sensors.")
+    ] = None,
+    mqtt_host: Annotated[
+        str, typer.Option(help="IP address the broker listens on; 0.0.0.0 lets real sensors reach it.")
+    ] = "127.0.0.1",
+) -> None:
+    """Run the whole platform on this machine, until Ctrl-C.
+
+    \b
+    sens up
+    sens up --no-simulator --mqtt-host 0.0.0.0
+    sens up --data-dir /tmp/another --port-offset 1000 --devices 100 --rate 500
+    """
+    from sens_cli.up.command import up as run_platform
+    from sens_cli.up.components import Options
+
+    run_platform(
+        data_dir,
+        port_offset=port_offset,
+        options=Options(simulator=simulator, devices=devices, rate=rate, mqtt_host=mqtt_host),
+    )
