@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from nats.js import JetStreamContext
 
+from sens_common import envelope
 from sens_common.envelope import Message
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import TELEMETRY_STREAM
@@ -56,6 +57,38 @@ class TestPublishOfAFrozenWorker:
                 assert await successor.tail(10) == [message(1)]
 
         asyncio.run(work())
+
+
+class TestEnvelope:
+    def test_says_how_many_messages_of_each_tenant_it_holds(self, nats: NatsSettings) -> None:
+        async def work() -> dict[str, str]:
+            async with two_logs(nats) as (jetstream, log, _):
+                topics = [
+                    "sens/v1/demo/d1/telemetry",
+                    "sens/v1/other/d1/telemetry",
+                    "sens/v1/demo/not one/telemetry",
+                    "x",
+                ]
+                await log.publish([Message(topic, b"{}", number, number) for number, topic in enumerate(topics, 1)])
+                return (await jetstream.get_last_msg(TELEMETRY_STREAM, "sens.telemetry.w")).headers or {}
+
+        headers = asyncio.run(work())
+        assert envelope.decode_counts(headers[envelope.RECEIVED_HEADER]) == {"demo": 2, "other": 1, "~": 1}
+
+    def test_of_thousands_of_tenants_that_somebody_made_up_is_stored(self, nats: NatsSettings) -> None:
+        async def work() -> dict[str, str]:
+            async with two_logs(nats) as (jetstream, log, _):
+                messages = [
+                    Message(f"sens/v1/{'made-up-' * 6}{number}/d1/telemetry", b"{}", number, number)
+                    for number in range(1, 4001)
+                ]
+                await log.publish(messages)
+                assert await log.tail(10) == messages
+                return (await jetstream.get_last_msg(TELEMETRY_STREAM, "sens.telemetry.w")).headers or {}
+
+        received = envelope.decode_counts(asyncio.run(work())[envelope.RECEIVED_HEADER])
+        assert sum(received.values()) == 4000
+        assert received["~"] > len(received) > 50
 
 
 class TestPurgedLog:

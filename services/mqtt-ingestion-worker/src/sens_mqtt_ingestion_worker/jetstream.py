@@ -21,12 +21,14 @@ from sens_common.jetstream import ensure_streams
 from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT, subject_token
 from sens_common.settings import NatsSettings
 from sens_mqtt_ingestion_worker import metrics
+from sens_mqtt_ingestion_worker.accounting import count_by_tenant, fitted
 from sens_mqtt_ingestion_worker.pipeline import SupersededError
 from sens_mqtt_ingestion_worker.redelivery import kept_messages
 
 log = structlog.get_logger()
 
 _MESSAGE_OVERHEAD_BYTES: Final = 32
+_RECEIVED_BYTES: Final = 8192  # of envelope.OVERHEAD_BYTES
 _PUBLISH_TIMEOUT_SECONDS: Final = 5.0
 _FIRST_RETRY_SECONDS: Final = 0.1
 _LAST_RETRY_SECONDS: Final = 5.0
@@ -142,9 +144,11 @@ class JetStreamLog:
         self._batches += 1
         message_id = f"{self._message_id_prefix}-{self._batches}"
         body = envelope.encode(batch)
+        received = fitted(count_by_tenant([message.topic for message in batch]), (), _RECEIVED_BYTES)
         headers = {
             envelope.VERSION_HEADER: envelope.VERSION,
             envelope.COUNT_HEADER: str(len(batch)),
+            envelope.RECEIVED_HEADER: envelope.encode_counts(received),
             envelope.TAIL_HEADER: str(self._recent[0][0] if self._recent else 0),
             envelope.MESSAGE_ID_HEADER: message_id,
             Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(self._last_sequence),
