@@ -73,7 +73,13 @@ def payload_page() -> str:
             f"from 2000 on, at most {timestamps.MAX_AHEAD // 3_600_000_000} hours ahead of the receipt",
             "`implausible_time`",
         ],
-        ["A tenant's or device's name", code(names.NAME_PATTERN), "`invalid_topic`"],
+        [
+            "Elements of an array",
+            f"{native.MAX_ELEMENTS}, none of them an array or an object",
+            "`too_large`, `unsupported_value`",
+        ],
+        ["A tenant's name", names.TENANT_RULE, "`invalid_topic`"],
+        ["A device's name, where it is no EUI", names.DEVICE_RULE, "`invalid_topic`"],
     ]
     packet = MqttSettings.model_fields["max_packet_bytes"].default
     return "\n\n".join(

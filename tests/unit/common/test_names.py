@@ -5,14 +5,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sens_common.errors import InvalidTopicError
-from sens_common.names import NAME_PATTERN, UNROUTED, Route, device_name, is_name, parse_native_topic, subject_token
+from sens_common.names import (
+    DEVICE_PATTERN,
+    TENANT_PATTERN,
+    UNROUTED,
+    Route,
+    device_name,
+    is_tenant_name,
+    native_route,
+    parse_native_topic,
+    subject_token,
+)
 
-NAMES = st.from_regex(NAME_PATTERN, fullmatch=True)
+TENANTS = st.from_regex(TENANT_PATTERN, fullmatch=True)
+DEVICES = st.from_regex(DEVICE_PATTERN, fullmatch=True)
 SIX_OR_EIGHT_BYTES = st.binary(min_size=6, max_size=6) | st.binary(min_size=8, max_size=8)
 
 
 class TestParseNativeTopic:
-    @given(NAMES, NAMES)
+    @given(TENANTS, DEVICES)
     def test_returns_tenant_and_device(self, tenant: str, device: str) -> None:
         route = parse_native_topic(f"sens/v1/{tenant}/{device}/telemetry")
 
@@ -55,8 +66,48 @@ class TestParseNativeTopic:
             route = parse_native_topic(topic)
         except InvalidTopicError:
             return
-        assert is_name(route.tenant)
-        assert is_name(route.device)
+        assert is_tenant_name(route.tenant)
+        assert device_name(route.device) == route.device
+
+    @pytest.mark.parametrize(
+        ("topic", "named"),
+        [
+            (
+                "sens/v1/demo/Küche 1/telemetry",
+                ["'Küche 1'", "letters (A to Z, a to z), digits, dots, underscores and hyphens"],
+            ),
+            (f"sens/v1/demo/{'a' * 64}/telemetry", ["aaaa", "1 to 63"]),
+            ("sens/v1/demo//telemetry", ["the device ''"]),
+            ("sens/v1/Demo/d1/telemetry", ["the tenant 'Demo'", "lower-case"]),
+            ("tele/kitchen/SENSOR", ["sens/v1/{tenant}/{device}/telemetry"]),
+        ],
+    )
+    def test_says_in_words_what_is_wrong(self, topic: str, named: list[str]) -> None:
+        with pytest.raises(InvalidTopicError) as refusal:
+            parse_native_topic(topic)
+
+        assert all(part in refusal.value.detail for part in named)
+        assert "[" not in refusal.value.detail
+
+
+class TestNativeRoute:
+    @pytest.mark.parametrize(
+        ("topic", "route"),
+        [
+            ("sens/v1/demo/Kitchen/telemetry", ("demo", "Kitchen")),
+            ("sens/v1/demo/Küche/telemetry", ("demo", None)),
+            ("sens/v1/demo//telemetry", ("demo", None)),
+            ("sens/v1/demo/d1/state", ("demo", None)),
+            ("sens/v1/Demo/d1/telemetry", (None, None)),
+            ("sens/v1/demo", (None, None)),
+            ("tele/kitchen/SENSOR", (None, None)),
+            ("", (None, None)),
+        ],
+    )
+    def test_gives_what_is_wrong_to_the_tenant_in_the_topic(
+        self, topic: str, route: tuple[str | None, str | None]
+    ) -> None:
+        assert native_route(topic) == route
 
 
 class TestDeviceName:
@@ -66,16 +117,22 @@ class TestDeviceName:
 
         assert {device_name(spelling) for spelling in spellings} == {eui.hex()}
 
-    @given(NAMES)
+    @given(DEVICES)
     def test_is_stable_when_applied_again(self, name: str) -> None:
         canonical = device_name(name)
 
         assert canonical is not None
         assert device_name(canonical) == canonical
 
-    @pytest.mark.parametrize(
-        "text", ["70-B3:D5-7E-D0-06", "70B3-D57E-D006", "70-B3-D5-7E-D0-06-53", "", "Device", "a" * 64]
-    )
+    def test_keeps_the_case_of_a_name_that_is_no_eui(self) -> None:
+        names = ["Kitchen", "kitchen", "tasmota_A1B2C3", "shellyplus1-A8032ABE5084", "DEADBEEF", "70B3-D57E-D006"]
+
+        assert [device_name(name) for name in names] == names
+
+    def test_takes_twelve_or_sixteen_hexadecimal_digits_for_an_eui_in_either_case(self) -> None:
+        assert device_name("A8032ABE5084") == device_name("a8032abe5084") == "a8032abe5084"
+
+    @pytest.mark.parametrize("text", ["70-B3:D5-7E-D0-06", "70:B3:D5:7E:D0:06:53", "", "Küche", "a b", "a" * 64])
     def test_refuses_what_is_neither_name_nor_eui(self, text: str) -> None:
         assert device_name(text) is None
 
@@ -89,7 +146,7 @@ class TestSubjectToken:
     def test_holds_no_separator_wildcard_or_space(self, name: str) -> None:
         assert re.fullmatch(r"[A-Za-z0-9_%-]+", subject_token(name))
 
-    @given(NAMES)
+    @given(TENANTS)
     def test_of_a_tenant_is_never_the_one_of_the_unrouted(self, tenant: str) -> None:
         assert subject_token(tenant) != UNROUTED
 

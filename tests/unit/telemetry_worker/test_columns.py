@@ -26,7 +26,9 @@ values = st.one_of(
     st.booleans(),
     st.text(max_size=5),
     st.sampled_from(["a:b", "\0", "x" * 4097, ":", "é"]),
-    st.sampled_from([None, [], {}, {"nested": 1}, {"nested": {"deeper": "x"}}]),
+    st.sampled_from(
+        [None, [], [1, True, "x"], [None], [1, [2]], {}, {"nested": 1}, {"nested": {"deeper": "x"}}, {"n": None}]
+    ),
 )
 times = st.sampled_from(
     [
@@ -40,9 +42,12 @@ times = st.sampled_from(
         None,
     ]
 )
-names = st.sampled_from(["a", "b", "c", "ts", "a:b", "a.b", "", "\x01", "\u00a0", "n" * 201, "é"])
+names = st.sampled_from(
+    ["a", "b", "c", "ts", "time", "timestamp", "a.0", "a:b", "a.b", "", "\x01", "\u00a0", "n" * 201, "é"]
+)
 bodies = st.one_of(
     st.fixed_dictionaries({"a": values, "b": values}, optional={"ts": times}),
+    st.fixed_dictionaries({"a": values, "b": st.none()}, optional={"time": times, "timestamp": times, "ts": times}),
     st.dictionaries(names, values, max_size=4),
 )
 payloads = st.one_of(

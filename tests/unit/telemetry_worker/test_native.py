@@ -113,7 +113,12 @@ class TestBacklog:
                 Reason.MALFORMED_PAYLOAD,
                 "entry 2: the object has no metrics",
             ),
-            ('[{"a":1,"ts":1769860800},{"b":{"c":null}}]', Reason.UNSUPPORTED_VALUE, "entry 2: 'b.c' is null"),
+            ('[{"a":1,"ts":1769860800},{"b":{"c":null}}]', Reason.INVALID_TIME, "entry 2: it has no ts"),
+            (
+                '[{"a":1,"ts":1769860800},{"b":[[]],"ts":1769860800}]',
+                Reason.UNSUPPORTED_VALUE,
+                "entry 2: 'b' is an array",
+            ),
             ('[{"a":1,"ts":1769860800},{"b":2,"b":3,"ts":1769860800}]', Reason.MALFORMED_PAYLOAD, "'b' stands twice"),
         ],
     )
@@ -195,9 +200,10 @@ class TestUnsupportedValue:
     @pytest.mark.parametrize(
         ("payload", "metric"),
         [
-            ('{"ok":1,"a":null}', "'a'"),
-            ('{"a":[1,2]}', "'a'"),
-            ('{"a":{"b":[]}}', "'a.b'"),
+            ('{"a":[1,[2]]}', "'a'"),
+            ('{"a":{"b":[{}]}}', "'a.b'"),
+            ('{"a":[1,"x\\u0000y"]}', "'a.1'"),
+            ('{"a":[9007199254740993]}', "'a.0'"),
             ('{"a":"x\\u0000y"}', "'a'"),
             ('{"a":9007199254740993}', "'a'"),
             ('{"n":{"a":-9007199254740993}}', "'n.a'"),
@@ -222,6 +228,49 @@ class TestUnsupportedValue:
             "a": 2.0**53,
             "b": 1.2345678901234567e25,
         }
+
+
+class TestNull:
+    def test_is_no_value_and_the_others_are_stored(self) -> None:
+        assert values('{"a":null,"b":2,"c":{"d":null,"e":true},"f":[1,null,3]}') == {
+            "b": 2.0,
+            "c.e": True,
+            "f.0": 1.0,
+            "f.2": 3.0,
+        }
+
+    @pytest.mark.parametrize("payload", ['{"a":null}', '{"a":{"b":null},"c":[null]}', '[{"a":null,"ts":1769860800}]'])
+    def test_alone_leaves_nothing_to_store(self, payload: str) -> None:
+        reason, detail = rejection(payload)
+        assert reason == Reason.UNSUPPORTED_VALUE
+        assert "all metrics are null" in detail
+
+    def test_alone_in_a_backlog_entry_leaves_the_other_entries(self) -> None:
+        assert decode('[{"a":null,"ts":1769860800},{"a":2,"ts":1769860801}]') == [Reading("a", NOON + 1_000_000, 2.0)]
+
+
+class TestArray:
+    def test_is_metrics_named_by_position(self) -> None:
+        assert values('{"phase":[230.1,true,"x"],"b":{"c":[1]}}') == {
+            "phase.0": 230.1,
+            "phase.1": True,
+            "phase.2": "x",
+            "b.c.0": 1.0,
+        }
+
+    def test_holds_sixty_four_elements(self) -> None:
+        assert values(orjson.dumps({"a": list(range(64))}).decode()) == {f"a.{n}": float(n) for n in range(64)}
+        reason, detail = rejection(orjson.dumps({"a": list(range(65))}))
+        assert reason == Reason.TOO_LARGE
+        assert "'a' is an array of 65 elements; at most 64" in detail
+
+    def test_without_elements_is_no_metric(self) -> None:
+        assert values('{"a":[],"b":1}') == {"b": 1.0}
+        assert rejection('{"a":[]}') == (Reason.MALFORMED_PAYLOAD, "the object has no metrics")
+
+    @pytest.mark.parametrize("payload", ['{"a":[1,2],"a.1":3}', '{"a.0":1,"a":[2]}', '{"a":[1],"a":[2]}'])
+    def test_takes_no_name_that_is_taken(self, payload: str) -> None:
+        assert rejection(payload)[0] == Reason.MALFORMED_PAYLOAD
 
 
 class TestInvalidMetric:
@@ -251,7 +300,64 @@ class TestTooLarge:
         assert rejection(orjson.dumps({"a": "x" * 4097}))[0] == Reason.TOO_LARGE
 
 
+class TestOtherNamesOfTheTime:
+    @pytest.mark.parametrize("name", ["time", "timestamp"])
+    @pytest.mark.parametrize("value", ["1769860800", '"2026-01-31T12:00:00Z"', "1769860800000"])
+    def test_are_the_time_where_ts_is_missing(self, name: str, value: str) -> None:
+        assert decode(f'{{"{name}":{value},"a":1}}') == [Reading("a", NOON, 1.0)]
+
+    def test_are_metrics_beside_ts_and_below_the_top(self) -> None:
+        assert values('{"ts":1769860800,"time":35.5,"timestamp":"x"}') == {"time": 35.5, "timestamp": "x"}
+        assert values('{"run":{"time":35.5}}') == {"run.time": 35.5}
+        assert values('{"time":{"total":35.5},"timestamp":[1]}') == {"time.total": 35.5, "timestamp.0": 1.0}
+
+    def test_that_are_null_tell_no_time(self) -> None:
+        assert decode('{"time":null,"a":1}') == [Reading("a", RECEIVED_AT, 1.0)]
+
+    def test_may_both_be_there_when_they_agree(self) -> None:
+        assert decode('{"time":1769860800,"timestamp":"2026-01-31T12:00:00Z","a":1}') == [Reading("a", NOON, 1.0)]
+        assert rejection('{"time":1769860800,"timestamp":1769860801,"a":1}') == (
+            Reason.INVALID_TIME,
+            "time and timestamp tell different times; send one of them, or ts as well",
+        )
+
+    def test_serve_the_entries_of_a_backlog(self) -> None:
+        assert decode('[{"a":1,"time":1769860800},{"a":2,"timestamp":1769860801}]') == [
+            Reading("a", NOON, 1.0),
+            Reading("a", NOON + 1_000_000, 2.0),
+        ]
+
+    @pytest.mark.parametrize(
+        ("value", "reason", "said"),
+        [
+            ("12.5", Reason.IMPLAUSIBLE_TIME, "1970-01-01T00:00:12.500000Z, before 2000"),
+            ('"12:30"', Reason.INVALID_TIME, "time '12:30' is no time"),
+            ("true", Reason.INVALID_TIME, "time True is no time"),
+        ],
+    )
+    def test_that_are_no_times_are_said_to_stand_in_for_ts(self, value: str, reason: Reason, said: str) -> None:
+        found, detail = rejection(f'{{"a":1,"time":{value}}}')
+        assert found == reason
+        assert said in detail
+        assert "without ts, time is the time of the measurement" in detail
+
+
 class TestTime:
+    @pytest.mark.parametrize(
+        ("timestamp", "said"),
+        [
+            ('"2026-01-31T12:00:00"', "has no time zone; end it with Z for UTC, or with an offset such as +01:00"),
+            ('"2026-01-31 12:00"', "has no time zone"),
+            ('"2026-01-31"', "is a date without a time of day"),
+            ('"2026-01-31T12:00:00+0100"', "has an offset without a colon"),
+            ('"1769860800"', "is a number in quotes"),
+            ("null", "is null; leave it out"),
+            ('"yesterday"', "is no time"),
+        ],
+    )
+    def test_that_can_not_be_read_is_said_with_what_to_write(self, timestamp: str, said: str) -> None:
+        assert said in rejection(f'{{"a":1,"ts":{timestamp}}}')[1]
+
     @pytest.mark.parametrize(
         "timestamp",
         [

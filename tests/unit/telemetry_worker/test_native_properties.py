@@ -27,7 +27,7 @@ scalars: st.SearchStrategy[Scalar] = (
 )
 instants = st.integers(946_684_800_000_000, RECEIVED_AT + 86_400_000_000)
 
-keys = names.filter(lambda name: name != "ts")
+keys = names.filter(lambda name: name not in {"ts", "time", "timestamp"})
 members: st.SearchStrategy[dict[str, Scalar]] = st.dictionaries(keys, scalars, min_size=1, max_size=6)
 trees: st.SearchStrategy[Tree] = st.one_of(
     members, st.dictionaries(keys, st.one_of(scalars, members), min_size=1, max_size=6)
@@ -35,7 +35,8 @@ trees: st.SearchStrategy[Tree] = st.one_of(
 json_values: st.SearchStrategy[object] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
     lambda children: (
-        st.lists(children, max_size=4) | st.dictionaries(st.sampled_from(["a", "ts", "a.b", ""]) | st.text(), children)
+        st.lists(children, max_size=4)
+        | st.dictionaries(st.sampled_from(["a", "ts", "time", "a.b", ""]) | st.text(), children)
     ),
     max_leaves=20,
 )

@@ -31,12 +31,24 @@ NATIVE_TOPIC_FILTER: Final = "sens/v1/+/+/telemetry"
 UNROUTED: Final = "~"
 """Tenant token of dead letters whose topic names no valid tenant. It can't be a tenant's name."""
 
-NAME_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
-"""Regular expression of tenant and device names."""
+TENANT_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
+"""Regular expression of tenants' names."""
 
-_NAME = re.compile(NAME_PATTERN)
+DEVICE_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+"""Regular expression of devices' names that are no EUI."""
+
+TENANT_RULE: Final = "1 to 63 lower-case letters (a to z), digits, dots, underscores and hyphens, of which the first is a letter or a digit"
+"""What a tenant's name may be, for people."""
+DEVICE_RULE: Final = (
+    "1 to 63 letters (A to Z, a to z), digits, dots, underscores and hyphens, of which the first is a letter or a digit"
+)
+"""What a device's name may be, for people; an EUI may have colons too."""
+
+_TENANT = re.compile(TENANT_PATTERN)
+_DEVICE = re.compile(DEVICE_PATTERN)
 _EUI = re.compile(r"(?:[0-9A-Fa-f]{2}([-:]?))(?:[0-9A-Fa-f]{2}\1){4,6}[0-9A-Fa-f]{2}")
 _NATIVE_TOPIC_LEVELS = 5
+_SHOWN_CHARACTERS: Final = 80
 
 
 class Route(NamedTuple):
@@ -46,24 +58,24 @@ class Route(NamedTuple):
     device: str
 
 
-def is_name(text: str) -> bool:
-    """Tell whether the text is a valid tenant or device name."""
-    return _NAME.fullmatch(text) is not None
+def is_tenant_name(text: str) -> bool:
+    """Tell whether the text is a valid name of a tenant."""
+    return _TENANT.fullmatch(text) is not None
 
 
 def device_name(text: str) -> str | None:
     """Return the canonical name of a device, or None when the text names none.
 
-    A device is a name (`NAME_PATTERN`) or an EUI-48 or EUI-64 as IEEE writes them: pairs of hexadecimal digits in either case,
-    joined by nothing, ``-`` or ``:``. An EUI's canonical form is its digits in lower case, so that all spellings are one device
-    (IEEE, "Guidelines for Use of Extended Unique Identifier (EUI)").
+    A device is an EUI-48 or EUI-64 as IEEE writes them, pairs of hexadecimal digits in either case, joined by nothing, ``-`` or ``:``,
+    or else a name (`DEVICE_PATTERN`). An EUI's canonical form is its digits in lower case, so that all spellings are one device (IEEE,
+    "Guidelines for Use of Extended Unique Identifier (EUI)"). A name stays as it is: ``Kitchen`` and ``kitchen`` are two devices.
     """
     match = _EUI.fullmatch(text)
     if match is not None:
         digits = text.replace("-", "").replace(":", "").lower()
         if len(digits) in {12, 16}:
             return digits
-    return text if _NAME.fullmatch(text) else None
+    return text if _DEVICE.fullmatch(text) else None
 
 
 def parse_native_topic(topic: str) -> Route:
@@ -75,20 +87,35 @@ def parse_native_topic(topic: str) -> Route:
     levels = topic.split("/", _NATIVE_TOPIC_LEVELS)
     if len(levels) != _NATIVE_TOPIC_LEVELS or levels[0] != "sens" or levels[1] != "v1" or levels[4] != "telemetry":
         raise InvalidTopicError(f"the topic is not of the form {NATIVE_TOPIC}")
-    if not _NAME.fullmatch(levels[2]):
-        raise InvalidTopicError(f"the tenant in the topic is not of the form {NAME_PATTERN}")
+    if not _TENANT.fullmatch(levels[2]):
+        raise InvalidTopicError(f"the topic names the tenant {shown(levels[2])}, but a tenant's name has {TENANT_RULE}")
     device = device_name(levels[3])
     if device is None:
-        raise InvalidTopicError(f"the device in the topic is neither of the form {NAME_PATTERN} nor an EUI")
+        raise InvalidTopicError(
+            f"the topic names the device {shown(levels[3])}, but a device's name has {DEVICE_RULE}; or it is an EUI"
+        )
     return Route(levels[2], device)
 
 
-def native_route(topic: str) -> Route | tuple[None, None]:
-    """Return tenant and device in a topic, None for both where it names none."""
+def native_route(topic: str) -> Route | tuple[str | None, None]:
+    """Return tenant and device in a topic: what is wrong with the device is its tenant's business, so the tenant stands alone then.
+
+    >>> native_route("sens/v1/demo/Küche/telemetry")
+    ('demo', None)
+    >>> native_route("tele/kitchen/SENSOR")
+    (None, None)
+    """
     try:
         return parse_native_topic(topic)
     except InvalidTopicError:
-        return None, None
+        levels = topic.split("/", 3)
+        named = len(levels) > 3 and levels[0] == "sens" and levels[1] == "v1" and _TENANT.fullmatch(levels[2])  # noqa: PLR2004 - sens, v1, the tenant, the rest
+        return (levels[2] if named else None), None
+
+
+def shown(text: str) -> str:
+    """Return a text from outside in quotes, shortened, with escapes for what can't be seen."""
+    return repr(text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…")
 
 
 def subject_token(name: str) -> str:

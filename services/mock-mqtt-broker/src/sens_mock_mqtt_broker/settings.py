@@ -5,7 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sens_common.names import NAME_PATTERN
+from sens_common.names import TENANT_RULE, is_tenant_name
 from sens_common.settings import Group, OperationsSettings, Port, ServiceSettings
 
 
@@ -15,6 +15,12 @@ def _address(text: str) -> str:
         ipaddress.ip_address(text)
     except ValueError:
         raise ValueError("must be an IP address, such as 127.0.0.1, 0.0.0.0 or ::1") from None
+    return text
+
+
+def _tenant(text: str) -> str:
+    if not is_tenant_name(text):
+        raise ValueError(f"a tenant's name has {TENANT_RULE}")
     return text
 
 
@@ -60,9 +66,8 @@ class FleetSettings(Group):
         description="Messages per second of the whole fleet; drop-outs make it a few percent less.",
     )
     seed: int = Field(1, ge=0, le=2**63 - 1, description="Seed of all series: the same seed gives the same values.")
-    tenant: str = Field(
+    tenant: Annotated[str, AfterValidator(_tenant)] = Field(
         "demo",
-        pattern=f"^{NAME_PATTERN}$",
         description="Tenant of the sensors. It must exist, or their messages become dead letters.",
     )
     malformed_share: float = Field(

@@ -19,7 +19,7 @@ from sens_common.dead_letters import Reason
 from sens_common.errors import SensError
 from sens_common.jetstream import connect as connect_nats
 from sens_common.logs import configure_logs
-from sens_common.names import NAME_PATTERN, device_name, is_name
+from sens_common.names import DEVICE_RULE, TENANT_RULE, device_name, is_tenant_name
 from sens_platform_api.database import Connection, translated_errors
 from sens_platform_api.dead_letters import service as dead_letters
 from sens_platform_api.dead_letters.repository import DeadLetterStream
@@ -173,8 +173,8 @@ def _filter(options: argparse.Namespace) -> dead_letters.Filter:
 
 
 def _tenant_name(text: str) -> str:
-    if not is_name(text):
-        raise argparse.ArgumentTypeError(f"a tenant's name has the form {NAME_PATTERN}")
+    if not is_tenant_name(text):
+        raise argparse.ArgumentTypeError(f"a tenant's name has {TENANT_RULE}")
     return text
 
 
@@ -187,7 +187,7 @@ def _key_name(text: str) -> str:
 def _device(text: str) -> str:
     name = device_name(text)
     if name is None:
-        raise argparse.ArgumentTypeError(f"a device is of the form {NAME_PATTERN} or an EUI")
+        raise argparse.ArgumentTypeError(f"a device's name has {DEVICE_RULE}; or it is an EUI")
     return name
 
 

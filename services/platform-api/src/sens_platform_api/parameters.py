@@ -11,15 +11,14 @@ from fastapi import Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
-from sens_common.names import NAME_PATTERN, device_name
+from sens_common.names import DEVICE_PATTERN as DEVICE_NAME_PATTERN
+from sens_common.names import device_name
 from sens_platform_api.errors import InvalidParameter, InvalidRequestError, NotAcceptableError, NotFoundError
 
-_BYTE = "[0-9A-Fa-f]{2}"
-_EUIS = "|".join(
-    rf"{_BYTE}(?:{joint}{_BYTE}){{5}}(?:(?:{joint}{_BYTE}){{2}})?"  # JSON Schema has no back references
-    for joint in ("", "-", ":")
+_EUI_WITH_COLONS = (
+    "[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}(?:(?::[0-9A-Fa-f]{2}){2})?"  # its other spellings are names too
 )
-DEVICE_PATTERN: Final = rf"^(?:{NAME_PATTERN}|{_EUIS})$"
+DEVICE_PATTERN: Final = rf"^(?:{DEVICE_NAME_PATTERN}|{_EUI_WITH_COLONS})$"
 """A device's name, or an EUI-48 or EUI-64 in any of its spellings."""
 METRIC_PATTERN: Final = r"^[^\x00-\x1f\x7f]{1,255}$"
 

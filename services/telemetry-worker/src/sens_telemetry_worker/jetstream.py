@@ -26,7 +26,13 @@ from sens_common.envelope import Message
 from sens_common.errors import UnavailableError
 from sens_common.jetstream import ensure_streams
 from sens_common.lifecycle import wait_or_stop
-from sens_common.names import DEAD_LETTERS_STREAM, LIVE_INTEREST_SUBJECT, TELEMETRY_CONSUMER, TELEMETRY_STREAM, is_name
+from sens_common.names import (
+    DEAD_LETTERS_STREAM,
+    LIVE_INTEREST_SUBJECT,
+    TELEMETRY_CONSUMER,
+    TELEMETRY_STREAM,
+    is_tenant_name,
+)
 from sens_common.settings import NatsSettings
 from sens_telemetry_worker.settings import BatchSettings
 
@@ -442,7 +448,7 @@ class LivePublisher:
 
     async def _note(self, message: Msg) -> None:
         tenant = message.data.decode(errors="replace")
-        if is_name(tenant) and (tenant in self._watched_until or len(self._watched_until) < _MAX_WATCHED):
+        if is_tenant_name(tenant) and (tenant in self._watched_until or len(self._watched_until) < _MAX_WATCHED):
             self._watched_until[tenant] = time.monotonic() + live.INTEREST_SECONDS
 
     def watched(self) -> set[str]:

@@ -30,7 +30,7 @@ class DeviceListParameters(Parameters):
         str,
         Field(
             description="Only devices whose names begin like this.",
-            pattern=r"^[a-z0-9._-]{0,63}$",
+            pattern=r"^[A-Za-z0-9._-]{0,63}$",
             max_length=63,
             examples=["sensor-"],
         ),

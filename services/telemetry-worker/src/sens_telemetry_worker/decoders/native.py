@@ -4,23 +4,28 @@
 
     {"temperature": 21.5, "door_open": false, "firmware": "1.4.2", "battery": {"voltage": 3.6}, "ts": "2026-01-31T12:00:00Z"}
 
-- Values are numbers, booleans and strings; a nested object's members are metrics whose names are joined with ``.``.
-- ``ts``, at the top level only, is the time of all its metrics (`timestamps`); without it that is the time of the receipt.
-- In a backlog of two or more entries each entry has its own ``ts``.
+- Values are numbers, booleans and strings; a nested object's members are metrics whose names are joined with ``.``, and so are an array's
+  elements, by their positions: ``{"phase": [230.1, 229.8]}`` is ``phase.0`` and ``phase.1``.
+- null is no value: the metric has none in this message.
+- ``ts``, at the top level only, is the time of all its metrics (`timestamps`). Where it is missing, ``time`` or ``timestamp`` is, and
+  without these the time of the receipt.
+- In a backlog of two or more entries each entry has its own time.
 
 Nothing is stored that differs from what was sent: a number that a 64-bit float can't hold exactly when it is written as an
 integer, a key that stands twice, two keys with the same joined name are refused. Numbers written with a fraction or an exponent
 are rounded to the nearest float, as everywhere.
 """
 
+import json
 import re
 from functools import lru_cache
-from typing import Final
+from typing import Final, NoReturn
 
 import orjson
 
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
+from sens_common.names import shown
 from sens_telemetry_worker.decoders import strict_json
 from sens_telemetry_worker.decoders.reading import EXACT_BELOW, MAX_TEXT_CHARACTERS, Reading, Value
 from sens_telemetry_worker.decoders.timestamps import measured_at
@@ -32,10 +37,13 @@ MAX_NESTING: Final = 8
 MAX_METRICS: Final = 1000
 MAX_ENTRIES: Final = 1000
 MAX_READINGS: Final = 10_000
+MAX_ELEMENTS: Final = 64
+"""Elements of an array."""
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
-_SHOWN_CHARACTERS: Final = 80
+_OTHER_TIMES: Final = ("time", "timestamp")
 _ABSENT: Final = object()
+_MAX_EXAMPLE_CHARACTERS: Final = 60
 _MAX_REMEMBERED_NAMES: Final = 64
 _MAX_FLAT_BYTES: Final = 8192
 """Longer payloads are rare, would be parsed twice where they are not flat, and their names would be remembered."""
@@ -68,12 +76,40 @@ def flat(payload: bytes, received_at: int) -> tuple[int, dict[str, object]] | No
     members = _unambiguous_object(payload)
     if members is None or len(members) > _MAX_REMEMBERED_NAMES:
         return None
-    timestamp = members.pop("ts", _ABSENT)
     try:
-        instant = received_at if timestamp is _ABSENT else measured_at(timestamp, received_at)
+        instant = _take_time(members, received_at)
     except RejectedMessageError:
         return None
-    return (instant, members) if _are_names(tuple(members)) else None
+    if None in members.values():
+        members = {name: value for name, value in members.items() if value is not None}
+    return (received_at if instant is None else instant, members) if _are_names(tuple(members)) else None
+
+
+def _take_time(members: dict[str, object], received_at: int) -> int | None:
+    """Remove what tells the time, and return the instant, None where nothing does.
+
+    Raises:
+        RejectedMessageError: It can't be understood, or two members tell different times.
+    """
+    timestamp = members.pop("ts", _ABSENT)
+    if timestamp is not _ABSENT:
+        return measured_at(timestamp, received_at)
+    instants = {}
+    for name in _OTHER_TIMES:
+        value = members.get(name)
+        if value is None or isinstance(value, (dict, list)):  # no metric of this name, but some below it
+            continue
+        try:
+            instants[name] = measured_at(value, received_at, name)
+        except RejectedMessageError as error:
+            hint = f"without ts, {name} is the time of the measurement: call a metric otherwise, or send ts as well"
+            raise RejectedMessageError(error.reason, f"{error.detail} ({hint})") from None
+        del members[name]
+    if len(set(instants.values())) > 1:
+        raise RejectedMessageError(
+            Reason.INVALID_TIME, "time and timestamp tell different times; send one of them, or ts as well"
+        )
+    return next(iter(instants.values()), None)
 
 
 def _unambiguous_object(payload: bytes) -> dict[str, object] | None:
@@ -103,10 +139,11 @@ def _are_names(names: tuple[str, ...]) -> bool:
 def _readings(document: object, received_at: int) -> list[Reading]:
     """Return the readings of a parsed payload, or say what is wrong with it."""
     if isinstance(document, dict):
-        return _entry(document, received_at, needs_time=False)
+        return _entry(document, received_at, needs_time=False) or _nothing_but_nulls()
     if not isinstance(document, list):
         raise RejectedMessageError(
-            Reason.MALFORMED_PAYLOAD, f"the payload is {_kind(document)}, not an object or an array of objects"
+            Reason.MALFORMED_PAYLOAD,
+            f"the payload is {_kind(document)}, not an object or an array of objects; {_wrapped(document)}",
         )
     if not document:
         raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the payload is an empty array")
@@ -125,23 +162,37 @@ def _readings(document: object, received_at: int) -> list[Reading]:
                 Reason.TOO_LARGE,
                 f"the backlog has more than {MAX_READINGS} readings, which is what one message may hold",
             )
-    return readings
+    return readings or _nothing_but_nulls()
 
 
-def _entry(members: object, received_at: int, *, needs_time: bool) -> list[Reading]:
-    if not isinstance(members, dict):
-        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"it is {_kind(members)}, not an object")
-    values: dict[str, Value] = {}
-    _collect({key: value for key, value in members.items() if key != "ts"}, "", 1, values)
-    if not values:
-        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the object has no metrics")
-    if "ts" in members:
-        instant = measured_at(members["ts"], received_at)
-    elif needs_time:
-        raise RejectedMessageError(Reason.INVALID_TIME, "it has no ts, which each entry of a backlog needs")
-    else:
+def _entry(document: object, received_at: int, *, needs_time: bool) -> list[Reading]:
+    """Return the readings of one object; none where all of its metrics are null."""
+    if not isinstance(document, dict):
+        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"it is {_kind(document)}, not an object")
+    members = dict(document)
+    instant = _take_time(members, received_at)
+    if instant is None:
+        if needs_time:
+            raise RejectedMessageError(Reason.INVALID_TIME, "it has no ts, which each entry of a backlog needs")
         instant = received_at
+    values: dict[str, Value] = {}
+    _collect(members, "", 1, values)
+    if not values and not _has_null(members):
+        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the object has no metrics")
     return [Reading(name, instant, value) for name, value in values.items()]
+
+
+def _has_null(members: object) -> bool:
+    if isinstance(members, dict):
+        return any(map(_has_null, members.values()))
+    return members is None or (isinstance(members, list) and None in members)
+
+
+def _nothing_but_nulls() -> NoReturn:
+    raise RejectedMessageError(
+        Reason.UNSUPPORTED_VALUE,
+        "all metrics are null, so there is no value to store; send nothing where no sensor has one",
+    )
 
 
 def _collect(members: dict[str, object], prefix: str, depth: int, values: dict[str, Value]) -> None:
@@ -151,24 +202,51 @@ def _collect(members: dict[str, object], prefix: str, depth: int, values: dict[s
         if isinstance(value, dict):
             if depth == MAX_NESTING:
                 raise RejectedMessageError(
-                    Reason.TOO_LARGE, f"{_quoted(name)} is an object more than {MAX_NESTING} levels deep"
+                    Reason.TOO_LARGE, f"{shown(name)} is an object more than {MAX_NESTING} levels deep"
                 )
             _collect(value, f"{name}.", depth + 1, values)
+            continue
+        if isinstance(value, list):
+            _collect(_elements(name, value), f"{name}.", MAX_NESTING, values)
+            continue
+        if value is None:
             continue
         if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
             raise RejectedMessageError(
                 Reason.INVALID_METRIC,
-                f"the metric's name {_quoted(name)} has {len(name)} characters; 1 to {MAX_NAME_CHARACTERS} are allowed",
+                f"the metric's name {shown(name)} has {len(name)} characters; 1 to {MAX_NAME_CHARACTERS} are allowed",
             )
         if not name.isprintable() and _CONTROL.search(name):
             raise RejectedMessageError(
-                Reason.INVALID_METRIC, f"the metric's name {_quoted(name)} has a control character"
+                Reason.INVALID_METRIC, f"the metric's name {shown(name)} has a control character"
             )
         if name in values:
-            raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"two metrics have the joined name {_quoted(name)}")
+            raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"two metrics have the joined name {shown(name)}")
         if len(values) == MAX_METRICS:
             raise RejectedMessageError(Reason.TOO_LARGE, f"one object has more than {MAX_METRICS} metrics")
         values[name] = _value(name, value)
+
+
+def _elements(name: str, array: list[object]) -> dict[str, object]:
+    """Return an array's elements by their positions.
+
+    Raises:
+        RejectedMessageError: There are more than `MAX_ELEMENTS`, or one of them is no plain value.
+    """
+    if len(array) > MAX_ELEMENTS:
+        raise RejectedMessageError(
+            Reason.TOO_LARGE,
+            f"{shown(name)} is an array of {len(array)} elements; at most {MAX_ELEMENTS} are stored, as {shown(f'{name}.0')} and so on."
+            " Values over time go into a backlog: an array of objects, each with its ts",
+        )
+    for position, element in enumerate(array):
+        if isinstance(element, (dict, list)):
+            raise RejectedMessageError(
+                Reason.UNSUPPORTED_VALUE,
+                f"{shown(name)} is an array whose element {position} is {_kind(element)}; an array holds numbers, booleans and texts."
+                " Give nested values names, as in an object",
+            )
+    return {str(position): element for position, element in enumerate(array)}
 
 
 def _value(name: str, value: object) -> Value:
@@ -182,18 +260,17 @@ def _value(name: str, value: object) -> Value:
         if number != value:
             raise RejectedMessageError(
                 Reason.UNSUPPORTED_VALUE,
-                f"{_quoted(name)}: a 64-bit float can't hold the integer {value!s:.40} exactly",
+                f"{shown(name)}: a 64-bit float can't hold the integer {value!s:.40} exactly",
             )
         return number
-    if not isinstance(value, str):
-        raise RejectedMessageError(Reason.UNSUPPORTED_VALUE, f"{_quoted(name)} is {_kind(value)}, which is not stored")
+    assert isinstance(value, str)  # noqa: S101 - JSON has no other values, and the caller has looked at those that hold others
     if len(value) > MAX_TEXT_CHARACTERS:
         raise RejectedMessageError(
             Reason.TOO_LARGE,
-            f"{_quoted(name)}: the text has {len(value)} characters; at most {MAX_TEXT_CHARACTERS} are allowed",
+            f"{shown(name)}: the text has {len(value)} characters; at most {MAX_TEXT_CHARACTERS} are allowed",
         )
     if "\0" in value:
-        raise RejectedMessageError(Reason.UNSUPPORTED_VALUE, f"{_quoted(name)}: the text has a NUL character")
+        raise RejectedMessageError(Reason.UNSUPPORTED_VALUE, f"{shown(name)}: the text has a NUL character")
     return value
 
 
@@ -204,9 +281,18 @@ def _may_be_rounded(reading: Reading) -> bool:
 def _kind(value: object) -> str:
     if value is None:
         return "null"
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
     return names[type(value)]
 
 
-def _quoted(name: str) -> str:
-    return repr(name if len(name) <= _SHOWN_CHARACTERS else name[:_SHOWN_CHARACTERS] + "…")
+def _wrapped(value: object) -> str:
+    """Return what to send in the place of a bare value."""
+    text = '{"value": null}' if value is None else f'{{"value": {json.dumps(value, ensure_ascii=False)}}}'
+    return f"give the value a name, for example {text if len(text) <= _MAX_EXAMPLE_CHARACTERS else '{"value": 21.5}'}"

@@ -10,6 +10,7 @@ from typing import Final, NoReturn
 
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
+from sens_telemetry_worker.decoders import foreign
 
 _MAX_INTEGER_DIGITS: Final = 400
 """Longer integers are beyond the largest 64-bit float (309 digits) in any case."""
@@ -77,7 +78,9 @@ def refusal(payload: bytes, error: json.JSONDecodeError) -> RejectedMessageError
         return RejectedMessageError(
             Reason.UNSUPPORTED_VALUE, f"the number {too_large[0]:.40} is beyond what a 64-bit float can hold"
         )
-    return RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"the payload is not JSON: {error}")
+    return RejectedMessageError(
+        Reason.MALFORMED_PAYLOAD, foreign.describe(payload, error) or f"the payload is not JSON: {error}"
+    )
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:

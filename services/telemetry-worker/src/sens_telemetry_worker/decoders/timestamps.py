@@ -40,13 +40,19 @@ _RFC_3339: Final = re.compile(
     re.ASCII,
 )
 
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_WITHOUT_ZONE: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?", re.ASCII)
+_OFFSET_WITHOUT_COLON: Final = re.compile(_WITHOUT_ZONE.pattern + r"[+-]\d{2}(?:\d{2})?", re.ASCII)
+_EPOCH_TEXT: Final = re.compile(r"-?\d{1,19}(?:\.\d+)?", re.ASCII)
 
-def measured_at(timestamp: object, received_at: int) -> int:
+
+def measured_at(timestamp: object, received_at: int, name: str = "ts") -> int:
     """Return the instant that a payload's time means, microseconds since the epoch. What is finer is cut off.
 
     Args:
         timestamp: As parsed from JSON.
         received_at: When the message was received, microseconds since the epoch.
+        name: The member's name, for the text of an error.
 
     Raises:
         RejectedMessageError: The time can't be read, or lies before `EARLIEST` or more than `MAX_AHEAD` after the receipt.
@@ -54,20 +60,26 @@ def measured_at(timestamp: object, received_at: int) -> int:
     if type(timestamp) is int and _SECONDS_BELOW <= timestamp < _MILLISECONDS_BELOW:
         instant = timestamp * 1000  # what most devices send, and the fastest to read
     elif type(timestamp) is int or type(timestamp) is float:
-        instant = _from_epoch(timestamp)
+        epoch = _from_epoch(timestamp)
+        if epoch is None:
+            raise _invalid(timestamp, name)
+        instant = epoch
     elif type(timestamp) is str:
-        instant = _from_rfc_3339(timestamp)
+        moment = _from_rfc_3339(timestamp)
+        if moment is None:
+            raise _invalid(timestamp, name)
+        instant = moment
     else:
-        raise _invalid(timestamp)
+        raise _invalid(timestamp, name)
     if EARLIEST <= instant <= received_at + MAX_AHEAD:
         return instant
     problem = "before 2000" if instant < EARLIEST else f"more than a day after the receipt at {_text(received_at)}"
     raise RejectedMessageError(
-        Reason.IMPLAUSIBLE_TIME, f"ts {timestamp!r:.60} is {_text(instant)}, {problem}: is the device's clock set?"
+        Reason.IMPLAUSIBLE_TIME, f"{name} {timestamp!r:.60} is {_text(instant)}, {problem}: is the device's clock set?"
     )
 
 
-def _from_epoch(timestamp: float) -> int:
+def _from_epoch(timestamp: float) -> int | None:
     magnitude = abs(timestamp)
     # A float stands for the shortest decimal number that reads as this float (which Python's repr gives): what was sent, for
     # everything up to microseconds.
@@ -80,13 +92,13 @@ def _from_epoch(timestamp: float) -> int:
         return int(exact)
     if magnitude < _NANOSECONDS_BELOW:
         return int(exact // 1_000)
-    raise _invalid(timestamp)
+    return None
 
 
-def _from_rfc_3339(text: str) -> int:
+def _from_rfc_3339(text: str) -> int | None:
     match = _RFC_3339.fullmatch(text)
     if match is None:
-        raise _invalid(text)
+        return None
     date, minute, second, fraction, offset = match.groups()
     is_leap_second = second == "60"
     try:
@@ -94,16 +106,14 @@ def _from_rfc_3339(text: str) -> int:
             f"{date}T{minute}:{'59' if is_leap_second else second}{fraction or ''}{offset.upper()}"
         )
     except ValueError:
-        raise _invalid(text) from None
+        return None
     elapsed = moment - _EPOCH
     instant = (elapsed.days * 86_400 + elapsed.seconds) * 1_000_000 + elapsed.microseconds
     if not is_leap_second:
         return instant
     # RFC 3339, section 5.7: a leap second ends a month of UTC. POSIX counts it as the first second of the next month.
     instant += 1_000_000
-    if not _starts_a_month(instant // 1_000_000):
-        raise _invalid(text)
-    return instant
+    return instant if _starts_a_month(instant // 1_000_000) else None
 
 
 def _starts_a_month(second: int) -> bool:
@@ -114,11 +124,21 @@ def _starts_a_month(second: int) -> bool:
     return (moment.day, moment.hour, moment.minute, moment.second) == (1, 0, 0, 0)
 
 
-def _invalid(timestamp: object) -> RejectedMessageError:
-    return RejectedMessageError(
-        Reason.INVALID_TIME,
-        f"ts {timestamp!r:.60} is no time: RFC 3339 (2026-01-31T12:00:00Z) or epoch s, ms, µs or ns are understood",
-    )
+def _invalid(timestamp: object, name: str) -> RejectedMessageError:
+    """Say what is wrong with the nearest notation, and what to write."""
+    if timestamp is None:
+        problem = "is null; leave it out, and the time of receipt counts"
+    elif type(timestamp) is str and _EPOCH_TEXT.fullmatch(timestamp):
+        problem = "is a number in quotes; send it without them"
+    elif type(timestamp) is str and _WITHOUT_ZONE.fullmatch(timestamp):
+        problem = "has no time zone; end it with Z for UTC, or with an offset such as +01:00"
+    elif type(timestamp) is str and _DATE.fullmatch(timestamp):
+        problem = "is a date without a time of day; write it as 2026-01-31T12:00:00Z"
+    elif type(timestamp) is str and _OFFSET_WITHOUT_COLON.fullmatch(timestamp):
+        problem = "has an offset without a colon; write it as +01:00"
+    else:
+        problem = "is no time: RFC 3339 (2026-01-31T12:00:00Z) or epoch s, ms, µs or ns are understood"
+    return RejectedMessageError(Reason.INVALID_TIME, f"{name} {timestamp!r:.60} {problem}")
 
 
 def _text(instant: int) -> str:
