@@ -76,7 +76,7 @@ async def _rest(bystander: Bystander) -> None:
     """Wait until the history is stored, which the bystander's values show: they are read soon again."""
     began = time.monotonic()
     async with asyncio.timeout(_PREPARING_SECONDS):
-        while not any(
+        while not any(  # noqa: ASYNC110 - the bystander has no event for it
             probe.began > began and (probe.seconds or PROMISED_SECONDS) < PROMISED_SECONDS / 4
             for probe in bystander.probes
         ):
