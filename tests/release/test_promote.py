@@ -221,7 +221,18 @@ class TestARefusedPromotion:
 
     def test_finds_a_later_version_in_production(self, ready: Scene) -> None:
         ready.release_directly(PRODUCTION, "0.2.0", ready.product.head)
-        self.refused(ready, "production has 0.2.0, which is later than 0.1.0 of test: a promotion does not go back")
+        said = self.refused(
+            ready, "production has 0.2.0, which is later than 0.1.0 of test: a promotion does not go back"
+        )
+        assert "It never had 0.1.0. Raise the root version of the product above 0.2.0 (scripts/set-version)" in said
+        assert "rollback" not in said
+
+    def test_advises_a_rollback_where_that_works(self, ready: Scene) -> None:
+        ready.release_directly(PRODUCTION, STABLE, ready.product.head)
+        ready.release_directly(PRODUCTION, "0.2.0", ready.commit_product())
+        said = self.refused(ready, "a promotion does not go back. If that is meant: scripts/rollback production 0.1.0.")
+        command = said.partition("scripts/rollback ")[2].removesuffix(".\n").split()
+        assert ready.roll_back(*command, "--repository=acme/infra").code == 0
 
     def test_finds_the_same_version_of_another_commit_in_production(self, ready: Scene) -> None:
         ready.release_directly(PRODUCTION, STABLE, ready.product.head)

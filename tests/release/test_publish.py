@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("isolated_git")
 
 REGISTRY = "ghcr.io/acme/sens-platform"
 GITOPS = "acme/sens-platform-infra"
+DISPATCH = ("dispatch", "--event=workflow_run")
 HOSTILE = [
     "'; touch x; '",
     '"; touch x; "',
@@ -159,6 +160,11 @@ class TestPlanByAPerson:
             # Once more what an earlier run has published.
             ("main", "0.5.0-alpha.6.9", "true", "0.5.0-alpha.6.9"),
             ("main", "0.5.0-alpha.7.2", "true", "0.5.0-alpha.7.2"),
+            # Numbered by a person, before and after those of the runs.
+            ("main", "0.5.0-alpha.1", "true", "0.5.0-alpha.1"),
+            ("main", "v0.5.0-alpha.0", "true", "0.5.0-alpha.0"),
+            ("feature/one", "0.5.0-alpha.8.1", "", "0.5.0-alpha.8.1"),
+            ("", "0.5.0-alpha.7.3", "true", "0.5.0-alpha.7.3"),
         ],
     )
     def test_is_what_was_asked_for(self, clone: Repository, ref: str, version: str, update: str, planned: str) -> None:
@@ -186,8 +192,6 @@ class TestPlanByAPerson:
             ("feature/one", "0.5.0-rc.1", "", "neither in main nor in a branch release/"),
             ("", "0.6.0", "", "the root version of this commit is 0.5.0"),
             ("release/0.4", "0.5.0", "", "the root version of this commit is 0.4.2"),
-            ("", "0.5.0-alpha.8.1", "", "of a run that has not been"),
-            ("", "0.5.0-alpha.7.3", "true", "of a run that has not been"),
             ("", "latest", "", "is a name that can move"),
             ("", "main", "", "is a name that can move"),
             ("", "git-0123456", "", "is a commit"),
@@ -727,17 +731,30 @@ class TestDispatch:
     ) -> None:
         monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
 
-        assert main(["dispatch", f"--record={record}"]) == 0
+        assert main([*DISPATCH, f"--record={record}"]) == 0
 
         (call,) = hosting.repositories[GITOPS].dispatches
         inputs = call["inputs"]
         assert isinstance(inputs, dict)
         assert (call["workflow"], call["ref"]) == ("deploy-test-main.yml", "main")
-        assert set(inputs) == {"image_tag", "product_commit", "digests", "run_url"}
+        assert set(inputs) == {"image_tag", "product_commit", "digests", "run_url", "allow_rollback"}
         assert (inputs["image_tag"], inputs["product_commit"]) == ("0.5.0-alpha.7.2", "c" * 40)
         assert json.loads(inputs["digests"]) == dict.fromkeys(IMAGES, f"sha256:{'a' * 64}")
         assert inputs["run_url"] == "https://github.com/acme/sens-platform/actions/runs/42"
+        assert inputs["allow_rollback"] == "false"
         assert HOSTING_TOKEN not in capsys.readouterr().out
+
+    def test_of_what_a_person_asked_for_is_followed_whatever_test_has(
+        self, hosting: HostingService, record: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
+
+        assert main(["dispatch", "--event=workflow_dispatch", f"--record={record}"]) == 0
+
+        (call,) = hosting.repositories[GITOPS].dispatches
+        inputs = call["inputs"]
+        assert isinstance(inputs, dict)
+        assert inputs["allow_rollback"] == "true"
 
     def test_gives_the_workflow_the_inputs_it_asks_for(
         self, hosting: HostingService, record: Path, monkeypatch: pytest.MonkeyPatch
@@ -747,12 +764,17 @@ class TestDispatch:
         # YAML 1.1 reads the key `on` as true.
         asked_for = yaml.safe_load(file.read_text())[True]["workflow_dispatch"]["inputs"]
 
-        assert main(["dispatch", f"--record={record}"]) == 0
+        assert main([*DISPATCH, f"--record={record}"]) == 0
 
         (call,) = hosting.repositories[GITOPS].dispatches
         given = call["inputs"]
         assert isinstance(given, dict)
         assert {name for name, one in asked_for.items() if one["required"]} <= given.keys() <= asked_for.keys()
+
+    def test_needs_to_know_who_asked_for_it(self, record: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["dispatch", "--event=push", f"--record={record}"]) == 1
+
+        assert "--event 'push' is neither workflow_run nor workflow_dispatch" in capsys.readouterr().err
 
     @pytest.mark.parametrize("token", [None, "", "  \n"])
     def test_is_left_out_with_a_notice_without_a_token(
@@ -768,7 +790,7 @@ class TestDispatch:
         else:
             monkeypatch.setenv(TOKEN, token)
 
-        assert main(["dispatch", f"--record={record}"]) == 0
+        assert main([*DISPATCH, f"--record={record}"]) == 0
 
         assert hosting.calls == []
         printed = capsys.readouterr().out
@@ -787,7 +809,7 @@ class TestDispatch:
     ) -> None:
         monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
 
-        assert main(["dispatch", f"--record={self.written(tmp_path, version, channel)}"]) == 1
+        assert main([*DISPATCH, f"--record={self.written(tmp_path, version, channel)}"]) == 1
 
         assert "test takes alpha versions" in capsys.readouterr().err
         assert hosting.calls == []
@@ -798,7 +820,7 @@ class TestDispatch:
         monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
         hosting.intercept = lambda _method, _path: Answer(403, {"message": f"no {HOSTING_TOKEN}"})
 
-        assert main(["dispatch", f"--record={record}"]) == 1
+        assert main([*DISPATCH, f"--record={record}"]) == 1
 
         error = capsys.readouterr().err
         assert "was refused with 403" in error
@@ -815,7 +837,7 @@ class TestDispatch:
     ) -> None:
         monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
 
-        assert main(["dispatch", f"--record={record}", f"--gitops-repository={repository}"]) == 1
+        assert main([*DISPATCH, f"--record={record}", f"--gitops-repository={repository}"]) == 1
 
         assert "is no repository" in capsys.readouterr().err
         assert hosting.calls == []
@@ -826,7 +848,7 @@ class TestDispatch:
         file = tmp_path / "record.json"
         file.write_text(text)
 
-        assert main(["dispatch", f"--record={file}"]) == 1
+        assert main([*DISPATCH, f"--record={file}"]) == 1
 
         assert "the record" in capsys.readouterr().err
 

@@ -29,6 +29,7 @@ GITOPS = "acme/sens-platform-infra"
 FIRST = "0.1.0"
 PLATFORMS = ("linux/amd64", "linux/arm64")
 DISPATCH = ("scripts/publish-images", "dispatch", "--record=-", f"--gitops-repository={GITOPS}")
+AFTER_A_MERGE, BY_HAND = "--event=workflow_run", "--event=workflow_dispatch"
 PARTS = ["scripts", "infra", "pyproject.toml", "services/common/src/sens_common/schema", "Dockerfile"]
 
 
@@ -207,6 +208,7 @@ class World:
             f"--product-commit={inputs['product_commit']}",
             f"--digests={inputs['digests']}",
             f"--run-url={inputs['run_url']}",
+            *(["--allow-rollback"] if inputs["allow_rollback"] == "true" else []),
         ]
 
 
@@ -224,6 +226,7 @@ def test_a_version_reaches_production_and_every_shortcut_is_refused(world: World
     alpha = an_alpha_version_is_published_and_test_is_told(world)
     it_is_deployed_to_test(world, alpha)
     nothing_else_is_deployed_to_test(world)
+    a_manual_alpha_goes_to_test_too(world, alpha)
     nothing_is_promoted_without_stable_images(world)
     no_other_stable_version_is_published(world)
     a_stable_version_is_published_and_never_moved(world)
@@ -250,10 +253,10 @@ def a_version_is_raised(world: World) -> None:
 
 
 def an_alpha_version_is_published_and_test_is_told(world: World) -> str:
-    plan = world.planned("--event=workflow_run", f"--head-sha={world.commit}")
+    plan = world.planned(AFTER_A_MERGE, f"--head-sha={world.commit}")
     record = world.published(plan)
-    assert "was not told" in world.say("product", *DISPATCH, standard_input=record)
-    world.say("product", *DISPATCH, standard_input=record, SENS_PLATFORM_INFRA_WORKFLOW_TOKEN=TOKEN)
+    assert "was not told" in world.say("product", *DISPATCH, AFTER_A_MERGE, standard_input=record)
+    world.say("product", *DISPATCH, AFTER_A_MERGE, standard_input=record, SENS_PLATFORM_INFRA_WORKFLOW_TOKEN=TOKEN)
     assert json.loads(plan)["version"] == "0.2.0-alpha.1.1"
     return "0.2.0-alpha.1.1"
 
@@ -283,6 +286,18 @@ def nothing_else_is_deployed_to_test(world: World) -> None:
     world.infra.git("reset", "--quiet", "--hard", "origin/main")
 
 
+def a_manual_alpha_goes_to_test_too(world: World, automatic: str) -> None:
+    """See that a person's version is followed although it is earlier than the automatic one, and that the way back works."""
+    inputs = ("--release-version=0.2.0-alpha.1", "--update-test-environment=true")
+    record = world.published(world.planned(BY_HAND, f"--ref={world.commit}", *inputs))
+    world.say("product", *DISPATCH, BY_HAND, standard_input=record, SENS_PLATFORM_INFRA_WORKFLOW_TOKEN=TOKEN)
+    world.pulled()
+    world.say("infra", "scripts/deploy-test-main", *world.deploy_test(), "--check-registry", "--push")
+    assert world.release("test")["version"] == "0.2.0-alpha.1"
+    world.say("infra", "scripts/rollback", "test", automatic, "--check-registry", "--push")
+    assert world.release("test")["version"] == automatic
+
+
 def nothing_is_promoted_without_stable_images(world: World) -> None:
     reason = world.promote(refused=True)
     assert all(image in reason for image in IMAGES)
@@ -296,17 +311,15 @@ def no_other_stable_version_is_published(world: World) -> None:
         (("--release-version=0.9.0",), "0.9.0 can't be published from here"),
         (("--release-version=latest",), "is a name that can move"),
     ):
-        assert reason in world.refuse(
-            "product", "scripts/publish-images", "plan", "--event=workflow_dispatch", *numbers, *arguments
-        )
+        assert reason in world.refuse("product", "scripts/publish-images", "plan", BY_HAND, *numbers, *arguments)
 
 
 def a_stable_version_is_published_and_never_moved(world: World) -> None:
-    world.published(world.planned("--event=workflow_dispatch", f"--ref={world.commit}", "--release-version=v0.2.0"))
+    world.published(world.planned(BY_HAND, f"--ref={world.commit}", "--release-version=v0.2.0"))
     standing = client(world.registry).digest("docs", "0.2.0")
     world.product.commit("Change something", {"Dockerfile": "# changed\n"})
     world.product.push("main")
-    other = world.planned("--event=workflow_dispatch", "--release-version=0.2.0")
+    other = world.planned(BY_HAND, "--release-version=0.2.0")
     reason = world.refuse("product", "scripts/publish-images", "check", "--plan=-", standard_input=other)
     assert "a published tag is never moved" in reason
     assert str(standing) in reason or "is published as sha256:" in reason
@@ -329,12 +342,12 @@ def a_later_version_goes_the_same_way(world: World) -> None:
     world.raise_version("0.3.0")
     world.product.push("main")
     world.commit = world.product.head
-    record = world.published(world.planned("--event=workflow_run", f"--head-sha={world.commit}"))
-    world.say("product", *DISPATCH, standard_input=record, SENS_PLATFORM_INFRA_WORKFLOW_TOKEN=TOKEN)
+    record = world.published(world.planned(AFTER_A_MERGE, f"--head-sha={world.commit}"))
+    world.say("product", *DISPATCH, AFTER_A_MERGE, standard_input=record, SENS_PLATFORM_INFRA_WORKFLOW_TOKEN=TOKEN)
     world.pulled()
     world.say("infra", "scripts/deploy-test-main", *world.deploy_test(), "--push")
     assert "later than" in world.refuse("infra", "scripts/deploy-test-main", *overtaken)
-    world.published(world.planned("--event=workflow_dispatch", f"--ref={world.commit}", "--release-version=0.3.0"))
+    world.published(world.planned(BY_HAND, f"--ref={world.commit}", "--release-version=0.3.0"))
     world.promote()
     world.merged("promote/0.3.0")
     assert world.release("production")["version"] == "0.3.0"

@@ -40,8 +40,8 @@ def plan(release: Release, images: Mapping[str, Image], run: str | None, *, allo
         if release.version < current.release.version and not allow_rollback:
             raise ReleaseError(
                 f"test has {current.release.version}, which is later than {release.version}: a run that was overtaken does "
-                "not move it back. If that is meant, use --allow-rollback, or scripts/rollback test "
-                f"{release.version}."
+                "not move it back. If that is meant, run the same again with --allow-rollback (in the workflow "
+                "deploy-test-main: with allow_rollback)."
             )
         return Record(release, images, wanted.released_at, run, current.release)
 

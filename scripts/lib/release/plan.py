@@ -21,6 +21,11 @@ from scripts.lib.release.versions import (
 PLATFORMS: Final = ("linux/amd64", "linux/arm64")
 """What every image is built for."""
 
+AFTER_A_MERGE: Final = "workflow_run"
+BY_HAND: Final = "workflow_dispatch"
+EVENTS: Final = (AFTER_A_MERGE, BY_HAND)
+"""What publishing is started by, in GitHub's words."""
+
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _MAXIMUM_BYTES: Final = 16 * 1024
 _SHOWN: Final = 100
@@ -129,16 +134,15 @@ def make_plan(request: Request, source: Source, registry: str) -> Plan:
     Raises:
         ReleaseError: It is refused; the text says why and what would be allowed.
     """
-    match request.event:
-        case "workflow_run":
-            commit, version, update_test = _merged(request, source)
-        case "workflow_dispatch":
-            commit, version, update_test = _asked_for(request, source)
-        case _:
-            raise ReleaseError(
-                f"Images are not published by the event {request.event[:_SHOWN]!r}: "
-                "workflow_run (after a merge) and workflow_dispatch (by a person) do."
-            )
+    if request.event == AFTER_A_MERGE:
+        commit, version, update_test = _merged(request, source)
+    elif request.event == BY_HAND:
+        commit, version, update_test = _asked_for(request, source)
+    else:
+        raise ReleaseError(
+            f"Images are not published by the event {request.event[:_SHOWN]!r}: "
+            "workflow_run (after a merge) and workflow_dispatch (by a person) do."
+        )
     return Plan(str(version), version.channel, commit, registry, IMAGES, PLATFORMS, update_test)
 
 
@@ -161,15 +165,10 @@ def _asked_for(request: Request, source: Source) -> tuple[str, Version, bool]:
     commit = source.resolve(request.ref)
     root = source.version(commit)
     own = _alpha(request, root)
+    # Any version that is not published yet, an alpha that no run has numbered too: whoever names one wants that one.
     version = release_version(request.release_version, root) if request.release_version.strip() else own
     if update_test:
         check_environment(version, "test")
-    if version.channel is Channel.ALPHA and version > own:
-        # It would stand in the way of a run to come, and no later version would follow it in test.
-        raise ReleaseError(
-            f"{version} is of a run that has not been: alpha versions are numbered by the runs, and this one is {own}. "
-            "Leave release_version empty."
-        )
     if version.channel is not Channel.ALPHA and not source.is_reviewed(commit):
         raise ReleaseError(
             f"{commit} is neither in main nor in a branch release/…: {version} is published from reviewed commits alone. "

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +16,8 @@ from scripts.lib.release.published import check_published
 from scripts.lib.release.record import Image, Record, Release, now
 from scripts.lib.release.registry import Registry
 from scripts.lib.release.registry_http import Credentials
-from scripts.lib.release.versions import ReleaseError, check_environment
+from scripts.lib.release.rollback import history
+from scripts.lib.release.versions import ReleaseError, Version, check_environment
 
 TEST: Final = Environment("test")
 PRODUCTION: Final = Environment("production")
@@ -43,12 +44,13 @@ def release_of_test(clone: Clone, base: str) -> Release:
     return record.release
 
 
-def follow_up(current: Record | None, test: Release) -> Release | None:
+def follow_up(current: Record | None, test: Release, had: Container[Version]) -> Release | None:
     """Return the stable release that production gets, or None when it has it.
 
     Args:
         current: What production has.
         test: What test has.
+        had: The versions that production had at any time.
 
     Raises:
         ReleaseError: Production has a later version, or the same one of another commit.
@@ -61,11 +63,17 @@ def follow_up(current: Record | None, test: Release) -> Release | None:
     if current.release.version == wanted.version:
         raise ReleaseError(
             f"production has {wanted.version} already, of the commit {current.release.product_commit}; test has "
-            f"{test.version} of the commit {test.product_commit}. Raise the root version of the product, and publish that."
+            f"{test.version} of the commit {test.product_commit}. Raise the root version of the product (scripts/set-version), and publish that."
         )
+    way = (
+        f"If that is meant: scripts/rollback production {wanted.version}"
+        if wanted.version in had
+        else f"It never had {wanted.version}. Raise the root version of the product above {current.release.version} "
+        "(scripts/set-version), and deploy that to test first"
+    )
     raise ReleaseError(
         f"production has {current.release.version}, which is later than {wanted.version} of test: a promotion does not go "
-        f"back. If that is meant, use scripts/rollback production {wanted.version}."
+        f"back. {way}."
     )
 
 
@@ -84,7 +92,8 @@ def propose(clone: Clone, base: str, registry: Registry, *, product: str | None,
     """
     test = release_of_test(clone, base)
     current = PRODUCTION.read(clone, base)
-    release = follow_up(current, test)
+    had = {record.release.version for record in history(clone, PRODUCTION, base)}
+    release = follow_up(current, test, had)
     if release is None:
         return None
     digests = check_published(registry, release)

@@ -148,13 +148,15 @@ def make_record(plan: Plan, registry: Registry, run: str | None) -> Record:
     return Record(Release(Version.parse(plan.version), plan.commit), images, now(), run)
 
 
-def dispatch(record: Record, repository: str, token: str) -> None:
+def dispatch(record: Record, repository: str, token: str, *, by_hand: bool) -> None:
     """Start the workflow of the GitOps repository that updates test.
 
     Args:
         record: What is published.
         repository: ``owner/name`` of the GitOps repository.
         token: With which workflows of it can be started.
+        by_hand: Whether a person asked for this version: then test gets it even when it has a later one. A run that was
+            overtaken by a later merge does not.
 
     Raises:
         ReleaseError: The version is not for test, or it was not started.
@@ -165,6 +167,7 @@ def dispatch(record: Record, repository: str, token: str) -> None:
         "product_commit": record.release.product_commit,
         "digests": json.dumps({name: image.digest for name, image in record.images.items()}, sort_keys=True),
         "run_url": record.run or "",
+        "allow_rollback": "true" if by_hand else "false",
     }
     Hosting(token).dispatch_workflow(repository, WORKFLOW, "main", inputs)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scripts.lib.release import actions, publish
-from scripts.lib.release.plan import Plan, Request, make_plan
+from scripts.lib.release.plan import AFTER_A_MERGE, BY_HAND, EVENTS, Plan, Request, make_plan
 from scripts.lib.release.record import Record, dump
 from scripts.lib.release.record import parse as parse_record
 from scripts.lib.release.registry import Registry
@@ -32,7 +32,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     plan = commands.add_parser(
         "plan", allow_abbrev=False, help="decide what is published, or refuse it; print the plan"
     )
-    plan.add_argument("--event", required=True, help="workflow_run (after a merge) or workflow_dispatch (by a person)")
+    event = "workflow_run (after a merge) or workflow_dispatch (by a person)"
+    plan.add_argument("--event", required=True, help=event)
     plan.add_argument("--run-number", required=True, help="number of the run, from 1")
     plan.add_argument("--run-attempt", required=True, help="number of its attempt, from 1")
     plan.add_argument("--head-sha", default="", help="after a merge: the commit that was tested")
@@ -60,6 +61,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         step(name, text, "plan").add_argument("--digests", required=True, metavar="JSON", help="what 'build' printed")
     step("record", "print the record of what is published", "plan")
     dispatch = step("dispatch", f"start the update of test with the token in {TOKEN}", "record")
+    dispatch.add_argument("--event", required=True, help=f"{event}, which test follows backwards too")
     dispatch.add_argument(
         "--gitops-repository",
         default="",
@@ -120,6 +122,8 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _dispatch(options: argparse.Namespace) -> None:
+    if options.event not in EVENTS:
+        raise ReleaseError(f"--event {options.event[:100]!r} is neither {AFTER_A_MERGE} nor {BY_HAND}.")
     record = parse_record(_read(options.record), "the record")
     repository = options.gitops_repository
     if not repository:
@@ -133,7 +137,7 @@ def _dispatch(options: argparse.Namespace) -> None:
             )
         )
         return
-    publish.dispatch(record, repository, token)
+    publish.dispatch(record, repository, token, by_hand=options.event == BY_HAND)
     print(f"{repository}: the update of test to {record.release.version} was started")
 
 

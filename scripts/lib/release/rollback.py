@@ -1,4 +1,4 @@
-"""Goes back to an earlier release of an environment. Called by scripts/rollback of the GitOps repository.
+"""Goes back to a release that an environment had before. Called by scripts/rollback of the GitOps repository.
 
 The release is taken from the history of its record, as it was then. Which version may follow which is of no concern here.
 """
@@ -66,20 +66,16 @@ def earlier(clone: Clone, environment: Environment, base: str, version: Version)
 def replacement(environment: Environment, current: Record | None, target: Record, run: str | None) -> Record | None:
     """Return the record that goes back, or None when the environment is there.
 
+    What it had before may have a later version: a rollback is taken back by another one.
+
     Raises:
-        ReleaseError: The target is not earlier.
+        ReleaseError: There is no release, or the version means something else now.
     """
     if current is None:
         raise ReleaseError(f"{environment.name} has no release: there is nothing to go back from.")
     if target.same_release(current):
         return None
     check_same_version(environment, current, target)
-    if current.release.version < target.release.version:
-        way = "deploy-test-main" if environment.name == "test" else "a promotion"
-        raise ReleaseError(
-            f"{environment.name} has {current.release.version}, which is earlier than {target.release.version}: that is "
-            f"the work of {way}, not of a rollback."
-        )
     return Record(target.release, target.images, now(), run, current.release)
 
 
@@ -87,14 +83,14 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what is wrong ends the program with exit code 2."""
     parser = argparse.ArgumentParser(
         prog="scripts/rollback",
-        description="Goes back to an earlier release of an environment, taken from the history of its record: test by a "
+        description="Goes back to a release that an environment had before, taken from the history of its record: test by a "
         "commit on main, production by a branch and a pull request.",
         epilog="GITHUB_TOKEN opens the pull request; without it the text is printed. SENS_REGISTRY_USER and "
         "SENS_REGISTRY_PASSWORD log in to the registry.",
         allow_abbrev=False,
     )
     parser.add_argument("environment", choices=sorted(ENVIRONMENTS))
-    parser.add_argument("version", help="an earlier version of the environment")
+    parser.add_argument("version", help="a version that the environment had before")
     parser.add_argument("--push", action="store_true", help="test: push the commit; without this it stays in the clone")
     parser.add_argument("--check-registry", action="store_true", help="see that the registry still has the images")
     parser.add_argument("--product", metavar="DIR|URL", help="the product repository, to show what changes in it")
