@@ -1,8 +1,10 @@
 """What can be reached from where: public are the API and the documentation alone, inside only the platform's own edges."""
 
+import re
+
 import pytest
 
-from support.chart import RELEASE, Render, every_render, matrix_render, needs_helm, render
+from support.chart import CHART, RELEASE, Render, every_render, matrix_render, needs_helm, render
 
 pytestmark = needs_helm
 
@@ -147,6 +149,30 @@ class TestPublic:
             ingress = matrix_render("production").find("Ingress", name)
             assert ingress.annotations["cert-manager.io/cluster-issuer"] == "production"
             assert ingress.spec["tls"][0]["hosts"] == [ingress.spec["rules"][0]["host"]]
+
+    def test_hosts_serve_nothing_over_plain_http(self) -> None:
+        for component in PUBLIC:
+            environment = matrix_render("production").container(component).environment
+            assert environment["SENS_HTTPS__ONLY"].value == "true"
+            assert environment["SENS_HTTPS__HSTS_SECONDS"].value == "31536000"
+
+    def test_hosts_serve_plain_http_where_tls_ends_in_front_of_the_controller(self) -> None:
+        rendered = render({"ingress": {"tls": {"only": False, "hstsSeconds": 0}}}, base="production")
+
+        assert rendered.container("docs").environment["SENS_HTTPS__ONLY"].value == "false"
+        assert rendered.container("docs").environment["SENS_HTTPS__HSTS_SECONDS"].value == "0"
+
+    def test_hosts_are_bound_to_an_entry_point_by_annotations_of_any_controller(self) -> None:
+        given = {"traefik.ingress.kubernetes.io/router.entrypoints": "websecure"}
+        rendered = render({"ingress": {"annotations": given}}, base="production")
+
+        assert all(given.items() <= ingress.annotations.items() for ingress in rendered.of("Ingress").values())
+        for file in (CHART / "templates").iterdir():
+            assert not re.search("traefik|nginx", file.read_text(encoding="utf-8"), re.IGNORECASE), file.name
+
+    @pytest.mark.parametrize("name", ["test", "trial"])
+    def test_hosts_that_are_not_there_ask_for_no_https(self, name: str) -> None:
+        assert "SENS_HTTPS__ONLY" not in matrix_render(name).container("platform-api").environment
 
     def test_hosts_take_an_existing_certificate(self) -> None:
         tls = {"issuer": "", "existingSecret": "wildcard"}

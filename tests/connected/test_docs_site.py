@@ -38,6 +38,21 @@ class TestProcess:
             assert httpx.get(f"http://{HOST}:{port}/metrics").status_code == 404
             assert "sens_docs_responses_total" in httpx.get(f"http://{HOST}:{metrics}/metrics").text
 
+    def test_redirects_what_a_proxy_was_asked_for_by_plain_http(self, tmp_path: Path) -> None:
+        (tmp_path / "index.html").write_text("<h1>Start</h1>")
+        port = free_port()
+        settings = environment(tmp_path, port) | {"SENS_HTTPS__ONLY": "true", "SENS_HTTPS__HSTS_SECONDS": "31536000"}
+        with process(COMMAND, tmp_path / "log", env=settings):
+            wait_until(lambda: accepts_connections(port), "the site starts")
+            plain, safe = (
+                httpx.get(f"http://{HOST}:{port}/", headers={"X-Forwarded-Proto": scheme})
+                for scheme in ("http", "https")
+            )
+            metrics = httpx.get(f"http://{HOST}:{port}/metrics").text
+        assert (plain.status_code, plain.headers["Location"]) == (308, f"https://{HOST}/")
+        assert safe.headers["Strict-Transport-Security"] == "max-age=31536000"
+        assert 'sens_docs_plain_http_requests_total{outcome="redirected"} 1.0' in metrics
+
     def test_a_taken_port_is_named(self, tmp_path: Path) -> None:
         port = free_port()
         with process(COMMAND, tmp_path / "log", env=environment(tmp_path, port)):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sens_cli.verify import certificates, web
+from sens_cli.verify import certificates, plaintext, web
 from sens_cli.verify.catalogue import catalogue
 from sens_cli.verify.certificates import check_certificate
 from sens_cli.verify.connections import trust
@@ -20,6 +20,7 @@ from sens_cli.verify.environment import Environment
 from sens_cli.verify.exposure import check_paths, check_ports
 from sens_cli.verify.kubectl import Kubectl
 from sens_cli.verify.outcome import CheckFailedError, NotRunError
+from sens_cli.verify.plaintext import check_hsts, check_plaintext
 from sens_cli.verify.record import Expected
 from sens_cli.verify.services import DATA_PATH, Service
 from sens_cli.verify.web import Web
@@ -471,6 +472,110 @@ class TestTheData:
         with pytest.raises(CheckFailedError) as error:
             self.outcome(given, public=public)
         assert "ingress.publicData" in error.value.remedy
+
+
+def redirect(location: str, status: str = "308 Permanent Redirect") -> bytes:
+    return f"HTTP/1.1 {status}\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode()
+
+
+class TestPlainHttp:
+    def outcome(self, given: bytes | None, monkeypatch: pytest.MonkeyPatch, *, path: str = "/healthz") -> str:
+        async def outcome() -> str:
+            async with server({} if given is None else {path: given}) as port:
+                monkeypatch.setattr(plaintext, "PORT", port)
+                host = Endpoint("https", NAME, 443)
+                if path == "/healthz":
+                    environment = Environment(name="x", address=HOST, api_host=host)
+                else:
+                    environment = Environment(name="x", address=HOST, argo_host=host)
+                async with Web(environment, PLAIN) as client:
+                    return await check_plaintext(environment, client)
+
+        return asyncio.run(outcome())
+
+    @pytest.mark.parametrize("path", ["/healthz", "/"])
+    @pytest.mark.parametrize(
+        "status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"]
+    )
+    def test_that_is_redirected(self, monkeypatch: pytest.MonkeyPatch, status: str, path: str) -> None:
+        said = self.outcome(redirect(f"https://{NAME}{path}", status), monkeypatch, path=path)
+
+        assert said == f"http://{NAME} redirects to HTTPS"
+
+    def test_that_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.outcome(None, monkeypatch).endswith("refuses (404)")
+
+    def test_that_nothing_listens_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(plaintext, "PORT", free_port())
+        environment = Environment(name="x", address=HOST, docs_host=Endpoint("https", NAME, 443))
+
+        async def outcome() -> str:
+            async with Web(environment, PLAIN) as client:
+                return await check_plaintext(environment, client)
+
+        assert "no connection" in asyncio.run(outcome())
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            answer({"status": "ok"}),
+            answer({"status": "failed", "detail": "stands still"}, "503 Service Unavailable"),
+            answer(b"<html>", content_type="text/html"),
+            answer(b"oops", "500 Internal Server Error"),
+            redirect(f"http://{NAME}/healthz/"),
+            redirect("https://elsewhere.example.test/"),
+            redirect("/login"),
+            redirect("https://[bad"),
+        ],
+        ids=["ok", "failed", "page", "500", "plain", "elsewhere", "path", "broken"],
+    )
+    def test_that_is_served_is_a_failure(self, monkeypatch: pytest.MonkeyPatch, given: bytes) -> None:
+        with pytest.raises(CheckFailedError) as error:
+            self.outcome(given, monkeypatch)
+
+        assert f"http://{NAME}" in error.value.detail
+        assert "router.entrypoints: websecure" in error.value.remedy
+
+    def test_is_not_known_while_no_pod_is_ready(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with pytest.raises(NotRunError, match="no pod is ready"):
+            self.outcome(answer(b"no available server", "503 Service Unavailable", "text/plain"), monkeypatch)
+
+    def test_is_not_looked_at_without_tls(self) -> None:
+        environment = Environment(name="x", api_host=Endpoint("http", NAME, 80))
+
+        async def outcome() -> str:
+            async with Web(environment, PLAIN) as client:
+                return await check_plaintext(environment, client)
+
+        with pytest.raises(NotRunError, match="no host with TLS"):
+            asyncio.run(outcome())
+
+
+class TestHsts:
+    def outcome(self, authority: Authority, header: str) -> str:
+        body = answer({"status": "ok"}).replace(b"Connection: close", f"{header}Connection: close".encode())
+
+        async def outcome() -> str:
+            async with server({"/healthz": body}, authority.certificate(NAME, 60).context()) as port:
+                environment = Environment(name="x", address=HOST, api_host=Endpoint("https", NAME, port))
+                async with Web(environment, trust(authority.root.file)) as client:
+                    return await check_hsts(environment, client)
+
+        return asyncio.run(outcome())
+
+    def test_is_there(self, authority: Authority) -> None:
+        said = self.outcome(authority, "Strict-Transport-Security: includeSubDomains; max-age=31536000\r\n")
+
+        assert said == f"{NAME}: 365 days"
+
+    @pytest.mark.parametrize(
+        "header", ["", "Strict-Transport-Security: max-age=0\r\n", "Strict-Transport-Security: x\r\n"]
+    )
+    def test_that_is_missing_is_a_failure(self, authority: Authority, header: str) -> None:
+        with pytest.raises(CheckFailedError) as error:
+            self.outcome(authority, header)
+
+        assert "hstsSeconds" in error.value.remedy
 
 
 class TestTheWholeCommand:

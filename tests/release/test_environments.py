@@ -8,6 +8,9 @@ import yaml
 
 from sens_cli.verify.environment import Environment
 from support.chart import RELEASE, needs_helm, render
+from support.gitops import find
+
+ENTRY_POINTS = "traefik.ingress.kubernetes.io/router.entrypoints"
 
 
 @pytest.mark.parametrize("name", ["test", "production"])
@@ -32,3 +35,38 @@ class TestAnEnvironment:
         [rule] = ingress.spec["rules"]
 
         assert "/metrics" in {path["path"] for path in rule["http"]["paths"]}
+
+    def test_is_reached_by_https_alone(self, gitops: Path, name: str) -> None:
+        values = yaml.safe_load((gitops / "environments" / name / "values.yaml").read_text(encoding="utf-8"))
+        tls = values["ingress"]["tls"]
+
+        assert values["ingress"]["annotations"][ENTRY_POINTS] == "websecure"
+        assert tls.get("enabled", True)
+        assert tls.get("only", True)
+
+
+class TestPlainHttp:
+    def test_does_not_reach_argo_cd(self, gitops: Path) -> None:
+        ingress = find(gitops, "Ingress", "argocd-server")
+
+        assert ingress["metadata"]["annotations"][ENTRY_POINTS] == "websecure"
+
+    def test_is_redirected_after_everything_that_has_a_route_of_its_own(self, gitops: Path) -> None:
+        route = find(gitops, "IngressRoute", "plain-http")
+        [rule] = route["spec"]["routes"]
+
+        assert route["spec"]["entryPoints"] == ["web"]
+        # The answer to an HTTP-01 challenge is an Ingress with a rule by host and path, whose priority is its length.
+        assert (rule["match"], rule["priority"]) == ("PathPrefix(`/`)", 1)
+        [middleware] = rule["middlewares"]
+        found = find(gitops, "Middleware", middleware["name"])
+        assert found["metadata"]["namespace"] == route["metadata"]["namespace"]
+        assert found["spec"] == {"redirectScheme": {"scheme": "https", "permanent": True}}
+
+    def test_is_told_to_browsers_by_a_middleware_that_is_there(self, gitops: Path) -> None:
+        annotations = find(gitops, "Ingress", "argocd-server")["metadata"]["annotations"]
+        hsts = find(gitops, "Middleware", "hsts")
+
+        name = f"{hsts['metadata']['namespace']}-{hsts['metadata']['name']}@kubernetescrd"
+        assert annotations["traefik.ingress.kubernetes.io/router.middlewares"] == name
+        assert hsts["spec"]["headers"]["stsSeconds"] >= 31_536_000

@@ -141,6 +141,17 @@ readinessProbe:
   value: {{ .Values.shutdownSeconds | quote }}
 {{- end -}}
 
+{{/* Of what is public: nothing is served that came over plain HTTP. */}}
+{{- define "sens.httpsEnv" -}}
+{{- $i := .Values.ingress -}}
+{{- if and $i.enabled $i.tls.enabled }}
+- name: SENS_HTTPS__ONLY
+  value: {{ $i.tls.only | quote }}
+- name: SENS_HTTPS__HSTS_SECONDS
+  value: {{ int64 $i.tls.hstsSeconds | quote }}
+{{- end }}
+{{- end -}}
+
 {{/* Settings of a component's own "env" value, in a fixed order. */}}
 {{- define "sens.ownEnv" -}}
 {{- range $name, $value := . }}

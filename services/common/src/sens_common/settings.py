@@ -41,6 +41,21 @@ class OperationsSettings(Group):
     port: Port = Field(8081, description="Port to listen on.")
 
 
+class HttpsSettings(Group):
+    """For a service that is public through a proxy that ends TLS."""
+
+    only: bool = Field(
+        False,
+        description="Serve nothing that a proxy was asked for by plain HTTP, as it tells in X-Forwarded-Proto: redirect, or refuse.",
+    )
+    hsts_seconds: int = Field(
+        0,
+        ge=0,
+        le=63_072_000,
+        description="Time for which browsers ask by HTTPS alone (Strict-Transport-Security), seconds; 0 tells them nothing.",
+    )
+
+
 class NatsSettings(Group):
     """NATS with JetStream."""
 

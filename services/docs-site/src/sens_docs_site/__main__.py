@@ -18,7 +18,7 @@ async def main(settings: DocsSiteSettings, stop: asyncio.Event) -> None:
     """Wire the parts, and serve until the stop."""
     heartbeat = Heartbeat()
     http = settings.http
-    app = create_app(settings.site.folder, heartbeat, with_metrics=http.metrics_port is None)
+    app = create_app(settings.site.folder, heartbeat, settings.https, with_metrics=http.metrics_port is None)
     async with serve(app, http.host, http.port), _metrics(http, heartbeat), asyncio.TaskGroup() as tasks:
         log.info("serving the documentation", host=http.host, port=http.port)
         beating = tasks.create_task(heartbeat.keep(), name="heartbeat")

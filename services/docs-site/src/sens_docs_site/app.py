@@ -13,8 +13,10 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sens_common.https import HttpsOnly
 from sens_common.operations import Check, Heartbeat, operations_routes
-from sens_docs_site.metrics import RESPONSES
+from sens_common.settings import HttpsSettings
+from sens_docs_site.metrics import PLAIN_HTTP, RESPONSES
 
 SERVICE: Final = "docs"
 METRICS_PATH: Final = "/metrics"
@@ -48,7 +50,9 @@ _NOT_FOUND: Final = """<!doctype html>
 """
 
 
-def create_app(folder: Path, heartbeat: Heartbeat, *, with_metrics: bool = True) -> Starlette:
+def create_app(
+    folder: Path, heartbeat: Heartbeat, https: HttpsSettings | None = None, *, with_metrics: bool = True
+) -> Starlette:
     """Return the site of a folder, which may come later: until then the readiness check says what is wrong.
 
     Without metrics, ``/metrics`` is a page that is missing: `metrics_app` gives them at a port of its own.
@@ -68,7 +72,12 @@ def create_app(folder: Path, heartbeat: Heartbeat, *, with_metrics: bool = True)
             *(route for route in operations if with_metrics or route.path != METRICS_PATH),
             Route("/{path:path}", page),
         ],
-        middleware=[Middleware(_Responses)],
+        middleware=[
+            Middleware(_Responses),
+            Middleware(
+                HttpsOnly, settings=https or HttpsSettings(), note=lambda outcome: PLAIN_HTTP.labels(outcome).inc()
+            ),
+        ],
         exception_handlers={404: _not_found},
     )
 

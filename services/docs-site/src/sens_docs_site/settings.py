@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from sens_common.settings import Group, Port, ServiceSettings
+from sens_common.settings import Group, HttpsSettings, Port, ServiceSettings
 
 
 class SiteSettings(Group):
@@ -28,3 +28,4 @@ class DocsSiteSettings(ServiceSettings):
 
     site: SiteSettings = SiteSettings()
     http: HttpSettings = HttpSettings()
+    https: HttpsSettings = HttpsSettings()

@@ -8,7 +8,7 @@ from nats.aio.client import Client
 from sens_common.jetstream import connect, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, serve
-from sens_platform_api.app import create_app
+from sens_platform_api.app import public_app
 from sens_platform_api.database import open_pool
 from sens_platform_api.dead_letters.repository import DeadLetterStream
 from sens_platform_api.keys.repository import OwnersOfKeys
@@ -39,7 +39,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             },
         )
         async with (
-            serve(create_app(services), settings.http.host, settings.http.port, graceful_seconds=3),
+            serve(public_app(services, settings.https), settings.http.host, settings.http.port, graceful_seconds=3),
             asyncio.TaskGroup() as tasks,
         ):
             # Measurements are served, and the process is healthy, also while NATS is still missing.

@@ -6,6 +6,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from starlette.types import ASGIApp
 
+from sens_common.https import HttpsOnly
+from sens_common.settings import HttpsSettings
 from sens_common.version import product_version
 from sens_platform_api.dead_letters.endpoints import router as dead_letters
 from sens_platform_api.devices.endpoints import router as devices
@@ -13,6 +15,7 @@ from sens_platform_api.limits import Limits
 from sens_platform_api.live.endpoints import router as live
 from sens_platform_api.measurements.endpoints import router as measurements
 from sens_platform_api.measurements.schemas import MeasurementList
+from sens_platform_api.metrics import PLAIN_HTTP
 from sens_platform_api.operations.endpoints import router as operations
 from sens_platform_api.problems import Problem, install_handlers
 from sens_platform_api.services import Services
@@ -43,6 +46,11 @@ def openapi_document() -> dict[str, Any]:
     """Return the OpenAPI document; it needs no settings and no server."""
     document: dict[str, Any] = _routes().openapi()
     return document
+
+
+def public_app(services: Services, https: HttpsSettings) -> ASGIApp:
+    """Return the application as it is served: what came over plain HTTP does not reach it, nor is its body read."""
+    return HttpsOnly(create_app(services), https, lambda outcome: PLAIN_HTTP.labels(outcome).inc())
 
 
 def _routes() -> FastAPI:

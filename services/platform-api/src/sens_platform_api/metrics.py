@@ -13,6 +13,11 @@ REQUEST_SECONDS = Histogram(
     ["route"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+PLAIN_HTTP = Counter(
+    "sens_api_plain_http_requests_total",
+    "Requests that came over plain HTTP and were not served, by outcome: redirected, or refused with the key or body they held.",
+    ["outcome"],
+)
 MEASUREMENTS = Counter("sens_api_measurements_sent_total", "Rows of measurements sent, raw and aggregated.")
 LIVE_READERS = Gauge("sens_api_live_readers_count", "Readers connected to live data.")
 LIVE_READINGS = Counter("sens_api_live_readings_sent_total", "Live readings sent to readers.")

@@ -2,7 +2,7 @@
 
 from pydantic import Field, SecretStr
 
-from sens_common.settings import DatabaseSettings, Group, NatsSettings, Port, ServiceSettings
+from sens_common.settings import DatabaseSettings, Group, HttpsSettings, NatsSettings, Port, ServiceSettings
 
 
 class HttpSettings(Group):
@@ -46,6 +46,7 @@ class ApiSettings(ServiceSettings):
     """Settings of the API."""
 
     http: HttpSettings = HttpSettings()
+    https: HttpsSettings = HttpsSettings()
     limits: LimitSettings = LimitSettings()
     nats: NatsSettings = NatsSettings()
     database: DatabaseSettings = DatabaseSettings()

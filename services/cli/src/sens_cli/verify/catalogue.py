@@ -13,6 +13,7 @@ from sens_cli.verify.exposure import check_paths, check_ports
 from sens_cli.verify.kubectl import Kubectl
 from sens_cli.verify.names import check_name
 from sens_cli.verify.outcome import Check, CheckFailedError, NotRunError
+from sens_cli.verify.plaintext import check_hsts, check_plaintext
 from sens_cli.verify.services import API, DOCS, Service
 from sens_cli.verify.web import Web
 
@@ -47,6 +48,8 @@ CHECKS: Final[Mapping[str, str]] = {
     "cluster.nats": "NATS is healthy (kubectl)",
     "exposure.ports": "internal components can't be connected to from here",
     "exposure.paths": "the public hosts do not lead to internal paths",
+    "exposure.plaintext": "no public host serves anything over plain HTTP",
+    "exposure.hsts": "API and documentation tell browsers to use HTTPS alone",
     "access.test": "deploy-test can do its work in test, and no more (kubectl)",
     "access.production": "deploy-test can't touch production (kubectl)",
 }
@@ -102,6 +105,8 @@ def catalogue(
         "cluster.nats": cluster.nats,
         "exposure.ports": partial(check_ports, environment),
         "exposure.paths": partial(check_paths, environment, web),
+        "exposure.plaintext": partial(check_plaintext, environment, web),
+        "exposure.hsts": partial(check_hsts, environment, web),
         "access.test": partial(check_test, environment, kubectl),
         "access.production": partial(check_production, environment, kubectl),
     }

@@ -28,6 +28,7 @@ class Answer:
         status: Its code.
         content_type: Without parameters.
         location: Where a redirect leads.
+        hsts: What browsers are told about HTTPS (Strict-Transport-Security).
         body: At most `MAXIMUM_BYTES`.
     """
 
@@ -35,6 +36,7 @@ class Answer:
     status: int
     content_type: str
     location: str | None
+    hsts: str | None
     body: bytes
 
     def document(self) -> dict[str, Any]:
@@ -109,7 +111,14 @@ class Web:
         finally:
             await answer.aclose()
         content_type = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        return Answer(url, answer.status_code, content_type, answer.headers.get("Location"), bytes(body))
+        return Answer(
+            url=url,
+            status=answer.status_code,
+            content_type=content_type,
+            location=answer.headers.get("Location"),
+            hsts=answer.headers.get("Strict-Transport-Security"),
+            body=bytes(body),
+        )
 
 
 def unexpected(answer: Answer, remedy: str) -> CheckFailedError:
