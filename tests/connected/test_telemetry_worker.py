@@ -14,14 +14,16 @@ from sens_common import envelope, live
 from sens_common.dead_letters import DeadLetter, Origin, Reason
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import DEAD_LETTERS_STREAM, LIVE_INTEREST_SUBJECT, TELEMETRY_STREAM
-from sens_common.settings import NatsSettings
+from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_telemetry_worker.flow import Flow
+from sens_telemetry_worker.guard import DeadLetterGuard, Judged
 from sens_telemetry_worker.history import History
 from sens_telemetry_worker.jetstream import DeadLetterStream, LogInbox, ensure_consumer
 from sens_telemetry_worker.settings import BatchSettings, LogSettings
+from support.brokers import MqttBroker
 from support.letters import count_letters, letters_in_messages
 from support.servers import eventually, free_port, nats_server, scratch_folder, wait_until
-from support.workers import Publisher, TelemetryPath
+from support.workers import Publisher, TelemetryPath, running_path
 
 TOPIC = "sens/v1/demo/d1/telemetry"
 
@@ -147,14 +149,32 @@ async def dead_letters_in(nats: NatsSettings) -> int:
 
 
 class TestGuard:
-    def test_stops_a_worker_under_load_which_says_so_and_goes_on_after_a_restart(self, path: TelemetryPath) -> None:
+    def test_one_tenants_malformed_messages_stop_nobody(
+        self, mqtt_broker: MqttBroker, nats: NatsSettings, database: DatabaseSettings
+    ) -> None:
+        everything = {"SENS_DEAD_LETTERS__MAX_SHARE": "0.9", "SENS_DEAD_LETTERS__WINDOW_MESSAGES": "1000"}
+        with running_path(mqtt_broker, nats, database, everything) as path:
+            path.fetch("INSERT INTO sens.tenants (name) VALUES ('hostile')")
+            with Publisher(path.broker) as publisher:
+                publisher.publish_all([(f"sens/v1/hostile/d{number % 20}/telemetry", b"{") for number in range(2000)])
+                publisher.publish_all([(TOPIC, b'{"ts": 1700000000, "n": 1}')])
+            path.wait_until_idle()
+            assert [value[3] for value in path.values() if value[1] == "n"] == [1]
+            assert path.telemetry.get("/readyz")[0] == 200
+            assert path.telemetry.metric("sens_telemetry_rejected_tenants_count") == 1
+        assert asyncio.run(dead_letters_in(nats)) == 2000
+
+    def test_stops_a_worker_that_rejects_all_tenants_which_says_so_and_goes_on_after_a_restart(
+        self, path: TelemetryPath
+    ) -> None:
         everything = path.telemetry.environment
         path.telemetry.stop()
+        path.fetch("INSERT INTO sens.tenants (name) VALUES ('acme')")
         share, window = {"SENS_DEAD_LETTERS__MAX_SHARE": "0.5"}, {"SENS_DEAD_LETTERS__WINDOW_MESSAGES": "500"}
         path.telemetry.environment = {**everything, **share, **window}
         path.telemetry.start()
         path.telemetry.wait_until_ready()
-        topics = [f"sens/v1/demo/d{number}/telemetry" for number in range(20)]
+        topics = [f"sens/v1/{tenant}/d{number}/telemetry" for tenant in ("demo", "acme") for number in range(10)]
         good = [
             (topic, f'{{"ts": {1_700_000_000 + second}, "n": 1}}'.encode()) for topic in topics for second in range(20)
         ]
@@ -168,7 +188,7 @@ class TestGuard:
         problem = json.loads(path.telemetry.get("/readyz")[1])["checks"]["dead_letter_share"]
         assert "SENS_DEAD_LETTERS__MAX_SHARE" in problem
         assert path.telemetry.get("/healthz")[0] == 200
-        assert "too many messages would be dead-lettered" in path.telemetry.log.read_text()
+        assert "every tenant's messages would be dead-lettered" in path.telemetry.log.read_text()
         assert asyncio.run(dead_letters_in(path.nats)) < 3000
         path.telemetry.stop()
         path.telemetry.environment = everything
@@ -368,7 +388,7 @@ class TestHistory:
                 await ensure_consumer(client, nats)
                 await publish(client, 20)
                 old = LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1)
-                return await History(client.jetstream(), old, Flow()).observe_and_trim()
+                return await History(client.jetstream(), old, Flow(), DeadLetterGuard(1, 1)).observe_and_trim()
 
         assert asyncio.run(run()) == 0
 
@@ -385,7 +405,10 @@ class TestHistory:
                     await settle(inbox, 20)
                     await client.flush()
                     history = History(
-                        jetstream, LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1), Flow()
+                        jetstream,
+                        LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1),
+                        Flow(),
+                        DeadLetterGuard(1, 1),
                     )
                     removed = 0
                     async with asyncio.timeout(20):
@@ -394,6 +417,36 @@ class TestHistory:
                 return removed, (await jetstream.stream_info(TELEMETRY_STREAM)).state.messages
 
         assert asyncio.run(run()) == (15, 5)
+
+    def test_stays_while_the_guard_finds_that_nothing_can_be_stored(
+        self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sens_telemetry_worker.history.KEPT_ENVELOPES", 0)
+
+        async def run() -> tuple[int, int]:
+            guard = DeadLetterGuard(0.5, 1)
+            old = LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1)
+            async with connect(nats, "test") as client:
+                jetstream = client.jetstream()
+                await ensure_streams(jetstream, nats)
+                await publish(client, 20)
+                inbox = LogInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
+                async with inbox.open():
+                    await settle(inbox, 20)
+                    await client.flush()
+
+                    async def is_settled() -> bool:
+                        info = await jetstream.consumer_info(TELEMETRY_STREAM, "telemetry-worker")
+                        return not info.num_pending and not info.num_ack_pending
+
+                    await eventually(is_settled, "the log is settled")
+                    history = History(jetstream, old, Flow(), guard)
+                    guard.note({"demo": Judged({TOPIC: 1}, {TOPIC: 1})})
+                    kept = await history.observe_and_trim()
+                    guard.note({"demo": Judged({TOPIC: 1}, {})})
+                    return kept, await history.observe_and_trim()
+
+        assert asyncio.run(run()) == (0, 20)
 
     def test_goes_before_its_time_when_the_log_is_crowded(self, nats: NatsSettings) -> None:
         small = nats.model_copy(update={"stream_max_bytes": 1 << 20})
@@ -410,7 +463,9 @@ class TestHistory:
                     await client.flush()
                     removed = 0
                     while not removed:
-                        removed = await History(jetstream, LogSettings(), Flow()).observe_and_trim()
+                        removed = await History(
+                            jetstream, LogSettings(), Flow(), DeadLetterGuard(1, 1)
+                        ).observe_and_trim()
                 return removed
 
         assert 1 <= asyncio.run(run()) <= 4

@@ -1,41 +1,119 @@
 """The guard against emptying the log into the dead letters."""
 
-from sens_telemetry_worker.guard import DeadLetterGuard
+from collections.abc import Mapping
+
+from sens_common.dead_letters import Reason
+from sens_telemetry_worker.guard import TRIAL_SECONDS, WINDOW_SECONDS, DeadLetterGuard, Judged, counts, judged
 
 
-def batch(guard: DeadLetterGuard, messages: int, rejected: int, *, devices: int = 10) -> bool:
-    """Offer a batch whose devices take turns; the first messages are the rejected ones."""
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def some(messages: int, rejected: int, *, devices: int = 10) -> Judged:
+    """Return messages whose devices take turns; the first messages are the rejected ones."""
     topics = [f"d{number % devices}" for number in range(messages)]
-    return guard.allows(topics, topics[:rejected])
+    return judged(topics, topics[:rejected], dict.fromkeys(topics, "any"))["any"]
 
 
-class TestShare:
-    def test_below_the_limit_is_allowed(self) -> None:
-        guard = DeadLetterGuard(0.5, 100)
-        assert all(batch(guard, 10, 5) for _ in range(100))
+def guard_of(**tenants: Judged) -> tuple[DeadLetterGuard, Clock]:
+    """Return a guard that allows half and judges from 100 messages on, after one batch."""
+    clock = Clock()
+    guard = DeadLetterGuard(0.5, 100, clock)
+    guard.note(tenants)
+    return guard, clock
 
-    def test_above_the_limit_is_refused_for_good(self) -> None:
-        guard = DeadLetterGuard(0.5, 100)
-        assert batch(guard, 99, 99)  # too few to judge
-        assert not batch(guard, 1, 1)
-        assert not batch(guard, 1000, 0)
+
+def settled(guard: DeadLetterGuard, batch: Mapping[str, Judged]) -> bool:
+    guard.note(batch)
+    return guard.allows()
+
+
+class TestOneTenant:
+    def test_stops_nobody_however_much_of_it_is_rejected(self) -> None:
+        guard, _ = guard_of(hostile=some(2000, 2000))
+        assert guard.allows()
+        assert guard.conspicuous() == 1
+        assert guard.rejects_everything()
+
+    def test_with_few_messages_is_not_conspicuous(self) -> None:
+        guard, _ = guard_of(new=some(99, 99))
+        assert guard.conspicuous() == 0
+
+    def test_is_judged_by_its_recent_messages(self) -> None:
+        guard, _ = guard_of(repaired=some(100, 100))
+        assert settled(guard, {"repaired": some(100, 50)})
+        assert guard.conspicuous() == 0
+
+    def test_with_one_broken_device_among_several_is_not_rejected(self) -> None:
+        topics = ["bad"] * 990 + ["good", "fine"]
+        guard, _ = guard_of(**judged(topics, topics[:990], dict.fromkeys(topics, "a")))
+        assert not guard.rejects_everything()
+
+
+class TestSeveralTenants:
+    def test_that_are_all_rejected_stop_the_worker(self) -> None:
+        guard, _ = guard_of(one=some(60, 60), other=some(60, 31))
+        assert not guard.allows()
         assert guard.problem is not None
 
-    def test_is_that_of_the_recent_messages(self) -> None:
-        guard = DeadLetterGuard(0.5, 100)
-        assert batch(guard, 60, 60)
-        assert batch(guard, 1000, 0)
-        assert batch(guard, 100, 40)
+    def test_do_not_stop_it_with_too_few_messages_to_judge(self) -> None:
+        guard, _ = guard_of(one=some(60, 60), other=some(39, 39))
+        assert guard.allows()
 
-    def test_of_one_switches_it_off(self) -> None:
-        assert batch(DeadLetterGuard(1, 1), 1000, 1000)
-
-
-class TestDevices:
-    def test_one_broken_sensor_does_not_stop_the_others(self) -> None:
-        guard = DeadLetterGuard(0.5, 100)
+    def test_do_not_stop_a_quiet_one_whose_messages_pass(self) -> None:
+        guard, clock = guard_of(quiet=some(1, 0))
         for _ in range(100):
-            assert guard.allows(["bad"] * 99 + ["good", "fine"], ["bad"] * 99)
+            assert settled(guard, {"hostile": some(1000, 1000), "hostile-too": some(1000, 1000)})
+        clock.now += WINDOW_SECONDS - 1
+        assert settled(guard, {"hostile": some(1000, 1000), "hostile-too": some(1000, 1000)})
+        assert guard.conspicuous() == 2
 
-    def test_a_single_sensor_is_all_there_is(self) -> None:
-        assert not DeadLetterGuard(0.5, 100).allows(["only"] * 100, ["only"] * 100)
+    def test_do_not_stop_one_that_comes_in_the_same_batch(self) -> None:
+        guard, _ = guard_of(hostile=some(900, 900), too=some(900, 900), third=some(1, 0))
+        assert guard.allows()
+
+    def test_are_forgotten_after_an_hour(self) -> None:
+        guard, clock = guard_of(passing=some(1000, 0), one=some(100, 100), other=some(100, 100))
+        assert guard.allows()
+        clock.now += WINDOW_SECONDS + 1
+        assert not settled(guard, {"one": some(100, 100), "other": some(100, 100)})
+
+    def test_of_which_all_are_rejected_stop_nothing_when_the_guard_is_off(self) -> None:
+        guard = DeadLetterGuard(1, 1)
+        assert settled(guard, {"one": some(1000, 1000), "other": some(1000, 1000)})
+        assert guard.conspicuous() == 0
+
+
+class TestStoppedWorker:
+    def test_tries_one_batch_a_minute(self) -> None:
+        guard, clock = guard_of(one=some(100, 100), other=some(100, 100))
+        assert not guard.allows()
+        assert not guard.allows()
+        clock.now += TRIAL_SECONDS
+        assert guard.allows()
+        assert not guard.allows()
+        assert guard.problem is not None
+
+    def test_goes_on_once_a_tenants_messages_pass(self) -> None:
+        guard, _ = guard_of(one=some(100, 100), other=some(100, 100))
+        assert not guard.allows()
+        assert settled(guard, {"third": some(1, 0)})
+        assert guard.problem is None
+
+    def test_goes_on_once_it_has_nothing_to_judge_by(self) -> None:
+        guard, clock = guard_of(one=some(100, 100), other=some(100, 100))
+        assert not guard.allows()
+        clock.now += WINDOW_SECONDS + 1
+        assert guard.allows()
+
+
+def test_reasons_that_lie_with_the_sender_do_not_count() -> None:
+    assert not any(map(counts, (Reason.INVALID_TOPIC, Reason.UNKNOWN_TENANT, Reason.LIMIT_REACHED)))
+    assert counts(Reason.MALFORMED_PAYLOAD)

@@ -1,10 +1,12 @@
 """The telemetry pipeline between a log, a database and dead letters in memory."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
 from sens_common.dead_letters import Reason
@@ -13,9 +15,10 @@ from sens_telemetry_worker import pipeline as pipeline_module
 from sens_telemetry_worker.columns import Tenant
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.flow import Flow
-from sens_telemetry_worker.guard import DeadLetterGuard
-from sens_telemetry_worker.pipeline import Pipeline
+from sens_telemetry_worker.guard import TRIAL_SECONDS, DeadLetterGuard
+from sens_telemetry_worker.pipeline import Pipeline, StoreUnavailableError, Written
 from sens_telemetry_worker.routing import Router
+from sens_telemetry_worker.rows import Prepared
 from support.memory import MemoryDeadLetters, MemoryEntry, MemoryFeed, MemoryInbox, MemoryRegistry, MemoryStore
 
 NOW = 1_700_000_000_000_000
@@ -24,6 +27,7 @@ NOW = 1_700_000_000_000_000
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline_module, "FIRST_RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(pipeline_module, "GUARD_POLL_SECONDS", 0.001)
 
 
 @dataclass
@@ -46,10 +50,12 @@ def message(payload: str, topic: str = "sens/v1/demo/d1/telemetry", received_at:
 def run(
     *batches: list[MemoryEntry],
     store: MemoryStore | None = None,
-    max_share: float = 1,
-    window: int = 10,
+    guard: DeadLetterGuard | None = None,
+    when_halted: Callable[[asyncio.Event], None] | None = None,
     registry: MemoryRegistry | None = None,
 ) -> Result:
+    """Run a worker to the end of the batches; what is to happen once it has halted is given the stop."""
+
     async def work() -> Result:
         stop = asyncio.Event()
         result = Result(
@@ -57,7 +63,7 @@ def run(
             store or MemoryStore(),
             MemoryDeadLetters(),
             MemoryFeed({"demo"}),
-            DeadLetterGuard(max_share, window),
+            guard or DeadLetterGuard(1, 10),
         )
         pipeline = Pipeline(
             result.inbox,
@@ -69,14 +75,40 @@ def run(
             flow=Flow(),
         )
         running = asyncio.create_task(pipeline.run(stop))
-        if max_share < 1:  # the worker halts instead of coming to the end
+        if when_halted is not None:
             while result.guard.problem is None and not running.done():  # noqa: ASYNC110 - the guard has no event
                 await asyncio.sleep(0)
-            stop.set()
+            when_halted(stop)
         await asyncio.wait_for(running, 10)
         return result
 
     return asyncio.run(work())
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class StuckStore(MemoryStore):
+    """A database that never answers for rows with the value 666."""
+
+    async def write(self, rows: Prepared, tenants: NDArray[np.int32]) -> Written:
+        if 666.0 in rows.numbers.value:
+            raise StoreUnavailableError("the database is away")
+        return await super().write(rows, tenants)
+
+
+def malformed(tenant: str, count: int) -> MemoryEntry:
+    return entry(*(message("bad", topic=f"sens/v1/{tenant}/d1/telemetry") for _ in range(count)), origin=tenant)
 
 
 def entry(*messages: Message, origin: str = "c-1") -> MemoryEntry:
@@ -187,17 +219,72 @@ class TestDeadLetters:
         assert result.reasons == {"c-2-0": Reason.LIMIT_REACHED, "c-2-1": Reason.LIMIT_REACHED}
 
 
+TENANTS = {name: Tenant(number, name) for number, name in enumerate(("demo", "acme", "quiet"), 1)}
+
+
 class TestGuard:
-    def test_stops_the_worker_before_it_dead_letters_too_much(self) -> None:
-        result = run([entry(*(message("bad") for _ in range(20)))], max_share=0.5, window=10)
+    def test_stops_the_worker_before_it_dead_letters_everything_of_all_tenants(self) -> None:
+        result = run(
+            [malformed("demo", 10), malformed("acme", 10)],
+            guard=DeadLetterGuard(0.5, 10),
+            when_halted=asyncio.Event.set,
+            registry=MemoryRegistry(TENANTS),
+        )
         assert result.guard.problem is not None
         assert result.reasons == {}
         assert result.inbox.acknowledged == []
 
-    def test_does_not_mind_what_belongs_to_nobody(self) -> None:
-        result = run([entry(*(message("bad", topic="x") for _ in range(20)))], max_share=0.5, window=10)
+    def test_lets_a_stopped_worker_try_a_batch_and_go_on_by_itself(self) -> None:
+        clock = Clock()
+        result = run(
+            [malformed("demo", 10), malformed("acme", 10)],
+            [entry(message('{"a": 1}', topic="sens/v1/quiet/d1/telemetry"))],
+            guard=DeadLetterGuard(0.5, 10, clock),
+            when_halted=lambda _stop: clock.advance(TRIAL_SECONDS),
+            registry=MemoryRegistry(TENANTS),
+        )
         assert len(result.reasons) == 20
+        assert list(result.store.values.values()) == [1.0]
         assert result.guard.problem is None
+
+    def test_does_not_stop_the_worker_for_one_tenant(self) -> None:
+        result = run([malformed("demo", 2000)], [entry(message('{"a": 1}'))], guard=DeadLetterGuard(0.5, 10))
+        assert len(result.reasons) == 2000
+        assert list(result.store.values.values()) == [1.0]
+
+    def test_does_not_mind_what_belongs_to_nobody(self) -> None:
+        nobodys = entry(*(message("bad", topic="x") for _ in range(20)))
+        result = run([nobodys, malformed("nobody", 20)], guard=DeadLetterGuard(0.5, 10))
+        assert len(result.reasons) == 40
+        assert result.guard.problem is None
+
+
+class TestProblem:
+    def test_of_one_lane_stays_visible_while_another_works(self) -> None:
+        async def work() -> tuple[str | None, float | None]:
+            stop = asyncio.Event()
+            store = StuckStore()
+            inbox = MemoryInbox(
+                [[entry(message('{"a": 666}'))], [entry(message('{"a": 2}', received_at=NOW + 1))]], stop
+            )
+            pipeline = Pipeline(
+                inbox,
+                router=Router(MemoryRegistry({"demo": Tenant(1, "demo")}), decoder("native")),
+                store=store,
+                dead_letters=MemoryDeadLetters(),
+                feed=MemoryFeed(set()),
+                guard=DeadLetterGuard(1, 10),
+                flow=Flow(),
+            )
+            lanes = [asyncio.create_task(pipeline.run(stop)) for _ in range(2)]
+            await stop.wait()
+            assert list(store.values.values()) == [2.0]
+            problem = pipeline.problems.problem
+            await asyncio.wait_for(asyncio.gather(*lanes), 10)
+            return problem, REGISTRY.get_sample_value("sens_telemetry_lanes_count", {"state": "halted"})
+
+        # A lane that gives up at the stop has not halted.
+        assert asyncio.run(work()) == ("the database is away", 0)
 
 
 class TestConservation:

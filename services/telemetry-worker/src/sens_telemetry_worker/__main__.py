@@ -27,9 +27,9 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
     payload_format = decoder(settings.decoder)
     batch = settings.batch
     heartbeat = Heartbeat()
+    guard = DeadLetterGuard(settings.dead_letters.max_share, settings.dead_letters.window_messages)
     flow = Flow()
     client = Client()
-    guard = DeadLetterGuard(settings.dead_letters.max_share, settings.dead_letters.window_messages)
     pool_settings = settings.database.model_copy(update={"pool_size": batch.lanes + 2})
     checks: dict[str, Check] = {
         "nats": nats_check(client),
@@ -48,14 +48,14 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         dead_letters = DeadLetterStream(client)
         feed = LivePublisher(client)
         router = Router(TimescaleRegistry(database), payload_format)
-        history = History(jetstream, settings.history, flow)
+        history = History(jetstream, settings.history, flow, guard)
         pipeline = Pipeline(
             inbox, router=router, store=store, dead_letters=dead_letters, feed=feed, guard=guard, flow=flow
         )
         checks |= {
             "log": problem_check(inbox),
             "database": database.check,
-            "store": problem_check(pipeline),
+            "store": pipeline.problems.check,
             "dead_letters": problem_check(dead_letters),
             "lanes": flow.check,
             "streams": problem_check(history),

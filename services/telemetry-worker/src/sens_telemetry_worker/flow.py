@@ -40,7 +40,7 @@ class State(StrEnum):
     ACKNOWLEDGING = "acknowledging"
     """It settles the envelopes in the log."""
     HALTED = "halted"
-    """It has stopped, because too many messages would be dead-lettered."""
+    """It waits, because every tenant's messages would be dead-lettered; a batch a minute is tried."""
 
 
 _HOP_OF_STATE: Final = {
@@ -71,6 +71,7 @@ class LogState:
 class Lane:
     """What one lane is doing, and since when, seconds of `Flow`'s clock."""
 
+    name: str
     clock: Callable[[], float]
     state: State = State.TAKING
     since: float = field(init=False)
@@ -103,7 +104,7 @@ class Flow:
 
     def lane(self) -> Lane:
         """Return a new lane."""
-        lane = Lane(self._clock)
+        lane = Lane(f"lane {len(self._lanes)}", self._clock)
         self._lanes.append(lane)
         return lane
 

@@ -1,94 +1,191 @@
-"""Stops the worker when too large a share of the messages is dead-lettered for what they contain.
+"""Stops the worker when every tenant's messages are dead-lettered for what they contain: the sign of a release that can't read them.
 
-A release that can't read what sensors send must not empty the log into the dead letters. Such a release fails with most sensors;
-one broken sensor, however much it sends, is no reason to stop the others.
+Such a release must not empty the log into the dead letters. It fails with all tenants and most of their devices; one tenant's malformed
+messages, however many, are that tenant's, and one broken sensor's are that sensor's: they stop nobody. So each tenant has a window of its
+own, its most recent messages of the last hour, and a single tenant whose messages pass keeps the worker going.
 """
 
+import time
 from collections import Counter, deque
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, NamedTuple
 
 from sens_common.dead_letters import Reason
+from sens_telemetry_worker import metrics
 
-_NOT_COUNTED: Final = frozenset({Reason.INVALID_TOPIC, Reason.UNKNOWN_TENANT, Reason.LIMIT_REACHED})
-"""Reasons that lie with who sends where, not with what the worker makes of it."""
+_COUNTED: Final = frozenset(
+    {
+        Reason.MALFORMED_PAYLOAD,
+        Reason.UNSUPPORTED_VALUE,
+        Reason.INVALID_METRIC,
+        Reason.TOO_LARGE,
+        Reason.INVALID_TIME,
+        Reason.IMPLAUSIBLE_TIME,
+        Reason.CONFLICTING_VALUE,
+        Reason.REFUSED_BY_DATABASE,
+    }
+)
+"""Reasons that may lie with what the worker makes of a message. All others lie with who sends where, and how much."""
+
+WINDOW_SECONDS: Final = 3600.0
+"""A tenant is active when a message of it was judged within this time."""
+TRIAL_SECONDS: Final = 60.0
+"""Time between two batches of a worker that has stopped."""
 
 _MAX_DEVICE_SHARE: Final = 0.5
+_MIN_TENANTS: Final = 2
+_ALERT_MESSAGES: Final = 100
 
 
 def counts(reason: str) -> bool:
     """Tell whether a dead letter with this reason speaks against the worker."""
-    return reason not in _NOT_COUNTED
+    return reason in _COUNTED
+
+
+class Judged(NamedTuple):
+    """A tenant's messages of one batch, by topic, which stands for a device; those left out whose reason is not counted."""
+
+    messages: dict[str, int]
+    rejected: dict[str, int]
 
 
 class DeadLetterGuard:
-    """Knows the share among the most recent messages, and among the devices that sent them.
+    """Knows the share of rejected messages of each tenant.
 
     Attributes:
-        problem: Set once both shares are too large, and stays; for the readiness check.
+        problem: Set while the worker has stopped, for the readiness check.
     """
 
-    def __init__(self, max_share: float, window_messages: int) -> None:
-        self._max_share = max_share
-        self._window_messages = window_messages
-        self._batches: deque[tuple[Counter[str], Counter[str]]] = deque()
-        self._messages = _Window()
-        self._rejected = _Window()
-        self.problem: str | None = None
-
-    def allows(self, topics: Iterable[str], rejected_topics: Iterable[str]) -> bool:
-        """Take a batch into account; tell whether it may be settled.
+    def __init__(self, max_share: float, window_messages: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with no messages.
 
         Args:
-            topics: Of each message in the batch, those that are not counted left out.
-            rejected_topics: Of each message among them that is to be dead-lettered.
+            max_share: Of a tenant's messages in its window; above it the tenant counts as rejected. 1 switches the guard off.
+            window_messages: Size of a window. The worker stops only when the windows of all tenants hold as many together.
+            clock: Seconds.
         """
-        if self.problem is not None:
+        self._max_share = max_share
+        self._window_messages = window_messages
+        self._clock = clock
+        self._tenants: dict[str, _Window] = {}
+        self._rejected: set[str] = set()
+        self._trial_at = 0.0
+        self.problem: str | None = None
+        metrics.REJECTED_TENANTS.set_function(self.conspicuous)
+
+    def note(self, batch: Mapping[str, Judged]) -> None:
+        """Take a batch into account, by tenant; each batch once."""
+        now = self._clock()
+        for tenant, judged in batch.items():
+            self._tenants.setdefault(tenant, _Window(self._window_messages)).add(now, judged)
+            self._decide(tenant)
+
+    def allows(self) -> bool:
+        """Tell whether a batch may be settled now; a stopped worker is allowed one batch every `TRIAL_SECONDS`."""
+        if not self._all_rejected(_MIN_TENANTS) or self._messages() < self._window_messages:
+            self.problem = None
+            return True
+        now = self._clock()
+        if self.problem is None:
+            self._trial_at = now + TRIAL_SECONDS
+        self.problem = (
+            f"of each of {len(self._rejected)} tenants more than {self._max_share:.0%} of the recent messages, from most of its devices,"
+            " would be dead-lettered (SENS_DEAD_LETTERS__MAX_SHARE): this release may be unable to read them; a batch a minute is tried,"
+            " and the worker goes on by itself once a tenant's messages can be stored"
+        )
+        if now < self._trial_at:
             return False
-        batch = (Counter(topics), Counter(rejected_topics))
-        self._batches.append(batch)
-        self._messages.add(batch[0])
-        self._rejected.add(batch[1])
-        while len(self._batches) > 1 and self._messages.total - self._batches[0][0].total() >= self._window_messages:
-            old_messages, old_rejected = self._batches.popleft()
-            self._messages.remove(old_messages)
-            self._rejected.remove(old_rejected)
-        messages, rejected = self._messages.total, self._rejected.total
-        if (
-            messages >= self._window_messages
-            and rejected > self._max_share * messages
-            and self._rejected.topics > _MAX_DEVICE_SHARE * self._messages.topics
-        ):
-            self.problem = (
-                f"{rejected} of the last {messages} messages, from {self._rejected.topics} of {self._messages.topics} devices, would be"
-                f" dead-lettered, more than the share of {self._max_share:g} allows (SENS_DEAD_LETTERS__MAX_SHARE); nothing is taken"
-                " from the log until a restart"
-            )
-            return False
+        self._trial_at = now + TRIAL_SECONDS
         return True
+
+    def conspicuous(self) -> int:
+        """Return how many tenants have enough messages to tell that nearly all of them are rejected."""
+        self._forget_old()
+        enough = min(_ALERT_MESSAGES, self._window_messages)
+        return sum(self._tenants[tenant].total >= enough for tenant in self._rejected)
+
+    def rejects_everything(self) -> bool:
+        """Tell whether every active tenant is rejected, be it only one: then the log is worth keeping."""
+        return self._all_rejected(1)
+
+    def _all_rejected(self, at_least: int) -> bool:
+        if len(self._rejected) < at_least:
+            return False
+        self._forget_old()
+        return len(self._rejected) == len(self._tenants) >= at_least
+
+    def _messages(self) -> int:
+        return sum(window.total for window in self._tenants.values())
+
+    def _decide(self, tenant: str) -> None:
+        if self._tenants[tenant].is_rejected(self._max_share):
+            self._rejected.add(tenant)
+        else:
+            self._rejected.discard(tenant)
+
+    def _forget_old(self) -> None:
+        oldest = self._clock() - WINDOW_SECONDS
+        for tenant, window in list(self._tenants.items()):
+            if window.forget_before(oldest):
+                self._decide(tenant)
+            else:
+                del self._tenants[tenant]
+                self._rejected.discard(tenant)
+
+
+def judged(topics: Iterable[str], rejected_topics: Iterable[str], tenant_of: Mapping[str, str]) -> dict[str, Judged]:
+    """Return a batch by tenant.
+
+    Args:
+        topics: Of each message, those that are not counted left out.
+        rejected_topics: Of each message among them that is to be dead-lettered.
+        tenant_of: The tenant of each topic.
+    """
+    batch: dict[str, Judged] = {}
+    rejected = Counter(rejected_topics)
+    for topic, number in Counter(topics).items():
+        mine = batch.setdefault(tenant_of[topic], Judged({}, {}))
+        mine.messages[topic] = number
+        if rejected[topic]:
+            mine.rejected[topic] = rejected[topic]
+    return batch
 
 
 class _Window:
-    """How many of the recent messages each topic has, which stands for a device; costs no more than what comes and goes."""
+    """A tenant's recent messages; costs no more than what comes and goes."""
 
-    def __init__(self) -> None:
-        self._by_topic: Counter[str] = Counter()
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._batches: deque[tuple[float, Judged]] = deque()
+        self._messages: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
         self.total = 0
+        self._total_rejected = 0
 
-    @property
-    def topics(self) -> int:
-        """Return how many topics there are."""
-        return len(self._by_topic)
+    def is_rejected(self, max_share: float) -> bool:
+        """Tell whether too many are rejected, and they come from most of the devices."""
+        return self._total_rejected > max_share * self.total and len(self._rejected) > _MAX_DEVICE_SHARE * len(
+            self._messages
+        )
 
-    def add(self, batch: Counter[str]) -> None:
-        """Take the messages of a batch in."""
-        self._by_topic.update(batch)
-        self.total += batch.total()
+    def add(self, now: float, batch: Judged) -> None:
+        """Take the messages of a batch in, and those out that are too many."""
+        self._batches.append((now, batch))
+        self._change(batch, 1)
+        while len(self._batches) > 1 and self.total - sum(self._batches[0][1].messages.values()) >= self._size:
+            self._change(self._batches.popleft()[1], -1)
 
-    def remove(self, batch: Counter[str]) -> None:
-        """Take them out again."""
-        self.total -= batch.total()
-        for topic, number in batch.items():
-            self._by_topic[topic] -= number
-            if not self._by_topic[topic]:
-                del self._by_topic[topic]
+    def forget_before(self, oldest: float) -> bool:
+        """Take out what is older; tell whether anything is left."""
+        while self._batches and self._batches[0][0] < oldest:
+            self._change(self._batches.popleft()[1], -1)
+        return bool(self._batches)
+
+    def _change(self, batch: Judged, sign: int) -> None:
+        self.total += sign * sum(batch.messages.values())
+        self._total_rejected += sign * sum(batch.rejected.values())
+        for counter, numbers in ((self._messages, batch.messages), (self._rejected, batch.rejected)):
+            for topic, number in numbers.items():
+                counter[topic] += sign * number
+                if not counter[topic]:
+                    del counter[topic]

@@ -1,7 +1,8 @@
 """Removes from the log what is stored and old, so that it never fills up with what nobody waits for.
 
 What is not settled yet is never removed, and a stream whose limits would remove it is reported. When the log is more than half full,
-settled envelopes go before their time: half of them at each look.
+settled envelopes go before their time: half of them at each look. Until then everything stays while the guard finds that nothing can be
+stored: a repaired release may want to read it again.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from sens_common.jetstream import discarding
 from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_CONSUMER, TELEMETRY_STREAM
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.flow import Flow, LogState
+from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.settings import LogSettings
 
 log = structlog.get_logger()
@@ -36,10 +38,11 @@ class History:
         problem: Why the streams, as their operator made them, may lose what is not stored; None when they may not.
     """
 
-    def __init__(self, jetstream: JetStreamContext, settings: LogSettings, flow: Flow) -> None:
+    def __init__(self, jetstream: JetStreamContext, settings: LogSettings, flow: Flow, guard: DeadLetterGuard) -> None:
         self._jetstream = jetstream
         self._settings = settings
         self._flow = flow
+        self._guard = guard
         self.problem: str | None = None
 
     async def keep_trimmed(self) -> None:
@@ -75,6 +78,8 @@ class History:
         limit = stream.config.max_bytes or 0
         if limit > 0 and stream.state.bytes > _CROWDED_SHARE * limit:
             keep_from = first + (settled + 1 - first + 1) // 2
+        elif self._guard.rejects_everything():
+            return 0
         else:
             cutoff = datetime.now(UTC) - timedelta(seconds=self._settings.history_seconds)
             newest_removable = min(settled, stream.state.last_seq - KEPT_ENVELOPES)

@@ -13,6 +13,9 @@ DUPLICATE = Counter(
 DEAD_LETTERED = Counter(
     "sens_telemetry_messages_dead_lettered_total", "Messages in the dead letters.", ["tenant", "reason"]
 )
+REJECTED_TENANTS = Gauge(
+    "sens_telemetry_rejected_tenants_count", "Tenants of whose recent messages nearly all are dead-lettered."
+)
 VALUES = Counter("sens_telemetry_values_stored_total", "New values stored.", ["tenant"])
 DEVICES = Counter("sens_telemetry_devices_registered_total", "Devices registered with their first message.")
 BATCHES = Counter("sens_telemetry_batches_stored_total", "Batches by how they were stored.", ["path"])

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 from sens_common import live
 from sens_common.dead_letters import DeadLetter, Origin, Reason
 from sens_common.envelope import Message
+from sens_common.health import Problems
 from sens_common.lifecycle import wait_or_stop
 from sens_common.names import native_route
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.columns import Rejected
 from sens_telemetry_worker.flow import Flow, Lane, State
-from sens_telemetry_worker.guard import DeadLetterGuard, counts
+from sens_telemetry_worker.guard import DeadLetterGuard, counts, judged
 from sens_telemetry_worker.routing import Routed, Router
 from sens_telemetry_worker.rows import NumberRows, Prepared, TextRow, prepare
 
@@ -33,6 +34,7 @@ log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 10.0
+GUARD_POLL_SECONDS = 1.0
 MAX_DETAIL_CHARACTERS = 1000
 
 
@@ -139,7 +141,7 @@ class Pipeline[E: Entry]:
     """The worker's loop; several lanes of it share everything.
 
     Attributes:
-        problem: Why nothing is stored just now, None when all is well; for the readiness check.
+        problems: Why a lane stores nothing just now, by lane; for the readiness check.
     """
 
     def __init__(
@@ -161,7 +163,7 @@ class Pipeline[E: Entry]:
         self._guard = guard
         self._flow = flow
         self._rejected_share = 0.0
-        self.problem: str | None = None
+        self.problems = Problems()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until the stop; the batch under way is finished."""
@@ -172,25 +174,21 @@ class Pipeline[E: Entry]:
             if not entries:
                 continue
             async with self._inbox.holding(entries):
-                settled = await self._settle(entries, stop, lane)
-            if not settled:
-                lane.enter(State.HALTED)
-                # The envelopes come again after a restart; until then somebody has to look at what is going on.
-                await stop.wait()
+                await self._settle(entries, stop, lane)
 
-    async def _settle(self, entries: list[E], stop: asyncio.Event, lane: Lane) -> bool:
+    async def _settle(self, entries: list[E], stop: asyncio.Event, lane: Lane) -> None:
+        """Settle a batch, or give up at the stop: what is not acknowledged comes again."""
         lane.enter(State.STORING)
         messages = [message for entry in entries for message in entry.messages]
-        stored = await self._store_batch(messages, stop)
+        stored = await self._store_batch(messages, stop, lane)
         if stored is None:
-            return False
+            return
         routed, written = stored
         for message in sorted(written.conflicting):
             detail = "another value is already stored for the same device, metric and time; the stored one stays"
             routed.rejected.append(Rejected(message, Reason.CONFLICTING_VALUE, detail))
-        if not self._guarded(routed):
-            log.error("too many messages would be dead-lettered", problem=self._guard.problem)
-            return False
+        if not await self._guarded(routed, stop, lane):
+            return
         lane.enter(State.DEAD_LETTERING)
         await self._dead_letter(entries, routed)
         lane.enter(State.ACKNOWLEDGING)
@@ -198,36 +196,39 @@ class Pipeline[E: Entry]:
         self._rejected_share = len(routed.rejected) / max(1, len(messages))
         self._count(routed, written)
         await self._show(routed, written)
-        return True
 
-    async def _store_batch(self, messages: list[Message], stop: asyncio.Event) -> tuple[Routed, Written] | None:
+    async def _store_batch(
+        self, messages: list[Message], stop: asyncio.Event, lane: Lane
+    ) -> tuple[Routed, Written] | None:
         """Route and store, again and again while the database is not available; None when the stop comes first."""
         retry_seconds = FIRST_RETRY_SECONDS
         started = time.perf_counter()
         while True:
             try:
                 routed = await self._router.route(messages)
-                written = await self._write(routed)
+                written = await self._write(routed, lane)
             except (StoreUnavailableError, RowsRefusedError) as error:
-                self.problem = str(error)
+                self.problems.set(lane.name, str(error))
                 metrics.STORE_RETRIES.inc()
                 log.warning("the database does not store; trying again", error=str(error), messages=len(messages))
                 if await wait_or_stop(stop, retry_seconds):
                     return None
                 retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
             else:
-                self.problem = None
+                self.problems.clear(lane.name)
                 self._flow.stored()
                 metrics.STORE_SECONDS.observe(time.perf_counter() - started)
                 if messages:
                     metrics.VISIBLE_SECONDS.observe(max(0.0, time.time() - min(m.received_at for m in messages) / 1e6))
                 return routed, written
 
-    async def _write(self, routed: Routed) -> Written:
+    async def _write(self, routed: Routed, lane: Lane) -> Written:
         written = Written(np.zeros(len(routed.messages), np.int64), set())
         present = np.bincount(routed.numbers.message, minlength=len(routed.messages))
         present[[row.message for row in routed.texts]] = 1
-        await self._write_part(routed.numbers, routed.texts, np.flatnonzero(present).tolist(), written, routed)
+        await self._write_part(
+            routed.numbers, routed.texts, np.flatnonzero(present).tolist(), written, routed, lane=lane
+        )
         return written
 
     async def _write_part(
@@ -238,6 +239,7 @@ class Pipeline[E: Entry]:
         written: Written,
         routed: Routed,
         *,
+        lane: Lane,
         halving: bool = False,
     ) -> None:
         """Store the rows; when the database refuses them, divide the messages until the refused ones stand alone.
@@ -265,7 +267,7 @@ class Pipeline[E: Entry]:
         except StoreTooSlowError as error:
             if len(present) == 1:
                 raise
-            self.problem = str(error)
+            self.problems.set(lane.name, str(error))
             metrics.STORE_RETRIES.inc()
             log.warning("the database does not store in time; trying halves", error=str(error), messages=len(present))
             parts = _divided(present, None, halving=True)
@@ -278,14 +280,27 @@ class Pipeline[E: Entry]:
             chosen[messages] = True
             own_numbers = numbers.taken(chosen[numbers.message])
             own_texts = [row for row in texts if chosen[row.message]]
-            await self._write_part(own_numbers, own_texts, messages, written, routed, halving=halving)
+            await self._write_part(own_numbers, own_texts, messages, written, routed, lane=lane, halving=halving)
 
-    def _guarded(self, routed: Routed) -> bool:
+    async def _guarded(self, routed: Routed, stop: asyncio.Event, lane: Lane) -> bool:
+        """Wait until the guard lets the batch be settled; False when the stop comes first."""
         spared = {rejected.message for rejected in routed.rejected if not counts(rejected.reason)}
-        return self._guard.allows(
-            (message.topic for number, message in enumerate(routed.messages) if number not in spared),
-            (routed.messages[rejected.message].topic for rejected in routed.rejected if rejected.message not in spared),
-        )
+        topics = [message.topic for message in routed.messages]
+        counted = [
+            topics[number]
+            for number, device in enumerate(routed.devices)
+            if device is not None and number not in spared
+        ]
+        rejected = [topics[each.message] for each in routed.rejected if each.message not in spared]
+        tenants = {topic: device.tenant.name for topic, device in zip(topics, routed.devices, strict=True) if device}
+        self._guard.note(judged(counted, rejected, tenants))
+        while not self._guard.allows():
+            if lane.state is not State.HALTED:
+                lane.enter(State.HALTED)
+                log.error("every tenant's messages would be dead-lettered", problem=self._guard.problem)
+            if await wait_or_stop(stop, GUARD_POLL_SECONDS):
+                return False
+        return True
 
     async def _dead_letter(self, entries: list[E], routed: Routed) -> None:
         if not routed.rejected:

@@ -26,17 +26,22 @@ class BatchSettings(Group):
 
 
 class DeadLetterSettings(Group):
-    """When the worker stops instead of dead-lettering on and on."""
+    """When the worker stops instead of dead-lettering everything."""
 
     max_share: float = Field(
         0.9,
         gt=0,
         le=1,
-        description="Largest share of the recent messages that may be dead-lettered for what they contain; above it the worker"
-        " stops and reports not ready, if most devices are concerned. 1 switches this off.",
+        description="Largest share of a tenant's recent messages that may be dead-lettered for what they contain, if most of its devices"
+        " are concerned. Where every active tenant is above it, and there are two or more, the worker stops, reports not ready, and tries"
+        " a batch a minute. 1 switches this off.",
     )
     window_messages: int = Field(
-        2000, ge=1, le=1_000_000, description="Number of recent messages the share is taken of."
+        1000,
+        ge=1,
+        le=1_000_000,
+        description="Number of a tenant's recent messages, of the last hour, that the share is taken of. The worker stops only when all"
+        " tenants together had as many.",
     )
 
 
