@@ -61,6 +61,32 @@ class TestDecode:
             live.decode(body)
 
 
+class TestParts:
+    @given(READINGS, st.integers(min_value=100, max_value=1000))
+    def test_hold_what_fits_in_its_order(self, readings: list[Reading], max_bytes: int) -> None:
+        parts = list(live.encode_parts(readings, max_bytes))
+
+        assert all(len(body) <= max_bytes and len(live.decode(body)) == count for body, count in parts)
+        fitting = [reading for reading in readings if len(live.encode([reading])) <= max_bytes]
+        assert [reading for body, _ in parts for reading in live.decode(body)] == fitting
+
+
+class TestDropped:
+    @pytest.mark.parametrize(
+        ("headers", "count"),
+        [
+            (None, 0),
+            ({}, 0),
+            ({"Sens-Dropped": "12"}, 12),
+            ({"Sens-Dropped": "-1"}, 0),
+            ({"Sens-Dropped": "²"}, 0),
+            ({"Sens-Dropped": "9" * 5000}, 0),
+        ],
+    )
+    def test_is_what_the_header_says(self, headers: dict[str, str] | None, count: int) -> None:
+        assert live.dropped(headers) == count
+
+
 class TestSubject:
     def test_is_the_tenants_own(self) -> None:
         assert live.subject("demo") == "sens.live.demo"

@@ -11,7 +11,8 @@ from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.history import History
-from sens_telemetry_worker.jetstream import DeadLetterStream, LivePublisher, LogInbox
+from sens_telemetry_worker.jetstream import DeadLetterStream, LogInbox
+from sens_telemetry_worker.live import LivePublisher
 from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.settings import TelemetrySettings

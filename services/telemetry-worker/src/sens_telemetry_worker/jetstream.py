@@ -1,4 +1,4 @@
-"""The log, the dead letters and the live feed, on NATS."""
+"""The log and the dead letters, on NATS."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from sens_common import dead_letters, envelope, live
+from sens_common import dead_letters, envelope
 from sens_common.dead_letter_stream import DeadLetterPublisher, Encoded, batches
 from sens_common.dead_letters import DeadLetter, Origin, Placed
 from sens_common.envelope import Message
@@ -28,10 +28,8 @@ from sens_common.jetstream import ensure_streams
 from sens_common.lifecycle import wait_or_stop
 from sens_common.names import (
     DEAD_LETTERS_STREAM,
-    LIVE_INTEREST_SUBJECT,
     TELEMETRY_CONSUMER,
     TELEMETRY_STREAM,
-    is_tenant_name,
 )
 from sens_common.settings import NatsSettings
 from sens_telemetry_worker.settings import BatchSettings
@@ -63,8 +61,6 @@ _ALONE_BYTES: Final = 32_768
 _REPLAY_OF: Final = re.compile(r"[0-9a-f]{1,16}:[0-9]{1,20}(-[0-9]{1,3})?(,[0-9]{1,20}(-[0-9]{1,3})?)*")
 _FIRST_RETRY_SECONDS: Final = 0.1
 _LAST_RETRY_SECONDS: Final = 5.0
-_LIVE_READINGS: Final = 500
-_MAX_WATCHED: Final = 10_000
 
 
 class LogEntry:
@@ -427,41 +423,3 @@ def _messages(letters: Mapping[Origin, DeadLetter], max_body_bytes: int) -> Iter
 def _single(origin: Origin, letter: DeadLetter) -> _Message:
     subject = dead_letters.single_subject(letter.tenant, origin)
     return _Message(Encoded(subject, dead_letters.encode(letter)), None, [])
-
-
-class LivePublisher:
-    """The live feed, as `pipeline.LiveFeed`. A tenant is watched while somebody keeps saying so."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._watched_until: dict[str, float] = {}
-
-    @contextlib.asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Listen for interest while the context is open."""
-        subscription = await self._client.subscribe(LIVE_INTEREST_SUBJECT, cb=self._note)
-        try:
-            yield
-        finally:
-            with contextlib.suppress(NatsError):
-                await subscription.unsubscribe()
-
-    async def _note(self, message: Msg) -> None:
-        tenant = message.data.decode(errors="replace")
-        if is_tenant_name(tenant) and (tenant in self._watched_until or len(self._watched_until) < _MAX_WATCHED):
-            self._watched_until[tenant] = time.monotonic() + live.INTEREST_SECONDS
-
-    def watched(self) -> set[str]:
-        """See `pipeline.LiveFeed.watched`."""
-        if self._watched_until:
-            now = time.monotonic()
-            self._watched_until = {tenant: until for tenant, until in self._watched_until.items() if until > now}
-        return set(self._watched_until)
-
-    async def publish(self, tenant: str, readings: Sequence[live.Reading]) -> None:
-        """See `pipeline.LiveFeed.publish`."""
-        with contextlib.suppress(NatsError):
-            for start in range(0, len(readings), _LIVE_READINGS):
-                await self._client.publish(
-                    live.subject(tenant), live.encode(list(readings[start : start + _LIVE_READINGS]))
-                )

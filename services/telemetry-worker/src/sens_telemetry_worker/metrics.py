@@ -17,6 +17,11 @@ REJECTED_TENANTS = Gauge(
     "sens_telemetry_rejected_tenants_count", "Tenants of whose recent messages nearly all are dead-lettered."
 )
 VALUES = Counter("sens_telemetry_values_stored_total", "New values stored.", ["tenant"])
+LIVE_DROPPED = Counter(
+    "sens_telemetry_live_readings_dropped_total",
+    "Live readings left out because they were too many at once or NATS took none; whoever watches is told how many.",
+    ["tenant"],
+)
 DEVICES = Counter("sens_telemetry_devices_registered_total", "Devices registered with their first message.")
 BATCHES = Counter("sens_telemetry_batches_stored_total", "Batches by how they were stored.", ["path"])
 STORE_RETRIES = Counter("sens_telemetry_store_retries_total", "Attempts to store a batch that had to be repeated.")
