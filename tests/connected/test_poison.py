@@ -19,6 +19,7 @@ from sens_telemetry_worker.timescale.database import Connection, Database, open_
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.memory import MemoryDeadLetters, MemoryEntry, MemoryFeed, MemoryInbox
+from support.servers import execute_as
 
 MANY = 10_000
 NOW = 1_700_000_000_000_000
@@ -81,8 +82,7 @@ def outcome(
 
     async def work() -> Outcome:
         async with open_pool(settings, "test") as pool:
-            await pool.execute("INSERT INTO sens.tenants (name) VALUES ('demo')")
-            await pool.execute(rule)
+            await execute_as(settings, "INSERT INTO sens.tenants (name) VALUES ('demo')", rule)
             database = CountingDatabase(pool, settings)
             router = Router(TimescaleRegistry(database), decoder("native"))
             store = TimescaleStore(database)

@@ -12,8 +12,9 @@ import asyncpg
 import pytest
 
 from sens_common.database import connect
-from sens_common.migrations import API_ROLE
+from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
+from support.servers import execute_as
 
 type Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -218,16 +219,17 @@ class TestRowsOfATenant:
 
         async def spy(table: str, column: str) -> list[str]:
             heard.clear()
+            # It costs next to nothing, so that the planner would like to call it before everything else.
+            await execute_as(
+                tenants.database,
+                """
+                CREATE OR REPLACE FUNCTION sens.leak(seen text) RETURNS boolean LANGUAGE plpgsql COST 0.0001
+                AS $$ BEGIN RAISE NOTICE '%', seen; RETURN true; END $$
+                """,
+            )
             async with api(tenants.database, tenants.a.id) as connection:
                 connection.add_log_listener(lambda _connection, message: heard.append(message.message))
-                # It costs next to nothing, so that the planner would like to call it before everything else.
-                await connection.execute(
-                    """
-                    CREATE FUNCTION pg_temp.leak(seen text) RETURNS boolean LANGUAGE plpgsql COST 0.0001
-                    AS $$ BEGIN RAISE NOTICE '%', seen; RETURN true; END $$
-                    """
-                )
-                await connection.fetch(f"SELECT * FROM {table} WHERE pg_temp.leak({column})")  # noqa: S608 - our own names
+                await connection.fetch(f"SELECT * FROM {table} WHERE sens.leak({column})")  # noqa: S608 - our own names
             return heard
 
         device = str(tenants.a.device)

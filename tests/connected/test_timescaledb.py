@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sens_common.database import connect
-from sens_common.migrations import API_ROLE
+from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.pipeline import Written
 from sens_telemetry_worker.rows import number_rows, prepare

@@ -16,6 +16,7 @@ from sens_telemetry_worker.rows import Prepared, TextRow, number_rows, prepare
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.memory import MemoryStore
+from support.servers import execute_as
 
 type Opener = Callable[[], AbstractAsyncContextManager[Store]]
 
@@ -126,8 +127,11 @@ class TestRefusal:
     def test_names_the_message_of_the_row(self, database: DatabaseSettings) -> None:
         async def work() -> tuple[int | None, int | None]:
             async with open_pool(database, "test") as pool:
-                await pool.execute("ALTER TABLE sens.measurements ADD CHECK (value <> 666)")
-                await pool.execute("ALTER TABLE sens.text_measurements ADD CHECK (value <> 'bad')")
+                await execute_as(
+                    database,
+                    "ALTER TABLE sens.measurements ADD CHECK (value <> 666)",
+                    "ALTER TABLE sens.text_measurements ADD CHECK (value <> 'bad')",
+                )
                 store = TimescaleStore(Database(pool, database))
                 suspects = []
                 for refused in (
@@ -144,12 +148,13 @@ class TestRefusal:
     def test_that_comes_at_the_commit_names_none(self, database: DatabaseSettings) -> None:
         async def work() -> int | None:
             async with open_pool(database, "test") as pool:
-                await pool.execute(
+                await execute_as(
+                    database,
                     """
                     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
                     CREATE CONSTRAINT TRIGGER late AFTER INSERT ON sens.text_measurements DEFERRABLE INITIALLY DEFERRED
                         FOR EACH ROW EXECUTE FUNCTION refuse();
-                    """
+                    """,
                 )
                 with pytest.raises(RowsRefusedError) as refusal:
                     await TimescaleStore(Database(pool, database)).write(
@@ -174,9 +179,12 @@ def test_both_stores_answer_alike(database: DatabaseSettings, batches: list[list
     async def work() -> None:
         memory = MemoryStore()
         async with open_pool(database, "test") as pool:
+            await execute_as(
+                database,
+                "TRUNCATE sens.measurements, sens.message_counts",
+                "INSERT INTO sens.tenants (name) VALUES ('a'), ('b') ON CONFLICT DO NOTHING",
+            )
             async with pool.acquire() as connection:
-                await connection.execute("TRUNCATE sens.measurements, sens.message_counts")
-                await connection.execute("INSERT INTO sens.tenants (name) VALUES ('a'), ('b') ON CONFLICT DO NOTHING")
                 tenant_ids = [row[0] for row in await connection.fetch("SELECT id FROM sens.tenants ORDER BY name")]
             store = TimescaleStore(Database(pool, database))
             for batch in batches:

@@ -26,7 +26,10 @@ from scripts.lib import ports
 
 from sens_cli.up import nats as embedded_nats
 from sens_cli.up import postgres as embedded_postgres
-from sens_common.migrations import API_ROLE, WORKER_ROLE, migrate
+from sens_common import privileges
+from sens_common.database import connect
+from sens_common.logins import API_ROLE, WORKER_ROLE
+from sens_common.migrations import migrate
 from sens_common.settings import DatabaseSettings, NatsSettings
 
 HOST = "127.0.0.1"
@@ -131,7 +134,7 @@ def _serves(settings: DatabaseSettings) -> bool:
     if not accepts_connections(settings.port):
         return False
     try:
-        asyncio.run(_as_superuser(settings, []))
+        asyncio.run(execute_as(settings))
     except asyncpg.CannotConnectNowError:
         return False
     return True
@@ -156,7 +159,8 @@ def postgres() -> Iterator[DatabaseSettings]:
     )
 
 
-async def _as_superuser(settings: DatabaseSettings, statements: list[str]) -> None:
+async def execute_as(settings: DatabaseSettings, *statements: str) -> None:
+    """Run statements as the role of the settings, which may be a database's owner, or a server's superuser."""
     assert settings.password is not None
     connection = await asyncpg.connect(
         host=settings.host,
@@ -178,29 +182,38 @@ def new_database(postgres: DatabaseSettings) -> Iterator[DatabaseSettings]:
     name = f"sens_test_{secrets.token_hex(6)}"
     password = secrets.token_urlsafe(16)
     asyncio.run(
-        _as_superuser(
+        execute_as(
             postgres,
-            [f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD '{password}'", f"CREATE DATABASE {name} OWNER {name}"],
+            f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD '{password}'",
+            f"CREATE DATABASE {name} OWNER {name}",
         )
     )
     settings = postgres.model_copy(update={"name": name, "user": name, "password": SecretStr(password)})
     # The API's role is one per server and outlives the databases: who owns a database must be able to grant it.
     asyncio.run(
-        _as_superuser(
+        execute_as(
             postgres,
-            [
-                *(
-                    f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
-                    for role in (API_ROLE, WORKER_ROLE)
-                ),
-                f"GRANT {API_ROLE}, {WORKER_ROLE} TO {name} WITH ADMIN OPTION",
-            ],
+            *(
+                f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+                for role in (API_ROLE, WORKER_ROLE)
+            ),
+            f"GRANT {API_ROLE}, {WORKER_ROLE} TO {name} WITH ADMIN OPTION",
         )
     )
+    asyncio.run(_restrict(postgres.model_copy(update={"name": name})))
     try:
         yield settings
     finally:
-        asyncio.run(_as_superuser(postgres, [f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {name}"]))
+        asyncio.run(execute_as(postgres, f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {name}"))
+
+
+async def _restrict(superuser: DatabaseSettings) -> None:
+    """Do in the superuser's database what ``sens up`` and the chart do."""
+    connection = await connect(superuser, "test")
+    try:
+        await privileges.restrict(connection)
+    finally:
+        await connection.close()
 
 
 @pytest.fixture
@@ -221,18 +234,16 @@ def database(empty_database: DatabaseSettings) -> DatabaseSettings:
 def refusing_connections(postgres: DatabaseSettings, name: str) -> Iterator[None]:
     """Have the server end and refuse all connections to a database while the context is open."""
     asyncio.run(
-        _as_superuser(
+        execute_as(
             postgres,
-            [
-                f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
-                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608 - our own name
-            ],
+            f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",  # noqa: S608 - our own name
         )
     )
     try:
         yield
     finally:
-        asyncio.run(_as_superuser(postgres, [f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"]))
+        asyncio.run(execute_as(postgres, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true"))
 
 
 @contextmanager

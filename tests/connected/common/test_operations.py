@@ -36,11 +36,14 @@ async def ask(
 
 @asynccontextmanager
 async def client_of(
-    checks: dict[str, Check], heartbeat: Heartbeat, flow: Flow | None = None
+    checks: dict[str, Check],
+    heartbeat: Heartbeat,
+    flow: Flow | None = None,
+    notes: dict[str, Check] | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     settings = OperationsSettings(host=HOST, port=free_port())
     async with (
-        serve_operations("example", settings, checks, heartbeat, flow),
+        serve_operations("example", settings, checks, heartbeat, flow, notes=notes),
         httpx.AsyncClient(base_url=f"http://{HOST}:{settings.port}") as client,
     ):
         yield client
@@ -109,6 +112,28 @@ class TestReadyz:
                 return (await client.get("/readyz")).json()
 
         assert asyncio.run(scenario()) == {"status": "ok", "checks": {"nats": "ok"}, "flow": "nats is ok"}
+
+    def test_notes_what_works_but_should_be_otherwise(self) -> None:
+        async def ok() -> None:
+            return None
+
+        async def remark() -> str:
+            return "it logs in as the owner"
+
+        async def unknown() -> str:
+            raise ConnectionError("not asked just now")
+
+        async def scenario(notes: dict[str, Check]) -> tuple[int, object]:
+            async with client_of({"database": ok}, Heartbeat(), notes=notes) as client:
+                response = await client.get("/readyz")
+                return response.status_code, response.json()
+
+        plain = {"status": "ok", "checks": {"database": "ok"}}
+        assert asyncio.run(scenario({"roles": remark, "other": ok, "unknown": unknown})) == (
+            200,
+            plain | {"notes": {"roles": "it logs in as the owner"}},
+        )
+        assert asyncio.run(scenario({"other": ok})) == (200, plain)
 
     def test_answers_when_a_check_is_added_meanwhile(self) -> None:
         checks: dict[str, Check] = {}

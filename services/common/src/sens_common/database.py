@@ -11,6 +11,14 @@ from sens_common.settings import DatabaseSettings
 CONNECT_TIMEOUT_SECONDS = 5
 
 
+class Connection(asyncpg.Connection):
+    """A connection that a pool can take back from a role that may take no advisory locks."""
+
+    def get_reset_query(self) -> str:
+        """Return what a pool does when a connection comes back: the driver's own text without its call of an advisory function."""
+        return "CLOSE ALL; UNLISTEN *; RESET ALL"
+
+
 def connect_arguments(settings: DatabaseSettings, application: str, *, role: str | None = None) -> dict[str, Any]:
     """Return the keyword arguments for `asyncpg.connect` and `asyncpg.create_pool`.
 
@@ -38,6 +46,7 @@ def connect_arguments(settings: DatabaseSettings, application: str, *, role: str
         "timeout": CONNECT_TIMEOUT_SECONDS,
         "command_timeout": settings.command_timeout_seconds,
         "server_settings": server_settings,
+        "connection_class": Connection,
     }
 
 

@@ -5,8 +5,10 @@ two forms. Which form a database has is decided when its first migration runs an
 """
 
 import asyncio
+import contextlib
 import hashlib
 import re
+from collections.abc import AsyncIterator, Sequence
 from importlib import resources
 from typing import Final, Literal, NamedTuple
 
@@ -15,6 +17,16 @@ import structlog
 
 from sens_common.database import connect
 from sens_common.errors import SchemaError, UnavailableError
+from sens_common.logins import (
+    API_ROLE,
+    WORKER_ROLE,
+    ApiLoginSettings,
+    Login,
+    WorkerLoginSettings,
+    login,
+    make_login,
+)
+from sens_common.privileges import restrict
 from sens_common.settings import DatabaseSettings
 
 log = structlog.get_logger()
@@ -22,15 +34,9 @@ log = structlog.get_logger()
 Storage = Literal["timescaledb", "postgresql"]
 type Connection = asyncpg.Connection[asyncpg.Record]
 
-API_ROLE: Final = "sens_api"
-"""The role that holds the API's rights."""
-WORKER_ROLE: Final = "sens_worker"
-"""The role that holds the telemetry worker's rights."""
-
-REQUIRED_VERSION: Final = 5
+REQUIRED_VERSION: Final = 6
 """The schema that this code needs; a newer one serves as well (expand first, contract later)."""
 
-_LOCK_KEY: Final = 0x53454E53  # "SENS"
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)(?:\.(timescaledb|postgresql))?\.sql")
 _MINIMUM_SERVER: Final = 15
 _SET_OPTION_SINCE: Final = 16
@@ -72,24 +78,25 @@ def load(storage: Storage) -> list[Migration]:
     return sorted(migrations)
 
 
-async def migrate(settings: DatabaseSettings) -> list[Migration]:
-    """Bring the database's schema up to date; return what was applied.
+async def migrate(settings: DatabaseSettings, logins: Sequence[Login] = ()) -> list[Migration]:
+    """Bring the schema and the logins up to date; return the migrations that were applied.
 
-    Safe to run twice and from several processes at once: an advisory lock lets one work while the others wait. Each migration
-    and its record are one transaction.
+    Safe to run twice and from several processes at once. Each migration and its record are one transaction, which locks the table of
+    records first: one process works while the others wait, and who waited finds done what the other did. Only the owner may take
+    that lock (an advisory lock could be held by every login), and reading the records does not hinder it.
+
+    Args:
+        settings: The database, as its owner.
+        logins: What the API and the telemetry worker log in as, where they have logins of their own.
 
     Raises:
         UnavailableError: The server can't be reached or refuses us.
         SchemaError: The server is too old, a role is missing, a migration fails, or an applied migration's text has changed.
+        SettingsError: A login's password can't be used.
     """
     connection = await connect(settings, "sens-migrate")
     try:
-        await connection.execute("SELECT pg_advisory_lock($1)", _LOCK_KEY, timeout=_MIGRATION_TIMEOUT_SECONDS)
-        try:
-            return await _migrate(connection)
-        finally:
-            if not connection.is_closed():
-                await connection.execute("SELECT pg_advisory_unlock($1)", _LOCK_KEY)
+        return await _migrate(connection, logins)
     except _INTERRUPTIONS as error:
         raise UnavailableError(f"the migration was interrupted: {error}; run it again") from error
     except asyncpg.InsufficientPrivilegeError as error:
@@ -102,25 +109,16 @@ async def migrate(settings: DatabaseSettings) -> list[Migration]:
         await connection.close()
 
 
-async def _migrate(connection: Connection) -> list[Migration]:
+async def _migrate(connection: Connection, logins: Sequence[Login]) -> list[Migration]:
     server = connection.get_server_version()
     if server.major < _MINIMUM_SERVER:
         raise SchemaError(f"PostgreSQL {server.major} is too old: 15 or newer is needed")
     storage = await _prepare(connection)
-    done = {
-        row["version"]: row["checksum"]
-        for row in await connection.fetch("SELECT version, checksum FROM sens.schema_migrations")
-    }
     applied = []
     for migration in load(storage):
-        if migration.version in done:
-            if done[migration.version] != migration.checksum:
-                raise SchemaError(
-                    f"migration {migration.version:04} ({migration.name}) was applied with another text than this version's;"
-                    " the schema is not the one this code was written for"
-                )
-            continue
-        async with connection.transaction():
+        async with _alone(connection):
+            if await _is_applied(connection, migration):
+                continue
             await connection.execute(migration.sql, timeout=_MIGRATION_TIMEOUT_SECONDS)
             await connection.execute(
                 "INSERT INTO sens.schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
@@ -130,7 +128,33 @@ async def _migrate(connection: Connection) -> list[Migration]:
             )
         log.info("migration applied", migration=f"{migration.version:04}_{migration.name}", storage=storage)
         applied.append(migration)
+    async with _alone(connection):
+        await restrict(connection)
+        for wanted in logins:
+            await make_login(connection, wanted)
     return applied
+
+
+@contextlib.asynccontextmanager
+async def _alone(connection: Connection) -> AsyncIterator[None]:
+    """Give a transaction in which no other migration works."""
+    async with connection.transaction():
+        await connection.execute(
+            "LOCK TABLE sens.schema_migrations IN SHARE ROW EXCLUSIVE MODE", timeout=_MIGRATION_TIMEOUT_SECONDS
+        )
+        yield
+
+
+async def _is_applied(connection: Connection, migration: Migration) -> bool:
+    checksum = await connection.fetchval(
+        "SELECT checksum FROM sens.schema_migrations WHERE version = $1", migration.version
+    )
+    if checksum is not None and checksum != migration.checksum:
+        raise SchemaError(
+            f"migration {migration.version:04} ({migration.name}) was applied with another text than this version's;"
+            " the schema is not the one this code was written for"
+        )
+    return checksum is not None
 
 
 async def _prepare_role(connection: Connection, role: str) -> None:
@@ -162,26 +186,35 @@ async def _prepare(connection: Connection) -> Storage:
     """Make what the runner itself needs, and return the kind of storage."""
     for role in (API_ROLE, WORKER_ROLE):
         await _prepare_role(connection, role)
-    await connection.execute("CREATE SCHEMA IF NOT EXISTS sens")
-    exists = await connection.fetchval("SELECT to_regclass('sens.schema_migrations') IS NOT NULL")
-    if not exists:
-        storage: Storage = "timescaledb" if await _has_timescaledb(connection) else "postgresql"
-        async with connection.transaction():
-            await connection.execute(
-                """
-                CREATE TABLE sens.schema_migrations (
-                    version int PRIMARY KEY,
-                    name text NOT NULL,
-                    checksum text NOT NULL,
-                    applied_at timestamptz NOT NULL DEFAULT now()
-                );
-                CREATE TABLE sens.storage (kind text NOT NULL CHECK (kind IN ('timescaledb', 'postgresql')));
-                CREATE UNIQUE INDEX ON sens.storage ((true));
-                """
-            )
-            await connection.execute("INSERT INTO sens.storage VALUES ($1)", storage)
+    if not await connection.fetchval("SELECT to_regclass('sens.schema_migrations') IS NOT NULL"):
+        # There is no table to lock yet. Whose statement meets another process's waits for that one, and finds all made.
+        with contextlib.suppress(
+            asyncpg.UniqueViolationError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateTableError
+        ):
+            await _make_records(connection)
     kind: Storage = await connection.fetchval("SELECT kind FROM sens.storage")
     return kind
+
+
+async def _make_records(connection: Connection) -> None:
+    """Make the schema, the table of records, and decide on the kind of storage."""
+    async with connection.transaction():
+        await connection.execute("CREATE SCHEMA IF NOT EXISTS sens", timeout=_MIGRATION_TIMEOUT_SECONDS)
+        await connection.execute(
+            """
+            CREATE TABLE sens.schema_migrations (
+                version int PRIMARY KEY,
+                name text NOT NULL,
+                checksum text NOT NULL,
+                applied_at timestamptz NOT NULL DEFAULT now()
+            );
+            CREATE TABLE sens.storage (kind text NOT NULL CHECK (kind IN ('timescaledb', 'postgresql')));
+            CREATE UNIQUE INDEX ON sens.storage ((true));
+            """,
+            timeout=_MIGRATION_TIMEOUT_SECONDS,
+        )
+        storage: Storage = "timescaledb" if await _has_timescaledb(connection) else "postgresql"
+        await connection.execute("INSERT INTO sens.storage VALUES ($1)", storage)
 
 
 async def _has_timescaledb(connection: Connection) -> bool:
@@ -220,9 +253,12 @@ def main() -> None:
 
     class MigrateSettings(ServiceSettings):
         database: DatabaseSettings = DatabaseSettings()
+        api_login: ApiLoginSettings = ApiLoginSettings()
+        worker_login: WorkerLoginSettings = WorkerLoginSettings()
 
     async def work(settings: MigrateSettings, _stop: asyncio.Event) -> None:
-        applied = await migrate(settings.database)
+        logins = [found for part in (settings.api_login, settings.worker_login) if (found := login(part)) is not None]
+        applied = await migrate(settings.database, logins)
         log.info("schema is up to date", applied=len(applied))
 
     run("migrate", MigrateSettings, work)

@@ -1,7 +1,7 @@
 """The operations port: ``/healthz``, ``/readyz``, ``/version`` and ``/metrics`` of every service.
 
 ``/healthz`` says that the event loop went round lately and asks no dependency; ``/readyz`` runs the named checks and answers 503
-when one fails, and a worker's says there which hop holds; ``/metrics`` is Prometheus' text format (Prometheus documentation,
+when one fails, and a worker's says there which hop holds; what works but should be otherwise is a note there; ``/metrics`` is Prometheus' text format (Prometheus documentation,
 "Exposition formats").
 """
 
@@ -108,12 +108,30 @@ async def readiness(checks: Mapping[str, Check]) -> tuple[bool, dict[str, str]]:
     return all(answer == "ok" for answer in answers), results
 
 
+async def noted(notes: Mapping[str, Check]) -> dict[str, str]:
+    """Return what works but should be otherwise, by name; nothing of what can't be asked just now, which a check says."""
+
+    async def ask(note: Check) -> str | None:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+                return await note()
+        except Exception as error:  # noqa: BLE001 - as with checks; a missing note changes nothing for who reads it
+            log.debug("a note can't be asked for", error=f"{type(error).__name__}: {error}")
+            return None
+
+    names = list(notes)
+    answers = await asyncio.gather(*(ask(note) for note in notes.values()))
+    return {name: answer for name, answer in zip(names, answers, strict=True) if answer is not None}
+
+
 def operations_routes(
     service: str,
     checks: Mapping[str, Check],
     heartbeat: Heartbeat,
     flow: Flow | None = None,
     registry: CollectorRegistry = REGISTRY,
+    *,
+    notes: Mapping[str, Check] | None = None,
 ) -> list[Route]:
     """Return the routes of the operations port."""
 
@@ -130,6 +148,8 @@ def operations_routes(
         body: dict[str, object] = {"status": "ok" if ready else "failed", "checks": results}
         if flow is not None:
             body["flow"] = flow(results)
+        if notes and (found := await noted(notes)):
+            body["notes"] = found
         return _json(body, 200 if ready else 503)
 
     async def version(_request: Request) -> Response:
@@ -212,13 +232,15 @@ async def serve_operations(
     checks: Mapping[str, Check],
     heartbeat: Heartbeat,
     flow: Flow | None = None,
+    *,
+    notes: Mapping[str, Check] | None = None,
 ) -> AsyncIterator[None]:
     """Serve the operations port, and keep the heartbeat, while the context is open.
 
     Raises:
         UnavailableError: The port can't be listened on.
     """
-    app = Starlette(routes=operations_routes(service, checks, heartbeat, flow))
+    app = Starlette(routes=operations_routes(service, checks, heartbeat, flow, notes=notes))
     beating = asyncio.create_task(heartbeat.keep(), name="heartbeat")
     try:
         async with serve(app, settings.host, settings.port, graceful_seconds=1):

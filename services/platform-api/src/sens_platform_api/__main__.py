@@ -15,7 +15,7 @@ from sens_platform_api.keys.repository import OwnersOfKeys
 from sens_platform_api.keys.service import Authenticator
 from sens_platform_api.live.service import LiveHub
 from sens_platform_api.operations.endpoints import SERVICE
-from sens_platform_api.operations.repository import database_problem, schema_problem
+from sens_platform_api.operations.repository import database_problem, roles_note, schema_problem
 from sens_platform_api.services import Services
 from sens_platform_api.settings import ApiSettings
 
@@ -37,6 +37,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
                 "schema": partial(schema_problem, pool),
                 "nats": nats_check(client),
             },
+            notes={"database_roles": partial(roles_note, pool)},
         )
         async with (
             serve(public_app(services, settings.https), settings.http.host, settings.http.port, graceful_seconds=3),

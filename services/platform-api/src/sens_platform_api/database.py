@@ -12,7 +12,7 @@ from asyncpg.pool import PoolConnectionProxy
 
 from sens_common.database import connect_arguments
 from sens_common.errors import SchemaError, UnavailableError
-from sens_common.migrations import API_ROLE
+from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
 from sens_platform_api.errors import TooSlowError
 

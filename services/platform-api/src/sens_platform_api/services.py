@@ -24,6 +24,7 @@ class Services(NamedTuple):
     live: LiveHub
     heartbeat: Heartbeat
     checks: Mapping[str, Check]
+    notes: Mapping[str, Check]
 
 
 def _services(request: Request) -> Services:

@@ -1,7 +1,8 @@
 """Settings of the API and of its administration command."""
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
+from sens_common.logins import ApiLoginSettings, logged_in
 from sens_common.settings import DatabaseSettings, Group, HttpsSettings, NatsSettings, Port, ServiceSettings
 
 
@@ -35,13 +36,6 @@ class LimitSettings(Group):
     )
 
 
-class ApiRoleSettings(Group):
-    """A database login of the API's own, where one exists; without it the API logs in as SENS_DATABASE__USER."""
-
-    user: str | None = Field(None, description="Role to log in as; it must be a member of sens_api.")
-    password: SecretStr | None = Field(None, description="Password of the role.")
-
-
 class ApiSettings(ServiceSettings):
     """Settings of the API."""
 
@@ -50,13 +44,11 @@ class ApiSettings(ServiceSettings):
     limits: LimitSettings = LimitSettings()
     nats: NatsSettings = NatsSettings()
     database: DatabaseSettings = DatabaseSettings()
-    api_login: ApiRoleSettings = ApiRoleSettings()
+    api_login: ApiLoginSettings = ApiLoginSettings()
 
     def api_database(self) -> DatabaseSettings:
         """Return the settings of the database with the API's own login, where it has one."""
-        if self.api_login.user is None:
-            return self.database
-        return self.database.model_copy(update={"user": self.api_login.user, "password": self.api_login.password})
+        return logged_in(self.database, self.api_login)
 
 
 class AdministrationSettings(ServiceSettings):

@@ -31,20 +31,22 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
     guard = DeadLetterGuard(settings.dead_letters.max_share, settings.dead_letters.window_messages)
     flow = Flow()
     client = Client()
-    pool_settings = settings.database.model_copy(update={"pool_size": batch.lanes + 2})
+    pool_settings = settings.worker_database().model_copy(update={"pool_size": batch.lanes + 2})
     checks: dict[str, Check] = {
         "nats": nats_check(client),
         "dead_letter_share": problem_check(guard),
         "log": not_started,
     }
+    notes: dict[str, Check] = {}
     async with (
-        serve_operations(SERVICE, settings.operations, checks, heartbeat, flow.describe),
+        serve_operations(SERVICE, settings.operations, checks, heartbeat, flow.describe, notes=notes),
         open_pool(pool_settings, SERVICE) as pool,
         connect(settings.nats, SERVICE, client=client, stop=stop),
     ):
         jetstream = client.jetstream()
         inbox = LogInbox(client, settings.nats, batch)
-        database = Database(pool, settings.database)
+        database = Database(pool, pool_settings)
+        notes["database_roles"] = database.roles_note
         store = TimescaleStore(database)
         dead_letters = DeadLetterStream(client)
         feed = LivePublisher(client)

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from sens_common.logins import WorkerLoginSettings, logged_in
 from sens_common.settings import DatabaseSettings, Group, NatsSettings, OperationsSettings, ServiceSettings
 
 
@@ -59,8 +60,13 @@ class TelemetrySettings(ServiceSettings):
 
     nats: NatsSettings = NatsSettings()
     database: DatabaseSettings = DatabaseSettings()
+    worker_login: WorkerLoginSettings = WorkerLoginSettings()
     operations: OperationsSettings = OperationsSettings()
     decoder: str = Field("native", max_length=63, description="Payload format.")
     batch: BatchSettings = BatchSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     history: LogSettings = LogSettings()
+
+    def worker_database(self) -> DatabaseSettings:
+        """Return the settings of the database with the worker's own login, where it has one."""
+        return logged_in(self.database, self.worker_login)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
-from sens_common.operations import HEALTHY_WITHIN_SECONDS, readiness
+from sens_common.operations import HEALTHY_WITHIN_SECONDS, noted, readiness
 from sens_common.version import service_version
 from sens_platform_api.operations.schemas import Health, Readiness, TestAnswer, VersionAnswer
 from sens_platform_api.parameters import no_parameters
@@ -35,13 +35,19 @@ async def healthz(services: ServicesOf, response: Response) -> Health:
     return Health(status="failed", detail=f"the loop last went round {age:.0f} s ago")
 
 
-@router.get("/readyz", operation_id="readiness", summary="Tell whether it can do its work", responses=_NOT_READY)
+@router.get(
+    "/readyz",
+    operation_id="readiness",
+    summary="Tell whether it can do its work",
+    responses=_NOT_READY,
+    response_model_exclude_none=True,
+)
 async def readyz(services: ServicesOf, response: Response) -> Readiness:
     """Checks the database, its schema and NATS, by name."""
     ready, checks = await readiness(services.checks)
     if not ready:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Readiness(status="ok" if ready else "failed", checks=checks)
+    return Readiness(status="ok" if ready else "failed", checks=checks, notes=await noted(services.notes) or None)
 
 
 @router.get("/version", operation_id="version", summary="Tell what is running")

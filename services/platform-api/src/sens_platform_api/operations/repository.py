@@ -1,6 +1,7 @@
 """What readiness asks the database."""
 
 from sens_common.migrations import REQUIRED_VERSION
+from sens_common.privileges import shortcomings
 from sens_platform_api.database import Pool, transaction
 
 
@@ -18,3 +19,10 @@ async def schema_problem(pool: Pool) -> str | None:
     if version < REQUIRED_VERSION:
         return f"the schema has version {version}, {REQUIRED_VERSION} is needed; run the migrations (sens migrate)"
     return None
+
+
+async def roles_note(pool: Pool) -> str | None:
+    """Return what the API's session could do in the database that it need not, None when it has a login of its own."""
+    async with transaction(pool) as connection:
+        found = await shortcomings(connection, "SENS_API_LOGIN__PASSWORD", "postgres-api-password")
+    return "; ".join(found) or None

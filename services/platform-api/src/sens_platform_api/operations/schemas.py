@@ -24,6 +24,12 @@ class Readiness(BaseModel):
         dict[str, str],
         Field(description="Each check's answer: ok, or what is wrong.", examples=[{"database": "ok", "nats": "ok"}]),
     ]
+    notes: Annotated[
+        dict[str, str] | None,
+        Field(
+            description="What works but should be otherwise, by name; missing when there is nothing.", examples=[None]
+        ),
+    ] = None
 
 
 class VersionAnswer(BaseModel):

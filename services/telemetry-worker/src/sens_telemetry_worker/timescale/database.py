@@ -8,7 +8,9 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from sens_common.database import connect_arguments, unavailable
+from sens_common.logins import WORKER_ROLE
 from sens_common.migrations import REQUIRED_VERSION, schema_version
+from sens_common.privileges import shortcomings
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.pipeline import RowsRefusedError, StoreTooSlowError, StoreUnavailableError
 
@@ -27,7 +29,7 @@ async def _keep_state(_connection: object) -> None:
 async def open_pool(settings: DatabaseSettings, application: str) -> "AsyncIterator[asyncpg.Pool[asyncpg.Record]]":
     """Keep a pool open while the context is; connections are made when they are needed."""
     pool = asyncpg.create_pool(
-        **connect_arguments(settings, application),
+        **connect_arguments(settings, application, role=WORKER_ROLE),
         min_size=0,
         max_size=settings.pool_size,
         max_inactive_connection_lifetime=0,
@@ -64,7 +66,7 @@ class Database:
             raise StoreTooSlowError(f"{error.sqlstate}: {unavailable(self._settings, error)}") from error
         except asyncpg.PostgresError as error:
             sqlstate: str = error.sqlstate or ""
-            if sqlstate[:2] in _REFUSED_CLASSES:
+            if lent and sqlstate[:2] in _REFUSED_CLASSES:  # before, they speak of the login and its role
                 raise RowsRefusedError(f"{sqlstate}: {error}") from error
             raise StoreUnavailableError(f"{sqlstate}: {unavailable(self._settings, error)}") from error
         except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
@@ -87,3 +89,9 @@ class Database:
         if version < REQUIRED_VERSION:
             return f"the schema is at version {version}, {REQUIRED_VERSION} is needed; run the migrations"
         return None
+
+    async def roles_note(self) -> str | None:
+        """Return what the worker's session could do in the database that it need not, None when it has a login of its own."""
+        async with self.connection() as connection:
+            found = await shortcomings(connection, "SENS_WORKER_LOGIN__PASSWORD", "postgres-worker-password")
+        return "; ".join(found) or None
