@@ -12,8 +12,10 @@ from sens_common.envelope import Message
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import NatsSettings
+from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
 from sens_mqtt_ingestion_worker.pipeline import SupersededError
+from support.clocks import Machine
 
 
 def message(number: int) -> Message:
@@ -27,7 +29,8 @@ async def two_logs(nats: NatsSettings) -> AsyncIterator[tuple[JetStreamContext, 
         jetstream = client.jetstream()
         await ensure_streams(jetstream, nats)
         first, second = (
-            JetStreamLog(jetstream, nats, "w", receive_max=10, max_payload_bytes=client.max_payload) for _ in range(2)
+            JetStreamLog(jetstream, nats, "w", ReceiptClock("w"), receive_max=10, max_payload_bytes=client.max_payload)
+            for _ in range(2)
         )
         yield jetstream, first, second
 
@@ -91,6 +94,43 @@ class TestEnvelope:
         assert received["~"] > len(received) > 50
 
 
+class TestReceiptTimes:
+    def test_are_never_given_again_by_a_successor_on_a_clock_that_was_set_back(self, nats: NatsSettings) -> None:
+        machine = Machine()
+
+        async def session() -> list[int]:
+            """Give and publish times as a worker that is killed then."""
+            async with connect(nats, "test") as client:
+                jetstream = client.jetstream()
+                await ensure_streams(jetstream, nats)
+                clock = ReceiptClock("w", wall_ns=machine.wall, steady_ns=machine.steady)
+                log = JetStreamLog(jetstream, nats, "w", clock, receive_max=10, max_payload_bytes=client.max_payload)
+                await log.tail(40)
+                times: list[int] = []
+                for _ in range(20):
+                    machine.wait(50_000)
+                    first, _crowded = clock.next()
+                    times += range(first, first + 3000 * 16, 16)
+                    clock.gave(times[-1])
+                    await log.publish([Message("t", b"{}", at, 1) for at in times[-3000:]])
+                return times
+
+        async def work() -> list[int]:
+            times = await session()
+            for by in (
+                -1_000_000,
+                3_600_000_000,
+                -3_600_000_000,
+                3_598_000_000,
+            ):  # at last a second of the hour ahead comes again
+                machine.set(by)
+                times += await session()
+            return times
+
+        times = asyncio.run(work())
+        assert len(set(times)) == len(times) == 300_000
+
+
 class TestPurgedLog:
     def test_takes_what_comes_next(self, nats: NatsSettings) -> None:
         async def work() -> list[Message]:
@@ -109,7 +149,9 @@ class TestRemovedStream:
             async with connect(nats, "test") as client, asyncio.timeout(20):
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, nats)
-                log = JetStreamLog(jetstream, nats, "w", receive_max=10, max_payload_bytes=client.max_payload)
+                log = JetStreamLog(
+                    jetstream, nats, "w", ReceiptClock("w"), receive_max=10, max_payload_bytes=client.max_payload
+                )
                 for number in range(1, 6):
                     await log.publish([message(number)])
                 await jetstream.delete_stream(TELEMETRY_STREAM)

@@ -9,6 +9,7 @@ import pytest
 from sens_common.envelope import Message
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.settings import NatsSettings
+from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
 from sens_mqtt_ingestion_worker.pipeline import Log
 from support.memory import MemoryLog
@@ -41,7 +42,12 @@ def reopen(request: pytest.FixtureRequest) -> Opener:
             jetstream = client.jetstream()
             await ensure_streams(jetstream, settings)
             yield JetStreamLog(
-                jetstream, settings, "worker.0", receive_max=RECEIVE_MAX, max_payload_bytes=client.max_payload
+                jetstream,
+                settings,
+                "worker.0",
+                ReceiptClock("worker.0"),
+                receive_max=RECEIVE_MAX,
+                max_payload_bytes=client.max_payload,
             )
 
     return open_jetstream

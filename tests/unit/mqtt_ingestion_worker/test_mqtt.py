@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sens_common.envelope import Message
+from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock
 from sens_mqtt_ingestion_worker.mqtt import MqttConnection
 from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
+from support.clocks import Machine
 
 
 class RecordingTransport(asyncio.Transport):
@@ -43,7 +45,7 @@ class RecordingTransport(asyncio.Transport):
 
 
 def opened(receive_max: int = 100) -> tuple[MqttConnection, RecordingTransport]:
-    connection = MqttConnection(MqttSettings(receive_max=receive_max), 1_000_000, 0)
+    connection = MqttConnection(MqttSettings(receive_max=receive_max), 1_000_000, ReceiptClock("w"))
     transport = RecordingTransport()
     connection.connection_made(transport)
     return connection, transport
@@ -201,17 +203,39 @@ class TestGathering:
 
 
 class TestReceiptTime:
-    """It stands in for the time of a payload without one, so it has to be unique among a device's messages."""
+    def test_of_a_message_that_follows_another_at_once_is_a_step_later(self) -> None:
+        connection, _ = opened()
+        connection.data_received(publish("t", b"a", 1) + publish("t", b"b", 2))
+        first, second = received(connection)
+        assert second.received_at == first.received_at + STEP
 
-    def test_of_two_replicas_is_never_the_same(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("time.time_ns", lambda: 1_700_000_000_000_000_000)
-        times = []
-        for replica in ("sens-0", "sens-1", "sens-10"):
-            connection = MqttConnection(MqttSettings(client_id=replica), 1_000_000, 0)
-            for _ in range(3):
-                connection.data_received(b"".join(publish("t", b"x", packet_id) for packet_id in range(1, 9)))
-            times += [message.received_at for message in received(connection)]
-        assert len(set(times)) == len(times) == 72
+    def test_follows_a_clock_that_is_set_for_a_moment(self) -> None:
+        """Three hours forward for one message, then right again: the messages after it were written three hours ahead."""
+        machine = Machine()
+        connection = MqttConnection(
+            MqttSettings(), 1_000_000, ReceiptClock("w", wall_ns=machine.wall, steady_ns=machine.steady)
+        )
+        off = []
+        for by in (0, 10_800_000_000, -10_800_000_000, 0):
+            machine.set(by)
+            machine.wait(1000)
+            connection.data_received(publish("t", b"x", 1))
+            off.append(received(connection)[0].received_at - machine.now)
+        assert max(map(abs, off)) < 1_000_000
+
+    def test_does_not_run_ahead_of_the_clock_however_fast_messages_come(self) -> None:
+        machine = Machine()
+        connection = MqttConnection(
+            MqttSettings(), 1_000_000, ReceiptClock("w", wall_ns=machine.wall, steady_ns=machine.steady)
+        )
+        times: dict[str, list[int]] = {}
+        for _ in range(100):
+            machine.wait(10_000)  # 200,000 messages a second
+            connection.data_received(b"".join(publish(f"device-{number % 500}", b"x", None) for number in range(2000)))
+            for message in received(connection):
+                times.setdefault(message.topic, []).append(message.received_at)
+                assert -1_000_000 < message.received_at - machine.now < 1_000_000
+        assert all(len(set(of_device)) == len(of_device) == 400 for of_device in times.values())
 
 
 class TestCaughtUp:

@@ -4,8 +4,8 @@ The body is MessagePack: an array of arrays ``[topic, payload, received_at, pack
 
 - ``topic``: string, as published;
 - ``payload``: binary, as published;
-- ``received_at``: integer, microseconds since 1970-01-01T00:00:00Z, strictly increasing within one publisher and different from
-  those of other replicas, so that it can stand in for the time of a payload that carries none;
+- ``received_at``: integer, microseconds since 1970-01-01T00:00:00Z, within a second of the clock, and never twice the same for a
+  device, whichever replica received it, so that it can stand in for the time of a payload that carries none;
 - ``packet_id``: integer, the MQTT packet identifier of the delivery (MQTT 5.0, section 2.2.1), 0 for QoS 0 and for replays.
 
 Readers accept arrays with more elements than these, so that a newer writer can add some.
@@ -23,6 +23,9 @@ COUNT_HEADER: Final = "Sens-Count"
 TAIL_HEADER: Final = "Sens-Tail-From"
 """Stream sequence of the oldest batch of this publisher that may hold messages the broker still counts as unacknowledged.
 0 when that batch is this one or unknown."""
+CLOCK_HEADER: Final = "Sens-Clock"
+"""Which stretches of time this publisher may have given receipt times in, since somebody set its clock: two JSON arrays of first and last,
+microseconds since the epoch, one for each remainder that its times leave. Absent means: up to now, with its first remainder alone."""
 REPLAYS_HEADER: Final = "Sens-Replays"
 """How often the messages of this envelope came from the dead letters; absent means never."""
 REPLAY_OF_HEADER: Final = "Sens-Replay-Of"

@@ -8,6 +8,7 @@ from sens_common.envelope import OVERHEAD_BYTES
 from sens_common.jetstream import connect, ensure_streams, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Check, Heartbeat, not_started, problem_check, serve_operations
+from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.flow import Flow
 from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
 from sens_mqtt_ingestion_worker.mqtt import MqttSource
@@ -30,16 +31,18 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
     ):
         jetstream = client.jetstream()
         await ensure_streams(jetstream, settings.nats)
+        clock = ReceiptClock(mqtt.client_id)
         log = JetStreamLog(
             jetstream,
             settings.nats,
             mqtt.client_id,
+            clock,
             receive_max=mqtt.receive_max,
             max_payload_bytes=client.max_payload,
         )
-        source = MqttSource(mqtt, max_packet_bytes=client.max_payload - OVERHEAD_BYTES)
+        source = MqttSource(mqtt, clock, max_packet_bytes=client.max_payload - OVERHEAD_BYTES)
         pipeline = Pipeline(source, log, flow, receive_max=mqtt.receive_max)
-        checks |= {"log": problem_check(log), "mqtt": problem_check(pipeline)}
+        checks |= {"log": problem_check(log), "mqtt": problem_check(pipeline), "clock": clock.check}
         await pipeline.run(stop)
 
 

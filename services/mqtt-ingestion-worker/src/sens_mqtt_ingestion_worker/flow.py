@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from sens_common.envelope import Message
@@ -40,8 +40,10 @@ class _Connection(Protocol):
 class Flow:
     """The messages between the broker and the log; the metrics look here when they are asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock  # not the time of receipt: somebody may have set that clock
         self._held: list[Message] = []
+        self._held_since = 0.0
         self._connection: _Connection | None = None
         metrics.BUFFERED.set_function(lambda: len(self._held) + self._waiting.messages)
         metrics.BUFFERED_BYTES.set_function(self._bytes)
@@ -61,6 +63,7 @@ class Flow:
     def hold(self, messages: list[Message]) -> None:
         """Take note of the messages that the log is about to get and the broker has no acknowledgement of, oldest first."""
         self._held = messages
+        self._held_since = self._clock()
 
     @property
     def _waiting(self) -> Waiting:
@@ -70,7 +73,7 @@ class Flow:
         return self._waiting.size + sum(len(message.topic) + len(message.payload) for message in self._held)
 
     def _oldest_seconds(self) -> float:
-        return max(0.0, time.time() - self._held[0].received_at / 1e6) if self._held else 0.0
+        return self._clock() - self._held_since if self._held else 0.0
 
     def describe(self, answers: Mapping[str, str]) -> str:
         """Return one sentence: which hop holds, and what waits here; see `operations.Flow`."""

@@ -22,6 +22,7 @@ from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT, subject_token
 from sens_common.settings import NatsSettings
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.accounting import count_by_tenant, fitted
+from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.pipeline import SupersededError
 from sens_mqtt_ingestion_worker.redelivery import kept_messages
 
@@ -52,12 +53,14 @@ class JetStreamLog:
         jetstream: JetStreamContext,
         settings: NatsSettings,
         publisher: str,
+        clock: ReceiptClock,
         *,
         receive_max: int,
         max_payload_bytes: int,
     ) -> None:
         self._jetstream = jetstream
         self._settings = settings
+        self._clock = clock
         self._subject = f"{TELEMETRY_SUBJECT}.{subject_token(publisher)}"
         self._kept = kept_messages(receive_max)
         self._max_envelope_bytes = max_payload_bytes - envelope.OVERHEAD_BYTES
@@ -84,6 +87,7 @@ class JetStreamLog:
         self._forget()
         self._last_sequence = last_sequence = (last.seq or 0) if last is not None else 0
         if last is None:
+            self._clock.recall(None, 0)
             self.problem = None
             return []
         first_sequence = int((last.headers or {}).get(envelope.TAIL_HEADER, "0")) or last_sequence
@@ -99,6 +103,7 @@ class JetStreamLog:
             ),
         )
         messages: list[Message] = []
+        newest = 0
         try:
             sequence = 0
             while sequence < last_sequence:
@@ -108,8 +113,10 @@ class JetStreamLog:
                     self._recent.append((sequence, len(batch)))
                     self._recent_messages += len(batch)
                     messages.extend(batch)
+                    newest = max((message.received_at for message in batch), default=newest)
         finally:
             await subscription.unsubscribe()
+        self._clock.recall((last.headers or {}).get(envelope.CLOCK_HEADER), newest)
         self.problem = None
         log.info("read the log's tail", envelopes=len(self._recent), messages=len(messages), wanted=count)
         return messages
@@ -153,6 +160,9 @@ class JetStreamLog:
             envelope.MESSAGE_ID_HEADER: message_id,
             Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(self._last_sequence),
         }
+        clock = self._clock.header
+        if clock is not None:
+            headers[envelope.CLOCK_HEADER] = clock
         retry_seconds = _FIRST_RETRY_SECONDS
         while True:
             try:

@@ -44,3 +44,14 @@ BATCH_MESSAGES = Histogram(
     "Messages in an envelope.",
     buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000),
 )
+CLOCK_JUMPS = Counter(
+    "sens_ingestion_clock_jumps_total", "Times that somebody set the machine's clock by half a second or more."
+)
+CLOCK_OFF_SECONDS = Gauge(
+    "sens_ingestion_clock_off_seconds",
+    "How far the machine's clock is from where it was before somebody set it, negative when it was set back; 0 after five minutes.",
+)
+CLOCK_EXHAUSTED = Counter(
+    "sens_ingestion_clock_exhausted_total",
+    "Times that the clock was set so that a stretch of time passed for the third time: messages without a time may get the same one.",
+)

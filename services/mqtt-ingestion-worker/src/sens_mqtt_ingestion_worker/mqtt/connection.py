@@ -4,29 +4,22 @@ The packets' bytes are the `mqtt5` codec's work; when to send which, and what to
 """
 
 import asyncio
-import contextlib
-import re
-import ssl
 import time
-import urllib.parse
-import zlib
 from collections import deque
-from collections.abc import AsyncIterator
 from typing import Final, cast
 
 import mqtt5
 import structlog
 
 from sens_common.envelope import Message
-from sens_common.errors import SettingsError
 from sens_mqtt_ingestion_worker import metrics
+from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock, crowd
 from sens_mqtt_ingestion_worker.flow import Waiting
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 
 log = structlog.get_logger()
 
-_DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _SUBSCRIBE_PACKET_ID: Final = 1
 _FIRST_FAILURE: Final = 128  # reason codes from here on are refusals (MQTT 5.0, section 2.4)
 _PAUSE_READING_ABOVE: Final = 2
@@ -36,10 +29,6 @@ _PAUSE_READING_ABOVE_BYTES: Final = 64 << 20
 """Likewise for their size, because `receive_max` bounds no bytes."""
 
 _FIXED_HEADER_BYTES: Final = 5  # at most; MQTT 5.0, section 2.1.1
-
-_TIME_STEP: Final = 16
-"""Microseconds between the receipt times of two messages. A replica uses those that leave the remainder which its number, at the end
-of its client identifier, leaves: two replicas that share a subscription must not give one time to two messages of a device."""
 
 _BUSY_MESSAGES: Final = 50
 _GATHERED_SHARE: Final = 4
@@ -53,75 +42,13 @@ stops at the same number twice waits for acknowledgements, because its own limit
 _NO_FLAGS: Final[frozenset[int]] = frozenset()
 
 
-class MqttSource:
-    """The broker, as `pipeline.Source`."""
-
-    def __init__(self, settings: MqttSettings, *, max_packet_bytes: int) -> None:
-        """Prepare, without connecting.
-
-        Args:
-            settings: Of the broker and the session.
-            max_packet_bytes: Largest packet that the log can take; the smaller of this and the setting is told to the broker.
-
-        Raises:
-            SettingsError: The certificate authority's file can't be used.
-        """
-        self._settings = settings
-        self._max_packet_bytes = min(settings.max_packet_bytes, max_packet_bytes)
-        parts = urllib.parse.urlsplit(settings.url)
-        self._host = parts.hostname or ""
-        self._port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        self._tls: ssl.SSLContext | None = None
-        if parts.scheme == "mqtts":
-            try:
-                self._tls = ssl.create_default_context(cafile=settings.ca_file)
-            except OSError as error:
-                raise SettingsError(f"SENS_MQTT__CA_FILE: can't be used as a certificate authority: {error}") from error
-        self._last_received_at = 0
-
-    @contextlib.asynccontextmanager
-    async def connect(self) -> AsyncIterator["MqttConnection"]:
-        """Open a connection, resume or begin the session, and subscribe. See `pipeline.Source.connect`."""
-        settings = self._settings
-        loop = asyncio.get_running_loop()
-        broker = f"{self._host} port {self._port}"
-        connection = MqttConnection(settings, self._max_packet_bytes, self._last_received_at)
-        try:
-            async with asyncio.timeout(settings.connect_timeout_seconds):
-                await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls)
-                await connection.open()
-        except TimeoutError as error:
-            connection.abort()
-            raise SourceUnavailableError(
-                f"{broker} did not answer within {settings.connect_timeout_seconds:g} s"
-            ) from error
-        except OSError as error:
-            raise SourceUnavailableError(f"{broker} can't be reached: {error.strerror or error}") from error
-        except SourceUnavailableError as error:
-            connection.abort()
-            raise SourceUnavailableError(f"{broker}: {error}") from error
-        except asyncio.CancelledError:
-            connection.abort()
-            raise
-        keeping = asyncio.create_task(connection.keep_alive(), name="mqtt keep-alive")
-        try:
-            yield connection
-        except SourceUnavailableError as error:
-            raise SourceUnavailableError(f"{broker}: {error}") from error
-        finally:
-            keeping.cancel()
-            connection.close()
-            self._last_received_at = connection.last_received_at
-
-
 class MqttConnection(asyncio.Protocol):
     """One connection, as `pipeline.Connection`."""
 
-    def __init__(self, settings: MqttSettings, max_packet_bytes: int, last_received_at: int) -> None:
+    def __init__(self, settings: MqttSettings, max_packet_bytes: int, clock: ReceiptClock) -> None:
         self._settings = settings
         self._max_packet_bytes = max_packet_bytes
-        self.last_received_at = last_received_at
-        self._time_slot = time_slot(settings.client_id)
+        self._clock = clock
         self.session_present = False
         self._transport: asyncio.Transport | None = None
         self._keep_alive_seconds = settings.keep_alive_seconds
@@ -162,9 +89,10 @@ class MqttConnection(asyncio.Protocol):
         view = memoryview(data)
         size = len(data)
         offset = 0
-        received_at = max(time.time_ns() // 1000, self.last_received_at + 1)
-        received_at += (self._time_slot - received_at) % _TIME_STEP
+        first, crowded = self._clock.next()
+        received_at = first
         messages = self._messages
+        before = len(messages)
         try:
             while offset < size:
                 packet, length = mqtt5.read(view[offset:])
@@ -174,7 +102,7 @@ class MqttConnection(asyncio.Protocol):
                     messages.append(Message(packet.topic, packet.payload, received_at, packet_id))
                     if packet.duplicate and packet_id:
                         self._flagged.add(packet_id)
-                    received_at += _TIME_STEP
+                    received_at += STEP
                     self._waiting_bytes += length
                 else:
                     self._take(packet)
@@ -183,24 +111,37 @@ class MqttConnection(asyncio.Protocol):
         except ValueError as error:
             log.warning("malformed packet from the broker", error=str(error))
             self._disconnect(mqtt5.DisconnectReasonCode.MALFORMED_PACKET, "the broker sent a malformed packet")
-        self.last_received_at = received_at - _TIME_STEP
-        self._partial = bytes(view[offset:])
+        if received_at > first:
+            crowded = crowded and self._ended is None
+            self._clock.gave(self._crowd(before, first) if crowded else received_at - STEP)
+        self._keep(bytes(view[offset:]))
+        if messages:
+            self._pause_when_full()
+            self._wake_up()
+
+    def _crowd(self, before: int, first: int) -> int:
+        """Let messages of different devices have the same receipt times, from a place on; return the last one given."""
+        crowded = crowd(self._messages[before:], first)
+        self._messages[before:] = crowded
+        return max(message.received_at for message in crowded)
+
+    def _keep(self, partial: bytes) -> None:
+        """Keep the beginning of a packet."""
+        self._partial = partial
         if len(self._partial) > self._max_packet_bytes + _FIXED_HEADER_BYTES:
             self._partial = b""
             self._disconnect(
                 mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE,
                 f"the broker sent a packet of more than {self._max_packet_bytes:,} bytes, which it was told not to",
             )
-        too_many = len(messages) > self._settings.receive_max * _PAUSE_READING_ABOVE
-        if (
-            (too_many or self._waiting_bytes > _PAUSE_READING_ABOVE_BYTES)
-            and not self._reading_paused
-            and self._transport
-        ):
+
+    def _pause_when_full(self) -> None:
+        """Read nothing more while too much waits for the pipeline."""
+        too_many = len(self._messages) > self._settings.receive_max * _PAUSE_READING_ABOVE
+        too_much = self._waiting_bytes > _PAUSE_READING_ABOVE_BYTES
+        if (too_many or too_much) and not self._reading_paused and self._transport:
             self._transport.pause_reading()
             self._reading_paused = True
-        if messages:
-            self._wake_up()
 
     def _take(self, packet: mqtt5.Packet) -> None:
         match packet:
@@ -403,12 +344,6 @@ class MqttConnection(asyncio.Protocol):
     def _wake_up(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-
-
-def time_slot(client_id: str) -> int:
-    """Return the remainder that the receipt times of a replica leave when divided by `_TIME_STEP`."""
-    number = re.search(r"[0-9]+$", client_id)
-    return (int(number[0]) if number else zlib.crc32(client_id.encode())) % _TIME_STEP
 
 
 def _refusal(what: str, code: str, text: str | None) -> str:
