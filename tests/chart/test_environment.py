@@ -1,6 +1,7 @@
 """The chart's environment is the services' settings: every name exists, every value is one that the service takes."""
 
 import importlib
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,7 @@ from sens_mock_mqtt_broker.settings import MockBrokerSettings
 from sens_mqtt_ingestion_worker.settings import IngestionSettings
 from sens_platform_api.settings import AdministrationSettings, ApiSettings
 from sens_telemetry_worker.settings import TelemetrySettings
-from support.chart import RELEASE, Container, every_render, matrix_render, needs_helm, render
+from support.chart import RELEASE, Container, Values, every_render, matrix_render, needs_helm, refusal, render
 
 pytestmark = needs_helm
 
@@ -123,6 +124,38 @@ class TestClientId:
         assert entry.value_from is not None
         assert entry.value_from.field_ref is not None
         assert entry.value_from.field_ref.field_path == "metadata.name"
+
+
+def topic_filters(values: Values, base: str = "test") -> list[str]:
+    value = (
+        render({"ingestion": values}, base=base)
+        .container("mqtt-ingestion-worker")
+        .environment["SENS_MQTT__TOPIC_FILTERS"]
+        .value
+    )
+    filters: list[str] = json.loads(value or "")
+    return filters
+
+
+class TestSubscriptions:
+    @pytest.mark.parametrize("more", [{}, {"replicas": 2}, {"replicas": 0}, {"autoscaling": {"enabled": True}}])
+    def test_do_not_change_with_the_number_of_pods(self, more: Values) -> None:
+        assert topic_filters(more) == [f"$share/{RELEASE}-{RELEASE}/sens/v1/+/+/telemetry"]
+
+    def test_of_two_installations_at_one_broker_are_two_groups(self) -> None:
+        assert topic_filters({}) != topic_filters({"shareGroup": "another"})
+
+    def test_may_be_written_out(self) -> None:
+        given = ["$share/a/b/#", "c/+/d"]
+
+        assert topic_filters({"topicFilters": given, "shareGroup": "g"}) == ["$share/a/b/#", "$share/g/c/+/d"]
+
+    def test_can_do_without_sharing_for_a_broker_that_can_not(self) -> None:
+        assert topic_filters({"shared": False}) == ["sens/v1/+/+/telemetry"]
+
+    @pytest.mark.parametrize("group", ["a/b", "a+", "#", "a b"])
+    def test_have_a_group_that_can_be_one(self, group: str) -> None:
+        assert "/ingestion/shareGroup" in refusal({"ingestion": {"shareGroup": group}})
 
 
 class TestServiceModules:

@@ -289,7 +289,7 @@ MATRIX: Final[Mapping[str, tuple[str | None, Values]]] = {
         {
             "images": {"digests": {"platform-api": "sha256:" + "a" * 64}},
             "api": {"autoscaling": {"enabled": True}, "databaseUser": "api", "nodeSelector": {"disk": "ssd"}},
-            "ingestion": {"autoscaling": {"enabled": True}, "topicFilters": ["$share/sens/sens/v1/+/+/telemetry"]},
+            "ingestion": {"autoscaling": {"enabled": True}},
             "telemetry": {"keda": {"enabled": True, "from": _PEER}, "tolerations": [{"operator": "Exists"}]},
             "nats": {"requireToken": True, "persistence": {"storageClass": "fast"}},
             "database": {"persistence": {"storageClass": "fast"}},

@@ -252,6 +252,18 @@ volumes:
 {{- if .Values.mqtt.url }}{{ .Values.mqtt.url }}{{ else }}mqtt://{{ include "sens.fullname" . }}-mock-mqtt-broker:1884{{ end -}}
 {{- end -}}
 
+{{/* Topic filters as the worker subscribes to them: shared from one pod on, so that a second one changes no subscription. The group is the
+     installation's own: two of them at one broker each get every message. */}}
+{{- define "sens.topicFilters" -}}
+{{- $i := .Values.ingestion -}}
+{{- $group := $i.shareGroup | default (printf "%s-%s" .Release.Namespace (include "sens.fullname" .)) -}}
+{{- $filters := list -}}
+{{- range $i.topicFilters -}}
+{{- $filters = append $filters (ternary (printf "$share/%s/%s" $group .) . (and $i.shared (not (hasPrefix "$share/" .)))) -}}
+{{- end -}}
+{{- toJson $filters -}}
+{{- end -}}
+
 {{/* Port in a URL, or the one that its scheme has. Arguments: url. */}}
 {{- define "sens.portOf" -}}
 {{- $schemes := dict "mqtt" "1883" "mqtts" "8883" "nats" "4222" "tls" "4222" "ws" "80" "wss" "443" -}}
