@@ -21,6 +21,9 @@ pytestmark = needs_helm
 IMMUTABLE = re.compile(r"[a-z0-9][a-z0-9._:/-]*:\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(@sha256:[0-9a-f]{64})?")
 SERVICES = {"platform-api", "docs", "mqtt-ingestion-worker", "telemetry-worker", "mock-mqtt-broker"}
 
+# Kubelet's defaults: containerLogMaxSize 10Mi, containerLogMaxFiles 5.
+KUBELET_LOG_MEBIBYTES = 50
+
 
 def containers(rendered: Render) -> Iterator[tuple[Manifest, Pod, Container]]:
     for manifest, pod in rendered.pods():
@@ -89,9 +92,21 @@ class TestResources:
     def test_are_requested_and_limited(self, name: str) -> None:
         for _manifest, _pod, container in containers(matrix_render(name)):
             requests, limits = container.resources.requests, container.resources.limits
-            assert requests.keys() == limits.keys() == {"cpu", "memory"}
+            assert limits.keys() == {"cpu", "memory"}
+            assert requests.keys() == {"cpu", "memory", "ephemeral-storage"}
             assert millicores(requests["cpu"]) <= millicores(limits["cpu"])
             assert mebibytes(requests["memory"]) <= mebibytes(limits["memory"])
+
+    @every_render
+    def test_of_the_node_s_disk_hold_the_pod_s_own_files_and_its_log(self, name: str) -> None:
+        for manifest, pod, container in containers(matrix_render(name)):
+            files = sum(
+                mebibytes(volume["emptyDir"]["sizeLimit"])
+                for volume in pod.volumes
+                if "emptyDir" in volume and volume["emptyDir"].get("medium") != "Memory"
+            )
+            requested = mebibytes(container.resources.requests["ephemeral-storage"])
+            assert requested >= files + KUBELET_LOG_MEBIBYTES, manifest.name
 
     def test_of_everything_embedded_fit_a_node_of_4_gb(self) -> None:
         requests = [
@@ -116,7 +131,8 @@ class TestProbes:
             container = matrix_render("test").container(component)
             assert container.liveness_probe is not None
             assert container.readiness_probe is not None
-            assert container.liveness_probe["httpGet"]["path"] == "/healthz"
+            if component != "mock-mqtt-broker":
+                assert container.liveness_probe["httpGet"]["path"] == "/healthz"
             assert container.readiness_probe["httpGet"]["path"] == "/readyz"
             # A check that has no answer after 2 seconds fails inside of the service.
             assert container.readiness_probe["timeoutSeconds"] > 2

@@ -1,7 +1,14 @@
 """The configuration that the chart gives its stores is one that real servers take and that holds what the services ask for."""
 
 import asyncio
+import contextlib
+import os
 import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +16,14 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from sens_cli.up import postgres as embedded_postgres
 from sens_cli.up.nats import embedded_program
 from sens_common.database import connect as connect_database
 from sens_common.errors import UnavailableError
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_STREAM
 from sens_common.settings import DatabaseSettings, NatsSettings
+from support.brokers import mock_broker
 from support.chart import Render, needs_helm, render
 from support.servers import HOST, accepts_connections, free_port, process, scratch_folder, wait_until
 
@@ -102,3 +111,86 @@ class TestDatabase:
         # Those of TimescaleDB exist only where it is loaded.
         assert {name for name in given if not name.startswith("timescaledb.")} <= asyncio.run(known())
         assert "shared_preload_libraries" in given
+
+
+@contextlib.contextmanager
+def database_server(*, recovers: bool) -> Iterator[tuple[int, Path]]:
+    """Run PostgreSQL, one that recovers for ever where it is asked for; give its port, and the folder of its programs."""
+    with scratch_folder("sens-chart-postgres-") as folder:
+        cluster = embedded_postgres.prepare(folder / "data", "only for this test")
+        settings = {"fsync": "off"}
+        if recovers:
+            # It waits for the next piece of an archive that has none, and takes nobody meanwhile.
+            signal_file = cluster.data / "standby.signal"
+            signal_file.touch()
+            if cluster.account is not None:
+                os.chown(signal_file, cluster.account.uid, cluster.account.gid)
+            settings |= {"hot_standby": "off", "restore_command": "false"}
+        port = free_port()
+        command = cluster.command(host=HOST, port=port, settings=settings)
+        identity = embedded_postgres.identity(cluster.account)
+        with process(command, folder / "log", stop_signal=signal.SIGINT, cwd="/", **identity):
+            wait_until(lambda: accepts_connections(port), "PostgreSQL listens")
+            yield port, cluster.programs
+
+
+class TestTheDatabasesProbes:
+    def passed(self, rendered: Render, port: int, programs: Path) -> dict[str, bool]:
+        container = rendered.container("timescaledb")
+        environment = os.environ | {"PGPORT": str(port), "PATH": f"{programs}:{os.environ['PATH']}"}
+        found = {}
+        for name in ("startup", "liveness", "readiness"):
+            command = getattr(container, f"{name}_probe")["exec"]["command"]
+            found[name] = subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+        return found
+
+    def test_leave_a_server_alone_that_recovers(self, rendered: Render) -> None:
+        with database_server(recovers=True) as (port, programs):
+            assert self.passed(rendered, port, programs) == {"startup": True, "liveness": True, "readiness": False}
+
+    def test_see_that_a_server_works(self, rendered: Render) -> None:
+        with database_server(recovers=False) as (port, programs):
+            wait_until(lambda: self.passed(rendered, port, programs)["readiness"], "PostgreSQL takes connections")
+            assert set(self.passed(rendered, port, programs).values()) == {True}
+
+    def test_see_that_there_is_none(self, rendered: Render) -> None:
+        programs = embedded_postgres.embedded_programs()
+
+        assert set(self.passed(rendered, free_port(), programs).values()) == {False}
+
+
+class TestTheMockBrokersProbe:
+    def alive(self, rendered: Render, port: int) -> bool:
+        probe = rendered.container("mock-mqtt-broker").liveness_probe
+        assert probe is not None
+        [_python, *arguments] = probe["exec"]["command"]
+        environment = os.environ | {"SENS_BROKER__PORT": "1", "SENS_BROKER__PORT_V5": str(port)}
+        done = subprocess.run(
+            [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode == 0) == (done.stderr == "")
+        return done.returncode == 0
+
+    def test_sees_that_clients_are_greeted(self, rendered: Render) -> None:
+        with mock_broker() as broker:
+            assert self.alive(rendered, broker.port_v5)
+
+    @pytest.mark.parametrize("said", [b"", b"\xd0\x00"], ids=["nothing", "something else"])
+    def test_sees_a_broker_that_listens_and_greets_nobody(self, rendered: Render, said: bytes) -> None:
+        with socket.create_server((HOST, 0)) as listener:
+
+            def talk() -> None:
+                connection, _address = listener.accept()
+                # Whoever was told nonsense ends the connection as it likes.
+                with connection, contextlib.suppress(ConnectionError):
+                    connection.sendall(said)
+                    while connection.recv(100):
+                        pass
+
+            server = threading.Thread(target=talk)
+            server.start()
+            assert not self.alive(rendered, listener.getsockname()[1])
+            server.join()
+
+    def test_sees_that_there_is_none(self, rendered: Render) -> None:
+        assert not self.alive(rendered, free_port())

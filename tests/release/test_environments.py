@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from sens_cli.verify.environment import Environment
-from support.chart import RELEASE, needs_helm, render
-from support.gitops import find
+from support.chart import CHART, RELEASE, needs_helm, render
+from support.gitops import find, gitops_init
 
 ENTRY_POINTS = "traefik.ingress.kubernetes.io/router.entrypoints"
 
@@ -43,6 +43,33 @@ class TestAnEnvironment:
         assert values["ingress"]["annotations"][ENTRY_POINTS] == "websecure"
         assert tls.get("enabled", True)
         assert tls.get("only", True)
+
+    def test_takes_the_stores_in_the_versions_that_the_chart_is_tried_with(self, gitops: Path, name: str) -> None:
+        values = yaml.safe_load((gitops / "environments" / name / "values.yaml").read_text(encoding="utf-8"))
+        chart = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+
+        for store in ("nats", "database"):
+            assert values[store]["image"] == {"tag": chart[store]["image"]["tag"], "digest": ""}
+
+    @needs_helm
+    def test_pins_the_stores_images_by_digest_when_they_are_given(self, tmp_path: Path, name: str) -> None:
+        digests = {"nats": f"sha256:{'a' * 64}", "timescaledb": f"sha256:{'b' * 64}"}
+        settings = [part for store, digest in digests.items() for part in ("--set", f"{store}_digest={digest}")]
+        done = gitops_init(tmp_path / "new", *settings)
+        assert done.returncode == 0, done.stderr
+        values = yaml.safe_load((tmp_path / f"new/environments/{name}/values.yaml").read_text(encoding="utf-8"))
+        rendered = render(values, base=None)
+
+        for store, digest in digests.items():
+            assert rendered.container(store).image.endswith(f"@{digest}")
+
+
+class TestDigests:
+    def test_that_are_none_are_refused(self, tmp_path: Path) -> None:
+        done = gitops_init(tmp_path / "new", "--set", "nats_digest=sha256:12")
+
+        assert done.returncode == 1
+        assert "nats_digest: 'sha256:12' is not a digest, sha256: and 64 hexadecimal digits, or nothing" in done.stderr
 
 
 class TestPlainHttp:

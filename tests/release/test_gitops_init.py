@@ -41,6 +41,8 @@ OTHER: Final = {
     "argo_owner_user": "alice",
     "argocd_version": "v9.8.7",
     "cert_manager_version": "v6.5.4",
+    "nats_digest": f"sha256:{'0a' * 32}",
+    "timescaledb_digest": f"sha256:{'0b' * 32}",
 }
 HOSTILE: Final = (
     "", " ", "a b", "x\ny: z", "x\r", "x\x00", "x\x85", "x\u2028y", '"', "'", "\\", "`id`", "$(id)", "${{ secrets.X }}", "{{ x }}",
@@ -50,6 +52,7 @@ HOSTILE: Final = (
 NAMES_OF_THEIR_KIND: Final = {
     ("account", "null"),
     ("account", "true"),
+    ("digest", ""),
     ("name", "null"),
     ("name", "true"),
     ("user", "null"),

@@ -47,6 +47,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "mail": Kind(re.compile(rf"[A-Za-z0-9._+-]{{1,64}}@{_HOST}"), "an e-mail address, such as operations@example.org"),
     "name": Kind(re.compile(rf"{_LABEL}(?:\.{_LABEL})*"), "a name of Kubernetes, such as traefik"),
     "user": Kind(re.compile(r"[a-z][a-z0-9-]{0,31}"), "a user's name in small letters, at most 32, such as alice"),
+    "digest": Kind(re.compile(r"(?:sha256:[0-9a-f]{64})?"), "a digest, sha256: and 64 hexadecimal digits, or nothing"),
     "version": Kind(re.compile(r"v[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}"), "a version of a release, such as v1.2.3"),
 }
 
