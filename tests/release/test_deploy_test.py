@@ -11,8 +11,9 @@ import pytest
 import yaml
 from scripts.lib.release import guard
 from scripts.lib.release.clone import Clone
-from scripts.lib.release.environment import Environment
+from scripts.lib.release.environment import NO_COMMIT, Environment
 from scripts.lib.release.record import IMAGES, Record
+from scripts.lib.release.record import values as values_of
 from scripts.lib.release.registry import REVISION
 
 from support.git import Repository
@@ -54,7 +55,7 @@ def next_release(scene: Scene, version: str) -> list[str]:
 
 
 class TestARelease:
-    def test_changes_its_three_files_and_nothing_else(self, scene: Scene, first: list[str]) -> None:
+    def test_changes_its_two_files_and_nothing_else(self, scene: Scene, first: list[str]) -> None:
         before = scene.main
         said = scene.deploy(*first, "--run-url=https://github.com/acme/sens-platform/actions/runs/1", "--push")
         assert said == f"Pushed: {FIRST} for test.\n"
@@ -66,16 +67,38 @@ class TestARelease:
         assert record.previous is None
         assert record.images["docs"].repository == f"{scene.registry.host}/{FOLDER}/docs"
 
-    def test_changes_one_line_of_the_application(self, scene: Scene, first: list[str]) -> None:
+    def test_changes_nothing_of_the_application_but_commit_and_values(self, scene: Scene, first: list[str]) -> None:
         before = scene.main
         scene.deploy(*first, "--push")
-        changed = scene.remote.git("diff", "--unified=0", before, "main", "--", TEST.application).splitlines()[-2:]
-        assert changed[0].startswith('-      targetRevision: "0000')
-        assert changed[1] == (
-            f'+      targetRevision: "{scene.product.head}" # product commit: written with each release'
-        )
-        application = yaml.safe_load(scene.remote.read(TEST.application, "main"))
-        assert application["spec"]["sources"][0]["targetRevision"] == scene.product.head
+        differences = scene.remote.git("diff", "--unified=0", before, "main", "--", TEST.application).splitlines()
+        removed = [line for line in differences if line.startswith("-") and not line.startswith("---")]
+        added = [line for line in differences if line.startswith("+") and not line.startswith("+++")]
+        commit = "targetRevision: {} # product commit: written with each release"
+        assert [line[1:].strip() for line in removed] == [commit.format(f'"{NO_COMMIT}"'), "valuesObject: {}"]
+        assert added[0][1:].strip() == commit.format(f'"{scene.product.head}"')
+        assert [line[1:].strip() for line in added[1:5]] == [
+            "valuesObject:",
+            "images:",
+            f'tag: "{FIRST}"',
+            'channel: "alpha"',
+        ]
+        assert len(added) == 6 + len(IMAGES)
+
+    def test_puts_chart_and_images_into_one_object(self, scene: Scene, first: list[str]) -> None:
+        """Whenever Argo CD looks, it sees the chart of the commit that the images were built from."""
+        seen = set()
+        for release in (first, next_release(scene, SECOND), next_release(scene, THIRD)):
+            scene.deploy(*release, "--push")
+        for commit in scene.remote.git("rev-list", "main").split():
+            (source, others) = yaml.safe_load(scene.remote.read(TEST.application, commit))["spec"]["sources"]
+            assert source["helm"]["valueFiles"] == ["$values/environments/test/values.yaml"]
+            assert set(others) == {"repoURL", "targetRevision", "ref"}
+            values = source["helm"]["valuesObject"]
+            seen.add((source["targetRevision"], values["images"]["tag"] if values else None))
+            record = scene.released(TEST, commit)
+            assert values == ({} if record is None else yaml.safe_load(values_of(record)))
+        commits = scene.product.git("rev-list", "--reverse", "HEAD").split()
+        assert seen == {(NO_COMMIT, None), *zip(commits, (FIRST, SECOND, THIRD), strict=True)}
 
     def test_is_one_commit_whose_message_tells_all(self, scene: Scene, first: list[str]) -> None:
         scene.deploy(*first, "--push")
@@ -208,8 +231,6 @@ class TestARefusedRelease:
         [
             ({TEST.record: "{"}, "release.json is no JSON"),
             ({TEST.record: None}, "release.json is missing"),
-            ({TEST.values: None}, "release-values.yaml is missing"),
-            ({TEST.values: "images: {tag: latest}\n"}, "is not what follows from release.json"),
             ({TEST.application: "kind: Application\n"}, "has 0 lines 'targetRevision"),
             ({TEST.application: None}, "is this the GitOps repository?"),
             ({"environments/test/values.yaml": "images: [\n"}, "does not tell where the images are"),
@@ -220,6 +241,33 @@ class TestARefusedRelease:
     def test_finds_broken_files(self, scene: Scene, first: list[str], damage: dict[str, str | None], text: str) -> None:
         scene.deploy(*first, "--push")
         scene.gitops.commit("Break it", damage)
+        scene.gitops.push("main")
+        self.refused(scene, next_release(scene, SECOND), text)
+
+    @pytest.mark.parametrize(
+        ("before", "after", "text"),
+        [
+            (
+                f'tag: "{FIRST}"',
+                'tag: "latest"',
+                "The release values in applications/sens-platform-test.yaml are not what",
+            ),
+            (
+                "          images:\n",
+                "          replicas: 0\n          images:\n",
+                "are not what follows from release.json",
+            ),
+            ("# end of the release values", "", "has 0 blocks between the lines"),
+            ("# release values: written", "# written", "has 0 blocks between the lines"),
+        ],
+    )
+    def test_finds_other_values_in_the_application(
+        self, scene: Scene, first: list[str], before: str, after: str, text: str
+    ) -> None:
+        scene.deploy(*first, "--push")
+        application = scene.gitops.read(TEST.application)
+        assert before in application
+        scene.gitops.commit("Break it", {TEST.application: application.replace(before, after) + "\n"})
         scene.gitops.push("main")
         self.refused(scene, next_release(scene, SECOND), text)
 

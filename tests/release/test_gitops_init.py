@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,7 +16,10 @@ import yaml
 from scripts.lib.gitops.init import main
 from scripts.lib.gitops.parameters import KINDS, choose, read_parameters
 from scripts.lib.gitops.template import MODULES, fill
-from scripts.lib.release.versions import ENVIRONMENTS, ReleaseError
+from scripts.lib.release.environment import Environment
+from scripts.lib.release.record import IMAGES, Image, Record, Release, now
+from scripts.lib.release.released import WorkTree
+from scripts.lib.release.versions import ENVIRONMENTS, ReleaseError, Version
 
 from support.chart import CHART, KUBERNETES, helm, needs_helm
 from support.gitops import ENVIRONMENT, TEMPLATE, documents, find, gitops_init
@@ -238,6 +242,39 @@ class TestModules:
                 assert (done.returncode, done.stderr) == (0, ""), program
                 assert f"usage: scripts/{program.name}" in done.stdout
 
+    def test_are_run_by_any_python_that_is_new_enough(self, gitops: Path, tmp_path: Path) -> None:
+        """All scripts look for it in the same way: SENS_PYTHON, then the names that systems give it."""
+        for name in ("bash", "dirname", "basename", "sed"):
+            (tmp_path / name).symlink_to(str(shutil.which(name)))
+        (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+        (tmp_path / "python3").chmod(0o755)
+        (tmp_path / "python3.13").symlink_to(sys.executable)
+        programs = [path for path in files(gitops / "scripts") if path.parent.name == "scripts"]
+        ours = [path for path in programs if path.name != "product-commit"]
+        assert len(ours) >= 10
+        for program in ours:
+            text = program.read_text(encoding="utf-8")
+            assert text.count("python3") == 0, program
+            for environment in ({}, {"SENS_PYTHON": "/nowhere/python"}):
+                done = subprocess.run(
+                    [program, "--help"],
+                    env={"PATH": str(tmp_path), **environment},
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                )
+                assert (done.returncode, done.stderr) == (0, ""), program
+        (tmp_path / "python3.13").unlink()
+        for program in ours:
+            arguments = {"render": ["test", "product"], "rewrite-application": ["test"]}.get(program.name, [])
+            done = subprocess.run(
+                [program, *arguments], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 1, program
+            assert done.stderr == (
+                f"{program.name}: Python 3.12 or newer is missing: install it, or name one in SENS_PYTHON.\n"
+            )
+
 
 def release_values(tag: str) -> dict[str, Any]:
     channel = "alpha" if "alpha" in tag else "stable"
@@ -246,12 +283,12 @@ def release_values(tag: str) -> dict[str, Any]:
 
 
 def render(gitops: Path, folder: Path, environment: str, tag: str) -> "subprocess.CompletedProcess[str]":
-    """Run helm as Argo CD does: with the two files of values in the Application's order."""
+    """Run helm as Argo CD does: the Application's files of values, then its own values over them."""
     application = find(gitops, "Application", f"sens-platform-{environment}")
     source = application["spec"]["sources"][0]["helm"]
-    (folder / "release-values.yaml").write_text(yaml.safe_dump(release_values(tag)), encoding="utf-8")
-    names = [name.removeprefix("$values/") for name in source["valueFiles"]]
-    paths = [folder / Path(name).name if "release-values" in name else gitops / name for name in names]
+    assert source["valuesObject"] == {}
+    (folder / "own.yaml").write_text(yaml.safe_dump(release_values(tag)), encoding="utf-8")
+    paths = [*(gitops / name.removeprefix("$values/") for name in source["valueFiles"]), folder / "own.yaml"]
     command = [str(helm()), "template", source["releaseName"], str(CHART), "--kube-version", KUBERNETES]
     namespace = application["spec"]["destination"]["namespace"]
     arguments = [argument for path in paths for argument in ("--values", str(path))]
@@ -323,9 +360,9 @@ class TestChart:
     def test_refuses_the_other_environments_version(self, gitops: Path, tmp_path: Path, environment: str) -> None:
         values = release_values(next(tag for name, tag in TAGS.items() if name != environment))
         values["images"]["channel"] = ENVIRONMENTS[environment].value
-        (tmp_path / "release-values.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+        (tmp_path / "own.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
         command = [str(helm()), "template", "x", str(CHART), "--kube-version", KUBERNETES]
-        paths = (gitops / "environments" / environment / "values.yaml", tmp_path / "release-values.yaml")
+        paths = (gitops / "environments" / environment / "values.yaml", tmp_path / "own.yaml")
         arguments = [argument for path in paths for argument in ("--values", str(path))]
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 
@@ -362,7 +399,8 @@ class TestConsistency:
         source = find(gitops, "Application", f"sens-platform-{environment}")["spec"]["sources"][0]
 
         assert source["targetRevision"] == "0" * 40
-        assert not (gitops / "environments" / environment / "release-values.yaml").exists()
+        assert source["helm"]["valuesObject"] == {}
+        assert not (gitops / "environments" / environment / "release.json").exists()
 
     @every_environment
     def test_the_commit_is_in_one_line_that_scripts_find(self, gitops: Path, environment: str) -> None:
@@ -406,18 +444,18 @@ class TestScripts:
     @pytest.fixture
     def repository(self, tmp_path: Path) -> Path:
         """Return a GitOps repository of its own, with a release of test."""
-        assert gitops_init(tmp_path / "new").returncode == 0
-        application = tmp_path / "new/applications/sens-platform-test.yaml"
-        text = application.read_text(encoding="utf-8").replace("0" * 40, self.COMMIT)
-        application.write_text(text, encoding="utf-8")
-        values = yaml.safe_dump(release_values(TAGS["test"]))
-        (tmp_path / "new/environments/test/release-values.yaml").write_text(values, encoding="utf-8")
-        return tmp_path / "new"
+        folder = tmp_path / "new"
+        assert gitops_init(folder).returncode == 0
+        images = {name: Image(f"ghcr.io/acme/{name}", f"sha256:{'a' * 64}") for name in IMAGES}
+        record = Record(Release(Version.parse(TAGS["test"]), self.COMMIT), images, now())
+        for path, text in Environment("test").write(WorkTree(folder), "", record).items():
+            (folder / path).write_text(text, encoding="utf-8")
+        return folder
 
     @staticmethod
     def run(folder: Path, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [str(folder / "scripts" / name), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
     def test_product_commit_prints_the_commit_of_a_release(self, repository: Path) -> None:
         done = self.run(repository, "product-commit", "test")
@@ -441,7 +479,20 @@ class TestScripts:
 
         assert "exactly one line" in self.run(repository, "product-commit", "test").stderr
 
-    @pytest.mark.parametrize("name", ["product-commit", "render"])
+    def test_rewrite_application_repairs_what_was_changed_by_hand(self, repository: Path) -> None:
+        application = repository / "applications/sens-platform-test.yaml"
+        right = application.read_text(encoding="utf-8")
+        application.write_text(right.replace(self.COMMIT, "0" * 40).replace(TAGS["test"], "latest"), encoding="utf-8")
+        assert "names the product commit" in self.run(repository, "render", "test", str(ROOT)).stderr
+
+        done = self.run(repository, "rewrite-application", "test")
+
+        assert (done.returncode, application.read_text(encoding="utf-8")) == (0, right)
+        assert f"has {TAGS['test']} now." in done.stdout
+        assert f"has {TAGS['test']} already." in self.run(repository, "rewrite-application", "test").stdout
+        assert "release.json is missing" in self.run(repository, "rewrite-application", "production").stderr
+
+    @pytest.mark.parametrize("name", ["product-commit", "render", "rewrite-application"])
     @pytest.mark.parametrize("arguments", [[], ["staging"], ["../test", "x"], ["test", "a", "b"]])
     def test_say_how_they_are_used(self, gitops: Path, name: str, arguments: list[str]) -> None:
         done = self.run(gitops, name, *arguments)

@@ -40,7 +40,7 @@ def on_main(released: Scene) -> Scene:
 
 def check(scene: Scene, environment: str = "test", *given: str) -> str:
     said = call(guard.main, environment, f"--folder={scene.gitops.folder}", *given)
-    assert said.code == (1 if said.startswith("guard: ") else 0)
+    assert said.code == (1 if said.startswith("scripts/release-guard: ") else 0)
     return said
 
 
@@ -89,8 +89,8 @@ def make_executable(scene: Scene) -> None:
 
 
 def link(scene: Scene) -> None:
-    (scene.gitops.folder / TEST.values).unlink()
-    (scene.gitops.folder / TEST.values).symlink_to("values.yaml")
+    (scene.gitops.folder / TEST.record).unlink()
+    (scene.gitops.folder / TEST.record).symlink_to("values.yaml")
 
 
 def delete_release(scene: Scene) -> None:
@@ -98,7 +98,7 @@ def delete_release(scene: Scene) -> None:
 
 
 def change_production(scene: Scene) -> None:
-    path = scene.gitops.folder / PRODUCTION.values
+    path = scene.gitops.folder / PRODUCTION.application
     path.write_text(path.read_text() + "replicas: 0\n")
 
 
@@ -113,9 +113,9 @@ WRONG: list[tuple[Callable[[Scene], None], str]] = [
     (delete, "README.md is deleted"),
     (rename, "README.md is deleted"),
     (make_executable, f"{TEST.application} is executable"),
-    (link, f"{TEST.values} is a symbolic link"),
+    (link, f"{TEST.record} is a symbolic link"),
     (delete_release, f"{TEST.record} is deleted"),
-    (change_production, f"{PRODUCTION.values} is changed"),
+    (change_production, f"{PRODUCTION.application} is changed"),
 ]
 
 
@@ -168,13 +168,13 @@ class TestWhatIsNoReleaseOfTest:
         text = released.gitops.read(TEST.application)
         released.gitops.write({TEST.application: text.replace("project: sens-test", "project: sens-production")})
         amend(released)
-        assert "differs in more than the line with the product commit" in check(released)
+        assert "differs in more than the product commit and the release values" in check(released)
 
     def test_is_a_record_of_another_version(self, released: Scene) -> None:
-        text = released.gitops.read(TEST.values)
-        released.gitops.write({TEST.values: text.replace("alpha.2.1", "alpha.3.1")})
+        text = released.gitops.read(TEST.application)
+        released.gitops.write({TEST.application: text.replace("alpha.2.1", "alpha.3.1")})
         amend(released)
-        assert "is not what follows from release.json" in check(released)
+        assert "are not what follows from release.json" in check(released)
 
     def test_is_a_stable_version_in_test(self, on_main: Scene) -> None:
         base = on_main.main

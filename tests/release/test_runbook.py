@@ -71,7 +71,7 @@ ARGOCD: Final = {
     ("account", "update-password"): {"--account"},
     ("admin", "initial-password"): {"--namespace"},
     ("app", "diff"): set[str](),
-    ("app", "get"): set[str](),
+    ("app", "get"): {"--refresh"},
     ("app", "history"): set[str](),
     ("app", "rollback"): set[str](),
     ("app", "sync"): set[str](),
@@ -356,11 +356,11 @@ class TestArgoCd:
                 path.read_text(encoding="utf-8") for path in (gitops / "bootstrap/argocd").glob("*.yaml")
             )
 
-    def test_takes_the_chart_s_commit_into_production_s_application_before_it_is_synced(self) -> None:
+    def test_takes_one_sync_for_production(self) -> None:
         called = [tuple(command.words[1:4]) for command in commands(RUNBOOK) if command.program == "argocd"]
         syncs = [words[2] for words in called if words[:2] == ("app", "sync")]
 
-        assert syncs == ["sens-applications-production", "sens-platform-production"] * 2
+        assert syncs == ["sens-platform-production"] * 2
 
 
 class TestHelm:

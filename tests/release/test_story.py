@@ -199,9 +199,9 @@ class World:
             return self.refuse("infra", program, *options)
         return self.say("infra", program, *options, GITHUB_TOKEN=TOKEN)
 
-    def deploy_test(self) -> list[str]:
-        """Return the options of deploy-test-main that its workflow makes of the inputs it was started with."""
-        inputs = self.hosting.repositories[GITOPS].dispatches[-1]["inputs"]
+    def deploy_test(self, number: int = -1) -> list[str]:
+        """Return the options of deploy-test-main that its workflow makes of the inputs it was started with, last or earlier."""
+        inputs = self.hosting.repositories[GITOPS].dispatches[number]["inputs"]
         assert isinstance(inputs, dict)
         return [
             f"--image-tag={inputs['image_tag']}",
@@ -338,7 +338,7 @@ def production_gets_it_by_a_pull_request(world: World) -> None:
 
 
 def a_later_version_goes_the_same_way(world: World) -> None:
-    overtaken = world.deploy_test()
+    overtaken = world.deploy_test(0)
     world.raise_version("0.3.0")
     world.product.push("main")
     world.commit = world.product.head
@@ -376,12 +376,15 @@ def the_chart_renders_what_was_released(world: World) -> None:
     world.product.git("switch", "--quiet", "--detach", str(world.release("test")["product_commit"]))
     for where, channel in (("test", "alpha"), ("production", "stable")):
         values = world.infra.folder / "environments" / where
+        (source, _) = yaml.safe_load(world.infra.read(f"applications/sens-platform-{where}.yaml"))["spec"]["sources"]
+        assert source["targetRevision"] == world.release(where)["product_commit"]
         chart = world.product.folder / "infra/helm/sens-platform"
         done = subprocess.run(
             [
                 *(str(helm()), "template", f"sens-platform-{where}", str(chart), "--kube-version", KUBERNETES),
-                *("--values", str(values / "values.yaml"), "--values", str(values / "release-values.yaml")),
+                *("--values", str(values / "values.yaml"), "--values", "-"),
             ],
+            input=yaml.safe_dump(source["helm"]["valuesObject"]),
             capture_output=True,
             text=True,
             check=False,
@@ -394,4 +397,4 @@ def the_chart_renders_what_was_released(world: World) -> None:
         images = set(re.findall(rf"{re.escape(world.registry.host)}/\S+", done.stdout))
         assert len(images) >= 3
         assert all(f":{release['version']}@sha256:" in image for image in images)
-        assert yaml.safe_load((values / "release-values.yaml").read_text())["images"]["channel"] == channel
+        assert source["helm"]["valuesObject"]["images"]["channel"] == channel

@@ -27,6 +27,7 @@ MODULES: Final = (
     "record",
     "registry",
     "registry_http",
+    "released",
     "rollback",
     "secret_scan",
     "versions",

@@ -69,7 +69,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what is wrong ends the program with exit code 2."""
     parser = argparse.ArgumentParser(
         prog="scripts/deploy-test-main",
-        description="Releases an alpha version in test: writes its three files, commits them on main, and pushes.",
+        description="Releases an alpha version in test: writes its two files, commits them on main, and pushes.",
         allow_abbrev=False,
     )
     parser.add_argument("--image-tag", required=True, help="the version, such as 0.5.0-alpha.123.1")

@@ -1,6 +1,6 @@
-"""Fails when anything but an environment's release differs from main. Needs Python and git alone.
+"""Fails when anything but an environment's release differs from main.
 
-Run as ``python3 -m scripts.lib.release.guard ENVIRONMENT --base COMMIT`` from the root of the GitOps repository.
+Called by scripts/release-guard of the GitOps repository; needs Python and git alone.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def check(clone: Clone, environment: Environment, base: str, head: str) -> None:
     check_environment(record.release.version, environment.name)
     if environment.write(clone, start, record)[environment.application] != clone.read(head, environment.application):
         raise ReleaseError(
-            f"{environment.application} differs in more than the line with the product commit: change the rest of it in "
+            f"{environment.application} differs in more than the product commit and the release values: change the rest of it in "
             "a pull request of its own."
         )
 
@@ -73,7 +73,7 @@ def _differences(environment: Environment, raw: str) -> Iterator[str]:
 def main(arguments: Sequence[str]) -> int:
     """Check, and say what was checked; return 1 when something else differs."""
     parser = argparse.ArgumentParser(
-        prog="python3 -m scripts.lib.release.guard",
+        prog="scripts/release-guard",
         description="Fails when anything but an environment's release differs from main: another file, a mode, a link, a "
         "deletion, a line of the Application, something that is in no commit.",
         allow_abbrev=False,
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str]) -> int:
         if options.head is None:
             clone.require_clean()
     except ReleaseError as error:
-        print(f"guard: {error}", file=sys.stderr)
+        print(f"scripts/release-guard: {error}", file=sys.stderr)
         return 1
     print(f"{head[:12]} differs from main in nothing but a release of {options.environment}.")
     return 0

@@ -151,9 +151,8 @@ def dump(record: Record) -> str:
 
 
 def values(record: Record) -> str:
-    """Return the text of ``release-values.yaml``: values of the chart, one JSON scalar a line."""
+    """Return the values of the chart that follow from a record, as YAML: one JSON scalar a line."""
     lines = [
-        "# Written with each release, together with release.json: do not edit.",
         "images:",
         f'  tag: "{record.release.version}"',
         f'  channel: "{record.release.version.channel}"',

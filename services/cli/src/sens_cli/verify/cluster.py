@@ -71,7 +71,7 @@ class Cluster:
         if wrong:
             raise CheckFailedError(
                 "; ".join(wrong),
-                "Compare release-values.yaml with release.json, and sync the Application; what is changed by hand is undone by a sync.",
+                "Compare the Application in applications/ with release.json, and sync the Application; what is changed by hand is undone by a sync.",
             )
         if not right:
             raise CheckFailedError("no image of the platform is in any of the release's workloads", self._wrong_cluster)
