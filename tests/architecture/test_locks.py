@@ -14,7 +14,6 @@ LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 ONLY_IN = {
     "asyncpg": {"platform-api", "telemetry-worker"},
     "fastapi": {"platform-api"},
-    "iotcore": {"mock-mqtt-broker"},
     "mqtt5": {"mqtt-ingestion-worker", "mock-mqtt-broker"},
     "nats-py": {"platform-api", "mqtt-ingestion-worker", "telemetry-worker"},
     "numpy": {"telemetry-worker"},

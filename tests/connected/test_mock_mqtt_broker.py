@@ -9,9 +9,11 @@ import queue
 import signal
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,7 +22,7 @@ import uvloop
 from sens_mock_mqtt_broker.fleet import Fleet
 from sens_mock_mqtt_broker.publisher import Publisher, wall_clock
 from support.brokers import MOCK_BROKER, MqttBroker, mock_broker, mock_broker_environment
-from support.servers import HOST, accepts_connections, eventually, free_port, wait_until
+from support.servers import HOST, accepts_connections, eventually, free_port, process, wait_until
 
 # Loaded by name, untyped: the published stubs (types-paho-mqtt) describe paho-mqtt 1.6, which has another constructor.
 paho = importlib.import_module("paho.mqtt.client")
@@ -31,7 +33,15 @@ WAIT_SECONDS = 20.0
 class Client:
     """An ordinary MQTT client."""
 
-    def __init__(self, broker: MqttBroker, version: int, client_id: str = "", *, keep_session: bool = False) -> None:
+    def __init__(
+        self,
+        broker: MqttBroker,
+        version: int,
+        client_id: str = "",
+        *,
+        keep_session: bool = False,
+        port: int | None = None,
+    ) -> None:
         protocol = paho.MQTTProtocolVersion(version)
         self.messages: queue.Queue[tuple[str, bytes]] = queue.Queue()
         self._connected: queue.Queue[bool] = queue.Queue()
@@ -45,7 +55,7 @@ class Client:
         self._client.message_callback()(
             lambda _client, _data, message: self.messages.put((message.topic, message.payload))
         )
-        port = broker.port_v5 if version == V5 else broker.port
+        port = port or broker.port
         if version == V5:
             properties = paho.Properties(paho.PacketTypes.CONNECT)
             for name, value in {"SessionExpiryInterval": 600 if keep_session else 0}.items():
@@ -63,11 +73,13 @@ class Client:
     def publish(self, topic: str, payload: bytes) -> None:
         self._client.publish(topic, payload, qos=1).wait_for_publish(WAIT_SECONDS)
 
+    def hold_acknowledgements(self) -> None:
+        self._client.manual_ack_set(True)
+
     def receive(self) -> tuple[str, bytes]:
         return self.messages.get(timeout=WAIT_SECONDS)
 
     def close(self) -> None:
-        # Without DISCONNECT, after which rumqttd may throw out the client that comes next (see sens_mock_mqtt_broker.broker).
         if (connection := self._client.socket()) is not None:
             with contextlib.suppress(OSError):  # the broker was first
                 connection.shutdown(socket.SHUT_RDWR)
@@ -97,11 +109,6 @@ def metric(broker: MqttBroker, name: str) -> float:
             if line.startswith(f"{name} "):
                 return float(line.split()[1])
     pytest.fail(f"no metric {name}")
-
-
-def broker_process(broker: MqttBroker) -> psutil.Process:
-    (child,) = psutil.Process(broker.pid).children()
-    return child
 
 
 def has_ended(process: psutil.Process) -> bool:
@@ -137,6 +144,18 @@ class TestClients:
             one.publish("large", payload)
             assert one.receive() == ("large", payload)
 
+    @pytest.mark.parametrize("second", [False, True], ids=["first port", "second port"])
+    @pytest.mark.parametrize("version", [V311, V5], ids=["3.1.1", "5"])
+    def test_both_versions_are_spoken_on_both_ports(
+        self, shared_broker: MqttBroker, version: int, second: bool
+    ) -> None:
+        port = shared_broker.port_v5 if second else shared_broker.port
+        one = Client(shared_broker, version, port=port)
+        one.subscribe(f"port/{port}/{version}")
+        one.publish(f"port/{port}/{version}", b"1")
+        assert one.receive() == (f"port/{port}/{version}", b"1")
+        one.close()
+
     def test_a_session_keeps_what_arrives_while_its_client_is_away(self, shared_broker: MqttBroker) -> None:
         with client(shared_broker, V5, "worker", keep_session=True) as worker:
             worker.subscribe("sens/#")
@@ -144,6 +163,64 @@ class TestClients:
             publisher.publish("sens/one", b"1")
         with client(shared_broker, V5, "worker", keep_session=True) as worker:
             assert worker.receive() == ("sens/one", b"1")
+
+
+CONNECT_V5 = b"\x10\x14\x00\x04MQTT\x05\x02\x00\x0a\x00\x00\x07hostile"
+
+
+def read_until_closed(connection: socket.socket) -> bytes:
+    connection.settimeout(WAIT_SECONDS)
+    answer = b""
+    while data := connection.recv(4096):
+        answer += data
+    return answer
+
+
+class TestHostileClients:
+    def test_a_connack_from_a_client_does_not_lock_others_out(self, mqtt_broker: MqttBroker) -> None:
+        for port in (mqtt_broker.port, mqtt_broker.port_v5):
+            for _ in range(3):
+                with socket.create_connection((mqtt_broker.host, port)) as hostile:
+                    hostile.sendall(CONNECT_V5 + bytes.fromhex("2003000000"))
+                    assert read_until_closed(hostile).endswith(b"\xe0\x01\x81"), "it is told: malformed packet"
+        assert readiness(mqtt_broker) == (200, {"broker": "ok"})
+        with client(mqtt_broker, V5, "hostile") as one:
+            one.subscribe("alive")
+            one.publish("alive", b"1")
+            assert one.receive() == ("alive", b"1")
+
+    def test_the_last_member_of_a_share_may_go_with_messages_unacknowledged(self, mqtt_broker: MqttBroker) -> None:
+        with client(mqtt_broker, V5, "worker", keep_session=True) as worker:
+            worker.subscribe("$share/sens/a")
+            worker.hold_acknowledgements()
+            with client(mqtt_broker, V311) as publisher:
+                publisher.publish("a", b"1")
+            worker.receive()
+        assert readiness(mqtt_broker) == (200, {"broker": "ok"})
+        with client(mqtt_broker, V5, "worker", keep_session=True) as worker:
+            assert worker.receive() == ("a", b"1")
+
+    def test_connections_that_say_nothing_keep_nobody_out(self) -> None:
+        with mock_broker(settings={"SENS_BROKER__MAX_CONNECTIONS": "5"}) as broker, contextlib.ExitStack() as idle:
+            for _ in range(50):
+                idle.enter_context(socket.create_connection((broker.host, broker.port)))
+            with client(broker, V5) as one:
+                one.subscribe("alive")
+                one.publish("alive", b"1")
+                assert one.receive() == ("alive", b"1")
+
+
+class TestTopicsThatNobodyReads:
+    def test_are_counted_and_named(self, mqtt_broker: MqttBroker) -> None:
+        with client(mqtt_broker, V311) as one:
+            one.publish("tele/x/SENSOR", b"1")
+            one.publish("tele/x/SENSOR", b"2")
+        assert metric(mqtt_broker, "sens_broker_messages_without_subscriber_total") == 2
+        with urllib.request.urlopen(f"http://{HOST}:{mqtt_broker.operations_port}/readyz", timeout=5) as answer:
+            assert json.load(answer)["flow"] == (
+                "2 messages were published to topics that nobody reads, lately tele/x/SENSOR (2)"
+            )
+        assert "nobody reads this topic" in mqtt_broker.log.read_text()
 
 
 class TestFleet:
@@ -195,40 +272,44 @@ class TestProcess:
             one.publish("still/here", b"1")
             assert one.receive() == ("still/here", b"1")
 
-    def test_is_not_ready_while_the_broker_hangs(self, mqtt_broker: MqttBroker) -> None:
-        child = broker_process(mqtt_broker)
-        child.suspend()
-        try:
-            status, checks = readiness(mqtt_broker)
-        finally:
-            child.resume()
-        assert status == 503
-        assert "accepts no MQTT client" in checks["broker"]
+    def test_is_not_ready_while_it_lets_nobody_in(self) -> None:
+        with mock_broker(settings={"SENS_BROKER__MAX_CONNECTIONS": "2"}) as broker:
+            with client(broker, V5), client(broker, V311):
+                status, checks = readiness(broker)
+            assert status == 503
+            assert "refuses clients" in checks["broker"]
+            wait_until(lambda: readiness(broker)[0] == 200, "there is room again")
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_a_stop_ends_the_broker_too(self, mqtt_broker: MqttBroker, number: signal.Signals) -> None:
-        service, child = psutil.Process(mqtt_broker.pid), broker_process(mqtt_broker)
+    def test_a_stop_ends_connections(self, mqtt_broker: MqttBroker, number: signal.Signals) -> None:
+        service = psutil.Process(mqtt_broker.pid)
         with client(mqtt_broker, V5):
             service.send_signal(number)
             wait_until(lambda: has_ended(service), "the service ends", 8)
-        assert has_ended(child)
         assert not accepts_connections(mqtt_broker.port)
         assert not accepts_connections(mqtt_broker.port_v5)
 
-    def test_no_broker_outlives_a_killed_service_and_the_next_one_starts_on_its_ports(
-        self, mqtt_broker: MqttBroker
-    ) -> None:
-        child = broker_process(mqtt_broker)
-        os.kill(mqtt_broker.pid, signal.SIGKILL)
-        with mock_broker(mqtt_broker.port, mqtt_broker.port_v5) as successor, client(successor, V311) as one:
-            one.publish("alive", b"1")
-        wait_until(lambda: has_ended(child), "the broker's process ends")
+    def test_the_next_one_starts_on_the_ports_of_one_that_was_killed(self, mqtt_broker: MqttBroker) -> None:
+        with client(mqtt_broker, V5):
+            os.kill(mqtt_broker.pid, signal.SIGKILL)
+            with mock_broker(mqtt_broker.port, mqtt_broker.port_v5) as successor, client(successor, V311) as one:
+                one.publish("alive", b"1")
 
-    def test_a_broker_that_dies_ends_the_service_with_an_error(self, mqtt_broker: MqttBroker) -> None:
-        service, child = psutil.Process(mqtt_broker.pid), broker_process(mqtt_broker)
-        child.kill()
-        wait_until(lambda: has_ended(service), "the service ends", 8)
-        assert "has ended with code" in mqtt_broker.log.read_text()
+    def test_a_broker_that_hangs_ends_so_that_it_is_started_again(self, tmp_path: Path) -> None:
+        ports = (free_port(), free_port(), free_port())
+        settings = {"SENS_BROKER__PROBE_SECONDS": "0.2", "SENS_BROKER__PROBE_FAILURES": "2"}
+        hanging = (
+            "import signal, sys, time\n"
+            "from sens_mock_mqtt_broker.__main__ import SERVICE, MockBrokerSettings, main, run\n"
+            "signal.signal(signal.SIGUSR1, lambda *_: time.sleep(600))\n"  # the event loop's own thread
+            "run(SERVICE, MockBrokerSettings, main)\n"
+        )
+        environment = mock_broker_environment(ports, settings)
+        with process([sys.executable, "-c", hanging], tmp_path / "log", env=environment) as child:
+            wait_until(lambda: accepts_connections(ports[2]), "the broker starts")
+            child.send_signal(signal.SIGUSR1)
+            assert child.wait(WAIT_SECONDS) == 69
+        assert "2 times in a row" in (tmp_path / "log").read_text()
 
     @pytest.mark.parametrize("taken", [0, 1, 2], ids=["3.1.1", "5", "operations"])
     def test_a_taken_port_is_named(self, taken: int) -> None:

@@ -15,7 +15,7 @@ from support.servers import HOST, accepts_connections, free_port, process, scrat
 
 @dataclass(frozen=True, slots=True)
 class MqttBroker:
-    """Where a broker listens: `port` for MQTT 3.1.1, `port_v5` for MQTT 5."""
+    """Where a broker listens, for MQTT 3.1.1 and 5 on both ports."""
 
     host: str
     port: int
@@ -88,7 +88,8 @@ def mosquitto(port: int | None = None, *, store: Path | None = None) -> Iterator
 @pytest.fixture(params=["mock-mqtt-broker", "mosquitto"])
 def any_mqtt_broker(request: pytest.FixtureRequest) -> Iterator[MqttBroker]:
     """Each kind of broker in turn: one that marks what it delivers again, and one that does not."""
-    with mock_broker() if request.param == "mock-mqtt-broker" else mosquitto() as broker:
+    unmarked = {"SENS_BROKER__MARK_REPEATED": "false"}
+    with mock_broker(settings=unmarked) if request.param == "mock-mqtt-broker" else mosquitto() as broker:
         yield broker
 
 

@@ -36,7 +36,7 @@ class Platform:
         process: The ``sens up`` process.
         data_dir: Its data folder.
         offset: Its ``--port-offset``.
-        ports: What listens where; MQTT 3.1.1 on ``mqtt``, MQTT 5 on ``mqtt5``, the API on ``api``.
+        ports: What listens where; MQTT on ``mqtt``, the API on ``api``.
         tenant: First tenant.
         key: An API key of that tenant.
         output: File with what ``sens up`` printed.

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -103,12 +102,6 @@ class Publisher:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The connection's end comes before DISCONNECT, after which rumqttd may throw out the client that comes next (see
-        # sens_mock_mqtt_broker.broker).
-        connection = self._client.socket()
-        if isinstance(connection, socket.socket):
-            with contextlib.suppress(OSError):  # the broker was first
-                connection.shutdown(socket.SHUT_RDWR)
         self._client.disconnect()
         self._client.loop_stop()
 

@@ -45,7 +45,7 @@ class TestEachService:
         broker = load(MockBrokerSettings, "mock-mqtt-broker", data, monkeypatch)
         assert (broker.broker.port, broker.broker.port_v5, broker.operations.port) == (1983, 1984, 8183)
         ingestion = load(IngestionSettings, "mqtt-ingestion-worker", data, monkeypatch)
-        assert (ingestion.mqtt.url, ingestion.operations.port) == ("mqtt://127.0.0.1:1984", 8181)
+        assert (ingestion.mqtt.url, ingestion.operations.port) == ("mqtt://127.0.0.1:1983", 8181)
         telemetry = load(TelemetrySettings, "telemetry-worker", data, monkeypatch)
         assert (telemetry.database.port, telemetry.nats.url) == (5532, "nats://127.0.0.1:4322")
         assert load(ApiSettings, "platform-api", data, monkeypatch).http.port == 8100
@@ -57,7 +57,7 @@ class TestEachService:
         assert (broker.fleet.enabled, broker.fleet.devices, broker.fleet.rate) == (False, 7, 2.5)
         assert broker.broker.host == "0.0.0.0"  # noqa: S104 - same
         ingestion = load(IngestionSettings, "mqtt-ingestion-worker", data, monkeypatch, options)
-        assert ingestion.mqtt.url == "mqtt://127.0.0.1:1984"
+        assert ingestion.mqtt.url == "mqtt://127.0.0.1:1983"
 
     def test_gets_its_passwords_from_the_secrets(self, data: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         telemetry = load(TelemetrySettings, "telemetry-worker", data, monkeypatch)

@@ -79,7 +79,7 @@ def mqtt_address(data_dir: Path, url: str | None) -> Address:
     """
     if url is None:
         instance = find_instance(data_dir, f"or name an MQTT 5 broker with {MQTT_URL_VARIABLE}")
-        return Address(instance.reachable_mqtt_host, instance.ports["mqtt5"])
+        return Address(instance.reachable_mqtt_host, instance.ports["mqtt"])
     from urllib.parse import urlsplit  # noqa: PLC0415 - rarely needed
 
     try:

@@ -1,227 +1,290 @@
-"""The broker: rumqttd in a process of its own, watched.
+"""The broker: sessions, who gets what, and what happens when clients come and go (MQTT 5.0, section 4).
 
-rumqttd is what the ``iotcore`` package carries. It has no shutdown, and a panic in it would take its host along: so it gets a process,
-which ends when this one does (see `rumqttd`).
+One process, one event loop, everything in memory. What a client can make it hold is bounded, and each bound has a metric.
 """
 
 import asyncio
-import contextlib
-import errno
-import ipaddress
-import itertools
-import socket
-import sys
-import tempfile
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from pathlib import Path
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
 
 import structlog
 
-from sens_common.errors import UnavailableError
+from sens_mock_mqtt_broker import metrics
+from sens_mock_mqtt_broker.connection import Connection
+from sens_mock_mqtt_broker.received import NEVER_EXPIRES, Connect, FilterRequest, Will
+from sens_mock_mqtt_broker.session import Message, Session
 from sens_mock_mqtt_broker.settings import BrokerSettings
+from sens_mock_mqtt_broker.topics import Routes, Share, Subscription, matches, parse_filter, topic_name
+from sens_mock_mqtt_broker.unread import UnreadTopics
+from sens_mock_mqtt_broker.wire import PacketError, Reason
 
 log = structlog.get_logger()
 
-START_SECONDS = 15.0
-STOP_SECONDS = 3.0
-PORT_SECONDS = 2.0
-"""How long a taken port is waited for: a predecessor that was just killed may still be letting go of it."""
+CONNECT_SECONDS: Final = 10.0
+"""Time in which a client has to say CONNECT."""
 
-PROBE_SECONDS = 0.8
-"""Two probes fit into the time of a readiness check."""
+PACKET_SECONDS: Final = 60.0
+"""Time in which a packet that has begun has to be there."""
 
-_POLL_SECONDS = 0.02
-_SEGMENTS = 16
+MOST_RETAINED: Final = 10_000
+MOST_SUBSCRIPTIONS: Final = 1000
+"""Of one session."""
 
-_PROBES = 64
-_CONNACK = 0x20
-_CONNACK_BYTES = 4  # type, length, flags, return or reason code; in version 5 properties follow
-
-
-def configuration(settings: BrokerSettings) -> str:
-    """Return rumqttd's configuration, TOML (rumqttd 0.20, ``rumqttd.toml``)."""
-    listeners = "".join(
-        f"""
-[{version}.1]
-name = "{version}"
-listen = "{_authority(settings.host, port)}"
-next_connection_delay_ms = 1
-[{version}.1.connections]
-connection_timeout_ms = 10000
-max_payload_size = {settings.max_packet_bytes}
-max_inflight_count = 100
-"""
-        for version, port in (("v4", settings.port), ("v5", settings.port_v5))
-    )
-    return f"""id = 0
-[router]
-id = 0
-max_connections = {settings.max_connections}
-max_outgoing_packet_count = 200
-max_segment_size = {settings.buffer_bytes // _SEGMENTS}
-max_segment_count = {_SEGMENTS}
-{listeners}"""
-
-
-def client_host(host: str) -> str:
-    """Return the address at which a client on this machine reaches a server that listens on the host."""
-    address = ipaddress.ip_address(host)
-    if not address.is_unspecified:
-        return host
-    return "127.0.0.1" if address.version == 4 else "::1"  # noqa: PLR2004 - IP's version
+_SWEEP_SECONDS: Final = 1.0
+_CLIENTS_OF_311: Final = 1000
+"""Unacknowledged messages of a client that can't say how many it takes (version 3.1.1)."""
 
 
 class Broker:
-    """A running broker."""
+    """Everything that clients share; made where an event loop runs."""
 
-    def __init__(self, settings: BrokerSettings, process: Process) -> None:
+    def __init__(self, settings: BrokerSettings) -> None:
+        self.largest_packet = settings.max_packet_bytes
+        self.largest_unfinished_bytes = max(settings.buffer_bytes, 2 * settings.max_packet_bytes)
+        self.unfinished_bytes = 0
+        self.unread = UnreadTopics()
         self._settings = settings
-        self._process = process
-        # rumqttd keeps some statistics of every client name for ever, so the names come round again; not at once, as a probe that
-        # is still being taken down would be taken for the same client.
-        self._probes = itertools.cycle(range(_PROBES))
+        self._time = asyncio.get_running_loop().time
+        self._sessions: dict[str, Session] = {}
+        self._clients: dict[Session, Connection] = {}
+        self._wills: dict[Session, asyncio.TimerHandle] = {}
+        self._connections: dict[Connection, None] = {}
+        self._routes: Routes[Session] = Routes()
+        self._retained: dict[bytes, Message] = {}
+        self._retained_bytes = 0
 
-    async def check(self) -> str | None:
-        """Tell what is wrong, for ``/readyz``: both listeners must greet a client."""
-        if self._process.returncode is not None:
-            return f"the broker's process has ended with code {self._process.returncode}"
-        for port, level in ((self._settings.port, 4), (self._settings.port_v5, 5)):
-            if not await _greets(self._settings.host, port, _connect_packet(level, next(self._probes))):
-                return f"the broker accepts no MQTT client on port {port}"
-        return None
+    async def sweep(self) -> None:
+        """End connections of clients that have been silent for too long, for ever."""
+        while True:
+            now = self._time()
+            for connection in list(self._connections):
+                if (
+                    connection.is_unfinished
+                    and now - connection.waiting_since
+                    > (CONNECT_SECONDS if connection.session is None else PACKET_SECONDS)
+                ) or 0 < 1.5 * connection.keep_alive_seconds < now - connection.heard_at:
+                    connection.end(Reason.KEEP_ALIVE_TIMEOUT)
+            await asyncio.sleep(_SWEEP_SECONDS)
 
-    async def watch(self) -> None:
-        """Wait until the broker's process ends by itself.
+    def close(self) -> None:
+        """End all connections; wills are not published, for nobody is left to read them."""
+        for connection in list(self._connections):
+            connection.will = None
+            connection.end(Reason.SERVER_SHUTTING_DOWN)
+
+    def opened(self, connection: Connection) -> None:
+        """A connection has come. Those that have not said CONNECT can't keep others out: the oldest of too many is ended."""
+        self._connections[connection] = None
+        metrics.CLIENTS.set(len(self._connections))
+        if len(self._connections) > 2 * self._settings.max_connections:
+            silent = next((one for one in self._connections if one.session is None and one.ended is None), None)
+            if silent is not None:
+                silent.end(Reason.SERVER_BUSY)
+
+    def closed(self, connection: Connection) -> None:
+        """A connection has gone."""
+        self._connections.pop(connection, None)
+        metrics.CLIENTS.set(len(self._connections))
+        session = connection.session
+        if session is not None and self._clients.get(session) is connection:
+            self._leave(session, connection)
+
+    def connect(self, connection: Connection, packet: Connect) -> tuple[Session, bool]:
+        """Give a client its session; tell whether it is an earlier one (section 3.1.2.4).
 
         Raises:
-            UnavailableError: It has ended.
+            PacketError: There are too many clients.
         """
-        code = await self._process.wait()
-        raise UnavailableError(
-            f"the MQTT broker's process {self._process.pid} has ended with code {code}. Start again."
+        before = self._sessions.get(packet.client_id) if packet.client_id else None
+        other = None if before is None else self._clients.get(before)
+        if before is not None and other is not None:
+            other.end(Reason.SESSION_TAKEN_OVER)
+            self._leave(before, other)
+            before = self._sessions.get(packet.client_id)
+        self._make_room(connection)
+        if before is not None and packet.clean_start:
+            self._remove(before)
+            before = None
+        session = before or self._new_session(packet.client_id)
+        if session.end is not None:
+            session.end.cancel()
+            session.end = None
+        if (will := self._wills.pop(session, None)) is not None:
+            will.cancel()
+        session.expiry_seconds = packet.session_expiry_seconds
+        self._clients[session] = connection
+        return session, before is not None
+
+    def subscribe(
+        self, session: Session, requests: Sequence[FilterRequest]
+    ) -> tuple[list[int], list[tuple[Message, int]]]:
+        """Subscribe a session; return the codes of SUBACK, and retained messages with their flags (section 3.8.4)."""
+        codes: list[int] = []
+        retained: list[tuple[Message, int]] = []
+        for text, qos, no_local, retain_as_published, handling in requests:
+            topic_filter = parse_filter(text)
+            known = text in session.subscriptions
+            if topic_filter is None:
+                codes.append(Reason.TOPIC_FILTER_INVALID)
+                continue
+            if not known and len(session.subscriptions) >= MOST_SUBSCRIPTIONS:
+                codes.append(Reason.QUOTA_EXCEEDED)
+                continue
+            subscription = Subscription(qos, no_local, retain_as_published)
+            session.subscriptions[text] = topic_filter, subscription
+            self._routes.add(topic_filter, session, subscription)
+            codes.append(qos)
+            if topic_filter.share is None and (handling == 0 or (handling == 1 and not known)):
+                retained += [
+                    (message, min(qos, message.qos) << 1 | 1)
+                    for message in self._retained.values()
+                    if matches(topic_filter.levels, topic_name(message.topic))
+                ]
+        return codes, retained
+
+    def unsubscribe(self, session: Session, filters: Sequence[str]) -> list[int]:
+        """Take subscriptions back; return the codes of UNSUBACK (section 3.11.3)."""
+        codes: list[int] = []
+        for text in filters:
+            known = session.subscriptions.pop(text, None)
+            if known is None:
+                codes.append(Reason.NO_SUBSCRIPTION_EXISTED)
+            else:
+                self._routes.remove(known[0], session)
+                codes.append(Reason.SUCCESS)
+        return codes
+
+    def publish(self, message: Message, publisher: Session | None = None) -> Reason:
+        """Pass a message on; return what its publisher is told.
+
+        Raises:
+            PacketError: Its topic is none.
+        """
+        route = self._routes.route(message.topic)
+        if message.retain:
+            self._retain(message)
+        if not route.sessions and not route.shares:
+            if not message.retain:
+                self.unread.count(message.topic)
+            return Reason.NO_MATCHING_SUBSCRIBERS
+        for session, subscription in route.sessions:
+            if subscription.no_local and session is publisher:
+                continue
+            flags = (min(subscription.qos, message.qos)) << 1
+            session.deliver(message, flags | message.retain if subscription.retain_as_published else flags)
+        for share in route.shares:
+            session, subscription = _choose(share)
+            session.deliver(message, min(message.qos, subscription.qos) << 1)
+        return Reason.SUCCESS
+
+    def _retain(self, message: Message) -> None:
+        before = self._retained.pop(message.topic, None)
+        if before is not None:
+            self._retained_bytes -= before.size
+        if not message.payload:
+            return
+        if len(self._retained) >= MOST_RETAINED or self._retained_bytes + message.size > self._settings.buffer_bytes:
+            metrics.NOT_RETAINED.inc()
+            return
+        self._retained[message.topic] = message
+        self._retained_bytes += message.size
+
+    def _new_session(self, client_id: str) -> Session:
+        self._forget_one_too_many()
+        session = Session(
+            client_id or f"auto-{secrets.token_hex(8)}",
+            buffer_bytes=self._settings.buffer_bytes,
+            mark_repeated=self._settings.mark_repeated,
+            clock=self._time,
+        )
+        self._sessions[session.client_id] = session
+        metrics.SESSIONS.set(len(self._sessions))
+        return session
+
+    def _forget_one_too_many(self) -> None:
+        """Keep no more sessions of clients that are away than clients may be there: the one away the longest goes."""
+        if len(self._sessions) < 2 * self._settings.max_connections:
+            return
+        away = [session for session in self._sessions.values() if session not in self._clients]
+        if away:
+            oldest = min(away, key=lambda session: session.away_since)
+            log.warning("a session was forgotten, for there are too many", client_id=oldest.client_id)
+            self._remove(oldest)
+
+    def _make_room(self, newcomer: Connection) -> None:
+        """See that there is a place for a client: an address that holds more than half of them gives one to another address.
+
+        Raises:
+            PacketError: There is none.
+        """
+        if len(self._clients) < self._settings.max_connections:
+            return
+        address, places = Counter(one.address for one in self._clients.values()).most_common(1)[0]
+        if address == newcomer.address or places <= self._settings.max_connections / 2:
+            log.warning("a client was refused, for there are too many", address=newcomer.address)
+            raise PacketError(Reason.SERVER_BUSY, "there are too many clients")
+        silent = min((one for one in self._clients.values() if one.address == address), key=lambda one: one.heard_at)
+        log.warning("a client was ended, for its address has too many", address=address)
+        silent.end(Reason.QUOTA_EXCEEDED)
+        if silent.session is not None:
+            self._leave(silent.session, silent)
+
+    def _leave(self, session: Session, connection: Connection) -> None:
+        """A session's client has gone: its will is due, and its session, now or later."""
+        session.detach()
+        session.away_since = self._time()
+        del self._clients[session]
+        will, connection.will = connection.will, None
+        later = asyncio.get_running_loop().call_later
+        if will is not None:
+            delay = min(will.delay_seconds, session.expiry_seconds)
+            if delay:
+                self._wills[session] = later(delay, self._publish_will, will, session)
+            else:
+                self._publish_will(will)
+        if not session.expiry_seconds:
+            self._remove(session)
+        elif session.expiry_seconds != NEVER_EXPIRES:
+            session.end = later(session.expiry_seconds, self._remove, session)
+
+    def _publish_will(self, will: Will, session: Session | None = None) -> None:
+        if session is not None:
+            self._wills.pop(session, None)
+        expires_at = None
+        if will.expiry_seconds is not None:
+            expires_at = self._time() + will.expiry_seconds
+        self.publish(
+            Message(
+                will.topic,
+                will.payload,
+                will.qos,
+                int(will.retain),
+                will.properties,
+                expires_at,
+            )
         )
 
-
-@contextlib.asynccontextmanager
-async def run_broker(settings: BrokerSettings) -> AsyncIterator[Broker]:
-    """Run the broker while the context is open.
-
-    Raises:
-        UnavailableError: A port is taken, or the broker does not start.
-    """
-    for port in (settings.port, settings.port_v5):
-        await _wait_for_port(settings.host, port)
-    async with _process(settings) as process:
-        log.info("broker is listening", host=settings.host, port=settings.port, port_v5=settings.port_v5)
-        yield Broker(settings, process)
+    def _remove(self, session: Session) -> None:
+        """Forget a session."""
+        if self._sessions.get(session.client_id) is not session:
+            return
+        del self._sessions[session.client_id]
+        metrics.SESSIONS.set(len(self._sessions))
+        self.unsubscribe(session, list(session.subscriptions))
+        if session.end is not None:
+            session.end.cancel()
 
 
-@contextlib.asynccontextmanager
-async def _process(settings: BrokerSettings) -> AsyncIterator[Process]:
-    """Hold a broker's process that has started."""
-    async with contextlib.AsyncExitStack() as cleanup:
-        # Only the start needs the file: gone early, it is not left behind by a SIGKILL.
-        with tempfile.TemporaryDirectory(prefix="sens-broker-") as folder:
-            path = Path(folder, "rumqttd.toml")
-            path.write_text(configuration(settings))  # noqa: ASYNC240 - a few hundred bytes, before anything else runs
-            # Its own session: a terminal's Ctrl-C reaches the service alone, which then stops things in order.
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # the folder of whoever started us is no place for modules
-                "-m",
-                f"{__package__}.rumqttd",
-                str(path),
-                stdin=PIPE,
-                stdout=sys.stderr,
-                start_new_session=True,
-            )
-            cleanup.push_async_callback(_stop, process)
-            await _wait_for_start(Broker(settings, process), process)
-        yield process
-
-
-async def _wait_for_start(broker: Broker, process: Process) -> None:
-    problem: str | None = f"it gave no answer within {START_SECONDS:g} s"
-    try:
-        async with asyncio.timeout(START_SECONDS):
-            while (problem := await broker.check()) is not None:
-                if process.returncode is not None:
-                    break
-                await asyncio.sleep(_POLL_SECONDS)
-    except TimeoutError:
-        pass
-    if problem is not None:
-        raise UnavailableError(f"the MQTT broker did not start: {problem}")
-
-
-async def _stop(process: Process) -> None:
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(STOP_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
-
-
-async def _wait_for_port(host: str, port: int) -> None:
-    deadline = asyncio.get_running_loop().time() + PORT_SECONDS
-    while (error := _listen_error(host, port)) is not None:
-        if error.errno != errno.EADDRINUSE or asyncio.get_running_loop().time() > deadline:
-            raise UnavailableError(
-                f"the MQTT broker can't listen on {host} port {port}: {error.strerror}. "
-                "Stop what uses the port, or choose another one."
-            )
-        await asyncio.sleep(_POLL_SECONDS)
-
-
-def _listen_error(host: str, port: int) -> OSError | None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as rumqttd's runtime does
-        try:
-            listener.bind((host, port))
-        except OSError as error:
-            return error
-    return None
-
-
-def _connect_packet(level: int, probe: int) -> bytes:
-    """Return a CONNECT packet: clean session, keep-alive 10 s (MQTT 3.1.1 and 5.0, section 3.1).
-
-    Args:
-        level: 4 for MQTT 3.1.1, 5 for MQTT 5.
-        probe: Distinguishes the client from others.
-    """
-    name = f"sens-mock-broker-probe-{probe}".encode()
-    properties = b"\x00" if level == 5 else b""  # noqa: PLR2004 - MQTT 5, none of them
-    rest = b"\x00\x04MQTT" + bytes([level, 0x02, 0, 10]) + properties + len(name).to_bytes(2) + name
-    return bytes([0x10, len(rest)]) + rest
-
-
-async def _greets(host: str, port: int, connect: bytes) -> bool:
-    """Tell whether the broker accepts an MQTT client; that something accepts connections says little.
-
-    There is no DISCONNECT at the end: when the connection's end follows it at once, rumqttd frees the client's place twice, and may
-    throw out whoever has taken it in between.
-    """
-    try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            reader, writer = await asyncio.open_connection(client_host(host), port)
-            try:
-                writer.write(connect)
-                answer = await reader.readexactly(_CONNACK_BYTES)
-            finally:
-                writer.close()
-    except (OSError, TimeoutError, asyncio.IncompleteReadError):
-        return False
-    return answer[0] == _CONNACK and answer[_CONNACK_BYTES - 1] == 0
-
-
-def _authority(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _choose(share: Share[Session]) -> tuple[Session, Subscription]:
+    """Return the member of a share that gets a message: one that can take it at once, else one that is there, else any."""
+    best = None
+    for member in share.in_turn():
+        if member[0].has_room:
+            return member
+        if best is None or (member[0].is_connected and not best[0].is_connected):
+            best = member
+    if best is None:
+        raise AssertionError("a share without members is removed with its last one")
+    return best

@@ -1,6 +1,31 @@
-"""Metrics of the simulated fleet. Published = acknowledged + unacknowledged + what a lost connection made be sent again."""
+"""Metrics of the broker and its simulated fleet.
+
+Of the fleet: published = acknowledged + unacknowledged + what a lost connection made be sent again.
+"""
 
 from prometheus_client import Counter, Gauge
+
+CLIENTS = Gauge(
+    "sens_broker_connections_count", "Connections to the broker, those that have not said CONNECT included."
+)
+SESSIONS = Gauge("sens_broker_sessions_count", "Sessions that the broker keeps, those whose client is away included.")
+ENDED = Counter(
+    "sens_broker_connections_ended_total",
+    "Connections by what ended them: closed (by the client), or the reason for which the broker did.",
+    ["reason"],
+)
+RECEIVED = Counter("sens_broker_messages_received_total", "Messages that clients have published.")
+WITHOUT_SUBSCRIBER = Counter(
+    "sens_broker_messages_without_subscriber_total", "Messages published to topics that nobody reads."
+)
+DROPPED = Counter(
+    "sens_broker_messages_dropped_total",
+    "Messages that a subscriber does not get: its buffer was full, or it takes none so large.",
+)
+EXPIRED = Counter("sens_broker_messages_expired_total", "Messages that waited longer than their sender said.")
+NOT_RETAINED = Counter(
+    "sens_broker_messages_not_retained_total", "Messages to be retained for which there was no room."
+)
 
 PUBLISHED = Counter(
     "sens_fleet_messages_published_total",

@@ -15,7 +15,7 @@ WINDOW: Final = 1000
 """Largest number of unacknowledged messages; the broker's own limit lowers it."""
 
 KEEP_ALIVE_SECONDS: Final = 30
-"""rumqttd refuses connections without keep-alive."""
+"""How long the broker may be silent; a third of it, and the fleet asks."""
 
 CONNECT_SECONDS: Final = 5.0
 _READ_BYTES: Final = 1 << 16

@@ -30,21 +30,37 @@ class BrokerSettings(Group):
     host: Annotated[str, AfterValidator(_address)] = Field(
         "127.0.0.1", description="IP address to listen on; images listen on all addresses."
     )
-    port: Port = Field(1883, description="Port for MQTT 3.1.1.")
-    port_v5: Port = Field(1884, description="Port for MQTT 5.")
+    port: Port = Field(1883, description="Port for MQTT 3.1.1 and MQTT 5.")
+    port_v5: Port = Field(1884, description="Second port, the same as the first; MQTT 5 had one of its own once.")
     max_packet_bytes: int = Field(
         1 << 20,
         ge=1 << 16,
         le=16 << 20,
         description="Largest packet a client may send; a larger one ends its connection.",
     )
-    max_connections: int = Field(1000, ge=2, le=10_000, description="Largest number of clients.")
+    max_connections: int = Field(
+        1000,
+        ge=2,
+        le=10_000,
+        description="Largest number of clients. Twice as many sessions are kept, with those of clients that are away.",
+    )
     buffer_bytes: int = Field(
         64 << 20,
         ge=1 << 20,
         le=8 << 30,
-        description="What the broker keeps in memory per topic filter, for subscribers that are slow or away. "
-        "When it is full, the oldest messages are dropped.",
+        description="What the broker keeps in memory for one session, while its client is slow or away. "
+        "When it is full, the oldest messages are dropped. Retained messages together may take as much.",
+    )
+    mark_repeated: bool = Field(
+        True,
+        description="Whether messages that are sent again are marked as such (DUP). Some brokers don't; "
+        "what reads from them must not rely on it.",
+    )
+    probe_seconds: float = Field(
+        5, ge=0.05, le=600, description="Seconds between the broker's own tries to connect as a client does."
+    )
+    probe_failures: int = Field(
+        4, ge=1, le=1000, description="So many tries may fail in a row; then the broker ends, to be started again."
     )
 
     @model_validator(mode="after")

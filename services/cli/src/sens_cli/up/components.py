@@ -245,7 +245,7 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
             environment=_operations(table.broker_operations) | _broker(table, options),
             after=(),
             ready=http_ready(table.broker_operations),
-            address=f"{options.mqtt_host}:{table.mqtt} (MQTT 3.1.1), :{table.mqtt5} (MQTT 5)",
+            address=f"{options.mqtt_host}:{table.mqtt} (MQTT 3.1.1 and 5)",
             stop_stage=0,
             operations=f"http://{HOST}:{table.broker_operations}",
         ),
@@ -255,7 +255,7 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
             environment=streams
             | _operations(table.ingestion_operations)
             | {
-                "SENS_MQTT__URL": f"mqtt://{_reachable(options.mqtt_host)}:{table.mqtt5}",
+                "SENS_MQTT__URL": f"mqtt://{_reachable(options.mqtt_host)}:{table.mqtt}",
                 "SENS_MQTT__CLIENT_ID": "sens-mqtt-ingestion-worker-0",
             },
             after=("nats", "mock-mqtt-broker"),

@@ -111,8 +111,7 @@ def address_lines(instance: Instance, key: str) -> list[tuple[str, str]]:
     return [
         ("API", f"{instance.api_url}/api/v1 (reference: {instance.docs_url}/reference/api/)"),
         ("Documentation", instance.docs_url),
-        ("MQTT 3.1.1", f"mqtt://{mqtt}:{instance.ports['mqtt']}"),
-        ("MQTT 5", f"mqtt://{mqtt}:{instance.ports['mqtt5']}"),
+        ("MQTT", f"mqtt://{mqtt}:{instance.ports['mqtt']} (3.1.1 and 5)"),
         ("NATS", f"nats://{host}:{instance.ports['nats']}"),
         ("PostgreSQL", f"{host}:{instance.ports['postgres']}"),
         ("API key", f"{key} (tenant {instance.tenant})"),

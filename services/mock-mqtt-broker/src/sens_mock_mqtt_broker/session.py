@@ -1,0 +1,209 @@
+"""What the broker keeps for a client: its subscriptions, and messages that it has not acknowledged or not got yet (section 4.1)."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from sens_mock_mqtt_broker import metrics, sent
+from sens_mock_mqtt_broker.topics import Filter, Subscription
+from sens_mock_mqtt_broker.wire import Kind
+
+_OVERHEAD_BYTES: Final = 200
+"""What a message takes in memory beside its topic and payload, roughly."""
+
+_PACKET_IDS: Final = 65_535
+_DUP: Final = 8
+_QOS_1: Final = 2
+_QOS_2: Final = 4
+
+
+class Message:
+    """A message under way. Its topic stands as on the wire, its length before it."""
+
+    __slots__ = ("expires_at", "payload", "properties", "qos", "retain", "size", "topic")
+
+    def __init__(  # noqa: PLR0917 - made for every message, and keywords take time
+        self,
+        topic: bytes,
+        payload: bytes,
+        qos: int,
+        retain: int = 0,
+        properties: bytes = b"",
+        expires_at: float | None = None,
+    ) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.qos = qos
+        self.retain = retain
+        self.properties = properties
+        self.expires_at = expires_at
+        self.size = len(topic) + len(payload) + len(properties) + _OVERHEAD_BYTES
+
+
+class Outlet(Protocol):
+    """A client's connection, as its session sees it."""
+
+    version: int
+    largest_packet: int
+    writable: bool
+    """Whether the client reads fast enough to be sent more."""
+
+    def send(self, packet: bytes) -> None:
+        """Send a packet, soon."""
+
+
+type Delivery = tuple[Message, int]
+"""A message on its way to one client, and the flags of its packet: QoS and RETAIN."""
+
+
+class Session:
+    """A client's session. `buffer_bytes` bounds what it holds; the oldest waiting messages give way, counted."""
+
+    def __init__(self, client_id: str, *, buffer_bytes: int, mark_repeated: bool, clock: Callable[[], float]) -> None:
+        self.client_id = client_id
+        self.subscriptions: dict[str, tuple[Filter, Subscription]] = {}
+        self.received: set[bytes] = set()
+        self.expiry_seconds = 0
+        self.away_since = 0.0
+        self.end: asyncio.TimerHandle | None = None
+        self._outlet: Outlet | None = None
+        self._window = 0
+        self._buffer_bytes = buffer_bytes
+        self._mark_repeated = mark_repeated
+        self._clock = clock
+        self._under_way: dict[bytes, Delivery] = {}
+        self._released: set[bytes] = set()
+        self._waiting: deque[Delivery] = deque()
+        self._under_way_bytes = 0
+        self._waiting_bytes = 0
+        self._last_id = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether its client is there."""
+        return self._outlet is not None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a message would leave at once."""
+        return (
+            self._outlet is not None
+            and not self._waiting
+            and self._outlet.writable
+            and len(self._under_way) < self._window
+        )
+
+    def attach(self, outlet: Outlet, window: int) -> None:
+        """Take the client's connection, and send again what was not acknowledged (section 4.4).
+
+        Args:
+            outlet: The connection.
+            window: Messages above QoS 0 that may be unacknowledged.
+        """
+        self._outlet, self._window = outlet, window
+        before, self._under_way, self._under_way_bytes = self._under_way, {}, 0
+        beyond = []
+        for packet_id, delivery in before.items():
+            if packet_id in self._released:
+                outlet.send(sent.answer(Kind.PUBREL, packet_id, outlet.version))
+                self._note(packet_id, delivery)
+            elif len(self._under_way) >= window:
+                beyond.append(delivery)
+            elif self._write(outlet, delivery, packet_id, _DUP if self._mark_repeated else 0):
+                self._note(packet_id, delivery)
+        self._waiting.extendleft(reversed(beyond))
+        self._waiting_bytes += sum(message.size for message, _flags in beyond)
+        self.pump()
+
+    def detach(self) -> None:
+        """The client has gone."""
+        self._outlet = None
+
+    def deliver(self, message: Message, flags: int) -> None:
+        """Send a message, or keep it until that is possible.
+
+        Args:
+            message: To be sent.
+            flags: QoS and RETAIN, as in the first byte of its packet.
+        """
+        outlet = self._outlet
+        if outlet is None and flags < _QOS_1:
+            return
+        if outlet is not None and not self._waiting and outlet.writable and (flags < _QOS_1 or self._fits(message)):
+            self._start(outlet, (message, flags))
+            return
+        self._waiting.append((message, flags))
+        self._waiting_bytes += message.size
+        while self._waiting_bytes > self._buffer_bytes:
+            self._waiting_bytes -= self._waiting.popleft()[0].size
+            metrics.DROPPED.inc()
+
+    def acknowledge(self, packet_id: bytes) -> None:
+        """The client has a message for good (PUBACK, PUBCOMP, or a PUBREC that refuses it)."""
+        delivery = self._under_way.pop(packet_id, None)
+        if delivery is not None:
+            self._under_way_bytes -= delivery[0].size
+            if self._released:
+                self._released.discard(packet_id)
+            if self._waiting:
+                self.pump()
+
+    def release(self, packet_id: bytes) -> bool:
+        """The client has received a message of QoS 2 (PUBREC); tell whether there is one of this identifier."""
+        delivery = self._under_way.get(packet_id)
+        if delivery is None or delivery[1] < _QOS_2:
+            return False
+        self._released.add(packet_id)
+        return True
+
+    def pump(self) -> None:
+        """Send what waits, as far as there is room."""
+        while self._waiting and (outlet := self._outlet) is not None and outlet.writable:
+            message, flags = delivery = self._waiting[0]
+            if flags >= _QOS_1 and not self._fits(message):
+                return
+            self._waiting.popleft()
+            self._waiting_bytes -= message.size
+            self._start(outlet, delivery)
+
+    def _fits(self, message: Message) -> bool:
+        under_way = len(self._under_way)
+        return under_way < self._window and (
+            self._under_way_bytes + message.size <= self._buffer_bytes or under_way == 0
+        )
+
+    def _start(self, outlet: Outlet, delivery: Delivery) -> None:
+        if delivery[1] < _QOS_1:
+            self._write(outlet, delivery, b"", 0)
+            return
+        while True:
+            self._last_id = number = self._last_id % _PACKET_IDS + 1
+            packet_id = number.to_bytes(2)
+            if packet_id not in self._under_way:
+                break
+        if self._write(outlet, delivery, packet_id, 0):
+            self._under_way[packet_id] = delivery
+            self._under_way_bytes += delivery[0].size
+
+    def _note(self, packet_id: bytes, delivery: Delivery) -> None:
+        self._under_way[packet_id] = delivery
+        self._under_way_bytes += delivery[0].size
+
+    def _write(self, outlet: Outlet, delivery: Delivery, packet_id: bytes, dup: int) -> bool:
+        """Send a message; return False for one that has expired, or that the client does not take (section 3.1.2.11.4)."""
+        message, flags = delivery
+        left: int | None = None
+        if message.expires_at is not None:
+            left = round(message.expires_at - self._clock())
+            if left <= 0:
+                metrics.EXPIRED.inc()
+                return False
+        packet = sent.publish(
+            outlet.version, message.topic, message.payload, flags | dup, packet_id, message.properties, left
+        )
+        if len(packet) > outlet.largest_packet:
+            metrics.DROPPED.inc()
+            return False
+        outlet.send(packet)
+        return True
