@@ -71,9 +71,14 @@ class TestARunningPlatform:
     def test_keeps_its_secrets_to_its_owner(self, platform: Platform) -> None:
         files = list((platform.data_dir / "secrets").iterdir())
         assert {file.name for file in files} == {
+            "database-api-password",
             "database-password",
+            "database-worker-password",
             "demo-api-key",
+            "nats-api-password",
+            "nats-ingestion-password",
             "nats-password",
+            "nats-telemetry-password",
             "postgres-superuser-password",
         }
         assert {file.stat().st_mode & 0o777 for file in files} == {0o600}

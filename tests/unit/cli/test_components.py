@@ -61,10 +61,14 @@ class TestEachService:
 
     def test_gets_its_passwords_from_the_secrets(self, data: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         telemetry = load(TelemetrySettings, "telemetry-worker", data, monkeypatch)
-        assert telemetry.database.password is not None
-        assert telemetry.database.password.get_secret_value() == data.secret("database-password")
+        database = telemetry.worker_database()
+        assert database.user == "sens_platform_worker"
+        assert database.password is not None
+        assert database.password.get_secret_value() == data.secret("database-worker-password")
+        assert telemetry.database.password is None  # the owner's
+        assert telemetry.nats.user == "telemetry-worker"
         assert telemetry.nats.password is not None
-        assert telemetry.nats.password.get_secret_value() == data.secret("nats-password")
+        assert telemetry.nats.password.get_secret_value() == data.secret("nats-telemetry-password")
 
     def test_does_not_inherit_settings_of_other_instances(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SENS_DATABASE__CA_FILE", "/elsewhere")

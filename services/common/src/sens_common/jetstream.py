@@ -16,6 +16,7 @@ from nats.js.errors import APIError, BadRequestError, NotFoundError
 from sens_common.errors import UnavailableError
 from sens_common.lifecycle import before_stop
 from sens_common.names import DEAD_LETTERS_STREAM, DEAD_LETTERS_SUBJECT, TELEMETRY_STREAM, TELEMETRY_SUBJECT
+from sens_common.nats_permissions import inbox_prefix
 from sens_common.operations import Check
 from sens_common.settings import NatsSettings
 
@@ -68,6 +69,7 @@ async def connect(
         connecting = client.connect(
             [url.strip() for url in settings.url.split(",")],
             name=client_name,
+            inbox_prefix=inbox_prefix(client_name),
             connect_timeout=_CONNECT_TIMEOUT_SECONDS,
             max_reconnect_attempts=-1,
             reconnect_time_wait=1,

@@ -17,12 +17,20 @@ from sens_cli.up.ports import HOST, Ports
 from sens_cli.up.postgres import Identity
 from sens_cli.up.process import end_with_parent
 from sens_cli.up.web import get
+from sens_common.nats_permissions import ADMINISTRATOR, API_USER, INGESTION_USER, TELEMETRY_USER
 
 TENANT: Final = "demo"
 KEY_SECRET: Final = "demo-api-key"  # noqa: S105 - a file's name
 DATABASE_SECRET: Final = "database-password"  # noqa: S105 - same
-NATS_SECRET: Final = "nats-password"  # noqa: S105 - same
-NATS_USER: Final = "sens"
+API_LOGIN_SECRET: Final = "database-api-password"  # noqa: S105 - same
+WORKER_LOGIN_SECRET: Final = "database-worker-password"  # noqa: S105 - same
+NATS_SECRETS: Final = {
+    ADMINISTRATOR: "nats-password",
+    API_USER: "nats-api-password",
+    INGESTION_USER: "nats-ingestion-password",
+    TELEMETRY_USER: "nats-telemetry-password",
+}
+"""The files with the passwords of NATS' users."""
 
 _OURS: Final = (
     "SENS_DATABASE__",
@@ -34,6 +42,7 @@ _OURS: Final = (
     "SENS_BROKER__",
     "SENS_FLEET__",
     "SENS_API_",
+    "SENS_WORKER_LOGIN__",
     "PG",
 )
 """Beginnings of variables that components do not inherit: an instance on this machine has its own values for them."""
@@ -125,23 +134,38 @@ def inherited(commit: str) -> dict[str, str]:
 
 
 def database_environment(data: DataFolder, table: Ports) -> dict[str, str]:
-    """Return the settings of the embedded database, as its owner."""
+    """Return the settings of the embedded database, as its owner, who makes the logins of the others."""
+    return (
+        _database_address(table)
+        | {"SENS_DATABASE__USER": ROLE, "SENS_DATABASE__PASSWORD": data.secret(DATABASE_SECRET)}
+        | _api_login(data)
+        | _worker_login(data)
+    )
+
+
+def _database_address(table: Ports) -> dict[str, str]:
     return {
         "SENS_DATABASE__HOST": HOST,
         "SENS_DATABASE__PORT": str(table.postgres),
         "SENS_DATABASE__NAME": ROLE,
-        "SENS_DATABASE__USER": ROLE,
-        "SENS_DATABASE__PASSWORD": data.secret(DATABASE_SECRET),
         "SENS_DATABASE__SSL": "disable",
     }
 
 
-def nats_environment(data: DataFolder, table: Ports) -> dict[str, str]:
-    """Return the settings of the embedded NATS server."""
+def _api_login(data: DataFolder) -> dict[str, str]:
+    return {"SENS_API_LOGIN__PASSWORD": data.secret(API_LOGIN_SECRET)}
+
+
+def _worker_login(data: DataFolder) -> dict[str, str]:
+    return {"SENS_WORKER_LOGIN__PASSWORD": data.secret(WORKER_LOGIN_SECRET)}
+
+
+def nats_environment(data: DataFolder, table: Ports, user: str = API_USER) -> dict[str, str]:
+    """Return the settings of the embedded NATS server; the administration command works as the API does."""
     return {
         "SENS_NATS__URL": f"nats://{HOST}:{table.nats}",
-        "SENS_NATS__USER": NATS_USER,
-        "SENS_NATS__PASSWORD": data.secret(NATS_SECRET),
+        "SENS_NATS__USER": user,
+        "SENS_NATS__PASSWORD": data.secret(NATS_SECRETS[user]),
     }
 
 
@@ -185,8 +209,7 @@ def stores(data: DataFolder, table: Ports) -> tuple[list[Component], list[Step]]
         port=table.nats,
         monitoring_port=table.nats_monitoring,
         store=data.nats,
-        user=NATS_USER,
-        password=data.secret(NATS_SECRET),
+        passwords={user: data.secret(name) for user, name in NATS_SECRETS.items()},
     )
     superuser = data.secret(SUPERUSER_SECRET)
     owner = data.secret(DATABASE_SECRET)
@@ -236,8 +259,7 @@ def stores(data: DataFolder, table: Ports) -> tuple[list[Component], list[Step]]
 
 def services(data: DataFolder, table: Ports, options: Options, site: Path) -> list[Component]:
     """Return the platform's own processes."""
-    database = database_environment(data, table)
-    streams = nats_environment(data, table)
+    database = _database_address(table)
     return [
         Component(
             name="mock-mqtt-broker",
@@ -252,7 +274,7 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
         Component(
             name="mqtt-ingestion-worker",
             launch=_service("sens_mqtt_ingestion_worker"),
-            environment=streams
+            environment=nats_environment(data, table, INGESTION_USER)
             | _operations(table.ingestion_operations)
             | {
                 "SENS_MQTT__URL": f"mqtt://{_reachable(options.mqtt_host)}:{table.mqtt}",
@@ -267,7 +289,10 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
         Component(
             name="telemetry-worker",
             launch=_service("sens_telemetry_worker"),
-            environment=streams | database | _operations(table.telemetry_operations),
+            environment=nats_environment(data, table, TELEMETRY_USER)
+            | database
+            | _worker_login(data)
+            | _operations(table.telemetry_operations),
             after=("nats", "first tenant"),  # messages of a tenant that does not exist would go to the dead letters
             ready=http_ready(table.telemetry_operations),
             address=f"operations {HOST}:{table.telemetry_operations}",
@@ -277,7 +302,10 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
         Component(
             name="platform-api",
             launch=_service("sens_platform_api"),
-            environment=streams | database | {"SENS_HTTP__HOST": HOST, "SENS_HTTP__PORT": str(table.api)},
+            environment=nats_environment(data, table, API_USER)
+            | database
+            | _api_login(data)
+            | {"SENS_HTTP__HOST": HOST, "SENS_HTTP__PORT": str(table.api)},
             after=("nats", "migrations"),
             ready=http_ready(table.api),
             address=f"http://{HOST}:{table.api}",

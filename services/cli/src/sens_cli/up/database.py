@@ -8,6 +8,7 @@ import asyncpg
 
 from sens_cli.up.postgres import SUPERUSER
 from sens_common.errors import SensError
+from sens_common.privileges import ADVISORY_LOCKS
 
 ROLE: Final = "sens_platform"
 """Name of the database and of the role that owns it."""
@@ -19,13 +20,13 @@ type Connection = asyncpg.Connection[asyncpg.Record]
 
 
 @contextlib.asynccontextmanager
-async def _superuser(host: str, port: int, password: str) -> AsyncIterator[Connection]:
+async def _superuser(host: str, port: int, password: str, database: str = "postgres") -> AsyncIterator[Connection]:
     connection = await asyncpg.connect(
         host=host,
         port=port,
         user=SUPERUSER,
         password=password,
-        database="postgres",
+        database=database,
         ssl=False,
         timeout=_TIMEOUT_SECONDS,
         command_timeout=_TIMEOUT_SECONDS,
@@ -58,6 +59,8 @@ async def server_answers(host: str, port: int, password: str) -> str | None:
 async def ensure_database(host: str, port: int, superuser: str, owner: str) -> str:
     """Make the owning role and its database where they are missing; give the role its password.
 
+    What every login may by default and none of the platform's needs is taken away: see `sens_common.privileges`.
+
     Raises:
         SensError: The server refuses.
     """
@@ -66,11 +69,13 @@ async def ensure_database(host: str, port: int, superuser: str, owner: str) -> s
             role = await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", ROLE)
             verb = "ALTER" if role else "CREATE"
             quoted = await connection.fetchval("SELECT quote_literal($1::text)", owner)
-            # CREATEROLE: the migrations make the role that the API works as.
-            await connection.execute(f"{verb} ROLE {ROLE} LOGIN CREATEROLE PASSWORD {quoted}")
-            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", ROLE):
+            # CREATEROLE: the migrations make the roles and logins of the API and of the telemetry worker.
+            await connection.execute(f"{verb} ROLE {ROLE} LOGIN NOSUPERUSER CREATEROLE PASSWORD {quoted}")
+            made = not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", ROLE)
+            if made:
                 await connection.execute(f"CREATE DATABASE {ROLE} OWNER {ROLE} TEMPLATE template0 STRATEGY file_copy")
-                return "made"
-            return ""
+        async with _superuser(host, port, superuser, ROLE) as connection:
+            await connection.execute(ADVISORY_LOCKS)
+            return "made" if made else ""
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise SensError(f"PostgreSQL on port {port} does not let us make the database: {error}") from error
