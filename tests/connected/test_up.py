@@ -1,5 +1,7 @@
 """``sens up`` itself: what it starts, keeps running, stops, and says when it can't."""
 
+import asyncio
+import json
 import os
 import signal
 import socket
@@ -9,10 +11,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from sens_cli.instance import Instance
 from sens_cli.up.display import READY_LINE
 from sens_cli.up.process import process_identity
+from sens_common.database import connect
+from sens_common.settings import DatabaseSettings
 from support.platform import Platform, clean_environment, command, free_port_offset, running_platform, stop
 from support.servers import HOST, accepts_connections, scratch_folder, wait_until
 
@@ -31,6 +36,12 @@ def status_of(url: str, key: str | None = None) -> int:
         return httpx.get(url, headers={"Authorization": f"Bearer {key}"} if key else {}, trust_env=False).status_code
     except httpx.HTTPError:
         return 0
+
+
+def answer_of(url: str) -> tuple[int, str]:
+    """Return status and body of a GET request."""
+    response = httpx.get(url, trust_env=False)
+    return response.status_code, response.text
 
 
 def refused(data_dir: Path, offset: int, *options: str) -> str:
@@ -94,6 +105,70 @@ class TestARunningPlatform:
             with socket.socket() as client:
                 client.settimeout(2)
                 assert client.connect_ex((outside, port)) != 0
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root starts its children as another account")
+    def test_of_root_runs_everything_as_one_account_that_is_not_root(self, platform: Platform) -> None:
+        names = [note.stem for note in (platform.data_dir / "run").glob("*.pid")]
+        owners = {name: Path(f"/proc/{platform.process_number(name)}").stat().st_uid for name in names}
+        assert len(names) >= 7
+        assert len(set(owners.values())) == 1
+        (account,) = set(owners.values())
+        assert account != 0
+        stores = [platform.data_dir / "nats", platform.data_dir / "postgres", platform.data_dir / "run/nats.conf"]
+        assert {path.stat().st_uid for path in stores} == {account}
+        assert (platform.data_dir / "run/nats.conf").stat().st_mode & 0o777 == 0o600
+        # What children get they get from us; none reads another one's secret.
+        assert {path.stat().st_uid for path in (platform.data_dir / "secrets").iterdir()} == {0}
+
+    def test_logs_each_part_in_to_the_stores_as_itself(self, platform: Platform) -> None:
+        async def sessions() -> set[tuple[str, str]]:
+            superuser = DatabaseSettings(
+                host=platform.host,
+                port=platform.ports.postgres,
+                name="sens_platform",
+                user="postgres",
+                password=SecretStr((platform.data_dir / "secrets/postgres-superuser-password").read_text().strip()),
+                ssl="disable",
+            )
+            connection = await connect(superuser, "test")
+            try:
+                rows = await connection.fetch(
+                    "SELECT DISTINCT application_name, usename FROM pg_stat_activity WHERE application_name LIKE '%-%'"
+                )
+                assert not await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = 'sens_platform'")
+            finally:
+                await connection.close()
+            return {(row[0], row[1]) for row in rows}
+
+        for port in (platform.ports.api, platform.ports.telemetry_operations):
+            status, body = answer_of(f"http://{platform.host}:{port}/readyz")
+            assert (status, "notes" in json.loads(body)) == (200, False), body
+        assert asyncio.run(sessions()) == {
+            ("platform-api", "sens_platform_api"),
+            ("telemetry-worker", "sens_platform_worker"),
+        }
+        _, body = answer_of(f"http://{platform.host}:{platform.ports.nats_monitoring}/connz?auth=true")
+        users = {each["name"].partition(" ")[0]: each["authorized_user"] for each in json.loads(body)["connections"]}
+        assert users == {name: name for name in ("platform-api", "mqtt-ingestion-worker", "telemetry-worker")}
+
+    @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the system does not show environments")
+    def test_gives_the_services_no_password_of_another_one(self, platform: Platform) -> None:
+        secrets = {file.name: file.read_text().strip() for file in (platform.data_dir / "secrets").iterdir()}
+        known = {
+            name: {
+                secret
+                for secret, value in secrets.items()
+                if value.encode() in Path(f"/proc/{platform.process_number(name)}/environ").read_bytes()
+            }
+            for name in ("platform-api", "telemetry-worker", "mqtt-ingestion-worker", "docs", "mock-mqtt-broker")
+        }
+        assert known == {
+            "platform-api": {"database-api-password", "nats-api-password"},
+            "telemetry-worker": {"database-worker-password", "nats-telemetry-password"},
+            "mqtt-ingestion-worker": {"nats-ingestion-password"},
+            "docs": set(),
+            "mock-mqtt-broker": set(),
+        }
 
     def test_refuses_a_second_instance_on_its_data(self, platform: Platform) -> None:
         message = refused(platform.data_dir, free_port_offset())

@@ -24,6 +24,7 @@ KEY_SECRET: Final = "demo-api-key"  # noqa: S105 - a file's name
 DATABASE_SECRET: Final = "database-password"  # noqa: S105 - same
 API_LOGIN_SECRET: Final = "database-api-password"  # noqa: S105 - same
 WORKER_LOGIN_SECRET: Final = "database-worker-password"  # noqa: S105 - same
+NATS_CONFIGURATION: Final = "nats.conf"
 NATS_SECRETS: Final = {
     ADMINISTRATOR: "nats-password",
     API_USER: "nats-api-password",
@@ -202,7 +203,7 @@ def _reasons(body: bytes) -> str:
 
 def stores(data: DataFolder, table: Ports) -> tuple[list[Component], list[Step]]:
     """Return PostgreSQL and NATS, and the steps that make the data folder, role and database."""
-    configuration = data.run / "nats.conf"
+    configuration = data.run / NATS_CONFIGURATION
     nats.write_configuration(
         configuration,
         host=HOST,

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+from sens_cli.up.account import OURSELVES, Children
 from sens_cli.up.components import module
 from sens_cli.up.process import end_with_parent, last_line
 
@@ -33,7 +34,7 @@ def fingerprint(root: Path, files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-async def build(root: Path | None, site: Path, *, log: Path) -> str:
+async def build(root: Path | None, site: Path, *, log: Path, children: Children = OURSELVES) -> str:
     """Build the documentation of a checkout into the folder ``site``; return what people are told.
 
     Zensical writes below its configuration only, so it works on a copy; the finished site replaces the old one at once. Whatever
@@ -43,20 +44,21 @@ async def build(root: Path | None, site: Path, *, log: Path) -> str:
     if root is None or not files:
         return "no documentation here (docs/ or zensical.toml is missing): the site stays empty"
     try:
-        return await _build(root, files, site, log)
+        return await _build(root, files, site, log, children)
     except TimeoutError:
         return f"the documentation can't be built: not done within {_BUILD_SECONDS} s (see {log})"
     except OSError as error:
         return f"the documentation can't be built: {error.strerror} ({error.filename})"
 
 
-async def _build(root: Path, files: list[Path], site: Path, log: Path) -> str:
+async def _build(root: Path, files: list[Path], site: Path, log: Path, children: Children) -> str:
     wanted = await asyncio.to_thread(fingerprint, root, files)
     if _stamp(site) == wanted:
         return "unchanged"
     workshop = site.with_name("site.new")
     await asyncio.to_thread(_copy, root, workshop)
-    code = await _run([*module("zensical"), "build", "--clean"], workshop, log)
+    children.give(workshop)
+    code = await _run(children.command([*module("zensical"), "build", "--clean"]), workshop, log)
     if code != 0:
         return f"the documentation can't be built: {last_line(log) or f'zensical ended with code {code}'} (see {log})"
     if not _exchange(workshop, site, wanted):

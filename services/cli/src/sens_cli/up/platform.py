@@ -11,9 +11,11 @@ from typing import Final
 
 from sens_cli.installation import checkout, product_commit
 from sens_cli.instance import Instance
-from sens_cli.up import documentation, startup
+from sens_cli.up import account, documentation, startup
+from sens_cli.up.account import OURSELVES, Children
 from sens_cli.up.components import (
     KEY_SECRET,
+    NATS_CONFIGURATION,
     TENANT,
     Component,
     Options,
@@ -63,8 +65,14 @@ async def run(path: Path, table: Ports, options: Options, display: Display) -> N
 
 
 async def _run_until_signal(data: DataFolder, table: Ports, options: Options, display: Display) -> None:
-    components, steps = parts(data, table, options)
-    supervisor = Supervisor(components, steps, data=data, environment=inherited(product_commit()), display=display)
+    children = await account.children(data.path)
+    if children.account is not None:
+        display.notice(f"started by root: everything runs as account {children.account.name}")
+    components, steps = parts(data, table, options, children)
+    children.give(data.nats, data.run / NATS_CONFIGURATION, data.site)
+    supervisor = Supervisor(
+        components, steps, data=data, environment=inherited(product_commit()), display=display, children=children
+    )
     stop = asyncio.Event()
     with _signals(stop, supervisor.hurry):
         tasks = [
@@ -93,10 +101,12 @@ def _first(error: Exception) -> Exception:
     return error
 
 
-def parts(data: DataFolder, table: Ports, options: Options) -> tuple[list[Component], list[Step]]:
+def parts(
+    data: DataFolder, table: Ports, options: Options, children: Children = OURSELVES
+) -> tuple[list[Component], list[Step]]:
     """Return everything that is run, wired together."""
     own = database_environment(data, table) | nats_environment(data, table)
-    programs = startup.Programs(data, inherited(product_commit()) | own)
+    programs = startup.Programs(data, inherited(product_commit()) | own, children)
     key_needs = "first tenant" if data.read_secret(KEY_SECRET) is None else "platform-api"
 
     async def migrate() -> str:
@@ -109,7 +119,7 @@ def parts(data: DataFolder, table: Ports, options: Options) -> tuple[list[Compon
         return await startup.first_key(programs, data, table)
 
     async def build_documentation() -> str:
-        return await documentation.build(checkout(), data.site, log=data.log_file("documentation"))
+        return await documentation.build(checkout(), data.site, log=data.log_file("documentation"), children=children)
 
     store_components, store_steps = stores(data, table)
     return [*store_components, *services(data, table, options, data.site)], [

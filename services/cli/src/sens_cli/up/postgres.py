@@ -1,11 +1,9 @@
 """The embedded PostgreSQL server: where its programs are, as whom it runs, how its data folder is made.
 
-PostgreSQL refuses to run as root. Started by root it therefore runs as another account: the one that called sudo, else ``nobody``.
-What that account can't reach (a folder below ``/root``, say) is not opened up for it; the files are kept in ``/var/lib`` instead
+PostgreSQL refuses to run as root. Started by root it runs as the account that all children run as (`sens_cli.up.account`). What that account can't reach (a folder below ``/root``, say) is not opened up for it; the files are kept in ``/var/lib`` instead
 and linked from where they belong.
 """
 
-import contextlib
 import importlib.util
 import os
 import pwd
@@ -16,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, TypedDict
 
+from sens_cli.up.account import NAME, Account, Children, children_account
 from sens_common.errors import SensError
 
 SUPERUSER = "postgres"
@@ -30,14 +29,6 @@ class Identity(TypedDict, total=False):
     user: int
     group: int
     extra_groups: list[int]
-
-
-class Account(NamedTuple):
-    """An account of the operating system."""
-
-    name: str
-    uid: int
-    gid: int
 
 
 class Cluster(NamedTuple):
@@ -76,25 +67,6 @@ def embedded_programs() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
 
 
-def server_account() -> Account | None:
-    """Return the account to run the server as: None for the current one, another one when the current one is root.
-
-    Raises:
-        SensError: Root has no other account to fall back on.
-    """
-    if os.geteuid() != 0:
-        return None
-    candidates = [os.environ.get("SUDO_USER", ""), "nobody"]
-    for name in candidates:
-        with contextlib.suppress(KeyError):
-            entry = pwd.getpwnam(name)
-            if entry.pw_uid != 0:
-                return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
-    raise SensError(
-        "PostgreSQL refuses to run as root, and there is no account 'nobody' to run it as; start as another user"
-    )
-
-
 def prepare(
     data: Path, password: str, *, programs: Path | None = None, before_exec: Callable[[], None] | None = None
 ) -> Cluster:
@@ -109,12 +81,14 @@ def prepare(
     Raises:
         SensError: The folder can't be made.
     """
-    account = server_account()
+    account = children_account()
     found = programs or embedded_programs()
     try:
         cluster = Cluster(_reachable_programs(found, account), data, account)
         if not (data / "PG_VERSION").exists():
             _make(cluster, password, before_exec)
+        elif account is not None and (final := data.resolve()).stat().st_uid != account.uid:
+            Children(account).give(final)  # made by an earlier version, as another account
     except OSError as error:
         raise SensError(
             f"PostgreSQL's data folder {data} can't be made: {error.strerror} ({error.filename})"
@@ -133,11 +107,12 @@ def _make(cluster: Cluster, password: str, before_exec: Callable[[], None] | Non
     scratch = final.with_name(final.name + ".new")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(mode=0o700)
-    if account is not None:
-        os.chown(scratch, account.uid, account.gid)
+    maker = _initdb_account(account)
+    if maker is not None:
+        os.chown(scratch, maker.uid, maker.gid)
     reader, writer = os.pipe()
-    if account is not None:
-        os.fchown(reader, account.uid, account.gid)
+    if maker is not None:
+        os.fchown(reader, maker.uid, maker.gid)
     with os.fdopen(writer, "w", encoding="utf-8") as pipe:
         pipe.write(password + "\n")
     try:
@@ -160,14 +135,33 @@ def _make(cluster: Cluster, password: str, before_exec: Callable[[], None] | Non
             check=False,
             cwd="/",
             preexec_fn=before_exec,
-            **identity(account),
+            **identity(maker),
         )
     finally:
         os.close(reader)
     if result.returncode != 0:
         reason = (result.stderr.strip() or result.stdout.strip()).splitlines()
         raise SensError(f"initdb failed for {final}: {reason[-1] if reason else 'no message'}")
+    if maker != account:
+        Children(account).give(scratch)
     scratch.rename(final)
+
+
+def _initdb_account(account: Account | None) -> Account | None:
+    """Return as whom initdb runs: it wants an account that has a name, which the server does not.
+
+    Raises:
+        SensError: There is none.
+    """
+    if account is None:
+        return None
+    for number in (account.uid, None):
+        try:
+            entry = pwd.getpwuid(number) if number is not None else pwd.getpwnam("nobody")
+        except KeyError:
+            continue
+        return Account(entry.pw_name, entry.pw_uid, entry.pw_gid)
+    raise SensError(f"initdb needs an account with a name: make one named {NAME}")
 
 
 def identity(account: Account | None) -> Identity:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Final
 
+from sens_cli.up.account import Children
 from sens_cli.up.components import KEY_SECRET, TENANT, module
 from sens_cli.up.data import DataFolder
 from sens_cli.up.ports import Ports
@@ -21,9 +22,10 @@ _ADMIN: Final = "sens_platform_api.admin"
 class Programs:
     """Runs programs that end by themselves, one log file for each purpose."""
 
-    def __init__(self, data: DataFolder, environment: dict[str, str]) -> None:
+    def __init__(self, data: DataFolder, environment: dict[str, str], children: Children) -> None:
         self._data = data
-        self._environment = environment
+        self._environment = children.environment(environment)
+        self._children = children
 
     async def run(self, purpose: str, name: str, *arguments: str) -> str:
         """Run a module; return what it printed.
@@ -34,8 +36,7 @@ class Programs:
         log = self._data.log_file(purpose)
         with log.open("ab") as output:
             child = await asyncio.create_subprocess_exec(
-                *module(name),
-                *arguments,
+                *self._children.command([*module(name), *arguments]),
                 env=self._environment,
                 cwd=Path("/"),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final, Protocol
 
+from sens_cli.up.account import OURSELVES, Children
 from sens_cli.up.components import STAGE_STOP_SECONDS, Component, Step
 from sens_cli.up.data import DataFolder
 from sens_cli.up.process import last_line, start
@@ -67,12 +68,14 @@ class Supervisor:
         data: DataFolder,
         environment: dict[str, str],
         display: Display,
+        children: Children = OURSELVES,
     ) -> None:
         self._components = components
         self._steps = steps
         self._data = data
         self._environment = environment
         self._display = display
+        self._started_as = children
         self._children: dict[str, asyncio.subprocess.Process] = {}
         names = [component.name for component in components] + [step.name for step in steps]
         self._ready = {name: asyncio.Event() for name in names}
@@ -173,9 +176,10 @@ class Supervisor:
             self._display.starting(component.name)
         try:
             launch = component.launch()
+            own = self._started_as
             child = await start(
-                launch.command,
-                environment=self._environment | component.environment,
+                launch.command if launch.identity else own.command(launch.command, component.orphan_signal),
+                environment=own.environment(self._environment | component.environment),
                 folder=Path("/"),
                 log=self._log(component),
                 note=self._note(component),
