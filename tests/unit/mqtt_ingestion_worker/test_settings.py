@@ -18,6 +18,13 @@ class TestTopicFilters:
         with pytest.raises(SettingsError, match="SENS_MQTT__TOPIC_FILTERS"):
             IngestionSettings.load()
 
+    def test_that_overlap_are_refused_with_both_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SENS_MQTT__TOPIC_FILTERS", '["sens/v1/+/+/telemetry", "sens/v1/demo/#"]')
+        with pytest.raises(
+            SettingsError, match=r"SENS_MQTT__TOPIC_FILTERS.*sens/v1/\+/\+/telemetry and sens/v1/demo/#"
+        ):
+            IngestionSettings.load()
+
 
 class TestUrl:
     @pytest.mark.parametrize("value", ["http://x:1", "mqtt://", "mqtt://user:secret@host:1883", "host:1883"])

@@ -19,6 +19,9 @@ DEAD_LETTERS_SUBJECT: Final = "sens.dead_letters"
 TELEMETRY_CONSUMER: Final = "telemetry-worker"
 """The durable pull consumer that all telemetry workers share."""
 
+SESSIONS_BUCKET: Final = "INGESTION_SESSIONS"
+"""JetStream key-value bucket in which the ingestion workers keep what their MQTT sessions are subscribed to."""
+
 LIVE_SUBJECT: Final = "sens.live"
 """Newly stored readings: ``sens.live.<tenant token>``, core NATS, no storage."""
 

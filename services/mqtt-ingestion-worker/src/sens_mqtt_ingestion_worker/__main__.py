@@ -13,6 +13,7 @@ from sens_mqtt_ingestion_worker.flow import Flow
 from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
 from sens_mqtt_ingestion_worker.mqtt import MqttSource
 from sens_mqtt_ingestion_worker.pipeline import Pipeline
+from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import IngestionSettings
 
 SERVICE = "mqtt-ingestion-worker"
@@ -40,9 +41,19 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
             receive_max=mqtt.receive_max,
             max_payload_bytes=client.max_payload,
         )
-        source = MqttSource(mqtt, clock, max_packet_bytes=client.max_payload - OVERHEAD_BYTES)
+        source = MqttSource(
+            mqtt,
+            clock,
+            SessionRecord(jetstream, settings.nats, mqtt),
+            max_packet_bytes=client.max_payload - OVERHEAD_BYTES,
+        )
         pipeline = Pipeline(source, log, flow, receive_max=mqtt.receive_max)
-        checks |= {"log": problem_check(log), "mqtt": problem_check(pipeline), "clock": clock.check}
+        checks |= {
+            "log": problem_check(log),
+            "mqtt": problem_check(pipeline),
+            "subscriptions": source.subscriptions.check,
+            "clock": clock.check,
+        }
         await pipeline.run(stop)
 
 

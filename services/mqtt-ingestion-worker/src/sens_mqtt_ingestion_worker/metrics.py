@@ -25,6 +25,14 @@ CONNECTIONS = Counter(
     "sens_ingestion_mqtt_connections_total", "Connections to the broker that reached their subscriptions."
 )
 CONNECTED = Gauge("sens_ingestion_mqtt_connected_count", "1 while connected to the broker and subscribed, else 0.")
+SUBSCRIPTIONS_ENDED = Counter(
+    "sens_ingestion_subscriptions_ended_total",
+    "Subscriptions that a session still had and the settings no longer name; ended.",
+)
+BETWEEN_SUBSCRIPTIONS = Counter(
+    "sens_ingestion_messages_between_subscriptions_total",
+    "Messages that came while a session had both its earlier and its new subscriptions; those without a time may be stored twice.",
+)
 BUFFERED = Gauge("sens_ingestion_buffered_messages_count", "Messages received and not yet acknowledged.")
 BUFFERED_BYTES = Gauge(
     "sens_ingestion_buffered_bytes", "Topics and payloads of the messages received and not yet acknowledged."

@@ -1,31 +1,12 @@
 """Settings of the ingestion worker."""
 
-import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
 from sens_common.names import NATIVE_TOPIC_FILTER, REPLAY_PUBLISHER
 from sens_common.settings import Group, NatsSettings, OperationsSettings, ServiceSettings
-
-_MAX_TOPIC_BYTES = 65_535  # MQTT 5.0, section 1.5.4
-
-
-def _topic_filter(text: str) -> str:
-    """Check a topic filter (MQTT 5.0, section 4.7; shared subscriptions: section 4.8.2)."""
-    levels = text.split("/")
-    if levels[0] == "$share":
-        group, *levels = levels[1:] or [""]
-        if not group or not levels or re.search(r"[+#]", group):
-            raise ValueError("a shared subscription is $share/GROUP/FILTER")
-    if not any(levels) and len(levels) == 1:
-        raise ValueError("a topic filter may not be empty")
-    if "\0" in text or len(text.encode()) > _MAX_TOPIC_BYTES:
-        raise ValueError("a topic filter may not hold NUL nor more than 65,535 bytes")
-    for index, level in enumerate(levels):
-        if ("#" in level and (level != "#" or index != len(levels) - 1)) or ("+" in level and level != "+"):
-            raise ValueError("in a topic filter, + stands for a whole level, # for all remaining ones at the end")
-    return text
+from sens_mqtt_ingestion_worker import filters
 
 
 def _client_id(text: str) -> str:
@@ -54,11 +35,14 @@ class MqttSettings(Group):
         pattern=r"^[A-Za-z0-9_.-]+$",
         description="Client identifier, the session's name; each replica has one of its own and keeps it over restarts.",
     )
-    topic_filters: list[Annotated[str, AfterValidator(_topic_filter)]] = Field(
-        [NATIVE_TOPIC_FILTER],
-        min_length=1,
-        max_length=100,
-        description='Topic filters as a JSON list, for example ["$share/sens/sens/v1/+/+/telemetry"].',
+    topic_filters: Annotated[list[Annotated[str, AfterValidator(filters.checked)]], AfterValidator(filters.apart)] = (
+        Field(
+            [NATIVE_TOPIC_FILTER],
+            min_length=1,
+            max_length=100,
+            description='Topic filters as a JSON list, for example ["$share/sens/sens/v1/+/+/telemetry"]; no two may match the same topic. '
+            "What the session was subscribed to before is unsubscribed.",
+        )
     )
     receive_max: int = Field(
         4096,

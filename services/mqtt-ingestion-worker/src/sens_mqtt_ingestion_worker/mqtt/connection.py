@@ -21,6 +21,7 @@ from sens_mqtt_ingestion_worker.settings import MqttSettings
 log = structlog.get_logger()
 
 _SUBSCRIBE_PACKET_ID: Final = 1
+_UNSUBSCRIBE_PACKET_ID: Final = 2
 _FIRST_FAILURE: Final = 128  # reason codes from here on are refusals (MQTT 5.0, section 2.4)
 _PAUSE_READING_ABOVE: Final = 2
 """Reading pauses when more messages than ``receive_max`` times this are waiting; only QoS 0 can lead to it."""
@@ -45,7 +46,21 @@ _NO_FLAGS: Final[frozenset[int]] = frozenset()
 class MqttConnection(asyncio.Protocol):
     """One connection, as `pipeline.Connection`."""
 
-    def __init__(self, settings: MqttSettings, max_packet_bytes: int, clock: ReceiptClock) -> None:
+    def __init__(
+        self,
+        settings: MqttSettings,
+        max_packet_bytes: int,
+        clock: ReceiptClock,
+        left_over: frozenset[str] = frozenset(),
+    ) -> None:
+        """Prepare.
+
+        Args:
+            settings: Of the broker and the session.
+            max_packet_bytes: Largest packet that is taken.
+            clock: For the receipt times.
+            left_over: What a resumed session may be subscribed to beside the settings' filters.
+        """
         self._settings = settings
         self._max_packet_bytes = max_packet_bytes
         self._clock = clock
@@ -67,6 +82,11 @@ class MqttConnection(asyncio.Protocol):
         self._wake: asyncio.Future[None] | None = None
         self._connack: mqtt5.ConnAckPacket | None = None
         self._subscribed = False
+        self._left_over = sorted(left_over)
+        self._refused: list[str] = []
+        self._settled = asyncio.Event()
+        self._taken = 0  # messages
+        self._came_before: int | None = None  # messages before SUBACK, while UNSUBACK is awaited
         self._last_sent = self._last_heard = time.monotonic()
 
     # What the event loop calls.
@@ -150,6 +170,8 @@ class MqttConnection(asyncio.Protocol):
                 self._wake_up()
             case mqtt5.SubAckPacket():
                 self._take_suback(packet)
+            case mqtt5.UnsubAckPacket():
+                self._take_unsuback(packet)
             case mqtt5.DisconnectPacket():
                 reason = packet.reason_code.name.lower().replace("_", " ")
                 self._end(f"the broker ended the connection: {packet.reason_str or reason}")
@@ -171,6 +193,30 @@ class MqttConnection(asyncio.Protocol):
                 return
         self._subscribed = True
         self._wake_up()
+        if self._left_over and self.session_present:
+            # Only now, so that there is a subscription at every moment.
+            self._came_before = self._taken + len(self._messages)
+            self._write(mqtt5.UnsubscribePacket(_UNSUBSCRIBE_PACKET_ID, self._left_over).write())
+        else:
+            self._settled.set()
+
+    def _take_unsuback(self, packet: mqtt5.UnsubAckPacket) -> None:
+        codes = dict(zip(self._left_over, packet.reason_codes, strict=False))
+        self._refused = [each for each, code in codes.items() if int(code) >= _FIRST_FAILURE]
+        ended = [each for each, code in codes.items() if code is mqtt5.UnsubAckReasonCode.SUCCESS]
+        if ended:
+            metrics.SUBSCRIPTIONS_ENDED.inc(len(ended))
+            log.info("ended earlier subscriptions of the session", topic_filters=ended, messages=self._count_between())
+        self._came_before = None
+        self._settled.set()
+
+    def _count_between(self) -> int:
+        """Count the messages that came while the session had its earlier and its new subscriptions; return their number."""
+        if self._came_before is None:
+            return 0
+        count = self._taken + len(self._messages) - self._came_before
+        metrics.BETWEEN_SUBSCRIPTIONS.inc(count)
+        return count
 
     # What the source and the pipeline call.
 
@@ -228,6 +274,11 @@ class MqttConnection(asyncio.Protocol):
         while not self._subscribed and not self._messages:
             await self._something()
 
+    async def settled(self) -> list[str]:
+        """Wait until the session is subscribed to what the settings name, and to nothing else; return what it could not be rid of."""
+        await self._settled.wait()
+        return self._refused
+
     async def receive(self) -> Delivery:
         """See `pipeline.Connection.receive`."""
         while not self._messages:
@@ -238,6 +289,7 @@ class MqttConnection(asyncio.Protocol):
                 await self._something()
         messages, self._messages = self._messages, []
         self._delivered = len(messages)
+        self._taken += len(messages)
         self._receipts += 1
         self._waiting_bytes = 0
         flagged = _NO_FLAGS
@@ -336,6 +388,7 @@ class MqttConnection(asyncio.Protocol):
     def _end(self, reason: str) -> None:
         if self._ended is not None:
             return
+        self._count_between()
         self._ended = reason
         # The broker sends again what was not acknowledged; only what came with QoS 0 would be lost.
         self._messages = [message for message in self._messages if not message.packet_id]

@@ -5,32 +5,70 @@ import contextlib
 import ssl
 import urllib.parse
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, Protocol
 
-from sens_common.errors import SettingsError
+import structlog
+
+from sens_common.errors import SettingsError, UnavailableError
+from sens_common.health import Problems
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
+from sens_mqtt_ingestion_worker.filters import earlier_forms
 from sens_mqtt_ingestion_worker.mqtt.connection import MqttConnection
 from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 
+log = structlog.get_logger()
+
 _DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+_RECORD_AGAIN_SECONDS: Final = 5.0
+
+
+class Record(Protocol):
+    """Where it is kept what the session is subscribed to, since no broker tells it."""
+
+    async def load(self) -> frozenset[str] | None:
+        """Return the filters, or more than these; None when nothing is known of the session.
+
+        Raises:
+            UnavailableError: They can't be read.
+        """
+
+    async def save(self, filters: frozenset[str]) -> None:
+        """Keep the filters.
+
+        Raises:
+            UnavailableError: They can't be kept.
+        """
 
 
 class MqttSource:
-    """The broker, as `pipeline.Source`."""
+    """The broker, as `pipeline.Source`.
 
-    def __init__(self, settings: MqttSettings, clock: ReceiptClock, *, max_packet_bytes: int) -> None:
+    A session keeps its subscriptions, also those that the settings no longer name; with two that match, every message comes twice.
+    So what is recorded of a session is at any moment at least what it has: the record grows before the broker is asked to subscribe,
+    and shrinks after it has unsubscribed. A crash in between leaves too much in the record, and unsubscribing that has no effect.
+
+    Attributes:
+        subscriptions: What is wrong with the session's subscriptions; for the readiness check.
+    """
+
+    def __init__(self, settings: MqttSettings, clock: ReceiptClock, record: Record, *, max_packet_bytes: int) -> None:
         """Prepare, without connecting.
 
         Args:
             settings: Of the broker and the session.
             clock: For the receipt times.
+            record: Of the session's subscriptions.
             max_packet_bytes: Largest packet that the log can take; the smaller of this and the setting is told to the broker.
 
         Raises:
             SettingsError: The certificate authority's file can't be used.
         """
         self._settings = settings
+        self._record = record
+        self._wanted = frozenset(settings.topic_filters)
+        self._recorded: frozenset[str] | None = None  # None: not read yet
+        self.subscriptions = Problems()
         self._max_packet_bytes = min(settings.max_packet_bytes, max_packet_bytes)
         parts = urllib.parse.urlsplit(settings.url)
         self._host = parts.hostname or ""
@@ -49,7 +87,11 @@ class MqttSource:
         settings = self._settings
         loop = asyncio.get_running_loop()
         broker = f"{self._host} port {self._port}"
-        connection = MqttConnection(settings, self._max_packet_bytes, self._clock)
+        try:
+            recorded = await self._before_subscribing()
+        except UnavailableError as error:
+            raise SourceUnavailableError(str(error)) from error
+        connection = MqttConnection(settings, self._max_packet_bytes, self._clock, recorded - self._wanted)
         try:
             async with asyncio.timeout(settings.connect_timeout_seconds):
                 await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls)
@@ -68,10 +110,43 @@ class MqttSource:
             connection.abort()
             raise
         keeping = asyncio.create_task(connection.keep_alive(), name="mqtt keep-alive")
+        settling = asyncio.create_task(self._after_subscribing(connection), name="mqtt subscriptions")
         try:
             yield connection
         except SourceUnavailableError as error:
             raise SourceUnavailableError(f"{broker}: {error}") from error
         finally:
             keeping.cancel()
+            settling.cancel()
             connection.close()
+
+    async def _before_subscribing(self) -> frozenset[str]:
+        """Return what the session may be subscribed to, once it is recorded together with what it is going to have."""
+        if self._recorded is None:
+            known = await self._record.load()
+            recorded = self._wanted | (known if known is not None else earlier_forms(self._wanted))
+            if recorded != known:
+                await self._record.save(recorded)
+            self._recorded = recorded
+        return self._recorded
+
+    async def _after_subscribing(self, connection: MqttConnection) -> None:
+        """Record what the session is subscribed to, once the broker has subscribed and unsubscribed."""
+        refused = await connection.settled()
+        if refused:
+            self.subscriptions.set(
+                "left over",
+                f"the broker does not end the session's earlier subscriptions ({', '.join(sorted(refused))});"
+                " messages that these match may come twice",
+            )
+            return
+        self.subscriptions.clear("left over")
+        while self._recorded != self._wanted:
+            try:
+                await self._record.save(self._wanted)
+            except UnavailableError as error:
+                # What the record has too much is unsubscribed once more, to no effect.
+                log.warning("the session's subscriptions could not be recorded; trying again", error=str(error))
+                await asyncio.sleep(_RECORD_AGAIN_SECONDS)
+            else:
+                self._recorded = self._wanted

@@ -1,0 +1,74 @@
+"""What MQTT sessions are subscribed to, in a JetStream key-value bucket: no broker tells it."""
+
+import hashlib
+from typing import Final
+
+import msgspec
+import structlog
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import KeyValueConfig, StorageType
+from nats.js.errors import BucketNotFoundError, KeyNotFoundError
+from nats.js.kv import KeyValue
+
+from sens_common.errors import UnavailableError
+from sens_common.names import SESSIONS_BUCKET, subject_token
+from sens_common.settings import NatsSettings
+from sens_mqtt_ingestion_worker.settings import MqttSettings
+
+log = structlog.get_logger()
+
+_decoder: Final = msgspec.json.Decoder(frozenset[str])
+
+
+class SessionRecord:
+    """The record of one session, as `mqtt.source.Record`: a key for each client identifier and broker, a JSON array of filters."""
+
+    def __init__(self, jetstream: JetStreamContext, nats: NatsSettings, mqtt: MqttSettings) -> None:
+        self._jetstream = jetstream
+        self._replicas = nats.replicas
+        broker = hashlib.sha256(mqtt.url.encode()).hexdigest()[:16]
+        # A key allows fewer characters than a subject's token (NATS documentation, "Key/Value Store").
+        self._key = f"{subject_token(mqtt.client_id).replace('%', '=')}.{broker}"
+
+    async def load(self) -> frozenset[str] | None:
+        """See `mqtt.source.Record.load`."""
+        try:
+            entry = await (await self._bucket()).get(self._key)
+        except KeyNotFoundError:
+            return None
+        except (NatsError, TimeoutError, OSError) as error:
+            raise UnavailableError(
+                f"NATS does not tell what this session is subscribed to: {_reason(error)}"
+            ) from error
+        try:
+            return _decoder.decode(entry.value or b"")
+        except msgspec.DecodeError as error:
+            log.warning("the record of the session's subscriptions can't be read", key=self._key, error=str(error))
+            return None
+
+    async def save(self, filters: frozenset[str]) -> None:
+        """See `mqtt.source.Record.save`."""
+        try:
+            await (await self._bucket()).put(self._key, msgspec.json.encode(sorted(filters)))
+        except (NatsError, TimeoutError, OSError) as error:
+            raise UnavailableError(
+                f"NATS does not keep what this session is subscribed to: {_reason(error)}"
+            ) from error
+
+    async def _bucket(self) -> KeyValue:
+        try:
+            return await self._jetstream.key_value(SESSIONS_BUCKET)
+        except BucketNotFoundError:
+            return await self._jetstream.create_key_value(
+                KeyValueConfig(
+                    SESSIONS_BUCKET,
+                    description="What the MQTT sessions of the ingestion workers are subscribed to",
+                    storage=StorageType.FILE,
+                    replicas=self._replicas,
+                )
+            )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,200 @@
+"""What an MQTT session is subscribed to follows the settings, on real sessions of a real broker."""
+
+import asyncio
+import itertools
+import signal
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sens_common.jetstream import connect
+from sens_common.names import NATIVE_TOPIC_FILTER
+from sens_common.settings import DatabaseSettings, NatsSettings
+from sens_mqtt_ingestion_worker.clock import ReceiptClock
+from sens_mqtt_ingestion_worker.mqtt import MqttConnection, MqttSource
+from sens_mqtt_ingestion_worker.sessions import SessionRecord
+from sens_mqtt_ingestion_worker.settings import MqttSettings
+from support.brokers import MqttBroker, mosquitto
+from support.servers import eventually
+from support.workers import Publisher, running_path
+
+TOPIC = "sens/v1/demo/{}/telemetry"
+SHARED = f"$share/sens/{NATIVE_TOPIC_FILTER}"
+NARROWER = "sens/v1/demo/+/telemetry"
+ALL = "sens/#"
+
+
+@pytest.fixture
+def broker() -> Iterator[MqttBroker]:
+    """A Mosquitto."""
+    with mosquitto() as running:
+        yield running
+
+
+class MemoryRecord:
+    """A record of what a session is subscribed to."""
+
+    def __init__(self, *filters: str) -> None:
+        self.filters = frozenset(filters) or None
+
+    async def holds(self, filters: tuple[str, ...]) -> bool:
+        return self.filters == frozenset(filters)
+
+    async def load(self) -> frozenset[str] | None:
+        return self.filters
+
+    async def save(self, filters: frozenset[str]) -> None:
+        self.filters = filters
+
+
+@asynccontextmanager
+async def session(broker: MqttBroker, record: MemoryRecord, *filters: str) -> AsyncIterator[MqttConnection]:
+    """Connect the session and wait until the broker has answered everything."""
+    settings = MqttSettings(url=f"mqtt://{broker.host}:{broker.port_v5}", client_id="w", topic_filters=list(filters))
+    source = MqttSource(settings, ReceiptClock("w"), record, max_packet_bytes=1_000_000)
+    async with source.connect() as connection:
+        assert await connection.settled() == []
+        await eventually(lambda: record.holds(filters), "the filters are recorded")
+        yield connection
+
+
+async def times_received(broker: MqttBroker, record: MemoryRecord, *filters: str) -> int:
+    """Connect with the filters, publish a message, and return how often it is received."""
+
+    def publish() -> None:
+        with Publisher(broker) as publisher:
+            publisher.publish_all([(TOPIC.format(device), b"{}") for device in ("d1", "last")])
+
+    async with session(broker, record, *filters) as connection:
+        await asyncio.to_thread(publish)
+        topics: list[str] = []
+        while TOPIC.format("last") not in topics:
+            topics += [message.topic for message in (await connection.receive()).messages]
+        return topics.count(TOPIC.format("d1"))
+
+
+def run[T](work: Coroutine[None, None, T]) -> T:
+    async def within() -> T:
+        async with asyncio.timeout(20):
+            return await work
+
+    return asyncio.run(within())
+
+
+class TestSession:
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [(NATIVE_TOPIC_FILTER, SHARED), (SHARED, NATIVE_TOPIC_FILTER), (NATIVE_TOPIC_FILTER, NARROWER), (ALL, SHARED)],
+    )
+    def test_that_is_given_another_filter_gets_every_message_once(
+        self, broker: MqttBroker, before: str, after: str
+    ) -> None:
+        async def work() -> int:
+            record = MemoryRecord()
+            async with session(broker, record, before):
+                pass
+            return await times_received(broker, record, after)
+
+        assert run(work()) == 1
+
+    @pytest.mark.parametrize("has", [[ALL], [ALL, NATIVE_TOPIC_FILTER], [NATIVE_TOPIC_FILTER], []])
+    def test_whose_worker_was_killed_while_the_filter_changed_gets_every_message_once(
+        self, broker: MqttBroker, has: list[str]
+    ) -> None:
+        """Before the broker subscribed, before it unsubscribed, before that was recorded; or the broker has lost the session."""
+
+        async def work() -> int:
+            for each in has:
+                async with session(
+                    broker, MemoryRecord(each), each
+                ):  # nothing else is known, so nothing else is unsubscribed
+                    pass
+            return await times_received(broker, MemoryRecord(ALL, NATIVE_TOPIC_FILTER), NATIVE_TOPIC_FILTER)
+
+        assert run(work()) == 1
+
+    @pytest.mark.parametrize(
+        ("before", "after"),
+        [
+            (NATIVE_TOPIC_FILTER, SHARED),
+            (SHARED, NATIVE_TOPIC_FILTER),
+            (NATIVE_TOPIC_FILTER, NARROWER),
+            (SHARED, NARROWER),
+        ],
+    )
+    def test_of_which_nothing_is_recorded_is_rid_of_the_usual_filters(
+        self, broker: MqttBroker, before: str, after: str
+    ) -> None:
+        async def work() -> int:
+            async with session(broker, MemoryRecord(), before):
+                pass
+            return await times_received(broker, MemoryRecord(), after)
+
+        assert run(work()) == 1
+
+
+class TestRecord:
+    def test_is_kept_for_each_session_and_broker(self, nats: NatsSettings) -> None:
+        async def work() -> None:
+            async with connect(nats, "test") as client:
+
+                def record(client_id: str, url: str) -> SessionRecord:
+                    return SessionRecord(client.jetstream(), nats, MqttSettings(client_id=client_id, url=url))
+
+                mine = record(".w-0.", "mqtt://a:1")
+                assert await mine.load() is None
+                await mine.save(frozenset({ALL}))
+                await mine.save(frozenset({SHARED, ALL}))
+                assert await record(".w-0.", "mqtt://a:1").load() == frozenset({SHARED, ALL})
+                assert await record(".w-0.", "mqtt://b:1").load() is None
+                assert await record("w-1", "mqtt://a:1").load() is None
+
+        run(work())
+
+
+class TestWorker:
+    def test_that_begins_to_share_its_subscription_stores_every_message_once(
+        self, broker: MqttBroker, nats: NatsSettings, database: DatabaseSettings
+    ) -> None:
+        """Scaling from one to two replicas: what is published before, during and after."""
+        with running_path(broker, nats, database) as path, Publisher(broker) as publisher:
+            worker = path.ingestion
+
+            def publish(first: int) -> None:
+                publisher.publish_all(
+                    [(TOPIC.format("d1"), b'{"n": %d}' % number) for number in range(first, first + 10)]
+                )
+
+            publish(0)
+            worker.stop(signal.SIGKILL)
+            publish(10)
+            worker.environment = {**worker.environment, "SENS_MQTT__TOPIC_FILTERS": f'["{SHARED}"]'}
+            worker.start()
+            worker.wait_until_ready()
+            publish(20)
+            path.wait_until_idle()
+            numbers = [value for device, _, _, value in path.values() if device == "d1"]
+            assert sorted(numbers) == list(range(30))
+            assert worker.metric("sens_ingestion_subscriptions_ended_total") == 1
+
+    def test_that_changes_its_subscription_under_load_loses_nothing_and_counts_what_may_be_doubled(
+        self, broker: MqttBroker, nats: NatsSettings, database: DatabaseSettings
+    ) -> None:
+        with running_path(broker, nats, database) as path, Publisher(broker) as publisher:
+            worker = path.ingestion
+            doubled = 0.0
+            filters = itertools.cycle([SHARED, NATIVE_TOPIC_FILTER])
+            for start in range(0, 4000, 1000):
+                worker.stop()
+                worker.environment = {**worker.environment, "SENS_MQTT__TOPIC_FILTERS": f'["{next(filters)}"]'}
+                worker.start()
+                publisher.publish_all(
+                    [(TOPIC.format("d1"), b'{"n": %d}' % number) for number in range(start, start + 1000)]
+                )
+                worker.wait_until_ready()
+                path.wait_until_idle()
+                doubled += worker.metric("sens_ingestion_messages_between_subscriptions_total")
+            numbers = [value for device, _, _, value in path.values() if device == "d1"]
+            assert set(numbers) == set(range(4000))
+            assert len(numbers) <= 4000 + doubled
