@@ -76,7 +76,7 @@ class TestMessage:
         with Publisher(shared_path.broker) as publisher:
             publisher.publish("sens/v1/new/of-a-new-tenant/telemetry", '{"a": 1}')
             shared_path.wait_until_idle()
-            shared_path.fetch("INSERT INTO sens.tenants (name) VALUES ('new')")
+            shared_path.fetch("INSERT INTO sens.tenants (name, late_days) VALUES ('new', 36500)")
             publisher.publish("sens/v1/new/of-a-new-tenant/telemetry", '{"a": 2}')
         shared_path.wait_until_idle()
         assert [value for _, _, value in values_of(shared_path, "of-a-new-tenant")] == [2.0]

@@ -169,7 +169,7 @@ class TestGuard:
     ) -> None:
         everything = path.telemetry.environment
         path.telemetry.stop()
-        path.fetch("INSERT INTO sens.tenants (name) VALUES ('acme')")
+        path.fetch("INSERT INTO sens.tenants (name, late_days) VALUES ('acme', 36500)")
         share, window = {"SENS_DEAD_LETTERS__MAX_SHARE": "0.5"}, {"SENS_DEAD_LETTERS__WINDOW_MESSAGES": "500"}
         path.telemetry.environment = {**everything, **share, **window}
         path.telemetry.start()

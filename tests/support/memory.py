@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from sens_common.dead_letters import DeadLetter, Origin
+from sens_common.dead_letters import DeadLetter, Origin, Reason
 from sens_common.envelope import Message
 from sens_common.live import Reading as LiveReading
 from sens_mqtt_ingestion_worker.flow import Waiting
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError, SupersededError
-from sens_telemetry_worker.columns import Kind, Tenant
+from sens_telemetry_worker.columns import Kind, NewNames, Refusal, Tenant
 from sens_telemetry_worker.pipeline import RowsRefusedError, StoreUnavailableError, Written
+from sens_telemetry_worker.routing import Known, Registered
 from sens_telemetry_worker.rows import Prepared
 
 
@@ -132,21 +133,33 @@ class MemoryRegistry:
     metric_limit: int = 1000
     device_ids: dict[tuple[int, str], int] = field(default_factory=dict)
     metric_count: int = 0
+    _known: Known | None = None
 
-    async def tenant(self, name: str) -> Tenant | None:
-        return self.tenants.get(name)
+    async def known(self, tenants: Collection[str] = ()) -> Known:  # noqa: ARG002 - it knows them all
+        self._known = self._known or Known(1, self.tenants)
+        return self._known
 
-    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> dict[tuple[int, str], int]:
+    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> Registered:
+        refused = {}
         for tenant, name in wanted:
             if len(self.device_ids) < self.device_limit:
                 self.device_ids.setdefault((tenant.id, name), len(self.device_ids) + 1)
-        return dict(self.device_ids)
+            elif (tenant.id, name) not in self.device_ids:
+                refused[tenant.id, name] = Refusal(Reason.LIMIT_REACHED, f"{name} is new")
+        return Registered(dict(self.device_ids), refused)
 
-    async def metrics(self, wanted: Iterable[tuple[Tenant, str, Kind]]) -> None:
-        for tenant, name, kind in wanted:
-            if name not in tenant.metric_ids[kind] and self.metric_count < self.metric_limit:
+    async def metrics(self, wanted: Sequence[NewNames]) -> dict[tuple[int, str, Kind], Refusal]:
+        refused: dict[tuple[int, str, Kind], Refusal] = {}
+        for tenant, names in wanted:
+            new = sorted((name, kind) for name, kind in names if name not in tenant.metric_ids[kind])
+            if self.metric_count + len(new) > self.metric_limit:
+                refused |= {(tenant.id, *each): Refusal(Reason.LIMIT_REACHED, f"{each[0]} is new") for each in new}
+                continue
+            for name, kind in new:
                 self.metric_count += 1
                 tenant.metric_ids[kind][name] = self.metric_count
+                refused.pop((tenant.id, name, kind), None)
+        return refused
 
 
 class MemoryStore:

@@ -217,7 +217,7 @@ def running_path(
             for module, user in ((INGESTION, INGESTION_USER), (TELEMETRY, TELEMETRY_USER))
         ]
         path = TelemetryPath(broker, nats, database, *workers)
-        path.fetch("INSERT INTO sens.tenants (name) VALUES ('demo')")
+        path.fetch("INSERT INTO sens.tenants (name, late_days) VALUES ('demo', 36500)")
         try:
             for worker in workers:
                 worker.start()

@@ -8,6 +8,7 @@ from scripts.lib.reference.markdown import code, table
 
 from sens_common import dead_letters, names
 from sens_mqtt_ingestion_worker.settings import MqttSettings
+from sens_telemetry_worker import columns
 from sens_telemetry_worker.decoders import native, reading, timestamps
 
 
@@ -72,6 +73,11 @@ def payload_page() -> str:
             "A device's clock",
             f"from 2000 on, at most {timestamps.MAX_AHEAD // 3_600_000_000} hours ahead of the receipt",
             "`implausible_time`",
+        ],
+        [
+            "How far back a reading may lie",
+            f"{columns.DEFAULT_LATE_MICROSECONDS // 86_400_000_000} days, or the tenant's own limit",
+            "`too_old`",
         ],
         [
             "Elements of an array",

@@ -168,7 +168,8 @@ class Stack:
                     stack.start(server)
                 for tenant in tenants:
                     stack.fetch(
-                        "INSERT INTO sens.tenants (name, device_limit, metric_limit) VALUES ($1, 2000000000, 1000000)",
+                        "INSERT INTO sens.tenants (name, device_limit, metric_limit, new_devices_per_hour, new_metrics_per_hour)"
+                        " VALUES ($1, 2000000000, 1000000, 2000000000, 1000000)",
                         tenant,
                     )
                 targets = {

@@ -40,6 +40,8 @@ times = st.sampled_from(
         5,
         "x",
         None,
+        1_700_000_000,
+        "2024-01-01T00:00:00Z",
     ]
 )
 names = st.sampled_from(
@@ -121,6 +123,36 @@ class TestColumns:
         messages = batch(groups)
 
         assert comparable(route(messages, BY_COLUMN)) == comparable(route(messages, ONE_BY_ONE))
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.lists(repeated, max_size=12), st.integers(0, 3))
+    def test_register_and_refuse_the_same_metrics_at_a_limit(
+        self, groups: list[tuple[str, bytes, int]], metric_limit: int
+    ) -> None:
+        messages = batch(groups)
+
+        assert comparable(route(messages, BY_COLUMN, metric_limit)) == comparable(
+            route(messages, ONE_BY_ONE, metric_limit)
+        )
+
+    def test_refuse_what_lies_further_back_than_the_tenant_allows(self) -> None:
+        day = 86_400_000_000
+        tenant = Tenant(1, "demo", late_microseconds=2 * day)
+        times = [NOW - 2 * day, NOW - 2 * day - 1, NOW - day]
+        messages = [
+            Message("sens/v1/demo/d1/telemetry", orjson.dumps({"ts": at, "a": 1, "b": {"c": nested}}), NOW)
+            for at in times
+            for nested in range(10)
+        ]
+        messages += [Message("sens/v1/demo/d1/telemetry", orjson.dumps({"ts": at, "a": 1}), NOW) for at in times * 10]
+
+        routed = asyncio.run(Router(MemoryRegistry({"demo": tenant}), BY_COLUMN).route(messages))
+
+        assert {(entry.reason, json.loads(messages[entry.message].payload)["ts"]) for entry in routed.rejected} == {
+            (Reason.TOO_OLD, times[1])
+        }
+        assert len(routed.rejected) == 20
+        assert "is more than 2 days before the receipt" in routed.rejected[0].detail
 
     def test_leave_one_unusual_value_of_many_to_a_closer_look(self) -> None:
         bodies = [{"a": number, "t": "x"} for number in range(20)]

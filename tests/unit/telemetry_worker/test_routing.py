@@ -8,14 +8,14 @@ import pytest
 from sens_common.envelope import Message
 from sens_telemetry_worker.columns import Tenant
 from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.routing import Router
+from sens_telemetry_worker.routing import Registered, Router
 from support.memory import MemoryRegistry
 
 
 class WaitingRegistry(MemoryRegistry):
     """A registry that lets others go on before it answers."""
 
-    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> dict[tuple[int, str], int]:
+    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> Registered:
         await asyncio.sleep(0)
         return await super().devices(wanted)
 

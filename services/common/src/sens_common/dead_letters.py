@@ -41,8 +41,12 @@ class Reason(StrEnum):
     """The device's clock is absurd: before 2000, or more than a day ahead of the receipt."""
     CONFLICTING_VALUE = "conflicting_value"
     """Another value is already stored for the same device, metric and time. The stored one stays."""
+    TOO_OLD = "too_old"
+    """The time lies further back than the tenant's limit allows (400 days where nothing else is set). Raise the limit, then replay."""
     LIMIT_REACHED = "limit_reached"
-    """The tenant's limit of devices or metrics is reached."""
+    """The tenant's limit of devices or metrics is reached. Delete some or raise the limit, then replay."""
+    TOO_MANY_NEW_NAMES = "too_many_new_names"
+    """More new devices or metrics came within an hour than the tenant's limit allows. Replay in the next hour, or raise the limit first."""
     REFUSED_BY_DATABASE = "refused_by_database"
     """The database refuses the message's rows, alone and again."""
 

@@ -5,7 +5,7 @@ gathered, so that what they have in common is looked up once, and their values a
 is not flat, or one of few of its shape, is decoded by itself; what is stored is the same.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Final, Literal, NamedTuple
@@ -17,11 +17,15 @@ from sens_common.envelope import Message
 from sens_common.errors import RejectedMessageError
 from sens_telemetry_worker.decoders import Format, Reading
 from sens_telemetry_worker.decoders.reading import EXACT_BELOW, is_plain_text
+from sens_telemetry_worker.decoders.timestamps import time_text
 from sens_telemetry_worker.rows import NumberRows, TextRow, joined, number_rows
 
 Kind = Literal["number", "boolean", "text"]
 
 KINDS: Final[dict[type, Kind]] = {float: "number", int: "number", bool: "boolean", str: "text"}
+
+DEFAULT_LATE_MICROSECONDS: Final = 400 * 86_400_000_000
+"""What a new tenant has, in the database too."""
 
 _FEW: Final = 8
 """Fewer messages of one shape are not worth arrays of their own."""
@@ -29,11 +33,19 @@ _FEW: Final = 8
 
 @dataclass(slots=True)
 class Tenant:
-    """A tenant, and what is known of its metrics: their numbers by name, for each kind."""
+    """A tenant, and what is known of its metrics: their numbers by name, for each kind.
+
+    Attributes:
+        id: Its number.
+        name: As in the topics.
+        metric_ids: Of those metrics that were seen.
+        late_microseconds: How far before its receipt a reading may lie.
+    """
 
     id: int
     name: str
     metric_ids: dict[Kind, dict[str, int]] = field(default_factory=lambda: {"number": {}, "boolean": {}, "text": {}})
+    late_microseconds: int = DEFAULT_LATE_MICROSECONDS
 
 
 class Device(NamedTuple):
@@ -50,6 +62,20 @@ class Rejected(NamedTuple):
     message: int
     reason: str
     detail: str
+
+
+class Refusal(NamedTuple):
+    """Why a name is not registered."""
+
+    reason: str
+    detail: str
+
+
+class NewNames(NamedTuple):
+    """Metrics that the tenant of a message is not known to have."""
+
+    tenant: Tenant
+    names: frozenset[tuple[str, Kind]]
 
 
 @dataclass(slots=True)
@@ -77,6 +103,10 @@ class Shape:
     def column(self, position: int) -> list[object]:
         """Return the values of one metric, n."""
         return self.values[position :: len(self.names)]
+
+    def pairs(self) -> list[tuple[str, Kind]]:
+        """Return names and kinds of the metrics."""
+        return [(name, kind) for name, kind in zip(self.names, self.kinds, strict=True) if kind is not None]
 
     def unusual(self) -> list[int]:
         """Return the positions (below n) of messages with a value that the format's `decode` has to look at."""
@@ -134,6 +164,10 @@ class Batch:
                 readings = payload_format.decode(messages[number].payload, messages[number].received_at)
             except RejectedMessageError as error:
                 self.rejected.append(Rejected(number, error.reason, error.detail))
+                continue
+            oldest = min(reading.measured_at for reading in readings)
+            if messages[number].received_at - oldest > device.tenant.late_microseconds:
+                self.rejected.append(Rejected(number, Reason.TOO_OLD, _too_old(device.tenant, oldest)))
             else:
                 self._single.append((number, device, readings))
 
@@ -150,12 +184,12 @@ class Batch:
             except RejectedMessageError as error:
                 self.rejected.append(Rejected(number, error.reason, error.detail))
                 continue
-            if found is None:
+            tenant = device.tenant
+            if found is None or message.received_at - found[0] > tenant.late_microseconds:
                 closer.append(number)
                 continue
             instant, members = found
             values = members.values()
-            tenant = device.tenant
             types = (tenant.id, tuple(members), tuple(map(type, values)))
             shape = typed.get(types)
             if shape is None:
@@ -167,36 +201,51 @@ class Batch:
             shape.values.extend(values)
         return list(shapes.values())
 
-    def metrics(self) -> Iterator[tuple[Tenant, str, Kind]]:
-        """Yield the metrics that their tenants are not known to have."""
-        for shape in self._shapes:
-            ids = shape.tenant.metric_ids
-            for name, kind in zip(shape.names, shape.kinds, strict=True):
-                if kind is not None and name not in ids[kind]:
-                    yield shape.tenant, name, kind
-        for _, device, readings in self._single:
-            ids = device.tenant.metric_ids
-            for name, _, value in readings:
-                kind = KINDS[type(value)]
-                if name not in ids[kind]:
-                    yield device.tenant, name, kind
+    def new_metrics(self) -> list[NewNames]:
+        """Return the metrics that their tenants are not known to have: those of each message together, in the messages' order."""
+        first: dict[tuple[int, frozenset[tuple[str, Kind]]], tuple[int, Tenant]] = {}
+        for number, tenant, pairs in self._names():
+            if names := _unknown(tenant, pairs):
+                key = tenant.id, names
+                if key not in first or number < first[key][0]:
+                    first[key] = number, tenant
+        ordered = sorted(first.items(), key=lambda item: item[1][0])
+        return [NewNames(tenant, names) for (_, names), (_, tenant) in ordered]
 
-    def rows(self) -> tuple[NumberRows, list[TextRow]]:
-        """Return the rows. Messages with a metric that has no number are rejected: the tenant's limit leaves no room for it."""
+    def _names(self) -> Iterator[tuple[int, Tenant, list[tuple[str, Kind]]]]:
+        """Yield names and kinds of the metrics of each shape with its first message, and of each single message."""
+        for shape in self._shapes:
+            yield shape.messages[0], shape.tenant, shape.pairs()
+        for number, device, readings in self._single:
+            yield number, device.tenant, [(name, KINDS[type(value)]) for name, _, value in readings]
+
+    def rows(self, refused: Mapping[tuple[int, str, Kind], Refusal]) -> tuple[NumberRows, list[TextRow]]:
+        """Return the rows. Messages with a metric that has no number are rejected.
+
+        Args:
+            refused: Why a metric has none, by tenant's number, name and kind.
+        """
         parts: list[NumberRows] = []
         texts: list[TextRow] = []
         for shape in self._shapes:
-            self._shape_rows(shape, parts, texts)
-        parts.append(self._single_rows(texts))
+            self._shape_rows(shape, parts, texts, refused)
+        parts.append(self._single_rows(texts, refused))
         return joined(parts), texts
 
-    def _shape_rows(self, shape: Shape, parts: list[NumberRows], texts: list[TextRow]) -> None:
+    def _shape_rows(
+        self,
+        shape: Shape,
+        parts: list[NumberRows],
+        texts: list[TextRow],
+        refused: Mapping[tuple[int, str, Kind], Refusal],
+    ) -> None:
         known = shape.tenant.metric_ids
+        pairs = shape.pairs()
         try:
-            ids = [known[kind][name] for name, kind in zip(shape.names, shape.kinds, strict=True) if kind is not None]
-        except KeyError as error:
-            detail = _limit_reached(shape.tenant, error)
-            self.rejected += [Rejected(number, Reason.LIMIT_REACHED, detail) for number in shape.messages]
+            ids = [known[kind][name] for name, kind in pairs]
+        except KeyError:
+            refusal = _refusal(shape.tenant, pairs, refused)
+            self.rejected += [Rejected(number, *refusal) for number in shape.messages]
             return
         messages = np.array(shape.messages, np.int32)
         devices = np.array(shape.devices, np.int32)
@@ -209,14 +258,15 @@ class Batch:
                 metric_ids = np.full(len(messages), metric_id, np.int32)
                 parts.append(NumberRows(messages, devices, metric_ids, times, np.array(column, np.float64)))
 
-    def _single_rows(self, texts: list[TextRow]) -> NumberRows:
+    def _single_rows(self, texts: list[TextRow], refused: Mapping[tuple[int, str, Kind], Refusal]) -> NumberRows:
         rows: list[tuple[int, int, int, int, float]] = []
         for number, device, readings in self._single:
             known = device.tenant.metric_ids
             try:
                 metric_ids = [known[KINDS[type(value)]][name] for name, _, value in readings]
-            except KeyError as error:
-                self.rejected.append(Rejected(number, Reason.LIMIT_REACHED, _limit_reached(device.tenant, error)))
+            except KeyError:
+                pairs = [(name, KINDS[type(value)]) for name, _, value in readings]
+                self.rejected.append(Rejected(number, *_refusal(device.tenant, pairs, refused)))
                 continue
             for metric_id, (_, measured_at, value) in zip(metric_ids, readings, strict=True):
                 if isinstance(value, str):
@@ -226,5 +276,20 @@ class Batch:
         return number_rows(*zip(*rows, strict=True)) if rows else number_rows((), (), (), (), ())
 
 
-def _limit_reached(tenant: Tenant, missing: KeyError) -> str:
-    return f"tenant {tenant.name} has all the metrics its limit allows; {missing.args[0]!r:.250} is new"
+def _unknown(tenant: Tenant, pairs: Iterable[tuple[str, Kind]]) -> frozenset[tuple[str, Kind]]:
+    return frozenset((name, kind) for name, kind in pairs if name not in tenant.metric_ids[kind])
+
+
+def _refusal(
+    tenant: Tenant, pairs: Iterable[tuple[str, Kind]], refused: Mapping[tuple[int, str, Kind], Refusal]
+) -> Refusal:
+    """Return why one of a message's metrics has no number; the same for all messages with these metrics, in whatever order."""
+    return refused[min((tenant.id, name, kind) for name, kind in _unknown(tenant, pairs))]
+
+
+def _too_old(tenant: Tenant, instant: int) -> str:
+    days = tenant.late_microseconds // 86_400_000_000
+    return (
+        f"its time {time_text(instant)} is more than {days:,} days before the receipt, and tenant {tenant.name} takes nothing older; raise the"
+        f" limit (sens tenants limits {tenant.name} --late-days), then replay"
+    )

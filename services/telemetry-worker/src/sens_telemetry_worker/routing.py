@@ -4,15 +4,15 @@ What the database has to be asked for (a tenant, a device, a metric that was not
 batch; after that a message costs one look-up by its topic, its decoding and one look-up a value.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final, Protocol
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
 
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.errors import InvalidTopicError
 from sens_common.names import Route, parse_native_topic
-from sens_telemetry_worker.columns import Batch, Device, Kind, Rejected, Tenant
+from sens_telemetry_worker.columns import Batch, Device, Kind, NewNames, Refusal, Rejected, Tenant
 from sens_telemetry_worker.decoders import Format, Reading
 from sens_telemetry_worker.rows import NumberRows, TextRow
 
@@ -20,20 +20,51 @@ MAX_CACHED_TOPICS: Final = 250_000
 """Topics whose device is remembered; when there are more, the cache begins anew."""
 
 
+@dataclass(slots=True)
+class Known:
+    """What was learned from the database, as long as nothing of it was deleted there.
+
+    Attributes:
+        generation: Grows when devices or metrics are deleted: their ids, here and in `Tenant.metric_ids`, are good for this one only.
+        tenants: All of them by name.
+        devices: By topic, some.
+    """
+
+    generation: int
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    devices: dict[str, Device] = field(default_factory=dict)
+
+
+class Registered(NamedTuple):
+    """Devices by tenant's number and name.
+
+    Attributes:
+        ids: Their numbers.
+        refused: Those that the tenant's limits leave no room for.
+    """
+
+    ids: Mapping[tuple[int, str], int]
+    refused: Mapping[tuple[int, str], Refusal]
+
+
 class Registry(Protocol):
-    """Tenants, devices and metrics in the database."""
+    """Tenants, devices and metrics in the database. Its questions raise what is raised when the database can't be asked."""
 
-    async def tenant(self, name: str) -> Tenant | None:
-        """Return the tenant, None when there is none of this name."""
+    async def known(self, tenants: Collection[str] = ()) -> Known:
+        """Return what is known; not the same object as before when ids of before are void.
 
-    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> dict[tuple[int, str], int]:
-        """Return the numbers of devices by tenant number and name, registering those that are new.
-
-        Those that the tenant's limit does not allow are missing from the answer.
+        It asks the database once where one of the names is not known as a tenant's, or limits may have changed.
         """
 
-    async def metrics(self, wanted: Iterable[tuple[Tenant, str, Kind]]) -> None:
-        """Fill `Tenant.metric_ids`, registering metrics that are new; those that the limit does not allow stay missing."""
+    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> Registered:
+        """Return devices, registering those that are new."""
+
+    async def metrics(self, wanted: Sequence[NewNames]) -> Mapping[tuple[int, str, Kind], Refusal]:
+        """Fill `Tenant.metric_ids`, registering metrics that are new: those of a message all or none, so that what is refused uses nothing up.
+
+        Returns:
+            Why a metric is not registered, by tenant's number, name and kind.
+        """
 
 
 @dataclass(slots=True)
@@ -46,6 +77,7 @@ class Routed:
         numbers: Rows of numbers and booleans.
         texts: Rows of text.
         rejected: Messages that are not in the rows.
+        generation: Of the ids in the rows, as in `Known`.
     """
 
     messages: Sequence[Message]
@@ -53,6 +85,7 @@ class Routed:
     numbers: NumberRows
     texts: list[TextRow]
     rejected: list[Rejected]
+    generation: int
 
 
 class Router:
@@ -61,7 +94,6 @@ class Router:
     def __init__(self, registry: Registry, payload_format: Format) -> None:
         self._registry = registry
         self._format = payload_format
-        self._devices: dict[str, Device] = {}
 
     async def route(self, messages: Sequence[Message]) -> Routed:
         """Return the batch as rows.
@@ -69,55 +101,73 @@ class Router:
         Raises:
             Exception: What the registry raises when the database can't be asked; the batch can then be routed again.
         """
-        # A copy of what is needed, because another lane's batch may begin the cache anew meanwhile.
-        refused, known = await self._learn_devices(messages)
-        devices = [known.get(message.topic) for message in messages]
+        topics = _Topics({message.topic for message in messages})
+        known = await topics.learn(self._registry)
+        devices = [topics.devices.get(message.topic) for message in messages]
         decoded = Batch(messages, devices, self._format)
         rejected = [
-            Rejected(number, *refused[messages[number].topic])
+            Rejected(number, *topics.refused[messages[number].topic])
             for number, device in enumerate(devices)
             if device is None
         ]
-        wanted = {(tenant.id, name, kind): tenant for tenant, name, kind in decoded.metrics()}
-        if wanted:
-            await self._registry.metrics((tenant, name, kind) for (_, name, kind), tenant in wanted.items())
-        numbers, texts = decoded.rows()
-        return Routed(messages, devices, numbers, texts, rejected + decoded.rejected)
+        wanted = decoded.new_metrics()
+        refused = await self._registry.metrics(wanted) if wanted else {}
+        numbers, texts = decoded.rows(refused)
+        return Routed(messages, devices, numbers, texts, rejected + decoded.rejected, known.generation)
 
     def readings(self, message: Message) -> list[Reading]:
         """Return the readings of a message that was stored."""
         return self._format.decode(message.payload, message.received_at)
 
-    async def _learn_devices(self, messages: Sequence[Message]) -> tuple[dict[str, tuple[str, str]], dict[str, Device]]:
-        """Return reason and detail for topics that lead to no device, and the devices of the others."""
-        topics = {message.topic for message in messages}
-        if len(self._devices) + len(topics) > MAX_CACHED_TOPICS:
-            self._devices.clear()
-        known = {topic: self._devices[topic] for topic in topics & self._devices.keys()}
-        refused: dict[str, tuple[str, str]] = {}
-        routes: dict[str, Route] = {}
-        for topic in topics - known.keys():
-            try:
-                routes[topic] = parse_native_topic(topic)
-            except InvalidTopicError as error:
-                refused[topic] = (error.reason, error.detail)
-        tenants = {name: await self._registry.tenant(name) for name in {route.tenant for route in routes.values()}}
+
+class _Topics:
+    """Where the topics of a batch lead; a copy of what is needed, because another lane's batch may begin the cache anew meanwhile.
+
+    Attributes:
+        devices: Those of topics that lead to one.
+        refused: Why the others do not.
+    """
+
+    def __init__(self, topics: set[str]) -> None:
+        self._topics = topics
+        self.devices: dict[str, Device] = {}
+        self.refused: dict[str, Refusal] = {}
+
+    async def learn(self, registry: Registry) -> Known:
+        """Fill in what the topics lead to; return what it was learned from."""
+        known = await registry.known()
+        routes = self._look(known)
+        unknown = {route.tenant for route in routes.values()} - known.tenants.keys()
+        if unknown and (newer := await registry.known(unknown)) is not known:
+            known = newer
+            routes = self._look(known)
         wanted: dict[str, tuple[Tenant, str]] = {}
         for topic, route in routes.items():
-            tenant = tenants[route.tenant]
+            tenant = known.tenants.get(route.tenant)
             if tenant is None:
-                refused[topic] = (Reason.UNKNOWN_TENANT, f"there is no tenant {route.tenant}; create it, then replay")
+                detail = f"there is no tenant {route.tenant}; create it, then replay"
+                self.refused[topic] = Refusal(Reason.UNKNOWN_TENANT, detail)
             else:
                 wanted[topic] = (tenant, route.device)
         if wanted:
-            numbers = await self._registry.devices(wanted.values())
+            registered = await registry.devices(wanted.values())
             for topic, (tenant, name) in wanted.items():
-                number = numbers.get((tenant.id, name))
-                if number is None:
-                    refused[topic] = (
-                        Reason.LIMIT_REACHED,
-                        f"tenant {tenant.name} has all the devices its limit allows",
-                    )
+                key = tenant.id, name
+                if key in registered.refused:
+                    self.refused[topic] = registered.refused[key]
                 else:
-                    self._devices[topic] = known[topic] = Device(number, name, tenant)
-        return refused, known
+                    self.devices[topic] = known.devices[topic] = Device(registered.ids[key], name, tenant)
+        return known
+
+    def _look(self, known: Known) -> dict[str, Route]:
+        """Take the devices that are known; return the routes of topics that may lead to others."""
+        if len(known.devices) + len(self._topics) > MAX_CACHED_TOPICS:
+            known.devices.clear()
+        self.devices = {topic: known.devices[topic] for topic in self._topics & known.devices.keys()}
+        routes: dict[str, Route] = {}
+        for topic in self._topics - self.devices.keys():
+            try:
+                routes[topic] = parse_native_topic(topic)
+            except InvalidTopicError as error:
+                self.refused[topic] = Refusal(error.reason, error.detail)
+        return routes

@@ -73,9 +73,10 @@ def measured_at(timestamp: object, received_at: int, name: str = "ts") -> int:
         raise _invalid(timestamp, name)
     if EARLIEST <= instant <= received_at + MAX_AHEAD:
         return instant
-    problem = "before 2000" if instant < EARLIEST else f"more than a day after the receipt at {_text(received_at)}"
+    problem = "before 2000" if instant < EARLIEST else f"more than a day after the receipt at {time_text(received_at)}"
     raise RejectedMessageError(
-        Reason.IMPLAUSIBLE_TIME, f"{name} {timestamp!r:.60} is {_text(instant)}, {problem}: is the device's clock set?"
+        Reason.IMPLAUSIBLE_TIME,
+        f"{name} {timestamp!r:.60} is {time_text(instant)}, {problem}: is the device's clock set?",
     )
 
 
@@ -141,7 +142,8 @@ def _invalid(timestamp: object, name: str) -> RejectedMessageError:
     return RejectedMessageError(Reason.INVALID_TIME, f"{name} {timestamp!r:.60} {problem}")
 
 
-def _text(instant: int) -> str:
+def time_text(instant: int) -> str:
+    """Return an instant, microseconds since the epoch, as RFC 3339 in UTC."""
     try:
         return (_EPOCH + timedelta(microseconds=instant)).isoformat().replace("+00:00", "Z")
     except OverflowError:

@@ -42,11 +42,16 @@ async def open_pool(settings: DatabaseSettings, application: str) -> "AsyncItera
 
 
 class Database:
-    """The pool, and how its errors are told apart."""
+    """The pool, and how its errors are told apart.
+
+    Attributes:
+        name_generation: The newest generation of devices' and metrics' ids that a transaction has seen; what was remembered before is void.
+    """
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", settings: DatabaseSettings) -> None:
         self._pool = pool
         self._settings = settings
+        self.name_generation = 0
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
