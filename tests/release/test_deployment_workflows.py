@@ -100,8 +100,10 @@ class Runner:
         contexts = {
             **{f"inputs.{name}": value for name, value in inputs.items()},
             **outputs,
-            "github.actor": credentials.user,
-            "github.token": credentials.password,
+            "github.actor": "somebody",
+            "github.token": "ghs-of-the-run",
+            "secrets.SENS_PLATFORM_REGISTRY_USER": credentials.user,
+            "secrets.SENS_PLATFORM_REGISTRY_PASSWORD": credentials.password,
             "github.server_url": "https://github.com",
             "github.repository": GITOPS_NAME,
             "github.run_id": "77",

@@ -39,7 +39,10 @@ OTHER: Final = {
     "production_api_host": "api.example.org",
     "production_docs_host": "docs.example.org",
     "acme_mail": "operations@example.org",
+    "domain": "example.org",
     "ingress_class": "other-class",
+    "ingress_namespace": "entrance",
+    "ingress_controller": "porter",
     "storage_class": "other-storage",
     "argo_deploy_user": "robot",
     "argo_owner_user": "alice",
@@ -193,7 +196,7 @@ class TestValues:
         ("settings", "text"),
         [
             ({"test_api_host": PARAMETERS["production_api_host"].value}, "each needs a host of its own"),
-            ({"owner": "example-org"}, "set owner, product_repository and gitops_repository together"),
+            ({"product_repository": "example-org/x"}, "set owner, product_repository and gitops_repository together"),
             ({"gitops_repository": PARAMETERS["product_repository"].value}, "are the same"),
             ({"argo_deploy_user": "sebastian"}, "must differ"),
             ({"argo_owner_user": "admin"}, "must differ"),
@@ -211,6 +214,169 @@ class TestValues:
         text = '${{ github.ref }} {{ .Values.x }} $values "$@" git@github.com @user'
 
         assert fill(text, {}, Path("x")) == text
+
+
+def chosen(**settings: str) -> dict[str, str]:
+    return choose(PARAMETERS, settings.items()).values
+
+
+class TestDefaults:
+    def test_of_the_template_hold_while_nothing_is_set(self) -> None:
+        choice = choose(PARAMETERS, [])
+
+        assert choice.values == {name: parameter.value for name, parameter in PARAMETERS.items()}
+        assert not choice.given | choice.followed
+        assert choice.left(PARAMETERS, example=True) == [name for name in PARAMETERS if PARAMETERS[name].example]
+
+    def test_follow_the_owner(self) -> None:
+        values = chosen(owner="Acme")
+
+        assert values["product_repository"] == "Acme/sens-platform"
+        assert values["gitops_repository"] == "Acme/sens-platform-infra"
+        assert values["registry"] == "ghcr.io/acme/sens-platform"
+        assert values["production_owner"] == "@Acme"
+        assert values["argo_owner_user"] == "acme"
+
+    def test_follow_the_repositories(self) -> None:
+        values = chosen(owner="acme", product_repository="acme/Meters", gitops_repository="acme/cluster")
+
+        assert values["registry"] == "ghcr.io/acme/meters"
+        assert chosen(owner="acme", product_repository="acme/Meters")["gitops_repository"] == "acme/Meters-infra"
+
+    def test_follow_the_domain(self) -> None:
+        values = chosen(domain="meters.example")
+
+        assert values["argo_host"] == "argo.meters.example"
+        assert values["test_docs_host"] == "docs.dev.meters.example"
+        assert values["production_api_host"] == "api.meters.example"
+        assert values["acme_mail"] == "operations@meters.example"
+        assert chosen(domain="meters.example", argo_host="a.example")["argo_host"] == "a.example"
+
+    @pytest.mark.parametrize(
+        ("owner", "user"),
+        [
+            ("@Alice", "alice"),
+            ("@acme/Platform_Owners", "platform-owners"),
+            ("@1984", "owner"),
+            ("@admin", "owner"),
+            ("@deploy", "owner"),
+        ],
+    )
+    def test_make_a_user_of_the_reviewer(self, owner: str, user: str) -> None:
+        assert chosen(production_owner=owner)["argo_owner_user"] == user
+
+    def test_follow_the_ingress_class(self) -> None:
+        assert {chosen(ingress_class="nginx")[name] for name in ("ingress_namespace", "ingress_controller")} == {
+            "ingress-nginx"
+        }
+        assert chosen(ingress_class="traefik")["ingress_namespace"] == "kube-system"
+        assert chosen(ingress_class="nginx", ingress_namespace="edge")["ingress_namespace"] == "edge"
+
+    def test_of_an_ingress_class_that_nobody_knows_are_asked_for(self) -> None:
+        with pytest.raises(
+            ReleaseError, match="nothing is known about the ingress_class 'other': set ingress_namespace too"
+        ):
+            chosen(ingress_class="other")
+        with pytest.raises(ReleaseError, match="set ingress_controller too"):
+            chosen(ingress_class="other", ingress_namespace="edge")
+
+        assert (
+            chosen(ingress_class="other", ingress_namespace="edge", ingress_controller="x")["ingress_class"] == "other"
+        )
+
+    def test_follow_only_what_is_named_before(self) -> None:
+        names = list(PARAMETERS)
+        for name, parameter in PARAMETERS.items():
+            assert all(names.index(source) < names.index(name) for source in parameter.sources), name
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            (),
+            ("owner=acme",),
+            ("owner=acme", "product_repository=acme/product", "gitops_repository=acme/infra"),
+            ("domain=meters.example", "address=192.0.2.1"),
+            ("owner=acme", "domain=meters.example"),
+            ("ingress_class=nginx",),
+        ],
+        ids=" ".join,
+    )
+    def test_that_name_the_template_s_own_installation_are_all_told(
+        self, tmp_path: Path, settings: tuple[str, ...]
+    ) -> None:
+        done = gitops_init(tmp_path / "new", *(f"--set={setting}" for setting in settings))
+        assert done.returncode == 0, done.stderr
+        text = "\n".join(path.read_text(encoding="utf-8") for path in files(tmp_path / "new")).lower()
+        told = done.stdout.partition("These name the installation that the template was written for.")[2].partition(
+            "\n\n"
+        )[0]
+
+        for name, parameter in PARAMETERS.items():
+            if parameter.example and name != "domain":
+                assert (parameter.value.lower() in text) == (f"  {name} = {parameter.value} " in told), name
+        for word in ("sens-gmbh", "sebastian", "schlossers", "91.99.127.138", "sens.at"):
+            assert word not in text or word in told.lower()
+
+    def test_that_are_all_one_s_own_leave_nothing_of_the_template_s_installation(self, tmp_path: Path) -> None:
+        settings = ("owner=acme", "domain=meters.example", "address=192.0.2.1")
+        done = gitops_init(tmp_path / "new", *(f"--set={setting}" for setting in settings))
+        assert done.returncode == 0, done.stderr
+        text = "\n".join(path.read_text(encoding="utf-8") for path in files(tmp_path / "new")).lower()
+
+        assert "These name the installation" not in done.stdout
+        assert [word for word in ("sens-gmbh", "sebastian", "schlossers", "91.99.", "sens.at") if word in text] == []
+        assert "  registry = ghcr.io/acme/sens-platform " in done.stdout
+        assert "  storage_class = local-path " in done.stdout
+        assert "  nats_digest = (nothing) " in done.stdout
+
+    def test_that_publishing_does_not_take_by_itself_are_told_as_commands(self, tmp_path: Path) -> None:
+        settings = ("owner=acme", "gitops_repository=acme/cluster", "registry=registry.example:5000/acme")
+        done = gitops_init(tmp_path / "new", *(f"--set={setting}" for setting in settings))
+
+        variables = re.findall(r"gh variable set (\S+) --repo acme/sens-platform --body (\S+)", done.stdout)
+        assert variables == [
+            ("SENS_PLATFORM_REGISTRY", "registry.example:5000/acme"),
+            ("SENS_PLATFORM_INFRA_REPOSITORY", "acme/cluster"),
+        ]
+        secrets = re.findall(r"gh secret set (\S+) --repo (\S+)", done.stdout)
+        names = ("SENS_PLATFORM_REGISTRY_USER", "SENS_PLATFORM_REGISTRY_PASSWORD")
+        assert secrets == [(name, where) for where in ("acme/sens-platform", "acme/cluster") for name in names]
+        # The workflows read them by these names.
+        product = (ROOT / ".github/workflows/publish-images.yml").read_text(encoding="utf-8")
+        assert all(f"vars.{name}" in product for name, _ in variables)
+        for workflow in ("deploy-test-main.yml", "promote-production-from-test.yml"):
+            text = (tmp_path / "new/.github/workflows" / workflow).read_text(encoding="utf-8")
+            assert all(f"secrets.{name}" in text for name in names)
+        assert all(f"secrets.{name}" in product for name in names)
+        assert "gh " not in gitops_init(tmp_path / "other", "--set=owner=acme").stdout
+
+    def test_of_another_ingress_controller_name_nothing_of_traefik(self, tmp_path: Path) -> None:
+        folder = tmp_path / "new"
+        assert gitops_init(folder, "--set=ingress_class=nginx").returncode == 0
+        assert not (folder / "bootstrap/plain-http.yaml").exists()
+        found = [
+            path.relative_to(folder) for path in files(folder) if "traefik" in path.read_text(encoding="utf-8").lower()
+        ]
+        assert found == []
+        for environment in TAGS:
+            policy = yaml.safe_load((folder / f"environments/{environment}/values.yaml").read_text(encoding="utf-8"))
+            assert policy["networkPolicy"]["publicFrom"] == [
+                {
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}},
+                    "podSelector": {"matchLabels": {"app.kubernetes.io/name": "ingress-nginx"}},
+                }
+            ]
+
+    @needs_helm
+    def test_of_another_ingress_controller_render(self, tmp_path: Path) -> None:
+        assert gitops_init(tmp_path / "new", "--set=ingress_class=nginx").returncode == 0
+        for environment, tag in TAGS.items():
+            done = render(tmp_path / "new", tmp_path, environment, tag)
+            assert done.returncode == 0, done.stderr
+            found = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "NetworkPolicy"]
+            incoming = yaml.safe_dump([one["spec"].get("ingress", []) for one in found])
+            assert "kubernetes.io/metadata.name: ingress-nginx" in incoming
+            assert "kube-system" not in incoming
 
 
 class TestModules:

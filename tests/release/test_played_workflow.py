@@ -27,6 +27,7 @@ from support.registry import FOLDER, SmallRegistry, client, upload_release
 from support.services import ROOT
 
 GITOPS = "acme/sens-platform-infra"
+GITHUB_OWN_TOKEN = "ghs-of-the-run"
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/publish-images.yml").read_text())["jobs"]
 
 pytestmark = pytest.mark.usefixtures("isolated_git")
@@ -69,7 +70,7 @@ class Run:
             file.touch()
             values = {key: self._value(str(text)) for key, text in step.get("env", {}).items()}
             done = subprocess.run(
-                ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", self._script(step["run"])],
+                ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
                 cwd=self.checkout.folder,
                 env=environment() | self._runner(file) | values,
                 capture_output=True,
@@ -90,10 +91,6 @@ class Run:
     def _value(self, text: str) -> str:
         # What is not set is an empty text, as in GitHub's expressions.
         return re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda match: self.contexts.get(match[1], ""), text)
-
-    def _script(self, text: str) -> str:
-        # The only thing that is not as in a real run: where the images are.
-        return text.replace("publish-images plan ", f"publish-images plan --registry={self.registry.host}/{FOLDER} ")
 
     def _runner(self, output: Path) -> dict[str, str]:
         return {
@@ -122,7 +119,7 @@ def run(checkout: Repository, small_registry: SmallRegistry, tmp_path: Path) -> 
         f"#!{sys.executable}\n"
         "import json, sys\n"
         f"digests = {digests!r}\n"
-        "if sys.argv[1] == 'login': sys.exit(not sys.stdin.read())\n"
+        f"if sys.argv[1] == 'login': open({str(tmp_path / 'logins')!r}, 'a').write(sys.argv[2] + ' ' + sys.stdin.read() + '\\n')\n"
         "if sys.argv[1:3] == ['buildx', 'build']:\n"
         "    file = next(word for word in sys.argv if word.startswith('--metadata-file='))\n"
         "    name = sys.argv[sys.argv.index('--target') + 1]\n"
@@ -133,8 +130,11 @@ def run(checkout: Repository, small_registry: SmallRegistry, tmp_path: Path) -> 
         program.chmod(0o755)
     assert small_registry.credentials is not None
     contexts = {
-        "github.actor": small_registry.credentials.user,
-        "github.token": small_registry.credentials.password,
+        "github.actor": "somebody",
+        "github.token": GITHUB_OWN_TOKEN,
+        "secrets.SENS_PLATFORM_REGISTRY_USER": small_registry.credentials.user,
+        "secrets.SENS_PLATFORM_REGISTRY_PASSWORD": small_registry.credentials.password,
+        "vars.SENS_PLATFORM_REGISTRY": f"{small_registry.host}/{FOLDER}",
         "github.event_name": "workflow_run",
         "github.event.workflow_run.head_sha": commit,
     }
@@ -174,6 +174,11 @@ class TestAfterAMerge:
         assert json.loads(inputs["digests"]) == built
         assert TOKEN not in run.log
         assert run.contexts["github.token"] not in run.log
+        assert run.contexts["secrets.SENS_PLATFORM_REGISTRY_PASSWORD"] not in run.log
+        # GitHub's own token is for GitHub's own registry, and goes nowhere else.
+        password = run.contexts["secrets.SENS_PLATFORM_REGISTRY_PASSWORD"]
+        logins = (run.folder / "logins").read_text().splitlines()
+        assert logins == [f"{run.registry.host} {password}"] * 2
 
     def test_test_is_left_alone_with_a_notice_without_a_token(self, run: Run) -> None:
         images = {image: Image(f"ghcr.io/acme/sens-platform/{image}", f"sha256:{'a' * 64}") for image in IMAGES}

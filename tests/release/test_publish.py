@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from scripts.lib.images.catalogue import IMAGES as CATALOGUE
 from scripts.lib.release import actions
 from scripts.lib.release.plan import PLATFORMS, Plan, Request, make_plan
-from scripts.lib.release.publish import WORKFLOW, run_url
+from scripts.lib.release.publish import WORKFLOW, login, run_url
 from scripts.lib.release.publish_images import TOKEN, main
 from scripts.lib.release.record import IMAGES
 from scripts.lib.release.record import parse as parse_record
 from scripts.lib.release.registry import REVISION
+from scripts.lib.release.registry_http import Credentials
 from scripts.lib.release.source import Source
 from scripts.lib.release.versions import ReleaseError
 
@@ -572,6 +573,38 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+class TestLogin:
+    """With a docker that writes down what it is told."""
+
+    def test_goes_to_the_registry_of_the_plan_by_the_standard_input(self, programs: Path, tmp_path: Path) -> None:
+        calls = tmp_path / "calls"
+        fake_program(
+            programs, "docker", f"Path({str(calls)!r}).write_text(json.dumps([sys.argv[1:], sys.stdin.read()]))"
+        )
+
+        assert login("registry.example:5000", Credentials("me", "secret")) == "Logged in to registry.example:5000 as me"
+
+        assert json.loads(calls.read_text()) == [
+            ["login", "registry.example:5000", "--username=me", "--password-stdin"],
+            "secret",
+        ]
+
+    def test_that_is_refused_tells_why_and_no_password(self, programs: Path) -> None:
+        fake_program(programs, "docker", "sys.exit(f'unauthorized: {sys.stdin.read()}')")
+
+        with pytest.raises(ReleaseError, match="does not let me in: unauthorized: …"):
+            login("registry.example", Credentials("me", "secret"))
+
+    def test_needs_docker(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+
+        with pytest.raises(ReleaseError, match="docker can't be started"):
+            login("registry.example", Credentials("me", "secret"))
+
+    def test_is_left_out_without_one(self) -> None:
+        assert login("registry.example", None).startswith("No login for registry.example: SENS_REGISTRY_USER")
+
+
 class TestBuild:
     """With a docker that builds nothing: what it is told is what counts here."""
 
@@ -858,4 +891,4 @@ class TestScript:
         done = subprocess.run([ROOT / "scripts/publish-images", "--help"], capture_output=True, text=True, check=False)
 
         assert done.returncode == 0
-        assert "{plan,check,build,sign,tag,record,dispatch}" in done.stdout
+        assert "{plan,check,login,build,sign,tag,record,dispatch}" in done.stdout

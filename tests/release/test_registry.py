@@ -318,13 +318,29 @@ class TestLogin:
 
 class TestEnvironment:
     def test_gives_the_login(self) -> None:
-        found = Credentials.from_environment({"SENS_REGISTRY_USER": "me", "SENS_REGISTRY_PASSWORD": "secret"})
+        found = Credentials.from_environment(
+            "ghcr.io", {"SENS_REGISTRY_USER": "me", "SENS_REGISTRY_PASSWORD": "secret"}
+        )
 
         assert found == ("me", "secret")
 
+    def test_gives_a_run_s_own_login_to_github_s_registry_alone(self) -> None:
+        own = {
+            "SENS_GHCR_USER": "actor",
+            "SENS_GHCR_TOKEN": "token",
+            "SENS_REGISTRY_USER": "",
+            "SENS_REGISTRY_PASSWORD": "",
+        }
+        set_too = own | {"SENS_REGISTRY_USER": "me", "SENS_REGISTRY_PASSWORD": "secret"}
+
+        assert Credentials.from_environment("ghcr.io", own) == ("actor", "token")
+        assert Credentials.from_environment("ghcr.io", set_too) == ("me", "secret")
+        for host in ("registry.example", "ghcr.io:5000", "ghcr.io.example", "", "127.0.0.1"):
+            assert Credentials.from_environment(host, own) is None
+
     @pytest.mark.parametrize("environment", [{}, {"SENS_REGISTRY_USER": "", "SENS_REGISTRY_PASSWORD": ""}])
     def test_may_give_none(self, environment: Mapping[str, str]) -> None:
-        assert Credentials.from_environment(environment) is None
+        assert Credentials.from_environment("ghcr.io", environment) is None
 
     @pytest.mark.parametrize(
         ("user", "password"),
@@ -332,7 +348,7 @@ class TestEnvironment:
     )
     def test_with_half_a_login_is_refused_without_telling_it(self, user: str, password: str) -> None:
         with pytest.raises(ReleaseError) as refused:
-            Credentials.from_environment({"SENS_REGISTRY_USER": user, "SENS_REGISTRY_PASSWORD": password})
+            Credentials.from_environment("ghcr.io", {"SENS_REGISTRY_USER": user, "SENS_REGISTRY_PASSWORD": password})
 
         assert "must both be set" in str(refused.value)
         assert "two" not in str(refused.value)

@@ -18,6 +18,8 @@ from scripts.lib.release.set_version import STEPS
 from support.services import ROOT
 
 FOLDER = ROOT / ".github/workflows"
+LOGIN = ("SENS_PLATFORM_REGISTRY_USER", "SENS_PLATFORM_REGISTRY_PASSWORD")
+REGISTRY = ("SENS_REGISTRY_USER", "SENS_REGISTRY_PASSWORD")
 FILES = sorted(FOLDER.glob("*.yml"))
 # What a job may write, and nothing else.
 WRITES = {
@@ -176,14 +178,14 @@ class TestScripts:
     def test_are_all_that_is_called(self) -> None:
         others = {words[0] for _, words in commands() if not words[0].startswith("scripts/")}
 
-        assert others == {"docker", "sudo"}
+        assert others == {"sudo"}
 
     def test_of_publishing_take_the_options_they_are_given(self) -> None:
         steps = [
             parse_publish_images(words[1:]).command for _, words in commands() if words[0] == "scripts/publish-images"
         ]
 
-        assert steps == ["plan", "check", "build", "sign", "tag", "record", "dispatch"]
+        assert steps == ["plan", "check", "login", "build", "login", "sign", "tag", "record", "dispatch"]
 
     def test_of_images_take_the_options_they_are_given(self) -> None:
         calls = [words[1:] for _, words in commands() if words[0] == "scripts/build-images"]
@@ -318,7 +320,7 @@ class TestPublishing:
         assert publishing["images"]["needs"] == "plan"
         assert publishing["publish"]["needs"] == ["plan", "images"]
         assert publishing["update-test"]["needs"] == ["plan", "publish"]
-        assert called == ["sign", "tag", "record"]
+        assert called == ["login", "sign", "tag", "record"]
 
     def test_has_the_identity_that_signs_where_nothing_is_built(self) -> None:
         signing = [
@@ -336,17 +338,24 @@ class TestSecrets:
         text = "".join(file.read_text() for file in FILES)
         steps = [step for step in all_steps() if "secrets." in str(step.content)]
 
-        assert re.findall(r"secrets\.(\w+)", text) == [TOKEN]
-        assert [(step.job, step.environment[TOKEN]) for step in steps] == [
-            ("update-test", f"${{{{ secrets.{TOKEN} }}}}")
-        ]
+        assert set(re.findall(r"secrets\.(\w+)", text)) == {TOKEN, *LOGIN}
+        assert text.count(f"secrets.{TOKEN} ") == 1
+        for step in steps:
+            expected = {TOKEN: TOKEN} if step.job == "update-test" else dict(zip(REGISTRY, LOGIN, strict=True))
+            found = re.findall(r"\$\{\{ secrets\.(\w+) \}\}", str(step.environment))
+            assert found == [*expected.values()], step.job
+            assert {name: step.environment[name] for name in expected} == {
+                name: f"${{{{ secrets.{secret} }}}}" for name, secret in expected.items()
+            }
 
     def test_of_the_run_are_where_the_registry_is_spoken_to(self) -> None:
         for step in all_steps():
             run = str(step.content.get("run", ""))
-            registry = "docker login" in run or re.search(r"publish-images (?:check|build|tag|record) ", run)
+            registry = re.search(r"publish-images (?:check|login|build|tag|record) ", run)
 
-            assert ("github.token" in str(step.environment)) == bool(registry), run
+            own = {name for name, value in step.environment.items() if "github.token" in value}
+            assert own == ({"SENS_GHCR_TOKEN"} if registry else set()), run
+            assert all((name in step.environment) == bool(registry) for name in REGISTRY), run
 
     def test_are_never_an_argument(self) -> None:
         for step in all_steps():

@@ -90,7 +90,7 @@ class Scene:
             ("gitops_repository", GITOPS_NAME),
             ("registry", f"{registry.host}/{FOLDER}"),
         ]
-        values = choose(read_parameters(ROOT / "infra/gitops/parameters.toml"), settings)
+        values = choose(read_parameters(ROOT / "infra/gitops/parameters.toml"), settings).values
         write(scene.gitops.folder, list(files(ROOT / "infra/gitops/template", ROOT / "scripts/lib/release", values)))
         Repository.create(scene.gitops.folder)
         scene.gitops.commit("Begin")

@@ -6,6 +6,7 @@ Values end up in YAML, in expressions, in scripts and in texts. Each kind is so 
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -52,12 +53,30 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 
 
-class Parameter(NamedTuple):
-    """One parameter, as ``parameters.toml`` describes it."""
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter, as ``parameters.toml`` describes it.
+
+    Attributes:
+        kind: Which values it takes.
+        value: What it is when nothing is set.
+        meaning: What it is, for people.
+        follows: What it becomes when a parameter that is named in it is not the template's own value.
+        by: The same, one for each value of another parameter.
+        example: Whether ``value`` is a name of the one installation that the template was written for.
+    """
 
     kind: str
     value: str
     meaning: str
+    follows: str = ""
+    by: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    example: bool = False
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Return the parameters that it follows."""
+        return (*re.findall(r"\{([a-z_]+)\}", self.follows), *self.by)
 
 
 def read_parameters(file: Path) -> dict[str, Parameter]:
@@ -94,23 +113,79 @@ def parse_setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-def choose(known: Mapping[str, Parameter], given: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Return the value of each parameter; a later setting replaces an earlier one.
+class Choice(NamedTuple):
+    """The value of each parameter, and where it comes from.
+
+    Attributes:
+        values: By name.
+        given: Names of those that were set.
+        followed: Names of those that follow from what was set.
+    """
+
+    values: dict[str, str]
+    given: frozenset[str]
+    followed: frozenset[str]
+
+    def left(self, known: Mapping[str, Parameter], *, example: bool) -> list[str]:
+        """Return the names of those that have the template's own value, although nobody asked for it, in their order."""
+        unset = self.values.keys() - self.given - self.followed
+        return [name for name, parameter in known.items() if name in unset and parameter.example is example]
+
+
+def choose(known: Mapping[str, Parameter], given: Iterable[tuple[str, str]]) -> Choice:
+    """Return the value of each parameter; a later setting replaces an earlier one, and defaults follow from what is set.
 
     Raises:
         ReleaseError: A name is unknown, a value is not of its kind, or values contradict each other.
     """
-    values = {name: parameter.value for name, parameter in known.items()}
+    settings: dict[str, str] = {}
     for name, value in given:
         if name not in known:
             raise ReleaseError(f"There is no parameter {name!r}. There are: {', '.join(sorted(known))}.")
-        values[name] = value
-    for name, value in values.items():
-        kind = KINDS[known[name].kind]
-        if not kind.shape.fullmatch(value):
-            raise ReleaseError(f"{name}: {value!r} is not {kind.wanted}.")
+        settings[name] = value
+    for name, value in settings.items():
+        _check_kind(name, known[name], value)
+    values: dict[str, str] = {}
+    followed: set[str] = set()
+    # The file names what a parameter follows before the parameter.
+    for name, parameter in known.items():
+        if name in settings:
+            values[name] = settings[name]
+        elif any(values[source] != known[source].value for source in parameter.sources):
+            values[name] = _follow(name, parameter, values)
+            followed.add(name)
+        else:
+            values[name] = parameter.value
+        _check_kind(name, parameter, values[name])
     _see_that_they_agree(values)
-    return values
+    return Choice(values, frozenset(settings), frozenset(followed))
+
+
+def _check_kind(name: str, parameter: Parameter, value: str) -> None:
+    kind = KINDS[parameter.kind]
+    if not kind.shape.fullmatch(value):
+        raise ReleaseError(f"{name}: {value!r} is not {kind.wanted}.")
+
+
+def _follow(name: str, parameter: Parameter, values: Mapping[str, str]) -> str:
+    for source, table in parameter.by.items():
+        if values[source] not in table:
+            raise ReleaseError(
+                f"{name}: nothing is known about the {source} {values[source]!r}: set {name} too. It is the {parameter.meaning}."
+            )
+        return table[values[source]]
+    text = parameter.follows.format_map(values)
+    if parameter.kind == "registry":
+        return text.lower()
+    if parameter.kind == "user":
+        return _user(text, taken=values["argo_deploy_user"])
+    return text
+
+
+def _user(code_owner: str, taken: str) -> str:
+    """Return a user's name for whoever reviews: ``alice`` for ``@alice``, ``owners`` for ``@acme/owners``."""
+    name = re.sub(r"[^a-z0-9-]", "-", re.split(r"[@/]", code_owner)[-1].lower())[:32]
+    return name if KINDS["user"].shape.fullmatch(name) and name not in {taken, "admin"} else "owner"
 
 
 def _see_that_they_agree(values: Mapping[str, str]) -> None:

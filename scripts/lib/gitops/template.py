@@ -51,26 +51,34 @@ class File(NamedTuple):
     executable: bool
 
 
+# A part of a file that is for one value of a parameter, between two lines of their own, in whatever the file takes for a comment.
+_PART: Final = re.compile(r"^.*@@only ([a-z_]+)=(\S+?)@@.*\n((?:(?!.*@@end@@).*\n)*).*@@end@@.*\n", re.MULTILINE)
+
+
 def fill(text: str, values: Mapping[str, str], source: Path) -> str:
-    """Put the values in the places of their names.
+    """Put the values in the places of their names, and leave out the parts that are for other values.
 
     Raises:
         ReleaseError: A place has a name without a value.
     """
 
-    def value(match: re.Match[str]) -> str:
-        try:
-            return values[match[1]]
-        except KeyError:
-            raise ReleaseError(
-                f"{source}: @@{match[1]}@@ is not a parameter; see infra/gitops/parameters.toml."
-            ) from None
+    def part(match: re.Match[str]) -> str:
+        return match[3] if known(match[1]) == match[2] else ""
 
-    return _PLACEHOLDER.sub(value, text)
+    def value(match: re.Match[str]) -> str:
+        return known(match[1])
+
+    def known(name: str) -> str:
+        try:
+            return values[name]
+        except KeyError:
+            raise ReleaseError(f"{source}: @@{name}@@ is not a parameter; see infra/gitops/parameters.toml.") from None
+
+    return _PLACEHOLDER.sub(value, _PART.sub(part, text))
 
 
 def files(template: Path, modules: Path, values: Mapping[str, str]) -> Iterator[File]:
-    """Yield the files of the new repository.
+    """Yield the files of the new repository; one that is empty but for parts that are left out is none.
 
     Args:
         template: The folder of the template.
@@ -79,7 +87,8 @@ def files(template: Path, modules: Path, values: Mapping[str, str]) -> Iterator[
     """
     for source in sorted(path for path in template.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         path = source.relative_to(template)
-        yield File(path, fill(source.read_text(encoding="utf-8"), values, path), _is_program(source))
+        if text := fill(source.read_text(encoding="utf-8"), values, path):
+            yield File(path, text, _is_program(source))
     for name in MODULES:
         source = modules / f"{name}.py"
         yield File(Path("scripts/lib/release") / source.name, source.read_text(encoding="utf-8"), executable=False)

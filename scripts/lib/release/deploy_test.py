@@ -1,7 +1,6 @@
 """Releases an alpha version in test. Called by scripts/deploy-test-main of the GitOps repository; needs Python and git alone."""
 
 import argparse
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ from scripts.lib.release.environment import Environment
 from scripts.lib.release.published import check_published
 from scripts.lib.release.record import Image, Record, Release, now, parse_digests
 from scripts.lib.release.registry import Registry
-from scripts.lib.release.registry_http import Credentials
 from scripts.lib.release.versions import ReleaseError, Version, check_environment
 
 TEST: Final = Environment("test")
@@ -97,7 +95,7 @@ def run(options: argparse.Namespace) -> str:
     clone = Clone(options.folder)
     registry = TEST.registry(clone, clone.fetch())
     if options.check_registry:
-        check_published(Registry(registry, Credentials.from_environment(os.environ)), release, digests)
+        check_published(Registry.logged_in(registry), release, digests)
     images = {name: Image(f"{registry}/{name}", digest) for name, digest in digests.items()}
     follow = plan(release, images, options.run_url or None, allow_rollback=options.allow_rollback)
     record = deliver(clone, TEST, follow, "Deploy", push=options.push)

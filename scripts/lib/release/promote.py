@@ -15,7 +15,6 @@ from scripts.lib.release.proposal import Proposal
 from scripts.lib.release.published import check_published
 from scripts.lib.release.record import Image, Record, Release, now
 from scripts.lib.release.registry import Registry
-from scripts.lib.release.registry_http import Credentials
 from scripts.lib.release.rollback import history
 from scripts.lib.release.versions import ReleaseError, Version, check_environment
 
@@ -140,7 +139,7 @@ def run(options: argparse.Namespace) -> str:
     clone = Clone(options.gitops)
     clone.require_clean()
     base = clone.fetch()
-    registry = Registry(PRODUCTION.registry(clone, base), Credentials.from_environment(os.environ))
+    registry = Registry.logged_in(PRODUCTION.registry(clone, base))
     proposed = propose(clone, base, registry, product=options.product, run=options.run_url or None)
     if proposed is None:
         return "Nothing to do: production has what test runs."

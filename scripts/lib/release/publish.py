@@ -16,6 +16,7 @@ from scripts.lib.release.hosting import Hosting
 from scripts.lib.release.plan import Plan
 from scripts.lib.release.record import Image, Record, Release, check_digest, now
 from scripts.lib.release.registry import REVISION, Published, Registry
+from scripts.lib.release.registry_http import Credentials
 from scripts.lib.release.versions import ReleaseError, Version, check_environment
 
 ROOT: Final = Path(__file__).parents[3]
@@ -24,6 +25,7 @@ WORKFLOW: Final = "deploy-test-main.yml"
 
 _MAXIMUM_BYTES: Final = 64 * 1024
 _STANDARD_ERROR: Final = 2
+_SHOWN: Final = 300
 
 
 def standing(plan: Plan, registry: Registry) -> dict[str, str]:
@@ -52,6 +54,29 @@ def _check(plan: Plan, repository: str, published: Published) -> None:
             f"{name} for {', '.join(published.platforms)}, and not for {', '.join(plan.platforms)}: "
             "a published tag is never moved. Publish another version."
         )
+
+
+def login(host: str, credentials: Credentials | None) -> str:
+    """Log docker in to a registry, and with it cosign, which reads the same file; return what was done.
+
+    Raises:
+        ReleaseError: docker is missing or refuses.
+    """
+    if credentials is None:
+        return f"No login for {host}: SENS_REGISTRY_USER and SENS_REGISTRY_PASSWORD are not set."
+    command = ["docker", "login", host, f"--username={credentials.user}", "--password-stdin"]
+    try:
+        done = subprocess.run(
+            command, input=credentials.password, text=True, capture_output=True, check=False, timeout=60
+        )
+    except OSError as error:
+        raise ReleaseError(f"docker can't be started ({error.strerror}): install it.") from None
+    except subprocess.TimeoutExpired:
+        raise ReleaseError(f"docker got no answer from {host} in 60 s: run this again.") from None
+    if done.returncode != 0:
+        said = done.stderr.replace(credentials.password, "…").strip()[-_SHOWN:]
+        raise ReleaseError(f"{host} does not let {credentials.user} in: {said or 'no reason was given'}")
+    return f"Logged in to {host} as {credentials.user}"
 
 
 def build(plan: Plan, registry: Registry, source: str | None) -> dict[str, str]:

@@ -11,7 +11,7 @@ from scripts.lib.release import actions, publish
 from scripts.lib.release.plan import AFTER_A_MERGE, BY_HAND, EVENTS, Plan, Request, make_plan
 from scripts.lib.release.record import Record, dump
 from scripts.lib.release.record import parse as parse_record
-from scripts.lib.release.registry import Registry
+from scripts.lib.release.registry import Registry, host_of
 from scripts.lib.release.registry_http import Credentials
 from scripts.lib.release.source import Source
 from scripts.lib.release.versions import ReleaseError
@@ -23,9 +23,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what is wrong ends the program with exit code 2."""
     parser = argparse.ArgumentParser(
         prog="scripts/publish-images",
-        description="Publishes the images of a commit, step by step: plan, check, build, sign, tag, record, dispatch. "
+        description="Publishes the images of a commit, step by step: plan, check, login, build, sign, tag, record, dispatch. "
         "Each step prints what the next ones are given; '-' reads it from the standard input. "
-        "The registry's login is in SENS_REGISTRY_USER and SENS_REGISTRY_PASSWORD.",
+        "The registry's login is in SENS_REGISTRY_USER and SENS_REGISTRY_PASSWORD; for ghcr.io, a run's own in SENS_GHCR_USER and "
+        "SENS_GHCR_TOKEN holds without them.",
         allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True)
@@ -52,6 +53,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         return command
 
     step("check", "see that no tag of the plan is published from anything else", "plan")
+    step("login", "log docker and cosign in to the plan's registry", "plan")
     build = step("build", "build and push without a tag what is not published yet; print the digests", "plan")
     build.add_argument("--source", help="https address of the repository, for the images' labels")
     for name, text in (
@@ -84,13 +86,16 @@ def run(options: argparse.Namespace) -> None:
         _dispatch(options)
         return
     plan = Plan.parse(_read(options.plan))
-    registry = Registry(plan.registry, Credentials.from_environment())
+    registry = Registry.logged_in(plan.registry)
     match options.command:
         case "check":
             kept = publish.standing(plan, registry)
             for image in plan.images:
                 state = f"published from this commit as {kept[image]}: kept" if image in kept else "not published yet"
                 print(f"{registry.repository(image)}:{plan.version}: {state}")
+        case "login":
+            host = host_of(plan.registry)
+            print(publish.login(host, Credentials.from_environment(host)))
         case "build":
             _print("digests", json.dumps(publish.build(plan, registry, options.source), sort_keys=True))
         case "sign":

@@ -5,9 +5,10 @@ Manifests, indexes and configurations are those of the OCI image specification 1
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from scripts.lib.release.registry_http import TIMEOUT_SECONDS, Credentials, Transport
 from scripts.lib.release.versions import ReleaseError
@@ -27,6 +28,11 @@ _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MAXIMUM_LENGTH: Final = 255
 _MAXIMUM_PLATFORMS: Final = 50
+
+
+def host_of(address: str) -> str:
+    """Return the host, and the port where there is one, of an address such as ``ghcr.io/owner/sens-platform``."""
+    return address.partition("/")[0]
 
 
 class Published(NamedTuple):
@@ -74,6 +80,15 @@ class Registry:
         self.address: Final = address.rstrip("/")
         self._folder = match[2].strip("/")
         self._transport = Transport(match[1], credentials, timeout_seconds)
+
+    @classmethod
+    def logged_in(cls, address: str, environment: Mapping[str, str] = os.environ) -> Self:
+        """Open the registry with the login that the environment has for it, if any.
+
+        Raises:
+            ReleaseError: The address is none, or half of a login is there.
+        """
+        return cls(address, Credentials.from_environment(host_of(address), environment))
 
     def repository(self, image: str) -> str:
         """Return the full name of an image, ``ghcr.io/owner/sens-platform/platform-api``."""

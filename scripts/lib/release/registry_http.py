@@ -23,6 +23,9 @@ TIMEOUT_SECONDS: Final = 30.0
 MAXIMUM_BYTES: Final = 8 * 1024 * 1024
 """A manifest has 4 MiB at most (section "Pushing manifests"); configurations are far smaller."""
 
+GITHUB_HOST: Final = "ghcr.io"
+"""GitHub's registry, which a run's own token is good for."""
+
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _CHALLENGE = re.compile(r'([A-Za-z_]+)="((?:[^"\\]|\\.)*)"')
 _SECRET = re.compile(r"[!-~]+")
@@ -41,14 +44,22 @@ class Credentials(NamedTuple):
     password: str
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self | None:
+    def from_environment(cls, host: str, environment: Mapping[str, str] = os.environ) -> Self | None:
         """Read SENS_REGISTRY_USER and SENS_REGISTRY_PASSWORD; None when both are empty or not there.
+
+        For GitHub's own registry, and for no other, a run's own SENS_GHCR_USER and SENS_GHCR_TOKEN take their place then.
+
+        Args:
+            host: The registry's host.
+            environment: Where they are read.
 
         Raises:
             ReleaseError: One is without the other, or they can't be sent.
         """
         user = environment.get("SENS_REGISTRY_USER", "")
         password = environment.get("SENS_REGISTRY_PASSWORD", "")
+        if not user and not password and host == GITHUB_HOST:
+            user, password = environment.get("SENS_GHCR_USER", ""), environment.get("SENS_GHCR_TOKEN", "")
         if not user and not password:
             return None
         if not _SECRET.fullmatch(user) or not _SECRET.fullmatch(password) or ":" in user:

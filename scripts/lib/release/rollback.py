@@ -4,7 +4,6 @@ The release is taken from the history of its record, as it was then. Which versi
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +20,6 @@ from scripts.lib.release.proposal import Proposal
 from scripts.lib.release.published import check_published
 from scripts.lib.release.record import Image, Record, now, parse
 from scripts.lib.release.registry import Registry
-from scripts.lib.release.registry_http import Credentials
 from scripts.lib.release.versions import ENVIRONMENTS, ReleaseError, Version, check_environment
 
 VERB: Final = "Roll back to"
@@ -114,7 +112,7 @@ def run(options: argparse.Namespace) -> str:
     base = clone.fetch()
     target = earlier(clone, environment, base, version)
     if options.check_registry:
-        registry = Registry(environment.registry(clone, base), Credentials.from_environment(os.environ))
+        registry = Registry.logged_in(environment.registry(clone, base))
         digests = {name: image.digest for name, image in target.images.items()}
         check_published(registry, target.release, digests)
     by = options.run_url or None
