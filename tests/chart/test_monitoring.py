@@ -87,9 +87,9 @@ class TestAlerts:
         sections = dict(re.findall(r"^## (\S+)$(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
 
         assert {
-            name: f"{minutes}m"
+            name: f"{'1' if minutes == 'a' else minutes}m"
             for name, text in sections.items()
-            for minutes in re.findall(r"for\s+(\d+)\s+minutes", text)
+            for minutes in re.findall(r"\b[Ff]or\s+(a|\d+)\s+minutes?\b", text)
         } == {rule["alert"]: rule["for"] for rule in rules()}
 
 

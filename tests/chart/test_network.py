@@ -60,6 +60,12 @@ class TestPolicies:
     def test_allow_exactly_the_edges_of_the_design(self) -> None:
         assert edges(matrix_render("test"), "egress") == DESIGN
 
+    def test_allow_the_checks_what_they_look_at(self) -> None:
+        rendered = render({"checks": {"enabled": True}})
+        more = {("checks", "timescaledb", 5432), ("checks", "nats", 8222)}
+
+        assert edges(rendered, "egress") == edges(rendered, "ingress") == DESIGN | more
+
     def test_agree_at_both_ends_of_each_edge(self) -> None:
         assert edges(matrix_render("test"), "ingress") == edges(matrix_render("test"), "egress")
 

@@ -24,7 +24,7 @@ from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_STREAM
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.brokers import mock_broker
-from support.chart import Render, needs_helm, render
+from support.chart import Render, matrix_render, needs_helm, render
 from support.servers import HOST, accepts_connections, free_port, process, scratch_folder, wait_until
 
 pytestmark = needs_helm
@@ -194,3 +194,62 @@ class TestTheMockBrokersProbe:
 
     def test_sees_that_there_is_none(self, rendered: Render) -> None:
         assert not self.alive(rendered, free_port())
+
+
+class TestTheChecks:
+    def look(self, **environment: str) -> tuple[int, list[str]]:
+        script = render({"checks": {"enabled": True}}).find("CronJob", "checks").pod
+        assert script is not None
+        [_python, *arguments] = script.containers[0].command
+        done = subprocess.run(
+            [sys.executable, *arguments], env=os.environ | environment, capture_output=True, text=True, check=False
+        )
+        assert done.stderr == ""
+        return done.returncode, done.stdout.splitlines()
+
+    def test_look_at_everything_and_need_no_password(
+        self, postgres: DatabaseSettings, server: tuple[NatsSettings, int]
+    ) -> None:
+        database, health = f"{HOST}:{postgres.port}", f"http://{HOST}:{server[1]}/healthz"
+        wait_until(lambda: _ok(server[1], "/healthz"), "NATS is healthy")
+
+        code, lines = self.look(NAMES="localhost", DATABASE=database, NATS_HEALTH=health)
+
+        assert code == 0
+        assert lines[0].startswith("ok name localhost: ")
+        assert "127.0.0.1" in lines[0]
+        assert lines[1:] == [f"ok database {database}: accepts connections", f"ok nats {health}: is healthy"]
+
+    def test_tell_all_that_is_wrong(self) -> None:
+        gone = free_port()
+
+        code, lines = self.look(
+            NAMES="no.such.name.invalid", DATABASE=f"{HOST}:{gone}", NATS_HEALTH=f"http://{HOST}:{gone}/"
+        )
+
+        assert code == 1
+        assert [line.split()[:2] for line in lines] == [["failed", what] for what in ("name", "database", "nats")]
+
+    def test_see_a_database_that_recovers(self) -> None:
+        with database_server(recovers=True) as (port, _programs):
+            code, lines = self.look(NAMES="", DATABASE=f"{HOST}:{port}")
+
+        assert (code, lines) == (1, [f"failed database {HOST}:{port}: it does not accept connections (57P03)"])
+
+    def test_look_up_what_the_platform_is_reached_by_and_reaches(self) -> None:
+        def names(base: str) -> str | None:
+            found = render({"checks": {"enabled": True}}, base=base).find("CronJob", "checks").pod
+            assert found is not None
+            return found.containers[0].environment["NAMES"].value
+
+        release = "sens-platform-test"
+        assert names("test") == f"{release}-timescaledb,{release}-nats"
+        assert (
+            names("production")
+            == f"{release}-timescaledb,{release}-nats,broker.example.org,api.example.org,docs.example.org"
+        )
+        external = matrix_render("external everything").find("CronJob", "checks").pod
+        assert external is not None
+        assert external.containers[0].environment["NAMES"].value == (
+            "db.example.org,nats-0.example.org,nats-1.example.org,broker.example.org"
+        )

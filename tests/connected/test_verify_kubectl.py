@@ -29,6 +29,7 @@ ENVIRONMENT = Environment(
 )
 API_IMAGE = f"ghcr.io/owner/sens-platform/platform-api:0.5.0-alpha.12.1@{DIGEST}"
 
+ACCOUNT = "system:serviceaccount:sens-test:deploy-test"
 FORBIDDEN = 'Error from server (Forbidden): pods "x" is forbidden: User "deploy-test" cannot create resource "pods/exec" in API group ""'
 
 
@@ -163,53 +164,58 @@ class TestImages:
         assert "no image of the platform" in failure(lambda cluster: cluster.images).detail
 
 
+def pod(name: str, *, ready: bool = True, **status: object) -> dict[str, Any]:
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    return {"metadata": {"name": name}, "status": {"phase": "Running", "conditions": conditions} | status}
+
+
 class TestStores:
-    def test_answer(self, fake_kubectl: FakeKubectl) -> None:
-        fake_kubectl.answer(["pg_isready"], {"output": "/var/run/postgresql:5432 - accepting connections\n"})
-        fake_kubectl.answer(["wget"], {"output": '{"status":"ok"}'})
-        fake_kubectl.answer(
-            ["deployment/sens-platform-test-docs"], {"output": "# TYPE sens_docs_responses counter\na 1\nb 2\n"}
-        )
-        fake_kubectl.answer(["python"], {"output": "# TYPE sens_api_requests counter\nsens_api_requests_total 1\n"})
+    def test_are_ready_and_nothing_is_run_in_them(self, fake_kubectl: FakeKubectl) -> None:
+        fake_kubectl.answer(["component=timescaledb"], listed(pod("db-0")))
+        fake_kubectl.answer(["component=nats"], listed(pod("nats-0")))
 
-        assert run(lambda cluster: cluster.database) == "/var/run/postgresql:5432 - accepting connections"
-        assert run(lambda cluster: cluster.nats) == '{"status":"ok"}'
-        assert run(lambda cluster: partial(cluster.metrics, "platform-api")) == "1 series"
-        assert run(lambda cluster: partial(cluster.metrics, "docs")) == "2 series"
-        exec_in_namespace = ["exec", "--namespace=sens-test", "--pod-running-timeout=5s"]
-        assert fake_kubectl.calls[:2] == [
-            [*exec_in_namespace, "statefulset/sens-platform-test-timescaledb", "--", "pg_isready", "-U", "sens_platform", "-d", "sens_platform"],
-            [*exec_in_namespace, "statefulset/sens-platform-test-nats", "--", "wget", "-qO-", "http://127.0.0.1:8222/healthz"],
-        ]  # fmt: skip
+        assert run(lambda cluster: cluster.database) == "db-0: pg_isready in its pod says that it accepts connections"
+        assert run(lambda cluster: cluster.nats) == "nats-0: its /healthz says that it is healthy"
+        labels = "app.kubernetes.io/instance=sens-platform-test,app.kubernetes.io/component="
+        assert fake_kubectl.calls == [
+            ["get", "pods", "--namespace=sens-test", f"--selector={labels}{store}", "--output=json"]
+            for store in ("timescaledb", "nats")
+        ]
 
-    def test_that_refuse_are_a_failure_with_their_words(self, fake_kubectl: FakeKubectl) -> None:
-        said = "/var/run/postgresql:5432 - no response"
-        fake_kubectl.answer(
-            ["pg_isready"], {"output": said, "errors": "command terminated with exit code 2\n", "code": 2}
-        )
+    @pytest.mark.parametrize(
+        ("broken", "said"),
+        [
+            (pod("db-0", ready=False), "db-0: is not ready (Running, 0 restarts)"),
+            (
+                pod(
+                    "db-0",
+                    ready=False,
+                    containerStatuses=[
+                        {"restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}}
+                    ],
+                ),
+                "db-0: is not ready (Running, CrashLoopBackOff: back-off, 3 restarts)",
+            ),
+            ({"metadata": {"name": "db-0", "deletionTimestamp": "x"}, "status": pod("db-0")["status"]}, "is not ready"),
+            ({"metadata": {"name": "db-0"}}, "db-0: is not ready (no phase, 0 restarts)"),
+        ],
+        ids=["recovers", "crashes", "ends", "begins"],
+    )
+    def test_that_are_not_ready_are_a_failure_with_the_reason(
+        self, fake_kubectl: FakeKubectl, broken: dict[str, Any], said: str
+    ) -> None:
+        fake_kubectl.answer(["get"], listed(broken))
 
         error = failure(lambda cluster: cluster.database)
 
         assert said in error.detail
-        assert "exit code 2" in error.detail
         assert "kubectl -n sens-test logs statefulset/sens-platform-test-timescaledb" in error.remedy
 
-    def test_that_are_not_there_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
-        fake_kubectl.answer(
-            ["wget"], {"errors": 'Error from server (NotFound): statefulsets.apps "x" not found', "code": 1}
-        )
+    @pytest.mark.parametrize("output", ['{"items": []}', '{"items": [{}]}', '{"items": [{"metadata": 7}]}', "", "ok"])
+    def test_without_a_pod_that_can_be_read_are_a_failure(self, fake_kubectl: FakeKubectl, output: str) -> None:
+        fake_kubectl.answer(["get"], {"output": output})
 
-        assert "not found" in failure(lambda cluster: cluster.nats).detail
-
-    @pytest.mark.parametrize("output", ["", '{"status":"unavailable"}', "ok"])
-    def test_that_answer_otherwise_are_a_failure(self, fake_kubectl: FakeKubectl, output: str) -> None:
-        fake_kubectl.answer(["exec"], {"output": output})
-
-        for check in (
-            lambda cluster: cluster.database,
-            lambda cluster: cluster.nats,
-            lambda cluster: partial(cluster.metrics, "docs"),
-        ):
+        for check in (lambda cluster: cluster.database, lambda cluster: cluster.nats):
             assert failure(check).remedy
 
     def test_that_are_outside_of_the_cluster_are_not_asked(self, fake_kubectl: FakeKubectl) -> None:
@@ -219,6 +225,73 @@ class TestStores:
             with pytest.raises(NotRunError, match="outside of the cluster"):
                 run(check, outside)
         assert fake_kubectl.calls == []
+
+
+class TestMetrics:
+    def test_are_asked_for_in_the_pod(self, fake_kubectl: FakeKubectl) -> None:
+        fake_kubectl.answer(
+            ["deployment/sens-platform-test-docs"], {"output": "# TYPE sens_docs_responses counter\na 1\nb 2\n"}
+        )
+        fake_kubectl.answer(["python"], {"output": "# TYPE sens_api_requests counter\nsens_api_requests_total 1\n"})
+
+        assert run(lambda cluster: partial(cluster.metrics, "platform-api")) == "1 series"
+        assert run(lambda cluster: partial(cluster.metrics, "docs")) == "2 series"
+
+    @pytest.mark.parametrize("output", ["", "404 page not found"])
+    def test_that_are_none_are_a_failure(self, fake_kubectl: FakeKubectl, output: str) -> None:
+        fake_kubectl.answer(["exec"], {"output": output})
+
+        assert failure(lambda cluster: partial(cluster.metrics, "docs")).remedy
+
+    def test_of_a_program_that_fails_say_its_words(self, fake_kubectl: FakeKubectl) -> None:
+        said = "ConnectionRefusedError"
+        fake_kubectl.answer(["exec"], {"output": said, "errors": "command terminated with exit code 1\n", "code": 1})
+
+        error = failure(lambda cluster: partial(cluster.metrics, "docs"))
+
+        assert said in error.detail
+        assert "exit code 1" in error.detail
+
+
+def job(name: str, start: str, *conditions: str) -> dict[str, Any]:
+    status = {"startTime": start, "conditions": [{"type": each, "status": "True"} for each in conditions]}
+    return {"metadata": {"name": name}, "status": status}
+
+
+class TestNames:
+    def test_resolve_as_the_newest_run_that_has_ended_says(self, fake_kubectl: FakeKubectl) -> None:
+        runs = (job("old", "2026-01-01T00:00:00Z", "Failed"), job("new", "2026-01-02T00:00:00Z", "Complete"))
+        fake_kubectl.answer(["get"], listed(*runs, job("running", "2026-01-03T00:00:00Z")))
+        fake_kubectl.answer(["logs", "job/new"], {"output": "ok name a: 192.0.2.7\nok name b: 10.0.0.1\n"})
+
+        said = run(lambda cluster: cluster.names)
+
+        assert said == "2 of 2: name a: 192.0.2.7, name b: 10.0.0.1 (2026-01-02T00:00:00Z)"
+
+    def test_that_do_not_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
+        fake_kubectl.answer(["get"], listed(job("new", "2026-01-02T00:00:00Z", "Failed")))
+        fake_kubectl.answer(["logs"], {"output": "ok name a: 192.0.2.7\nfailed name b: Name or service not known\n"})
+
+        error = failure(lambda cluster: cluster.names)
+
+        assert error.detail == "failed name b: Name or service not known (2026-01-02T00:00:00Z)"
+        assert "coredns" in error.remedy
+
+    @pytest.mark.parametrize(("condition", "output"), [("Complete", ""), ("Failed", "ok name a: 192.0.2.7\n")])
+    def test_without_a_result_are_a_failure(self, fake_kubectl: FakeKubectl, condition: str, output: str) -> None:
+        fake_kubectl.answer(["get"], listed(job("new", "2026-01-02T00:00:00Z", condition)))
+        fake_kubectl.answer(["logs"], {"output": output})
+
+        assert "ended without a result" in failure(lambda cluster: cluster.names).detail
+
+    @pytest.mark.parametrize("runs", [[], [job("running", "2026-01-03T00:00:00Z")]])
+    def test_that_nobody_has_looked_at_are_not_known(
+        self, fake_kubectl: FakeKubectl, runs: list[dict[str, Any]]
+    ) -> None:
+        fake_kubectl.answer(["get"], listed(*runs))
+
+        with pytest.raises(NotRunError, match=r"checks\.enabled"):
+            run(lambda cluster: cluster.names)
 
 
 class TestKubectl:
@@ -283,7 +356,7 @@ class TestKubectl:
         async def outcome() -> str:
             cluster = Cluster(ENVIRONMENT, Kubectl())
             with pytest.raises(NotRunError, match="no answer"):
-                await cluster.nats()
+                await cluster.metrics("docs")
             monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 15.0)
             return await cluster.rolled_out()
 
@@ -322,7 +395,18 @@ class TestRights:
 
         assert in_test().startswith("it can do 17 of 17 things for its work; 28 of 28 questions")
         assert "system:serviceaccount:sens-test:deploy-test may do more: no" in production()
-        assert all("--as=system:serviceaccount:sens-test:deploy-test" in call for call in fake_kubectl.calls)
+        asked = [call for call in fake_kubectl.calls if f"--as={ACCOUNT}" in call]
+        assert len(asked) == len(fake_kubectl.calls) - 3  # beside those that ask who kubectl is
+
+    def test_are_asked_for_by_the_account_itself_without_a_right_to_impersonate(
+        self, fake_kubectl: FakeKubectl
+    ) -> None:
+        self.allow_the_needed(fake_kubectl)
+        fake_kubectl.be(ACCOUNT)
+
+        assert in_test()
+        assert production()
+        assert not [call for call in fake_kubectl.calls if any(word.startswith("--as") for word in call)]
 
     def test_that_are_missing_in_test_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
         for verb, resource, subresource in self.NEEDED[:-1]:

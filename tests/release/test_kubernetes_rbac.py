@@ -60,6 +60,7 @@ TABLE: Final = {
     },
     **{("apps", resource): READ for resource in ("deployments", "statefulsets", "replicasets", "controllerrevisions")},
     ("batch", "jobs"): READ,
+    ("batch", "cronjobs"): READ,
     ("networking.k8s.io", "ingresses"): READ,
     ("networking.k8s.io", "networkpolicies"): READ,
     ("policy", "poddisruptionbudgets"): READ,

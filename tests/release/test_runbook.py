@@ -93,7 +93,10 @@ SUBCOMMANDS: Final = {
     "tag",
 }
 # Programs whose commands touch nothing that this repository names.
-ELSEWHERE: Final = {"apt-get", "cat", "cosign", "docker", "export", "jq", "k3s", "openssl", "rm", "sh", "ssh-keygen"}
+ELSEWHERE: Final = {
+    "apt-get", "cat", "chmod", "cosign", "docker", "export", "install", "jq", "k3s", "openssl", "rm", "scp", "sh", "ssh-keygen",
+    "useradd",
+}  # fmt: skip
 
 
 def of(*programs: str) -> list[Command]:

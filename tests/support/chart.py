@@ -179,7 +179,10 @@ class Manifest(NamedTuple):
     @property
     def pod_labels(self) -> dict[str, str]:
         """Labels of its pods."""
-        labels: dict[str, str] = self.labels if self.kind == "Pod" else self.spec["template"]["metadata"]["labels"]
+        if self.kind == "Pod":
+            return self.labels
+        spec = self.spec["jobTemplate"]["spec"] if self.kind == "CronJob" else self.spec
+        labels: dict[str, str] = spec["template"]["metadata"]["labels"]
         return labels
 
     @property
@@ -194,6 +197,8 @@ class Manifest(NamedTuple):
             return Pod.model_validate(self.spec)
         if self.kind in {"Deployment", "StatefulSet", "Job"}:
             return Pod.model_validate(self.spec["template"]["spec"])
+        if self.kind == "CronJob":
+            return Pod.model_validate(self.spec["jobTemplate"]["spec"]["template"]["spec"])
         return None
 
 
@@ -279,6 +284,7 @@ _EXTERNAL: Final[Values] = {
         "streamReplicas": 3,
     },
     "database": {"embedded": False, "host": "db.example.org", "port": 6432, "caSecret": "database-ca"},
+    "checks": {"enabled": True},
 }
 
 MATRIX: Final[Mapping[str, tuple[str | None, Values]]] = {
@@ -295,6 +301,7 @@ MATRIX: Final[Mapping[str, tuple[str | None, Values]]] = {
             "database": {"persistence": {"storageClass": "fast"}},
             "ingress": _INGRESS | {"className": "traefik"},
             "networkPolicy": {"metricsFrom": _PEER, "publicFrom": _PEER},
+            "checks": {"enabled": True},
             "monitoring": {"serviceMonitor": True, "podMonitor": True, "prometheusRule": True, "dashboards": True},
         },
     ),

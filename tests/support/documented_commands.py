@@ -73,4 +73,6 @@ def _commands(page: str, line: str) -> Iterator[Command]:
 
 def _without_surroundings(words: list[str]) -> tuple[str, ...]:
     before = itertools.takewhile(lambda word: word == "sudo" or re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", word), words)
-    return tuple(words[len(list(before)) :])
+    rest = tuple(words[len(list(before)) :])
+    # Of "sudo -l" it is sudo itself that is called.
+    return ("sudo", *rest) if rest and rest[0].startswith("-") else rest

@@ -22,6 +22,9 @@ for words, answer in table["answers"]:
         sys.stdout.write(answer.get("output", "") * answer.get("times", 1))
         sys.stderr.write(answer.get("errors", ""))
         sys.exit(answer.get("code", 0))
+if "create" in arguments and json.loads(given)["kind"] == "SelfSubjectReview":
+    print(json.dumps({{"status": {{"userInfo": {{"username": table["user"]}}}}}}))
+    sys.exit(0)
 if "create" in arguments:
     for review in json.loads(given)["items"]:
         asked = review["spec"]["resourceAttributes"]
@@ -44,6 +47,7 @@ class FakeKubectl:
         self._folder = folder
         self._answers: list[tuple[list[str], Answer]] = []
         self._rights: list[tuple[str, str, str, str]] = []
+        self._user = "an-administrator"
         program = folder / "kubectl"
         program.write_text(_PROGRAM.format(python=sys.executable), encoding="utf-8")
         program.chmod(0o755)
@@ -59,6 +63,11 @@ class FakeKubectl:
         self._rights.append((verb, resource, subresource, namespace))
         self._write()
 
+    def be(self, user: str) -> None:
+        """Be logged in as a user."""
+        self._user = user
+        self._write()
+
     @property
     def calls(self) -> list[list[str]]:
         """The arguments of every call so far."""
@@ -69,7 +78,7 @@ class FakeKubectl:
         return [json.loads(line)[0] for line in lines]
 
     def _write(self) -> None:
-        table = {"answers": self._answers, "rights": self._rights}
+        table = {"answers": self._answers, "rights": self._rights, "user": self._user}
         (self._folder / "table").write_text(json.dumps(table), encoding="utf-8")
 
 

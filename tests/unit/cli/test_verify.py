@@ -85,8 +85,8 @@ class TestTheChecks:
             "access.test",
         )
 
-        assert output.count("there is no kubectl on the PATH") == 4
-        assert "0 ok, 0 failed, 4 not run" in output
+        assert output.count("there is no kubectl on the PATH") == 5
+        assert "0 ok, 0 failed, 5 not run" in output
 
 
 class TestUsage:

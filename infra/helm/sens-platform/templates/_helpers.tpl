@@ -271,6 +271,11 @@ volumes:
 {{- regexFind ":[0-9]+$" $parsed.host | trimPrefix ":" | default (get $schemes $parsed.scheme) -}}
 {{- end -}}
 
+{{/* Host in a URL, without brackets. Argument: the URL. */}}
+{{- define "sens.hostOf" -}}
+{{- regexReplaceAll ":[0-9]+$" (urlParse .).host "" | trimPrefix "[" | trimSuffix "]" -}}
+{{- end -}}
+
 {{- define "sens.grace" -}}
 terminationGracePeriodSeconds: {{ include "sens.graceSeconds" . }}
 {{- end -}}

@@ -1,7 +1,7 @@
 """What the account that looks after test may do: what it needs in test, and nothing in production, by no way round.
 
 The questions are SelfSubjectAccessReviews (Kubernetes' API ``authorization.k8s.io/v1``) that are asked as that account: what
-``kubectl auth can-i VERB RESOURCE --as=ACCOUNT`` asks one by one.
+``kubectl auth can-i VERB RESOURCE --as=ACCOUNT`` asks one by one. Who is that account asks for itself, and needs no right to impersonate.
 """
 
 import asyncio
@@ -152,14 +152,25 @@ async def _nothing_of(environment: Environment, kubectl: Kubectl, rights: Sequen
 
 async def _allowed(environment: Environment, kubectl: Kubectl, rights: Sequence[Right]) -> set[Right]:
     """Return those of the rights that the account has."""
-    user = _account(environment)
+    asked_as = await _asked_as(kubectl, _account(environment))
     answers = await asyncio.gather(
-        *(_ask(kubectl, user, part) for part in itertools.batched(rights, _QUESTIONS_OF_A_RUN))
+        *(_ask(kubectl, asked_as, part) for part in itertools.batched(rights, _QUESTIONS_OF_A_RUN))
     )
     return set().union(*answers)
 
 
-async def _ask(kubectl: Kubectl, user: str, rights: Sequence[Right]) -> set[Right]:
+async def _asked_as(kubectl: Kubectl, user: str) -> list[str]:
+    """Return the options by which kubectl asks as a user: none when it is that user already (``kubectl auth whoami``)."""
+    review = json.dumps({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}).encode()
+    try:
+        found = await kubectl.documents("create", "--filename=-", "--output=json", "--validate=false", given=review)
+        is_user = found[0]["status"]["userInfo"]["username"] == user
+    except (CheckFailedError, LookupError, TypeError):  # a cluster that can't tell is asked for the other user
+        is_user = False
+    return [] if is_user else [f"--as={user}"]
+
+
+async def _ask(kubectl: Kubectl, asked_as: Sequence[str], rights: Sequence[Right]) -> set[Right]:
     reviews = [
         {
             "apiVersion": "authorization.k8s.io/v1",
@@ -173,7 +184,7 @@ async def _ask(kubectl: Kubectl, user: str, rights: Sequence[Right]) -> set[Righ
         "--filename=-",
         "--output=json",
         "--validate=false",  # it would ask for the API's schema as that account, which need not have it
-        f"--as={user}",
+        *asked_as,
         given=json.dumps({"apiVersion": "v1", "kind": "List", "items": reviews}).encode(),
     )
     told = {_key(attributes): allowed for attributes, allowed in map(_answer, answers)}

@@ -10,6 +10,7 @@ from sens_cli.verify.certificates import check_certificate
 from sens_cli.verify.cluster import Cluster
 from sens_cli.verify.environment import Environment
 from sens_cli.verify.exposure import check_paths, check_ports
+from sens_cli.verify.host import check_host
 from sens_cli.verify.kubectl import Kubectl
 from sens_cli.verify.names import check_name
 from sens_cli.verify.outcome import Check, CheckFailedError, NotRunError
@@ -46,12 +47,14 @@ CHECKS: Final[Mapping[str, str]] = {
     "cluster.rollouts": "every roll-out is complete (kubectl)",
     "cluster.database": "the database accepts connections (kubectl)",
     "cluster.nats": "NATS is healthy (kubectl)",
+    "cluster.dns": "names resolve inside of the cluster, by the chart's own checks (kubectl)",
     "exposure.ports": "internal components can't be connected to from here",
     "exposure.paths": "the public hosts do not lead to internal paths",
     "exposure.plaintext": "no public host serves anything over plain HTTP",
     "exposure.hsts": "API and documentation tell browsers to use HTTPS alone",
     "access.test": "deploy-test can do its work in test, and no more (kubectl)",
     "access.production": "deploy-test can't touch production (kubectl)",
+    "access.host": "the Linux user deploy-test has no sudo and no other key (on the server)",
 }
 """What each check shows, by its name, in the order of the report. A name is that of a group and of a subject."""
 
@@ -103,12 +106,14 @@ def catalogue(
         "cluster.rollouts": cluster.rolled_out,
         "cluster.database": cluster.database,
         "cluster.nats": cluster.nats,
+        "cluster.dns": cluster.names,
         "exposure.ports": partial(check_ports, environment),
         "exposure.paths": partial(check_paths, environment, web),
         "exposure.plaintext": partial(check_plaintext, environment, web),
         "exposure.hsts": partial(check_hsts, environment, web),
         "access.test": partial(check_test, environment, kubectl),
         "access.production": partial(check_production, environment, kubectl),
+        "access.host": partial(check_host, environment),
     }
 
 

@@ -78,26 +78,40 @@ class Cluster:
         return f"{expected.version}: {', '.join(sorted(right))}"
 
     async def database(self) -> str:
-        """See that the database accepts connections."""
+        """See that the database accepts connections: the readiness of its pod is ``pg_isready``."""
         if self._environment.external_database:
             raise NotRunError("the database is outside of the cluster; /readyz of the API tells whether it can be used")
-        pod_of = f"statefulset/{self._release}-timescaledb"
-        done = await self._kubectl.execute(
-            pod_of, self._namespace, ["pg_isready", "-U", "sens_platform", "-d", "sens_platform"]
-        )
-        if done.code == 0 and "accepting connections" in done.output:
-            return done.output.strip()
-        raise self._store_failure(pod_of, "pg_isready", done)
+        return await self._ready("timescaledb", "pg_isready in its pod says that it accepts connections")
 
     async def nats(self) -> str:
-        """See that NATS says that it is healthy, JetStream included."""
+        """See that NATS says that it is healthy: the readiness of its pod is ``/healthz``, and so is what restarts it."""
         if self._environment.external_nats:
             raise NotRunError("NATS is outside of the cluster; /readyz of the API tells whether it can be used")
-        pod_of = f"statefulset/{self._release}-nats"
-        done = await self._kubectl.execute(pod_of, self._namespace, ["wget", "-qO-", "http://127.0.0.1:8222/healthz"])
-        if done.code == 0 and '"ok"' in done.output:
-            return done.output.strip()[:200]
-        raise self._store_failure(pod_of, "healthz of NATS", done)
+        return await self._ready("nats", "its /healthz says that it is healthy")
+
+    async def names(self) -> str:
+        """See that names resolve inside of the cluster, as the newest run of the chart's checks says."""
+        runs = await self._kubectl.documents("get", "jobs", *self._of("checks"), "--output=json")
+        ended = [run for run in runs if _condition(run, "Complete") or _condition(run, "Failed")]
+        if not ended:
+            raise NotRunError(
+                f"there is no run of the chart's checks in namespace {self._namespace} (checks.enabled), or none has ended yet"
+            )
+        newest = max(ended, key=lambda run: str(run["status"].get("startTime", "")))
+        name = str(newest["metadata"]["name"])
+        log = await self._kubectl.run("logs", f"job/{name}", f"--namespace={self._namespace}", "--tail=50")
+        lines = [line.strip() for line in log.output.splitlines() if line.startswith(("ok ", "failed "))]
+        when = str(newest["status"].get("startTime", "an unknown time"))
+        if wrong := [line for line in lines if line.startswith("failed ")]:
+            raise CheckFailedError(
+                f"{'; '.join(wrong)[:1000]} ({when})",
+                "kubectl -n kube-system logs deployment/coredns --since=15m; the runbook's section on CoreDNS has the usual causes.",
+            )
+        if not lines or not _condition(newest, "Complete"):
+            raise CheckFailedError(
+                f"job/{name} of {when} ended without a result", f"kubectl -n {self._namespace} describe job {name}"
+            )
+        return f"{len(lines)} of {len(lines)}: {', '.join(line.removeprefix('ok ') for line in lines)} ({when})"[:1000]
 
     async def metrics(self, service: str) -> str:
         """See that a service gives metrics, asked from within its pod."""
@@ -107,6 +121,33 @@ class Cluster:
         if done.code == 0 and METRICS[service] in done.output:
             return series(done.output)
         raise self._store_failure(pod_of, "/metrics", done)
+
+    async def _ready(self, component: str, meaning: str) -> str:
+        """See that a store's pods are ready; who may read pods may ask this, without running anything in them."""
+        pods = await self._kubectl.documents("get", "pods", *self._of(component), "--output=json")
+        where = f"statefulset/{self._release}-{component}"
+        if not pods:
+            raise CheckFailedError(
+                f"{where} has no pod", f"kubectl -n {self._namespace} describe {where}; {self._wrong_cluster}"
+            )
+        try:
+            problems = [f"{pod['metadata']['name']}: {problem}" for pod in pods if (problem := _pod_problem(pod))]
+            names = ", ".join(str(pod["metadata"]["name"]) for pod in pods)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise CheckFailedError(
+                "kubectl get answers with something else than pods",
+                "See that the kubectl on the PATH is Kubernetes' own.",
+            ) from None
+        if problems:
+            raise CheckFailedError(
+                "; ".join(problems),
+                f"kubectl -n {self._namespace} logs {where} --tail=100; kubectl -n {self._namespace} describe {where}",
+            )
+        return f"{names}: {meaning}"
+
+    def _of(self, component: str) -> list[str]:
+        labels = f"app.kubernetes.io/instance={self._release},app.kubernetes.io/component={component}"
+        return [f"--namespace={self._namespace}", f"--selector={labels}"]
 
     async def _workloads(self) -> list[Workload]:
         found = await self._kubectl.documents(
@@ -158,6 +199,28 @@ class Cluster:
             "See that kubectl talks to the right cluster (kubectl config current-context; --kube-context), and that the release has "
             "this name (helm list -A, or the Application's releaseName)."
         )
+
+
+def _condition(document: dict[str, Any], kind: str) -> dict[str, Any] | None:
+    """Return a condition that holds."""
+    conditions = (document.get("status") or {}).get("conditions") or []
+    return next((each for each in conditions if each.get("type") == kind and each.get("status") == "True"), None)
+
+
+def _pod_problem(pod: dict[str, Any]) -> str | None:
+    """Return why a pod is not ready, None when it is."""
+    if pod["metadata"].get("deletionTimestamp") is None and _condition(pod, "Ready"):
+        return None
+    status = pod.get("status") or {}
+    reasons = [
+        f"{state.get('reason')}: {str(state.get('message', ''))[:200]}".removesuffix(": ")
+        for container in status.get("containerStatuses") or []
+        for kind, state in (container.get("state") or {}).items()
+        if kind != "running" and state.get("reason")
+    ]
+    restarts = sum(int(container.get("restartCount", 0)) for container in status.get("containerStatuses") or [])
+    told = [status.get("phase", "no phase"), *reasons, f"{restarts} restarts"]
+    return f"is not ready ({', '.join(map(str, told))})"
 
 
 def _workload(document: dict[str, Any]) -> Workload:
