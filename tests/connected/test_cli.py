@@ -84,6 +84,19 @@ class TestAPublishedMessage:
         assert "METRIC" in table
         assert "1.20" in table
 
+    def test_that_nobody_reads_is_said_to_be_lost(self, platform: Platform, device: str) -> None:
+        for topic in (f"sens/v1/demo/{device}", "tele/x/SENSOR"):
+            lost = platform.sens("publish", device, "{}", "--topic", topic)
+            assert lost.returncode == 1
+            assert f"nobody reads the topic {topic}" in lost.stderr
+        assert "lately tele/x/SENSOR (1)" in platform.sens("status").stdout
+
+    @pytest.mark.parametrize("name", ["two words", "Küche", "a/b", ".hidden"])
+    def test_of_a_device_that_can_not_be_stored_is_not_sent(self, platform: Platform, name: str) -> None:
+        result = platform.sens("publish", name, "{}")
+        assert result.returncode == 1
+        assert "not sent, for it could not be stored" in result.stderr
+
     def test_is_taken_from_standard_input(self, platform: Platform, device: str) -> None:
         sent = platform.sens("publish", device, "-", given=b'{"level": 7}')
         assert sent.returncode == 0, sent.stderr

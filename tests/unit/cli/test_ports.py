@@ -22,3 +22,16 @@ class TestTheTable:
     def test_refuses_an_offset_that_moves_a_port_out_of_range(self, offset: int) -> None:
         with pytest.raises(SettingsError, match="accepts -1882 to 57313"):
             ports(offset)
+
+    @pytest.mark.parametrize(
+        ("offset", "sentence"),
+        [
+            (2080, "gives the API port 10080, which browsers refuse to open; choose another offset, 2081 for example"),
+            (2000, "gives the documentation port 10080"),
+            (-1335, "gives the API port 6665, which browsers refuse to open; choose another offset, -1336 for example"),
+        ],
+    )
+    def test_refuses_an_offset_with_which_browsers_refuse_a_page(self, offset: int, sentence: str) -> None:
+        with pytest.raises(SettingsError) as caught:
+            ports(offset)
+        assert sentence in str(caught.value)

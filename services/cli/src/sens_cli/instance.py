@@ -19,8 +19,10 @@ class Instance:
         process: Number of the ``sens up`` process.
         version: Of the product.
         ready: Whether the start-up is complete.
-        host: Address of everything but MQTT.
+        host: Address of everything that has none of its own.
         mqtt_host: Address the broker listens on.
+        api_host: Address the API listens on.
+        docs_host: Address the documentation listens on.
         ports: Field names of `sens_cli.up.ports.Ports` and their numbers.
         operations: Component and the base URL of its ``/readyz`` and ``/version``.
         tenant: First tenant.
@@ -32,6 +34,8 @@ class Instance:
     ready: bool
     host: str
     mqtt_host: str
+    api_host: str
+    docs_host: str
     ports: dict[str, int]
     operations: dict[str, str]
     tenant: str
@@ -40,17 +44,23 @@ class Instance:
     @property
     def api_url(self) -> str:
         """Base URL of the API."""
-        return f"http://{self.host}:{self.ports['api']}"
+        return f"http://{self._reachable(self.api_host)}:{self.ports['api']}"
 
     @property
     def docs_url(self) -> str:
         """URL of the documentation."""
-        return f"http://{self.host}:{self.ports['docs']}"
+        return f"http://{self._reachable(self.docs_host)}:{self.ports['docs']}"
 
     @property
     def reachable_mqtt_host(self) -> str:
         """Address under which this machine reaches the broker."""
-        return self.host if self.mqtt_host in {"0.0.0.0", "::", ""} else self.mqtt_host  # noqa: S104 - compared only
+        return self._reachable(self.mqtt_host).strip("[]")
+
+    def _reachable(self, host: str) -> str:
+        """Return where this machine reaches what listens on a host, as it stands in a URL."""
+        if host in {"0.0.0.0", "::", ""}:  # noqa: S104 - compared only
+            return self.host
+        return f"[{host}]" if ":" in host else host
 
     def to_json(self) -> dict[str, object]:
         """Return the note's content."""

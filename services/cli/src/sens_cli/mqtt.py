@@ -9,6 +9,7 @@ import mqtt5
 
 from sens_cli.target import Address
 from sens_common.errors import SensError, UnavailableError
+from sens_common.names import NATIVE_TOPIC
 
 _KEEP_ALIVE_SECONDS: Final = 30
 _TIMEOUT_SECONDS: Final = 10.0
@@ -49,7 +50,10 @@ def _exchange(connection: socket.socket, topic: str, payload: bytes) -> None:
     if not isinstance(answer, mqtt5.PubAckPacket) or answer.reason_code not in taken:
         raise SensError(f"the MQTT broker refuses the message: {_reason(answer)}")
     if answer.reason_code is mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS:
-        raise SensError(f"the MQTT broker has no subscriber for {topic}: the message is lost")
+        raise SensError(
+            f"nobody reads the topic {topic}, so the message is lost; the platform reads {NATIVE_TOPIC}"
+            " unless its settings say otherwise"
+        )
     with contextlib.suppress(OSError):
         connection.sendall(mqtt5.DisconnectPacket().write())
 

@@ -1,10 +1,11 @@
 """The mock broker: ``python -m sens_mock_mqtt_broker``."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+import contextlib
+from collections.abc import Callable, Coroutine
 
 from sens_common.lifecycle import run
-from sens_common.operations import Check, Heartbeat, problem_check, serve_operations
+from sens_common.operations import Check, Flow, Heartbeat, problem_check, serve_operations
 from sens_mock_mqtt_broker.fleet import Fleet
 from sens_mock_mqtt_broker.listening import client_host, run_broker
 from sens_mock_mqtt_broker.publisher import Publisher, wall_clock
@@ -13,23 +14,25 @@ from sens_mock_mqtt_broker.settings import MockBrokerSettings
 SERVICE = "mock-mqtt-broker"
 
 
+type Work = dict[str, Callable[[], Coroutine[None, None, None]]]
+
+
 async def main(settings: MockBrokerSettings, stop: asyncio.Event) -> None:
     """Wire the parts, and work until the stop."""
     heartbeat = Heartbeat()
-    async with run_broker(settings.broker) as listener:
-        checks: dict[str, Check] = {"broker": listener.check}
-        work: dict[str, Callable[[], Coroutine[None, None, None]]] = {
-            "heartbeat": heartbeat.keep,
-            "watch the broker": listener.watch,
-        }
+    checks: dict[str, Check] = {}
+    work: Work = {"heartbeat": heartbeat.keep}
+    flow: Flow | None = None
+    async with contextlib.AsyncExitStack() as cleanup:
+        if settings.broker.enabled:
+            listener = await cleanup.enter_async_context(run_broker(settings.broker))
+            checks["broker"] = listener.check
+            work["watch the broker"] = listener.watch
+            flow = listener.flow
         if settings.fleet.enabled:
             publisher = _publisher(settings)
             checks["fleet"] = problem_check(publisher)
             work["fleet"] = publisher.run
-
-        def flow(_answers: Mapping[str, str]) -> str:
-            return listener.broker.unread.sentence()
-
         async with (
             serve_operations(SERVICE, settings.operations, checks, heartbeat, flow),
             asyncio.TaskGroup() as tasks,

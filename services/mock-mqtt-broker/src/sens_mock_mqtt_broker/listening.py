@@ -8,7 +8,7 @@ import itertools
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import structlog
@@ -47,13 +47,17 @@ class Listener:
     """A broker that listens."""
 
     def __init__(self, settings: BrokerSettings, broker: Broker, hangs: asyncio.Future[str]) -> None:
-        self.broker = broker
+        self._broker = broker
         self._settings = settings
         self._hangs = hangs
 
     async def check(self) -> str | None:
         """Tell what is wrong, for ``/readyz``: clients of both versions must be greeted."""
         return (await asyncio.to_thread(greeting, self._settings, PROBE_SECONDS)).problem
+
+    def flow(self, _answers: Mapping[str, str]) -> str:
+        """Tell of topics that nobody reads, for ``/readyz``; empty when there are none."""
+        return self._broker.unread.sentence()
 
     async def watch(self) -> None:
         """Wait until clients have not been greeted for so long that only a new start helps.

@@ -27,6 +27,9 @@ def _tenant(text: str) -> str:
 class BrokerSettings(Group):
     """The broker."""
 
+    enabled: bool = Field(
+        True, description="Whether the broker runs. Without it the fleet publishes to the broker at HOST and PORT."
+    )
     host: Annotated[str, AfterValidator(_address)] = Field(
         "127.0.0.1", description="IP address to listen on; images listen on all addresses."
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from sens_cli.options import MQTT_URL_VARIABLE, DataDir, Json
-from sens_common.errors import SensError
+from sens_common.errors import InvalidTopicError, SensError
 
 _LARGEST_PAYLOAD: Final = 8_000_000
 
@@ -49,13 +49,29 @@ def publish(  # noqa: PLR0917 - typer calls it with keywords
     if (payload is None) == (not metric):
         raise typer.BadParameter("give either a payload or --metric")
     body = metrics_payload(metric) if metric else read_payload(payload or "")
+    name = topic or native_topic(tenant, device)
     address = mqtt_address(data_dir, mqtt_url)
-    name = topic or f"sens/v1/{tenant}/{device}/telemetry"
     publish_once(address, name, body)
     if as_json:
         print_json({"topic": name, "payload_bytes": len(body), "broker": f"mqtt://{address.host}:{address.port}"})
     else:
         typer.echo(f"the broker has taken {len(body)} bytes for {name}")
+
+
+def native_topic(tenant: str, device: str) -> str:
+    """Return the topic of a device's messages.
+
+    Raises:
+        SensError: Nothing could be stored under these names.
+    """
+    from sens_common.names import NATIVE_TOPIC, parse_native_topic
+
+    topic = NATIVE_TOPIC.format(tenant=tenant, device=device)
+    try:
+        parse_native_topic(topic)
+    except InvalidTopicError as error:
+        raise SensError(f"not sent, for it could not be stored: {error.detail}") from error
+    return topic
 
 
 def metrics_payload(metrics: Sequence[str]) -> bytes:

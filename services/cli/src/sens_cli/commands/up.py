@@ -1,10 +1,18 @@
 """``sens up``: the platform on this machine."""
 
+import enum
 from typing import Annotated
 
 import typer
 
 from sens_cli.options import DataDir
+
+
+class Broker(enum.StrEnum):
+    """Brokers that ``sens up`` can run."""
+
+    EMBEDDED = "embedded"
+    MOSQUITTO = "mosquitto"
 
 
 def up(  # noqa: PLR0917 - typer calls it with keywords
@@ -15,8 +23,23 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     rate: Annotated[
         float | None, typer.Option(min=0.001, max=20_000, help="Messages per second of all simulated sensors.")
     ] = None,
+    quiet_fleet: Annotated[
+        bool, typer.Option("--quiet-fleet", help="Simulated sensors make no malformed messages; else 1 in 1,000.")
+    ] = False,
+    broker: Annotated[
+        Broker, typer.Option(help="MQTT broker: the embedded one, or Mosquitto where it is installed.")
+    ] = Broker.EMBEDDED,
     mqtt_host: Annotated[
-        str, typer.Option(help="IP address the broker listens on; 0.0.0.0 lets real sensors reach it.")
+        str,
+        typer.Option(
+            help="IP address the broker listens on; 0.0.0.0 lets real sensors reach it. It asks nobody for a password."
+        ),
+    ] = "127.0.0.1",
+    api_host: Annotated[
+        str, typer.Option(help="IP address the API listens on; 0.0.0.0 lets other machines reach it, in plain HTTP.")
+    ] = "127.0.0.1",
+    docs_host: Annotated[
+        str, typer.Option(help="IP address the documentation listens on; 0.0.0.0 lets other machines read it.")
     ] = "127.0.0.1",
 ) -> None:
     """Run the whole platform on this machine, until Ctrl-C.
@@ -24,13 +47,23 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     \b
     sens up
     sens up --no-simulator --mqtt-host 0.0.0.0
+    sens up --broker mosquitto --quiet-fleet
     sens up --data-dir /tmp/another --port-offset 1000 --devices 100 --rate 500
     """
     from sens_cli.up.command import up as run_platform
-    from sens_cli.up.components import Options
+    from sens_cli.up.components import EMBEDDED, Options
 
     run_platform(
         data_dir,
         port_offset=port_offset,
-        options=Options(simulator=simulator, devices=devices, rate=rate, mqtt_host=mqtt_host),
+        options=Options(
+            simulator=simulator,
+            devices=devices,
+            rate=rate,
+            quiet_fleet=quiet_fleet,
+            broker=EMBEDDED if broker is Broker.EMBEDDED else broker.value,
+            mqtt_host=mqtt_host,
+            api_host=api_host,
+            docs_host=docs_host,
+        ),
     )

@@ -24,7 +24,12 @@ def up(data_dir: Path, *, port_offset: int, options: Options, terminal: bool | N
     Raises:
         SensError: It can't be started, or can't be kept running.
     """
-    _check_address(options.mqtt_host)
+    for option, host in (
+        ("--mqtt-host", options.mqtt_host),
+        ("--api-host", options.api_host),
+        ("--docs-host", options.docs_host),
+    ):
+        _check_address(option, host)
     table = ports(port_offset)
     display = TerminalDisplay() if (sys.stdout.isatty() if terminal is None else terminal) else PlainDisplay()
     display.open()
@@ -34,10 +39,10 @@ def up(data_dir: Path, *, port_offset: int, options: Options, terminal: bool | N
         display.close()
 
 
-def _check_address(host: str) -> None:
+def _check_address(option: str, host: str) -> None:
     try:
         ipaddress.ip_address(host)
     except ValueError:
         raise SettingsError(
-            f"--mqtt-host {host!r} is not an IP address; it accepts one of this machine's, or 0.0.0.0 for all of them"
+            f"{option} {host!r} is not an IP address; it accepts one of this machine's, or 0.0.0.0 for all of them"
         ) from None

@@ -20,6 +20,9 @@ from sens_cli.up.web import get
 from sens_common.nats_permissions import ADMINISTRATOR, API_USER, INGESTION_USER, TELEMETRY_USER
 
 TENANT: Final = "demo"
+EMBEDDED: Final = "mock-mqtt-broker"
+"""The broker that comes along; the other one that `Options` may name is ``mosquitto``."""
+
 KEY_SECRET: Final = "demo-api-key"  # noqa: S105 - a file's name
 DATABASE_SECRET: Final = "database-password"  # noqa: S105 - same
 API_LOGIN_SECRET: Final = "database-api-password"  # noqa: S105 - same
@@ -63,13 +66,21 @@ class Options:
         simulator: Whether the simulated fleet publishes.
         devices: Sensors of the fleet, None for its own default.
         rate: Messages per second of the whole fleet, None for its own default.
+        quiet_fleet: Whether the fleet leaves out the messages that it makes malformed on purpose.
+        broker: Component that is the broker.
         mqtt_host: Address the broker listens on.
+        api_host: Address the API listens on.
+        docs_host: Address the documentation listens on.
     """
 
     simulator: bool = True
     devices: int | None = None
     rate: float | None = None
+    quiet_fleet: bool = False
+    broker: str = EMBEDDED
     mqtt_host: str = HOST
+    api_host: str = HOST
+    docs_host: str = HOST
 
 
 class Launch(NamedTuple):
@@ -175,16 +186,17 @@ def module(name: str) -> list[str]:
     return [sys.executable, "-P", "-m", name]
 
 
-def _service(name: str) -> Callable[[], Launch]:
+def service(name: str) -> Callable[[], Launch]:
+    """Return how to launch one of our services, by its module."""
     return lambda: Launch(module(name), {})
 
 
-def http_ready(port: int, path: str = "/readyz") -> Probe:
+def http_ready(port: int, path: str = "/readyz", *, host: str = HOST) -> Probe:
     """Return a probe that asks an HTTP endpoint: ready is 200, anything else says why in its checks."""
 
     async def ask() -> str | None:
         try:
-            status, body = await get(port, path)
+            status, body = await get(port, path, host=host)
         except OSError:
             return f"no answer on port {port}"
         return None if status == 200 else _reasons(body) or f"{path} answers {status}"  # noqa: PLR2004 - OK
@@ -259,29 +271,19 @@ def stores(data: DataFolder, table: Ports) -> tuple[list[Component], list[Step]]
 
 
 def services(data: DataFolder, table: Ports, options: Options, site: Path) -> list[Component]:
-    """Return the platform's own processes."""
+    """Return the platform's own processes but the broker."""
     database = _database_address(table)
     return [
         Component(
-            name="mock-mqtt-broker",
-            launch=_service("sens_mock_mqtt_broker"),
-            environment=_operations(table.broker_operations) | _broker(table, options),
-            after=(),
-            ready=http_ready(table.broker_operations),
-            address=f"{options.mqtt_host}:{table.mqtt} (MQTT 3.1.1 and 5)",
-            stop_stage=0,
-            operations=f"http://{HOST}:{table.broker_operations}",
-        ),
-        Component(
             name="mqtt-ingestion-worker",
-            launch=_service("sens_mqtt_ingestion_worker"),
+            launch=service("sens_mqtt_ingestion_worker"),
             environment=nats_environment(data, table, INGESTION_USER)
-            | _operations(table.ingestion_operations)
+            | operations(table.ingestion_operations)
             | {
-                "SENS_MQTT__URL": f"mqtt://{_reachable(options.mqtt_host)}:{table.mqtt}",
+                "SENS_MQTT__URL": f"mqtt://{reachable(options.mqtt_host)}:{table.mqtt}",
                 "SENS_MQTT__CLIENT_ID": "sens-mqtt-ingestion-worker-0",
             },
-            after=("nats", "mock-mqtt-broker"),
+            after=("nats", options.broker),
             ready=http_ready(table.ingestion_operations),
             address=f"operations {HOST}:{table.ingestion_operations}",
             stop_stage=1,
@@ -289,11 +291,11 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
         ),
         Component(
             name="telemetry-worker",
-            launch=_service("sens_telemetry_worker"),
+            launch=service("sens_telemetry_worker"),
             environment=nats_environment(data, table, TELEMETRY_USER)
             | database
             | _worker_login(data)
-            | _operations(table.telemetry_operations),
+            | operations(table.telemetry_operations),
             after=("nats", "first tenant"),  # messages of a tenant that does not exist would go to the dead letters
             ready=http_ready(table.telemetry_operations),
             address=f"operations {HOST}:{table.telemetry_operations}",
@@ -302,48 +304,40 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
         ),
         Component(
             name="platform-api",
-            launch=_service("sens_platform_api"),
+            launch=service("sens_platform_api"),
             environment=nats_environment(data, table, API_USER)
             | database
             | _api_login(data)
-            | {"SENS_HTTP__HOST": HOST, "SENS_HTTP__PORT": str(table.api)},
+            | {"SENS_HTTP__HOST": options.api_host, "SENS_HTTP__PORT": str(table.api)},
             after=("nats", "migrations"),
-            ready=http_ready(table.api),
-            address=f"http://{HOST}:{table.api}",
+            ready=http_ready(table.api, host=reachable(options.api_host)),
+            address=f"http://{options.api_host}:{table.api}",
             stop_stage=3,
-            operations=f"http://{HOST}:{table.api}",
+            operations=f"http://{reachable(options.api_host)}:{table.api}",
         ),
         Component(
             name="docs",
-            launch=_service("sens_docs_site"),
-            environment={"SENS_HTTP__HOST": HOST, "SENS_HTTP__PORT": str(table.docs), "SENS_SITE__FOLDER": str(site)},
+            launch=service("sens_docs_site"),
+            environment={
+                "SENS_HTTP__HOST": options.docs_host,
+                "SENS_HTTP__PORT": str(table.docs),
+                "SENS_SITE__FOLDER": str(site),
+            },
             after=("documentation",),
-            ready=http_ready(table.docs, "/healthz"),  # without documentation the platform still starts
-            address=f"http://{HOST}:{table.docs}",
+            # Without documentation the platform still starts.
+            ready=http_ready(table.docs, "/healthz", host=reachable(options.docs_host)),
+            address=f"http://{options.docs_host}:{table.docs}",
             stop_stage=3,
-            operations=f"http://{HOST}:{table.docs}",
+            operations=f"http://{reachable(options.docs_host)}:{table.docs}",
         ),
     ]
 
 
-def _operations(port: int) -> dict[str, str]:
+def operations(port: int) -> dict[str, str]:
+    """Return the settings of a service's operations port."""
     return {"SENS_OPERATIONS__HOST": HOST, "SENS_OPERATIONS__PORT": str(port)}
 
 
-def _broker(table: Ports, options: Options) -> dict[str, str]:
-    environment = {
-        "SENS_BROKER__HOST": options.mqtt_host,
-        "SENS_BROKER__PORT": str(table.mqtt),
-        "SENS_BROKER__PORT_V5": str(table.mqtt5),
-        "SENS_FLEET__ENABLED": "true" if options.simulator else "false",
-        "SENS_FLEET__TENANT": TENANT,
-    }
-    if options.devices is not None:
-        environment["SENS_FLEET__DEVICES"] = str(options.devices)
-    if options.rate is not None:
-        environment["SENS_FLEET__RATE"] = str(options.rate)
-    return environment
-
-
-def _reachable(host: str) -> str:
+def reachable(host: str) -> str:
+    """Return the address at which this machine reaches what listens on the host."""
     return HOST if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 - compared, not listened on

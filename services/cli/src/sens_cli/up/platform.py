@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from sens_cli.installation import checkout, product_commit
 from sens_cli.instance import Instance
 from sens_cli.up import account, documentation, startup
 from sens_cli.up.account import OURSELVES, Children
+from sens_cli.up.brokers import MALFORMED_ONE_IN, MOSQUITTO_CONFIGURATION, MOSQUITTO_STORE, brokers, is_open
 from sens_cli.up.components import (
     KEY_SECRET,
     NATS_CONFIGURATION,
@@ -54,7 +55,7 @@ async def run(path: Path, table: Ports, options: Options, display: Display) -> N
         leftovers = end_leftovers(data.run)
         if leftovers:
             display.notice(f"stopped what an earlier start left running: {', '.join(sorted(leftovers))}")
-        check_free(table, options.mqtt_host)
+        _check_free(table, options)
         data.rotate_logs()
         await _run_until_signal(data, table, options, display)
     except OSError as error:
@@ -70,6 +71,7 @@ async def _run_until_signal(data: DataFolder, table: Ports, options: Options, di
         display.notice(f"started by root: everything runs as account {children.account.name}")
     components, steps = parts(data, table, options, children)
     children.give(data.nats, data.run / NATS_CONFIGURATION, data.site)
+    children.give(data.path / MOSQUITTO_STORE, data.run / MOSQUITTO_CONFIGURATION)
     supervisor = Supervisor(
         components, steps, data=data, environment=inherited(product_commit()), display=display, children=children
     )
@@ -77,7 +79,7 @@ async def _run_until_signal(data: DataFolder, table: Ports, options: Options, di
     with _signals(stop, supervisor.hurry):
         tasks = [
             asyncio.create_task(supervisor.run(), name="supervisor"),
-            asyncio.create_task(_tell(data, table, options, display, supervisor), name="display"),
+            asyncio.create_task(_tell(data, table, options, display, supervisor, components), name="display"),
             asyncio.create_task(stop.wait(), name="stop signal"),
         ]
         try:
@@ -101,6 +103,11 @@ def _first(error: Exception) -> Exception:
     return error
 
 
+def _check_free(table: Ports, options: Options) -> None:
+    mqtt = options.mqtt_host
+    check_free(table, {"mqtt": mqtt, "mqtt5": mqtt, "api": options.api_host, "docs": options.docs_host})
+
+
 def parts(
     data: DataFolder, table: Ports, options: Options, children: Children = OURSELVES
 ) -> tuple[list[Component], list[Step]]:
@@ -122,7 +129,8 @@ def parts(
         return await documentation.build(checkout(), data.site, log=data.log_file("documentation"), children=children)
 
     store_components, store_steps = stores(data, table)
-    return [*store_components, *services(data, table, options, data.site)], [
+    components = [*store_components, *brokers(data, table, options), *services(data, table, options, data.site)]
+    return components, [
         *store_steps,
         Step(name="migrations", after=("database",), work=migrate),
         Step(name="first tenant", after=("migrations",), work=first_tenant),
@@ -131,7 +139,14 @@ def parts(
     ]
 
 
-async def _tell(data: DataFolder, table: Ports, options: Options, display: Display, supervisor: Supervisor) -> None:
+async def _tell(  # noqa: PLR0917 - all that there is to tell of
+    data: DataFolder,
+    table: Ports,
+    options: Options,
+    display: Display,
+    supervisor: Supervisor,
+    components: Sequence[Component],
+) -> None:
     """Tell where everything is, once it is there, and then what flows."""
     instance = Instance(
         process=os.getpid(),
@@ -139,18 +154,18 @@ async def _tell(data: DataFolder, table: Ports, options: Options, display: Displ
         ready=False,
         host=HOST,
         mqtt_host=options.mqtt_host,
+        api_host=options.api_host,
+        docs_host=options.docs_host,
         ports=table._asdict(),
-        operations={
-            each.name: each.operations
-            for each in services(data, table, options, data.site)
-            if each.operations is not None
-        },
+        operations={each.name: each.operations for each in components if each.operations is not None},
         tenant=TENANT,
         key_file=str(data.secrets / KEY_SECRET),
     )
     data.write_instance(instance)
     await supervisor.all_ready()
     data.write_instance(dataclasses.replace(instance, ready=True))
+    for text in cautions(options):
+        display.notice(text, warning=True)
     display.addresses(instance, data.read_secret(KEY_SECRET) or "")
     reader = TrafficReader(table)
     loop = asyncio.get_running_loop()
@@ -162,6 +177,24 @@ async def _tell(data: DataFolder, table: Ports, options: Options, display: Displ
             data.bound_logs()
             logs_due = loop.time() + _LOGS_SECONDS
         await asyncio.sleep(_LIVE_SECONDS)
+
+
+def cautions(options: Options) -> list[str]:
+    """Return what people should know about what they have asked for."""
+    found = []
+    if is_open(options.mqtt_host):
+        found.append(
+            f"the broker listens on {options.mqtt_host} and asks nobody for a password:"
+            " whoever reaches it can write and read everything"
+        )
+    if is_open(options.api_host):
+        found.append(f"the API listens on {options.api_host} in plain HTTP: whoever listens in can read its keys")
+    if options.simulator and not options.quiet_fleet:
+        found.append(
+            f"about 1 in {MALFORMED_ONE_IN:,} messages of the simulated sensors is malformed on purpose and becomes a dead letter;"
+            " --quiet-fleet makes none"
+        )
+    return found
 
 
 @contextlib.contextmanager

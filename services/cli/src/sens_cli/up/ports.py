@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -42,29 +43,135 @@ _COMPONENTS: Final = {
 }
 
 
+_PORTS_THAT_BROWSERS_REFUSE: Final = frozenset(
+    # WHATWG, "Fetch", section "Port blocking".
+    {
+        1,
+        7,
+        9,
+        11,
+        13,
+        15,
+        17,
+        19,
+        20,
+        21,
+        22,
+        23,
+        25,
+        37,
+        42,
+        43,
+        53,
+        69,
+        77,
+        79,
+        87,
+        95,
+        101,
+        102,
+        103,
+        104,
+        109,
+        110,
+        111,
+    }
+    | {
+        113,
+        115,
+        117,
+        119,
+        123,
+        135,
+        137,
+        139,
+        143,
+        161,
+        179,
+        389,
+        427,
+        465,
+        512,
+        513,
+        514,
+        515,
+        526,
+        530,
+        531,
+        532,
+        540,
+    }
+    | {
+        548,
+        554,
+        556,
+        563,
+        587,
+        601,
+        636,
+        989,
+        990,
+        993,
+        995,
+        1719,
+        1720,
+        1723,
+        2049,
+        3659,
+        4045,
+        4190,
+        5060,
+        5061,
+        6000,
+    }
+    | {6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080}
+)
+_OPENED_IN_BROWSERS: Final = {"api": "API", "docs": "documentation"}
+
+
 def ports(offset: int) -> Ports:
     """Return the table moved by the offset.
 
     Raises:
-        SettingsError: A port would lie outside 1 to 65535.
+        SettingsError: A port would lie outside 1 to 65535, or be one that browsers refuse to open.
     """
     base = Ports()
     lowest, highest = 1 - min(base), _LARGEST - max(base)
     if not lowest <= offset <= highest:
         raise SettingsError(f"--port-offset {offset} moves a port out of range; it accepts {lowest} to {highest}")
-    return Ports(*(port + offset for port in base))
+    table = Ports(*(port + offset for port in base))
+    for field, what in _OPENED_IN_BROWSERS.items():
+        if (port := getattr(table, field)) in _PORTS_THAT_BROWSERS_REFUSE:
+            raise SettingsError(
+                f"--port-offset {offset} gives the {what} port {port}, which browsers refuse to open; choose another offset,"
+                f" {_next_offset(offset)} for example"
+            )
+    return table
 
 
-def check_free(table: Ports, mqtt_host: str) -> None:
+def _next_offset(offset: int) -> int:
+    """Return an offset near this one with which browsers open everything."""
+    candidates = (offset + step * sign for step in range(1, 100) for sign in (1, -1))
+    return next(
+        candidate
+        for candidate in candidates
+        if not {getattr(Ports(), field) + candidate for field in _OPENED_IN_BROWSERS} & _PORTS_THAT_BROWSERS_REFUSE
+    )
+
+
+def check_free(table: Ports, hosts: Mapping[str, str]) -> None:
     """Check that every port can be listened on.
+
+    Args:
+        table: The ports.
+        hosts: Addresses that are listened on, by the names of the table's fields; `HOST` for those that are not named.
 
     Raises:
         SensError: One or more can't; names each with its component and, where the system tells, who has it.
     """
     lines = []
     for field, port in table._asdict().items():
-        host = mqtt_host if field.startswith("mqtt") else HOST
-        problem = _problem(host, port)
+        problem = _problem(hosts.get(field, HOST), port)
         if problem is not None:
             lines.append(f"port {port} for {_COMPONENTS[field]} {problem}")
     if lines:

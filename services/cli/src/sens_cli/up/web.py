@@ -15,7 +15,7 @@ async def get(port: int, path: str, *, host: str = "127.0.0.1", key: str | None 
         OSError: Nobody answers, or not in time, or not in HTTP.
     """
     authorization = f"Authorization: Bearer {key}\r\n" if key else ""
-    request = f"GET {path} HTTP/1.0\r\nHost: {host}:{port}\r\nAccept: */*\r\n{authorization}\r\n"
+    request = f"GET {path} HTTP/1.0\r\nHost: {f'[{host}]' if ':' in host else host}:{port}\r\nAccept: */*\r\n{authorization}\r\n"
     async with asyncio.timeout(_TIMEOUT_SECONDS):
         reader, writer = await asyncio.open_connection(host, port, limit=_LARGEST_ANSWER)
         try:
