@@ -21,6 +21,8 @@ from sens_common.names import (
 from sens_common.nats_permissions import API_USER, INGESTION_USER, PERMISSIONS, TELEMETRY_USER
 from sens_common.settings import NatsSettings
 from sens_common.tenant_limits import BUCKET
+from sens_mqtt_ingestion_worker.sessions import SessionRecord
+from sens_mqtt_ingestion_worker.settings import MqttSettings
 from sens_telemetry_worker.jetstream import ensure_consumer
 
 SERVICES = sorted(PERMISSIONS)
@@ -161,6 +163,17 @@ class TestTheIngestion:
                 return (await client.jetstream().stream_info(TELEMETRY_STREAM)).config
 
         assert asyncio.run(work()).subjects == [f"{TELEMETRY_SUBJECT}.>"]
+
+    def test_keeps_what_its_sessions_are_subscribed_to(self, nats: NatsSettings) -> None:
+        filters = frozenset({"sens/v1/+/+/telemetry"})
+
+        async def work() -> frozenset[str] | None:
+            async with client_of(nats, INGESTION_USER) as client:
+                record = SessionRecord(client.jetstream(), nats, MqttSettings(client_id="one"))
+                await record.save(filters)
+                return await record.load()
+
+        assert asyncio.run(work()) == filters
 
 
 class TestTheTelemetryWorker:

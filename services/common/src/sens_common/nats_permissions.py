@@ -14,6 +14,7 @@ from sens_common.names import (
     LIVE_INTEREST_SUBJECT,
     LIVE_SUBJECT,
     REPLAY_PUBLISHER,
+    SESSIONS_BUCKET,
     TELEMETRY_CONSUMER,
     TELEMETRY_STREAM,
     TELEMETRY_SUBJECT,
@@ -26,6 +27,7 @@ TELEMETRY_USER: Final = "telemetry-worker"
 ADMINISTRATOR: Final = "sens"
 """A user for people and tools, who may do everything."""
 
+_SESSIONS_STREAM: Final = f"KV_{SESSIONS_BUCKET}"
 _LIMITS_STREAM: Final = f"KV_{BUCKET}"  # a bucket is a stream of this name (NATS ADR-8)
 
 
@@ -98,7 +100,8 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
         subscribe=(_inbox("platform-api"), _inbox("sens-admin"), f"{LIVE_SUBJECT}.*"),
         publish_denied=(f"$JS.API.STREAM.DELETE.{DEAD_LETTERS_STREAM}",),
     ),
-    # Writes the log, and reads the tail of what it wrote by a consumer that ends by itself; reads the tenants' limits.
+    # Writes the log, and reads the tail of what it wrote by a consumer that ends by itself; reads the tenants' limits,
+    # and keeps what its sessions are subscribed to.
     INGESTION_USER: Permissions(
         publish=(
             "$JS.API.INFO",
@@ -112,6 +115,9 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             f"$JS.API.STREAM.CREATE.{DEAD_LETTERS_STREAM}",
             *_reading(_LIMITS_STREAM),
             *_consuming(_LIMITS_STREAM),
+            *_reading(_SESSIONS_STREAM),
+            f"$JS.API.STREAM.CREATE.{_SESSIONS_STREAM}",
+            f"$KV.{SESSIONS_BUCKET}.>",
         ),
         subscribe=(_inbox("mqtt-ingestion-worker"),),
         publish_denied=(
