@@ -297,7 +297,7 @@ class TestRequests:
         assert is_problem(own[1].get("/api/v1/nothing"), 404)
         refused = own[1].delete("/api/v1/devices")
         assert is_problem(refused, 405)
-        assert refused.headers["allow"] == "GET"
+        assert refused.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
 class TestTenants:

@@ -178,6 +178,11 @@ class RunningApi:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
 
+    def async_client(self, key: str | None = None) -> httpx.AsyncClient:
+        """Return a client that carries a key, for several requests at a time."""
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+
     def new_tenant(self) -> tuple[str, str]:
         """Make a tenant; return its name and a key."""
         name = f"tenant-{secrets.token_hex(4)}"

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from sens_common.errors import UnavailableError
 from sens_platform_api.errors import UnauthenticatedError
 from sens_platform_api.keys import service
 from sens_platform_api.keys.repository import KeyOwner
@@ -19,10 +20,17 @@ class Keys:
     def __init__(self, *keys: str) -> None:
         self.owners = {key_hash(key): OWNER for key in keys}
         self.questions = 0
+        self.noted: list[int] = []
+        self.problem: UnavailableError | None = None
 
-    async def __call__(self, hash_: bytes, /) -> KeyOwner | None:
+    async def owner(self, key_hash: bytes) -> KeyOwner | None:
         self.questions += 1
-        return self.owners.get(hash_)
+        return self.owners.get(key_hash)
+
+    async def note_use(self, key_id: int) -> None:
+        if self.problem is not None:
+            raise self.problem
+        self.noted.append(key_id)
 
 
 class Clock:
@@ -70,3 +78,16 @@ class TestAuthenticator:
         with pytest.raises(UnauthenticatedError):
             asyncio.run(authenticator.owner(KEY))
         assert not authenticator._cache
+
+    def test_notes_the_use_of_a_key_once_a_minute(self) -> None:
+        keys, clock = Keys(KEY), Clock()
+        authenticator = Authenticator(keys, clock)
+        for now in (0.0, 3.0, 59.0, 60.0, 63.0):
+            clock.now = now
+            asyncio.run(authenticator.owner(KEY))
+        assert keys.noted == [1, 1]
+
+    def test_finds_the_owner_though_the_use_can_not_be_noted(self) -> None:
+        keys = Keys(KEY)
+        keys.problem = UnavailableError("the database can only be read")
+        assert asyncio.run(Authenticator(keys).owner(KEY)) == OWNER

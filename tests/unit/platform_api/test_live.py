@@ -3,46 +3,85 @@
 import asyncio
 
 from sens_common.live import Reading
-from sens_platform_api.live.schemas import render
-from sens_platform_api.live.service import Batch, Reader, events
+from sens_platform_api.live.schemas import render_dropped, render_reading
+from sens_platform_api.live.service import _EVENT_OVERHEAD, TAKE_BYTES, Batch, Event, Reader, events
 
 
-def readings(count: int, device: str = "d") -> list[Reading]:
-    return [Reading(device, "t", index, float(index)) for index in range(count)]
+def texts(count: int, size: int = 20) -> list[Event]:
+    return [Event("d", f"{index}".zfill(size).encode()) for index in range(count)]
+
+
+def given(events: list[Event]) -> list[bytes]:
+    return [event.text for event in events]
+
+
+def reader(most: int = 1 << 20, devices: frozenset[str] = frozenset()) -> Reader:
+    return Reader(devices, lambda: most)
 
 
 class TestReader:
     def test_gets_what_came_in_order(self) -> None:
         async def run() -> Batch:
-            reader = Reader(frozenset(), 10)
-            reader.give(readings(3))
-            return await reader.take(60)
+            one = reader()
+            one.give(texts(3))
+            return await one.take(60)
 
-        assert asyncio.run(run()) == Batch(readings(3), 0)
+        assert asyncio.run(run()) == Batch(given(texts(3)), 0)
+
+    def test_that_is_idle_gets_a_backlog_of_thousands(self) -> None:
+        async def run() -> tuple[int, int]:
+            one, count, dropped = reader(), 0, 0
+            one.give([Event("d", render_reading(Reading("sensor-0001", "temperature", 1, 21.5)))] * 3000)
+            while count + dropped < 3000:
+                batch = await one.take(60)
+                count += len(batch.events)
+                dropped += batch.dropped
+            return count, dropped
+
+        assert asyncio.run(run()) == (3000, 0)
 
     def test_that_is_slow_loses_the_oldest_and_is_told_how_many(self) -> None:
         async def run() -> tuple[Batch, Batch]:
-            reader = Reader(frozenset(), 10)
-            reader.give(readings(25))
-            first = await reader.take(60)
-            reader.give(readings(1))
-            return first, await reader.take(60)
+            one = reader(most=10 * (20 + _EVENT_OVERHEAD))
+            one.give(texts(25))
+            first = await one.take(60)
+            one.give(texts(1))
+            return first, await one.take(60)
 
         first, second = asyncio.run(run())
-        assert first == Batch(readings(25)[15:], 15)
+        assert first == Batch(given(texts(25)[15:]), 15)
         assert second.dropped == 0
+
+    def test_is_told_of_losses_even_when_nothing_is_left(self) -> None:
+        async def run() -> Batch:
+            one = reader(most=10)
+            one.give(texts(2))
+            return await one.take(60)
+
+        assert asyncio.run(run()) == Batch([], 2)
+
+    def test_takes_a_bounded_part_at_once(self) -> None:
+        async def run() -> list[int]:
+            one = reader()
+            sizes: list[int] = []
+            one.give(texts(10, size=TAKE_BYTES // 2))
+            while sum(sizes) < 10:
+                sizes.append(len((await one.take(60)).events))
+            return sizes
+
+        assert asyncio.run(run()) == [2, 2, 2, 2, 2]
 
     def test_gets_only_the_devices_it_wants(self) -> None:
         async def run() -> Batch:
-            reader = Reader(frozenset({"d"}), 10)
-            reader.give(readings(2, "other") + readings(1))
-            return await reader.take(60)
+            one = reader(devices=frozenset({"d"}))
+            one.give([Event("other", b"x"), *texts(1)])
+            return await one.take(60)
 
-        assert asyncio.run(run()) == Batch(readings(1), 0)
+        assert asyncio.run(run()) == Batch(given(texts(1)), 0)
 
     def test_gets_nothing_when_nothing_comes(self) -> None:
         async def run() -> Batch:
-            return await Reader(frozenset(), 10).take(0)
+            return await reader().take(0)
 
         assert asyncio.run(run()) == Batch([], 0)
 
@@ -53,21 +92,20 @@ class TestEvents:
             async def check() -> bool:
                 return True
 
-            reader = Reader(frozenset(), 10)
-            reader.give(readings(1))
-            stream = events(reader, check)
+            one = reader()
+            one.give(texts(1))
+            stream = events(one, check)
             seen = [await anext(stream)]
-            reader.close()
+            one.close()
             return seen + [batch async for batch in stream]
 
-        assert asyncio.run(run()) == [Batch(readings(1), 0)]
+        assert asyncio.run(run()) == [Batch(given(texts(1)), 0)]
 
     def test_are_server_sent_events(self) -> None:
-        text = render(Batch([Reading("d", "t", 1_500_000, "ü\n")], 3))
+        assert render_dropped(3) == b'event: dropped\ndata: {"count":3}\n\n'
         assert (
-            text
+            render_reading(Reading("d", "t", 1_500_000, "ü\n"))
             == (
-                'event: dropped\ndata: {"count":3}\n\n'
                 "event: reading\n"
                 'data: {"device":"d","metric":"t","time":"1970-01-01T00:00:01.500000Z","value":"ü\\n"}\n\n'
             ).encode()

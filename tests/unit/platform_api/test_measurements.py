@@ -4,17 +4,18 @@ import asyncio
 import csv
 import io
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from sens_platform_api.devices.repository import Series, Value
-from sens_platform_api.errors import InvalidRequestError
+from sens_platform_api.errors import InvalidRequestError, NotFoundError
 from sens_platform_api.measurements.rendering import CHUNK_BYTES, as_csv, as_json
 from sens_platform_api.measurements.repository import Row, Span
 from sens_platform_api.measurements.schemas import MeasurementParameters, render_position
-from sens_platform_api.measurements.service import Position, Query, _merged, remaining
+from sens_platform_api.measurements.service import Position, Query, chosen, merged, remaining
 from sens_platform_api.settings import LimitSettings
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -55,6 +56,11 @@ class TestParameters:
         assert asked.span == span
         assert asked.after == position
 
+    def test_go_on_after_a_bucket_that_begins_before_the_range(self) -> None:
+        span = Span(NOON + MINUTE, NOON + timedelta(hours=1))
+        position = Position(NOON, ("t", "number"), span)
+        assert query(bucket="5m", cursor=render_position(position)).after == position
+
 
 class TestContinuation:
     SPAN = Span(NOON, NOON + timedelta(hours=1))
@@ -79,21 +85,60 @@ class TestContinuation:
         assert remaining(self.asked("desc", "5m"), series).end == NOON + 15 * MINUTE
 
 
+class InMemory:
+    """A source whose pages have two rows."""
+
+    def __init__(self, items: list[Row]) -> None:
+        self.rows: deque[Row] = deque()
+        self._rest = items
+        self.read_page()
+
+    @property
+    def complete(self) -> bool:
+        return not self._rest
+
+    def read_page(self) -> None:
+        self.rows.extend(self._rest[:2])
+        self._rest = self._rest[2:]
+
+
 class TestMerging:
     @pytest.mark.parametrize("descending", [False, True])
     def test_is_by_time_and_then_by_series(self, descending: bool) -> None:
-        async def source(items: list[Row]) -> AsyncIterator[Row]:
-            for item in items:
-                yield item
+        async def fill(sources: Sequence[InMemory]) -> None:
+            for source in sources:
+                if len(source.rows) < 2:
+                    source.read_page()
 
         async def run() -> list[Row]:
             step = -1 if descending else 1
-            sources = [source(rows(NUMBER, [0, 2, 3][::step])), source(rows(TEXT, [0, 1, 3][::step]))]
-            return [row async for row in _merged(sources, descending=descending)]
+            sources = [
+                InMemory(rows(NUMBER, [0, 2, 3, 4, 5][::step])),
+                InMemory(rows(TEXT, [0, 1, 3][::step])),
+                InMemory([]),
+            ]
+            return [row async for row in merged(sources, fill, descending=descending)]
 
-        merged = [((row.time - NOON) // MINUTE, row.series.name) for row in asyncio.run(run())]
-        expected = [(0, "t"), (0, "text"), (1, "text"), (2, "t"), (3, "t"), (3, "text")]
-        assert merged == (sorted(expected, key=lambda item: (-item[0], item[1])) if descending else expected)
+        found = [((row.time - NOON) // MINUTE, row.series.name) for row in asyncio.run(run())]
+        expected = [(0, "t"), (0, "text"), (1, "text"), (2, "t"), (3, "t"), (3, "text"), (4, "t"), (5, "t")]
+        assert found == (sorted(expected, key=lambda item: (-item[0], item[1])) if descending else expected)
+
+
+class TestChoice:
+    SERIES = (Series(1, "t", "number"), Series(2, "t", "text"), Series(3, "firmware", "text"))
+
+    def test_of_an_unknown_metric_says_which_ones_there_are(self) -> None:
+        with pytest.raises(NotFoundError, match=r"no metric temp; it has firmware, t$"):
+            chosen("d", list(self.SERIES), query(metric=["t", "temp"]))
+
+    def test_of_averages_leaves_the_texts_of_a_metric_with_numbers_out(self) -> None:
+        asked = query(metric=["t"], bucket="1h", aggregate="avg")
+        assert chosen("d", list(self.SERIES), asked) == [self.SERIES[0]]
+        assert chosen("d", list(self.SERIES), query(bucket="1h", aggregate="avg")) == [self.SERIES[0]]
+
+    def test_of_averages_of_texts_alone_is_refused(self) -> None:
+        with pytest.raises(InvalidRequestError, match="firmware has texts"):
+            chosen("d", list(self.SERIES), query(metric=["firmware"], bucket="1h", aggregate="avg"))
 
 
 async def _items(items: list[Row], position: Position | None = None) -> AsyncGenerator[Row | str | Position]:

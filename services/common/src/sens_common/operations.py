@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import NoReturn, Protocol
 
 import msgspec
@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from sens_common.connections import DEFAULT_LIMITS, ConnectionLimits, bounded_protocol
 from sens_common.errors import UnavailableError
 from sens_common.settings import OperationsSettings
 from sens_common.version import service_version
@@ -179,8 +180,24 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serve(app: ASGIApp, host: str, port: int, *, graceful_seconds: float = 3) -> AsyncIterator[None]:
+async def serve(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    *,
+    graceful_seconds: float = 3,
+    trusted_proxies: Sequence[str] = (),
+    limits: ConnectionLimits = DEFAULT_LIMITS,
+) -> AsyncIterator[None]:
     """Serve an ASGI application while the context is open.
+
+    Args:
+        app: The application.
+        host: Address to listen on.
+        port: Port to listen on.
+        graceful_seconds: For requests under way at the end.
+        trusted_proxies: Addresses and networks whose X-Forwarded-For and X-Forwarded-Proto are believed.
+        limits: Of the connections.
 
     Raises:
         UnavailableError: The address can't be listened on.
@@ -192,6 +209,11 @@ async def serve(app: ASGIApp, host: str, port: int, *, graceful_seconds: float =
         log_config=None,
         access_log=False,
         server_header=False,
+        http=bounded_protocol(limits),  # type: ignore[arg-type]  # uvicorn calls what it is given; its annotation wants a class
+        ws="none",
+        # Without a setting uvicorn would believe whoever connects from this machine.
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
         timeout_graceful_shutdown=max(1, round(graceful_seconds)),
     )
     server = _Server(config)

@@ -5,42 +5,56 @@ from functools import partial
 
 from nats.aio.client import Client
 
+from sens_common.connections import ConnectionLimits
 from sens_common.jetstream import connect, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, serve
 from sens_platform_api.app import public_app
-from sens_platform_api.database import open_pool
+from sens_platform_api.database import open_pools
 from sens_platform_api.dead_letters.repository import DeadLetterStream
-from sens_platform_api.keys.repository import OwnersOfKeys
+from sens_platform_api.keys.repository import StoredKeys
 from sens_platform_api.keys.service import Authenticator
 from sens_platform_api.live.service import LiveHub
 from sens_platform_api.operations.endpoints import SERVICE
 from sens_platform_api.operations.repository import database_problem, roles_note, schema_problem
+from sens_platform_api.operations.service import ApiReadiness
 from sens_platform_api.services import Services
 from sens_platform_api.settings import ApiSettings
+from sens_platform_api.streaming import Answers
 
 
 async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
     """Wire the parts, and serve until the stop."""
     client, heartbeat = Client(), Heartbeat()
     live = LiveHub(client, settings.limits)
-    async with open_pool(settings.api_database(), SERVICE) as pool:
+    async with open_pools(settings.api_database(), SERVICE, settings.limits) as (pool, key_pool):
         services = Services(
             limits=settings.limits,
             pool=pool,
-            authenticator=Authenticator(OwnersOfKeys(pool)),
+            authenticator=Authenticator(StoredKeys(key_pool)),
             dead_letters=DeadLetterStream(client),
             live=live,
             heartbeat=heartbeat,
-            checks={
-                "database": partial(database_problem, pool),
-                "schema": partial(schema_problem, pool),
-                "nats": nats_check(client),
-            },
-            notes={"database_roles": partial(roles_note, pool)},
+            answers=Answers(settings.limits),
+            readiness=ApiReadiness(
+                {
+                    "database": partial(database_problem, key_pool),
+                    "schema": partial(schema_problem, key_pool),
+                    "nats": nats_check(client),
+                },
+                partial=frozenset({"nats"}),
+                notes={"database_roles": partial(roles_note, key_pool)},
+            ),
         )
         async with (
-            serve(public_app(services, settings.https), settings.http.host, settings.http.port, graceful_seconds=3),
+            serve(
+                public_app(services, settings.http, settings.https),
+                settings.http.host,
+                settings.http.port,
+                graceful_seconds=3,
+                trusted_proxies=settings.http.trusted_proxies,
+                limits=ConnectionLimits(settings.limits.connections, settings.limits.header_seconds),
+            ),
             asyncio.TaskGroup() as tasks,
         ):
             # Measurements are served, and the process is healthy, also while NATS is still missing.

@@ -1,4 +1,4 @@
-"""The administration command: ``python -m sens_platform_api.admin``; tenants, keys and dead letters, past HTTP.
+"""The administration command: ``python -m sens_platform_api.admin``; tenants, keys, audit and dead letters, past HTTP.
 
 It connects as the owning role (``SENS_DATABASE__*``) and to NATS (``SENS_NATS__*``). Exit codes: 0 done, 1 refused (exists
 already, not found), 2 wrong usage, 69 a server can't be reached, 70 the schema is missing, 78 a setting is wrong. With ``--json``
@@ -14,12 +14,16 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+from sens_common import times
 from sens_common.database import connect
 from sens_common.dead_letters import Reason
 from sens_common.errors import SensError
 from sens_common.jetstream import connect as connect_nats
 from sens_common.logs import configure_logs
 from sens_common.names import DEVICE_RULE, TENANT_RULE, device_name, is_tenant_name
+from sens_common.times import parse_width
+from sens_platform_api.audit import repository as audit
+from sens_platform_api.audit.repository import ADMINISTRATOR
 from sens_platform_api.database import Connection, translated_errors
 from sens_platform_api.dead_letters import service as dead_letters
 from sens_platform_api.dead_letters.repository import DeadLetterStream
@@ -27,7 +31,7 @@ from sens_platform_api.dead_letters.schemas import DeadLetterDetails, DeadLetter
 from sens_platform_api.errors import AlreadyExistsError, RefusedError
 from sens_platform_api.keys import repository as key_repository
 from sens_platform_api.keys import service as keys
-from sens_platform_api.parameters import EPOCH, parse_time
+from sens_platform_api.parameters import EPOCH, parse_time, time_text
 from sens_platform_api.settings import AdministrationSettings
 from sens_platform_api.tenants import repository as tenants
 
@@ -53,6 +57,13 @@ async def create_tenant(settings: AdministrationSettings, options: argparse.Name
     async with _database(settings) as connection:
         try:
             tenant = await tenants.create(connection, options.name)
+            await audit.record(
+                connection,
+                tenant_id=tenant.id,
+                actor=ADMINISTRATOR,
+                action="tenant.created",
+                subject=f"tenant {tenant.name}",
+            )
             created = True
         except AlreadyExistsError:
             if not options.if_missing:
@@ -73,7 +84,13 @@ async def list_tenants(settings: AdministrationSettings, _options: argparse.Name
 async def create_key(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
     """``keys create``."""
     async with _database(settings) as connection:
-        stored, key = await keys.create(connection, tenant=options.tenant, name=options.name)
+        stored, key = await keys.create(
+            connection,
+            tenant=options.tenant,
+            name=options.name,
+            access="read_only" if options.read_only else "read_write",
+            expires_at=options.expires,
+        )
     return Answer(stored._asdict() | {"key": key}, [key])
 
 
@@ -82,11 +99,12 @@ async def list_keys(settings: AdministrationSettings, options: argparse.Namespac
     async with _database(settings) as connection:
         tenant_id = None if options.tenant is None else (await tenants.find(connection, options.tenant)).id
         found = await key_repository.list_all(connection, tenant_id)
+    now = datetime.now(UTC)
     lines = [
-        f"{key.id}\t{key.tenant}\t{key.prefix}…\t{'revoked' if key.revoked_at else 'valid'}\t{key.name}"
+        f"{key.id}\t{key.tenant}\t{key.prefix}…\t{key.state(now)}\t{key.access.replace('_', '-')}\t{key.name}"
         for key in found
     ]
-    return Answer([key._asdict() for key in found], lines)
+    return Answer([key._asdict() | {"state": key.state(now)} for key in found], lines)
 
 
 async def revoke_key(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
@@ -94,6 +112,23 @@ async def revoke_key(settings: AdministrationSettings, options: argparse.Namespa
     async with _database(settings) as connection:
         key = await keys.revoke(connection, options.key)
     return Answer(key._asdict(), [f"key {key.id} ({key.prefix}…) of tenant {key.tenant} is revoked"])
+
+
+async def list_audit(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
+    """``audit list``."""
+    async with _database(settings) as connection:
+        events = await audit.list_events(
+            connection, before=options.before, limit=options.limit + 1, tenant=options.tenant
+        )
+    shown = events[: options.limit]
+    before = shown[-1].id if len(events) > len(shown) else None
+    lines = [
+        f"{time_text(event.at)}\t{event.tenant or '-'}\t{event.actor}\t{event.action}\t{event.subject}"
+        for event in shown
+    ]
+    if before is not None:
+        lines.append(f"there are more: --before {before}")
+    return Answer({"events": [event._asdict() for event in shown], "before": before}, lines)
 
 
 async def list_dead_letters(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
@@ -184,6 +219,23 @@ def _key_name(text: str) -> str:
     return text
 
 
+def _expiry(text: str) -> datetime:
+    """Return a time in the future: one as in the API, or a length of time from now on."""
+    now = datetime.now(UTC)
+    try:
+        time = now + parse_width(text)
+    except (ValueError, OverflowError):
+        try:
+            time = times.parse_time(text, now)
+        except ValueError:
+            raise argparse.ArgumentTypeError(
+                "a time in the future is needed, for example 90d or 2027-06-30T00:00:00Z"
+            ) from None
+    if not now < time <= times.LATEST:
+        raise argparse.ArgumentTypeError("a time in the future is needed, for example 90d, and one before 2200")
+    return time
+
+
 def _device(text: str) -> str:
     name = device_name(text)
     if name is None:
@@ -228,6 +280,10 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("create", parents=[output], help="make a key; it is printed once")
     command.add_argument("--tenant", type=_tenant_name, required=True, help="whose data it reads")
     command.add_argument("--name", type=_key_name, default="unnamed", help="what it is for")
+    command.add_argument(
+        "--read-only", action="store_true", help="it may only read: neither replay nor delete, nor change limits"
+    )
+    command.add_argument("--expires", type=_expiry, help="when it ends: a time, or a number of days such as 90d")
     command.set_defaults(command=create_key)
     command = commands.add_parser("list", parents=[output], help="list keys, without the keys themselves")
     command.add_argument("--tenant", type=_tenant_name, help="only this tenant's")
@@ -235,6 +291,16 @@ def parser() -> argparse.ArgumentParser:
     command = commands.add_parser("revoke", parents=[output], help="make a key stop working, within seconds")
     command.add_argument("key", help="its number, its first 12 characters, or all of it")
     command.set_defaults(command=revoke_key)
+
+    room = rooms.add_parser("audit", help="who changed what")
+    commands = room.add_subparsers(required=True, metavar="COMMAND")
+    command = commands.add_parser("list", parents=[output], help="list, newest first")
+    command.add_argument(
+        "--tenant", type=_tenant_name, help="only what concerns this tenant; it need not exist any more"
+    )
+    command.add_argument("--limit", type=_number(1, _MAX_LIMIT), default=100, help="how many at most")
+    command.add_argument("--before", type=_number(1, _MAX_SEQUENCE), help="go on where the last list ended")
+    command.set_defaults(command=list_audit)
 
     _add_dead_letters(rooms, output)
     return root

@@ -4,21 +4,27 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from sens_common.https import HttpsOnly
 from sens_common.settings import HttpsSettings
 from sens_common.version import product_version
+from sens_platform_api.audit.endpoints import router as audit
 from sens_platform_api.dead_letters.endpoints import router as dead_letters
 from sens_platform_api.devices.endpoints import router as devices
+from sens_platform_api.errors import ReadOnlyKeyError
+from sens_platform_api.gate import READING_METHODS, Gate
 from sens_platform_api.limits import Limits
 from sens_platform_api.live.endpoints import router as live
 from sens_platform_api.measurements.endpoints import router as measurements
 from sens_platform_api.measurements.schemas import MeasurementList
 from sens_platform_api.metrics import PLAIN_HTTP
 from sens_platform_api.operations.endpoints import router as operations
-from sens_platform_api.problems import Problem, install_handlers
+from sens_platform_api.problems import Problem, install_handlers, problem_documentation
+from sens_platform_api.routes import RouteTable
 from sens_platform_api.services import Services
+from sens_platform_api.settings import HttpSettings
 
 _TITLE = "SENS Platform API"
 _DESCRIPTION = """Devices, measurements, live data and dead letters of one tenant: the one that the key belongs to.
@@ -31,15 +37,29 @@ _TAGS = [
     {"name": "measurements", "description": "Measurements over time."},
     {"name": "live", "description": "Newly stored readings, as they come."},
     {"name": "dead letters", "description": "Messages that could not be stored, and their replay."},
+    {"name": "audit", "description": "Who changed what."},
     {"name": "operations", "description": "Health, readiness, version, metrics; open."},
 ]
 
 
-def create_app(services: Services) -> ASGIApp:
+_ROUTERS = (devices, measurements, live, dead_letters, audit, operations)
+
+
+def create_app(services: Services, http: HttpSettings) -> ASGIApp:
     """Return the application."""
     app = _routes()
     app.state.services = services
-    return Limits(app, services.limits)
+    gate = Gate(services.authenticator, services.limits)
+    limited: ASGIApp = Limits(app, services.limits, gate, RouteTable(_ROUTERS))
+    if not http.cors_origins:
+        return limited
+    return CORSMiddleware(
+        limited,
+        allow_origins=http.cors_origins,
+        allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
+        allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
+        expose_headers=["Retry-After", "X-Request-Id"],
+    )
 
 
 def openapi_document() -> dict[str, Any]:
@@ -48,9 +68,9 @@ def openapi_document() -> dict[str, Any]:
     return document
 
 
-def public_app(services: Services, https: HttpsSettings) -> ASGIApp:
+def public_app(services: Services, http: HttpSettings, https: HttpsSettings) -> ASGIApp:
     """Return the application as it is served: what came over plain HTTP does not reach it, nor is its body read."""
-    return HttpsOnly(create_app(services), https, lambda outcome: PLAIN_HTTP.labels(outcome).inc())
+    return HttpsOnly(create_app(services, http), https, lambda outcome: PLAIN_HTTP.labels(outcome).inc())
 
 
 def _routes() -> FastAPI:
@@ -65,7 +85,7 @@ def _routes() -> FastAPI:
         redirect_slashes=False,
     )
     install_handlers(app)
-    for router in (devices, measurements, live, dead_letters, operations):
+    for router in _ROUTERS:
         app.include_router(router)
 
     def openapi() -> dict[str, Any]:
@@ -80,6 +100,10 @@ def _routes() -> FastAPI:
             for model in (Problem, MeasurementList):  # answers that FastAPI does not see
                 schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
                 document["components"]["schemas"] |= schema.pop("$defs", {}) | {model.__name__: schema}
+            for path, operations_of_path in document["paths"].items():
+                for method, operation in operations_of_path.items():
+                    if path.startswith("/api/") and method.upper() not in READING_METHODS:
+                        operation["responses"]["403"] = problem_documentation(ReadOnlyKeyError)
             app.openapi_schema = document
         return app.openapi_schema
 

@@ -1,11 +1,15 @@
-"""The API's way to PostgreSQL: a pool of connections that work as a role which sees one tenant at a time.
+"""The API's way to PostgreSQL: pools of connections that work as a role which sees one tenant at a time.
 
 Row-level security decides what a transaction sees by the setting ``sens.tenant_id``, which `tenant_transaction` sets for one
 transaction, so that a connection can't carry one tenant's rights over to another tenant's request.
+
+One tenant's requests use a part of the data's pool at most (`tenant_turns`), and whose key it is and whether the database answers is
+asked in a pool of its own, so that neither waits for what tenants ask.
 """
 
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from enum import StrEnum
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -15,59 +19,151 @@ from sens_common.errors import SchemaError, UnavailableError
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
 from sens_platform_api.errors import TooSlowError
+from sens_platform_api.settings import LimitSettings
+from sens_platform_api.tenant_turns import TenantTurns
 
 type Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
-type Pool = asyncpg.Pool[asyncpg.Record]
 
 ACQUIRE_TIMEOUT_SECONDS = 10
-IDLE_IN_TRANSACTION_MILLISECONDS = 60_000
-"""A streamed answer whose reader has gone to sleep gives its connection back after this."""
+IDLE_IN_TRANSACTION_MILLISECONDS = 30_000
+"""No answer keeps a transaction open while its reader reads; this ends what a fault in this program leaves open."""
+
+
+class NumberTooLargeError(Exception):
+    """A result is a number that the database's type can't hold."""
+
+
+class QueryKind(StrEnum):
+    """What is asked, by which its time limit is chosen."""
+
+    KEY = "key"
+    LOOKUP = "lookup"
+    MEASUREMENTS = "measurements"
+    AGGREGATES = "aggregates"
+
+
+class Pool:
+    """Connections that are made when needed, so that the database may come later.
+
+    Attributes:
+        connections: The driver's pool.
+        limits: Time limits of queries.
+        turns: Gives each tenant a part of the connections, None where no tenant asks.
+    """
+
+    def __init__(
+        self, connections: "asyncpg.Pool[asyncpg.Record]", limits: LimitSettings, turns: TenantTurns | None = None
+    ) -> None:
+        self.connections = connections
+        self.limits = limits
+        self.turns = turns
+
+    def milliseconds(self, kind: QueryKind) -> int:
+        """Return the time limit of a statement."""
+        seconds = {
+            QueryKind.KEY: self.limits.key_query_seconds,
+            QueryKind.LOOKUP: self.limits.lookup_query_seconds,
+            QueryKind.MEASUREMENTS: self.limits.measurements_query_seconds,
+            QueryKind.AGGREGATES: self.limits.aggregates_query_seconds,
+        }
+        return round(seconds[kind] * 1000)
 
 
 @contextlib.asynccontextmanager
-async def open_pool(settings: DatabaseSettings, service: str) -> AsyncIterator[Pool]:
-    """Keep a pool open while the context is; connections are made when needed, so that the database may come later."""
+async def open_pools(
+    settings: DatabaseSettings, service: str, limits: LimitSettings
+) -> AsyncIterator[tuple[Pool, Pool]]:
+    """Keep the pools open while the context is: the one for data, and the one for keys and readiness."""
+    turns = TenantTurns(settings.pool_size, limits.wait_seconds)
+    async with (
+        _driver_pool(settings, service, settings.pool_size) as data,
+        _driver_pool(settings, service, limits.key_connections) as keys,
+    ):
+        yield Pool(data, limits, turns), Pool(keys, limits)
+
+
+@contextlib.asynccontextmanager
+async def _driver_pool(
+    settings: DatabaseSettings, service: str, size: int
+) -> "AsyncIterator[asyncpg.Pool[asyncpg.Record]]":
     arguments = connect_arguments(settings, service, role=API_ROLE)
     arguments["server_settings"] |= {
         # A little later than the driver's own time limit: it ends what the driver could not cancel.
         "statement_timeout": str(round((settings.command_timeout_seconds + 5) * 1000)),
         "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MILLISECONDS),
     }
-    pool: Pool = await asyncpg.create_pool(min_size=0, max_size=settings.pool_size, **arguments)
+    pool: asyncpg.Pool[asyncpg.Record] = await asyncpg.create_pool(
+        min_size=0, max_size=size, reset=_leave_as_it_is, **arguments
+    )
     try:
         yield pool
     finally:
         pool.terminate()
 
 
+async def _leave_as_it_is(_connection: Connection) -> None:
+    """Do nothing with a connection that comes back: all that is set here is set for one transaction, which has ended."""
+
+
 @contextlib.asynccontextmanager
-async def transaction(pool: Pool) -> AsyncIterator[Connection]:
-    """Give a connection inside a read-only transaction that sees no tenant.
+async def transaction(
+    pool: Pool, kind: QueryKind = QueryKind.KEY, *, readonly: bool = True
+) -> AsyncIterator[Connection]:
+    """Give a connection inside a transaction that sees no tenant.
 
     Raises:
         UnavailableError: The database can't be used.
         TooSlowError: A statement took longer than its time limit.
     """
+    async with _transaction(pool, readonly=readonly) as connection:
+        await connection.execute("SELECT set_config('statement_timeout', $1, true)", str(pool.milliseconds(kind)))
+        yield connection
+
+
+@contextlib.asynccontextmanager
+async def tenant_transaction(
+    pool: Pool, tenant_id: int, kind: QueryKind = QueryKind.LOOKUP, *, readonly: bool = True, patient: bool = False
+) -> AsyncIterator[Connection]:
+    """Give a connection inside a transaction that sees one tenant's rows; it is one of the tenant's part of the pool.
+
+    Args:
+        pool: Of the data.
+        tenant_id: Whose rows.
+        kind: What is asked, for the time limit of each statement.
+        readonly: Whether the transaction may only read.
+        patient: Whether to wait for the tenant's turn for as long as it takes: an answer that has begun can't be refused any more.
+
+    Raises:
+        TenantBusyError: All of the tenant's connections stay in use.
+        UnavailableError: The database can't be used.
+        TooSlowError: A statement took longer than its time limit.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        if pool.turns is not None:
+            await stack.enter_async_context(pool.turns.turn(tenant_id, patient=patient))
+        connection = await stack.enter_async_context(_transaction(pool, readonly=readonly))
+        await connection.execute(
+            "SELECT set_config('sens.tenant_id', $1, true), set_config('statement_timeout', $2, true)",
+            str(tenant_id),
+            str(pool.milliseconds(kind)),
+        )
+        yield connection
+
+
+@contextlib.asynccontextmanager
+async def _transaction(pool: Pool, *, readonly: bool) -> AsyncIterator[Connection]:
     with translated_errors():
         try:
-            connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
+            connection = await pool.connections.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
         except TimeoutError as error:
             raise UnavailableError(
                 f"the database can't be used: no connection became free within {ACQUIRE_TIMEOUT_SECONDS} s"
             ) from error
         try:
-            async with connection.transaction(readonly=True):
+            async with connection.transaction(readonly=readonly):
                 yield connection
         finally:
-            await pool.release(connection)
-
-
-@contextlib.asynccontextmanager
-async def tenant_transaction(pool: Pool, tenant_id: int) -> AsyncIterator[Connection]:
-    """Give a connection inside a read-only transaction that sees one tenant's rows; raises as `transaction`."""
-    async with transaction(pool) as connection:
-        await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenant_id))
-        yield connection
+            await pool.connections.release(connection)
 
 
 @contextlib.contextmanager
@@ -77,6 +173,8 @@ def translated_errors() -> Iterator[None]:
         yield
     except (TimeoutError, asyncpg.QueryCanceledError, asyncpg.IdleInTransactionSessionTimeoutError) as error:
         raise TooSlowError("the database took too long; ask for less at once") from error
+    except asyncpg.NumericValueOutOfRangeError as error:
+        raise NumberTooLargeError(str(error)) from error
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError) as error:
         raise SchemaError("the database's schema is missing or too old; run the migrations (sens migrate)") from error
     except (

@@ -7,19 +7,27 @@
     ├── SchemaError                 503 Service Unavailable
     └── RefusedError                what the caller asked for can't be done: `status`, `code`, `title`
         ├── UnauthenticatedError    401 Unauthorized, with WWW-Authenticate
+        │   └── MalformedKeyError       the same; what came is no key at all
+        ├── ReadOnlyKeyError        403 Forbidden
         ├── NotFoundError           404 Not Found
+        ├── WrongMethodError        405 Method Not Allowed, with Allow
         ├── NotAcceptableError      406 Not Acceptable
         ├── AlreadyExistsError      409 Conflict
         ├── BodyTooLargeError       413 Content Too Large
         ├── HeadersTooLargeError    431 Request Header Fields Too Large
         ├── InvalidRequestError     422 Unprocessable Content, with the parameters that are wrong
-        ├── TooManyReadersError     429 Too Many Requests, with Retry-After
+        ├── TooManyRequestsError    429 Too Many Requests, with Retry-After
+        │   ├── TooManyReadersError     live readers
+        │   ├── TooManyAnswersError     answers with measurements that are being read
+        │   ├── TenantBusyError         queries of one tenant
+        │   └── TooManyWrongKeysError   wrong keys from one address
         └── TooSlowError            504 Gateway Timeout
 
 `problems` renders all of them as problem details (RFC 9457).
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from sens_common.errors import SensError
@@ -45,7 +53,7 @@ class RefusedError(SensError):
     status: ClassVar[int] = 400
     code: ClassVar[str] = "bad_request"
     title: ClassVar[str] = "The request can't be understood"
-    headers: ClassVar[Mapping[str, str]] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 class UnauthenticatedError(RefusedError):
@@ -54,7 +62,19 @@ class UnauthenticatedError(RefusedError):
     status = 401
     code = "unauthenticated"
     title = "A valid API key is needed"
-    headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": 'Bearer realm="sens"'}
+    headers = MappingProxyType({"WWW-Authenticate": 'Bearer realm="sens"'})
+
+
+class MalformedKeyError(UnauthenticatedError):
+    """What the request carries has not the form of a key."""
+
+
+class ReadOnlyKeyError(RefusedError):
+    """The key may only read."""
+
+    status = 403
+    code = "read_only_key"
+    title = "The key may only read"
 
 
 class NotFoundError(RefusedError):
@@ -63,6 +83,18 @@ class NotFoundError(RefusedError):
     status = 404
     code = "not_found"
     title = "Not found"
+
+
+class WrongMethodError(RefusedError):
+    """The path takes other methods."""
+
+    status = 405
+    code = "method_not_allowed"
+    title = "Method Not Allowed"
+
+    def __init__(self, text: str, methods: Sequence[str]) -> None:
+        super().__init__(text)
+        self.headers = {"Allow": ", ".join(methods)}
 
 
 class NotAcceptableError(RefusedError):
@@ -114,13 +146,44 @@ class InvalidRequestError(RefusedError):
         return cls([InvalidParameter("query", name, detail)])
 
 
-class TooManyReadersError(RefusedError):
-    """As many live readers are connected as there may be."""
+class TooManyRequestsError(RefusedError):
+    """A key's requests come faster than they may."""
 
     status = 429
+    code = "too_many_requests"
+    title = "Too many requests"
+
+    def __init__(self, text: str, retry_after_seconds: int = 5) -> None:
+        super().__init__(text)
+        self.headers = {"Retry-After": str(retry_after_seconds)}
+
+
+class TooManyReadersError(TooManyRequestsError):
+    """As many live readers are connected as there may be."""
+
     code = "too_many_readers"
     title = "Too many live readers"
-    headers: ClassVar[Mapping[str, str]] = {"Retry-After": "10"}
+
+
+class TooManyAnswersError(TooManyRequestsError):
+    """As many answers with measurements are being read as there may be."""
+
+    code = "too_many_answers"
+    title = "Too many answers at the same time"
+
+
+class TenantBusyError(TooManyRequestsError):
+    """The tenant's other requests use all of the database's connections that it may have."""
+
+    code = "tenant_busy"
+    title = "Too many requests at the same time"
+
+
+class TooManyWrongKeysError(TooManyRequestsError):
+    """Too many wrong keys came from this address."""
+
+    code = "too_many_wrong_keys"
+    title = "Too many wrong keys"
 
 
 class TooSlowError(RefusedError):

@@ -23,3 +23,18 @@ LIVE_READERS = Gauge("sens_api_live_readers_count", "Readers connected to live d
 LIVE_READINGS = Counter("sens_api_live_readings_sent_total", "Live readings sent to readers.")
 LIVE_DROPPED = Counter("sens_api_live_readings_dropped_total", "Live readings dropped because their reader was slow.")
 REPLAYED = Counter("sens_api_dead_letters_replayed_total", "Dead letters put into the telemetry stream again.")
+REFUSED = Counter(
+    "sens_api_refused_total",
+    "Requests refused (429) because a bound was reached: tenant_connections, answers, live_readers, requests_per_key, wrong_keys.",
+    ["bound"],
+)
+FAILED_LOGINS = Counter(
+    "sens_api_failed_logins_total",
+    "Requests for data without a valid key: missing, malformed, unknown (also revoked or expired), read_only (a key that may not write).",
+    ["reason"],
+)
+ANSWERS = Gauge("sens_api_answers_count", "Answers with measurements that are being sent.")
+for _bound in ("tenant_connections", "answers", "live_readers", "requests_per_key", "wrong_keys"):
+    REFUSED.labels(_bound)
+for _reason in ("missing", "malformed", "unknown", "read_only"):
+    FAILED_LOGINS.labels(_reason)

@@ -4,15 +4,16 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from fastapi import Path
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
+from sens_common import times
 from sens_common.names import DEVICE_PATTERN as DEVICE_NAME_PATTERN
-from sens_common.names import device_name
+from sens_common.names import DEVICE_RULE, device_name
 from sens_platform_api.errors import InvalidParameter, InvalidRequestError, NotAcceptableError, NotFoundError
 
 _EUI_WITH_COLONS = (
@@ -22,23 +23,41 @@ DEVICE_PATTERN: Final = rf"^(?:{DEVICE_NAME_PATTERN}|{_EUI_WITH_COLONS})$"
 """A device's name, or an EUI-48 or EUI-64 in any of its spellings."""
 METRIC_PATTERN: Final = r"^[^\x00-\x1f\x7f]{1,255}$"
 
+EPOCH: Final = times.EPOCH
+TIME_PATTERN: Final = r"^(?:\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:[Zz]|[+-]\d{2}:\d{2}))?|-?\d{1,19}(?:\.\d{1,9})?)$"
+
+DEVICE_WORDS: Final = f"no device can have this name; it has {DEVICE_RULE}, for example sensor-0001; or it is an EUI such as 00-11-22-33-44-55-66-77"
+METRIC_WORDS: Final = "no metric can have this name; a name has 1 to 255 characters, none of them a control character"
+CURSOR_WORDS: Final = (
+    "it is not a cursor that this path gave; send what next holds as it is, or no cursor for the first page"
+)
+
+
+def in_words(pattern: str, words: str) -> AfterValidator:
+    """Return a check of a text by a regular expression that refuses in words, for people.
+
+    Programs find the expression in the OpenAPI document, where the field puts it.
+    """
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(words)
+        return text
+
+    return AfterValidator(check)
+
+
 DevicePath = Annotated[
     str,
     Path(
         description="The device's name, or its EUI in any spelling.",
-        pattern=DEVICE_PATTERN,
         max_length=63,
         examples=["sensor-0001"],
+        json_schema_extra={"pattern": DEVICE_PATTERN},
     ),
+    in_words(DEVICE_PATTERN, DEVICE_WORDS),
 ]
-
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
-_LATEST = datetime(2200, 1, 1, tzinfo=UTC)
-TIME_PATTERN: Final = r"^(?:\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:[Zz]|[+-]\d{2}:\d{2}))?|-?\d{1,19}(?:\.\d{1,9})?)$"
-_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
-# An epoch's unit shows in its size, as in the payloads: seconds up to 1e11 (the year 5138), then ms, µs, ns.
-_UNITS: Final = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (float("inf"), 1e9))
 
 
 class Parameters(BaseModel):
@@ -71,25 +90,16 @@ def canonical_device(text: str) -> str:
     return name
 
 
-def parse_time(name: str, text: str) -> datetime:
-    """Return a time: RFC 3339 (a date alone is its midnight in UTC), or an epoch in s, ms, µs or ns.
+def parse_time(name: str, text: str, now: datetime | None = None) -> datetime:
+    """Return the time that a query parameter names (`sens_common.times`), relative to now or to the given present.
 
     Raises:
-        InvalidRequestError: It is neither, or before 1900 or after 2200.
+        InvalidRequestError: It names none.
     """
     try:
-        if _NUMBER.fullmatch(text):
-            number = float(text)
-            seconds = next(number / divisor for limit, divisor in _UNITS if abs(number) < limit)
-            time = EPOCH + timedelta(seconds=seconds)
-        else:
-            time = datetime.fromisoformat(text.upper())
-            time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidRequestError.in_query(name, "a time is RFC 3339 or an epoch in s, ms, µs or ns") from None
-    if not _EARLIEST <= time <= _LATEST:
-        raise InvalidRequestError.in_query(name, "a time lies between 1900 and 2200")
-    return time
+        return times.parse_time(text, now or datetime.now(UTC))
+    except ValueError as error:
+        raise InvalidRequestError.in_query(name, str(error)) from None
 
 
 def time_text(time: datetime) -> str:
@@ -97,13 +107,16 @@ def time_text(time: datetime) -> str:
     return time.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
+CURSOR_PATTERN: Final = r"^[A-Za-z0-9_-]{1,1000}$"
+
+
 def cursor_field(example: str) -> Any:
     """Return the description of a path's cursor."""
     return Field(
         description="`next` of the page before; without it, the first page.",
-        pattern=r"^[A-Za-z0-9_-]{1,1000}$",
         max_length=1000,
         examples=[example],
+        json_schema_extra={"pattern": CURSOR_PATTERN},
     )
 
 
@@ -118,6 +131,8 @@ def decode_cursor(text: str, count: int) -> list[str]:
     Raises:
         InvalidRequestError: It was not made by `encode_cursor` with so many parts.
     """
+    if not re.fullmatch(r"[A-Za-z0-9_-]*", text):
+        raise bad_cursor()
     try:
         parts = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode().split("\0")
     except (binascii.Error, ValueError):
@@ -129,7 +144,7 @@ def decode_cursor(text: str, count: int) -> list[str]:
 
 def bad_cursor() -> InvalidRequestError:
     """Return the error for a cursor that this path has not given."""
-    return InvalidRequestError.in_query("cursor", "it is not a cursor that this path gave")
+    return InvalidRequestError.in_query("cursor", CURSOR_WORDS)
 
 
 def cursor_number(text: str) -> int:

@@ -20,6 +20,7 @@ from sens_platform_api.errors import (
     InvalidParameter,
     InvalidRequestError,
     RefusedError,
+    TooManyRequestsError,
     TooSlowError,
     UnauthenticatedError,
 )
@@ -92,11 +93,16 @@ def install_handlers(app: FastAPI) -> None:
         app.add_exception_handler(error, _known)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unforeseen)
 
 
 async def _known(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusedError | UnavailableError | SchemaError)  # noqa: S101 - the only ones it is installed for
     return problem_response(error)
+
+
+async def _unforeseen(_request: Request, _error: Exception) -> Response:
+    return internal_problem()  # the framework raises the error again; the outermost layer logs it
 
 
 async def _invalid(_request: Request, error: Exception) -> Response:
@@ -107,7 +113,10 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 def _parameter(details: Mapping[str, Any]) -> InvalidParameter:
     location, *path = details["loc"]
-    message = str(details["msg"])
+    message = str(details["msg"]).removeprefix("Value error, ")
+    if details["type"] == "string_pattern_mismatch":
+        # A regular expression is for programs, which have it in the OpenAPI document.
+        message = "it has not the form that this parameter takes; /openapi.json shows it with an example"
     name = ".".join(str(part) for part in path) or str(location)
     return InvalidParameter(str(location), name[:200], message[:1].lower() + message[1:])
 
@@ -117,7 +126,6 @@ async def _http(_request: Request, error: Exception) -> Response:
     status = HTTPStatus(error.status_code)
     details = {
         HTTPStatus.NOT_FOUND: "there is no such path; /openapi.json lists those that exist",
-        HTTPStatus.METHOD_NOT_ALLOWED: "this path takes another method; see the header Allow",
     }
     return _render(
         status,
@@ -154,18 +162,23 @@ def _render(
 
 _REFERENCE = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
 _COMMON: tuple[type[RefusedError], ...] = (RefusedError, HeadersTooLargeError, BodyTooLargeError, InvalidRequestError)
-_OF_DATA: tuple[type[RefusedError], ...] = (*_COMMON, UnauthenticatedError, TooSlowError)
+_OF_DATA: tuple[type[RefusedError], ...] = (*_COMMON, UnauthenticatedError, TooManyRequestsError, TooSlowError)
+
+
+def problem_documentation(error: type[RefusedError]) -> dict[str, Any]:
+    """Return the documentation of a problem."""
+    return {"description": error.title, "content": _REFERENCE}
 
 
 def common_responses() -> dict[int | str, dict[str, Any]]:
     """Return the documentation of the problems that every path has."""
-    return {error.status: {"description": error.title, "content": _REFERENCE} for error in _COMMON}
+    return {error.status: problem_documentation(error) for error in _COMMON}
 
 
 def data_responses(*more: type[RefusedError]) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of the problems that every path with data has, and more of them."""
     documented: dict[int | str, dict[str, Any]] = {
-        error.status: {"description": error.title, "content": _REFERENCE} for error in (*_OF_DATA, *more)
+        error.status: problem_documentation(error) for error in (*_OF_DATA, *more)
     }
     documented[503] = {
         "description": "A server that this answer needs is away; try again after `Retry-After` seconds",

@@ -1,17 +1,18 @@
 """What the composition root gives to the endpoints."""
 
-from collections.abc import Mapping
 from typing import Annotated, NamedTuple
 
 from fastapi import Depends
 from starlette.requests import Request
 
-from sens_common.operations import Check, Heartbeat
+from sens_common.operations import Heartbeat
 from sens_platform_api.database import Pool
 from sens_platform_api.dead_letters.repository import DeadLetterStream
 from sens_platform_api.keys.service import Authenticator
 from sens_platform_api.live.service import LiveHub
+from sens_platform_api.operations.service import ApiReadiness
 from sens_platform_api.settings import LimitSettings
+from sens_platform_api.streaming import Answers
 
 
 class Services(NamedTuple):
@@ -23,8 +24,8 @@ class Services(NamedTuple):
     dead_letters: DeadLetterStream
     live: LiveHub
     heartbeat: Heartbeat
-    checks: Mapping[str, Check]
-    notes: Mapping[str, Check]
+    readiness: ApiReadiness
+    answers: Answers
 
 
 def _services(request: Request) -> Services:

@@ -2,15 +2,23 @@
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncGenerator
+from typing import Final
 
 import structlog
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from sens_common.errors import SensError
+from sens_platform_api import metrics
+from sens_platform_api.errors import TooManyAnswersError
+from sens_platform_api.settings import LimitSettings
 
 log = structlog.get_logger()
+
+STREAMS: Final = "streams"
+"""Key of a request's state that says that its answer is a `ClosingStream`, which has time limits of its own."""
 
 
 async def begin(body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
@@ -30,10 +38,44 @@ async def begin(body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     return chunks()
 
 
+class Answers:
+    """Counts the answers that are being streamed: each holds a page of rows, however slowly it is read."""
+
+    def __init__(self, limits: LimitSettings) -> None:
+        self._limits = limits
+        self._of_tenant: Counter[int] = Counter()
+
+    async def counted(self, tenant_id: int, body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        """Yield the chunks, and count the answer meanwhile.
+
+        Raises:
+            TooManyAnswersError: There are as many as there may be.
+        """
+        async with contextlib.aclosing(body):
+            most = self._limits.answers_per_tenant
+            if self._of_tenant[tenant_id] >= most or self._of_tenant.total() >= self._limits.answers:
+                metrics.REFUSED.labels("answers").inc()
+                raise TooManyAnswersError(
+                    f"as many answers with measurements are being read as there may be, {most} of one tenant;"
+                    " read them to their ends, or try again later"
+                )
+            self._of_tenant[tenant_id] += 1
+            metrics.ANSWERS.inc()
+            try:
+                async for chunk in body:
+                    yield chunk
+            finally:
+                metrics.ANSWERS.dec()
+                self._of_tenant[tenant_id] -= 1
+                if not self._of_tenant[tenant_id]:
+                    del self._of_tenant[tenant_id]
+
+
 class ClosingStream(StreamingResponse):
     """Streams chunks; whatever ends it, its source is closed at once, and a query with it.
 
-    When the source fails or takes too long, the answer breaks off without its end, by which the reader knows.
+    When the source fails, the answer takes too long, or its reader takes nothing for too long, it breaks off without its end, by
+    which the reader knows.
     """
 
     def __init__(
@@ -42,21 +84,31 @@ class ClosingStream(StreamingResponse):
         *,
         media_type: str,
         seconds: float | None = None,
+        stall_seconds: float | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(body, media_type=media_type, headers=headers)
         self._body = body
         self._seconds = seconds
+        self._stall_seconds = stall_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the answer."""
+        scope["state"][STREAMS] = True
+
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout(self._stall_seconds):
+                await send(message)
+            await asyncio.sleep(0)  # a reader that is fast enough never lets it wait; others want to go on as well
+
         try:
             async with asyncio.timeout(self._seconds), contextlib.aclosing(self._body):
-                await super().__call__(scope, receive, send)
+                await super().__call__(scope, receive, send_in_time)
         except TimeoutError:
-            log.warning("an answer broke off", error=f"it was not complete after {self._seconds:g} s")
+            log.warning("an answer broke off", error="it was not read in time")
         except BaseExceptionGroup as group:
             known, unknown = group.split((SensError, TimeoutError))
             if unknown is not None:
                 raise
-            log.warning("an answer broke off", error=str(known.exceptions[0]) if known is not None else "")
+            error = known.exceptions[0] if known is not None else None
+            log.warning("an answer broke off", error=str(error) or "it was not read in time")

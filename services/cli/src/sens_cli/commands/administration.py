@@ -50,19 +50,28 @@ def list_tenants(data_dir: DataDir, as_json: Json = False) -> None:
 def create_key(
     data_dir: DataDir,
     tenant: Annotated[str, typer.Option(help="Whose data it reads.", show_default=False)],
+    *,
     name: Annotated[str, typer.Option(help="What it is for.")] = "unnamed",
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="It may only read: neither replay nor delete, nor change limits.")
+    ] = False,
+    expires: Annotated[
+        str | None, typer.Option(help="When it ends: a time, or a number of days such as 90d.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Make a key, and print it: this once, for only its hash is stored.
 
     \b
-    sens keys create --tenant demo --name grafana
+    sens keys create --tenant demo --name grafana --read-only
+    sens keys create --tenant demo --name visitor --read-only --expires 30d
     export SENS_API_KEY=$(sens keys create --tenant demo)
     """
     from sens_cli.administration import administer
     from sens_cli.output import print_json
 
-    answer = administer(data_dir, "keys", "create", f"--tenant={tenant}", f"--name={name}")
+    options = (["--read-only"] if read_only else []) + ([f"--expires={expires}"] if expires is not None else [])
+    answer = administer(data_dir, "keys", "create", f"--tenant={tenant}", f"--name={name}", *options)
     if as_json:
         print_json(answer)
     else:
@@ -84,10 +93,19 @@ def list_keys(
         print_json(answer)
         return
     rows = [
-        (each["id"], each["tenant"], f"{each['prefix']}…", each["name"], each["created_at"], each["revoked_at"])
+        (
+            each["id"],
+            each["tenant"],
+            f"{each['prefix']}…",
+            each["name"],
+            each["access"].replace("_", "-"),
+            each["state"],
+            each["last_used_at"] or "never",
+            each["expires_at"] or "never",
+        )
         for each in answer
     ]
-    print_table(("ID", "TENANT", "KEY", "NAME", "CREATED", "REVOKED"), rows, empty="no keys")
+    print_table(("ID", "TENANT", "KEY", "NAME", "ACCESS", "STATE", "LAST USED", "EXPIRES"), rows, empty="no keys")
 
 
 @keys.command("revoke")
@@ -109,6 +127,40 @@ def revoke_key(
         print_json(answer)
     else:
         typer.echo(f"key {answer['id']} ({answer['prefix']}…) of tenant {answer['tenant']} is revoked")
+
+
+def audit(
+    data_dir: DataDir,
+    tenant: Annotated[
+        str | None, typer.Option(help="Only what concerns this tenant; it need not exist any more.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=1000)] = 100,
+    before: Annotated[
+        int | None, typer.Option(help="Go on where the last list ended.", min=1, show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List who changed what, newest first: tenants, keys, limits, deletions.
+
+    \b
+    sens audit --tenant demo
+    """
+    from sens_cli.administration import administer
+    from sens_cli.output import print_json, print_table
+
+    options = [f"--limit={limit}"]
+    options += [f"--tenant={tenant}"] if tenant is not None else []
+    options += [f"--before={before}"] if before is not None else []
+    answer = administer(data_dir, "audit", "list", *options)
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        (each["at"], each["tenant"] or "-", each["actor"], each["action"], each["subject"]) for each in answer["events"]
+    ]
+    print_table(("TIME", "TENANT", "WHO", "WHAT", "TO WHAT"), rows, empty="nothing was changed")
+    if answer["before"] is not None:
+        typer.echo(f"there are more: sens audit --before {answer['before']}")
 
 
 def migrate(data_dir: DataDir) -> None:

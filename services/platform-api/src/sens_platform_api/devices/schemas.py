@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sens_platform_api.devices.repository import Device, Latest
-from sens_platform_api.parameters import Parameters, cursor_field, time_text
+from sens_platform_api.parameters import Parameters, cursor_field, in_words, time_text
 
 Name = Annotated[str, Field(description="Canonical name of the device.", examples=["sensor-0001"])]
 Time = Annotated[
@@ -21,6 +21,9 @@ MetricName = Annotated[str, Field(description="Name of the metric.", examples=["
 Value = Annotated[float | bool | str, Field(description="The value, in its kind.", examples=[21.5])]
 
 
+PREFIX_PATTERN = r"^[A-Za-z0-9._-]{0,63}$"
+
+
 class DeviceListParameters(Parameters):
     """Which devices."""
 
@@ -30,10 +33,11 @@ class DeviceListParameters(Parameters):
         str,
         Field(
             description="Only devices whose names begin like this.",
-            pattern=r"^[A-Za-z0-9._-]{0,63}$",
             max_length=63,
             examples=["sensor-"],
+            json_schema_extra={"pattern": PREFIX_PATTERN},
         ),
+        in_words(PREFIX_PATTERN, "names of devices hold letters, digits, dots, underscores and hyphens"),
     ] = ""
 
 

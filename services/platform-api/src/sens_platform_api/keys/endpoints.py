@@ -4,11 +4,10 @@ from typing import Annotated
 
 from fastapi import Depends, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.requests import Request
 
-from sens_platform_api.errors import UnauthenticatedError
+from sens_platform_api.gate import bearer_key
 from sens_platform_api.keys.repository import KeyOwner
-from sens_platform_api.keys.service import Authenticator
-from sens_platform_api.services import ServicesOf
 
 _scheme = HTTPBearer(
     auto_error=False,
@@ -18,25 +17,19 @@ _scheme = HTTPBearer(
 )
 
 
-async def bearer_key(credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_scheme)]) -> str:
-    """Return the key that the request carries.
-
-    Raises:
-        UnauthenticatedError: It carries none.
-    """
-    if credentials is None:
-        raise UnauthenticatedError("the header Authorization: Bearer sens_… is missing")
-    return credentials.credentials
+async def key_owner(
+    request: Request, _credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_scheme)]
+) -> KeyOwner:
+    """Return the owner of the request's key, as the gate has found it before the request came here."""
+    owner: KeyOwner = request.state.owner
+    return owner
 
 
-async def key_owner(key: Annotated[str, Depends(bearer_key)], services: ServicesOf) -> KeyOwner:
-    """Return the owner of the request's key.
-
-    Raises:
-        UnauthenticatedError: The key is unknown or was revoked.
-    """
-    authenticator: Authenticator = services.authenticator
-    return await authenticator.owner(key)
+async def own_key(request: Request) -> str:
+    """Return the key that the request carries."""
+    key = bearer_key(request.scope)
+    assert key is not None  # noqa: S101 - the gate lets no request pass without one
+    return key
 
 
 Owner = Annotated[KeyOwner, Depends(key_owner)]

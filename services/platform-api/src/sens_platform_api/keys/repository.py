@@ -1,9 +1,11 @@
 """API keys in the database: only their hashes are stored."""
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sens_platform_api.database import Connection, Pool, transaction
+
+type Access = Literal["read_only", "read_write"]
 
 
 class Key(NamedTuple):
@@ -13,50 +15,94 @@ class Key(NamedTuple):
     tenant: str
     name: str
     prefix: str
+    access: Access
     created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
     revoked_at: datetime | None
+
+    def state(self, now: datetime) -> Literal["valid", "revoked", "expired"]:
+        """Tell whether it works at a time."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "valid"
 
 
 class KeyOwner(NamedTuple):
-    """Whose request this is."""
+    """Whose request this is.
+
+    Attributes:
+        key_id: Number of the key.
+        tenant_id: Number of the tenant.
+        tenant: Its name.
+        key_name: What the key is for.
+        access: What it may do.
+        address: Where the request comes from.
+        request_id: Names the request in log and audit.
+    """
 
     key_id: int
     tenant_id: int
     tenant: str
+    key_name: str = "unnamed"
+    access: Access = "read_write"
+    address: str | None = None
+    request_id: str | None = None
+
+    @property
+    def actor(self) -> str:
+        """Who does it, as the audit names it."""
+        return f"key {self.key_id} ({self.key_name})"
 
 
 _SELECT = """
-    SELECT k.id, t.name AS tenant, k.name, k.prefix, k.created_at, k.revoked_at
+    SELECT k.id, t.name AS tenant, k.name, k.prefix, k.access, k.created_at, k.expires_at, k.last_used_at, k.revoked_at
     FROM sens.api_keys k JOIN sens.tenants t ON t.id = k.tenant_id
 """
 
 
-async def authenticate(connection: Connection, key_hash: bytes) -> KeyOwner | None:
-    """Return the owner of the key with this hash, None when there is no such key or it was revoked."""
-    row = await connection.fetchrow("SELECT key_id, tenant_id, tenant FROM sens.authenticate($1)", key_hash)
-    return None if row is None else KeyOwner(*row)
-
-
-class OwnersOfKeys:
-    """Asks the database whose key it is, as the API's role."""
+class StoredKeys:
+    """Asks the database whose key it is, and notes its use, as the API's role."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def __call__(self, key_hash: bytes) -> KeyOwner | None:
-        """Return None when there is no such key or it was revoked."""
+    async def owner(self, key_hash: bytes) -> KeyOwner | None:
+        """Return None when there is no such key, or it was revoked or has expired."""
         async with transaction(self._pool) as connection:
-            return await authenticate(connection, key_hash)
+            row = await connection.fetchrow(
+                "SELECT key_id, tenant_id, tenant, key_name, access FROM sens.authenticate($1)", key_hash
+            )
+        return None if row is None else KeyOwner(*row)
+
+    async def note_use(self, key_id: int) -> None:
+        """Store that the key was used just now; the database keeps the time of one use a minute."""
+        async with transaction(self._pool, readonly=False) as connection:
+            await connection.execute("SELECT sens.note_key_use($1)", key_id)
 
 
-async def insert(connection: Connection, *, tenant_id: int, name: str, prefix: str, key_hash: bytes) -> Key:
+async def insert(
+    connection: Connection,
+    *,
+    tenant_id: int,
+    name: str,
+    prefix: str,
+    key_hash: bytes,
+    access: Access,
+    expires_at: datetime | None,
+) -> Key:
     """Store a new key (as the owning role)."""
     key_id = await connection.fetchval(
-        "INSERT INTO sens.api_keys (tenant_id, name, prefix, hash) VALUES ($1, $2, $3, $4) RETURNING id",
+        """
+        INSERT INTO sens.api_keys (tenant_id, name, prefix, hash, access, expires_at)
+        VALUES ($1, $2, $3, $4, $5, $6) RETURNING id
+        """,
         tenant_id,
         name,
         prefix,
         key_hash,
+        access,
+        expires_at,
     )
     row = await connection.fetchrow(_SELECT + "WHERE k.id = $1", key_id)
     assert row is not None  # noqa: S101 - for the type checker: it was inserted just now

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from sens_common.errors import SchemaError, UnavailableError
 from sens_platform_api import metrics
 from sens_platform_api.errors import TooManyReadersError, TooSlowError, UnauthenticatedError
-from sens_platform_api.keys.endpoints import Owner, bearer_key
+from sens_platform_api.keys.endpoints import Owner, own_key
 from sens_platform_api.live import schemas
 from sens_platform_api.live.service import events
 from sens_platform_api.parameters import canonical_device
@@ -35,17 +35,23 @@ router = APIRouter(prefix="/api/v1/live", tags=["live"])
 )
 async def watch(
     owner: Owner,
-    key: Annotated[str, Depends(bearer_key)],
+    key: Annotated[str, Depends(own_key)],
     services: ServicesOf,
     query: Annotated[schemas.LiveParameters, Query()],
 ) -> Response:
     """Server-sent events of newly stored readings.
 
-    Live data are not kept: after a break, ask for measurements. The stream ends when the key is revoked.
+    Live data are not kept: after a break, ask for measurements. The stream ends when the key is revoked or expires, and when its reader
+    takes nothing for a minute.
     """
     devices = frozenset(canonical_device(device) for device in query.device)
     body = await begin(_stream(services, owner.tenant, key, devices))
-    return ClosingStream(body, media_type=schemas.MEDIA_TYPE, headers={"X-Accel-Buffering": "no"})
+    return ClosingStream(
+        body,
+        media_type=schemas.MEDIA_TYPE,
+        stall_seconds=services.limits.answer_seconds,
+        headers={"X-Accel-Buffering": "no"},
+    )
 
 
 async def _stream(services: Services, tenant: str, key: str, devices: frozenset[str]) -> AsyncGenerator[bytes]:
@@ -64,5 +70,6 @@ async def _stream(services: Services, tenant: str, key: str, devices: frozenset[
             if batch is None:
                 yield schemas.KEEP_ALIVE
             else:
-                yield schemas.render(batch)
-                metrics.LIVE_READINGS.inc(len(batch.readings))
+                dropped = [schemas.render_dropped(batch.dropped)] if batch.dropped else []
+                yield b"".join(dropped + batch.events)
+                metrics.LIVE_READINGS.inc(len(batch.events))

@@ -7,8 +7,7 @@ import orjson
 from pydantic import Field
 
 from sens_common.live import Reading
-from sens_platform_api.live.service import Batch
-from sens_platform_api.parameters import DEVICE_PATTERN, EPOCH, Parameters, time_text
+from sens_platform_api.parameters import DEVICE_PATTERN, DEVICE_WORDS, EPOCH, Parameters, in_words, time_text
 
 HELLO = b"retry: 2000\n: you see what is stored from now on\n\n"
 KEEP_ALIVE = b": nothing new\n\n"
@@ -25,7 +24,13 @@ class LiveParameters(Parameters):
     """What to see."""
 
     device: Annotated[
-        list[Annotated[str, Field(pattern=DEVICE_PATTERN, max_length=63)]],
+        list[
+            Annotated[
+                str,
+                Field(max_length=63, json_schema_extra={"pattern": DEVICE_PATTERN}),
+                in_words(DEVICE_PATTERN, DEVICE_WORDS),
+            ]
+        ],
         Field(
             description="Only readings of this device; may be repeated. Without it, all devices.",
             max_length=100,
@@ -34,11 +39,14 @@ class LiveParameters(Parameters):
     ] = Field(default_factory=list)
 
 
-def render(batch: Batch) -> bytes:
-    """Return the events of a batch."""
-    events = [_event(b"dropped", {"count": batch.dropped})] if batch.dropped else []
-    events += [_event(b"reading", _reading(reading)) for reading in batch.readings]
-    return b"".join(events)
+def render_reading(reading: Reading) -> bytes:
+    """Return the event of a reading."""
+    return _event(b"reading", _reading(reading))
+
+
+def render_dropped(count: int) -> bytes:
+    """Return the event that says how many readings are lost."""
+    return _event(b"dropped", {"count": count})
 
 
 def _reading(reading: Reading) -> dict[str, object]:

@@ -18,10 +18,10 @@ from nats.errors import Error as NatsError
 
 from sens_common import live
 from sens_common.errors import UnavailableError
-from sens_common.live import Reading
 from sens_common.names import LIVE_INTEREST_SUBJECT
 from sens_platform_api import metrics
 from sens_platform_api.errors import TooManyReadersError
+from sens_platform_api.live import schemas
 from sens_platform_api.settings import LimitSettings
 
 log = structlog.get_logger()
@@ -32,40 +32,64 @@ CHECK_INTERVAL_SECONDS: Final = 2.0
 """How often a reader's key is looked at; a revoked key's streams end within about two of these."""
 KEEP_ALIVE_SECONDS: Final = 12.0
 """Silence after which a comment is sent, so that proxies do not take the connection for dead."""
+TAKE_BYTES: Final = 65_536
+"""A reader takes about so much at once; the rest stays in its queue, where it is counted."""
+
+_EVENT_OVERHEAD = 41
+"""What an event takes beside its text: the bytes object and its place in the queue (CPython, 64 bit)."""
+
+
+class Event(NamedTuple):
+    """A reading on its way to readers; they share its text."""
+
+    device: str
+    text: bytes
 
 
 class Batch(NamedTuple):
     """What a reader gets at once.
 
     Attributes:
-        readings: In the order in which they came.
+        events: Texts, in the order in which they came.
         dropped: How many were lost before these because the reader was slow.
     """
 
-    readings: list[Reading]
+    events: list[bytes]
     dropped: int
 
 
 class Reader:
-    """One reader's queue."""
+    """One reader's queue, bounded in bytes: what is too much drops the oldest, and `take` says how many."""
 
-    def __init__(self, devices: frozenset[str], size: int) -> None:
+    def __init__(self, devices: frozenset[str], most_bytes: Callable[[], int]) -> None:
         self._devices = devices
-        self._queue: deque[Reading] = deque(maxlen=size)
+        self._most_bytes = most_bytes
+        self._queue: deque[bytes] = deque()
+        self._bytes = 0
         self._dropped = 0
         self._news = asyncio.Event()
         self.closed = False
 
-    def give(self, readings: list[Reading]) -> None:
+    def give(self, events: list[Event]) -> None:
         """Put those that the reader wants into its queue; never waits."""
-        for reading in readings:
-            if self._devices and reading.device not in self._devices:
-                continue
-            if len(self._queue) == self._queue.maxlen:
-                self._dropped += 1
-                metrics.LIVE_DROPPED.inc()
-            self._queue.append(reading)
+        for event in events:
+            if not self._devices or event.device in self._devices:
+                self._queue.append(event.text)
+                self._bytes += len(event.text) + _EVENT_OVERHEAD
+        most, dropped = self._most_bytes(), 0
+        while self._bytes > most:
+            self._bytes -= len(self._queue.popleft()) + _EVENT_OVERHEAD
+            dropped += 1
+        if dropped:
+            self.lose(dropped)
+        if self._queue or self._dropped:
             self._news.set()
+
+    def lose(self, count: int) -> None:
+        """Note readings that the reader will not get, so that it is told."""
+        self._dropped += count
+        metrics.LIVE_DROPPED.inc(count)
+        self._news.set()
 
     def close(self) -> None:
         """End the reader's stream."""
@@ -76,11 +100,16 @@ class Reader:
         """Return what waits in the queue, or what comes within the time; an empty batch when nothing does."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), seconds)
-        if not self.closed:
-            self._news.clear()
-        batch = Batch(list(self._queue), self._dropped)
-        self._queue.clear()
+        events, size = [], 0
+        while self._queue and size < TAKE_BYTES:
+            text = self._queue.popleft()
+            size += len(text)
+            events.append(text)
+        self._bytes -= size + len(events) * _EVENT_OVERHEAD
+        batch = Batch(events, self._dropped)
         self._dropped = 0
+        if not self.closed and not self._queue:
+            self._news.clear()
         return batch
 
 
@@ -99,8 +128,9 @@ class _Channel:
         except ValueError as error:
             log.warning("live message left out", error=str(error))
             return
+        events = [Event(reading.device, schemas.render_reading(reading)) for reading in readings]
         for reader in self.readers:
-            reader.give(readings)
+            reader.give(events)
 
 
 class LiveHub:
@@ -118,6 +148,10 @@ class LiveHub:
         """Readers of all tenants."""
         return sum(len(channel.readers) for channel in self._channels.values())
 
+    def _reader_bytes(self) -> int:
+        """Return how much may wait for one reader: its part of what may wait for all."""
+        return min(self._limits.live_bytes, self._limits.live_total_bytes // max(1, self.reader_count))
+
     @contextlib.asynccontextmanager
     async def reader(self, tenant: str, devices: frozenset[str]) -> AsyncIterator[Reader]:
         """Keep a reader connected while the context is open.
@@ -130,7 +164,7 @@ class LiveHub:
             TooManyReadersError: As many are connected as there may be.
             UnavailableError: NATS can't be used.
         """
-        reader = Reader(devices, self._limits.live_queue)
+        reader = Reader(devices, self._reader_bytes)
         async with self._lock:
             await self._join(tenant, reader)
         metrics.LIVE_READERS.inc()
@@ -154,6 +188,7 @@ class LiveHub:
         if self.reader_count >= self._limits.live_readers or (
             channel is not None and len(channel.readers) >= self._limits.live_readers_per_tenant
         ):
+            metrics.REFUSED.labels("live_readers").inc()
             raise TooManyReadersError("as many readers watch live data as there may be; try again later")
         if channel is None:
             channel = _Channel(tenant)
@@ -214,7 +249,7 @@ async def events(reader: Reader, check: Callable[[], Awaitable[bool]]) -> AsyncI
             if not await check():
                 return
             checked = now
-        if batch.readings or batch.dropped:
+        if batch.events or batch.dropped:
             quiet_since = now
             yield batch
         elif now - quiet_since >= KEEP_ALIVE_SECONDS:

@@ -50,5 +50,5 @@ async def get_measurements(
     media_type = preferred_type(accept, (JSON_TYPE, CSV_TYPE))
     items = service.read(services.pool, owner, device, wanted)
     render = as_csv if media_type == CSV_TYPE else as_json
-    body = await begin(render(items, wanted.aggregates))
+    body = await begin(services.answers.counted(owner.tenant_id, render(items, wanted.aggregates)))
     return ClosingStream(body, media_type=media_type, seconds=services.limits.stream_seconds)

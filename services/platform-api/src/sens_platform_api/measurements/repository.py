@@ -1,10 +1,10 @@
-"""Measurements in the database; every query runs in a transaction that sees one tenant.
+"""Measurements in the database, a page at a time; every query runs in a transaction that sees one tenant.
 
-Each series is read by a cursor of its own in the order of the primary key (device_id, metric_id, ts), a few hundred rows at a time,
-and the cursors are merged by time: neither the server nor this process ever holds or sorts the whole answer.
+A page of a series follows the primary key (device_id, metric_id, ts) from where the page before ended (key-set pagination), so that a
+page costs what it holds, and nothing is kept open between two pages. The functions are in the schema's migration 0009.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
@@ -14,10 +14,10 @@ from sens_platform_api.devices.repository import Series, Value
 type Order = Literal["asc", "desc"]
 type Aggregate = Literal["avg", "min", "max", "count"]
 
-CHUNK_ROWS: Final = 500
-
 BUCKET_ORIGIN: Final = datetime(2001, 1, 1, tzinfo=UTC)
 """Buckets begin at this time plus or minus whole buckets. It is a Monday, so that weeks begin with one."""
+
+_RESOLUTION = timedelta(microseconds=1)
 
 
 class Span(NamedTuple):
@@ -35,34 +35,40 @@ class Row(NamedTuple):
     values: tuple[Value | None, ...]
 
 
+class Page(NamedTuple):
+    """Some rows of a series.
+
+    Attributes:
+        rows: By time.
+        rest: Where the next page begins and ends, None when there is none.
+        seen: How many stored values the rows were made of.
+    """
+
+    rows: list[Row]
+    rest: Span | None
+    seen: int
+
+
 async def read_raw(
     connection: Connection, device_id: int, series: Series, span: Span, *, order: Order, limit: int
-) -> AsyncIterator[Row]:
-    """Yield the stored values of a series."""
-    cursor = await connection.cursor(
-        f"""
-        SELECT ts, value FROM sens.{_table(series)}
-        WHERE device_id = $1 AND metric_id = $2 AND ts >= $3 AND ts < $4
-        ORDER BY ts {order} LIMIT $5
-        """,  # noqa: S608 - the table and the order are words of this module
+) -> Page:
+    """Return the first stored values of a series, so many at most."""
+    records = await connection.fetch(
+        f"SELECT ts, value FROM sens.{_kind(series)}_page($1, $2, $3, $4, $5, $6)",  # noqa: S608 - a word of this module
         device_id,
         series.id,
         span.start,
         span.end,
+        order == "desc",
         limit,
     )
     boolean = series.kind == "boolean"
-    while rows := await cursor.fetch(CHUNK_ROWS):
-        for time, value in rows:
-            yield Row(time, series, (bool(value) if boolean else value,))
-
-
-_EXPRESSIONS: Final[dict[Aggregate, str]] = {
-    "avg": "avg(value)",
-    "min": "min(value)",
-    "max": "max(value)",
-    "count": "count(*)",
-}
+    rows = [Row(time, series, (bool(value) if boolean else value,)) for time, value in records]
+    rest = None
+    if len(rows) == limit:
+        last = rows[-1].time
+        rest = Span(last + _RESOLUTION, span.end) if order == "asc" else Span(span.start, last)
+    return Page(rows, rest, len(rows))
 
 
 async def read_buckets(
@@ -74,30 +80,53 @@ async def read_buckets(
     bucket: timedelta,
     aggregates: Sequence[Aggregate],
     order: Order,
-    limit: int,
-) -> AsyncIterator[Row]:
-    """Yield the aggregates of a series' buckets that have values; those of a text are its counts."""
-    columns = ", ".join(
-        _EXPRESSIONS[aggregate] if series.kind != "text" or aggregate == "count" else "NULL" for aggregate in aggregates
-    )
-    cursor = await connection.cursor(
-        f"""
-        SELECT date_bin($5, ts, $6) AS bucket, {columns} FROM sens.{_table(series)}
-        WHERE device_id = $1 AND metric_id = $2 AND ts >= $3 AND ts < $4
-        GROUP BY bucket ORDER BY bucket {order} LIMIT $7
-        """,  # noqa: S608 - columns, table and order are words of this module
+    buckets: int,
+    exact: bool = False,
+) -> Page:
+    """Return the aggregates of a series' first buckets that have values; those of a text are its counts.
+
+    Args:
+        connection: Sees the tenant.
+        device_id: Whose.
+        series: Which.
+        span: Time range.
+        bucket: Width.
+        aggregates: Of each bucket.
+        order: By time.
+        buckets: How many buckets' time to look at, from the first one that has values.
+        exact: Whether to compute averages of values whose sum a float8 can't hold.
+    """
+    first = await connection.fetchval(
+        f"SELECT date_bin($6, ts, $7) FROM sens.{_kind(series)}_page($1, $2, $3, $4, $5, 1)",  # noqa: S608 - a word of this module
         device_id,
         series.id,
         span.start,
         span.end,
+        order == "desc",
         bucket,
         BUCKET_ORIGIN,
-        limit,
     )
-    while rows := await cursor.fetch(CHUNK_ROWS):
-        for time, *values in rows:
-            yield Row(time, series, tuple(values))
+    if first is None:
+        return Page([], None, 0)
+    if order == "asc":
+        edge = first + buckets * bucket
+        window = Span(span.start, min(span.end, edge))
+        rest = Span(edge, span.end) if edge < span.end else None
+    else:
+        edge = first - (buckets - 1) * bucket
+        window = Span(max(span.start, edge), span.end)
+        rest = Span(span.start, edge) if span.start < edge else None
+    arguments = (device_id, series.id, window.start, window.end, bucket, BUCKET_ORIGIN)
+    if series.kind == "text":
+        records = await connection.fetch("SELECT * FROM sens.text_buckets($1, $2, $3, $4, $5, $6)", *arguments)
+    else:
+        records = await connection.fetch(
+            "SELECT * FROM sens.number_buckets($1, $2, $3, $4, $5, $6, $7)", *arguments, exact
+        )
+    rows = [Row(record["bucket"], series, tuple(record.get(name) for name in aggregates)) for record in records]
+    rows.sort(key=lambda row: row.time, reverse=order == "desc")
+    return Page(rows, rest, sum(record["count"] for record in records))
 
 
-def _table(series: Series) -> str:
-    return "tenant_text_measurements" if series.kind == "text" else "tenant_measurements"
+def _kind(series: Series) -> Literal["text", "number"]:
+    return "text" if series.kind == "text" else "number"

@@ -1,11 +1,11 @@
 """How measurements look in requests and answers."""
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sens_common.times import TIME_FORMS, parse_width
 from sens_platform_api.devices.schemas import Kind, MetricName, Time, Value
 from sens_platform_api.errors import InvalidRequestError
 from sens_platform_api.measurements.repository import Aggregate, Span
@@ -13,13 +13,14 @@ from sens_platform_api.measurements.service import MAX_SERIES, Position, Query
 from sens_platform_api.parameters import (
     EPOCH,
     METRIC_PATTERN,
-    TIME_PATTERN,
+    METRIC_WORDS,
     Parameters,
     bad_cursor,
     cursor_field,
     cursor_number,
     decode_cursor,
     encode_cursor,
+    in_words,
     parse_time,
 )
 from sens_platform_api.settings import LimitSettings
@@ -27,18 +28,26 @@ from sens_platform_api.settings import LimitSettings
 DEFAULT_RANGE: Final = timedelta(hours=24)
 DEFAULT_LIMIT: Final = 10_000
 MAX_LIMIT: Final = 100_000_000
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+BUCKET_PATTERN: Final = r"^[1-9][0-9]{0,7}[smhdw]$"
+AGGREGATE_PATTERN: Final = r"^(?:avg|min|max|count)(?:,(?:avg|min|max|count)){0,3}$"
+AGGREGATE_WORDS: Final = "it takes avg, min, max and count, with commas between, for example avg,max"
 _MAX_BUCKET = timedelta(days=366)
 _MICROSECOND = timedelta(microseconds=1)
 
-TimeText = Annotated[str, Field(pattern=TIME_PATTERN, max_length=40)]
+TimeText = Annotated[str, Field(max_length=40)]
 
 
 class MeasurementParameters(Parameters):
     """Which measurements."""
 
     metric: Annotated[
-        list[Annotated[str, Field(pattern=METRIC_PATTERN, max_length=255)]],
+        list[
+            Annotated[
+                str,
+                Field(max_length=255, json_schema_extra={"pattern": METRIC_PATTERN}),
+                in_words(METRIC_PATTERN, METRIC_WORDS),
+            ]
+        ],
         Field(
             description="Name of a metric; may be repeated. Without it, all of the device's.",
             max_length=MAX_SERIES,
@@ -49,8 +58,8 @@ class MeasurementParameters(Parameters):
         TimeText | None,
         Field(
             alias="from",
-            description="First time: RFC 3339, or epoch in s, ms, µs or ns. Without it, 24 hours before `to`.",
-            examples=["2026-11-24T00:00:00Z"],
+            description=f"First time: {TIME_FORMS}. Days begin at midnight UTC. Without it, 24 hours before `to`.",
+            examples=["2026-11-24T00:00:00Z", "-1h", "today"],
         ),
     ] = None
     end: Annotated[
@@ -65,19 +74,20 @@ class MeasurementParameters(Parameters):
         str | None,
         Field(
             description="Width of the buckets to aggregate in: a number and s, m, h, d or w, 366 days at most.",
-            pattern=r"^[1-9][0-9]{0,7}[smhdw]$",
             max_length=9,
             examples=["5m"],
+            json_schema_extra={"pattern": BUCKET_PATTERN},
         ),
     ] = None
     aggregate: Annotated[
         str | None,
         Field(
             description="Aggregates of each bucket, with commas between: avg, min, max, count. Texts have only count.",
-            pattern=r"^(?:avg|min|max|count)(?:,(?:avg|min|max|count)){0,3}$",
             max_length=20,
             examples=["avg,min,max,count"],
+            json_schema_extra={"pattern": AGGREGATE_PATTERN},
         ),
+        in_words(AGGREGATE_PATTERN, AGGREGATE_WORDS),
     ] = None
     limit: Annotated[
         int,
@@ -99,8 +109,8 @@ class MeasurementParameters(Parameters):
         Raises:
             InvalidRequestError: The parameters do not fit together, or are over the limits.
         """
-        end = parse_time("to", self.end) if self.end is not None else now.astimezone(UTC)
-        start = parse_time("from", self.start) if self.start is not None else end - DEFAULT_RANGE
+        end = parse_time("to", self.end, now) if self.end is not None else now.astimezone(UTC)
+        start = parse_time("from", self.start, now) if self.start is not None else end - DEFAULT_RANGE
         bucket = _bucket(self.bucket) if self.bucket is not None else None
         if self.aggregate is not None and bucket is None:
             raise InvalidRequestError.in_query("aggregate", "it needs a bucket")
@@ -131,12 +141,13 @@ _AGGREGATES: Final[dict[str, Aggregate]] = {"avg": "avg", "min": "min", "max": "
 
 
 def _bucket(text: str) -> timedelta:
-    match = re.fullmatch(r"([0-9]+)([smhdw])", text)
-    assert match is not None  # noqa: S101 - the parameter's pattern
-    seconds = int(match[1]) * _SECONDS[match[2]]
-    if seconds > _MAX_BUCKET.total_seconds():
+    try:
+        width = parse_width(text)
+    except ValueError as error:
+        raise InvalidRequestError.in_query("bucket", str(error)) from None
+    if width > _MAX_BUCKET:
         raise InvalidRequestError.in_query("bucket", "a bucket may be 366 days wide at most")
-    return timedelta(seconds=seconds)
+    return width
 
 
 def render_position(position: Position) -> str:
@@ -155,7 +166,7 @@ def _position(cursor: str) -> Position:
         time, start, end = (EPOCH + (cursor_number(text) - _CURSOR_BIAS) * _MICROSECOND for text in times)
     except OverflowError:
         raise bad_cursor() from None
-    if not start <= time <= end:
+    if not start - _MAX_BUCKET < time <= end:  # a bucket may begin before the range does
         raise bad_cursor()
     return Position(time, (name, kind), Span(start, end))
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
-from sens_common.operations import HEALTHY_WITHIN_SECONDS, noted, readiness
+from sens_common.operations import HEALTHY_WITHIN_SECONDS
 from sens_common.version import service_version
 from sens_platform_api.operations.schemas import Health, Readiness, TestAnswer, VersionAnswer
 from sens_platform_api.parameters import no_parameters
@@ -43,11 +43,15 @@ async def healthz(services: ServicesOf, response: Response) -> Health:
     response_model_exclude_none=True,
 )
 async def readyz(services: ServicesOf, response: Response) -> Readiness:
-    """Checks the database, its schema and NATS, by name."""
-    ready, checks = await readiness(services.checks)
-    if not ready:
+    """Checks the database, its schema and NATS, by name; what it says is at most a second old.
+
+    `degraded`, with 200, is an API of which a part does not work just now: without NATS there are no live data and no replay, while
+    everything else is answered.
+    """
+    look = await services.readiness.look()
+    if look.status == "failed":
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Readiness(status="ok" if ready else "failed", checks=checks, notes=await noted(services.notes) or None)
+    return Readiness(status=look.status, checks=look.checks, notes=look.notes or None)
 
 
 @router.get("/version", operation_id="version", summary="Tell what is running")

@@ -19,7 +19,7 @@ class Readiness(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    status: Annotated[Literal["ok", "failed"], Field(examples=["ok"])]
+    status: Annotated[Literal["ok", "degraded", "failed"], Field(examples=["ok"])]
     checks: Annotated[
         dict[str, str],
         Field(description="Each check's answer: ok, or what is wrong.", examples=[{"database": "ok", "nats": "ok"}]),

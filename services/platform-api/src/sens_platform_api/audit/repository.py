@@ -1,0 +1,76 @@
+"""The audit's rows in the database: written in the transaction of the change, and only added."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from sens_platform_api.database import Connection
+
+ADMINISTRATOR: Final = "administrator"
+"""Who acts with a command that logs in to the database itself."""
+
+
+class Event(NamedTuple):
+    """A change."""
+
+    id: int
+    at: datetime
+    tenant: str | None
+    actor: str
+    action: str
+    subject: str
+    details: dict[str, Any]
+    address: str | None
+    request_id: str | None
+
+
+async def record(
+    connection: Connection,
+    *,
+    tenant_id: int | None,
+    actor: str,
+    action: str,
+    subject: str,
+    details: Mapping[str, object] | None = None,
+    address: str | None = None,
+    request_id: str | None = None,
+) -> None:
+    """Add a row, in the transaction of the change.
+
+    Args:
+        connection: In that transaction.
+        tenant_id: Whom it concerns, None for all.
+        actor: `ADMINISTRATOR`, or a key (`KeyOwner.actor`).
+        action: What was done, for example ``key.created``.
+        subject: What it was done to.
+        details: More, for programs.
+        address: Where the request came from.
+        request_id: Names the request in the log.
+    """
+    await connection.execute(
+        "SELECT sens.record_audit($1, $2, $3, $4, $5::text::jsonb, $6, $7)",
+        tenant_id,
+        actor,
+        action,
+        subject,
+        orjson.dumps(details or {}).decode(),
+        address,
+        request_id,
+    )
+
+
+async def list_events(connection: Connection, *, before: int | None, limit: int, tenant: str | None) -> list[Event]:
+    """Return events, the newest first, those before a number; of one tenant, or of all that the connection sees."""
+    rows = await connection.fetch(
+        """
+        SELECT id, at, tenant, actor, action, subject, details::text AS details, address, request_id FROM sens.audit_events
+        WHERE ($1::bigint IS NULL OR id < $1) AND ($2::text IS NULL OR tenant = $2)
+        ORDER BY id DESC LIMIT $3
+        """,
+        before,
+        tenant,
+        limit,
+    )
+    return [Event(**{**row, "details": orjson.loads(row["details"])}) for row in rows]
