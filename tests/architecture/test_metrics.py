@@ -11,7 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from support.services import SERVICES, Service
 
-COMPONENTS = "ingestion|telemetry|api|broker|fleet|docs"
+COMPONENTS = "ingestion|telemetry|api|broker|fleet|docs|http"
 UNITS = "seconds|bytes|ratio|count|messages|rows|info"
 NAME = re.compile(rf"sens_({COMPONENTS})(_[a-z0-9]+)+_({UNITS}|total)|sens_({COMPONENTS})_({UNITS})")
 

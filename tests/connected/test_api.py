@@ -2,15 +2,18 @@
 
 import json
 import re
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
+import asyncpg
 import httpx
 import psutil
 import pytest
 
 from sens_platform_api import admin
+from sens_platform_api.keys import service as keys
 from support.api import RunningApi, as_owner, dead_letter, put_dead_letters, set_environment, store
 from support.servers import wait_until
 
@@ -96,11 +99,111 @@ class TestKeys:
                 pass
             assert is_problem(client.get("/api/v1/devices"), 401)
 
+    def test_stop_working_when_they_expire(self, api: RunningApi) -> None:
+        tenant, _ = api.new_tenant()
+
+        async def make(connection: "asyncpg.Connection[asyncpg.Record]") -> tuple[str, str]:
+            made = []
+            for seconds in (-1, 3600):
+                expiry = datetime.now(UTC) + timedelta(seconds=seconds)
+                made.append((await keys.create(connection, tenant=tenant, name="k", expires_at=expiry))[1])
+            return made[0], made[1]
+
+        expired, valid = as_owner(api.database, make)
+        with api.client(expired) as client:
+            assert is_problem(client.get("/api/v1/devices"), 401)
+        with api.client(valid) as client:
+            assert client.get("/api/v1/devices").status_code == HTTPStatus.OK
+
+    def test_show_when_they_were_last_used(
+        self, api: RunningApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        tenant, key = api.new_tenant()
+        set_environment(monkeypatch, database=api.database)
+
+        def last_used() -> str | None:
+            assert admin.main(["keys", "list", "--tenant", tenant, "--json"]) == 0
+            [listed] = json.loads(capsys.readouterr().out)
+            used: str | None = listed["last_used_at"]
+            return used
+
+        assert last_used() is None
+        with api.client(key) as client:
+            client.get("/api/v1/devices")
+        first = last_used()
+        assert first is not None
+        with api.client(key) as client:
+            client.get("/api/v1/devices")
+        assert last_used() == first
+
+    def test_for_reading_only_do_not_replay(self, api: RunningApi) -> None:
+        tenant, _ = api.new_tenant()
+
+        async def make(connection: "asyncpg.Connection[asyncpg.Record]") -> str:
+            return (await keys.create(connection, tenant=tenant, name="k", access="read_only"))[1]
+
+        with api.client(as_owner(api.database, make)) as client:
+            assert client.get("/api/v1/devices").status_code == HTTPStatus.OK
+            refused = client.post("/api/v1/dead-letters/replay")
+        assert is_problem(refused, 403)
+        assert "may only read" in refused.json()["detail"]
+
     def test_are_never_logged(self, api: RunningApi) -> None:
         _, key = api.new_tenant()
         with api.client(key) as client:
             client.get("/api/v1/devices", params={"prefix": "x"})
         assert key not in api.log.read_text()
+
+
+class TestAudit:
+    def test_shows_a_tenant_what_was_changed_of_its_own(
+        self, api: RunningApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        tenant, key = api.new_tenant()
+        set_environment(monkeypatch, database=api.database)
+        create = [
+            "keys",
+            "create",
+            "--tenant",
+            tenant,
+            "--name",
+            "visitor",
+            "--read-only",
+            "--expires",
+            "30d",
+            "--json",
+        ]
+        assert admin.main(create) == 0
+        made = json.loads(capsys.readouterr().out)
+        assert admin.main(["keys", "revoke", str(made["id"])]) == 0
+        assert admin.main(["keys", "revoke", str(made["id"])]) == 0  # once more changes nothing
+        api.new_tenant()  # another one's are not shown
+        with api.client(key) as client:
+            first = client.get("/api/v1/audit", params={"limit": 2}).json()
+            second = client.get("/api/v1/audit", params={"limit": 2, "cursor": first["next"]}).json()
+        subject = f"key {made['id']} (visitor)"
+        assert [(event["action"], event["subject"]) for event in first["events"]] == [
+            ("key.revoked", subject),
+            ("key.created", subject),
+        ]
+        assert first["events"][1]["actor"] == "administrator"
+        assert first["events"][1]["details"]["access"] == "read_only"
+        assert [event["action"] for event in second["events"]] == ["key.created"]
+        assert second["next"] is None
+
+    def test_is_listed_for_administrators(
+        self, api: RunningApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        set_environment(monkeypatch, database=api.database)
+        assert admin.main(["tenants", "create", "audited"]) == 0
+        assert admin.main(["tenants", "create", "audited", "--if-missing"]) == 0
+        capsys.readouterr()
+        assert admin.main(["audit", "list", "--tenant", "audited", "--json"]) == 0
+        listed = json.loads(capsys.readouterr().out)
+        assert [(event["action"], event["subject"]) for event in listed["events"]] == [
+            ("tenant.created", "tenant audited")
+        ]
+        assert listed["before"] is None
 
 
 class TestDevices:
@@ -248,6 +351,93 @@ class TestMeasurements:
         assert '2026-11-24T12:03:00Z,firmware,"a ""b"", ü"' in lines
         assert re.fullmatch(r"# next: [A-Za-z0-9_-]+", lines[-2])
 
+    def test_over_http_1_0_end_with_a_line(self, api: RunningApi) -> None:
+        tenant, key = api.new_tenant()
+        store(api.database, tenant, [("d", "t", NOW, 1.0)])
+        url = httpx.URL(api.url)
+        with socket.create_connection((url.host, url.port or 80), timeout=30) as plain:
+            target = "/api/v1/devices/d/measurements?from=2026-11-24&to=2026-11-25"
+            head = f"GET {target} HTTP/1.0\r\nAuthorization: Bearer {key}\r\nAccept: text/csv\r\n\r\n"
+            plain.sendall(head.encode())
+            received = b""
+            while chunk := plain.recv(65_536):
+                received += chunk
+        header, _, body = received.partition(b"\r\n\r\n")
+        assert b"sens-last-line: # end" in header.lower()
+        assert body.endswith(b"t,1.0\r\n# end\r\n")
+
+    def test_come_as_a_file_for_spreadsheets(self, client: httpx.Client) -> None:
+        parameters = DAY | {"metric": "t", "limit": "1", "spreadsheet": "comma"}
+        answer = client.get("/api/v1/devices/d/measurements", params=parameters)
+        assert answer.headers["content-disposition"] == 'attachment; filename="d.csv"'
+        assert answer.content.startswith("\ufefftime;metric;value\r\n2026-11-24 12:00:00;t;0,0\r\n".encode())
+
+    def test_of_head_are_not_read(self, client: httpx.Client) -> None:
+        answer = client.head("/api/v1/devices/d/measurements", params=DAY)
+        assert answer.status_code == HTTPStatus.OK
+        assert answer.headers["content-type"] == "application/json"
+        assert client.get("/api/v1/devices/d/measurements", params=DAY).status_code == HTTPStatus.OK
+
+    def test_too_large_to_be_summed_are_averaged(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+        tenant, client = own
+        values = [1.7e308, 1.7e308, 1e200, 0.0]
+        store(api.database, tenant, [("big", "t", NOW + timedelta(minutes=i), value) for i, value in enumerate(values)])
+        averages = {}
+        for width in ("1m", "2m", "1h"):
+            answer = client.get("/api/v1/devices/big/measurements", params=DAY | {"bucket": width})
+            averages[width] = [row["avg"] for row in answer.json()["measurements"]]
+        assert averages["1m"] == values
+        assert averages["2m"] == pytest.approx([1.7e308, 5e199])
+        assert averages["1h"] == pytest.approx([8.5e307])
+
+    def test_of_an_unknown_metric_are_not_found(self, client: httpx.Client) -> None:
+        answer = client.get("/api/v1/devices/d/measurements", params=DAY | {"metric": "temp"})
+        assert is_problem(answer, 404)
+        assert answer.json()["detail"] == "the device d has no metric temp; it has door, firmware, t"
+
+    def test_of_averages_come_beside_a_text_of_the_same_name(
+        self, api: RunningApi, own: tuple[str, httpx.Client]
+    ) -> None:
+        tenant, client = own
+        store(api.database, tenant, [("mixed", "t", NOW, 1.0), ("mixed", "t", NOW, "error")])
+        parameters = DAY | {"metric": "t", "bucket": "1h"}
+        rows = client.get("/api/v1/devices/mixed/measurements", params=parameters).json()["measurements"]
+        assert [(row["kind"], row["avg"]) for row in rows] == [("number", 1.0)]
+
+    def test_go_on_at_a_cursor_when_the_range_begins_within_a_bucket(self, client: httpx.Client) -> None:
+        parameters = {"from": "2026-11-24T12:01:00Z", "to": "2026-11-24T12:10:00Z", "metric": "t", "bucket": "5m"}
+        first = client.get("/api/v1/devices/d/measurements", params=parameters | {"limit": "1"}).json()
+        assert [row["avg"] for row in first["measurements"]] == [2.5]
+        second = client.get("/api/v1/devices/d/measurements", params=parameters | {"cursor": first["next"]}).json()
+        assert [row["avg"] for row in second["measurements"]] == [7.0]
+
+    def test_with_a_bare_plus_in_the_address_are_understood(self, client: httpx.Client) -> None:
+        target = "/api/v1/devices/d/measurements?metric=t&from=2026-11-24T13:00:00+01:00&to=2026-11-24T13:01:00+01:00"
+        rows = client.get(target).json()["measurements"]
+        assert [row["value"] for row in rows] == [0.0]
+
+    @pytest.mark.parametrize(
+        ("target", "example"),
+        [
+            ("/api/v1/devices/d/measurements?from=yesterday", "2026-11-29T12:00:00Z"),
+            ("/api/v1/devices/d/measurements?bucket=7x", "5m"),
+            ("/api/v1/devices/d/measurements?bucket=5m&aggregate=median", "avg,max"),
+            ("/api/v1/devices/d/measurements?cursor=!", "next"),
+            ("/api/v1/devices/My%20Kitchen/latest", "sensor-0001"),
+            ("/api/v1/live?device=My%20Kitchen", "sensor-0001"),
+            ("/api/v1/devices?prefix=%20", "letters, digits"),
+            ("/api/v1/dead-letters?before=yesterday", ""),
+        ],
+    )
+    def test_with_a_wrong_parameter_say_in_words_what_is_accepted(
+        self, client: httpx.Client, target: str, example: str
+    ) -> None:
+        answer = client.get(target)
+        assert is_problem(answer, 422)
+        detail = answer.json()["detail"]
+        assert example in detail
+        assert not re.search(r"\\d|\[A-Z|\(\?:|\^", detail), detail
+
     @pytest.mark.parametrize(
         "parameters",
         [
@@ -267,6 +457,7 @@ class TestMeasurements:
             {"cursor": "é"},
             {"form": "2026-11-24"},
             {"metric": [f"m{index}" for index in range(101)]},
+            {"spreadsheet": "excel"},
         ],
     )
     def test_with_wrong_parameters_are_refused(

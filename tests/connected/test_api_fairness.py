@@ -168,7 +168,7 @@ class TestReaders:
                 assert problem(refused, 429) == "too_many_answers"
                 assert int(refused.headers["retry-after"]) > 0
                 assert two.get(target, params=parameters).status_code == HTTPStatus.OK
-                assert metric(two, 'sens_api_refused_total{bound="answers"}') == 1
+                assert metric(two, 'sens_api_refused_total{reason="answers"}') == 1
             wait_until(lambda: metric(two, "sens_api_answers_count") == 0, "the answer is over")
             assert one.get(target, params=parameters).status_code == HTTPStatus.OK
 
@@ -264,7 +264,7 @@ class TestStrangers:
             # A reader with the same address, and a key that was valid just now, is not shut out.
             assert good.get("/api/v1/devices").status_code == HTTPStatus.OK
             assert metric(good, 'sens_api_failed_logins_total{reason="unknown"}') == len(answers) - 1
-            assert metric(good, 'sens_api_refused_total{bound="wrong_keys"}') >= 1
+            assert metric(good, 'sens_api_refused_total{reason="wrong_keys"}') >= 1
 
 
 class TestKeys:

@@ -227,6 +227,13 @@ class TestAService:
 
         assert error.detail.endswith("/readyz answers with 503: database: no answer")
 
+    def test_of_which_a_part_does_not_work_says_which(self) -> None:
+        degraded = {"status": "degraded", "checks": {"database": "ok", "nats": "not connected to NATS"}}
+
+        error = service_failure({"/readyz": answer(degraded)}, lambda service: service.ready)
+
+        assert error.detail.endswith("/readyz answers with 200, degraded: nats: not connected to NATS")
+
     @pytest.mark.parametrize(
         "given",
         [

@@ -17,7 +17,7 @@ def metrics_page() -> str:
             " process tells its memory, processor time and open files (`process_*`)."
         ),
     ]
-    for service, package in SERVICES.items():
+    for service, package in {"all services": "sens_common", **SERVICES}.items():
         module = module_of(package, "metrics")
         if module is None:
             continue

@@ -12,7 +12,7 @@ import pytest
 
 from sens_platform_api.devices.repository import Series, Value
 from sens_platform_api.errors import InvalidRequestError, NotFoundError
-from sens_platform_api.measurements.rendering import CHUNK_BYTES, as_csv, as_json
+from sens_platform_api.measurements.rendering import CHUNK_BYTES, CsvStyle, as_csv, as_json
 from sens_platform_api.measurements.repository import Row, Span
 from sens_platform_api.measurements.schemas import MeasurementParameters, render_position
 from sens_platform_api.measurements.service import Position, Query, chosen, merged, remaining
@@ -186,3 +186,32 @@ class TestRendering:
         chunks = asyncio.run(_chunks(render(_items(rows(NUMBER, list(range(5000)))), [])))
         assert len(chunks) >= 5
         assert max(len(chunk) for chunk in chunks) < 2 * CHUNK_BYTES
+
+    @pytest.mark.parametrize(
+        ("style", "expected"),
+        [
+            (CsvStyle(), "2026-11-24T12:00:00Z,text,=1+1\r\n2026-11-24T12:01:00Z,t,-1.5\r\n"),
+            (CsvStyle("point"), "2026-11-24 12:00:00,text,'=1+1\r\n2026-11-24 12:01:00,t,-1.5\r\n"),
+            (CsvStyle("comma"), "2026-11-24 12:00:00;text;'=1+1\r\n2026-11-24 12:01:00;t;-1,5\r\n"),
+        ],
+    )
+    def test_gives_csv_exactly_or_for_spreadsheets(self, style: CsvStyle, expected: str) -> None:
+        items = rows(TEXT, [0], "=1+1") + rows(NUMBER, [1], -1.5)
+        text = b"".join(asyncio.run(_chunks(as_csv(_items(items), [], style)))).decode()
+        header, _, body = text.partition("\r\n")
+        assert header.startswith("\ufeff") == (style.spreadsheet is not None)
+        assert body == expected
+
+    @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+    def test_for_spreadsheets_makes_texts_harmless_that_begin_like_a_formula(self, start: str) -> None:
+        items = rows(Series(3, f"{start}name", "text"), [0], f"{start}x")
+        text = b"".join(asyncio.run(_chunks(as_csv(_items(items), [], CsvStyle("point"))))).decode()
+        [_, cells] = list(csv.reader(io.StringIO(text, newline="")))
+        assert cells[1:] == [f"'{start}name", f"'{start}x"]
+
+    def test_ends_with_a_line_where_the_protocol_has_no_end(self) -> None:
+        span = Span(NOON, NOON + MINUTE)
+        items = _items(rows(NUMBER, [0]), Position(NOON, ("t", "number"), span))
+        lines = b"".join(asyncio.run(_chunks(as_csv(items, [], CsvStyle(end_line=True))))).split(b"\r\n")
+        assert lines[-3].startswith(b"# next: ")
+        assert lines[-2:] == [b"# end", b""]

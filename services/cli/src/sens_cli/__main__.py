@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "dead-letters": Place("dead_letters:app", _DATA),
     "tenants": Place("administration:tenants", _ADMINISTRATION),
     "keys": Place("administration:keys", _ADMINISTRATION),
+    "audit": Place("administration:audit", _ADMINISTRATION),
     "migrate": Place("administration:migrate", _ADMINISTRATION),
 }
 """Every command, in the order of the help: where it is defined, and the panel of the help that it stands in."""

@@ -14,23 +14,14 @@ from typing import Any, ClassVar, NamedTuple
 import h11
 import msgspec
 import structlog
-from prometheus_client import Counter, Gauge
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-log = structlog.get_logger()
+from sens_common.metrics import CONNECTIONS, CONNECTIONS_CLOSED
 
-CONNECTIONS = Gauge("sens_http_connections_count", "Open connections to this process's HTTP server.")
-CONNECTIONS_CLOSED = Counter(
-    "sens_http_connections_closed_total",
-    "Connections that the server closed to protect itself: header_timeout (no complete request in time), room (the idlest one made"
-    " room for another), full (all were busy).",
-    ["reason"],
-)
-for _reason in ("header_timeout", "room", "full"):
-    CONNECTIONS_CLOSED.labels(_reason)
+log = structlog.get_logger()
 
 _SPARE_FILES = 100
 _SMALL_READ_BYTES = 4096

@@ -43,10 +43,12 @@ def parse_time(text: str, now: datetime, zone: tzinfo = UTC) -> datetime:
     True
     """
     try:
-        time = _parse(text.strip(), now, zone)
-    except (ValueError, OverflowError):
+        time: datetime | None = _parse(text.strip(), now, zone)
+    except ValueError:
         raise ValueError(f"it is not a time; write {TIME_FORMS}") from None
-    if not EARLIEST <= time <= LATEST:
+    except OverflowError:
+        time = None
+    if time is None or not EARLIEST <= time <= LATEST:
         raise ValueError("a time lies between 1900 and 2200")
     return time
 

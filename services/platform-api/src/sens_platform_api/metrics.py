@@ -26,7 +26,7 @@ REPLAYED = Counter("sens_api_dead_letters_replayed_total", "Dead letters put int
 REFUSED = Counter(
     "sens_api_refused_total",
     "Requests refused (429) because a bound was reached: tenant_connections, answers, live_readers, requests_per_key, wrong_keys.",
-    ["bound"],
+    ["reason"],
 )
 FAILED_LOGINS = Counter(
     "sens_api_failed_logins_total",

@@ -112,6 +112,9 @@ class Service:
         if answer.status == _OK and document.get("status") == "ok":
             return "ok"
         checks = document.get("checks")
+        if answer.status == _OK and document.get("status") == "degraded" and isinstance(checks, dict):
+            said = "; ".join(f"{name}: {text}" for name, text in checks.items() if text != "ok")
+            raise CheckFailedError(f"{answer.url} answers with 200, degraded: {said[:500]}", self._remedy)
         if answer.status == _UNAVAILABLE and document.get("status") == "failed":
             failed = checks if isinstance(checks, dict) else {"detail": document.get("detail")}
             said = "; ".join(f"{name}: {text}" for name, text in failed.items() if text != "ok")

@@ -4,7 +4,9 @@ import contextlib
 import csv
 import io
 from collections.abc import AsyncGenerator, Sequence
-from typing import Final
+from datetime import datetime
+from functools import partial
+from typing import Final, Literal, NamedTuple
 
 import orjson
 
@@ -19,7 +21,28 @@ CHUNK_BYTES: Final = 32_768
 JSON_TYPE: Final = "application/json"
 CSV_TYPE: Final = "text/csv"
 
+END_LINE: Final = "# end"
+"""Last line of CSV over HTTP/1.0, whose body ends with the connection: without it, a broken-off answer looks complete."""
+END_HEADER: Final = "Sens-Last-Line"
+"""Header of an answer whose last line has to be `END_LINE`."""
+
 type Items = AsyncGenerator[Row | str | Position]
+
+
+class CsvStyle(NamedTuple):
+    """How CSV is written.
+
+    Attributes:
+        spreadsheet: None for the plain form, which is exact. Else the sign before decimals in the form for spreadsheets: with a byte order
+            mark, times without T and Z, and texts that a spreadsheet would calculate made harmless.
+        end_line: Whether a last line says that the answer is complete.
+    """
+
+    spreadsheet: Literal["point", "comma"] | None = None
+    end_line: bool = False
+
+
+PLAIN_CSV: Final = CsvStyle()
 
 
 async def as_json(items: Items, aggregates: Sequence[Aggregate]) -> AsyncGenerator[bytes]:
@@ -54,11 +77,15 @@ def _document(row: Row, aggregates: Sequence[Aggregate]) -> dict[str, object]:
     return document | {"kind": row.series.kind} | dict(zip(aggregates, row.values, strict=True))
 
 
-async def as_csv(items: Items, aggregates: Sequence[Aggregate]) -> AsyncGenerator[bytes]:
+async def as_csv(items: Items, aggregates: Sequence[Aggregate], style: CsvStyle = PLAIN_CSV) -> AsyncGenerator[bytes]:
     """Yield a header line and a line per row; what is over the limit shows in the last line, ``# next: <cursor>``."""
     text = io.StringIO()
-    writer = csv.writer(text)
+    # Where the comma stands before decimals, spreadsheets part cells by semicolons.
+    writer = csv.writer(text, delimiter=";" if style.spreadsheet == "comma" else ",")
+    cell = _exact if style.spreadsheet is None else partial(_for_spreadsheets, comma=style.spreadsheet == "comma")
     count = 0
+    if style.spreadsheet is not None:
+        text.write("\ufeff")
     async with contextlib.aclosing(items):
         async for item in items:
             if isinstance(item, str):
@@ -67,7 +94,7 @@ async def as_csv(items: Items, aggregates: Sequence[Aggregate]) -> AsyncGenerato
                 text.write(f"# next: {render_position(item)}\r\n")
             else:
                 kind = [item.series.kind] if aggregates else []
-                writer.writerow([time_text(item.time), item.series.name, *kind, *map(_cell, item.values)])
+                writer.writerow([cell(item.time), cell(item.series.name), *kind, *map(cell, item.values)])
                 count += 1
             if text.tell() >= CHUNK_BYTES:
                 yield text.getvalue().encode()
@@ -76,13 +103,27 @@ async def as_csv(items: Items, aggregates: Sequence[Aggregate]) -> AsyncGenerato
                 metrics.MEASUREMENTS.inc(count)
                 count = 0
     metrics.MEASUREMENTS.inc(count)
+    if style.end_line:
+        text.write(f"{END_LINE}\r\n")
     yield text.getvalue().encode()
 
 
-def _cell(value: Value | None) -> str:
+def _exact(value: Value | datetime | None) -> str:
+    if isinstance(value, datetime):
+        return time_text(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)
+
+
+def _for_spreadsheets(value: Value | datetime | None, *, comma: bool) -> str:
+    if isinstance(value, datetime):
+        return time_text(value).replace("T", " ").removesuffix("Z")
+    if isinstance(value, str):
+        # OWASP, "CSV Injection": a spreadsheet takes what begins like this for a formula.
+        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    text = _exact(value)
+    return text.replace(".", ",") if comma else text
 
 
 def _take(buffer: bytearray) -> bytes:

@@ -96,6 +96,15 @@ class MeasurementParameters(Parameters):
     order: Annotated[
         Literal["asc", "desc"], Field(description="By time, oldest or newest first.", examples=["asc"])
     ] = "asc"
+    spreadsheet: Annotated[
+        Literal["point", "comma"] | None,
+        Field(
+            description="CSV to open in a spreadsheet, with this sign before decimals: with a byte order mark, cells parted by semicolons"
+            " for comma, times without T and Z, and texts that begin like a formula made harmless by an apostrophe. The plain form,"
+            " `Accept: text/csv`, is exact.",
+            examples=["point"],
+        ),
+    ] = None
     cursor: Annotated[
         str | None,
         cursor_field(

@@ -1,0 +1,138 @@
+"""The outermost layer: what becomes of errors, methods, keys, and time limits."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, cast
+
+import httpx
+import pytest
+from structlog.testing import capture_logs
+
+from sens_platform_api.app import create_app
+from sens_platform_api.keys.repository import KeyOwner
+from sens_platform_api.keys.service import Authenticator
+from sens_platform_api.services import Services
+from sens_platform_api.settings import HttpSettings, LimitSettings
+from sens_platform_api.streaming import Answers
+
+READER = f"sens_{'r' * 43}"
+WRITER = f"sens_{'w' * 43}"
+
+
+class Keys:
+    """One key that may only read, and one that may write."""
+
+    async def owner(self, key_hash: bytes) -> KeyOwner | None:
+        from sens_platform_api.keys.service import key_hash as hash_of  # noqa: PLC0415 - the argument has its name
+
+        if key_hash == hash_of(READER):
+            return KeyOwner(1, 2, "demo", "grafana", "read_only")
+        return KeyOwner(2, 2, "demo") if key_hash == hash_of(WRITER) else None
+
+    async def note_use(self, key_id: int) -> None:
+        del key_id
+
+
+def ask[T](work: Callable[[httpx.AsyncClient], Awaitable[T]], http: HttpSettings | None = None) -> T:
+    """Ask an API whose database is missing altogether: whatever needs it fails in an unforeseen way."""
+    limits = LimitSettings()
+    missing = cast("Any", None)
+    services = Services(
+        limits=limits,
+        pool=missing,
+        authenticator=Authenticator(Keys()),
+        dead_letters=missing,
+        live=missing,
+        heartbeat=missing,
+        readiness=missing,
+        answers=Answers(limits),
+    )
+
+    async def run() -> T:
+        transport = httpx.ASGITransport(create_app(services, http or HttpSettings()), raise_app_exceptions=False)
+        headers = {"Authorization": f"Bearer {WRITER}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
+            return await work(client)
+
+    with capture_logs():
+        return asyncio.run(run())
+
+
+class TestErrors:
+    def test_that_nobody_has_foreseen_are_problem_documents(self) -> None:
+        answer = ask(lambda client: client.get("/api/v1/devices"))
+        assert answer.status_code == 500
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["code"] == "internal"
+        assert answer.headers["x-request-id"]
+
+
+class TestKeys:
+    def test_that_may_only_read_can_not_change_anything(self) -> None:
+        headers = {"Authorization": f"Bearer {READER}"}
+        answer = ask(lambda client: client.post("/api/v1/dead-letters/replay", headers=headers))
+        assert answer.status_code == 403
+        assert answer.json()["code"] == "read_only_key"
+
+    def test_are_looked_at_before_the_path(self) -> None:
+        async def both(client: httpx.AsyncClient) -> list[httpx.Response]:
+            headers = {"Authorization": ""}
+            return [await client.get(path, headers=headers) for path in ("/api/v1/devices", "/api/x")]
+
+        answers = ask(both)
+        assert [answer.status_code for answer in answers] == [401, 401]
+
+
+class TestMethods:
+    @pytest.mark.parametrize(
+        ("path", "allow"),
+        [
+            ("/api/v1/devices", "GET, HEAD, OPTIONS"),
+            ("/api/v1/dead-letters/replay", "OPTIONS, POST"),
+            ("/openapi.json", "GET, HEAD, OPTIONS"),
+        ],
+    )
+    def test_of_a_path_are_told(self, path: str, allow: str) -> None:
+        answer = ask(lambda client: client.options(path, headers={"Authorization": ""}))
+        assert answer.status_code == 204
+        assert set(allow.split(", ")) <= set(answer.headers["allow"].split(", "))
+
+    def test_that_a_path_does_not_take_are_refused_with_those_that_it_takes(self) -> None:
+        answer = ask(lambda client: client.put("/api/v1/audit"))
+        assert answer.status_code == 405
+        assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
+        assert answer.json()["code"] == "method_not_allowed"
+
+    def test_head_has_the_header_of_get_and_no_body(self) -> None:
+        answer = ask(lambda client: client.head("/version"))
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.content == b""
+
+
+class TestOtherOrigins:
+    PREFLIGHT: ClassVar = {
+        "Origin": "https://board.example",
+        "Access-Control-Request-Method": "GET",
+        "Authorization": "",
+    }
+
+    def test_may_not_read_by_default(self) -> None:
+        answer = ask(lambda client: client.get("/version", headers={"Origin": "https://board.example"}))
+        assert "access-control-allow-origin" not in answer.headers
+
+    def test_may_read_when_a_setting_names_them(self) -> None:
+        http = HttpSettings(cors_origins=["https://board.example"])
+        allowed = ask(lambda client: client.options("/api/v1/devices", headers=self.PREFLIGHT), http)
+        assert allowed.status_code == 200
+        assert allowed.headers["access-control-allow-origin"] == "https://board.example"
+        refused = ask(
+            lambda client: client.get(
+                "/api/v1/devices", headers={"Origin": "https://board.example", "Authorization": ""}
+            ),
+            http,
+        )
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == "https://board.example"
+        strange = ask(lambda client: client.get("/version", headers={"Origin": "https://other.example"}), http)
+        assert "access-control-allow-origin" not in strange.headers
