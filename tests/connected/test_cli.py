@@ -97,6 +97,26 @@ class TestAPublishedMessage:
         assert result.returncode == 1
         assert "not sent, for it could not be stored" in result.stderr
 
+    def test_is_waited_for_until_it_is_stored(self, platform: Platform, device: str) -> None:
+        first = platform.sens("publish", device, "-m", "temperature=21.5", "--wait", "60")
+        assert (first.returncode, first.stdout.splitlines()[-1]) == (0, "it is stored"), first.stderr
+        # An older value changes no latest one; the live view tells.
+        old = '{"temperature": 20.5, "ts": "2026-01-01T00:00:00Z"}'
+        assert platform.sens("publish", device, old, "--wait", "60").returncode == 0
+
+    def test_is_waited_for_until_it_is_a_dead_letter(self, platform: Platform, device: str) -> None:
+        sent = platform.sens("publish", device, '{"temperature": ', "--wait", "60", "--json")
+        assert sent.returncode == 1
+        answer = json.loads(sent.stdout)
+        assert (answer["outcome"], answer["dead_letter"]["reason"]) == ("dead-lettered", "malformed_payload")
+
+    def test_that_was_stored_before_is_told_to_have_no_effect(self, platform: Platform, device: str) -> None:
+        body = '{"temperature": 21.5, "ts": "2026-01-01T00:00:00Z"}'
+        assert platform.sens("publish", device, body, "--wait", "60").returncode == 0
+        again = platform.sens("publish", device, body, "--wait", "1")
+        assert again.returncode == 1
+        assert "stored before" in again.stderr
+
     def test_is_taken_from_standard_input(self, platform: Platform, device: str) -> None:
         sent = platform.sens("publish", device, "-", given=b'{"level": 7}')
         assert sent.returncode == 0, sent.stderr

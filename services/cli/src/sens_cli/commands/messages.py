@@ -3,12 +3,15 @@
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sens_cli.options import MQTT_URL_VARIABLE, DataDir, Json
+from sens_cli.options import MQTT_URL_VARIABLE, ApiKey, ApiUrl, DataDir, Json
 from sens_common.errors import InvalidTopicError, SensError
+
+if TYPE_CHECKING:
+    from sens_cli.fate import Seen
 
 _LARGEST_PAYLOAD: Final = 8_000_000
 
@@ -33,14 +36,26 @@ def publish(  # noqa: PLR0917 - typer calls it with keywords
             envvar=MQTT_URL_VARIABLE, help="MQTT 5 broker, mqtt://host:port. (default: the running instance's)"
         ),
     ] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=600,
+            metavar="SECONDS",
+            help="Wait until the message is stored or dead-lettered, so many seconds at most; asks the API, with a key of the tenant.",
+        ),
+    ] = None,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
     as_json: Json = False,
 ) -> None:
-    """Publish one message by MQTT 5 at QoS 1; done when the broker has taken it.
+    """Publish one message by MQTT 5 at QoS 1; done when the broker has taken it, or with --wait when the platform has stored it.
 
     \b
     sens publish sensor-1 --metric temperature=21.5 --metric door=true --metric firmware='"1.20"'
     sens publish sensor-1 '{"temperature": 21.5, "ts": "2026-11-24T12:00:00Z"}'
     cat message.json | sens publish sensor-1 -
+    sens publish sensor-1 --metric temperature=21.5 --wait 10
     """
     from sens_cli.mqtt import publish_once
     from sens_cli.output import print_json
@@ -51,11 +66,44 @@ def publish(  # noqa: PLR0917 - typer calls it with keywords
     body = metrics_payload(metric) if metric else read_payload(payload or "")
     name = topic or native_topic(tenant, device)
     address = mqtt_address(data_dir, mqtt_url)
-    publish_once(address, name, body)
+    seen = None
+    if wait is None:
+        publish_once(address, name, body)
+    else:
+        from sens_cli.fate import Watcher
+        from sens_cli.target import find_target
+        from sens_common.names import parse_native_topic
+
+        target = find_target(data_dir, api_url, api_key)
+        with Watcher(target, parse_native_topic(name).device, body) as watcher:
+            publish_once(address, name, body)
+            seen = watcher.wait(wait)
     if as_json:
-        print_json({"topic": name, "payload_bytes": len(body), "broker": f"mqtt://{address.host}:{address.port}"})
+        outcome = {} if seen is None else {"outcome": seen.fate, "dead_letter": seen.letter}
+        broker = f"mqtt://{address.host}:{address.port}"
+        print_json({"topic": name, "payload_bytes": len(body), "broker": broker, **outcome})
     else:
         typer.echo(f"the broker has taken {len(body)} bytes for {name}")
+    if seen is not None:
+        _tell(seen, wait or 0, quiet=as_json)
+
+
+def _tell(seen: "Seen", seconds: float, *, quiet: bool) -> None:
+    """Say what became of a message; exit with 1 when it was not stored."""
+    from sens_cli.fate import Fate
+
+    text = {
+        Fate.STORED: "it is stored",
+        Fate.DEAD_LETTERED: "it is a dead letter",
+        Fate.UNKNOWN: f"within {seconds:g} s it was neither stored anew nor dead-lettered: it was stored before, it still waits (see"
+        " sens status), or the key is another tenant's",
+    }[seen.fate]
+    if seen.letter is not None:
+        text += f", number {seen.letter['id']}, {seen.letter['reason']}: {seen.letter['detail']}"
+    if not quiet:
+        typer.echo(text, err=seen.fate is not Fate.STORED)
+    if seen.fate is not Fate.STORED:
+        raise typer.Exit(1)
 
 
 def native_topic(tenant: str, device: str) -> str:
