@@ -3,9 +3,12 @@
 #   docker build --target platform-api --build-arg SERVICE=platform-api .
 #
 # Target and SERVICE are the same: platform-api, mqtt-ingestion-worker, telemetry-worker, mock-mqtt-broker or docs.
-# BASE is any image with Python >= 3.12, its venv module with ensurepip, and a C library for manylinux wheels.
-ARG BASE=docker.io/library/python:3.13-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285
+# BASE is the stage below, or any image with Python >= 3.12, its venv module with ensurepip, and a C library for manylinux wheels.
+ARG BASE=base
 ARG SERVICE
+
+# In a line of its own, where programs that raise versions look for it.
+FROM docker.io/library/python:3.13-slim-trixie@sha256:9d2e5553305c7c7b0097999bb17187c69b921ccd6bc9d40e4bb5ebe652c00285 AS base
 
 # What builds: Python's packaging tools and the documentation's generator, from their hashed lock. Nothing of it reaches an image.
 # pip's configuration and the authorities it trusts can be handed over as secrets: they are in no layer.

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from scripts.lib.images.__main__ import declared_base
 from scripts.lib.images.catalogue import IMAGES, Image
 
 from support.services import IMAGES as SERVICES
@@ -19,9 +20,15 @@ def stage(name: str) -> str:
 
 
 class TestBase:
-    def test_is_an_argument_with_a_digest(self) -> None:
-        assert re.search(r"^ARG BASE=\S+@sha256:[0-9a-f]{64}$", TEXT, re.MULTILINE)
-        assert set(re.findall(r"^FROM (\S+)", TEXT, re.MULTILINE)) == {"${BASE}", "tools", "runtime"}
+    def test_is_a_stage_with_a_digest_that_an_argument_replaces(self) -> None:
+        assert re.search(r"^ARG BASE=base$", TEXT, re.MULTILINE)
+        base = declared_base(TEXT)
+        assert base is not None
+        assert re.fullmatch(r"docker\.io/library/python:3\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base)
+        assert set(re.findall(r"^FROM (\S+)", TEXT, re.MULTILINE)) == {base, "${BASE}", "tools", "runtime"}
+
+    def test_of_a_dockerfile_from_before_is_left_to_it(self) -> None:
+        assert declared_base("ARG BASE=docker.io/library/python:3\nFROM ${BASE} AS tools\n") is None
 
 
 class TestNoTarget:

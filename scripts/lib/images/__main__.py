@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 import time
@@ -108,6 +109,7 @@ def build_all(options: Options, builder: Builder, commit: Commit) -> None:
         context.mkdir()
         private.mkdir(mode=0o700)
         commit.unpack(context)
+        base = base or declared_base((context / "Dockerfile").read_text(encoding="utf-8"))
         files = secrets(private)
         digests = {}
         for image in IMAGES:
@@ -125,6 +127,15 @@ def build_all(options: Options, builder: Builder, commit: Commit) -> None:
                     print(f"{build.reference}: built twice, the same {count} files", flush=True)
     if options.push_digests:
         options.push_digests.write_text(json.dumps(digests) + "\n", encoding="utf-8")
+
+
+def declared_base(dockerfile: str) -> str | None:
+    """Return the image that the Dockerfile's own base is; older ones name it in an argument, and give None.
+
+    It is handed over as an argument: buildah before 1.29 finds no stage that an argument names.
+    """
+    found = re.search(r"^FROM (\S+) AS base$", dockerfile, re.MULTILINE)
+    return found[1] if found else None
 
 
 def build_of(image: Image, commit: Commit, *, version: str, prefix: str, base: str | None) -> Build:

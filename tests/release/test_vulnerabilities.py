@@ -1,0 +1,282 @@
+"""scripts/vulnerabilities, against a database that speaks OSV's protocol."""
+
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, override
+
+import pytest
+from scripts.lib.vulnerabilities.__main__ import main
+from scripts.lib.vulnerabilities.locks import locked, read_accepted
+
+from support.services import ROOT
+
+ENTRY = {
+    "id": "GHSA-aaaa-bbbb-cccc",
+    "aliases": ["CVE-2026-1234"],
+    "summary": "A header\nof a stranger is trusted",
+    "affected": [
+        {"package": {"ecosystem": "PyPI", "name": "Some-Library"}, "ranges": [
+            {"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.2.4"}]},
+            {"type": "GIT", "events": [{"introduced": "0"}, {"fixed": "0123abc"}]},
+        ]},
+        {"package": {"ecosystem": "npm", "name": "some-library"}, "ranges": [
+            {"type": "SEMVER", "events": [{"introduced": "0"}, {"fixed": "9.9.9"}]},
+        ]},
+    ],
+}  # fmt: skip
+
+
+@dataclass
+class Osv:
+    """The database.
+
+    Attributes:
+        address: Where it listens.
+        vulnerable: The entries of a name and version.
+        entries: By their id.
+        answer: Takes the place of the whole answer: a status and a body.
+        queries: What it was asked about.
+    """
+
+    address: str = ""
+    vulnerable: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    entries: dict[str, Mapping[str, object]] = field(default_factory=dict)
+    answer: Callable[[str], tuple[int, bytes] | None] = lambda _path: None
+    queries: list[tuple[str, str]] = field(default_factory=list)
+
+    def query(self, one: Mapping[str, Any]) -> Mapping[str, object]:
+        assert one["package"]["ecosystem"] == "PyPI"
+        key = one["package"]["name"], one["version"]
+        self.queries.append(key)
+        found = self.vulnerable.get(key, [])
+        # One entry a page.
+        number = int(one.get("page_token", "0"))
+        if number >= len(found):
+            return {}
+        page: dict[str, object] = {"vulns": [{"id": found[number], "modified": "2026-01-01T00:00:00Z"}]}
+        return page | ({"next_page_token": str(number + 1)} if number + 1 < len(found) else {})
+
+
+@pytest.fixture
+def osv() -> Iterator[Osv]:
+    state = Osv()
+
+    class Handler(BaseHTTPRequestHandler):
+        def reply(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if instead := state.answer(self.path):
+                self.reply(*instead)
+                return
+            assert self.path == "/v1/querybatch"
+            self.reply(200, json.dumps({"results": [state.query(one) for one in body["queries"]]}).encode())
+
+        def do_GET(self) -> None:
+            if instead := state.answer(self.path):
+                self.reply(*instead)
+                return
+            self.reply(200, json.dumps(state.entries[self.path.removeprefix("/v1/vulns/")]).encode())
+
+        @override
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    state.address = f"http://127.0.0.1:{server.server_address[1]}"
+    yield state
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Path:
+    folder = tmp_path / "requirements"
+    folder.mkdir()
+    hashed = "{} \\\n    --hash=sha256:" + "a" * 64 + "\n"
+    (folder / "api.txt").write_text(
+        hashed.format("some-library==1.2.3") + hashed.format("other==2.0 ; os_name == 'nt'")
+    )
+    (folder / "dev.txt").write_text(hashed.format("Some_Library==1.2.3"))
+    (folder / "accepted-vulnerabilities.toml").write_text("")
+    return folder
+
+
+def accept(locks: Path, name: str, *, days: int) -> None:
+    until = datetime.now(UTC).date() + timedelta(days=days)
+    text = f'[[accepted]]\nid = "{name}"\nreason = "nobody calls it"\nuntil = {until}\n'
+    (locks / "accepted-vulnerabilities.toml").write_text(text)
+
+
+def look(osv: Osv, locks: Path, *more: str) -> int:
+    return main([f"--folder={locks}", f"--address={osv.address}", *more])
+
+
+@pytest.fixture
+def hole(osv: Osv) -> Osv:
+    osv.vulnerable["some-library", "1.2.3"] = [str(ENTRY["id"])]
+    osv.entries[str(ENTRY["id"])] = ENTRY
+    return osv
+
+
+class TestWhatIsLookedAt:
+    def test_is_each_version_once(self, osv: Osv, locks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert look(osv, locks) == 0
+
+        assert sorted(osv.queries) == [("other", "2.0"), ("some-library", "1.2.3")]
+        assert capsys.readouterr().out == "2 versions of libraries, 0 known holes, 0 of them not accepted.\n"
+
+    def test_is_every_lock_of_this_repository(self) -> None:
+        files = sorted((ROOT / "requirements").glob("*.txt"))
+        packages = locked(files)
+
+        assert {name for names in packages.values() for name in names} == {file.stem for file in files}
+        assert len(packages) > 50
+        assert read_accepted(ROOT / "requirements/accepted-vulnerabilities.toml") == []
+
+    def test_is_never_a_file_that_locks_nothing(
+        self, osv: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (locks / "empty.txt").write_text("# nothing\n")
+
+        assert look(osv, locks) == 1
+
+        assert "empty.txt locks nothing" in capsys.readouterr().err
+
+
+class TestAHole:
+    def test_fails_and_says_where_it_is_and_what_repairs_it(
+        self, hole: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert look(hole, locks) == 1
+
+        assert capsys.readouterr().out.splitlines() == [
+            "some-library 1.2.3: GHSA-aaaa-bbbb-cccc (CVE-2026-1234): A header of a stranger is trusted",
+            "    locked in api, dev; repaired in 1.2.4",
+            "2 versions of libraries, 1 known holes, 1 of them not accepted.",
+        ]
+
+    def test_on_a_later_page_is_found_too(self, hole: Osv, locks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        hole.vulnerable["some-library", "1.2.3"].append("PYSEC-2026-7")
+        hole.entries["PYSEC-2026-7"] = {"id": "PYSEC-2026-7", "details": "More"}
+
+        assert look(hole, locks) == 1
+
+        assert "some-library 1.2.3: PYSEC-2026-7: More\n    locked in api, dev; no version repairs it yet\n" in (
+            capsys.readouterr().out
+        )
+
+    def test_that_was_withdrawn_is_none(self, hole: Osv, locks: Path) -> None:
+        hole.entries[str(ENTRY["id"])] = ENTRY | {"withdrawn": "2026-02-01T00:00:00Z"}
+
+        assert look(hole, locks) == 0
+
+    @pytest.mark.parametrize("name", ["GHSA-aaaa-bbbb-cccc", "CVE-2026-1234"])
+    def test_that_is_accepted_passes_and_is_shown(
+        self, hole: Osv, locks: Path, name: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        accept(locks, name, days=0)
+
+        assert look(hole, locks) == 0
+
+        assert ": nobody calls it" in capsys.readouterr().out
+
+    def test_fails_again_when_its_time_is_over(
+        self, hole: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        accept(locks, "CVE-2026-1234", days=-1)
+
+        assert look(hole, locks) == 1
+
+        assert "WAS ACCEPTED ONLY UNTIL" in capsys.readouterr().out
+
+    def test_that_is_gone_is_told_from_what_is_accepted(
+        self, osv: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        accept(locks, "CVE-2026-1234", days=9)
+
+        assert look(osv, locks) == 0
+
+        assert "CVE-2026-1234 is accepted and no longer there" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "accepted",
+            '[[accepted]]\nid = "x"\n',
+            '[[accepted]]\nid = "x"\nreason = " "\nuntil = 2030-01-01\n',
+            '[[accepted]]\nid = "x"\nreason = "y"\nuntil = "soon"\n',
+            '[[accepted]]\nid = "x"\nreason = "y"\nuntil = 2030-01-01\nmore = 1\n',
+        ],
+    )
+    def test_is_accepted_with_reason_and_day_alone(
+        self, hole: Osv, locks: Path, text: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (locks / "accepted-vulnerabilities.toml").write_text(text)
+
+        assert look(hole, locks) == 1
+
+        assert "accepted-vulnerabilities.toml: " in capsys.readouterr().err
+
+
+class TestADatabaseThatDoesNotAnswer:
+    @pytest.mark.parametrize(
+        ("path", "status", "body", "why"),
+        [
+            *(
+                (path, *case)
+                for path in ("/v1/querybatch", "/v1/vulns/GHSA-aaaa-bbbb-cccc")
+                for case in (
+                    (503, b"", "answered 503 Service Unavailable"),
+                    (403, b"proxy", "answered 403 Forbidden"),
+                    (200, b"<html>", "answered no JSON"),
+                    (200, b"[]", "answered no JSON object"),
+                )
+            ),
+            ("/v1/querybatch", 200, b"{}", "something else than one result for each package"),
+            ("/v1/querybatch", 200, b'{"results": []}', "something else than one result for each package"),
+        ],
+    )
+    def test_is_told_and_nothing_counts_as_looked_at(  # noqa: PLR0917 - two parameters and fixtures
+        self, hole: Osv, locks: Path, path: str, status: int, body: bytes, why: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        hole.answer = lambda asked: (status, body) if asked == path else None
+
+        assert look(hole, locks) == 0
+        said = capsys.readouterr().out
+        assert said.startswith("not run: ")
+        assert why in said
+        assert "known holes" not in said
+
+        assert look(hole, locks, "--must-run") == 2
+
+    def test_because_nobody_listens(self, locks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main([f"--folder={locks}", "--address=http://127.0.0.1:1"]) == 0
+
+        assert "not run: http://127.0.0.1:1 can't be reached: " in capsys.readouterr().out
+
+
+def test_the_script_needs_python_alone(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [ROOT / "scripts/vulnerabilities", "--address=http://127.0.0.1:1"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("not run: ")
