@@ -30,6 +30,7 @@ MODULES: Final = (
     "released",
     "rollback",
     "secret_scan",
+    "store_digests",
     "versions",
 )
 

@@ -1,0 +1,110 @@
+"""scripts/store-digests: the digests of the stores' images, looked up in a registry and written beside their tags."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from scripts.lib.release import store_digests
+
+from support.gitops import TEMPLATE
+from support.registry import SmallRegistry, upload
+from support.release import call
+
+ENVIRONMENTS = ("test", "production")
+LABELS: dict[str, dict[str, str]] = {"linux/amd64": {}, "linux/arm64": {}}
+
+
+@pytest.fixture
+def folder(gitops: Path, tmp_path: Path) -> Path:
+    """A GitOps repository of its own, as it is written."""
+    shutil.copytree(gitops, tmp_path / "gitops")
+    return tmp_path / "gitops"
+
+
+def values(folder: Path, environment: str) -> dict[str, dict[str, dict[str, str]]]:
+    found: dict[str, dict[str, dict[str, str]]] = yaml.safe_load(
+        (folder / f"environments/{environment}/values.yaml").read_text(encoding="utf-8")
+    )
+    return found
+
+
+@pytest.fixture
+def digests(small_registry: SmallRegistry, folder: Path) -> dict[str, str]:
+    """What the tags of the values stand for."""
+    small_registry.public = True
+    found = values(folder, "test")
+    return {
+        key: upload(small_registry, f"{where}/{image}", found[key]["image"]["tag"], LABELS)
+        for key, where, image in store_digests.STORES
+    }
+
+
+class TestLookingUp:
+    def test_prints_and_changes_nothing(
+        self, small_registry: SmallRegistry, folder: Path, digests: dict[str, str]
+    ) -> None:
+        before = {name: (folder / f"environments/{name}/values.yaml").read_bytes() for name in ENVIRONMENTS}
+
+        said = call(store_digests.main, f"--folder={folder}", f"--host={small_registry.host}")
+
+        assert said.code == 0
+        lines = said.splitlines()
+        tag = values(folder, "test")["nats"]["image"]["tag"]
+        assert lines[0] == f"test: docker.io/library/nats:{tag} is {digests['nats']}: has none"
+        assert len(lines) == 4
+        after = {name: (folder / f"environments/{name}/values.yaml").read_bytes() for name in ENVIRONMENTS}
+        assert after == before
+
+    def test_writes_the_digests_and_nothing_else(
+        self, small_registry: SmallRegistry, folder: Path, digests: dict[str, str]
+    ) -> None:
+        before = {name: values(folder, name) for name in ENVIRONMENTS}
+
+        said = call(store_digests.main, f"--folder={folder}", f"--host={small_registry.host}", "--write")
+
+        assert said.code == 0
+        assert said.count(": written") == 4
+        for name in ENVIRONMENTS:
+            for key, digest in digests.items():
+                before[name][key]["image"]["digest"] = digest
+            assert values(folder, name) == before[name]
+        again = call(store_digests.main, f"--folder={folder}", f"--host={small_registry.host}")
+        assert again.count(": has it") == 4
+
+    @pytest.mark.usefixtures("digests")
+    def test_of_a_tag_that_is_not_there_writes_nothing(self, small_registry: SmallRegistry, folder: Path) -> None:
+        file = folder / "environments/production/values.yaml"
+        text = file.read_text(encoding="utf-8").replace(
+            values(folder, "production")["database"]["image"]["tag"], "0.0.1"
+        )
+        file.write_text(text, encoding="utf-8")
+
+        said = call(store_digests.main, f"--folder={folder}", f"--host={small_registry.host}", "--write")
+
+        assert said.code == 1
+        assert "timescale/timescaledb has no tag 0.0.1" in said
+        assert values(folder, "test")["nats"]["image"]["digest"] == ""
+
+    @pytest.mark.parametrize("before", ["  image:\n    tag", "    digest: "])
+    def test_names_a_file_that_was_written_in_another_way(self, folder: Path, before: str) -> None:
+        file = folder / "environments/test/values.yaml"
+        file.write_text(file.read_text(encoding="utf-8").replace(before, f"{before}# "), encoding="utf-8")
+
+        said = call(store_digests.main, f"--folder={folder}", "--host=127.0.0.1:1")
+
+        assert said.code == 1
+        assert "environments/test/values.yaml does not name the image of nats as it is read here" in said
+
+    def test_tells_when_nobody_answers(self, folder: Path) -> None:
+        said = call(store_digests.main, f"--folder={folder}", "--host=127.0.0.1:1")
+
+        assert said.code == 1
+        assert "got no answer" in said
+
+
+def test_the_stores_are_those_that_the_policies_let_in() -> None:
+    for name in ENVIRONMENTS:
+        policy = (TEMPLATE / f"bootstrap/policies/sens-{name}.yaml").read_text(encoding="utf-8")
+        for store in store_digests.STORES:
+            assert f"'docker.io/{store.folder}/{store.image}'" in policy
