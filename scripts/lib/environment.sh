@@ -30,6 +30,67 @@ sens_find_python() { # prints the path of the first usable interpreter
     return 1
 }
 
+sens_python_is() { # interpreter, code: 0 when it can run the code
+    "$1" -c "$2" >/dev/null 2>&1
+}
+
+sens_explain_python() { # prints which Pythons there are, why none will do, and a way to one that will, on this system
+    local candidate path version found=() without_venv="" any="" seen=" "
+    for candidate in "${SENS_BASE_PYTHON:-}" python3 python3.14 python3.13 python3.12 python; do
+        if [ -z "$candidate" ] || ! path=$(command -v "$candidate"); then continue; fi
+        version=$("$path" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null) || continue
+        case "$seen" in *" $version "*) continue ;; esac
+        seen="$seen$version "
+        if sens_python_is "$path" 'import sys; sys.exit(sys.version_info < (3, 12))'; then
+            found+=("Python $version ($path) lacks its venv module")
+            without_venv=${without_venv:-${version%.*}}
+        else
+            found+=("Python $version ($path) is too old")
+            any=${any:-$path}
+        fi
+    done
+    echo "The platform needs Python 3.12 or newer with its venv module."
+    if [ ${#found[@]} -eq 0 ]; then echo "No Python was found."; else printf '%s.\n' "${found[@]}"; fi
+    echo "On this system: $(sens_python_advice "$without_venv" "$any")"
+    echo "Then start this again. An interpreter in another place can be named in SENS_BASE_PYTHON."
+}
+
+sens_python_advice() { # version that lacks venv, path of an older Python (each may be empty): prints a command
+    local version
+    if [ -n "$1" ] && command -v apt-get >/dev/null; then
+        echo "sudo apt install python$1-venv"
+        return
+    fi
+    if command -v apt-cache >/dev/null; then
+        for version in 3.13 3.12 3.14; do
+            if apt-cache policy "python$version" 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+                echo "sudo apt install python$version python$version-venv"
+                return
+            fi
+        done
+    fi
+    if command -v uv >/dev/null; then
+        echo "uv python install 3.13"
+    elif command -v brew >/dev/null; then
+        echo "brew install python@3.13"
+    elif command -v dnf >/dev/null; then
+        echo "sudo dnf install python3.12"
+    elif command -v zypper >/dev/null; then
+        echo "sudo zypper install python312"
+    elif command -v pacman >/dev/null; then
+        echo "sudo pacman -S python"
+    elif command -v apk >/dev/null; then
+        echo "apk add python3"
+    elif [ -n "$2" ] && sens_python_is "$2" 'import venv, ensurepip'; then
+        # uv brings a Python of its own, which is looked for where it puts it.
+        echo "$2 -m venv ~/.local/share/uv-tool && ~/.local/share/uv-tool/bin/pip install uv && ~/.local/share/uv-tool/bin/uv python install 3.13"
+    elif [ -n "$2" ] && command -v apt-get >/dev/null; then
+        echo "sudo apt install python3-venv && $2 -m venv ~/.local/share/uv-tool && ~/.local/share/uv-tool/bin/pip install uv && ~/.local/share/uv-tool/bin/uv python install 3.13"
+    else
+        echo "install Python 3.13, for example from https://www.python.org/downloads/ or with pyenv"
+    fi
+}
+
 sens_stamp() { # profile: prints what its environment was, or would be, made from
     echo "$PWD $(cat requirements/bootstrap.txt "requirements/$1.txt" pyproject.toml services/*/pyproject.toml | cksum)"
 }
@@ -46,13 +107,17 @@ sens_environment() { # profile: run or dev (dev holds all that run holds)
     unset PYTHONDONTWRITEBYTECODE
     sens_is_current "$profile" && return 0
     if ! base=$(sens_find_python); then
-        echo "Python 3.12 or newer with its venv module is missing: install it (for example 'apt install python3 python3-venv', or pyenv), or name one in SENS_BASE_PYTHON." >&2
+        sens_explain_python >&2
         return 1
     fi
     if ! sens_make_environment "$profile" "$base"; then
         echo "The environment in .venv could not be made; the lines above say why. Is the package index reachable?" >&2
         return 1
     fi
+}
+
+sens_step() { # number, what is installed
+    echo "  $1 of 4: $2" >&2
 }
 
 sens_make_environment() ( # profile, base interpreter
@@ -62,16 +127,21 @@ sens_make_environment() ( # profile, base interpreter
     if ! mkdir -p "${XDG_CACHE_HOME:-${HOME:-/nonexistent}/.cache}" 2>/dev/null; then
         export XDG_CACHE_HOME=$PWD/.venv/cache
     fi
-    echo "Making the environment in .venv with $base" >&2
+    echo "Making the environment in .venv with $base; this is done once, and takes a minute or so" >&2
+    # People see what is being downloaded, logs do not.
+    quiet=(--quiet)
+    if [ -t 2 ]; then quiet=(); fi
     # What an older lock left behind must not be what the code is tested with.
     fresh=false
     for other in run dev; do
         if [ -f ".venv/.sens-$other" ] && ! sens_is_current "$other"; then fresh=true; fi
     done
     if $fresh || [ ! -f .venv/.sens-home ] || [ "$(cat .venv/.sens-home)" != "$PWD" ] || ! "$SENS_PYTHON" -c '' 2>/dev/null; then
+        sens_step 1 "an empty environment"
         "$base" -m venv --clear .venv || exit 1
         echo "$PWD" > .venv/.sens-home
     fi
+    sens_step 2 "the installer"
     "$SENS_PYTHON" -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/bootstrap.txt || exit 1
     # uv does not read pip's configuration: a package index that is set there holds for both.
     if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}" ] && index=$("$SENS_PYTHON" -m pip config get global.index-url 2>/dev/null); then
@@ -84,7 +154,9 @@ sens_make_environment() ( # profile, base interpreter
     if [ -z "${SSL_CERT_FILE:-}" ] && certificates=${PIP_CERT:-$("$SENS_PYTHON" -m pip config get global.cert 2>/dev/null)}; then
         export SSL_CERT_FILE=$certificates
     fi
-    VIRTUAL_ENV=$PWD/.venv "$SENS_UV" pip install --quiet --compile-bytecode --require-hashes --no-deps -r "requirements/$profile.txt" || exit 1
+    sens_step 3 "$(grep -c '==' "requirements/$profile.txt") packages from the package index"
+    VIRTUAL_ENV=$PWD/.venv "$SENS_UV" pip install ${quiet[@]+"${quiet[@]}"} --compile-bytecode --require-hashes --no-deps -r "requirements/$profile.txt" || exit 1
+    sens_step 4 "the platform itself"
     editable=()
     for package in services/*/; do
         editable+=(--editable "${package%/}")

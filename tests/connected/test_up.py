@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from pydantic import SecretStr
 
 from sens_cli.instance import Instance
+from sens_cli.up.counts import DatabaseCounts
 from sens_cli.up.display import READY_LINE
 from sens_cli.up.process import process_identity
 from sens_common.database import connect
@@ -29,6 +31,18 @@ def processes_below(folder: Path) -> list[int]:
     """Return the processes that an instance wrote down and that still run."""
     numbers = [int(note.read_text().split(":")[1].split(",")[0]) for note in (folder / "run").glob("*.pid")]
     return [number for number in numbers if process_identity(number) is not None]
+
+
+async def counts_of(running: Platform) -> int:
+    """Return how many messages the database has counted, as the live line shows it."""
+    password = (running.data_dir / "secrets" / "database-password").read_text().strip()
+    counts = DatabaseCounts(running.ports.postgres, password)
+    try:
+        stored = (await counts.read()).stored
+    finally:
+        await counts.close()
+    assert stored is not None
+    return stored
 
 
 def status_of(url: str, key: str | None = None) -> int:
@@ -201,11 +215,25 @@ class TestTheLifeOfAnInstance:
                 "the worker is started again",
             )
             assert "warning: telemetry-worker was ended by SIGKILL" in running.output.read_text()
+            stored = asyncio.run(counts_of(running))
+            assert running.sens("publish", "meter-1", "-m", "x=1").returncode == 0
+            wait_until(lambda: asyncio.run(counts_of(running)) == stored + 1, "the message is counted")
             assert stop(running) < STOP_SECONDS
             assert running.process.returncode == 0
             assert running.output.read_text().splitlines()[-1] == "stopped"
             assert processes_below(running.data_dir) == []
             assert Instance.load(running.data_dir) is None
+
+    def test_what_is_not_ready_or_not_read_is_said(self, folder: Path) -> None:
+        with running_platform(folder / "data", "--no-simulator") as running:
+            assert asyncio.run(counts_of(running)) >= 1, "counted in an earlier start"
+            worker = psutil.Process(running.process_number("telemetry-worker"))
+            running.sens("publish", "x", "{}", "--topic", "tele/x/SENSOR")
+            worker.suspend()
+            wait_until(lambda: "telemetry-worker is not ready" in running.output.read_text(), "it is said", 60)
+            worker.resume()
+            wait_until(lambda: "telemetry-worker is ready again" in running.output.read_text(), "it is said", 60)
+            assert "nobody reads, lately tele/x/SENSOR (1)" in running.output.read_text()
 
     def test_what_is_killed_leaves_nothing_and_starts_again_with_its_data(self, folder: Path) -> None:
         with running_platform(folder / "data", "--no-simulator") as running:

@@ -1,10 +1,15 @@
 """The numbers of the live line."""
 
+import io
 import json
 
-from sens_cli.up.traffic import RECEIVED_METRIC, STORED_METRIC, Traffic, metric_sum, stream_numbers
+from rich.console import Console
+
+from sens_cli.up.components import Options
+from sens_cli.up.display import TerminalDisplay
+from sens_cli.up.platform import live_warnings
+from sens_cli.up.traffic import RECEIVED_METRIC, Traffic, metric_sum, stream_numbers
 from sens_mqtt_ingestion_worker import metrics as ingestion_metrics
-from sens_telemetry_worker import metrics as telemetry_metrics
 
 
 class TestMetrics:
@@ -15,9 +20,8 @@ class TestMetrics:
     def test_that_are_missing_are_none(self) -> None:
         assert metric_sum(b"y 1\nx_total nonsense{\n", "x_total") is None
 
-    def test_have_the_names_that_the_workers_give_them(self) -> None:
+    def test_have_the_names_that_the_worker_gives_them(self) -> None:
         assert [f"{each.name}_total" for each in ingestion_metrics.RECEIVED.describe()] == [RECEIVED_METRIC]
-        assert [f"{each.name}_total" for each in telemetry_metrics.STORED.describe()] == [STORED_METRIC]
 
 
 class TestStreams:
@@ -41,5 +45,26 @@ class TestTheLine:
         assert line == "1,234.6 messages/s · stored 1,000,000 · lag - · dead letters 0"
 
     def test_says_that_there_may_be_more_dead_letters_than_messages_with_them(self) -> None:
-        line = Traffic(rate=1.0, stored=2, lag=0, dead_letters=1200).text()
+        line = Traffic(rate=1.0, stored=2, lag=0, dead_letters=1200, more_dead_letters=True).text()
         assert line.endswith("· dead letters 1,200+")
+
+
+class TestWhatStandsBelow:
+    def test_is_who_is_not_ready_and_who_can_do_everything(self) -> None:
+        options = Options(mqtt_host="0.0.0.0")  # noqa: S104 - not listened on
+        assert live_warnings({"docs": "no answer on port 8080"}, options) == [
+            "not ready: docs: no answer on port 8080",
+            "anybody who reaches the broker can write and read everything",
+        ]
+        assert live_warnings({}, Options()) == []
+
+    def test_is_shown_in_full_on_a_narrow_terminal(self) -> None:
+        console = Console(width=40, force_terminal=True, file=io.StringIO(), color_system=None)
+        display = TerminalDisplay(console)
+        display.open()
+        display.live("1.0 messages/s · stored 2 · lag 0 · dead letters 0", ["not ready: docs", "anybody"])
+        display.close()
+        shown = console.file.getvalue() if isinstance(console.file, io.StringIO) else ""
+        assert "1.0 messages/s" in shown
+        assert "! not ready: docs" in shown
+        assert "! anybody" in shown

@@ -1,6 +1,7 @@
 """What people see of ``sens up``: plain lines, or on a terminal also a live line at the bottom."""
 
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
 from rich.console import Console
@@ -44,7 +45,7 @@ class PlainDisplay:
             self._print(f"{name}: {value}")
         self._print(READY_LINE)
 
-    def live(self, text: str) -> None:
+    def live(self, text: str, warnings: Sequence[str] = ()) -> None:
         """Show the numbers of now: not here, where each would be a line for ever."""
 
     def _print(self, text: str) -> None:
@@ -96,9 +97,12 @@ class TerminalDisplay:
             self._console.print(f"[bold]{name:<16}[/] {escape(value)}", soft_wrap=True)
         self._console.print(f"\n[bold green]{READY_LINE}[/] [dim]· Ctrl-C stops it[/]\n")
 
-    def live(self, text: str) -> None:
-        """Show the numbers of now."""
-        self._live.update(Text(text, style="cyan", no_wrap=True, overflow="ellipsis"), refresh=True)
+    def live(self, text: str, warnings: Sequence[str] = ()) -> None:
+        """Show the numbers of now, and what is wrong now."""
+        lines = Text(text, style="cyan", no_wrap=True, overflow="ellipsis")
+        for warning in warnings:
+            lines.append(f"\n! {warning}", style="yellow")
+        self._live.update(lines, refresh=True)
 
     def _show_under_way(self) -> None:
         text = f"starting {', '.join(self._under_way)} …" if self._under_way else ""

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,8 @@ from sens_cli.up import account, documentation, startup
 from sens_cli.up.account import OURSELVES, Children
 from sens_cli.up.brokers import MALFORMED_ONE_IN, MOSQUITTO_CONFIGURATION, MOSQUITTO_STORE, brokers, is_open
 from sens_cli.up.components import (
+    DATABASE_SECRET,
+    EMBEDDED,
     KEY_SECRET,
     NATS_CONFIGURATION,
     TENANT,
@@ -27,12 +29,14 @@ from sens_cli.up.components import (
     services,
     stores,
 )
+from sens_cli.up.counts import DatabaseCounts
 from sens_cli.up.data import DataFolder
 from sens_cli.up.display import PlainDisplay, TerminalDisplay
 from sens_cli.up.ports import HOST, Ports, check_free
 from sens_cli.up.process import end_leftovers
 from sens_cli.up.supervisor import Supervisor
 from sens_cli.up.traffic import TrafficReader
+from sens_cli.up.watch import LOOK_SECONDS, Watch
 from sens_common.errors import SensError
 from sens_common.version import product_version
 
@@ -167,16 +171,43 @@ async def _tell(  # noqa: PLR0917 - all that there is to tell of
     for text in cautions(options):
         display.notice(text, warning=True)
     display.addresses(instance, data.read_secret(KEY_SECRET) or "")
-    reader = TrafficReader(table)
-    loop = asyncio.get_running_loop()
-    logs_due = loop.time() + _LOGS_SECONDS
+    counts = DatabaseCounts(table.postgres, data.secret(DATABASE_SECRET))
+    embedded = options.broker == EMBEDDED
+    watch = Watch(components, display, broker_operations=table.broker_operations if embedded else None)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_look(watch), name="watch readiness")
+            tasks.create_task(_bound_logs(data), name="bound logs")
+            if isinstance(display, TerminalDisplay):
+                tasks.create_task(_show(display, TrafficReader(table, counts), watch, options), name="live line")
+    finally:
+        await counts.close()
+
+
+async def _look(watch: Watch) -> None:
     while True:
-        if isinstance(display, TerminalDisplay):
-            display.live((await reader.read()).text())
-        if loop.time() > logs_due:
-            data.bound_logs()
-            logs_due = loop.time() + _LOGS_SECONDS
+        await asyncio.sleep(LOOK_SECONDS)
+        await watch.look()
+
+
+async def _bound_logs(data: DataFolder) -> None:
+    while True:
+        await asyncio.sleep(_LOGS_SECONDS)
+        data.bound_logs()
+
+
+async def _show(display: TerminalDisplay, reader: TrafficReader, watch: Watch, options: Options) -> None:
+    while True:
+        display.live((await reader.read()).text(), live_warnings(watch.problems, options))
         await asyncio.sleep(_LIVE_SECONDS)
+
+
+def live_warnings(problems: Mapping[str, str], options: Options) -> list[str]:
+    """Return what stands below the live line for as long as it holds."""
+    lines = [f"not ready: {name}: {problem}" for name, problem in problems.items()]
+    if is_open(options.mqtt_host):
+        lines.append("anybody who reaches the broker can write and read everything")
+    return lines
 
 
 def cautions(options: Options) -> list[str]:

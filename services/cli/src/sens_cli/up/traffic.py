@@ -1,16 +1,17 @@
-"""The numbers of the live line, from the components' metrics and NATS' monitoring port."""
+"""The numbers of the live line: from the database, the ingestion worker's metrics and NATS' monitoring port."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from sens_cli.up.counts import DatabaseCounts
 from sens_cli.up.ports import Ports
 from sens_cli.up.web import get
 from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_CONSUMER, TELEMETRY_STREAM
 
 RECEIVED_METRIC: Final = "sens_ingestion_messages_received_total"
-STORED_METRIC: Final = "sens_telemetry_messages_stored_total"
 
 
 class Traffic(NamedTuple):
@@ -18,15 +19,17 @@ class Traffic(NamedTuple):
 
     Attributes:
         rate: Messages received a second, since the reading before.
-        stored: Messages stored since the telemetry worker's start.
+        stored: Messages ever stored.
         lag: Envelopes in the log that are not yet stored.
-        dead_letters: Messages in the stream of dead letters, each of which holds one or several.
+        dead_letters: Dead letters that are there now.
+        more_dead_letters: Whether there may be more of them: they were counted as messages of a stream, each of which holds one or several.
     """
 
     rate: float | None
     stored: int | None
     lag: int | None
     dead_letters: int | None
+    more_dead_letters: bool = False
 
     def text(self) -> str:
         """Return the line that people see."""
@@ -36,30 +39,34 @@ class Traffic(NamedTuple):
 
         return (
             f"{show(self.rate, 1)} messages/s · stored {show(self.stored)} · lag {show(self.lag)}"
-            f" · dead letters {show(self.dead_letters)}{'+' if self.dead_letters else ''}"
+            f" · dead letters {show(self.dead_letters)}{'+' if self.dead_letters and self.more_dead_letters else ''}"
         )
 
 
 class TrafficReader:
     """Reads the numbers, and knows the reading before."""
 
-    def __init__(self, table: Ports, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, table: Ports, counts: DatabaseCounts, clock: Callable[[], float] = time.monotonic) -> None:
         self._table = table
+        self._counts = counts
         self._clock = clock
         self._before: tuple[float, float] | None = None
 
     async def read(self) -> Traffic:
         """Return the numbers of now."""
-        ingestion = await self._body(self._table.ingestion_operations, "/metrics")
-        telemetry = await self._body(self._table.telemetry_operations, "/metrics")
-        jetstream = await self._body(self._table.nats_monitoring, "/jsz?consumers=true&streams=true")
-        stored = metric_sum(telemetry, STORED_METRIC)
-        streams = stream_numbers(jetstream)
+        ingestion, jetstream, counts = await asyncio.gather(
+            self._body(self._table.ingestion_operations, "/metrics"),
+            self._body(self._table.nats_monitoring, "/jsz?consumers=true&streams=true"),
+            self._counts.read(),
+        )
+        lag, in_the_stream = stream_numbers(jetstream)
+        known = counts.dead_letters is not None
         return Traffic(
             rate=self._rate(metric_sum(ingestion, RECEIVED_METRIC)),
-            stored=None if stored is None else int(stored),
-            lag=streams[0],
-            dead_letters=streams[1],
+            stored=counts.stored,
+            lag=lag,
+            dead_letters=counts.dead_letters if known else in_the_stream,
+            more_dead_letters=not known,
         )
 
     def _rate(self, received: float | None) -> float | None:

@@ -1,0 +1,50 @@
+"""What people are told of components that are not ready."""
+
+import asyncio
+
+from sens_cli.up.components import Component, Launch
+from sens_cli.up.watch import Watch
+
+
+class Told:
+    def __init__(self) -> None:
+        self.notices: list[tuple[str, bool]] = []
+
+    def notice(self, text: str, *, warning: bool = False) -> None:
+        self.notices.append((text, warning))
+
+
+def component(answers: list[str | None]) -> Component:
+    async def ready() -> str | None:
+        return answers.pop(0)
+
+    return Component(
+        name="worker",
+        launch=lambda: Launch([], {}),
+        environment={},
+        after=(),
+        ready=ready,
+        address="",
+        stop_stage=0,
+    )
+
+
+def look(answers: list[str | None]) -> tuple[list[dict[str, str]], list[tuple[str, bool]]]:
+    """Look once for each answer; return the problems after each look, and what was told."""
+    told = Told()
+    watch = Watch([component(list(answers))], told, broker_operations=None)
+    seen = []
+    for _ in answers:
+        asyncio.run(watch.look())
+        seen.append(watch.problems)
+    return seen, told.notices
+
+
+class TestWatch:
+    def test_tells_once_when_a_component_is_not_ready_and_once_when_it_is_again(self) -> None:
+        seen, told = look([None, "no database", "no database", "no database", None, None])
+        assert seen == [{}, *[{"worker": "no database"}] * 3, {}, {}]
+        assert told == [("worker is not ready: no database", True), ("worker is ready again", False)]
+
+    def test_tells_nothing_of_a_moment(self) -> None:
+        assert look([None, "reconnecting", None, "reconnecting", None])[1] == []
