@@ -176,6 +176,26 @@ class TestPublic:
         for file in (CHART / "templates").iterdir():
             assert not re.search("traefik|nginx", file.read_text(encoding="utf-8"), re.IGNORECASE), file.name
 
+    def test_hosts_have_limits_in_the_words_of_any_controller(self) -> None:
+        words = {
+            "a.example/body": "$BODY_BYTES",
+            "a.example/rate": "$REQUESTS_PER_SECOND/s",
+            "a.example/more": "$CONNECTIONS $SILENT_SECONDS",
+        }
+        limits = {"bodyBytes": 10_000_000, "requestsPerSecond": 7, "annotations": words}
+        rendered = render({"ingress": {"limits": limits, "annotations": {"a.example/more": "mine"}}}, base="production")
+
+        for component in PUBLIC:
+            annotations = rendered.find("Ingress", component).annotations
+            assert annotations["a.example/body"] == "10000000"
+            assert annotations["a.example/rate"] == "7/s"
+            assert annotations["a.example/more"] == "mine"
+
+    def test_hosts_have_no_limits_of_a_controller_that_was_not_named(self) -> None:
+        names = matrix_render("production").find("Ingress", "platform-api").annotations.keys()
+
+        assert names == {"argocd.argoproj.io/sync-wave", "cert-manager.io/cluster-issuer"}
+
     @pytest.mark.parametrize("name", ["test", "trial"])
     def test_hosts_that_are_not_there_ask_for_no_https(self, name: str) -> None:
         assert "SENS_HTTPS__ONLY" not in matrix_render(name).container("platform-api").environment

@@ -95,6 +95,10 @@ class TestContradictions:
             ({"ingestion": {"shared": False, "replicas": 2}}, "is not shared"),
             ({"ingestion": {"shared": False, "autoscaling": {"enabled": True}}}, "is not shared"),
             ({"ingress": {"enabled": True, "apiHost": "a.b", "docsHost": "a.b"}}, "needs a host of its own"),
+            (
+                {"ingress": {"enabled": True, "apiHost": "a", "limits": {"annotations": {"x/y": "$BYTES"}}}},
+                "x/y holds $BYTES; there are $BODY_BYTES",
+            ),
             ({"fullnameOverride": "a" * 31}, "Set a shorter fullnameOverride"),
             ({"mockBroker": {"enabled": False}, "mqtt": {"url": "mqtt://b:65536"}}, "has the port 65536"),
             ({"nats": {"embedded": False, "url": "nats://n,nats://m:0"}}, '"nats://m:0" has the port 0'),

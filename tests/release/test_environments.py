@@ -8,7 +8,7 @@ import yaml
 
 from sens_cli.verify.environment import Environment
 from support.chart import CHART, RELEASE, needs_helm, render
-from support.gitops import find, gitops_init
+from support.gitops import documents, find, gitops_init
 
 ENTRY_POINTS = "traefik.ingress.kubernetes.io/router.entrypoints"
 
@@ -97,3 +97,25 @@ class TestPlainHttp:
         name = f"{hsts['metadata']['namespace']}-{hsts['metadata']['name']}@kubernetescrd"
         assert annotations["traefik.ingress.kubernetes.io/router.middlewares"] == name
         assert hsts["spec"]["headers"]["stsSeconds"] >= 31_536_000
+
+
+class TestLimits:
+    @pytest.mark.parametrize("name", ["test", "production"])
+    def test_of_traefik_are_by_address_and_can_be_named_by_the_environment(self, gitops: Path, name: str) -> None:
+        found = {
+            document["metadata"]["name"]: document["spec"]
+            for document in documents(gitops, "bootstrap/limits.yaml")
+            if document["metadata"]["namespace"] == f"sens-{name}"
+        }
+
+        assert found.keys() == {"rate", "connections"}
+        for spec in found.values():
+            [limit] = spec.values()
+            # Without it Traefik counts the requests of a host, whoever sends them.
+            assert limit["sourceCriterion"] == {"ipStrategy": {"depth": 0}}
+
+    @pytest.mark.parametrize("name", ["test", "production"])
+    def test_are_not_in_force_before_somebody_has_seen_that_addresses_differ(self, gitops: Path, name: str) -> None:
+        values = yaml.safe_load((gitops / "environments" / name / "values.yaml").read_text(encoding="utf-8"))
+
+        assert "limits" not in values["ingress"]

@@ -271,6 +271,18 @@ volumes:
 {{- regexFind ":[0-9]+$" $parsed.host | trimPrefix ":" | default (get $schemes $parsed.scheme) -}}
 {{- end -}}
 
+{{/* Annotations that tell the ingress controller its limits, whichever controller that is. Argument: ingress.limits. */}}
+{{- define "sens.limits" -}}
+{{- $l := . -}}
+{{- $found := dict -}}
+{{- range $name, $text := $l.annotations -}}
+{{- $text = $text | replace "$BODY_BYTES" (int64 $l.bodyBytes | toString) | replace "$REQUESTS_PER_SECOND" (int64 $l.requestsPerSecond | toString) -}}
+{{- $text = $text | replace "$CONNECTIONS" (int64 $l.connections | toString) | replace "$SILENT_SECONDS" (int64 $l.silentSeconds | toString) -}}
+{{- $_ := set $found $name $text -}}
+{{- end -}}
+{{- toYaml $found -}}
+{{- end -}}
+
 {{/* Host in a URL, without brackets. Argument: the URL. */}}
 {{- define "sens.hostOf" -}}
 {{- regexReplaceAll ":[0-9]+$" (urlParse .).host "" | trimPrefix "[" | trimSuffix "]" -}}
