@@ -15,6 +15,7 @@ from sens_common.settings import NatsSettings
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
 from sens_mqtt_ingestion_worker.pipeline import SupersededError
+from sens_mqtt_ingestion_worker.rates import Rates
 from support.clocks import Machine
 
 
@@ -29,7 +30,9 @@ async def two_logs(nats: NatsSettings) -> AsyncIterator[tuple[JetStreamContext, 
         jetstream = client.jetstream()
         await ensure_streams(jetstream, nats)
         first, second = (
-            JetStreamLog(jetstream, nats, "w", ReceiptClock("w"), receive_max=10, max_payload_bytes=client.max_payload)
+            JetStreamLog(
+                jetstream, nats, "w", ReceiptClock("w"), Rates(), receive_max=10, max_payload_bytes=client.max_payload
+            )
             for _ in range(2)
         )
         yield jetstream, first, second
@@ -39,13 +42,13 @@ class TestPublishOfAFrozenWorker:
     def test_is_refused_when_its_successor_has_published(self, nats: NatsSettings) -> None:
         async def work() -> None:
             async with two_logs(nats) as (_, frozen, successor):
-                await frozen.publish([message(1)])
+                await frozen.publish([message(1)], {})
                 assert await successor.tail(10) == [message(1)]
-                await successor.publish([message(2)])
+                await successor.publish([message(2)], {})
                 with pytest.raises(SupersededError, match=r"SENS_MQTT__CLIENT_ID"):
-                    await frozen.publish([message(2)])
+                    await frozen.publish([message(2)], {})
                 assert await frozen.tail(10) == [message(1), message(2)]
-                await frozen.publish([message(3)])
+                await frozen.publish([message(3)], {})
                 assert await successor.tail(10) == [message(1), message(2), message(3)]
 
         asyncio.run(work())
@@ -54,9 +57,9 @@ class TestPublishOfAFrozenWorker:
         async def work() -> None:
             async with two_logs(nats) as (_, frozen, successor):
                 assert await successor.tail(10) == []
-                await frozen.publish([message(1)])
+                await frozen.publish([message(1)], {})
                 with pytest.raises(SupersededError):
-                    await successor.publish([message(1)])
+                    await successor.publish([message(1)], {})
                 assert await successor.tail(10) == [message(1)]
 
         asyncio.run(work())
@@ -72,7 +75,7 @@ class TestEnvelope:
                     "sens/v1/demo/not one/telemetry",
                     "x",
                 ]
-                await log.publish([Message(topic, b"{}", number, number) for number, topic in enumerate(topics, 1)])
+                await log.publish([Message(topic, b"{}", number, number) for number, topic in enumerate(topics, 1)], {})
                 return (await jetstream.get_last_msg(TELEMETRY_STREAM, "sens.telemetry.w")).headers or {}
 
         headers = asyncio.run(work())
@@ -85,7 +88,7 @@ class TestEnvelope:
                     Message(f"sens/v1/{'made-up-' * 6}{number}/d1/telemetry", b"{}", number, number)
                     for number in range(1, 4001)
                 ]
-                await log.publish(messages)
+                await log.publish(messages, {})
                 assert await log.tail(10) == messages
                 return (await jetstream.get_last_msg(TELEMETRY_STREAM, "sens.telemetry.w")).headers or {}
 
@@ -104,7 +107,9 @@ class TestReceiptTimes:
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, nats)
                 clock = ReceiptClock("w", wall_ns=machine.wall, steady_ns=machine.steady)
-                log = JetStreamLog(jetstream, nats, "w", clock, receive_max=10, max_payload_bytes=client.max_payload)
+                log = JetStreamLog(
+                    jetstream, nats, "w", clock, Rates(), receive_max=10, max_payload_bytes=client.max_payload
+                )
                 await log.tail(40)
                 times: list[int] = []
                 for _ in range(20):
@@ -112,7 +117,7 @@ class TestReceiptTimes:
                     first, _crowded = clock.next()
                     times += range(first, first + 3000 * 16, 16)
                     clock.gave(times[-1])
-                    await log.publish([Message("t", b"{}", at, 1) for at in times[-3000:]])
+                    await log.publish([Message("t", b"{}", at, 1) for at in times[-3000:]], {})
                 return times
 
         async def work() -> list[int]:
@@ -135,9 +140,9 @@ class TestPurgedLog:
     def test_takes_what_comes_next(self, nats: NatsSettings) -> None:
         async def work() -> list[Message]:
             async with two_logs(nats) as (jetstream, log, _):
-                await log.publish([message(1)])
+                await log.publish([message(1)], {})
                 await jetstream.purge_stream(TELEMETRY_STREAM)
-                await log.publish([message(2)])
+                await log.publish([message(2)], {})
                 return await log.tail(10)
 
         assert asyncio.run(work()) == [message(2)]
@@ -150,12 +155,18 @@ class TestRemovedStream:
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, nats)
                 log = JetStreamLog(
-                    jetstream, nats, "w", ReceiptClock("w"), receive_max=10, max_payload_bytes=client.max_payload
+                    jetstream,
+                    nats,
+                    "w",
+                    ReceiptClock("w"),
+                    Rates(),
+                    receive_max=10,
+                    max_payload_bytes=client.max_payload,
                 )
                 for number in range(1, 6):
-                    await log.publish([message(number)])
+                    await log.publish([message(number)], {})
                 await jetstream.delete_stream(TELEMETRY_STREAM)
-                await log.publish([message(6)])
+                await log.publish([message(6)], {})
                 return await log.tail(10)
 
         # The sequences of the removed stream, from which the tail was to be read, are none of the new one.

@@ -12,6 +12,7 @@ from sens_common.settings import NatsSettings
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
 from sens_mqtt_ingestion_worker.pipeline import Log
+from sens_mqtt_ingestion_worker.rates import Rates
 from support.memory import MemoryLog
 
 type Opener = Callable[[], AbstractAsyncContextManager[Log]]
@@ -46,6 +47,7 @@ def reopen(request: pytest.FixtureRequest) -> Opener:
                 settings,
                 "worker.0",
                 ReceiptClock("worker.0"),
+                Rates(),
                 receive_max=RECEIVE_MAX,
                 max_payload_bytes=client.max_payload,
             )
@@ -70,7 +72,7 @@ class TestTail:
             messages = [message(number) for number in range(200)]
             async with reopen() as log:
                 for start in range(0, 200, 8):
-                    await log.publish(messages[start : start + 8])
+                    await log.publish(messages[start : start + 8], {})
             async with reopen() as log:
                 tail = await log.tail(RECEIVE_MAX)
             assert tail[-RECEIVE_MAX:] == messages[-RECEIVE_MAX:]
@@ -83,7 +85,7 @@ class TestTail:
             for number in range(0, 30, 10):
                 async with reopen() as log:
                     await log.tail(RECEIVE_MAX)
-                    await log.publish(messages[number : number + 10])
+                    await log.publish(messages[number : number + 10], {})
             async with reopen() as log:
                 assert await log.tail(RECEIVE_MAX) == messages
 
@@ -95,7 +97,7 @@ class TestPublish:
         async def work() -> None:
             messages = [message(number, size=300_000) for number in range(8)]
             async with reopen() as log:
-                await log.publish(messages)
+                await log.publish(messages, {})
                 assert await log.tail(RECEIVE_MAX) == messages
 
         run(work)

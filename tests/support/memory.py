@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sens_common.dead_letters import DeadLetter, Origin, Reason
-from sens_common.envelope import Message
+from sens_common.envelope import Message, mark
 from sens_common.live import Reading as LiveReading
 from sens_mqtt_ingestion_worker.flow import Waiting
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError, SupersededError
@@ -74,11 +74,11 @@ class MemoryLog:
         self.known = len(self.kept)
         return self.kept[-count:]
 
-    async def publish(self, messages: list[Message]) -> None:
+    async def publish(self, messages: list[Message], discarded: Mapping[int, str]) -> None:
         await asyncio.sleep(0)
         if self.known != len(self.kept):
             raise SupersededError("somebody else has published")
-        self.kept += messages
+        self.kept += [mark(message) if place in discarded else message for place, message in enumerate(messages)]
         self.known = len(self.kept)
 
 

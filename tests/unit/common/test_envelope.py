@@ -31,6 +31,22 @@ class TestRoundTrip:
         assert msgspec.msgpack.decode(body) == [["sens/v1/demo/d1/telemetry", b'{"t":1}', 1_700_000_000_000_000, 7]]
 
 
+class TestMark:
+    @given(MESSAGES, MESSAGES)
+    def test_is_left_out_by_who_stores(self, messages: list[Message], discarded: list[Message]) -> None:
+        marks = [envelope.mark(message) for message in discarded if message.packet_id]
+        body = envelope.encode([*marks, *messages, *marks])
+        assert envelope.decode(body) == messages
+        assert envelope.decode_with_marks(body) == [*marks, *messages, *marks]
+
+    def test_has_few_bytes(self) -> None:
+        assert len(envelope.encode([envelope.mark(Message("t" * 100, bytes(1000), 2**53, 65_535))])) <= 24
+
+    def test_tells_topic_and_payload_apart(self) -> None:
+        assert envelope.digest(Message("a", b"bc", 1)) != envelope.digest(Message("ab", b"c", 1))
+        assert envelope.digest(Message("a", b"bc", 1)) == envelope.digest(Message("a", b"bc", 2, 3))
+
+
 class TestDecode:
     def test_accepts_messages_of_a_newer_writer_with_more_elements(self) -> None:
         body = msgspec.msgpack.encode([["topic", b"payload", 1, 2, "something new", {"a": 1}]])

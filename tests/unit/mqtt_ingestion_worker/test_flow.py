@@ -59,3 +59,13 @@ class TestFlow:
         assert (
             flow_that_holds(0).describe({}).startswith("passes everything on; 3 messages (30 bytes) not acknowledged")
         )
+
+    def test_names_the_tenants_over_their_rate_for_a_minute(self) -> None:
+        now = [0.0]
+        flow = Flow(lambda: now[0])
+        flow.discarded({"demo": 3, "other": 1})
+        assert flow.describe({}) == "passes everything else on; discards what is over the rate of demo, other"
+        flow.discarded(dict.fromkeys("abcdef", 1))
+        assert flow.describe({}).endswith("over the rate of a, b, c, d, demo and 3 more")
+        now[0] = 61
+        assert flow.describe({}) == "passes everything on"

@@ -1,13 +1,16 @@
 """The ingestion pipeline between a broker and a log in memory."""
 
 import asyncio
+import time
 
 import pytest
+from prometheus_client import REGISTRY
 
 from sens_common.envelope import Message
 from sens_mqtt_ingestion_worker import pipeline as pipeline_module
 from sens_mqtt_ingestion_worker.flow import Flow
 from sens_mqtt_ingestion_worker.pipeline import Delivery, Pipeline
+from sens_mqtt_ingestion_worker.rates import Rates
 from support.memory import MemoryConnection, MemoryLog, MemorySource
 
 
@@ -21,14 +24,18 @@ def message(packet_id: int) -> Message:
     return Message("t", b"%d" % packet_id, 0, packet_id)
 
 
+def gauge(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(f"sens_ingestion_{name}", labels) or 0
+
+
 def delivery(*packet_ids: int) -> Delivery:
     return Delivery([message(packet_id) for packet_id in packet_ids], frozenset())
 
 
-def run(log: MemoryLog, *connections: MemoryConnection) -> Pipeline:
+def run(log: MemoryLog, *connections: MemoryConnection, rates: Rates | None = None) -> Pipeline:
     async def work() -> Pipeline:
         stop = asyncio.Event()
-        pipeline = Pipeline(MemorySource(connections, stop), log, Flow(), receive_max=10)
+        pipeline = Pipeline(MemorySource(connections, stop), log, Flow(), rates or Rates(), receive_max=10)
         await pipeline.run(stop)
         return pipeline
 
@@ -83,13 +90,63 @@ class TestMessages:
         assert log.kept == [message(0), message(0)]
 
 
+class TestRate:
+    """A tenant's messages over its rate are acknowledged, and discarded in a way that counts and remembers them."""
+
+    @staticmethod
+    def of(tenant: str, *packet_ids: int) -> Delivery:
+        return Delivery(
+            [Message(f"sens/v1/{tenant}/d1/telemetry", b"%d" % number, 0, number) for number in packet_ids], frozenset()
+        )
+
+    @staticmethod
+    def rates() -> Rates:
+        rates = Rates(lambda: 0.0)
+        rates.set({"demo": 2})
+        return rates
+
+    def test_discards_what_is_over_it_of_that_tenant_alone(self) -> None:
+        log = MemoryLog([Message("t", b"", int(time.time() * 1e6), 99)])
+        connection = MemoryConnection(
+            [self.of("demo", 1, 2, 3), self.of("other", 4, 5, 6)], session_present=False, ends=True
+        )
+        discarded = gauge("messages_discarded_total", tenant="demo")
+        run(log, connection, rates=self.rates())
+        assert [message.packet_id for message in log.kept] == [99, 1, 2, -3, 4, 5, 6]
+        assert [message.packet_id for message in connection.acknowledged] == [1, 2, 3, 4, 5, 6]
+        assert gauge("messages_discarded_total", tenant="demo") == discarded + 1
+
+    def test_counts_nothing_again_that_the_broker_sends_again(self) -> None:
+        log = MemoryLog([Message("t", b"", int(time.time() * 1e6), 99)])
+        connection = MemoryConnection([self.of("demo", 1, 2, 3, 4)], session_present=False, ends=True)
+        run(log, connection, rates=self.rates())
+        # Killed between the log's acknowledgement and the broker's: another process knows only what the log holds.
+        again = MemoryConnection([self.of("demo", 1, 2, 3, 4), self.of("other", 5)], session_present=True, ends=True)
+        discarded = gauge("messages_discarded_total", tenant="demo")
+        run(log, again, rates=self.rates())
+        assert [message.packet_id for message in log.kept] == [99, 1, 2, -3, -4, 5]
+        assert gauge("messages_discarded_total", tenant="demo") == discarded
+
+    def test_does_not_count_against_a_tenant_while_the_worker_was_away(self) -> None:
+        log = MemoryLog([Message("t", b"", int((time.time() - 60) * 1e6), 99)])
+        run(
+            log, MemoryConnection([self.of("demo", *range(1, 98))], session_present=True, ends=True), rates=self.rates()
+        )
+        assert [message.packet_id for message in log.kept] == [99, *range(1, 98)]
+
+    def test_counts_against_a_tenant_in_a_new_session_in_which_nothing_can_have_waited(self) -> None:
+        log = MemoryLog()
+        run(log, MemoryConnection([self.of("demo", 1, 2, 3)], session_present=False, ends=True), rates=self.rates())
+        assert [message.packet_id for message in log.kept] == [1, 2, -3]
+
+
 class TestStop:
     def test_ends_the_wait_for_messages(self) -> None:
         async def work() -> None:
             stop = asyncio.Event()
             connection = MemoryConnection([], session_present=False, ends=False)
             running = asyncio.create_task(
-                Pipeline(MemorySource([connection], stop), MemoryLog(), Flow(), receive_max=1).run(stop)
+                Pipeline(MemorySource([connection], stop), MemoryLog(), Flow(), Rates(), receive_max=1).run(stop)
             )
             await asyncio.sleep(0)
             stop.set()

@@ -1,9 +1,10 @@
 """Copies that a broker delivers again are recognised; new messages never are taken for copies."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sens_common.envelope import Message
+from sens_common.envelope import Message, mark
 from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_messages
 
 NOBODY: frozenset[int] = frozenset()
@@ -56,6 +57,25 @@ class TestCopies:
     def test_of_qos_0_do_not_exist(self) -> None:
         recent = resumed(message(0), message(1))
         assert recent.without_copies([message(0), message(1)], NOBODY) == [message(0)]
+
+
+class TestMarks:
+    """They stand in the log for messages that were discarded; with none, these would end the search for copies, and be counted again."""
+
+    @pytest.mark.parametrize("restarted", [True, False])
+    def test_are_recognised_like_messages(self, *, restarted: bool) -> None:
+        discarded = message(2, b"over the rate")
+        recent = resumed(message(1), mark(discarded) if restarted else discarded, message(3))
+        assert recent.without_copies([message(1), discarded, message(3), message(4)], NOBODY) == [message(4)]
+
+    def test_are_not_those_of_other_messages(self) -> None:
+        recent = resumed(mark(message(2, b"over the rate")))
+        assert recent.without_copies([message(2, b"other")], NOBODY) == [message(2, b"other")]
+        recent = resumed(mark(message(2, b"over the rate")))
+        assert recent.without_copies([message(2, b"over the rate", "other")], NOBODY) != []
+
+    def test_of_qos_0_do_not_exist(self) -> None:
+        assert resumed(mark(message(0))).without_copies([message(0)], NOBODY) == [message(0)]
 
 
 class TestKeptMessages:

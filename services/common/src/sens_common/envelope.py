@@ -9,8 +9,12 @@ The body is MessagePack: an array of arrays ``[topic, payload, received_at, pack
 - ``packet_id``: integer, the MQTT packet identifier of the delivery (MQTT 5.0, section 2.2.1), 0 for QoS 0 and for replays.
 
 Readers accept arrays with more elements than these, so that a newer writer can add some.
+
+An array with a negative ``packet_id`` is no message. It stands for one that was discarded and that the broker may deliver again: `mark`
+makes it, `decode` leaves it out.
 """
 
+import hashlib
 from collections.abc import Mapping
 from typing import Annotated, Final
 
@@ -68,10 +72,32 @@ def decode(body: bytes) -> list[Message]:
     Raises:
         ValueError: The body is not an envelope.
     """
+    return [message for message in decode_with_marks(body) if message.packet_id >= 0]
+
+
+def decode_with_marks(body: bytes) -> list[Message]:
+    """Return the messages of a batch, and the marks of those that were discarded, in the order in which they came from the broker.
+
+    Raises:
+        ValueError: The body is not an envelope.
+    """
     try:
         return _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:  # a ValidationError is a DecodeError
         raise ValueError(f"not an envelope: {error}") from error
+
+
+def mark(message: Message) -> Message:
+    """Return what stands in an envelope for a message that was discarded: its identifier, negative, and a digest in place of the payload."""
+    return Message("", digest(message), 0, -message.packet_id)
+
+
+def digest(message: Message) -> bytes:
+    """Return 8 bytes that stand for a message's topic and payload."""
+    whole = hashlib.blake2b(message.topic.encode(errors="surrogatepass"), digest_size=8)
+    whole.update(b"\0")  # no topic holds it (MQTT 5.0, section 4.7.3)
+    whole.update(message.payload)
+    return whole.digest()
 
 
 def encode_counts(counts: Mapping[str, int]) -> str:

@@ -3,6 +3,7 @@
 The platform API writes the bucket from the database; the ingestion workers watch it, and go on with what they last knew while NATS is away.
 """
 
+import urllib.parse
 from typing import Final
 
 import msgspec
@@ -32,6 +33,15 @@ def key(tenant: str) -> str:
     'plant=2Enorth'
     """
     return subject_token(tenant).replace("%", "=")
+
+
+def tenant(key_: str) -> str:
+    """Return the tenant whose key this is.
+
+    >>> tenant("plant=2Enorth")
+    'plant.north'
+    """
+    return urllib.parse.unquote(key_.replace("=", "%"))
 
 
 def encode(limits: TenantLimits) -> bytes:

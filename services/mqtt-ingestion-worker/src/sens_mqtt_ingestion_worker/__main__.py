@@ -11,8 +11,10 @@ from sens_common.operations import Check, Heartbeat, not_started, problem_check,
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.flow import Flow
 from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
+from sens_mqtt_ingestion_worker.limits import TenantLimits
 from sens_mqtt_ingestion_worker.mqtt import MqttSource
 from sens_mqtt_ingestion_worker.pipeline import Pipeline
+from sens_mqtt_ingestion_worker.rates import Rates
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import IngestionSettings
 
@@ -33,11 +35,15 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         jetstream = client.jetstream()
         await ensure_streams(jetstream, settings.nats)
         clock = ReceiptClock(mqtt.client_id)
+        rates = Rates()
+        limits = TenantLimits(jetstream, rates)
+        await limits.read()
         log = JetStreamLog(
             jetstream,
             settings.nats,
             mqtt.client_id,
             clock,
+            rates,
             receive_max=mqtt.receive_max,
             max_payload_bytes=client.max_payload,
         )
@@ -47,14 +53,19 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
             SessionRecord(jetstream, settings.nats, mqtt),
             max_packet_bytes=client.max_payload - OVERHEAD_BYTES,
         )
-        pipeline = Pipeline(source, log, flow, receive_max=mqtt.receive_max)
+        pipeline = Pipeline(source, log, flow, rates, receive_max=mqtt.receive_max)
         checks |= {
             "log": problem_check(log),
             "mqtt": problem_check(pipeline),
             "subscriptions": source.subscriptions.check,
             "clock": clock.check,
+            "limits": limits.check,
         }
-        await pipeline.run(stop)
+        following = asyncio.create_task(limits.follow(), name="follow the tenants' limits")
+        try:
+            await pipeline.run(stop)
+        finally:
+            following.cancel()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ _HOPS: Final[Mapping[str, str | None]] = {"nats": "NATS", "log": "the log", "mqt
 """Checks of ``/readyz`` and the hop each one speaks of; the first one that fails is told."""
 
 _SLOW_SECONDS: Final = 2.0
+_RECENT_SECONDS: Final = 60.0
+_NAMED_TENANTS: Final = 5
 
 
 class Waiting(NamedTuple):
@@ -44,6 +46,7 @@ class Flow:
         self._clock = clock  # not the time of receipt: somebody may have set that clock
         self._held: list[Message] = []
         self._held_since = 0.0
+        self._discarded_at: dict[str, float] = {}  # by tenant
         self._connection: _Connection | None = None
         metrics.BUFFERED.set_function(lambda: len(self._held) + self._waiting.messages)
         metrics.BUFFERED_BYTES.set_function(self._bytes)
@@ -64,6 +67,20 @@ class Flow:
         """Take note of the messages that the log is about to get and the broker has no acknowledgement of, oldest first."""
         self._held = messages
         self._held_since = self._clock()
+
+    def discarded(self, messages: Mapping[str, int]) -> None:
+        """Take note of how many messages of each tenant were discarded, because they were over its rate."""
+        for tenant, count in messages.items():
+            metrics.DISCARDED.labels(tenant).inc(count)
+            self._discarded_at[tenant] = self._clock()
+
+    def _over_their_rate(self) -> str | None:
+        since = self._clock() - _RECENT_SECONDS
+        tenants = sorted(tenant for tenant, at in self._discarded_at.items() if at > since)
+        if not tenants:
+            return None
+        more = len(tenants) - _NAMED_TENANTS
+        return f"discards what is over the rate of {', '.join(tenants[:_NAMED_TENANTS])}{f' and {more} more' if more > 0 else ''}"
 
     @property
     def _waiting(self) -> Waiting:
@@ -89,6 +106,9 @@ class Flow:
             )
         if waiting.reading_paused:
             parts.append("nothing is read from the broker")
+        over = self._over_their_rate()
+        if over is not None:
+            parts.append(over)
         if held is None:
-            return "; ".join(["passes everything on", *parts])
+            return "; ".join(["passes everything on" if over is None else "passes everything else on", *parts])
         return "; ".join([held, *parts, *(["PUBACKs stop, the broker queues"] if connected else [])])

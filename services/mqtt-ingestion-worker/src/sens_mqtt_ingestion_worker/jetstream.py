@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections import deque
-from collections.abc import Iterator
-from typing import Final
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
 
 import structlog
 from nats.errors import Error as NatsError
@@ -24,18 +24,37 @@ from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.accounting import count_by_tenant, fitted
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.pipeline import SupersededError
+from sens_mqtt_ingestion_worker.rates import Rates
 from sens_mqtt_ingestion_worker.redelivery import kept_messages
 
 log = structlog.get_logger()
 
 _MESSAGE_OVERHEAD_BYTES: Final = 32
+_MARK_BYTES: Final = 24
 _RECEIVED_BYTES: Final = 8192  # of envelope.OVERHEAD_BYTES
+_DISCARDED_BYTES: Final = 5120  # likewise
 _PUBLISH_TIMEOUT_SECONDS: Final = 5.0
 _FIRST_RETRY_SECONDS: Final = 0.1
 _LAST_RETRY_SECONDS: Final = 5.0
 _TAIL_FETCH: Final = 256
 _TAIL_TIMEOUT_SECONDS: Final = 10.0
 _WRONG_LAST_SEQUENCE: Final = 10071  # JSStreamWrongLastSequenceErrF, nats-server server/errors.json
+
+
+class _Batch(NamedTuple):
+    """What one envelope holds.
+
+    Attributes:
+        entries: Messages, and marks of those that were discarded.
+        stored: Number of messages.
+        received: Messages of each tenant, those included that were discarded.
+        discarded: Those.
+    """
+
+    entries: list[Message]
+    stored: int
+    received: dict[str, int]
+    discarded: dict[str, int]
 
 
 class JetStreamLog:
@@ -54,6 +73,7 @@ class JetStreamLog:
         settings: NatsSettings,
         publisher: str,
         clock: ReceiptClock,
+        rates: Rates,
         *,
         receive_max: int,
         max_payload_bytes: int,
@@ -61,6 +81,7 @@ class JetStreamLog:
         self._jetstream = jetstream
         self._settings = settings
         self._clock = clock
+        self._rates = rates
         self._subject = f"{TELEMETRY_SUBJECT}.{subject_token(publisher)}"
         self._kept = kept_messages(receive_max)
         self._max_envelope_bytes = max_payload_bytes - envelope.OVERHEAD_BYTES
@@ -109,11 +130,11 @@ class JetStreamLog:
             while sequence < last_sequence:
                 for entry in await subscription.fetch(_TAIL_FETCH, timeout=_TAIL_TIMEOUT_SECONDS):
                     sequence = entry.metadata.sequence.stream
-                    batch = envelope.decode(entry.data)
+                    batch = envelope.decode_with_marks(entry.data)
                     self._recent.append((sequence, len(batch)))
                     self._recent_messages += len(batch)
                     messages.extend(batch)
-                    newest = max((message.received_at for message in batch), default=newest)
+                    newest = max((message.received_at for message in batch), default=0) or newest
         finally:
             await subscription.unsubscribe()
         self._clock.recall((last.headers or {}).get(envelope.CLOCK_HEADER), newest)
@@ -121,45 +142,72 @@ class JetStreamLog:
         log.info("read the log's tail", envelopes=len(self._recent), messages=len(messages), wanted=count)
         return messages
 
-    async def publish(self, messages: list[Message]) -> None:
+    async def publish(self, messages: list[Message], discarded: Mapping[int, str]) -> None:
         """See `pipeline.Log.publish`."""
-        for batch in self._batched(messages):
+        for batch in self._batched(messages, discarded):
             started = time.perf_counter()
             acknowledgement = await self._publish(batch)
             metrics.PUBLISH_SECONDS.observe(time.perf_counter() - started)
-            metrics.BATCH_MESSAGES.observe(len(batch))
+            metrics.BATCH_MESSAGES.observe(batch.stored)
             metrics.BATCHES.inc()
-            self._remember(acknowledgement, len(batch))
+            self._remember(acknowledgement, len(batch.entries))
 
-    def _batched(self, messages: list[Message]) -> Iterator[list[Message]]:
-        """Split so that each envelope fits into a NATS message."""
-        batch: list[Message] = []
-        size = 0
-        for message in messages:
-            # A character of a topic takes up to four bytes; most take one.
-            topic_bytes = len(message.topic) if message.topic.isascii() else 4 * len(message.topic)
-            message_size = topic_bytes + len(message.payload) + _MESSAGE_OVERHEAD_BYTES
-            if batch and size + message_size > self._max_envelope_bytes:
-                yield batch
-                batch, size = [], 0
-            batch.append(message)
+    def _batched(self, messages: list[Message], discarded: Mapping[int, str]) -> Iterator[_Batch]:
+        """Split so that each envelope, and its headers, fit into a NATS message."""
+        start = size = 0
+        for place, message in enumerate(messages):
+            if discarded and place in discarded:
+                message_size = _MARK_BYTES
+            else:
+                # A character of a topic takes up to four bytes; most take one.
+                topic_bytes = len(message.topic) if message.topic.isascii() else 4 * len(message.topic)
+                message_size = topic_bytes + len(message.payload) + _MESSAGE_OVERHEAD_BYTES
+            if size and size + message_size > self._max_envelope_bytes:
+                yield from self._named(messages, discarded, start, place)
+                start, size = place, 0
             size += message_size
-        if batch:
-            yield batch
+        if start < len(messages):
+            yield from self._named(messages, discarded, start, len(messages))
 
-    async def _publish(self, batch: list[Message]) -> int:
+    def _named(self, messages: list[Message], discarded: Mapping[int, str], start: int, end: int) -> Iterator[_Batch]:
+        """Split what fits into one envelope where its headers have no room for the names of all tenants that exist."""
+        received = count_by_tenant([message.topic for message in messages[start:end]])
+        over = (
+            Counter(discarded[place] for place in range(start, end) if place in discarded) if discarded else Counter()
+        )
+        shown = fitted(received, self._rates.tenants, _RECEIVED_BYTES)
+        shown_over = fitted(over, self._rates.tenants, _DISCARDED_BYTES)
+        left_out = (received.keys() - shown.keys()) | (over.keys() - shown_over.keys())
+        if end - start > 1 and not left_out.isdisjoint(self._rates.tenants):
+            middle = (start + end) // 2
+            yield from self._named(messages, discarded, start, middle)
+            yield from self._named(messages, discarded, middle, end)
+            return
+        if not over:
+            yield _Batch(messages[start:end], end - start, shown, {})
+            return
+        # What came with QoS 0 can't come again, and needs no mark.
+        entries = [
+            envelope.mark(messages[place]) if place in discarded else messages[place]
+            for place in range(start, end)
+            if place not in discarded or messages[place].packet_id
+        ]
+        yield _Batch(entries, end - start - over.total(), shown, shown_over)
+
+    async def _publish(self, batch: _Batch) -> int:
         self._batches += 1
         message_id = f"{self._message_id_prefix}-{self._batches}"
-        body = envelope.encode(batch)
-        received = fitted(count_by_tenant([message.topic for message in batch]), (), _RECEIVED_BYTES)
+        body = envelope.encode(batch.entries)
         headers = {
             envelope.VERSION_HEADER: envelope.VERSION,
-            envelope.COUNT_HEADER: str(len(batch)),
-            envelope.RECEIVED_HEADER: envelope.encode_counts(received),
+            envelope.COUNT_HEADER: str(batch.stored),
+            envelope.RECEIVED_HEADER: envelope.encode_counts(batch.received),
             envelope.TAIL_HEADER: str(self._recent[0][0] if self._recent else 0),
             envelope.MESSAGE_ID_HEADER: message_id,
             Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(self._last_sequence),
         }
+        if batch.discarded:
+            headers[envelope.DISCARDED_HEADER] = envelope.encode_counts(batch.discarded)
         clock = self._clock.header
         if clock is not None:
             headers[envelope.CLOCK_HEADER] = clock
@@ -174,7 +222,7 @@ class JetStreamLog:
                 if not (isinstance(error, APIError) and error.err_code == _WRONG_LAST_SEQUENCE):
                     self.problem = f"the log does not take messages: {_reason(error)}"
                     log.warning(
-                        "the log does not take messages; trying again", error=_reason(error), messages=len(batch)
+                        "the log does not take messages; trying again", error=_reason(error), messages=batch.stored
                     )
                 if isinstance(error, NoStreamResponseError):
                     # Somebody has removed the stream, or JetStream is not up yet.

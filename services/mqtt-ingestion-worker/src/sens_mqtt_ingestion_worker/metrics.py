@@ -1,4 +1,4 @@
-"""Metrics of the ingestion worker. For any window: received = published + redelivered + what is buffered."""
+"""Metrics of the ingestion worker. For any window: received = published + redelivered + discarded + what is buffered."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -10,6 +10,15 @@ REDELIVERED = Counter(
     "Messages recognised as copies of what the log already holds; acknowledged, not published again.",
 )
 PUBLISHED = Counter("sens_ingestion_messages_published_total", "Messages whose envelope JetStream has stored.")
+DISCARDED = Counter(
+    "sens_ingestion_messages_discarded_total",
+    "Messages over the rate that the tenant's limits allow; counted in an envelope's header, acknowledged, not stored.",
+    ["tenant"],
+)
+LIMITS_AGE_SECONDS = Gauge(
+    "sens_ingestion_limits_age_seconds",
+    "Time since the tenants' limits were last read; the last known ones hold meanwhile.",
+)
 ACKNOWLEDGED = Counter(
     "sens_ingestion_messages_acknowledged_total", "Messages acknowledged to the broker (PUBACK written)."
 )

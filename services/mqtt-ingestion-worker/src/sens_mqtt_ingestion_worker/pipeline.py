@@ -5,6 +5,9 @@ came. While the log takes one batch, the next one gathers; so batches grow with 
 """
 
 import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
@@ -14,6 +17,7 @@ from sens_common.envelope import Message
 from sens_common.lifecycle import wait_or_stop
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.flow import Flow, Waiting
+from sens_mqtt_ingestion_worker.rates import IDLE_SECONDS, Rates
 from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_messages
 
 log = structlog.get_logger()
@@ -21,6 +25,7 @@ log = structlog.get_logger()
 FIRST_RETRY_SECONDS = 0.5
 LAST_RETRY_SECONDS = 5.0  # a broker that has forgotten the session drops what comes until we have subscribed again
 STABLE_SECONDS = 30.0
+_LONGEST_AWAY_SECONDS = 7 * 86_400.0
 
 
 class SourceUnavailableError(Exception):
@@ -87,11 +92,17 @@ class Log(Protocol):
     async def tail(self, count: int) -> list[Message]:
         """Return the newest messages that this session published, oldest first: `count` of them or a few more, if there are so many.
 
+        A mark (`sens_common.envelope.mark`) stands for each one that was discarded.
+
         What is published from here on follows these messages.
         """
 
-    async def publish(self, messages: list[Message]) -> None:
+    async def publish(self, messages: list[Message], discarded: Mapping[int, str]) -> None:
         """Store messages, in order; returns once they are safe and tries again until then.
+
+        Args:
+            messages: As they came from the broker.
+            discarded: Places of those that are not stored, only counted and remembered, and the tenant of each.
 
         Raises:
             SupersededError: The session's newest messages are not those that are known here. Some of these may be stored; the
@@ -106,17 +117,20 @@ class Pipeline:
         problem: What is wrong with the source, None while connected; for the readiness check.
     """
 
-    def __init__(self, source: Source, log_: Log, flow: Flow, *, receive_max: int) -> None:
+    def __init__(self, source: Source, log_: Log, flow: Flow, rates: Rates, *, receive_max: int) -> None:
         self._source = source
         self._log = log_
         self._flow = flow
+        self._rates = rates
+        self._took_at = time.monotonic()
         self._kept = kept_messages(receive_max)
         self._recent = RecentMessages(self._kept)
         self.problem: str | None = "not connected yet"
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until the stop; what is under way then is finished and acknowledged."""
-        await self._recall()
+        newest = await self._recall()
+        self._rates.was_away(min(max(0.0, time.time() - newest / 1e6), _LONGEST_AWAY_SECONDS))
         retry_seconds = FIRST_RETRY_SECONDS
         while not stop.is_set():
             opened_at = asyncio.get_running_loop().time()
@@ -142,14 +156,18 @@ class Pipeline:
             finally:
                 metrics.CONNECTED.set(0)
 
-    async def _recall(self) -> None:
-        """Know the session's newest messages from the log."""
+    async def _recall(self) -> int:
+        """Know the session's newest messages from the log; return when the newest one was received, 0 if there is none."""
         self._recent = RecentMessages(self._kept)
-        self._recent.remember(await self._log.tail(self._kept))
+        tail = await self._log.tail(self._kept)
+        self._recent.remember(tail)
+        return max((message.received_at for message in tail), default=0)
 
     def _opened(self, connection: Connection) -> None:
         self.problem = None
         self._recent.connection_opened(session_present=connection.session_present)
+        if not connection.session_present:
+            self._rates.was_idle()  # nothing can have waited in the broker
         metrics.CONNECTIONS.inc()
         metrics.CONNECTED.set(1)
         log.info("connected to the broker", session_present=connection.session_present)
@@ -160,7 +178,7 @@ class Pipeline:
             while True:
                 if self._recent.searching:
                     connection.ask_for_more()
-                delivery = await _unless(stopping, connection)
+                delivery = await self._next(connection, stopping)
                 if delivery is None:
                     return
                 metrics.RECEIVED.inc(len(delivery.messages))
@@ -168,13 +186,27 @@ class Pipeline:
                 new = self._recent.without_copies(delivery.messages, delivery.flagged, caught_up=delivery.caught_up)
                 metrics.REDELIVERED.inc(len(delivery.messages) - len(new))
                 if new:
-                    await self._log.publish(new)
+                    over = self._rates.over(new)
+                    await self._log.publish(new, over)
                     self._recent.remember(new)
-                    metrics.PUBLISHED.inc(len(new))
+                    metrics.PUBLISHED.inc(len(new) - len(over))
+                    self._flow.discarded(Counter(over.values()))
                 connection.acknowledge(delivery.messages)
                 self._flow.hold([])
         finally:
             stopping.cancel()
+
+    async def _next(self, connection: Connection, stopping: "asyncio.Task[bool]") -> Delivery | None:
+        """Receive, and let the rates know how long nothing could be taken, or that nothing was there."""
+        began = time.monotonic()
+        if began - self._took_at > IDLE_SECONDS:
+            self._rates.was_away(began - self._took_at)
+        try:
+            return await _unless(stopping, connection)
+        finally:
+            self._took_at = time.monotonic()
+            if self._took_at - began > IDLE_SECONDS:
+                self._rates.was_idle()
 
 
 async def _unless(stopping: "asyncio.Task[bool]", connection: Connection) -> Delivery | None:

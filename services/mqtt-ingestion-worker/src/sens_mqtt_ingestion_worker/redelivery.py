@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from sens_common.envelope import Message
+from sens_common.envelope import Message, digest
 
 _KEPT_FACTOR: Final = 4
 _PACKET_IDS: Final = 65_535
@@ -36,16 +36,24 @@ def kept_messages(receive_max: int) -> int:
 
 
 class RecentMessages:
-    """The newest published messages of one MQTT session: their identifiers, and a hash of topic and payload in place of these."""
+    """The newest published messages of one MQTT session: their identifiers, and a hash of topic and payload in place of these.
+
+    A message that was discarded because of its tenant's rate is remembered likewise, after a restart by its mark in the log. It would
+    end the search otherwise, and be counted once more.
+    """
 
     def __init__(self, count: int) -> None:
-        self._recent: deque[tuple[int, int]] = deque(maxlen=count)
-        self._candidates: dict[int, tuple[int, int]] = {}  # by identifier: place among the newest, and hash
+        self._recent: deque[tuple[int, int | bytes]] = deque(maxlen=count)
+        self._candidates: dict[int, tuple[int, int | bytes]] = {}  # by identifier: place among the newest, and hash
         self._next_place = 0
 
     def remember(self, messages: Iterable[Message]) -> None:
-        """Take note of messages that the log has stored; those of QoS 0 can't come again."""
-        self._recent.extend((message.packet_id, _content(message)) for message in messages if message.packet_id)
+        """Take note of messages that the log has stored, and of marks in it; those of QoS 0 can't come again."""
+        self._recent.extend(
+            (message.packet_id, _content(message)) if message.packet_id > 0 else (-message.packet_id, message.payload)
+            for message in messages
+            if message.packet_id
+        )
 
     def connection_opened(self, *, session_present: bool) -> None:
         """Start over with a connection: copies come only when the broker has resumed the session."""
@@ -79,9 +87,13 @@ class RecentMessages:
             if not message.packet_id:
                 new.append(message)
                 continue
-            place, original = self._candidates.pop(message.packet_id, (-1, None))
+            place, original = self._candidates.pop(message.packet_id, (-1, 0))
             is_old = message.packet_id in flagged or (place >= self._next_place and not caught_up)
-            if not is_old or original != _content(message):
+            if (
+                not is_old
+                or place < 0
+                or original != (_content(message) if isinstance(original, int) else digest(message))
+            ):
                 self._candidates = {}
                 return new + messages[position:]
             self._next_place = max(self._next_place, place + 1)

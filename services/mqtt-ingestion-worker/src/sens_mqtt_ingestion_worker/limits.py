@@ -1,0 +1,111 @@
+"""The tenants' limits, read from a JetStream key-value bucket: see `sens_common.tenant_limits`."""
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
+
+from sens_common import tenant_limits
+from sens_common.health import Problems
+from sens_mqtt_ingestion_worker import metrics
+from sens_mqtt_ingestion_worker.rates import Rates
+
+log = structlog.get_logger()
+
+_INTERVAL_SECONDS: Final = 3.0
+_OLD_SECONDS: Final = 10.0
+_FETCH: Final = 256
+_TIMEOUT_SECONDS: Final = 2.0
+_STREAM: Final = f"KV_{tenant_limits.BUCKET}"  # a bucket is a stream of this name (NATS architecture decision record 8)
+_SUBJECT: Final = f"$KV.{tenant_limits.BUCKET}."
+_OPERATION_HEADER: Final = "KV-Operation"  # of a key that was deleted
+
+
+class TenantLimits:
+    """Keeps the rates as the bucket has them. While it can't be read, or is not there, the last known ones hold."""
+
+    def __init__(self, jetstream: JetStreamContext, rates: Rates) -> None:
+        self._jetstream = jetstream
+        self._rates = rates
+        self._seen: tuple[object, int] | None = None  # when the bucket was made, and its last sequence
+        self._read_at = time.monotonic()
+        self._problems = Problems()
+        metrics.LIMITS_AGE_SECONDS.set_function(lambda: time.monotonic() - self._read_at)
+
+    async def follow(self) -> None:
+        """Read the limits again and again."""
+        while True:
+            await asyncio.sleep(_INTERVAL_SECONDS)
+            await self.read()
+
+    async def read(self) -> None:
+        """Read the limits if they have changed; an error is a problem, and no more."""
+        try:
+            await self._read()
+        except NotFoundError:
+            self._read_at = time.monotonic()  # nobody has made the bucket yet, or somebody has removed it
+        except (NatsError, TimeoutError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            if time.monotonic() - self._read_at > _OLD_SECONDS:
+                self._problems.set("old", f"the tenants' limits can't be read, the last known ones hold: {reason}")
+            log.warning("the tenants' limits can't be read; trying again", error=reason)
+            return
+        self._problems.clear("old")
+
+    async def check(self) -> str | None:
+        """Answer as a readiness check."""
+        return await self._problems.check()
+
+    async def _read(self) -> None:
+        started = time.monotonic()
+        info = await self._jetstream.stream_info(_STREAM)
+        seen = (info.created, info.state.last_seq)
+        if seen != self._seen:
+            limits = await self._all() if info.state.messages else {}
+            self._rates.set(limits)
+            self._seen = seen
+            rates = sum(rate is not None for rate in limits.values())
+            log.info("read the tenants' limits", tenants=len(limits), with_a_rate=rates)
+        self._read_at = started
+
+    async def _all(self) -> dict[str, int | None]:
+        """Return the rate of each tenant that has a key, None for no limit."""
+        subscription = await self._jetstream.pull_subscribe(
+            f"{_SUBJECT}>",
+            stream=_STREAM,
+            config=ConsumerConfig(
+                deliver_policy=DeliverPolicy.LAST_PER_SUBJECT,
+                ack_policy=AckPolicy.NONE,
+                inactive_threshold=30,
+                mem_storage=True,
+            ),
+        )
+        limits: dict[str, int | None] = {}
+        try:
+            pending = 1
+            while pending:
+                for entry in await subscription.fetch(_FETCH, timeout=_TIMEOUT_SECONDS):
+                    pending = entry.metadata.num_pending
+                    tenant = tenant_limits.tenant(entry.subject.removeprefix(_SUBJECT))
+                    if _OPERATION_HEADER in (entry.headers or {}):
+                        limits.pop(tenant, None)
+                        self._problems.clear(tenant)
+                        continue
+                    limits[tenant] = self._rate(tenant, entry.data)
+        finally:
+            await subscription.unsubscribe()
+        return limits
+
+    def _rate(self, tenant: str, value: bytes) -> int | None:
+        try:
+            rate = tenant_limits.decode(value).messages_per_second
+        except ValueError as error:
+            self._problems.set(tenant, f"the limits of tenant {tenant} can't be understood, and do not hold: {error}")
+            return None
+        self._problems.clear(tenant)
+        return rate
