@@ -3,12 +3,15 @@
 import asyncio
 import contextlib
 import json
+import re
+import socket
 from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
 import asyncpg
 import httpx
+import psutil
 import pytest
 from pydantic import SecretStr
 from structlog.testing import capture_logs
@@ -65,6 +68,73 @@ class TestLive:
             publish(api.nats, tenant, [Reading(name, "t", 0, 1.0) for name in names])
             events = [next_event(lines)[1] for _ in range(2)]
             assert [event["device"] for event in events if isinstance(event, dict)] == ["001122334455", "d2"]
+
+    def test_gives_an_idle_reader_the_whole_of_a_backlog(self, api: RunningApi) -> None:
+        tenant, key = api.new_tenant()
+        with api.client(key) as client, client.stream("GET", "/api/v1/live") as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            publish(api.nats, tenant, [Reading("sensor-0001", "temperature", i, float(i)) for i in range(3000)])
+            values = []
+            for _ in range(3000):
+                name, event = next_event(lines)
+                assert name == "reading"
+                assert isinstance(event, dict)
+                values.append(event["value"])
+            assert values == [float(i) for i in range(3000)]
+
+    def test_keeps_a_bounded_amount_for_those_who_do_not_read(self, tmp_path: Path, database: DatabaseSettings) -> None:
+        key = make_tenant(database, "demo")
+        settings = {"SENS_LIMITS__LIVE_BYTES": "65536"}
+        with (
+            nats_server(tmp_path) as nats,
+            running_api(tmp_path, database, nats, settings) as api,
+            contextlib.ExitStack() as stack,
+        ):
+            url, streams = httpx.URL(api.url), []
+            for _ in range(20):
+                plain = stack.enter_context(socket.socket())
+                plain.settimeout(30)
+                plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+                plain.connect((url.host, url.port or 80))
+                plain.sendall(f"GET /api/v1/live HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode())
+                assert plain.recv(100).startswith(b"HTTP/1.1 200")
+                streams.append(plain)
+            process = psutil.Process(api.process.pid)
+            before = process.memory_info().rss
+            texts = [Reading("d", "note", i, "x" * 4000) for i in range(100)]
+            for _ in range(100):
+                publish(nats, "demo", texts)
+            with api.client() as client:
+
+                def dropped() -> float:
+                    [value] = re.findall(
+                        r"^sens_api_live_readings_dropped_total (\S+)", client.get("/metrics").text, re.MULTILINE
+                    )
+                    return float(value)
+
+                wait_until(lambda: dropped() > 20 * 8000, "most is dropped")
+            assert process.memory_info().rss - before < 40 << 20
+            # Whoever goes on reading is told of it.
+            received = b""
+            while b"event: dropped" not in received:
+                received = received[-100:] + streams[0].recv(65_536)
+
+    def test_tells_its_readers_what_the_workers_could_not_send(self, api: RunningApi) -> None:
+        tenant, key = api.new_tenant()
+
+        async def publish_with_losses() -> None:
+            async with connect(api.nats, "test") as nats:
+                body = live.encode([Reading("d", "t", 0, 1.0)])
+                await nats.publish(live.subject(tenant), body, headers={live.DROPPED_HEADER: "17"})
+
+        with api.client(key) as client, client.stream("GET", "/api/v1/live") as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            with capture_logs():
+                asyncio.run(publish_with_losses())
+            assert next_event(lines) == ("dropped", {"count": 17})
+            assert next_event(lines)[0] == "reading"
 
     def test_lets_the_workers_know_that_somebody_watches(self, api: RunningApi) -> None:
         tenant, key = api.new_tenant()

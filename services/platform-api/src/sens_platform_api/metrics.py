@@ -21,7 +21,10 @@ PLAIN_HTTP = Counter(
 MEASUREMENTS = Counter("sens_api_measurements_sent_total", "Rows of measurements sent, raw and aggregated.")
 LIVE_READERS = Gauge("sens_api_live_readers_count", "Readers connected to live data.")
 LIVE_READINGS = Counter("sens_api_live_readings_sent_total", "Live readings sent to readers.")
-LIVE_DROPPED = Counter("sens_api_live_readings_dropped_total", "Live readings dropped because their reader was slow.")
+LIVE_DROPPED = Counter(
+    "sens_api_live_readings_dropped_total",
+    "Live readings that a reader did not get, because it was slow or they were too large to be sent; it was told.",
+)
 REPLAYED = Counter("sens_api_dead_letters_replayed_total", "Dead letters put into the telemetry stream again.")
 REFUSED = Counter(
     "sens_api_refused_total",

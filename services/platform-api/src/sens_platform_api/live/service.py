@@ -35,6 +35,9 @@ KEEP_ALIVE_SECONDS: Final = 12.0
 TAKE_BYTES: Final = 65_536
 """A reader takes about so much at once; the rest stays in its queue, where it is counted."""
 
+PENDING_BYTES: Final = 16 << 20
+"""What may wait for this process to look at it, of one tenant; NATS' client drops what is more and reports it."""
+
 _EVENT_OVERHEAD = 41
 """What an event takes beside its text: the bytes object and its place in the queue (CPython, 64 bit)."""
 
@@ -129,12 +132,19 @@ class _Channel:
             log.warning("live message left out", error=str(error))
             return
         events = [Event(reading.device, schemas.render_reading(reading)) for reading in readings]
+        lost = live.dropped(message.headers)  # before these; of which devices nobody knows
         for reader in self.readers:
+            if lost:
+                reader.lose(lost)
             reader.give(events)
 
 
 class LiveHub:
-    """Connects readers with the live data of their tenants."""
+    """Connects readers with the live data of their tenants.
+
+    Attributes:
+        reader_count: Readers of all tenants.
+    """
 
     def __init__(self, client: Client, limits: LimitSettings) -> None:
         self._client = client
@@ -142,11 +152,7 @@ class LiveHub:
         self._channels: dict[str, _Channel] = {}
         self._lock = asyncio.Lock()
         self._closed = False
-
-    @property
-    def reader_count(self) -> int:
-        """Readers of all tenants."""
-        return sum(len(channel.readers) for channel in self._channels.values())
+        self.reader_count = 0
 
     def _reader_bytes(self) -> int:
         """Return how much may wait for one reader: its part of what may wait for all."""
@@ -195,10 +201,13 @@ class LiveHub:
             await self._open(channel)
             self._channels[tenant] = channel
         channel.readers.add(reader)
+        self.reader_count += 1
 
     async def _open(self, channel: _Channel) -> None:
         try:
-            channel.subscription = await self._client.subscribe(live.subject(channel.tenant), cb=channel.receive)
+            channel.subscription = await self._client.subscribe(
+                live.subject(channel.tenant), cb=channel.receive, pending_bytes_limit=PENDING_BYTES
+            )
             await self._client.flush(5)  # from here on nothing that is published is missed
         except (NatsError, TimeoutError, OSError) as error:
             if channel.subscription is not None:
@@ -212,6 +221,7 @@ class LiveHub:
         async with self._lock:
             channel = self._channels[tenant]
             channel.readers.discard(reader)
+            self.reader_count -= 1
             if channel.readers:
                 return
             del self._channels[tenant]
