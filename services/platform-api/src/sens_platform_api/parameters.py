@@ -114,9 +114,9 @@ def cursor_field(example: str) -> Any:
     """Return the description of a path's cursor."""
     return Field(
         description="`next` of the page before; without it, the first page.",
+        pattern=CURSOR_PATTERN,
         max_length=1000,
         examples=[example],
-        json_schema_extra={"pattern": CURSOR_PATTERN},
     )
 
 

@@ -24,6 +24,7 @@ from sens_platform_api.errors import (
     TooSlowError,
     UnauthenticatedError,
 )
+from sens_platform_api.parameters import CURSOR_WORDS
 
 log = structlog.get_logger()
 
@@ -113,11 +114,12 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 def _parameter(details: Mapping[str, Any]) -> InvalidParameter:
     location, *path = details["loc"]
+    name = ".".join(str(part) for part in path) or str(location)
     message = str(details["msg"]).removeprefix("Value error, ")
     if details["type"] == "string_pattern_mismatch":
         # A regular expression is for programs, which have it in the OpenAPI document.
-        message = "it has not the form that this parameter takes; /openapi.json shows it with an example"
-    name = ".".join(str(part) for part in path) or str(location)
+        other = "it has not the form that this parameter takes; /openapi.json shows it with an example"
+        message = CURSOR_WORDS if name == "cursor" else other
     return InvalidParameter(str(location), name[:200], message[:1].lower() + message[1:])
 
 
