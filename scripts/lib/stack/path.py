@@ -168,8 +168,10 @@ class Stack:
                     stack.start(server)
                 for tenant in tenants:
                     stack.fetch(
-                        "INSERT INTO sens.tenants (name, device_limit, metric_limit, new_devices_per_hour, new_metrics_per_hour)"
-                        " VALUES ($1, 2000000000, 1000000, 2000000000, 1000000)",
+                        # A load may tell of any time, so that a time can be a message's number.
+                        "INSERT INTO sens.tenants"
+                        " (name, device_limit, metric_limit, new_devices_per_hour, new_metrics_per_hour, late_days)"
+                        " VALUES ($1, 2000000000, 1000000, 2000000000, 1000000, 36500)",
                         tenant,
                     )
                 targets = {

@@ -35,8 +35,7 @@ class Plan(NamedTuple):
         round_faults: How many between two audits.
         broker: Which one. The mock MQTT broker keeps sessions in memory alone and is not restarted.
         shared: Whether the ingestion workers share a subscription; else each has tenants of its own. Mosquitto does not keep shared
-            subscriptions over a restart, so that it is not restarted then; the mock MQTT broker does not survive that the last worker
-            of a group is killed.
+            subscriptions over a restart, so that it is not restarted then.
         rate: Messages a second.
         seconds: How long a fault lasts that need not last for a certain time: shortest and longest.
         longest: Faults that have to last longer are left out, seconds; None for none.
@@ -106,7 +105,7 @@ class Torture:
                 short=plan.seconds,
                 longest=plan.longest,
             )
-            audit = Audit(stack, self._record, self._tap, renumbering=plan.broker == "mock-mqtt-broker")
+            audit = Audit(stack, self._record, self._tap, renumbering=False)
             while order and not self.result.problems:
                 self._round(stack, audit, order[: plan.round_faults])
                 order = order[plan.round_faults :]

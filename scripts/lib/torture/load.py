@@ -187,8 +187,8 @@ class Publisher:
                 async with asyncio.timeout(_CONNECT_SECONDS):
                     reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
                     identity = self._name.encode()
-                    # The longest keep-alive, so that no pings are needed; the mock broker refuses to do without.
-                    rest = b"\0\x04MQTT\x04\x02\xff\xff" + len(identity).to_bytes(2) + identity
+                    # Without keep-alive, so that no pings are needed.
+                    rest = b"\0\x04MQTT\x04\x02\0\0" + len(identity).to_bytes(2) + identity
                     writer.write(b"\x10" + bytes([len(rest)]) + rest)
                     accepted = await reader.readexactly(4)
                 if accepted[3] == 0:

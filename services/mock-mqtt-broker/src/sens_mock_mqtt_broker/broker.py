@@ -33,8 +33,6 @@ MOST_SUBSCRIPTIONS: Final = 1000
 """Of one session."""
 
 _SWEEP_SECONDS: Final = 1.0
-_CLIENTS_OF_311: Final = 1000
-"""Unacknowledged messages of a client that can't say how many it takes (version 3.1.1)."""
 
 
 class Broker:
