@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sens_common.envelope import Message
 from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock
 from sens_mqtt_ingestion_worker.mqtt import MqttConnection
-from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
+from sens_mqtt_ingestion_worker.pipeline import SessionTakenError, SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 from support.clocks import Machine
 
@@ -111,7 +111,7 @@ class TestEnd:
         connection.data_received(
             mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER).write()
         )
-        with pytest.raises(SourceUnavailableError, match="session taken over"):
+        with pytest.raises(SessionTakenError, match="session taken over"):
             received(connection)
 
 

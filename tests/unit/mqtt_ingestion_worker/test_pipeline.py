@@ -9,9 +9,10 @@ from prometheus_client import REGISTRY
 from sens_common.envelope import Message
 from sens_mqtt_ingestion_worker import pipeline as pipeline_module
 from sens_mqtt_ingestion_worker.flow import Flow
-from sens_mqtt_ingestion_worker.pipeline import Delivery, Pipeline
+from sens_mqtt_ingestion_worker.pipeline import Delivery, Pipeline, SessionTakenError, SourceUnavailableError
 from sens_mqtt_ingestion_worker.rates import Rates
 from support.memory import MemoryConnection, MemoryLog, MemorySource
+from support.servers import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -157,4 +158,35 @@ class TestStop:
 
 class TestProblem:
     def test_says_why_there_is_no_connection(self) -> None:
-        assert run(MemoryLog()).problem == "there is no broker"
+        assert run(MemoryLog()).problems.problem == "there is no broker"
+
+    def test_of_a_session_that_another_process_uses_stays_until_a_connection_lasts(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Two workers take it from each other, and each is connected for a moment: that hid it."""
+
+        class Taken(MemoryConnection):
+            async def receive(self) -> Delivery:
+                seen.append(pipeline.problems.problem)
+                raise SessionTakenError("session taken over")
+
+        class Lasting(MemoryConnection):
+            async def receive(self) -> Delivery:
+                seen.append(pipeline.problems.problem)
+                await eventually(well, "the problem is over")
+                seen.append(pipeline.problems.problem)
+                raise SourceUnavailableError("the end")
+
+        async def well() -> bool:
+            return pipeline.problems.problem is None
+
+        monkeypatch.setattr(pipeline_module, "STABLE_SECONDS", 0.05)
+        seen: list[str | None] = []
+        stop = asyncio.Event()
+        connections = [kind([], session_present=True, ends=True) for kind in (Taken, Taken, Lasting)]
+        pipeline = Pipeline(MemorySource(connections, stop), MemoryLog(), Flow(), Rates(), receive_max=10)
+        asyncio.run(pipeline.run(stop))
+        first, second, third, fourth = seen
+        assert (first, fourth) == (None, None)
+        assert second == third
+        assert "another process has taken over this session" in (second or "")

@@ -56,7 +56,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         pipeline = Pipeline(source, log, flow, rates, receive_max=mqtt.receive_max)
         checks |= {
             "log": problem_check(log),
-            "mqtt": problem_check(pipeline),
+            "mqtt": pipeline.problems.check,
             "subscriptions": source.subscriptions.check,
             "clock": clock.check,
             "limits": limits.check,

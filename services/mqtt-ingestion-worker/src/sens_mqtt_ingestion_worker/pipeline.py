@@ -5,15 +5,17 @@ came. While the log takes one batch, the next one gathers; so batches grow with 
 """
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 import structlog
 
 from sens_common.envelope import Message
+from sens_common.health import Problems
 from sens_common.lifecycle import wait_or_stop
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.flow import Flow, Waiting
@@ -27,9 +29,18 @@ LAST_RETRY_SECONDS = 5.0  # a broker that has forgotten the session drops what c
 STABLE_SECONDS = 30.0
 _LONGEST_AWAY_SECONDS = 7 * 86_400.0
 
+# Keys of problems.
+_CONNECTION = "connection"
+_SESSION = "session"
+_TAKEN = "another process has taken over this session within the last 30 s; is a second worker running with the same SENS_MQTT__CLIENT_ID?"
+
 
 class SourceUnavailableError(Exception):
     """The broker can't be reached, refuses us, or has closed the connection; the text says which and why."""
+
+
+class SessionTakenError(SourceUnavailableError):
+    """Another connection has taken over the session."""
 
 
 class SupersededError(Exception):
@@ -114,7 +125,7 @@ class Pipeline:
     """The worker's one loop.
 
     Attributes:
-        problem: What is wrong with the source, None while connected; for the readiness check.
+        problems: What is wrong with the connection to the broker and with the session; for the readiness check.
     """
 
     def __init__(self, source: Source, log_: Log, flow: Flow, rates: Rates, *, receive_max: int) -> None:
@@ -125,7 +136,8 @@ class Pipeline:
         self._took_at = time.monotonic()
         self._kept = kept_messages(receive_max)
         self._recent = RecentMessages(self._kept)
-        self.problem: str | None = "not connected yet"
+        self.problems = Problems()
+        self.problems.set(_CONNECTION, "not connected yet")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until the stop; what is under way then is finished and acknowledged."""
@@ -137,24 +149,36 @@ class Pipeline:
             try:
                 async with self._source.connect() as connection:
                     self._opened(connection)
-                    with self._flow.of(connection):
+                    with self._flow.of(connection), self._alone_when_stable():
                         await self._forward(connection, stop)
             except SupersededError as error:
                 # A worker that was taken for dead and is not, or its successor: neither may publish what the other has published.
                 metrics.SUPERSEDED.inc()
-                self.problem = str(error)
+                self.problems.set(_SESSION, str(error))
+                self.problems.set(_CONNECTION, "not connected again yet")
                 log.warning("another process has published as this session; beginning anew", error=str(error))
                 await self._recall()
                 await wait_or_stop(stop, FIRST_RETRY_SECONDS)
             except SourceUnavailableError as error:
                 if asyncio.get_running_loop().time() - opened_at > STABLE_SECONDS:
                     retry_seconds = FIRST_RETRY_SECONDS
-                self.problem = str(error)
+                self.problems.set(_CONNECTION, str(error))
+                if isinstance(error, SessionTakenError):
+                    self.problems.set(_SESSION, _TAKEN)
                 log.warning("no connection to the broker", error=str(error), retry_in_seconds=retry_seconds)
                 await wait_or_stop(stop, retry_seconds)
                 retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
             finally:
                 metrics.CONNECTED.set(0)
+
+    @contextlib.contextmanager
+    def _alone_when_stable(self) -> Iterator[None]:
+        """While another process uses the session, each takes it from the other again and again: only a lasting connection ends that."""
+        timer = asyncio.get_running_loop().call_later(STABLE_SECONDS, self.problems.clear, _SESSION)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     async def _recall(self) -> int:
         """Know the session's newest messages from the log; return when the newest one was received, 0 if there is none."""
@@ -164,7 +188,7 @@ class Pipeline:
         return max((message.received_at for message in tail), default=0)
 
     def _opened(self, connection: Connection) -> None:
-        self.problem = None
+        self.problems.clear(_CONNECTION)
         self._recent.connection_opened(session_present=connection.session_present)
         if not connection.session_present:
             self._rates.was_idle()  # nothing can have waited in the broker

@@ -15,7 +15,7 @@ from sens_common.envelope import Message
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock, crowd
 from sens_mqtt_ingestion_worker.flow import Waiting
-from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError
+from sens_mqtt_ingestion_worker.pipeline import Delivery, SessionTakenError, SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 
 log = structlog.get_logger()
@@ -78,6 +78,7 @@ class MqttConnection(asyncio.Protocol):
         self._pings: deque[int] = deque()  # that are not answered: receipts before each that asks for more, else -1
         self._caught_up = False
         self._ended: str | None = None
+        self._was_taken = False
         self._reading_paused = False
         self._wake: asyncio.Future[None] | None = None
         self._connack: mqtt5.ConnAckPacket | None = None
@@ -174,6 +175,7 @@ class MqttConnection(asyncio.Protocol):
                 self._take_unsuback(packet)
             case mqtt5.DisconnectPacket():
                 reason = packet.reason_code.name.lower().replace("_", " ")
+                self._was_taken = packet.reason_code is mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
                 self._end(f"the broker ended the connection: {packet.reason_str or reason}")
             case mqtt5.PingRespPacket():
                 if self._pings and self._pings.popleft() == self._receipts and not self._messages:
@@ -369,7 +371,7 @@ class MqttConnection(asyncio.Protocol):
             SourceUnavailableError: The connection has ended.
         """
         if self._ended is not None:
-            raise SourceUnavailableError(self._ended)
+            raise (SessionTakenError if self._was_taken else SourceUnavailableError)(self._ended)
         self._wake = asyncio.get_running_loop().create_future()
         await self._wake
 

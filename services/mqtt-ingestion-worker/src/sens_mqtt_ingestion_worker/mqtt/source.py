@@ -105,7 +105,7 @@ class MqttSource:
             raise SourceUnavailableError(f"{broker} can't be reached: {error.strerror or error}") from error
         except SourceUnavailableError as error:
             connection.abort()
-            raise SourceUnavailableError(f"{broker}: {error}") from error
+            raise type(error)(f"{broker}: {error}") from error
         except asyncio.CancelledError:
             connection.abort()
             raise
@@ -114,7 +114,7 @@ class MqttSource:
         try:
             yield connection
         except SourceUnavailableError as error:
-            raise SourceUnavailableError(f"{broker}: {error}") from error
+            raise type(error)(f"{broker}: {error}") from error
         finally:
             keeping.cancel()
             settling.cancel()
