@@ -137,6 +137,12 @@ class TestProbes:
             # A check that has no answer after 2 seconds fails inside of the service.
             assert container.readiness_probe["timeoutSeconds"] > 2
 
+    def test_of_nats_leave_it_time_to_read_its_log_back(self) -> None:
+        probe = matrix_render("test").container("nats").startup_probe
+        assert probe is not None
+        # 100 GiB, the largest log that is thought of, at 100 MiB a second.
+        assert probe["periodSeconds"] * probe["failureThreshold"] >= 100 * 1024 / 100
+
 
 class TestStop:
     def test_leaves_more_time_than_the_service_takes(self) -> None:

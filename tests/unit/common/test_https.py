@@ -42,7 +42,7 @@ class Asked:
 
 
 class TestPlainHttp:
-    @pytest.mark.parametrize("by", ["http", "HTTP", "http, https", " http"])
+    @pytest.mark.parametrize("by", ["http", "HTTP", "http, https", " http", "ws"])
     def test_is_redirected_to_the_same_place(self, by: str) -> None:
         asked = Asked()
 

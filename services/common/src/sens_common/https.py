@@ -1,7 +1,7 @@
 """What a service behind a proxy that ends TLS has to see to: nothing is served that came over plain HTTP.
 
-Proxies tell in ``X-Forwarded-Proto`` how they were asked; Traefik, NGINX, HAProxy and Envoy set it themselves and believe no client.
-Who asks without a proxy (probes, Prometheus, a port-forward) has no such header, and is served.
+Proxies tell in ``X-Forwarded-Proto`` how they were asked; Traefik, NGINX and Envoy set it themselves and believe no client. Who asks
+without a proxy (probes, Prometheus, a port-forward) has no such header, and is served.
 """
 
 import re
@@ -21,6 +21,9 @@ log = structlog.get_logger()
 REDIRECTED: Final = "redirected"
 REFUSED: Final = "refused"
 
+# Traefik names a request that asks for a WebSocket by another scheme, whether or not it gets one.
+_PLAIN: Final = frozenset({"http", "ws"})
+_SAFE: Final = frozenset({"https", "wss"})
 _READING: Final = frozenset({"GET", "HEAD"})
 # Host and port of a URL (RFC 3986, section 3.2.2); the port is that of plain HTTP, and left out of the redirect.
 _HOST: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
@@ -47,11 +50,11 @@ class HttpsOnly:
         asked_by = _header(scope, b"x-forwarded-proto") if scope["type"] == "http" else ""
         # Of several proxies, the first one was asked by the client.
         scheme = asked_by.partition(",")[0].strip().lower()
-        if scheme == "http" and self._settings.only:
+        if scheme in _PLAIN and self._settings.only:
             outcome, response = _answer(scope)
             self._note(outcome)
             await response(scope, receive, send)
-        elif scheme == "https" and self._settings.hsts_seconds:
+        elif scheme in _SAFE and self._settings.hsts_seconds:
             await self._app(scope, receive, self._with_hsts(send))
         else:
             await self._app(scope, receive, send)
