@@ -91,3 +91,13 @@ class TestAuthenticator:
         keys = Keys(KEY)
         keys.problem = UnavailableError("the database can only be read")
         assert asyncio.run(Authenticator(keys).owner(KEY)) == OWNER
+
+    def test_asks_once_for_requests_at_the_same_time(self) -> None:
+        keys = Keys(KEY)
+
+        async def many() -> list[KeyOwner]:
+            authenticator = Authenticator(keys)
+            return await asyncio.gather(*(authenticator.owner(KEY) for _ in range(20)))
+
+        assert asyncio.run(many()) == [OWNER] * 20
+        assert keys.questions == 1

@@ -25,6 +25,7 @@ class Keys:
     async def owner(self, key_hash: bytes) -> KeyOwner | None:
         from sens_platform_api.keys.service import key_hash as hash_of  # noqa: PLC0415 - the argument has its name
 
+        await asyncio.sleep(0)  # as a server would
         if key_hash == hash_of(READER):
             return KeyOwner(1, 2, "demo", "grafana", "read_only")
         return KeyOwner(2, 2, "demo") if key_hash == hash_of(WRITER) else None
@@ -81,6 +82,16 @@ class TestKeys:
 
         answers = ask(both)
         assert [answer.status_code for answer in answers] == [401, 401]
+
+    def test_that_are_wrong_are_not_all_looked_up_when_they_come_at_once(self) -> None:
+        async def many(client: httpx.AsyncClient) -> list[int]:
+            keys = [f"sens_{number:043}" for number in range(100)]
+            asked = (client.get("/api/v1/devices", headers={"Authorization": f"Bearer {key}"}) for key in keys)
+            return [answer.status_code for answer in await asyncio.gather(*asked)]
+
+        statuses = ask(many)
+        assert statuses.count(401) == LimitSettings().wrong_keys_per_minute
+        assert statuses.count(429) == 100 - LimitSettings().wrong_keys_per_minute
 
 
 class TestMethods:

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 import secrets
+from collections import Counter
 from typing import Final
 
 from limits import RateLimitItem, RateLimitItemPerMinute
@@ -41,6 +42,7 @@ class Gate:
         self._rate = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._requests: RateLimitItem = RateLimitItemPerMinute(limits.requests_per_minute, namespace="requests")
         self._wrong_keys: RateLimitItem = RateLimitItemPerMinute(limits.wrong_keys_per_minute, namespace="wrong keys")
+        self._trying: dict[str, Counter[str]] = {}
 
     async def admit(self, scope: Scope, address: str | None, request_id: str) -> KeyOwner:
         """Return whose request it is.
@@ -70,12 +72,29 @@ class Gate:
             metrics.FAILED_LOGINS.labels("missing").inc()
             raise UnauthenticatedError("the header Authorization: Bearer sens_… is missing")
         # A key that was valid lately is looked up whatever others send: behind a proxy, all may have one address.
-        if not self._authenticator.is_known(key) and not await self._rate.test(self._wrong_keys, source):
+        if self._authenticator.is_known(key):
+            return await self._looked_up(key, source)
+        trying = self._trying.get(source, Counter())
+        left = (await self._rate.get_window_stats(self._wrong_keys, source)).remaining
+        # Those that are being looked up just now may turn out wrong as well.
+        if len(trying) >= left and key not in trying:
             metrics.REFUSED.labels("wrong_keys").inc()
             raise TooManyWrongKeysError(
                 f"{self._wrong_keys.amount} wrong keys a minute may come from one address; try again later",
                 RETRY_AFTER_SECONDS,
             )
+        trying = self._trying.setdefault(source, trying)
+        trying[key] += 1
+        try:
+            return await self._looked_up(key, source)
+        finally:
+            trying[key] -= 1
+            if not trying[key]:
+                del trying[key]
+            if not trying:
+                self._trying.pop(source, None)
+
+    async def _looked_up(self, key: str, source: str) -> KeyOwner:
         try:
             return await self._authenticator.owner(key)
         except UnauthenticatedError as error:

@@ -3,6 +3,7 @@
 A key is ``sens_`` and 43 characters, the base64url form (RFC 4648, section 5) of 32 random bytes. Its SHA-256 is what is stored.
 """
 
+import asyncio
 import hashlib
 import re
 import secrets
@@ -61,13 +62,15 @@ class Keys(Protocol):
 class Authenticator:
     """Finds the owner of a key, and remembers it for `CACHE_SECONDS`.
 
-    Only keys that exist are remembered: unknown ones, of which anybody can send as many as they like, take no place.
+    Only keys that exist are remembered: unknown ones, of which anybody can send as many as they like, take no place. Requests with the
+    same key at the same time ask once.
     """
 
     def __init__(self, keys: Keys, clock: Callable[[], float] = time.monotonic) -> None:
         self._keys = keys
         self._clock = clock
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
+        self._asking: dict[bytes, asyncio.Task[KeyOwner | None]] = {}
 
     def is_known(self, key: str) -> bool:
         """Tell whether the key was valid lately; it need not be any more."""
@@ -86,12 +89,23 @@ class Authenticator:
         known = self._cache.get(hash_)
         if known is not None and self._clock() < known.until:
             return known.owner
+        asking = self._asking.get(hash_)
+        if asking is None:
+            asking = asyncio.create_task(self._ask(hash_, known), name="whose key is it")
+            self._asking[hash_] = asking
+            asking.add_done_callback(lambda task: self._answered(hash_, task))
+        owner = await asyncio.shield(asking)  # others may wait for the same answer
+        if owner is None:
+            raise UnauthenticatedError("the API key is unknown, was revoked or has expired")
+        return owner
+
+    async def _ask(self, hash_: bytes, known: "_Known | None") -> KeyOwner | None:
         # The time is taken before the question: the answer is at least as new as that.
         now = self._clock()
         owner = await self._keys.owner(hash_)
         if owner is None:
             self._cache.pop(hash_, None)
-            raise UnauthenticatedError("the API key is unknown, was revoked or has expired")
+            return None
         noted = known.noted if known is not None else None
         if noted is None or now - noted >= NOTED_EVERY_SECONDS:
             noted = now
@@ -101,6 +115,11 @@ class Authenticator:
         while len(self._cache) > CACHE_SIZE:
             self._cache.popitem(last=False)
         return owner
+
+    def _answered(self, hash_: bytes, task: "asyncio.Task[KeyOwner | None]") -> None:
+        del self._asking[hash_]
+        if not task.cancelled():
+            task.exception()  # whoever waits has it; that nobody does is no fault
 
     async def _note(self, owner: KeyOwner) -> None:
         try:
