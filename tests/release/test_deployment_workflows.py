@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from support.hosting import TOKEN, HostingService, hosting_service
-from support.release import GITOPS_NAME, PRODUCTION, TEST, Scene
+from support.release import GITOPS_NAME, PRODUCTION, TEST, Cosign, Scene
 
 ALPHA, STABLE = "0.1.0-alpha.10.1", "0.1.0"
 DEPLOY, PROMOTE = "deploy-test-main.yml", "promote-production-from-test.yml"
@@ -130,7 +130,7 @@ def deploy(scene: Scene, hosting: HostingService) -> Runner:
 
 
 @pytest.fixture
-def promote(scene: Scene, hosting: HostingService) -> Runner:
+def promote(scene: Scene, hosting: HostingService, cosign: Cosign) -> Runner:
     return Runner(scene, scene.folder, hosting)
 
 
@@ -195,6 +195,9 @@ class TestPromoteProductionFromTest:
         record = promote.scene.released(PRODUCTION, "promote/0.1.0")
         assert record is not None
         assert record.run == f"https://github.com/{GITOPS_NAME}/actions/runs/77"
+        assert "The images are signed by https://github.com/acme/sens-platform/.github/workflows/publish-images" in str(
+            pull["body"]
+        )
         assert promote.run(PROMOTE).failed is None
         assert len(hosting.repositories[GITOPS_NAME].pulls) == 1
 

@@ -290,6 +290,7 @@ class TestARefusedPromotion:
         assert hosting.calls == []
 
 
+@pytest.mark.usefixtures("cosign")
 class TestConcurrentPromotions:
     def test_of_the_same_version_make_one_branch_and_one_pull_request(
         self, ready: Scene, hosting: HostingService

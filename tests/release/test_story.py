@@ -23,6 +23,7 @@ from support.chart import KUBERNETES, helm
 from support.git import Repository, environment
 from support.hosting import TOKEN, HostingService, hosting_service
 from support.registry import FOLDER, SmallRegistry, client, upload
+from support.release import Cosign
 from support.services import ROOT
 
 GITOPS = "acme/sens-platform-infra"
@@ -213,7 +214,7 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, small_registry: SmallRegistry, isolated_git: None) -> Iterator[World]:
+def world(tmp_path: Path, small_registry: SmallRegistry, isolated_git: None, cosign: Cosign) -> Iterator[World]:
     with hosting_service(GITOPS) as hosting:
         made = World(tmp_path, small_registry, hosting)
         made.begin()

@@ -2,7 +2,10 @@
 
 import hashlib
 import io
+import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -162,6 +165,50 @@ class Scene:
     def roll_back(self, *arguments: str, folder: Path | None = None) -> Said:
         """Call rollback."""
         return call(rollback.main, f"--folder={folder or self.gitops.folder}", *arguments)
+
+
+class Cosign:
+    """A program in cosign's place, which takes down how it is called, and refuses what it is told to.
+
+    Args:
+        folder: Where it and its notes are.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._calls, self._unsigned = folder / "calls", folder / "unsigned"
+        self.programs = folder / "programs"
+        self.programs.mkdir(parents=True)
+        program = self.programs / "cosign"
+        program.write_text(
+            f"#!{sys.executable}\n"
+            "import json, os, pathlib, sys\n"
+            f"with open({str(self._calls)!r}, 'a') as calls:\n"
+            "    folder = os.environ.get('DOCKER_CONFIG')\n"
+            "    login = json.loads((pathlib.Path(folder) / 'config.json').read_text()) if folder else None\n"
+            "    print(json.dumps([sys.argv[1:], login]), file=calls)\n"
+            f"unsigned = pathlib.Path({str(self._unsigned)!r})\n"
+            "if unsigned.exists() and unsigned.read_text() in sys.argv[-1]:\n"
+            "    sys.exit('Error: no signatures found\\nmain.go:69: error during command execution')\n"
+        )
+        program.chmod(0o755)
+
+    @property
+    def calls(self) -> list[tuple[list[str], dict[str, dict[str, dict[str, str]]] | None]]:
+        """Return the arguments of each call, and the logins that it was handed."""
+        lines = self._calls.read_text().splitlines() if self._calls.exists() else []
+        return [(arguments, login) for arguments, login in map(json.loads, lines)]
+
+    def refuse(self, part: str) -> None:
+        """Find no signature of images whose name has this in it."""
+        self._unsigned.write_text(part)
+
+
+@pytest.fixture
+def cosign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cosign:
+    """Put a program in cosign's place."""
+    made = Cosign(tmp_path / "cosign")
+    monkeypatch.setenv("PATH", f"{made.programs}:{os.environ['PATH']}")
+    return made
 
 
 @pytest.fixture(scope="session")

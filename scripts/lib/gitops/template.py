@@ -30,6 +30,7 @@ MODULES: Final = (
     "released",
     "rollback",
     "secret_scan",
+    "signatures",
     "store_digests",
     "versions",
 )

@@ -16,6 +16,7 @@ from scripts.lib.release.published import check_published
 from scripts.lib.release.record import Image, Record, Release, now
 from scripts.lib.release.registry import Registry
 from scripts.lib.release.rollback import history
+from scripts.lib.release.signatures import Signer
 from scripts.lib.release.versions import ReleaseError, Version, check_environment
 
 TEST: Final = Environment("test")
@@ -76,13 +77,16 @@ def follow_up(current: Record | None, test: Release, had: Container[Version]) ->
     )
 
 
-def propose(clone: Clone, base: str, registry: Registry, *, product: str | None, run: str | None) -> Proposal | None:
+def propose(
+    clone: Clone, base: str, registry: Registry, signer: Signer, *, product: str | None, run: str | None
+) -> Proposal | None:
     """Return the promotion of what test runs, or None when production has it.
 
     Args:
         clone: The GitOps repository.
         base: Main's commit.
         registry: Where the images have to be.
+        signer: Who has to have signed them.
         product: Folder or address of the product repository.
         run: Address of the run that does this.
 
@@ -97,10 +101,11 @@ def propose(clone: Clone, base: str, registry: Registry, *, product: str | None,
         return None
     digests = check_published(registry, release)
     images = {name: Image(registry.repository(name), digest) for name, digest in digests.items()}
+    signed = signer.verify(images)
     record = Record(release, images, now(), run, current.release if current else None)
     reason = (
         f"Promotes to production what test runs as {test.version}. The stable images are in the registry, and were built "
-        "from the same commit. After the merge, production is synchronised by hand in Argo CD."
+        f"from the same commit.{signed} After the merge, production is synchronised by hand in Argo CD."
     )
     with open_product(product) as source:
         body = describe(PRODUCTION, record, reason, source)
@@ -125,6 +130,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--repository", metavar="OWNER/NAME", help="the GitOps repository on GitHub; that of the remote by default"
     )
+    parser.add_argument(
+        "--signer",
+        metavar="IDENTITY",
+        help="the workflow that has to have signed the images; the script names it by itself",
+    )
+    parser.add_argument(
+        "--unsigned-because", metavar="REASON", help="verify no signatures, for this reason: cosign's servers are away"
+    )
     parser.add_argument("--run-url", default="", help="address of the run that does this")
     parser.add_argument("--branch-only", action="store_true", help="push the branch, and open no pull request yet")
     return parser.parse_args(arguments)
@@ -140,7 +153,8 @@ def run(options: argparse.Namespace) -> str:
     clone.require_clean()
     base = clone.fetch()
     registry = Registry.logged_in(PRODUCTION.registry(clone, base))
-    proposed = propose(clone, base, registry, product=options.product, run=options.run_url or None)
+    signer = Signer.of(options.signer, options.unsigned_because)
+    proposed = propose(clone, base, registry, signer, product=options.product, run=options.run_url or None)
     if proposed is None:
         return "Nothing to do: production has what test runs."
     name = proposal.hosted_name(clone, options.repository)

@@ -20,6 +20,7 @@ from scripts.lib.release.proposal import Proposal
 from scripts.lib.release.published import check_published
 from scripts.lib.release.record import Image, Record, now, parse
 from scripts.lib.release.registry import Registry
+from scripts.lib.release.signatures import Signer
 from scripts.lib.release.versions import ENVIRONMENTS, ReleaseError, Version, check_environment
 
 VERB: Final = "Roll back to"
@@ -91,6 +92,14 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("version", help="a version that the environment had before")
     parser.add_argument("--push", action="store_true", help="test: push the commit; without this it stays in the clone")
     parser.add_argument("--check-registry", action="store_true", help="see that the registry still has the images")
+    parser.add_argument(
+        "--signer",
+        metavar="IDENTITY",
+        help="the workflow that has to have signed the images; the script names it by itself",
+    )
+    parser.add_argument(
+        "--unsigned-because", metavar="REASON", help="verify no signatures, for this reason: cosign's servers are away"
+    )
     parser.add_argument("--product", metavar="DIR|URL", help="the product repository, to show what changes in it")
     parser.add_argument(
         "--repository", metavar="OWNER/NAME", help="the GitOps repository on GitHub; that of the remote by default"
@@ -115,6 +124,7 @@ def run(options: argparse.Namespace) -> str:
         registry = Registry.logged_in(environment.registry(clone, base))
         digests = {name: image.digest for name, image in target.images.items()}
         check_published(registry, target.release, digests)
+    signed = Signer.of(options.signer, options.unsigned_because).verify(target.images)
     by = options.run_url or None
     if environment.name == "test":
         record = deliver(
@@ -122,19 +132,21 @@ def run(options: argparse.Namespace) -> str:
         )
         if record is None:
             return f"Nothing to do: test has {version}."
-        return f"{'Pushed' if options.push else 'Committed, not pushed'}: test goes back to {version}."
+        return f"{'Pushed' if options.push else 'Committed, not pushed'}: test goes back to {version}.{signed}"
     record = replacement(environment, environment.read(clone, base), target, by)
     if record is None:
         return f"Nothing to do: {environment.name} has {version}."
-    return _propose(clone, base, environment, record, options)
+    return _propose(clone, base, environment, record, signed=signed, options=options)
 
 
-def _propose(clone: Clone, base: str, environment: Environment, record: Record, options: argparse.Namespace) -> str:
+def _propose(
+    clone: Clone, base: str, environment: Environment, record: Record, *, signed: str, options: argparse.Namespace
+) -> str:
     previous = record.previous
     if previous is None:
         raise ReleaseError(f"{environment.name} has no release: there is nothing to go back from.")
     version = record.release.version
-    reason = f"Takes {environment.name} back from {previous.version} to {version}, which it has had before."
+    reason = f"Takes {environment.name} back from {previous.version} to {version}, which it has had before.{signed}"
     with open_product(options.product) as source:
         body = describe(environment, record, reason, source)
     title = f"Roll {environment.name} back to {version}"

@@ -3,4 +3,4 @@
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR
 . "$(dirname "${BASH_SOURCE[0]}")/lib/python.sh"
-sens_python promote "$@"
+sens_python promote --signer "https://github.com/@@product_repository@@/.github/workflows/publish-images.yml@refs/heads/main" "$@"
