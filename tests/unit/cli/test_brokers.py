@@ -41,5 +41,5 @@ class TestCautions:
 
     def test_announce_the_odd_messages_of_the_simulator(self) -> None:
         (odd,) = cautions(Options())
-        assert odd.startswith("about 1 in 1,000 messages of the simulated sensors is malformed on purpose")
+        assert odd.startswith("1 in 1,000 messages of the simulated sensors is malformed on purpose")
         assert "--quiet-fleet" in odd

@@ -222,8 +222,7 @@ def cautions(options: Options) -> list[str]:
         found.append(f"the API listens on {options.api_host} in plain HTTP: whoever listens in can read its keys")
     if options.simulator and not options.quiet_fleet:
         found.append(
-            f"about 1 in {MALFORMED_ONE_IN:,} messages of the simulated sensors is malformed on purpose and becomes a dead letter;"
-            " --quiet-fleet makes none"
+            f"1 in {MALFORMED_ONE_IN:,} messages of the simulated sensors is malformed on purpose: --quiet-fleet makes none"
         )
     return found
 
