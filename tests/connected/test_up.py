@@ -272,6 +272,10 @@ class TestOtherBrokers:
             wait_until(lambda: running.sens("latest", "sensor-0001").returncode == 0, "the fleet publishes to it too")
             assert status_of(f"http://127.0.0.3:{running.ports.api}/readyz") == 200
             assert status_of(f"http://{HOST}:{running.ports.api}/readyz") == 0
+            stuck = psutil.Process(running.process_number("mosquitto"))
+            stuck.suspend()
+            wait_until(lambda: running.process_number("mosquitto") != stuck.pid, "it is started again", 90)
+            wait_until(lambda: running.sens("publish", "meter-1", "-m", "x=2").returncode == 0, "it works again", 60)
             assert stop(running) < STOP_SECONDS
             assert processes_below(running.data_dir) == []
 

@@ -14,7 +14,7 @@ class Told:
         self.notices.append((text, warning))
 
 
-def component(answers: list[str | None]) -> Component:
+def component(answers: list[str | None], *, restart: bool) -> Component:
     async def ready() -> str | None:
         return answers.pop(0)
 
@@ -26,13 +26,17 @@ def component(answers: list[str | None]) -> Component:
         ready=ready,
         address="",
         stop_stage=0,
+        restart_when_stuck=restart,
     )
 
 
-def look(answers: list[str | None]) -> tuple[list[dict[str, str]], list[tuple[str, bool]]]:
+def look(
+    answers: list[str | None], *, restart: bool = False, ended: list[str] | None = None
+) -> tuple[list[dict[str, str]], list[tuple[str, bool]]]:
     """Look once for each answer; return the problems after each look, and what was told."""
     told = Told()
-    watch = Watch([component(list(answers))], told, broker_operations=None)
+    one = component(list(answers), restart=restart)
+    watch = Watch([one], told, broker_operations=None, end=([] if ended is None else ended).append)
     seen = []
     for _ in answers:
         asyncio.run(watch.look())
@@ -48,3 +52,9 @@ class TestWatch:
 
     def test_tells_nothing_of_a_moment(self) -> None:
         assert look([None, "reconnecting", None, "reconnecting", None])[1] == []
+
+    def test_ends_what_is_stuck_where_that_is_wanted(self) -> None:
+        for restart, expected in ((True, ["worker", "worker"]), (False, [])):
+            ended: list[str] = []
+            look(["stuck"] * 4 + [None] + ["stuck"] * 10, restart=restart, ended=ended)
+            assert ended == expected

@@ -84,6 +84,8 @@ async def run_broker(settings: BrokerSettings) -> AsyncIterator[Listener]:
         sweeping = asyncio.create_task(broker.sweep(), name="end silent connections")
         cleanup.callback(sweeping.cancel)
         log.info("broker is listening", host=settings.host, port=settings.port, port_v5=settings.port_v5)
+        if not ipaddress.ip_address(settings.host).is_loopback:
+            log.warning("anybody who reaches the broker can write and read everything: it asks for no password")
         loop = asyncio.get_running_loop()
         hangs: asyncio.Future[str] = loop.create_future()
 

@@ -114,6 +114,7 @@ def _mosquitto(data: DataFolder, table: Ports, options: Options) -> Component:
         ready=ready,
         address=_address(table, options),
         stop_stage=0,
+        restart_when_stuck=True,
     )
 
 

@@ -110,6 +110,8 @@ class Component:
         stop_signal: Asks it to stop.
         operations: Base URL of its ``/readyz``; None for what is not ours.
         orphan_signal: What it gets when ``sens up`` dies.
+        restart_when_stuck: Whether it is ended, and so started again, when it is not ready for long. Our services say by themselves
+            when only a new start helps.
     """
 
     name: str
@@ -122,6 +124,7 @@ class Component:
     stop_signal: int = signal.SIGTERM
     operations: str | None = None
     orphan_signal: int = signal.SIGKILL
+    restart_when_stuck: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

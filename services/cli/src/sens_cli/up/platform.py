@@ -173,7 +173,8 @@ async def _tell(  # noqa: PLR0917 - all that there is to tell of
     display.addresses(instance, data.read_secret(KEY_SECRET) or "")
     counts = DatabaseCounts(table.postgres, data.secret(DATABASE_SECRET))
     embedded = options.broker == EMBEDDED
-    watch = Watch(components, display, broker_operations=table.broker_operations if embedded else None)
+    operations = table.broker_operations if embedded else None
+    watch = Watch(components, display, broker_operations=operations, end=supervisor.end)
     try:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_look(watch), name="watch readiness")

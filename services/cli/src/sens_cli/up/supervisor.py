@@ -98,6 +98,12 @@ class Supervisor:
         for event in self._ready.values():
             await event.wait()
 
+    def end(self, name: str) -> None:
+        """End a component for good, so that it is started again."""
+        child = self._children.get(name)
+        if child is not None:
+            _send(child, signal.SIGKILL)
+
     def hurry(self) -> None:
         """Stop waiting for components to stop by themselves."""
         self._at_once.set()

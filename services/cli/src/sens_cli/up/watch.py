@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from sens_cli.up.components import Component
@@ -14,6 +15,9 @@ LOOK_SECONDS: Final = 5.0
 _ASK_SECONDS: Final = 4.0
 _LOOKS: Final = 2
 """So many looks must agree before people are told: a worker that reconnects is no news."""
+
+_STUCK_LOOKS: Final = 5
+"""A component that is to be started again when it is stuck is so after that many looks."""
 
 _UNREAD_LOOKS: Final = 12
 """Topics that nobody reads are told of once in so many looks, at most."""
@@ -29,11 +33,20 @@ class Display(Protocol):
 class Watch:
     """Knows which components are not ready; `problems` has a sentence for each."""
 
-    def __init__(self, components: Sequence[Component], display: Display, *, broker_operations: int | None) -> None:
+    def __init__(
+        self,
+        components: Sequence[Component],
+        display: Display,
+        *,
+        broker_operations: int | None,
+        end: Callable[[str], None],
+    ) -> None:
         self.problems: dict[str, str] = {}
         self._components = components
         self._display = display
         self._broker_operations = broker_operations
+        self._end = end
+        self._stuck = Counter[str]()
         self._looks = dict.fromkeys((component.name for component in components), 0)
         self._told: set[str] = set()
         self._unread = ""
@@ -47,8 +60,9 @@ class Watch:
             for component, answer in zip(self._components, answers, strict=True)
             if answer is not None
         }
-        for name in self._looks:
-            self._tell(name)
+        for component in self._components:
+            self._tell(component.name)
+            self._free(component)
         await self._tell_of_unread_topics()
 
     def _tell(self, name: str) -> None:
@@ -63,6 +77,18 @@ class Watch:
         elif self._looks[name] >= _LOOKS:
             self._told.add(name)
             self._display.notice(f"{name} is not ready: {problem}", warning=True)
+
+    def _free(self, component: Component) -> None:
+        """End a component that is stuck."""
+        name = component.name
+        if name not in self.problems:
+            del self._stuck[name]
+            return
+        self._stuck[name] += 1
+        if component.restart_when_stuck and self._stuck[name] >= _STUCK_LOOKS:
+            del self._stuck[name]
+            self._display.notice(f"{name} does not answer any more: ended", warning=True)
+            self._end(name)
 
     async def _tell_of_unread_topics(self) -> None:
         if self._broker_operations is None:
