@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from pydantic import BaseModel
 
+from sens_common.logins import ApiLoginSettings, WorkerLoginSettings
 from sens_common.settings import DatabaseSettings, ServiceSettings, variable
 from sens_docs_site.settings import DocsSiteSettings
 from sens_mock_mqtt_broker.settings import MockBrokerSettings
@@ -22,6 +23,8 @@ class MigrateSettings(ServiceSettings):
     """What ``python -m sens_common.migrations`` reads."""
 
     database: DatabaseSettings = DatabaseSettings()
+    api_login: ApiLoginSettings = ApiLoginSettings()
+    worker_login: WorkerLoginSettings = WorkerLoginSettings()
 
 
 SETTINGS: dict[str, type[ServiceSettings]] = {

@@ -51,6 +51,14 @@ class TestNotes:
         assert "The mock broker keeps everything in memory" in text
         assert "make a secret of your own" in text
 
+    def test_warn_of_services_without_credentials_of_their_own(self, tmp_path: Path) -> None:
+        for number, (value, warned) in enumerate([("auto", True), (False, True), (True, False)]):
+            text = notes(tmp_path / str(number), "production", {"perServiceCredentials": value})
+
+            assert ("log in to the database as its owner" in text) == warned
+            assert ("NATS asks for no password" in text) == warned
+        assert "as its owner" not in notes(tmp_path / "trial", "trial", {})
+
     def test_say_that_nothing_is_taken_from_a_broker(self, tmp_path: Path) -> None:
         assert "The ingestion is switched off" in notes(tmp_path, "everything off", {})
 

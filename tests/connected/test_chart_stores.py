@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,21 +16,29 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from scripts.lib import nats_users
 
 from sens_cli.up import postgres as embedded_postgres
 from sens_cli.up.nats import embedded_program
 from sens_common.database import connect as connect_database
 from sens_common.errors import UnavailableError
 from sens_common.jetstream import connect, ensure_streams
+from sens_common.logins import API_ROLE, Login
+from sens_common.migrations import migrate
 from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_STREAM
+from sens_common.nats_permissions import ADMINISTRATOR, API_USER, INGESTION_USER, TELEMETRY_USER
+from sens_common.privileges import ADVISORY_LOCKS, shortcomings
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.brokers import mock_broker
 from support.chart import Render, matrix_render, needs_helm, render
-from support.servers import HOST, accepts_connections, free_port, process, scratch_folder, wait_until
+from support.servers import HOST, accepts_connections, free_port, postgres_server, process, scratch_folder, wait_until
 
 pytestmark = needs_helm
 
 TOKEN = "token-of-a-test"
+PASSWORDS = {"administrator": "a", "api": "12345678901234", "ingestion": "6e10", "telemetry": "x} y: [z]"}
+"""What NATS would take for numbers or for its own syntax, if it were not quoted."""
+USERS = {"administrator": ADMINISTRATOR, "api": API_USER, "ingestion": INGESTION_USER, "telemetry": TELEMETRY_USER}
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +70,110 @@ def server(rendered: Render) -> Iterator[tuple[NatsSettings, int]]:
             largest = int(environment["SENS_NATS__STREAM_MAX_BYTES"].value or "")
             url = f"nats://{HOST}:{port}"
             yield NatsSettings(url=url, token=SecretStr(TOKEN), stream_max_bytes=largest), monitoring
+
+
+@pytest.fixture
+def server_with_users() -> Iterator[NatsSettings]:
+    """A server as the chart starts it where each service has credentials of its own."""
+    rendered = render({"perServiceCredentials": True})
+    pod: dict[str, str] = {}
+    for entry in rendered.container("nats").env:
+        if entry.value_from is not None and entry.value_from.secret_key_ref is not None:
+            pod[entry.name] = PASSWORDS[entry.value_from.secret_key_ref.key.split("-")[1]]
+        elif entry.value is not None:
+            # As kubelet does it: earlier variables by $(NAME).
+            pod[entry.name] = re.sub(r"\$\((\w+)\)", lambda match: pod[match[1]], entry.value)
+    with scratch_folder("sens-chart-nats-") as folder:
+        port = free_port()
+        text: str = rendered.find("ConfigMap", "nats").document["data"]["nats.conf"]
+        text = text.replace("port: 4222", f"port: {port}\nhost: {HOST}").replace("http_port: 8222", "")
+        text = text.replace('"/data/', f'"{folder}/').replace('"/tmp/', f'"{folder}/')
+        (folder / "nats.conf").write_text(text, encoding="utf-8")
+        command = [str(embedded_program()), "--config", str(folder / "nats.conf")]
+        with process(command, folder / "log", env=os.environ | pod | {"POD_NAME": "test"}) as child:
+            wait_until(lambda: child.poll() is not None or accepts_connections(port), "NATS starts")
+            assert child.poll() is None, (folder / "log").read_text()
+            yield NatsSettings(url=f"nats://{HOST}:{port}")
+
+
+class TestNatsWithAUserForEachService:
+    def test_takes_each_one_with_its_password_and_nobody_else(self, server_with_users: NatsSettings) -> None:
+        async def log_in(user: str | None, password: str | None) -> str:
+            secret = None if password is None else SecretStr(password)
+            async with connect(server_with_users.model_copy(update={"user": user, "password": secret}), "test"):
+                return "in"
+
+        for who, user in USERS.items():
+            assert asyncio.run(log_in(user, PASSWORDS[who])) == "in"
+        for other, password in ((None, None), (API_USER, PASSWORDS["telemetry"]), (ADMINISTRATOR, "b")):
+            with pytest.raises(UnavailableError):
+                asyncio.run(log_in(other, password))
+
+    def test_lets_the_api_purge_nothing(self, server_with_users: NatsSettings) -> None:
+        async def scenario() -> None:
+            for who, client_name in (("telemetry", TELEMETRY_USER), ("api", API_USER)):
+                settings = server_with_users.model_copy(
+                    update={"user": USERS[who], "password": SecretStr(PASSWORDS[who])}
+                )
+                async with connect(settings, client_name) as client:
+                    jetstream = client.jetstream(timeout=0.5)
+                    if who == "telemetry":
+                        await ensure_streams(jetstream, settings)
+                        await jetstream.purge_stream(TELEMETRY_STREAM)
+                    else:
+                        await jetstream.stream_info(TELEMETRY_STREAM)
+                        with pytest.raises(TimeoutError):  # the server refuses the question, so that nobody answers
+                            await jetstream.purge_stream(TELEMETRY_STREAM)
+
+        asyncio.run(scenario())
+
+    def test_has_the_users_of_the_products_table(self) -> None:
+        assert nats_users.FILE.read_text(encoding="utf-8") == nats_users.text()
+
+
+class TestANewDatabase:
+    @pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed: see scripts/install-test-programs")
+    def test_has_an_owner_who_is_no_superuser_and_gets_its_logins_from_the_migrations(self, rendered: Render) -> None:
+        script: str = rendered.find("ConfigMap", "timescaledb").document["data"]["sens-platform.sh"]
+        assert ADVISORY_LOCKS.strip() in script
+        with postgres_server() as superuser:
+            assert superuser.password is not None
+            environment = {
+                **os.environ,
+                "POSTGRES_USER": superuser.user,
+                "POSTGRES_PASSWORD": "pass'word of the\\owner",
+                "PGPASSWORD": superuser.password.get_secret_value(),
+                "PGHOST": HOST,
+                "PGPORT": str(superuser.port),
+            }
+            # As the image does it: sourced by a shell that ends at the first failure.
+            done = subprocess.run(
+                ["bash", "-euo", "pipefail", "-c", script], env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            owner = superuser.model_copy(
+                update={
+                    "name": "sens_platform",
+                    "user": "sens_platform",
+                    "password": SecretStr(environment["POSTGRES_PASSWORD"]),
+                }
+            )
+            login = Login("sens_platform_api", SecretStr("of the api"), API_ROLE)
+
+            async def work() -> tuple[list[str], bool]:
+                await migrate(owner, [login])
+                api = owner.model_copy(update={"user": login.user, "password": login.password})
+                connection = await connect_database(api, "test", role=API_ROLE)
+                try:
+                    found = await shortcomings(connection, "x", "y")
+                    super_ = await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = 'sens_platform'")
+                finally:
+                    await connection.close()
+                with pytest.raises(UnavailableError, match="password authentication failed"):
+                    await connect_database(superuser, "test")
+                return found, bool(super_)
+
+            assert asyncio.run(work()) == ([], False)
 
 
 class TestNats:

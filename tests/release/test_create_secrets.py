@@ -16,6 +16,14 @@ from support.kubectl import FakeKubectl
 
 TOKEN = "the-token-of-the-registry"
 PASSWORD = "the-password-of-the-database"
+OWN = (
+    "postgres-api-password",
+    "postgres-worker-password",
+    "nats-administrator-password",
+    "nats-api-password",
+    "nats-ingestion-password",
+    "nats-telemetry-password",
+)
 GIVEN = f"registry-user=robot\nregistry-token={TOKEN}\npostgres-password={PASSWORD}\n"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -46,7 +54,11 @@ class TestCreating:
         objects = kubectl.state.objects
         assert set(objects) == {f"sens-{part}/ghcr-pull", f"sens-{part}/sens-{part}-timescaledb-auth"}
         database = objects[f"sens-{part}/sens-{part}-timescaledb-auth"]
-        assert database["stringData"] == {"postgres-password": PASSWORD}
+        values = database["stringData"]
+        assert values["postgres-password"] == PASSWORD
+        assert set(values) == {"postgres-password", *OWN}
+        assert {len(values[key]) for key in OWN} == {48}
+        assert len({values[key] for key in OWN}) == len(OWN)
 
     def test_makes_a_login_that_a_node_understands(self, run: Run, kubectl: FakeKubectl) -> None:
         run("test")
@@ -77,7 +89,7 @@ class TestCreating:
         run("test", "--only", "sens-test-timescaledb-auth", stdin="postgres-password= a=b=c and more \n")
 
         found = kubectl.state.objects["sens-test/sens-test-timescaledb-auth"]["stringData"]
-        assert found == {"postgres-password": " a=b=c and more "}
+        assert found["postgres-password"] == " a=b=c and more "
 
     def test_asks_without_echo_for_what_is_secret(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("getpass.getpass", lambda text: f"hidden {text}")
@@ -120,7 +132,7 @@ class TestKeeping:
 
         assert done.returncode == 0
         found = kubectl.state.objects["sens-test/sens-test-timescaledb-auth"]
-        assert found["stringData"] == {"postgres-password": PASSWORD}
+        assert found["stringData"]["postgres-password"] == PASSWORD
         assert "kept     sens-test/sens-test-timescaledb-auth" in done.stdout
         assert "its volume keeps it" in done.stdout
 
@@ -133,7 +145,20 @@ class TestKeeping:
         arguments = ("production", "--only", "sens-production-timescaledb-auth", "--replace")
         assert run(*arguments, stdin="postgres-password=another-password\n").returncode == 0
         found = kubectl.state.objects["sens-production/sens-production-timescaledb-auth"]["stringData"]
-        assert found == {"postgres-password": "another-password", "mqtt-username": "m"}
+        assert (found["postgres-password"], found["mqtt-username"]) == ("another-password", "m")
+
+    def test_a_secret_of_earlier_gets_the_passwords_of_the_services_own(self, run: Run, kubectl: FakeKubectl) -> None:
+        earlier = {"postgres-password": PASSWORD, "nats-api-password": "its own"}
+        kubectl.set(objects={"sens-test/sens-test-timescaledb-auth": {"stringData": earlier}})
+
+        outputs = [run("test", "--only", "sens-test-timescaledb-auth").stdout for _ in range(2)]
+        found = kubectl.state.objects["sens-test/sens-test-timescaledb-auth"]["stringData"]
+        assert set(found) == {"postgres-password", *OWN}
+        assert {key: found[key] for key in earlier} == earlier
+        assert "Added the keys that it had not: postgres-api-password" in outputs[0]
+        assert "Added" not in outputs[1]
+        said = json.dumps(kubectl.state.calls) + "".join(outputs)
+        assert not any(found[key] in said for key in OWN if key not in earlier)
 
     def test_the_webhooks_secret_joins_argo_cds_own(self, run: Run, kubectl: FakeKubectl) -> None:
         kubectl.set(objects={"argocd/argocd-secret": {"stringData": {"admin.password": "hash"}}})

@@ -43,6 +43,8 @@ if words[0] == "patch":
     assert options["patch-file"] == "/dev/stdin" and options["type"] == "merge"
     state["objects"][key]["stringData"].update(json.loads(text)["stringData"])
     done(0, "secret/" + words[2])
+if "range" in options["output"]:
+    done(0, " ".join(state["objects"][key]["stringData"]))
 if "go-template" in options["output"]:
     done(0, "set" if "webhook.github.secret" in state["objects"][key]["stringData"] else "")
 done(0, "secret/" + words[2])

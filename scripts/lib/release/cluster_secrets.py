@@ -16,6 +16,15 @@ from scripts.lib.release.versions import ReleaseError
 
 Manifest = dict[str, object]
 _MINIMUM: Final = 12
+_OWN: Final = (
+    "postgres-api-password",
+    "postgres-worker-password",
+    "nats-administrator-password",
+    "nats-api-password",
+    "nats-ingestion-password",
+    "nats-telemetry-password",
+)
+"""Each service's own password in the database and in NATS: the chart's perServiceCredentials."""
 _KEPT: Final = (
     "The database was made with the password that is there now, and its volume keeps it: with another one the platform could "
     "not log in. First change it in the database (docs/operations/kubernetes.md, 'Change a secret'), then use --replace."
@@ -48,6 +57,7 @@ class Wanted:
         namespace: Where it is.
         questions: What has to be known to make it.
         fill: Makes type, labels and ``stringData`` of the answers.
+        made: Keys whose values nobody needs to know: each service's own. Random ones, where there are none yet.
         kept: Why it should not be replaced.
     """
 
@@ -55,6 +65,7 @@ class Wanted:
     namespace: str
     questions: tuple[Question, ...]
     fill: Callable[[Mapping[str, str]], Manifest]
+    made: tuple[str, ...] = ()
     kept: str = "Use --replace to put another value in its place."
 
     def manifest(self, answers: Mapping[str, str]) -> Manifest:
@@ -105,7 +116,7 @@ def wanted(registry: str, account: str) -> dict[str, tuple[Wanted, ...]]:
     found = {
         name: (
             Wanted("ghcr-pull", f"sens-{name}", asked_pull, pull),
-            Wanted(f"sens-{name}-timescaledb-auth", f"sens-{name}", asked_database, database, kept=_KEPT),
+            Wanted(f"sens-{name}-timescaledb-auth", f"sens-{name}", asked_database, database, _OWN, _KEPT),
         )
         for name in ("test", "production")
     }
@@ -120,7 +131,7 @@ def answer(question: Question, ask: Callable[[Question], str]) -> str:
     """
     value = ask(question)
     if not value and question.made_when_empty:
-        return secrets.token_hex(24)
+        return _random()
     if not value:
         raise ReleaseError(f"{question.key} is empty: nothing was created with it.")
     if question.made_when_empty and len(value) < _MINIMUM:
@@ -139,15 +150,44 @@ def create(kubectl: Kubectl, one: Wanted, ask: Callable[[Question], str], *, rep
     where = f"{one.namespace}/{one.name}"
     there = _exists(kubectl, one)
     if there and not replace:
-        return f"kept     {where}: it exists already. {one.kept}"
+        added = _add_missing(kubectl, one)
+        also = f" Added the keys that it had not: {', '.join(added)}." if added else ""
+        return f"kept     {where}: it exists already. {one.kept}{also}"
     answers = {question.key: answer(question, ask) for question in one.questions}
     hidden = [answers[question.key] for question in one.questions if question.secret]
     manifest = one.manifest(answers)
     if there:
         _patch(kubectl, one.namespace, one.name, {"stringData": manifest["stringData"]}, hidden)
+        _add_missing(kubectl, one)
         return f"replaced {where}"
+    own = {key: _random() for key in one.made}
+    if own:
+        manifest["stringData"] = {**answers_in(manifest), **own}
+        hidden += own.values()
     kubectl.run("create", "--filename=-", "--output=name", stdin=json.dumps(manifest), secrets=hidden)
     return f"created  {where}"
+
+
+def answers_in(manifest: Manifest) -> dict[str, str]:
+    """Return the values of a secret."""
+    values = manifest["stringData"]
+    assert isinstance(values, dict)  # noqa: S101 - for the type checker: `fill` makes it
+    return values
+
+
+def _random() -> str:
+    return secrets.token_hex(24)
+
+
+def _add_missing(kubectl: Kubectl, one: Wanted) -> list[str]:
+    """Give an existing secret those keys of the services' own that it has not; return them."""
+    template = "{{range $key, $value := .data}}{{$key}} {{end}}"
+    of = ("get", f"--namespace={one.namespace}", "secret", one.name)
+    there = kubectl.run(*of, f"--output=go-template={template}").split() if one.made else []
+    own = {key: _random() for key in one.made if key not in there}
+    if own:
+        _patch(kubectl, one.namespace, one.name, {"stringData": own}, list(own.values()))
+    return list(own)
 
 
 def set_webhook_secret(kubectl: Kubectl, ask: Callable[[Question], str], *, replace: bool) -> str:

@@ -67,7 +67,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Creates the secrets of one part of the cluster, from a prompt or from lines key=value on the standard "
         "input, and prints none of them.",
         epilog="Keys: registry-user, registry-token and postgres-password for test and production; repository-user and "
-        "repository-token for argocd; webhook-secret for webhook. An empty postgres-password makes a random one.",
+        "repository-token for argocd; webhook-secret for webhook. An empty postgres-password makes a random one. The "
+        "passwords of the services' own in the database and in NATS are random, and added to a secret that has them not.",
         allow_abbrev=False,
     )
     parser.add_argument("part", choices=["test", "production", "argocd", "webhook"])

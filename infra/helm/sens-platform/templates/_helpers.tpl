@@ -164,16 +164,54 @@ readinessProbe:
 {{- if .Values.nats.embedded }}nats://{{ include "sens.fullname" . }}-nats:4222{{ else }}{{ .Values.nats.url }}{{ end -}}
 {{- end -}}
 
+{{/* "true" where the services' own credentials are all there. */}}
+{{- define "sens.perService" -}}
+{{- $wanted := toString .Values.perServiceCredentials -}}
+{{- if or (eq $wanted "true") (and (eq $wanted "auto") .Values.trialSecret.enabled) -}}
+true
+{{- else if and (eq $wanted "auto") .Values.existingSecret -}}
+{{- $secret := lookup "v1" "Secret" .Release.Namespace .Values.existingSecret -}}
+{{- $has := not (empty $secret) -}}
+{{- range list "postgres-api-password" "postgres-worker-password" "nats-administrator-password" "nats-api-password" "nats-ingestion-password" "nats-telemetry-password" -}}
+{{- if not (hasKey (dig "data" dict ($secret | default dict)) .) }}{{ $has = false }}{{ end -}}
+{{- end -}}
+{{- if $has }}true{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* "true" where the embedded NATS has a user for each service. */}}
+{{- define "sens.natsUsers" -}}
+{{- if and .Values.nats.embedded (not .Values.nats.requireToken) }}{{ include "sens.perService" . }}{{ end -}}
+{{- end -}}
+
+{{/* The login of a service in the database, where the secret has its password. Arguments: root, name (of the setting), key. */}}
+{{- define "sens.loginEnv" -}}
+{{- if ne (toString .root.Values.perServiceCredentials) "false" -}}
+{{- include "sens.secretEnv" (dict "root" .root "name" .name "key" .key "optional" (not (include "sens.perService" .root))) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Arguments: root, user (of NATS), key (of its password in the secret). */}}
 {{- define "sens.natsEnv" -}}
+{{- $users := include "sens.natsUsers" .root -}}
+{{- $user := .user -}}
+{{- $key := .key -}}
+{{- with .root -}}
 - name: SENS_NATS__URL
   value: {{ include "sens.natsUrl" . | quote }}
 - name: SENS_NATS__REPLICAS
   value: {{ .Values.nats.streamReplicas | quote }}
 - name: SENS_NATS__STREAM_MAX_BYTES
   value: {{ int64 .Values.nats.streamMaxBytes | quote }}
+{{- if $users }}
+- name: SENS_NATS__USER
+  value: {{ $user }}
+{{ include "sens.secretEnv" (dict "root" . "name" "SENS_NATS__PASSWORD" "key" $key) }}
+{{- else }}
 {{ include "sens.secretEnv" (dict "root" . "name" "SENS_NATS__USER" "key" "nats-user" "optional" true) }}
 {{ include "sens.secretEnv" (dict "root" . "name" "SENS_NATS__PASSWORD" "key" "nats-password" "optional" true) }}
 {{ include "sens.secretEnv" (dict "root" . "name" "SENS_NATS__TOKEN" "key" "nats-token" "optional" (not .Values.nats.requireToken)) }}
+{{- end }}
 {{- if and (not .Values.nats.embedded) .Values.nats.caSecret }}
 - name: SENS_NATS__CA_FILE
   value: /etc/sens/nats-ca/ca.crt
@@ -182,6 +220,7 @@ readinessProbe:
 - name: SENS_NATS__CREDENTIALS_FILE
   value: /etc/sens/nats-credentials/nats.creds
 {{- end }}
+{{- end -}}
 {{- end -}}
 
 {{- define "sens.secretEnv" -}}
@@ -195,7 +234,13 @@ readinessProbe:
       {{- end }}
 {{- end -}}
 
+{{/* The database, as its owner. */}}
 {{- define "sens.databaseEnv" -}}
+{{ include "sens.databaseAddress" . }}
+{{ include "sens.secretEnv" (dict "root" . "name" "SENS_DATABASE__PASSWORD" "key" "postgres-password") }}
+{{- end -}}
+
+{{- define "sens.databaseAddress" -}}
 - name: SENS_DATABASE__HOST
   value: {{ ternary (printf "%s-timescaledb" (include "sens.fullname" .)) .Values.database.host .Values.database.embedded | quote }}
 - name: SENS_DATABASE__PORT
@@ -206,7 +251,6 @@ readinessProbe:
   value: {{ ternary "sens_platform" .Values.database.user .Values.database.embedded | quote }}
 - name: SENS_DATABASE__SSL
   value: {{ ternary "disable" .Values.database.ssl .Values.database.embedded | quote }}
-{{ include "sens.secretEnv" (dict "root" . "name" "SENS_DATABASE__PASSWORD" "key" "postgres-password") }}
 {{- if and (not .Values.database.embedded) .Values.database.caSecret }}
 - name: SENS_DATABASE__CA_FILE
   value: /etc/sens/database-ca/ca.crt
