@@ -21,6 +21,8 @@ from sens_common.names import (
 from sens_common.nats_permissions import API_USER, INGESTION_USER, PERMISSIONS, TELEMETRY_USER
 from sens_common.settings import NatsSettings
 from sens_common.tenant_limits import BUCKET
+from sens_mqtt_ingestion_worker.limits import TenantLimits
+from sens_mqtt_ingestion_worker.rates import Rates
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 from sens_telemetry_worker.jetstream import ensure_consumer
@@ -150,6 +152,19 @@ class TestTheApi:
 
 
 class TestTheIngestion:
+    def test_reads_the_tenants_limits(self, nats: NatsSettings) -> None:
+        async def write(client: Client) -> None:
+            bucket = await client.jetstream().create_key_value(KeyValueConfig(bucket=BUCKET))
+            await bucket.put("demo", b'{"messages_per_second": 5}')
+
+        async def read(client: Client) -> str | None:
+            limits = TenantLimits(client.jetstream(), Rates())
+            await limits._read()
+            return await limits.check()
+
+        run(nats, API_USER, write)
+        assert run(nats, INGESTION_USER, read) is None
+
     def test_takes_nothing_from_the_telemetry_workers(self, nats: NatsSettings) -> None:
         async def attempt(client: Client) -> list[str]:
             return await not_published(client, PURGE, *CONSUMING)

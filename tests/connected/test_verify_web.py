@@ -220,6 +220,17 @@ class TestAService:
         assert "test endpoint called" in service_outcome(served, lambda service: service.tested)
         assert service_outcome(served, lambda service: service.page) == "a page of 28 bytes"
 
+    def test_that_works_and_should_be_otherwise_says_what(self) -> None:
+        noted = {
+            "status": "ok",
+            "checks": {},
+            "notes": {"database_roles": "it logs in as the owner", "nats": "no password"},
+        }
+
+        said = service_outcome({"/readyz": answer(noted)}, lambda service: service.ready)
+
+        assert said == "ok, but should be otherwise: it logs in as the owner; no password"
+
     def test_that_is_not_ready_says_why(self) -> None:
         failed = {"status": "failed", "checks": {"database": "no answer", "nats": "ok"}}
 

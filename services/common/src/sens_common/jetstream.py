@@ -123,6 +123,22 @@ def nats_check(client: Client) -> Check:
     return check
 
 
+def nats_note(client: Client) -> Check:
+    """Return what says that the server lets everybody in, where it does; for `sens_common.operations.noted`."""
+
+    async def note() -> str | None:
+        # What the server says of itself when a client connects (NATS documentation, "Client Protocol", INFO); the library has no name for it.
+        asks = client._server_info.get("auth_required", False)  # noqa: SLF001 - see above
+        if asks or not client.is_connected:
+            return None
+        return (
+            "NATS asks for no password, so that whoever reaches it may do everything with it: give each service a user of its own"
+            " (in a cluster, perServiceCredentials)"
+        )
+
+    return note
+
+
 async def ensure_streams(jetstream: JetStreamContext, settings: NatsSettings) -> None:
     """Create the streams that do not exist; leave those that do as their operator made them.
 

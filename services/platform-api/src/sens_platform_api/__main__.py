@@ -6,7 +6,7 @@ from functools import partial
 from nats.aio.client import Client
 
 from sens_common.connections import ConnectionLimits
-from sens_common.jetstream import connect, nats_check
+from sens_common.jetstream import connect, nats_check, nats_note
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, serve
 from sens_platform_api.app import public_app
@@ -43,7 +43,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
                     "nats": nats_check(client),
                 },
                 partial=frozenset({"nats"}),
-                notes={"database_roles": partial(roles_note, key_pool)},
+                notes={"database_roles": partial(roles_note, key_pool), "nats": nats_note(client)},
             ),
         )
         async with (

@@ -110,7 +110,9 @@ class Service:
         answer = await self._get(path)
         document = answer.document()
         if answer.status == _OK and document.get("status") == "ok":
-            return "ok"
+            notes = document.get("notes")
+            said = "; ".join(str(text) for text in notes.values()) if isinstance(notes, dict) else ""
+            return f"ok, but should be otherwise: {said[:1000]}" if said else "ok"
         checks = document.get("checks")
         if answer.status == _OK and document.get("status") == "degraded" and isinstance(checks, dict):
             said = "; ".join(f"{name}: {text}" for name, text in checks.items() if text != "ok")
