@@ -29,5 +29,5 @@ class TestTheApi:
         assert redirected.headers["Location"].endswith("/api/v1/devices?limit=1")
         assert (served.status_code, served.headers["Strict-Transport-Security"]) == (200, "max-age=600")
         assert inside.status_code == 200
-        for outcome in ("redirected", "refused"):
+        for outcome in ("redirected", "key_exposed"):
             assert f'sens_api_plain_http_requests_total{{outcome="{outcome}"}} 1.0' in metrics

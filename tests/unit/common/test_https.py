@@ -57,16 +57,18 @@ class TestPlainHttp:
         assert answer.headers["Location"] == "https://[2001:db8::7]/"
 
     @pytest.mark.parametrize(
-        ("method", "headers"),
+        ("method", "headers", "outcome"),
         [
-            ("GET", {"Authorization": "Bearer sens_x"}),
-            ("POST", {}),
-            ("GET", {"Host": "evil.example/path?"}),
-            ("GET", {"Host": ""}),
+            ("GET", {"Authorization": "Bearer sens_x"}, "key_exposed"),
+            ("POST", {}, "refused"),
+            ("GET", {"Host": "evil.example/path?"}, "refused"),
+            ("GET", {"Host": ""}, "refused"),
         ],
         ids=["key", "body", "host", "no host"],
     )
-    def test_is_refused_where_a_redirect_would_hide_a_mistake(self, method: str, headers: Mapping[str, str]) -> None:
+    def test_is_refused_where_a_redirect_would_hide_a_mistake(
+        self, method: str, headers: Mapping[str, str], outcome: str
+    ) -> None:
         asked = Asked()
 
         answer = asked.ask(by="http", method=method, headers=headers)
@@ -75,7 +77,7 @@ class TestPlainHttp:
         assert answer.headers["Content-Type"] == "application/problem+json"
         assert answer.json()["code"] == "plain_http"
         assert "evil" not in answer.text
-        assert asked.noted == ["refused"]
+        assert asked.noted == [outcome]
 
     def test_with_a_key_says_to_replace_it_and_never_repeats_it(self) -> None:
         with capture_logs() as logs:

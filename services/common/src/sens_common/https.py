@@ -20,6 +20,9 @@ log = structlog.get_logger()
 
 REDIRECTED: Final = "redirected"
 REFUSED: Final = "refused"
+KEY_EXPOSED: Final = "key_exposed"
+OUTCOMES: Final = (REDIRECTED, REFUSED, KEY_EXPOSED)
+"""What becomes of a request over plain HTTP; the last one is refused too, and carried a key that can have been read on its way."""
 
 # Traefik names a request that asks for a WebSocket by another scheme, whether or not it gets one.
 _PLAIN: Final = frozenset({"http", "ws"})
@@ -37,7 +40,7 @@ class HttpsOnly:
     Args:
         app: The application.
         settings: What is asked for; with their defaults everything is passed on.
-        note: Called with `REDIRECTED` or `REFUSED` for each request over plain HTTP that is not passed on.
+        note: Called with one of `OUTCOMES` for each request over plain HTTP that is not passed on.
     """
 
     def __init__(self, app: ASGIApp, settings: HttpsSettings, note: Callable[[str], None]) -> None:
@@ -90,7 +93,9 @@ def _answer(scope: Scope) -> tuple[str, Response]:
         "code": "plain_http",
         "detail": f"{detail}, and replace the key that was sent" if with_key else detail,
     }
-    return REFUSED, Response(msgspec.json.encode(problem), HTTPStatus.FORBIDDEN, media_type="application/problem+json")
+    return KEY_EXPOSED if with_key else REFUSED, Response(
+        msgspec.json.encode(problem), HTTPStatus.FORBIDDEN, media_type="application/problem+json"
+    )
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -4,7 +4,7 @@ from prometheus_client import Counter
 
 PLAIN_HTTP = Counter(
     "sens_docs_plain_http_requests_total",
-    "Requests that came over plain HTTP and were not served, by outcome: redirected or refused.",
+    "Requests that came over plain HTTP and were not served, by outcome: redirected, refused or key_exposed.",
     ["outcome"],
 )
 RESPONSES = Counter(

@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from sens_common.https import OUTCOMES
+
 REQUESTS = Counter(
     "sens_api_requests_total",
     "Answered requests, by method, route template and class of status (2xx).",
@@ -15,9 +17,11 @@ REQUEST_SECONDS = Histogram(
 )
 PLAIN_HTTP = Counter(
     "sens_api_plain_http_requests_total",
-    "Requests that came over plain HTTP and were not served, by outcome: redirected, or refused with the key or body they held.",
+    "Requests that came over plain HTTP and were not served, by outcome: redirected, refused, or key_exposed where a key came with it.",
     ["outcome"],
 )
+for _outcome in OUTCOMES:  # from 0 on: the first one is a rise too
+    PLAIN_HTTP.labels(_outcome)
 MEASUREMENTS = Counter("sens_api_measurements_sent_total", "Rows of measurements sent, raw and aggregated.")
 LIVE_READERS = Gauge("sens_api_live_readers_count", "Readers connected to live data.")
 LIVE_READINGS = Counter("sens_api_live_readings_sent_total", "Live readings sent to readers.")
