@@ -13,7 +13,8 @@ from sens_common.dead_letters import Reason
 from sens_common.jetstream import connect as connect_nats
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_platform_api import admin
-from support.api import as_owner, dead_letter, put_dead_letters, set_environment
+from support.api import as_owner, make_stream, set_environment
+from support.letters import dead_letter, put_dead_letters
 from support.servers import free_port
 
 
@@ -120,31 +121,43 @@ class TestKeys:
 
 @pytest.mark.usefixtures("with_nats")
 class TestDeadLetters:
-    def test_are_listed_by_tenant(self, run: Admin, with_nats: NatsSettings) -> None:
-        put_dead_letters(with_nats, [dead_letter(), dead_letter(tenant="other"), dead_letter(tenant=None, device=None)])
-        for arguments, number in ((["--tenant", "demo"], 1000), (["--tenant", "other"], 2000), (["--unrouted"], 3000)):
+    def test_are_listed_by_tenant_newest_first(self, run: Admin, with_database: DatabaseSettings) -> None:
+        run("tenants", "create", "demo")
+        letters = [dead_letter(), dead_letter(), dead_letter(tenant="other"), dead_letter(tenant=None, device=None)]
+        numbers = put_dead_letters(with_database, letters)
+        for arguments, expected in (
+            (["--tenant", "demo"], numbers[1::-1]),
+            (["--tenant", "other"], [numbers[2]]),
+            (["--unrouted"], numbers[:1:-1]),
+        ):
             listed = run.json("dead-letters", "list", *arguments)
             assert isinstance(listed, dict)
-            assert [item["id"] for item in listed["dead_letters"]] == [number]
+            assert [item["id"] for item in listed["dead_letters"]] == expected
 
-    def test_are_shown_with_their_payload(self, run: Admin, with_nats: NatsSettings) -> None:
-        put_dead_letters(with_nats, [dead_letter(payload=b"\xff")])
-        shown = run.json("dead-letters", "show", "1000", "--tenant", "demo")
+    def test_are_shown_with_their_payload(self, run: Admin, with_database: DatabaseSettings) -> None:
+        run("tenants", "create", "demo")
+        [number] = put_dead_letters(with_database, [dead_letter(payload=b"\xff")])
+        shown = run.json("dead-letters", "show", str(number), "--tenant", "demo")
         assert isinstance(shown, dict)
         assert shown["payload_base64"] == "/w=="
         assert shown["payload_text"] is None
         assert shown["received_at"] == "2023-11-14T22:13:20.123456Z"
 
-    def test_of_another_tenant_are_not_found(self, run: Admin, with_nats: NatsSettings) -> None:
-        put_dead_letters(with_nats, [dead_letter()])
-        assert run("dead-letters", "show", "1000", "--tenant", "other") == 1
-        assert run("dead-letters", "replay", "1000", "--tenant", "other") == 1
+    def test_of_another_tenant_are_not_found(self, run: Admin, with_database: DatabaseSettings) -> None:
+        [number] = put_dead_letters(with_database, [dead_letter()])
+        for command in ("show", "replay", "delete"):
+            assert run("dead-letters", command, str(number), "--tenant", "other") == 1
 
-    def test_are_replayed_by_filter_and_leave_the_stream(self, run: Admin, with_nats: NatsSettings) -> None:
+    def test_are_replayed_by_filter_and_go(
+        self, run: Admin, with_nats: NatsSettings, with_database: DatabaseSettings
+    ) -> None:
         letters = [dead_letter(), dead_letter(reason=Reason.UNKNOWN_TENANT, payload=b"{}"), dead_letter(tenant="other")]
-        put_dead_letters(with_nats, letters)
+        run("tenants", "create", "demo")
+        with capture_logs():
+            asyncio.run(make_stream(with_nats))
+        numbers = put_dead_letters(with_database, letters)
         replayed = run.json("dead-letters", "replay", "--tenant", "demo", "--all", "--reason", "unknown_tenant")
-        assert replayed == {"replayed": 1, "unreadable": 0, "after": None, "until": 3, "remaining": 0}
+        assert replayed == {"replayed": 1, "incomplete": 0, "above": None, "until": numbers[1], "remaining": 0}
 
         async def in_the_log() -> tuple[list[envelope.Message], dict[str, str]]:
             async with connect_nats(with_nats, "test") as client:
@@ -154,12 +167,46 @@ class TestDeadLetters:
 
         with capture_logs():
             messages, headers = asyncio.run(in_the_log())
-        assert messages == [envelope.Message(letters[1].topic, b"{}", letters[1].received_at, 0)]
+        assert messages == [envelope.Message(letters[1].topic, b"{}", 1_700_000_000_123_456, 0)]
         assert headers["Sens-Envelope"] == "1"
         assert headers["Sens-Count"] == "1"
+        assert headers["Sens-Received"] == '{"demo":1}'
         listed = run.json("dead-letters", "list", "--tenant", "demo")
         assert isinstance(listed, dict)
-        assert [item["id"] for item in listed["dead_letters"]] == [1000]
+        assert [item["id"] for item in listed["dead_letters"]] == [numbers[0]]
+
+    def test_are_deleted_by_filter_which_is_audited(self, run: Admin, with_database: DatabaseSettings) -> None:
+        run("tenants", "create", "demo")
+        letters = [dead_letter(), dead_letter(device="d2"), dead_letter(tenant="other")]
+        numbers = put_dead_letters(with_database, letters)
+        assert run.json("dead-letters", "delete", "--tenant", "demo", "--all", "--device", "d2") == {"deleted": 1}
+        assert run.json("dead-letters", "delete", "--unrouted", str(numbers[2])) == {"deleted": 1}
+        listed = run.json("dead-letters", "list", "--tenant", "demo")
+        assert isinstance(listed, dict)
+        assert [item["id"] for item in listed["dead_letters"]] == [numbers[0]]
+        audited = as_owner(
+            with_database,
+            lambda connection: connection.fetch(
+                "SELECT tenant, actor, subject, details::text FROM sens.audit_events WHERE action = 'dead_letters.deleted' ORDER BY id"
+            ),
+        )
+        assert [(row["tenant"], row["actor"], row["subject"]) for row in audited] == [
+            ("demo", "administrator", "dead letters"),
+            (None, "administrator", f"dead letter {numbers[2]}"),
+        ]
+        assert '"deleted": 1' in audited[0]["details"]
+        assert '"device": "d2"' in audited[0]["details"]
+
+    def test_of_a_tenant_that_is_made_later_become_its_own(self, run: Admin, with_database: DatabaseSettings) -> None:
+        [number, _] = put_dead_letters(with_database, [dead_letter(tenant="later"), dead_letter(tenant="later-still")])
+        run("tenants", "create", "later")
+        owners = as_owner(
+            with_database,
+            lambda connection: connection.fetch(
+                "SELECT d.id FROM sens.dead_letters d JOIN sens.tenants t ON t.id = d.tenant_id"
+            ),
+        )
+        assert [row["id"] for row in owners] == [number]
 
     def test_need_numbers_or_all(self, run: Admin) -> None:
         with pytest.raises(SystemExit) as stopped:

@@ -14,7 +14,8 @@ import pytest
 
 from sens_platform_api import admin
 from sens_platform_api.keys import service as keys
-from support.api import RunningApi, as_owner, dead_letter, put_dead_letters, set_environment, store
+from support.api import RunningApi, as_owner, set_environment, store
+from support.letters import dead_letter, put_dead_letters
 from support.servers import wait_until
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -500,6 +501,7 @@ class TestTenants:
             ("GET", "/api/v1/devices/theirs/measurements"),
             ("GET", "/api/v1/dead-letters/{letter}"),
             ("POST", "/api/v1/dead-letters/{letter}/replay"),
+            ("DELETE", "/api/v1/dead-letters/{letter}"),
         ],
     )
     def test_do_not_find_what_is_anothers(
@@ -507,19 +509,20 @@ class TestTenants:
     ) -> None:
         other, key = api.new_tenant()
         store(api.database, other, [("theirs", "m", NOW, 1.0)])
-        [letter] = put_dead_letters(api.nats, [dead_letter(tenant=other)])
+        [letter] = put_dead_letters(api.database, [dead_letter(tenant=other)])
         target = path.format(letter=letter)
         assert is_problem(own[1].request(method, target), 404)
         with api.client(key) as client:
-            assert client.request(method, target).status_code == HTTPStatus.OK
+            assert client.request(method, target).is_success
 
     def test_list_only_what_is_theirs(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
         other, _ = api.new_tenant()
         store(api.database, other, [("theirs", "m", NOW, 1.0)])
-        put_dead_letters(api.nats, [dead_letter(tenant=other)])
+        put_dead_letters(api.database, [dead_letter(tenant=other)])
         assert own[1].get("/api/v1/devices").json()["devices"] == []
         assert own[1].get("/api/v1/dead-letters").json()["dead_letters"] == []
         assert own[1].post("/api/v1/dead-letters/replay").json()["replayed"] == 0
+        assert own[1].delete("/api/v1/dead-letters?all=true").json()["deleted"] == 0
 
     def test_are_kept_apart_by_the_database_even_from_a_wrong_query(
         self, api: RunningApi, own: tuple[str, httpx.Client]
@@ -533,38 +536,86 @@ class TestTenants:
             await execute("SET ROLE sens_api")
             async with connection.transaction():  # type: ignore[attr-defined]
                 await execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenant_id))
-                views = ("devices", "metrics", "tenant_measurements", "tenant_text_measurements")
+                views = ("devices", "metrics", "tenant_measurements", "tenant_text_measurements", "tenant_dead_letters")
                 return [await fetchval(f"SELECT count(*) FROM sens.{view}") for view in views]  # noqa: S608 - own words
 
-        assert as_owner(api.database, look) == [0, 0, 0, 0]
+        assert as_owner(api.database, look) == [0, 0, 0, 0, 0]
 
 
 class TestDeadLetters:
-    def test_are_listed_shown_and_replayed(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+    def test_are_listed_newest_first_shown_and_replayed(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
         tenant, client = own
-        numbers = put_dead_letters(api.nats, [dead_letter(tenant=tenant), dead_letter(tenant=tenant, payload=b"\xff")])
+        letters = [dead_letter(tenant=tenant), dead_letter(tenant=tenant, payload=b"\xff")]
+        numbers = put_dead_letters(api.database, letters)
         page = client.get("/api/v1/dead-letters", params={"limit": 1}).json()
-        assert [letter["id"] for letter in page["dead_letters"]] == numbers[:1]
-        page = client.get("/api/v1/dead-letters", params={"cursor": page["next"]}).json()
         assert [letter["id"] for letter in page["dead_letters"]] == numbers[1:]
+        page = client.get("/api/v1/dead-letters", params={"cursor": page["next"]}).json()
+        assert [letter["id"] for letter in page["dead_letters"]] == numbers[:1]
         assert page["next"] is None
         shown = client.get(f"/api/v1/dead-letters/{numbers[0]}").json()
         assert (shown["payload_text"], shown["payload_base64"]) == ("{", "ew==")
-        assert shown["reason"] == "malformed_payload"
+        assert (shown["reason"], shown["payload_bytes"], shown["is_shortened"]) == ("malformed_payload", 1, False)
         assert client.post(f"/api/v1/dead-letters/{numbers[0]}/replay").json() == {"id": numbers[0]}
         assert is_problem(client.post(f"/api/v1/dead-letters/{numbers[0]}/replay"), 404)
 
+    def test_are_listed_by_device_reason_topic_and_time(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+        tenant, client = own
+        letters = [
+            dead_letter(tenant=tenant, device="kitchen.1"),
+            dead_letter(tenant=tenant, device="kitchen-1", reason="too_large"),
+        ]
+        first, second = put_dead_letters(api.database, letters)
+
+        def listed(**parameters: str) -> list[int]:
+            answer = client.get("/api/v1/dead-letters", params=parameters)
+            return [letter["id"] for letter in answer.json()["dead_letters"]]
+
+        assert listed(device="kitchen.1") == [first]
+        assert listed(reason="too_large") == [second]
+        assert listed(topic=f"sens/v1/{tenant}/kitchen.1/telemetry") == [first]
+        assert listed(topic="sens/v1/+/kitchen.1/#") == [first]
+        assert listed(topic="sens/#") == [second, first]
+        assert listed(topic="sens/v1/kitchen.1/#") == []
+        assert listed(since="2020-01-01", before="2023-01-01") == []
+        assert listed(since="2020-01-01") == [second, first]
+
     def test_are_replayed_by_filter_in_bounded_calls(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
         tenant, client = own
-        put_dead_letters(api.nats, [dead_letter(tenant=tenant, device=f"d{index % 2}") for index in range(6)])
+        put_dead_letters(api.database, [dead_letter(tenant=tenant, device=f"d{index % 2}") for index in range(6)])
         first = client.post("/api/v1/dead-letters/replay", params={"device": "d0", "limit": 2}).json()
-        assert first["replayed"] == 2
-        put_dead_letters(api.nats, [dead_letter(tenant=tenant, device="d0")])  # comes back from its replay
+        assert (first["replayed"], first["remaining"]) == (2, 1)
+        put_dead_letters(api.database, [dead_letter(tenant=tenant, device="d0")])  # comes back from its replay
         parameters = {"device": "d0", "limit": 2, "cursor": first["next"]}
         second = client.post("/api/v1/dead-letters/replay", params=parameters).json()
-        assert second == {"replayed": 1, "unreadable": 0, "next": None, "remaining": 0}
+        assert second == {"replayed": 1, "incomplete": 0, "next": None, "remaining": 0}
         left = client.get("/api/v1/dead-letters").json()["dead_letters"]
-        assert [letter["device"] for letter in left] == ["d1", "d1", "d1", "d0"]
+        assert [letter["device"] for letter in left] == ["d0", "d1", "d1", "d1"]
+
+    def test_are_deleted_one_by_one_or_by_filter(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+        tenant, client = own
+        numbers = put_dead_letters(
+            api.database, [dead_letter(tenant=tenant, device=f"d{index % 2}") for index in range(5)]
+        )
+        assert client.delete(f"/api/v1/dead-letters/{numbers[0]}").status_code == HTTPStatus.NO_CONTENT
+        assert is_problem(client.delete(f"/api/v1/dead-letters/{numbers[0]}"), 404)
+        assert is_problem(client.delete("/api/v1/dead-letters"), 422)
+        done = client.delete("/api/v1/dead-letters", params={"device": "d0", "limit": 1}).json()
+        assert done == {"deleted": 1, "remaining": 1}
+        done = client.delete("/api/v1/dead-letters", params={"all": "true"}).json()
+        assert done == {"deleted": 3, "remaining": 0}
+        assert client.get("/api/v1/dead-letters").json()["dead_letters"] == []
+
+    def test_of_which_only_the_beginning_is_kept_are_not_replayed_once_the_log_has_forgotten_them(
+        self, api: RunningApi, own: tuple[str, httpx.Client]
+    ) -> None:
+        tenant, client = own
+        [number] = put_dead_letters(api.database, [dead_letter(tenant=tenant, payload_bytes=1_000_000)])
+        assert client.get(f"/api/v1/dead-letters/{number}").json()["is_shortened"]
+        refused = client.post(f"/api/v1/dead-letters/{number}/replay")
+        assert is_problem(refused, 409)
+        assert "only the beginning" in refused.json()["detail"]
+        assert client.post("/api/v1/dead-letters/replay").json()["incomplete"] == 1
+        assert [letter["id"] for letter in client.get("/api/v1/dead-letters").json()["dead_letters"]] == [number]
 
 
 class TestStreaming:

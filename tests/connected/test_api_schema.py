@@ -10,7 +10,8 @@ from schemathesis.checks import CheckFunction
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from sens_platform_api.app import openapi_document
-from support.api import RunningApi, Value, dead_letter, put_dead_letters, store
+from support.api import RunningApi, Value, store
+from support.letters import dead_letter, put_dead_letters
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -26,7 +27,7 @@ def key(api: RunningApi) -> str:
         tenant,
         [("sensor-0001", metric, time, value) for time in minutes for metric, value in values],
     )
-    put_dead_letters(api.nats, [dead_letter(tenant=tenant) for _ in range(20)])
+    put_dead_letters(api.database, [dead_letter(tenant=tenant) for _ in range(20)])
     return key
 
 

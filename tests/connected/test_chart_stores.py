@@ -25,7 +25,7 @@ from sens_common.errors import UnavailableError
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.logins import API_ROLE, Login
 from sens_common.migrations import migrate
-from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_STREAM
+from sens_common.names import TELEMETRY_STREAM
 from sens_common.nats_permissions import ADMINISTRATOR, API_USER, INGESTION_USER, TELEMETRY_USER
 from sens_common.privileges import ADVISORY_LOCKS, shortcomings
 from sens_common.settings import DatabaseSettings, NatsSettings
@@ -183,7 +183,7 @@ class TestNats:
                 await ensure_streams(client.jetstream(), server[0])
                 return {info.config.name or "" for info in await client.jetstream().streams_info()}
 
-        assert asyncio.run(streams()) == {TELEMETRY_STREAM, DEAD_LETTERS_STREAM}
+        assert asyncio.run(streams()) == {TELEMETRY_STREAM}
 
     def test_answers_its_probes(self, server: tuple[NatsSettings, int], rendered: Render) -> None:
         container = rendered.container("nats")

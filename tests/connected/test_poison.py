@@ -18,7 +18,8 @@ from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.timescale.database import Connection, Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore
-from support.memory import MemoryDeadLetters, MemoryEntry, MemoryFeed, MemoryInbox
+from support.memory import MemoryEntry, MemoryFeed, MemoryInbox
+from support.parts import NO_QUOTA
 from support.servers import execute_as
 
 MANY = 10_000
@@ -85,28 +86,29 @@ def outcome(
             await execute_as(settings, "INSERT INTO sens.tenants (name) VALUES ('demo')", rule)
             database = CountingDatabase(pool, settings)
             router = Router(TimescaleRegistry(database), decoder("native"))
-            store = TimescaleStore(database)
+            store = TimescaleStore(database, NO_QUOTA)
             batch = messages(refused, count)
 
-            async def settle(*entries: MemoryEntry) -> set[int]:
-                letters = MemoryDeadLetters()
+            async def settle(entry: MemoryEntry) -> set[int]:
                 stop = asyncio.Event()
                 guard, feed = DeadLetterGuard(1, 1), MemoryFeed(set())
-                inbox = MemoryInbox([list(entries)], stop)
                 pipeline = Pipeline(
-                    inbox, router=router, store=store, dead_letters=letters, feed=feed, guard=guard, flow=Flow()
+                    MemoryInbox([[entry]], stop), router=router, store=store, feed=feed, guard=guard, flow=Flow()
                 )
                 await pipeline.run(stop)
-                assert {letter.reason for letter in letters.letters.values()} <= {Reason.REFUSED_BY_DATABASE}
-                return {int(origin.rpartition("-")[2]) for origin in letters.letters}
+                letters = await pool.fetch(
+                    "SELECT number, reason FROM sens.dead_letters WHERE sequence = $1", entry.sequence
+                )
+                assert {letter["reason"] for letter in letters} <= {Reason.REFUSED_BY_DATABASE}
+                return {letter["number"] for letter in letters}
 
             # Devices, metrics and partitions are known afterwards.
             first = [Message(each.topic, b'{"a": 0, "b": 0}', NOW - 1) for each in batch[:50]]
-            await settle(MemoryEntry("first", first))
+            await settle(MemoryEntry(1, first))
             if stored_before is not None:
-                await settle(MemoryEntry("before", [batch[stored_before]]))
+                await settle(MemoryEntry(2, [batch[stored_before]]))
             database.transactions = 0
-            found = await settle(MemoryEntry("all", batch))
+            found = await settle(MemoryEntry(3, batch))
             transactions = database.transactions
             stored = await pool.fetchval(
                 "SELECT count(*) FROM sens.measurements WHERE ts >= to_timestamp($1)", NOW / 1_000_000
@@ -116,14 +118,16 @@ def outcome(
     return asyncio.run(work())
 
 
-def counted(settings: DatabaseSettings) -> tuple[int, int]:
-    """Return how many messages the database has counted as stored, and as duplicates."""
+def counted(settings: DatabaseSettings) -> tuple[int, ...]:
+    """Return how many messages the database has counted as received, stored, duplicate and dead-lettered, and how many are unaccounted for."""
 
-    async def work() -> tuple[int, int]:
+    async def work() -> tuple[int, ...]:
         async with open_pool(settings, "test") as pool:
-            row = await pool.fetchrow("SELECT sum(stored), sum(duplicate) FROM sens.message_counts")
+            row = await pool.fetchrow(
+                "SELECT sum(received), sum(stored), sum(duplicate), sum(dead_lettered), sum(abs(unaccounted)) FROM sens.conservation()"
+            )
             assert row is not None
-            return int(row[0]), int(row[1])
+            return tuple(map(int, row))
 
     return asyncio.run(work())
 
@@ -183,4 +187,8 @@ class TestBatchThatIsNotStoredInTime:
 
     def test_counts_each_message_once(self, database: DatabaseSettings) -> None:
         outcome(database, (), count=800, rule=CANCELLED)
-        assert counted(database) == (850, 0)
+        assert counted(database) == (850, 850, 0, 0, 0)
+
+    def test_counts_each_refused_message_once(self, database: DatabaseSettings) -> None:
+        outcome(database, SEVERAL, count=MANY)
+        assert counted(database) == (MANY + 50, MANY + 50 - len(SEVERAL), 0, len(SEVERAL), 0)

@@ -1,299 +1,361 @@
-"""Replays of many dead letters: what goes into the log, what stays, and what happens when one is interrupted."""
+"""Replays of dead letters: what goes into the log, what stays, and what happens when replays meet, or are interrupted."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
-import msgspec
+import asyncpg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from nats.aio.client import Client
 
-from sens_common import dead_letters, envelope
-from sens_common.dead_letters import DeadLetter, Reason
-from sens_common.jetstream import connect, ensure_streams
-from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_STREAM
-from sens_common.settings import NatsSettings
+from sens_common import envelope
+from sens_common.dead_letters import Origin, Reason
+from sens_common.jetstream import connect
+from sens_common.names import TELEMETRY_STREAM
+from sens_common.settings import DatabaseSettings, NatsSettings
+from sens_platform_api.database import Connection
 from sens_platform_api.dead_letters import service
-from sens_platform_api.dead_letters.repository import Choice, DeadLetterStream, StoredDeadLetter
-from sens_platform_api.dead_letters.service import Filter
-from sens_platform_api.errors import NotFoundError
-from sens_telemetry_worker.columns import Tenant
+from sens_platform_api.dead_letters.jetstream import ReplayLog
+from sens_platform_api.dead_letters.repository import Actor, DeadLetters, Filter, StoredDeadLetter, Whose
+from sens_platform_api.errors import AlreadyExistsError, NotFoundError
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
-from sens_telemetry_worker.jetstream import DeadLetterStream as DeadLetterBox
-from sens_telemetry_worker.jetstream import LogEntry, LogInbox
+from sens_telemetry_worker.jetstream import LogEntry, LogInbox, ensure_consumer
 from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.settings import BatchSettings
-from support.api import dead_letter
-from support.letters import count_letters
-from support.memory import MemoryFeed, MemoryRegistry, MemoryStore
-from support.servers import eventually
+from sens_telemetry_worker.timescale.database import Database, open_pool
+from sens_telemetry_worker.timescale.registry import TimescaleRegistry
+from sens_telemetry_worker.timescale.store import TimescaleStore
+from support.letters import LetterRow, dead_letter, insert_dead_letters
+from support.memory import MemoryFeed
+from support.parts import NO_QUOTA
+from support.servers import eventually, owner_pool
 
 EVERYTHING = Filter()
 REASONS = (Reason.UNKNOWN_TENANT, Reason.MALFORMED_PAYLOAD)
 
 
-def letter(number: int, *, tenant: str = "demo", reason: str = Reason.UNKNOWN_TENANT) -> DeadLetter:
-    return dead_letter(tenant=tenant, device=f"d{number}", reason=reason, payload=b'{"n": %d}' % number)
+def letter(number: int, *, tenant: str = "demo", reason: str = Reason.UNKNOWN_TENANT, replays: int = 0) -> LetterRow:
+    payload = b'{"ts": 1700000000, "n": %d}' % number
+    return dead_letter(tenant=tenant, device=f"d{number}", reason=reason, payload=payload, replays=replays)
 
 
-async def put(client: Client, letters: Sequence[DeadLetter], *, together: int = 1) -> None:
-    """Put letters that are in envelopes of so many."""
-    origins = ((f"c-{number // together}", number % together) for number in range(len(letters)))
-    await DeadLetterBox(client).put(dict(zip(origins, letters, strict=True)))
+class RefusingToAcknowledge(LogInbox):
+    """A log that forgets every acknowledgement: what a worker leaves that is killed just before."""
+
+    async def acknowledge(self, entries: list[LogEntry]) -> None:
+        for entry in entries:
+            await entry.release()
 
 
-async def replay_all(stream: DeadLetterStream, wanted: Filter = EVERYTHING, *, limit: int = 700) -> int:
+@dataclass
+class Place:
+    """A log and a database with the tenant ``demo``.
+
+    Attributes:
+        letters: The tenant's dead letters, as the administration has them.
+    """
+
+    client: Client
+    nats: NatsSettings
+    database: DatabaseSettings
+    pool: "asyncpg.Pool[asyncpg.Record]"
+    worker_pool: "asyncpg.Pool[asyncpg.Record]"
+    tenant_id: int
+
+    @property
+    def log(self) -> ReplayLog:
+        return ReplayLog(self.client)
+
+    @property
+    def letters(self) -> DeadLetters:
+        return self.letters_as(DeadLetters)
+
+    def letters_as[T: DeadLetters](self, kind: type[T]) -> T:
+        @asynccontextmanager
+        async def transaction(readonly: bool) -> AsyncIterator[Connection]:
+            async with self.pool.acquire() as connection, connection.transaction(readonly=readonly):
+                yield connection
+
+        return kind(transaction, Actor("test", self.tenant_id), Whose(self.tenant_id))
+
+    async def put(self, letters: Sequence[LetterRow]) -> list[int]:
+        return await insert_dead_letters(self.pool, letters)
+
+    async def stored(self) -> list[tuple[str, float]]:
+        """Return device and value of what is stored, in order."""
+        rows = await self.pool.fetch(
+            "SELECT d.name, m.value FROM sens.measurements m JOIN sens.devices d ON d.id = m.device_id ORDER BY 1, 2"
+        )
+        return [(row[0], row[1]) for row in rows]
+
+    async def left(self) -> list[tuple[str, int]]:
+        """Return device and replays of the dead letters, in order."""
+        rows = await self.pool.fetch("SELECT device, replays FROM sens.dead_letters ORDER BY device, replays")
+        return [(row[0], row[1]) for row in rows]
+
+    async def unaccounted(self) -> int:
+        return int(await self.pool.fetchval("SELECT coalesce(sum(abs(unaccounted)), 0) FROM sens.conservation()"))
+
+    async def logged(self) -> tuple[int, Counter[bytes]]:
+        """Return how many envelopes are in the log, and the payloads of their messages."""
+        jetstream = self.client.jetstream()
+        envelopes = (await jetstream.stream_info(TELEMETRY_STREAM)).state.messages
+        payloads: Counter[bytes] = Counter()
+        for sequence in range(1, envelopes + 1):
+            body = (await jetstream.get_msg(TELEMETRY_STREAM, seq=sequence)).data or b""
+            payloads.update(message.payload for message in envelope.decode(body))
+        return envelopes, payloads
+
+    async def settle(self, *, killed_before_acknowledging: bool = False) -> None:
+        """Let a telemetry worker settle all that is in the log; or kill it when it has stored it."""
+        stop = asyncio.Event()
+        kind = RefusingToAcknowledge if killed_before_acknowledging else LogInbox
+        inbox = kind(self.client, self.nats, BatchSettings(messages=10, linger_milliseconds=1))
+        database = Database(self.worker_pool, self.database)
+        pipeline: Pipeline[LogEntry] = Pipeline(
+            inbox,
+            router=Router(TimescaleRegistry(database), decoder("native")),
+            store=TimescaleStore(database, NO_QUOTA),
+            feed=MemoryFeed(set()),
+            guard=DeadLetterGuard(1, 1),
+            flow=Flow(),
+        )
+
+        async def done() -> bool:
+            last = (await self.client.jetstream().stream_info(TELEMETRY_STREAM)).state.last_seq
+            settled = await self.pool.fetchval(
+                "SELECT count(*) FROM sens.settled WHERE stream > 0 AND outcomes IS NULL"
+            )
+            if killed_before_acknowledging:
+                return bool(settled == last)
+            info = await self.client.jetstream().consumer_info(TELEMETRY_STREAM, "telemetry-worker")
+            return bool(settled == last) and not info.num_pending and not info.num_ack_pending
+
+        async with inbox.open():
+            running = asyncio.create_task(pipeline.run(stop))
+            await eventually(done, "the log is settled")
+            stop.set()
+            await running
+
+
+@asynccontextmanager
+async def place(nats: NatsSettings, database: DatabaseSettings) -> AsyncIterator[Place]:
+    async with (
+        connect(nats, "test") as client,
+        owner_pool(database) as pool,
+        open_pool(database, "test") as worker_pool,
+    ):
+        await ensure_consumer(client, nats)
+        tenant = await pool.fetchval(
+            "INSERT INTO sens.tenants (name) VALUES ('demo') ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id"
+        )
+        yield Place(client, nats, database, pool, worker_pool, tenant)
+
+
+async def replay_all(letters: DeadLetters, log: ReplayLog, wanted: Filter = EVERYTHING, *, limit: int = 700) -> int:
     """Replay in calls of a limit until nothing is left; return how many were replayed."""
     replayed = 0
-    following: int | None = 1
+    above: int | None = 0
     until: int | None = None
-    while following is not None:
-        done = await service.replay_page(stream, "demo", wanted, following=following, until=until, limit=limit)
+    while above is not None:
+        done = await service.replay_page(letters, log, wanted, above=above, until=until, limit=limit)
         replayed += done.replayed
-        following, until = done.following, done.until
+        above, until = done.above, done.until
     return replayed
 
 
-async def logged(client: Client) -> tuple[int, Counter[bytes]]:
-    """Return how many envelopes are in the log, and the payloads of their messages."""
-    jetstream = client.jetstream()
-    envelopes = (await jetstream.stream_info(TELEMETRY_STREAM)).state.messages
-    payloads: Counter[bytes] = Counter()
-    for sequence in range(1, envelopes + 1):
-        body = (await jetstream.get_msg(TELEMETRY_STREAM, seq=sequence)).data or b""
-        payloads.update(message.payload for message in envelope.decode(body))
-    return envelopes, payloads
-
-
-async def listed(client: Client) -> list[StoredDeadLetter]:
-    """Return the tenant's dead letters as they are listed, in pages that cut messages."""
-    stream = DeadLetterStream(client)
-    found: list[StoredDeadLetter] = []
-    following: int | None = 1
-    while following is not None:
-        page = await service.list_page(stream, "demo", EVERYTHING, following=following, limit=7)
-        found += page.letters
-        following = page.following
-    return found
-
-
-@pytest.mark.parametrize("together", [1, 40])
 class TestReplayOfMany:
-    def test_sends_all_of_a_tenant_in_a_few_envelopes(self, nats: NatsSettings, together: int) -> None:
+    def test_sends_all_of_a_tenant_in_a_few_envelopes(self, nats: NatsSettings, database: DatabaseSettings) -> None:
         async def work() -> None:
-            async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                others = [letter(number, tenant="other") for number in range(50)]
-                await put(client, [*others, *map(letter, range(2500))], together=together)
-                assert await replay_all(DeadLetterStream(client)) == 2500
-                envelopes, payloads = await logged(client)
-                assert payloads == Counter(b'{"n": %d}' % number for number in range(2500))
+            async with place(nats, database) as here:
+                await here.put([*(letter(number, tenant="other") for number in range(50)), *map(letter, range(2500))])
+                assert await replay_all(here.letters, here.log) == 2500
+                envelopes, payloads = await here.logged()
+                assert payloads == Counter(letter(number).payload for number in range(2500))
                 assert envelopes <= 10
-                assert await count_letters(client.jetstream()) == 50
+                assert len(await here.left()) == 50
 
         asyncio.run(work())
 
-    def test_by_a_filter_leaves_the_others_under_their_numbers(self, nats: NatsSettings, together: int) -> None:
+    def test_by_a_filter_leaves_the_others(self, nats: NatsSettings, database: DatabaseSettings) -> None:
         async def work() -> None:
-            async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                letters = [letter(number, reason=REASONS[number % 2]) for number in range(600)]
-                await put(client, letters, together=together)
-                before = await listed(client)
-                assert [stored.letter for stored in before] == letters
-                stream = DeadLetterStream(client)
-                assert await replay_all(stream, Filter(reason=Reason.MALFORMED_PAYLOAD)) == 300
-                _, payloads = await logged(client)
-                assert payloads == Counter(b'{"n": %d}' % number for number in range(1, 600, 2))
-                assert sorted(await listed(client)) == before[::2]
-                for stored in before[::200]:
-                    assert (await stream.get("demo", stored.id)).letters == [stored]
+            async with place(nats, database) as here:
+                numbers = await here.put([letter(number, reason=REASONS[number % 2]) for number in range(600)])
+                assert await replay_all(here.letters, here.log, Filter(reason=Reason.MALFORMED_PAYLOAD)) == 300
+                _, payloads = await here.logged()
+                assert payloads == Counter(letter(number).payload for number in range(1, 600, 2))
+                page = await service.list_page(here.letters, EVERYTHING, below=None, limit=1000)
+                assert [summary.id for summary in page.letters] == sorted(numbers[::2], reverse=True)
 
         asyncio.run(work())
 
-
-class TestReplay:
-    def test_of_one_leaves_those_beside_it_under_their_numbers(self, nats: NatsSettings) -> None:
+    def test_keeps_messages_apart_that_were_replayed_before(
+        self, nats: NatsSettings, database: DatabaseSettings
+    ) -> None:
         async def work() -> None:
-            async with connect(nats, "test") as client:
-                before = await five_of_an_envelope(client, nats)
-                stream = DeadLetterStream(client)
-                for number in (3, 1):
-                    await service.replay_one(stream, "demo", before[number].id)
-                    with pytest.raises(NotFoundError):
-                        await stream.get("demo", before[number].id)
-                assert await listed(client) == [before[0], before[2], before[4]]
-                for stored in (before[0], before[2]):
-                    with pytest.raises(NotFoundError):
-                        await stream.get("other", stored.id)
-                assert await replay_all(stream) == 3
-                assert (await logged(client))[1] == Counter(b'{"n": %d}' % number for number in range(5))
-                assert await count_letters(client.jetstream()) == 0
-
-        asyncio.run(work())
-
-    def test_of_two_beside_each_other_at_once_leaves_neither(self, nats: NatsSettings) -> None:
-        async def work() -> None:
-            async with connect(nats, "test") as client:
-                before = await five_of_an_envelope(client, nats)
-                stream = DeadLetterStream(client)
-                choices = [await stream.get("demo", before[number].id) for number in (1, 2)]
-                await asyncio.gather(*(stream.send_again("demo", [choice]) for choice in choices))
-                assert await listed(client) == [before[0], before[3], before[4]]
-
-        asyncio.run(work())
-
-    def test_by_a_filter_that_is_cut_short_and_given_again_leaves_the_others_once(self, nats: NatsSettings) -> None:
-        async def work() -> None:
-            async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                await put(client, [letter(number, reason=REASONS[number % 2]) for number in range(10)], together=10)
-                before = await listed(client)
-                wanted = Filter(reason=Reason.MALFORMED_PAYLOAD)
-                with pytest.raises(InterruptionError):
-                    await replay_all(InterruptedTakingApart(client), wanted)
-                assert await count_letters(client.jetstream()) == 15
-                assert await replay_all(DeadLetterStream(client), wanted) == 5
-                assert await listed(client) == before[::2]
-
-        asyncio.run(work())
-
-    def test_leaves_what_can_not_be_read_between_them(self, nats: NatsSettings) -> None:
-        async def work() -> None:
-            async with connect(nats, "test") as client:
-                jetstream = client.jetstream()
-                await ensure_streams(jetstream, nats)
-                await put(client, [letter(0)])
-                await jetstream.publish(dead_letters.single_subject("demo", ("x", None)), b"not a dead letter")
-                await put(client, [letter(0), letter(1), letter(2)])
-                assert await replay_all(DeadLetterStream(client), limit=1) == 3
-                [unreadable] = await listed(client)
-                assert unreadable.letter.reason == "unreadable"
-
-        asyncio.run(work())
-
-    def test_goes_on_where_the_stream_answers_no_direct_request(self, nats: NatsSettings) -> None:
-        async def work() -> None:
-            async with connect(nats, "test") as client:
-                jetstream = client.jetstream()
-                await ensure_streams(jetstream, nats)
-                config = (await jetstream.stream_info(DEAD_LETTERS_STREAM)).config
-                await jetstream.update_stream(config.evolve(allow_direct=False))
-                await put(client, [letter(number) for number in range(5)])
-                assert await replay_all(DeadLetterStream(client)) == 5
-
-        asyncio.run(work())
-
-    def test_keeps_messages_apart_that_were_replayed_before(self, nats: NatsSettings) -> None:
-        async def work() -> None:
-            async with connect(nats, "test") as client:
-                jetstream = client.jetstream()
-                await ensure_streams(jetstream, nats)
-                again = msgspec.structs.replace(letter(1), replays=4)
-                await put(client, [letter(0), again])
-                await replay_all(DeadLetterStream(client))
+            async with place(nats, database) as here:
+                await here.put([letter(0), letter(1, replays=4), letter(2)])
+                await replay_all(here.letters, here.log)
+                jetstream = here.client.jetstream()
                 headers = [(await jetstream.get_msg(TELEMETRY_STREAM, seq=number)).headers or {} for number in (1, 2)]
-                assert [each["Sens-Replays"] for each in headers] == ["1", "5"]
+                assert [(each["Sens-Replays"], each["Sens-Count"]) for each in headers] == [("1", "2"), ("5", "1")]
 
         asyncio.run(work())
 
 
-async def five_of_an_envelope(client: Client, nats: NatsSettings) -> list[StoredDeadLetter]:
-    """Put five letters of one envelope; return them."""
-    await ensure_streams(client.jetstream(), nats)
-    await put(client, [letter(number) for number in range(5)], together=5)
-    return await listed(client)
+class TestShortenedDeadLetter:
+    def test_is_replayed_as_a_whole_while_the_log_has_it(self, nats: NatsSettings, database: DatabaseSettings) -> None:
+        async def work() -> None:
+            async with place(nats, database) as here:
+                jetstream = here.client.jetstream()
+                created = (await jetstream.stream_info(TELEMETRY_STREAM)).created
+                assert created is not None
+                stream = int(created.timestamp() * 1e6)
+                whole = b"[" * 300_000
+                messages = [envelope.Message("a", b"first", 1), envelope.Message("sens/v1/demo/d0/telemetry", whole, 2)]
+                await jetstream.publish("sens.telemetry.test", envelope.encode(messages))
+                [number] = await here.put(
+                    [dead_letter(device="d0", payload=whole[:4096], payload_bytes=300_000, origin=Origin(stream, 1, 1))]
+                )
+                await service.replay_one(here.letters, here.log, number)
+                assert (await here.logged())[1][whole] == 2
+                assert await here.left() == []
+
+        asyncio.run(work())
+
+    def test_is_refused_and_stays_when_the_log_no_longer_has_it(
+        self, nats: NatsSettings, database: DatabaseSettings
+    ) -> None:
+        async def work() -> None:
+            async with place(nats, database) as here:
+                [number] = await here.put([dead_letter(device="d0", payload_bytes=300_000)])
+                with pytest.raises(AlreadyExistsError, match="only the beginning"):
+                    await service.replay_one(here.letters, here.log, number)
+                done = await service.replay_page(here.letters, here.log, EVERYTHING, limit=10)
+                assert (done.replayed, done.incomplete, done.above) == (0, 1, None)
+                assert await here.left() == [("d0", 0)]
+
+        asyncio.run(work())
 
 
 class InterruptionError(Exception):
     """What ends a replay in the middle."""
 
 
-class InterruptedTakingApart(DeadLetterStream):
-    """Ends after the letters that stay were stored alone, before their message is deleted."""
-
-    async def _delete_one(self, sequence: int) -> None:  # noqa: ARG002 - the method's signature
-        raise InterruptionError
-
-
-class Interrupted(DeadLetterStream):
+class Interrupted(DeadLetters):
     """Ends after messages were sent, before their dead letters are deleted."""
 
-    async def _delete(
-        self,
-        tenant: str | None,  # noqa: ARG002 - the method's signature
-        choices: Sequence[Choice],  # noqa: ARG002 - same
-        *,
-        gapless: bool,  # noqa: ARG002 - same
-    ) -> None:
+    async def delete_replayed(self, letters: Sequence[tuple[int, int]]) -> int:  # noqa: ARG002 - the method's signature
         raise InterruptionError
 
 
-@pytest.mark.parametrize("together", [1, 10])
-class TestInterruption:
-    """The promise is that a replay that is given again stores nothing twice, and makes no second dead letter of a message."""
-
-    @staticmethod
-    async def interrupt_and_finish(client: Client) -> None:
+class TestInterruptedReplay:
+    async def interrupt_and_finish(self, here: Place) -> None:
         with pytest.raises(InterruptionError):
-            await replay_all(Interrupted(client), limit=7)
+            await replay_all(here.letters_as(Interrupted), here.log, limit=7)
         # Other groups than before, so that it is not the log that recognises them.
-        first, *_ = await listed(client)
-        await service.replay_one(DeadLetterStream(client), "demo", first.id)
-        assert await replay_all(DeadLetterStream(client), limit=5) == 19
+        first = (await here.letters.following(EVERYTHING, above=0, until=1 << 60, limit=1, max_bytes=1 << 20))[0]
+        await service.replay_one(here.letters, here.log, first.summary.id)
+        assert await replay_all(here.letters, here.log, limit=5) == 19
 
-    @staticmethod
-    async def settle(client: Client, nats: NatsSettings, store: MemoryStore, ready: Callable[[], bool]) -> None:
-        """Let a telemetry worker work until a condition holds."""
-        stop = asyncio.Event()
-        inbox = LogInbox(client, nats, BatchSettings(messages=10, linger_milliseconds=10))
-        async with inbox.open():
-            pipeline: Pipeline[LogEntry] = Pipeline(
-                inbox,
-                router=Router(MemoryRegistry({"demo": Tenant(1, "demo")}), decoder("native")),
-                store=store,
-                dead_letters=DeadLetterBox(client),
-                feed=MemoryFeed(set()),
-                guard=DeadLetterGuard(1, 1),
-                flow=Flow(),
-            )
-            running = asyncio.create_task(pipeline.run(stop))
-
-            async def settled() -> bool:
-                info = await client.jetstream().consumer_info(TELEMETRY_STREAM, "telemetry-worker")
-                return not info.num_pending and not info.num_ack_pending and ready()
-
-            await eventually(settled, "the log is settled")
-            stop.set()
-            await running
-
-    def test_stores_what_was_sent_twice_once(self, nats: NatsSettings, together: int) -> None:
+    def test_stores_what_was_sent_twice_once(self, nats: NatsSettings, database: DatabaseSettings) -> None:
         async def work() -> None:
-            async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                await put(client, [letter(number) for number in range(20)], together=together)
-                await self.interrupt_and_finish(client)
-                _, payloads = await logged(client)
-                assert payloads.total() == (27 if together == 1 else 30)
-                store = MemoryStore()
-                await self.settle(client, nats, store, lambda: len(store.values) > 0)
-                assert sorted(store.values.values()) == [float(number) for number in range(20)]
+            async with place(nats, database) as here:
+                await here.put([letter(number) for number in range(20)])
+                await self.interrupt_and_finish(here)
+                assert (await here.logged())[1].total() == 27
+                await here.settle()
+                assert sorted(value for _, value in await here.stored()) == [float(number) for number in range(20)]
+                assert await here.left() == []
+                assert await here.unaccounted() == 0
 
         asyncio.run(work())
 
-    def test_makes_one_dead_letter_of_what_is_refused_again(self, nats: NatsSettings, together: int) -> None:
+    def test_makes_one_dead_letter_of_what_is_refused_again(
+        self, nats: NatsSettings, database: DatabaseSettings
+    ) -> None:
         async def work() -> None:
-            async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                malformed = [dead_letter(payload=b'{"n": %d' % number) for number in range(20)]
-                await put(client, malformed, together=together)
-                await self.interrupt_and_finish(client)
-                await self.settle(client, nats, MemoryStore(), lambda: True)
-                again = await listed(client)
-                assert sorted(stored.letter.payload for stored in again) == sorted(each.payload for each in malformed)
-                assert {stored.letter.replays for stored in again} == {1}
+            async with place(nats, database) as here:
+                await here.put([dead_letter(device=f"d{number:02}", payload=b"{") for number in range(20)])
+                await self.interrupt_and_finish(here)
+                await here.settle()
+                assert await here.left() == [(f"d{number:02}", 1) for number in range(20)]
+                assert await here.unaccounted() == 0
 
         asyncio.run(work())
+
+
+# What two replays of one dead letter and the worker do, in any order; each step may be the last of its replay, as if it was killed then.
+STEPS = st.lists(
+    st.sampled_from(["look 1", "send 1", "delete 1", "look 2", "send 2", "delete 2", "work", "work and die"]),
+    max_size=14,
+)
+
+
+class Replays:
+    """Two replays of one dead letter, a step at a time."""
+
+    def __init__(self, here: Place, number: int) -> None:
+        self._here = here
+        self._number = number
+        self._found: dict[str, StoredDeadLetter] = {}
+        self._sent: dict[str, StoredDeadLetter] = {}
+
+    async def step(self, step: str) -> None:
+        what, _, who = step.partition(" ")
+        if step.startswith("work"):
+            await self._here.settle(killed_before_acknowledging=step == "work and die")
+        elif what == "look":
+            self._sent.pop(who, None)
+            try:
+                self._found[who] = await self._here.letters.get(self._number)
+            except NotFoundError:
+                self._found.pop(who, None)
+        elif what == "send" and who in self._found:
+            found = self._found[who]
+            # The second one's envelope is another, so that JetStream does not recognise it.
+            await self._here.log.send([found] if who == "1" else [found, found])
+            self._sent[who] = found
+        elif what == "delete" and who in self._sent:
+            sent = self._sent.pop(who)
+            await self._here.letters.delete_replayed([(sent.summary.id, sent.summary.replays)])
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(steps=STEPS)
+@pytest.mark.parametrize("payload", [b"{", b'{"ts": 1700000000, "n": 1}'], ids=["refused again", "stored"])
+def test_whatever_replays_and_workers_do_a_message_is_stored_once_or_is_one_dead_letter(
+    nats: NatsSettings, database: DatabaseSettings, payload: bytes, steps: list[str]
+) -> None:
+    """A refused replay is never deleted, and twice has no effect, in whatever order replays, deletions and kills come."""
+
+    async def work() -> None:
+        async with place(nats, database) as here:
+            await here.pool.execute("TRUNCATE sens.measurements, sens.settled, sens.message_counts, sens.dead_letters")
+            await here.client.jetstream().purge_stream(TELEMETRY_STREAM)
+            await here.client.jetstream().delete_stream(TELEMETRY_STREAM)
+            await ensure_consumer(here.client, nats)
+            [number] = await here.put([dead_letter(device="d1", payload=payload)])
+            replays = Replays(here, number)
+            for step in steps:
+                await replays.step(step)
+            await here.settle()
+            if payload == b"{":
+                assert [device for device, _ in await here.left()] == ["d1"]
+                assert await here.stored() == []
+            else:
+                # Gone, or still to be replayed: that stores nothing twice.
+                await replay_all(here.letters, here.log)
+                await here.settle()
+                assert await here.left() == []
+                assert await here.stored() == [("d1", 1.0)]
+            assert await here.unaccounted() == 0
+
+    asyncio.run(work())

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import asyncpg
-import numpy as np
 import pytest
 from pydantic import SecretStr
 
@@ -18,12 +17,15 @@ from sens_common.logins import API_ROLE, WORKER_ROLE, Login, scram_verifier
 from sens_common.migrations import Migration, Storage, load, migrate
 from sens_common.privileges import ADVISORY_LOCKS, shortcomings
 from sens_common.settings import DatabaseSettings
-from sens_platform_api.database import open_pool as open_api_pool
+from sens_platform_api.database import open_pools as open_api_pools
 from sens_platform_api.database import transaction
+from sens_platform_api.settings import LimitSettings
+from sens_telemetry_worker.columns import Rejected
 from sens_telemetry_worker.rows import TextRow, number_rows, prepare
 from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.database import open_pool as open_worker_pool
 from sens_telemetry_worker.timescale.store import TimescaleStore
+from support.parts import NO_QUOTA, part_of
 from support.servers import execute_as
 
 type Connection = asyncpg.Connection[asyncpg.Record]
@@ -228,7 +230,10 @@ class TestEveryLogin:
 class TestTheApi:
     def test_gives_a_connection_back_and_takes_it_again(self, logins: Logins) -> None:
         async def ask() -> list[int]:
-            async with open_api_pool(logins.api.model_copy(update={"pool_size": 1}), "test") as pool:
+            async with open_api_pools(logins.api.model_copy(update={"pool_size": 1}), "test", LimitSettings()) as (
+                pool,
+                _keys,
+            ):
                 answers = []
                 for _ in range(3):
                     async with transaction(pool) as connection:
@@ -243,16 +248,17 @@ class TestTheWorker:
         async def work() -> tuple[list[int], list[int], set[str]]:
             rows = prepare(number_rows([0], [1], [1], [AT], [21.5]), [TextRow(1, 2, AT, 0, "x")])
             async with open_worker_pool(logins.worker, "test") as pool:
-                store = TimescaleStore(Database(pool, logins.worker))
-                first = await store.write(rows, np.zeros(1, np.int32))
-                again = await store.write(rows, np.zeros(1, np.int32))
+                store = TimescaleStore(Database(pool, logins.worker), NO_QUOTA)
+                first = await store.write(part_of(rows, 1))
+                bad = [Rejected(1, "malformed_payload", "bad")]
+                again = await store.write(part_of(rows, 2, rejected=bad))
             async with session(logins.owner) as connection:
                 owners = await connection.fetch(
                     "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'sens'::regnamespace"
                 )
             return first.new_values.tolist(), again.new_values.tolist(), {row[0] for row in owners}
 
-        assert asyncio.run(work()) == ([2], [0], {logins.owner.user})
+        assert asyncio.run(work()) == ([2], [0, 0], {logins.owner.user})
 
     def test_changes_nothing_of_tenants_keys_and_records(self, logins: Logins) -> None:
         async def attempt() -> None:

@@ -14,6 +14,7 @@ import pytest
 from sens_common.database import connect
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
+from support.letters import dead_letter, insert_dead_letters
 from support.servers import execute_as
 
 type Connection = asyncpg.Connection[asyncpg.Record]
@@ -21,7 +22,16 @@ type Connection = asyncpg.Connection[asyncpg.Record]
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 KEY_HASH = hashlib.sha256(b"sens_a key").digest()
 REVOKED_HASH = hashlib.sha256(b"sens_a revoked key").digest()
-TENANT_TABLES = ("tenants", "devices", "metrics", "tenant_measurements", "tenant_text_measurements", "message_counts")
+TENANT_TABLES = (
+    "tenants",
+    "devices",
+    "metrics",
+    "tenant_measurements",
+    "tenant_text_measurements",
+    "message_counts",
+    "tenant_dead_letters",
+    "dead_letter_usage",
+)
 
 
 class Tenant(NamedTuple):
@@ -77,6 +87,7 @@ async def add_tenant(connection: Connection, name: str) -> Tenant:
         "INSERT INTO sens.text_measurements VALUES ($1, $2, $3, $4)", device, text, NOON, f"secret of {name}"
     )
     await connection.execute("INSERT INTO sens.message_counts VALUES ($1, $2, 1, 1, 0)", tenant, NOON.date())
+    await insert_dead_letters(connection, [dead_letter(tenant=name, device=f"of-{name}")])
     return Tenant(tenant, device, number, text)
 
 
@@ -127,6 +138,10 @@ class TestRowsOfATenant:
             assert [row["id"] for row in seen["devices"]] == [tenant.device]
             assert {row["id"] for row in seen["metrics"]} == {tenant.number, tenant.text}
             assert [(row["tenant_id"], row["stored"]) for row in seen["message_counts"]] == [(tenant.id, 1)]
+            assert [(row["tenant_id"], row["device"]) for row in seen["tenant_dead_letters"]] == [
+                (tenant.id, f"of-{name}")
+            ]
+            assert [(row["tenant_id"], row["letters"]) for row in seen["dead_letter_usage"]] == [(tenant.id, 1)]
             assert [tuple(row) for row in seen["tenant_measurements"]] == [(tenant.device, tenant.number, NOON, 21.5)]
             assert [tuple(row) for row in seen["tenant_text_measurements"]] == [
                 (tenant.device, tenant.text, NOON, f"secret of {name}")

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -11,117 +10,23 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from sens_common import envelope, live
-from sens_common.dead_letters import DeadLetter, Origin, Reason
+from sens_common.dead_letters import Origin
 from sens_common.jetstream import connect, ensure_streams
-from sens_common.names import DEAD_LETTERS_STREAM, LIVE_INTEREST_SUBJECT, TELEMETRY_STREAM
+from sens_common.names import LIVE_INTEREST_SUBJECT, TELEMETRY_STREAM
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard, Judged
 from sens_telemetry_worker.history import History
-from sens_telemetry_worker.jetstream import DeadLetterStream, LogInbox, ensure_consumer
+from sens_telemetry_worker.jetstream import LogInbox, ensure_consumer
+from sens_telemetry_worker.letters import Quota
 from sens_telemetry_worker.settings import BatchSettings, LogSettings
+from sens_telemetry_worker.timescale.bookkeeping import Bookkeeping
+from sens_telemetry_worker.timescale.database import Database, open_pool
 from support.brokers import MqttBroker
-from support.letters import count_letters, letters_in_messages
-from support.servers import eventually, free_port, nats_server, scratch_folder, wait_until
+from support.servers import eventually, free_port, nats_server, owner_pool, scratch_folder, wait_until
 from support.workers import Publisher, TelemetryPath, running_path
 
 TOPIC = "sens/v1/demo/d1/telemetry"
-
-type Letters = dict[Origin, DeadLetter]
-
-
-def letter(payload: bytes = b"x", tenant: str = "demo") -> DeadLetter:
-    return DeadLetter(
-        tenant=tenant,
-        device="d1",
-        topic=f"sens/v1/{tenant}/d1/telemetry",
-        payload=payload,
-        received_at=1,
-        reason=Reason.MALFORMED_PAYLOAD,
-        detail="",
-        dead_lettered_at=2,
-    )
-
-
-def letters_of(place: str, numbers: Iterable[int], payload: bytes = b"x", tenant: str = "demo") -> Letters:
-    """Return letters of one envelope, by their origins."""
-    return {(place, number): letter(payload, tenant) for number in numbers}
-
-
-class TestDeadLetters:
-    @staticmethod
-    def put(nats: NatsSettings, *puts: Letters, takes_batches: bool = True) -> list[list[DeadLetter]]:
-        """Put letters, one mapping after the other; return what the stream's messages hold."""
-
-        async def work() -> list[list[DeadLetter]]:
-            async with connect(nats, "test") as client:
-                jetstream = client.jetstream()
-                await ensure_streams(jetstream, nats)
-                if not takes_batches:
-                    config = (await jetstream.stream_info(DEAD_LETTERS_STREAM)).config
-                    await jetstream.delete_stream(DEAD_LETTERS_STREAM)
-                    await jetstream.add_stream(config.evolve(allow_atomic=False))
-                box = DeadLetterStream(client)
-                for letters in puts:
-                    await box.put(letters)
-                assert box.problem is None
-                return await letters_in_messages(client.jetstream())
-
-        return asyncio.run(work())
-
-    def test_of_an_envelope_are_one_message_a_tenant(self, nats: NatsSettings) -> None:
-        one, other = letters_of("c-1", range(0, 10, 2)), letters_of("c-1", range(1, 5, 2), tenant="other")
-        assert self.put(nats, one | other) == [list(one.values()), list(other.values())]
-
-    def test_of_the_same_message_are_kept_once_however_late_they_come(self, nats: NatsSettings) -> None:
-        first, again = letters_of("c-1", [0, 1]), letters_of("c-1", [0, 2], b"again")
-        assert self.put(nats, first, again, again) == [[letter(), letter()], [letter(b"again")]]
-
-    def test_of_many_envelopes_are_acknowledged_together(self, nats: NatsSettings) -> None:
-        async def work() -> tuple[int, int]:
-            async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                before = client.stats["in_msgs"]
-                await DeadLetterStream(client).put({(f"c-{number}", 0): letter() for number in range(2500)})
-                answers = client.stats["in_msgs"] - before
-                return answers, await count_letters(client.jetstream())
-
-        assert asyncio.run(work()) == (3, 2500)
-
-    def test_of_a_large_envelope_are_a_few_messages(self, nats: NatsSettings) -> None:
-        assert list(map(len, self.put(nats, letters_of("c-1", range(2500))))) == [1000, 1000, 500]
-
-    def test_are_kept_once_where_an_envelope_has_old_and_new_ones(self, nats: NatsSettings) -> None:
-        many = letters_of("c-2", range(30)), letters_of("c-2", range(20, 50)) | letters_of("c-3", range(5))
-        assert sorted(map(len, self.put(nats, *many))) == [1] * 20 + [5, 30]
-
-    def test_that_are_too_large_for_one_message_are_several(self, nats: NatsSettings) -> None:
-        large = letters_of("c-1", range(10), bytes(400_000))
-        assert sorted(map(len, self.put(nats, large, large))) == [1] * 8 + [2]
-
-    def test_are_put_again_when_their_message_is_gone_meanwhile(self, nats: NatsSettings) -> None:
-        async def work() -> int:
-            async with connect(nats, "test") as client:
-                jetstream = client.jetstream()
-                await ensure_streams(jetstream, nats)
-                box = ReplayedMeanwhile(client)
-                for _ in range(2):
-                    await box.put(letters_of("c-1", range(3)))
-                return await count_letters(client.jetstream())
-
-        assert asyncio.run(work()) == 3
-
-    def test_are_kept_by_a_stream_that_takes_no_batches(self, nats: NatsSettings) -> None:
-        letters: Letters = {(f"c-{number}", number % 3): letter() for number in range(30)}
-        assert self.put(nats, letters, letters, takes_batches=False) == [[letter()]] * 30
-
-
-class ReplayedMeanwhile(DeadLetterStream):
-    """Somebody deletes what is stored before it is compared."""
-
-    async def _numbers(self, subject: str) -> set[int] | None:
-        await self._jetstream.purge_stream(DEAD_LETTERS_STREAM, subject=subject)
-        return await super()._numbers(subject)
 
 
 class TestPoison:
@@ -138,14 +43,13 @@ class TestPoison:
         assert [value[3] for value in path.values() if value[1] == "n"] == [n for n in range(100) if n != 42]
         assert path.telemetry.metric("sens_telemetry_messages_dead_lettered_total") == 1
         stored = path.fetch("SELECT count(DISTINCT (device_id, ts))::int FROM sens.measurements")[0][0]
-        counts = "SELECT sum(stored)::int, sum(duplicate)::int FROM sens.message_counts"
-        assert [tuple(row) for row in path.fetch(counts)] == [(stored, 0)]
+        counts = "SELECT stored::int, duplicate::int, dead_lettered::int, unaccounted::int FROM sens.conservation()"
+        assert [tuple(row) for row in path.fetch(counts)] == [(stored, 0, 1, 0)]
 
 
-async def dead_letters_in(nats: NatsSettings) -> int:
+def dead_letters_in(path: TelemetryPath) -> int:
     """Return how many dead letters there are."""
-    async with connect(nats, "test") as client:
-        return await count_letters(client.jetstream())
+    return int(path.fetch("SELECT count(*) FROM sens.dead_letters")[0][0])
 
 
 class TestGuard:
@@ -162,7 +66,7 @@ class TestGuard:
             assert [value[3] for value in path.values() if value[1] == "n"] == [1]
             assert path.telemetry.get("/readyz")[0] == 200
             assert path.telemetry.metric("sens_telemetry_rejected_tenants_count") == 1
-        assert asyncio.run(dead_letters_in(nats)) == 2000
+            assert dead_letters_in(path) == 2000
 
     def test_stops_a_worker_that_rejects_all_tenants_which_says_so_and_goes_on_after_a_restart(
         self, path: TelemetryPath
@@ -189,12 +93,12 @@ class TestGuard:
         assert "SENS_DEAD_LETTERS__MAX_SHARE" in problem
         assert path.telemetry.get("/healthz")[0] == 200
         assert "every tenant's messages would be dead-lettered" in path.telemetry.log.read_text()
-        assert asyncio.run(dead_letters_in(path.nats)) < 3000
+        assert dead_letters_in(path) < 3000
         path.telemetry.stop()
         path.telemetry.environment = everything
         path.telemetry.start()
         path.wait_until_idle()
-        assert asyncio.run(dead_letters_in(path.nats)) == 3000
+        assert dead_letters_in(path) == 3000
         assert len([value for value in path.values() if value[1] == "n"]) == len(good) + 20
 
 
@@ -363,8 +267,7 @@ class TestInboxAfterALoss:
                     await eventually(lambda: publishes(client), "the stream is there again")
                     after = await taking
                 # Both were the first message of their stream; a dead letter of one must not pass for one of the other.
-                assert before[0].endswith("-1")
-                assert after[0].endswith("-1")
+                assert before.sequence == after.sequence == 1
                 assert before != after
 
         asyncio.run(run())
@@ -379,6 +282,61 @@ async def publishes(client: Client) -> bool:
     return True
 
 
+class Remembered:
+    """What is remembered of settled envelopes, as `history.Settled`."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[tuple[int, int]] = []
+
+    async def forget_before(self, stream: int, sequence: int) -> None:
+        self.forgotten.append((stream, sequence))
+
+
+def history_of(
+    client: Client, settings: LogSettings, guard: DeadLetterGuard | None = None, remembered: Remembered | None = None
+) -> History:
+    return History(
+        client.jetstream(),
+        settings,
+        flow=Flow(),
+        guard=guard or DeadLetterGuard(1, 1),
+        remembered=remembered or Remembered(),
+    )
+
+
+class TestSettledEnvelopes:
+    def test_are_forgotten_once_the_log_no_longer_has_them(
+        self, nats: NatsSettings, database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sens_telemetry_worker.history.KEPT_ENVELOPES", 0)
+
+        async def run() -> list[tuple[int, int]]:
+            async with (
+                connect(nats, "test") as client,
+                owner_pool(database) as owner,
+                open_pool(database, "test") as pool,
+            ):
+                created = await ensure_consumer(client, nats)
+                await publish(client, 10)
+                await client.jetstream().purge_stream(TELEMETRY_STREAM, seq=8)
+                rows = [(created, sequence) for sequence in range(1, 11)] + [
+                    (created - 1, 99),
+                    (created + 1, 1),
+                    (-5, 1),
+                ]
+                await owner.executemany("INSERT INTO sens.settled (stream, sequence) VALUES ($1, $2)", rows)
+                books = Bookkeeping(Database(pool, database), Quota(1, 1, 0, 0))
+                history = History(
+                    client.jetstream(), LogSettings(), flow=Flow(), guard=DeadLetterGuard(1, 1), remembered=books
+                )
+                await history.observe_and_trim()
+                left = await owner.fetch("SELECT stream, sequence FROM sens.settled ORDER BY 1, 2")
+                return [(row[0] - created if row[0] > 0 else row[0], row[1]) for row in left]
+
+        # The negative one is not of a stream of envelopes.
+        assert asyncio.run(run()) == [(-5, 1), (0, 8), (0, 9), (0, 10)]
+
+
 class TestHistory:
     def test_of_what_is_not_settled_stays(self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sens_telemetry_worker.history.KEPT_ENVELOPES", 0)
@@ -388,7 +346,7 @@ class TestHistory:
                 await ensure_consumer(client, nats)
                 await publish(client, 20)
                 old = LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1)
-                return await History(client.jetstream(), old, Flow(), DeadLetterGuard(1, 1)).observe_and_trim()
+                return await history_of(client, old).observe_and_trim()
 
         assert asyncio.run(run()) == 0
 
@@ -404,11 +362,8 @@ class TestHistory:
                 async with inbox.open():
                     await settle(inbox, 20)
                     await client.flush()
-                    history = History(
-                        jetstream,
-                        LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1),
-                        Flow(),
-                        DeadLetterGuard(1, 1),
+                    history = history_of(
+                        client, LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1)
                     )
                     removed = 0
                     async with asyncio.timeout(20):
@@ -440,7 +395,7 @@ class TestHistory:
                         return not info.num_pending and not info.num_ack_pending
 
                     await eventually(is_settled, "the log is settled")
-                    history = History(jetstream, old, Flow(), guard)
+                    history = history_of(client, old, guard)
                     guard.note({"demo": Judged({TOPIC: 1}, {TOPIC: 1})})
                     kept = await history.observe_and_trim()
                     guard.note({"demo": Judged({TOPIC: 1}, {})})
@@ -463,9 +418,7 @@ class TestHistory:
                     await client.flush()
                     removed = 0
                     while not removed:
-                        removed = await History(
-                            jetstream, LogSettings(), Flow(), DeadLetterGuard(1, 1)
-                        ).observe_and_trim()
+                        removed = await history_of(client, LogSettings()).observe_and_trim()
                 return removed
 
         assert 1 <= asyncio.run(run()) <= 4

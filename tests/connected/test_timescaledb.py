@@ -12,10 +12,11 @@ import pytest
 from sens_common.database import connect
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.pipeline import Written
 from sens_telemetry_worker.rows import number_rows, prepare
+from sens_telemetry_worker.storing import Written
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.store import TimescaleStore
+from support.parts import NO_QUOTA, part_of
 
 type Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -304,12 +305,12 @@ class TestColumnstore:
             times[4321] += 1
             rows = prepare(number_rows(list(range(len(keys))), devices, metrics, times, values), [])
             async with open_pool(columnstore, "test") as pool:
-                return await TimescaleStore(Database(pool, columnstore)).write(rows, np.zeros(len(keys), np.int32))
+                return await TimescaleStore(Database(pool, columnstore), NO_QUOTA).write(part_of(rows, len(keys)))
 
         run(columnstore, fill)
         written = asyncio.run(write())
         assert np.flatnonzero(written.new_values).tolist() == [4321]
-        assert written.conflicting == {1234}
+        assert [letter.message for letter in written.letters] == [1234]
 
     def test_is_read_by_device_and_metric_in_the_chunks_of_the_range_only(self, columnstore: DatabaseSettings) -> None:
         tenant = run(columnstore, fill_columnstore)

@@ -3,31 +3,39 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
+from sens_common.dead_letters import Origin
+from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.pipeline import RowsRefusedError, Store
+from sens_telemetry_worker.accounting import Batch, Envelope, Outcome, Place, confirm
+from sens_telemetry_worker.columns import Rejected
+from sens_telemetry_worker.letters import COLUMNS, Letter, Quota, copy_bytes
 from sens_telemetry_worker.rows import Prepared, TextRow, number_rows, prepare
+from sens_telemetry_worker.storing import RowsRefusedError, SettledElsewhereError, Store, StoreUnavailableError
+from sens_telemetry_worker.timescale.copying import copy_to
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.store import TimescaleStore
-from support.memory import MemoryStore
-from support.servers import execute_as
+from support.letters import dead_letter, insert_dead_letters
+from support.memory import MemoryEntry, MemoryStore
+from support.parts import NO_QUOTA, part_of
+from support.servers import execute_as, owner_pool
 
 type Opener = Callable[[], AbstractAsyncContextManager[Store]]
 
 AT = 1_700_000_000_000_000
+CONFLICT = "conflicting_value"
 
 
 @pytest.fixture(params=["memory", "postgresql"])
 def opened(request: pytest.FixtureRequest) -> Opener:
     """Open an empty store, and the same one again."""
     if request.param == "memory":
-        memory = MemoryStore()
+        memory = MemoryStore(quota=NO_QUOTA)
 
         @asynccontextmanager
         async def open_memory() -> AsyncIterator[Store]:
@@ -39,7 +47,30 @@ def opened(request: pytest.FixtureRequest) -> Opener:
     @asynccontextmanager
     async def open_database() -> AsyncIterator[Store]:
         async with open_pool(database, "test") as pool:
-            yield TimescaleStore(Database(pool, database))
+            yield TimescaleStore(Database(pool, database), NO_QUOTA)
+
+    return open_database
+
+
+type QuotaOpener = Callable[[Quota], AbstractAsyncContextManager[Store]]
+
+
+@pytest.fixture(params=["memory", "postgresql"])
+def opened_with_quota(request: pytest.FixtureRequest) -> QuotaOpener:
+    """Open an empty store where those of no tenant have a quota."""
+    if request.param == "memory":
+
+        @asynccontextmanager
+        async def open_memory(quota: Quota) -> AsyncIterator[Store]:
+            yield MemoryStore(quota=quota)
+
+        return open_memory
+    database: DatabaseSettings = request.getfixturevalue("database")
+
+    @asynccontextmanager
+    async def open_database(quota: Quota) -> AsyncIterator[Store]:
+        async with open_pool(database, "test") as pool:
+            yield TimescaleStore(Database(pool, database), quota)
 
     return open_database
 
@@ -59,9 +90,11 @@ def rows(*values: tuple[int, int, int, float], texts: tuple[TextRow, ...] = ()) 
     )
 
 
-def of_nobody(messages: int) -> NDArray[np.int32]:
-    """Return the tenants of a batch whose messages are not counted."""
-    return np.zeros(messages, np.int32)
+async def write(store: Store, prepared: Prepared, messages: int) -> tuple[list[int], set[int]]:
+    """Write a new envelope; return the new values of each message, and the messages that conflict."""
+    written = await store.write(part_of(prepared, messages))
+    assert {letter.reason for letter in written.letters} <= {CONFLICT}
+    return written.new_values.tolist(), {letter.message for letter in written.letters}
 
 
 class TestWrite:
@@ -69,33 +102,26 @@ class TestWrite:
         async def work() -> None:
             async with opened() as store:
                 text = TextRow(1, 2, AT, 1, "é")
-                written = await store.write(
-                    rows((0, 1, 0, 1.0), (0, 1, 1, 2.0), (2, 2, 0, 3.0), texts=(text,)), of_nobody(4)
-                )
-                assert written.new_values.tolist() == [2, 1, 1, 0]
-                assert written.conflicting == set()
+                prepared = rows((0, 1, 0, 1.0), (0, 1, 1, 2.0), (2, 2, 0, 3.0), texts=(text,))
+                assert await write(store, prepared, 4) == ([2, 1, 1, 0], set())
 
         asyncio.run(work())
 
-    def test_of_the_same_again_has_no_effect(self, opened: Opener) -> None:
+    def test_of_the_same_values_again_has_no_effect(self, opened: Opener) -> None:
         async def work() -> None:
             same = rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),))
             async with opened() as store:
-                await store.write(same, of_nobody(1))
-                written = await store.write(same, of_nobody(1))
-                assert written.new_values.tolist() == [0]
-                assert written.conflicting == set()
+                await write(store, same, 1)
+                assert await write(store, same, 1) == ([0], set())
 
         asyncio.run(work())
 
-    def test_keeps_the_stored_value_and_names_the_message_with_another_one(self, opened: Opener) -> None:
+    def test_keeps_the_stored_value_and_dead_letters_the_message_with_another_one(self, opened: Opener) -> None:
         async def work() -> None:
             async with opened() as store:
-                await store.write(rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),)), of_nobody(1))
+                await write(store, rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),)), 1)
                 other = rows((0, 1, 0, 9.0), (1, 1, 0 + 5, 1.0), texts=(TextRow(1, 2, AT, 2, "y"),))
-                written = await store.write(other, of_nobody(3))
-                assert written.new_values.tolist() == [0, 1, 0]
-                assert written.conflicting == {0, 2}
+                assert await write(store, other, 3) == ([0, 1, 0], {0, 2})
 
         asyncio.run(work())
 
@@ -103,10 +129,8 @@ class TestWrite:
         async def work() -> None:
             year = 31_557_600_000_000
             async with opened() as store:
-                written = await store.write(
-                    rows(*((number, 1, -number * year, 1.0) for number in range(23))), of_nobody(23)
-                )
-                assert written.new_values.tolist() == [1] * 23
+                prepared = rows(*((number, 1, -number * year, 1.0) for number in range(23)))
+                assert await write(store, prepared, 23) == ([1] * 23, set())
 
         asyncio.run(work())
 
@@ -116,9 +140,225 @@ class TestWrite:
                 overlapping = [
                     rows(*((number, 1, start + number, 1.0) for number in range(200))) for start in range(0, 400, 50)
                 ]
-                written = await asyncio.gather(*(store.write(batch, of_nobody(200)) for batch in overlapping))
-                assert sum(int(part.new_values.sum()) for part in written) == 550
-                assert not any(part.conflicting for part in written)
+                written = await asyncio.gather(*(write(store, batch, 200) for batch in overlapping))
+                assert sum(sum(new_values) for new_values, _ in written) == 550
+                assert not any(conflicting for _, conflicting in written)
+
+        asyncio.run(work())
+
+
+class TestSettledEnvelope:
+    def test_is_neither_stored_nor_counted_again(self, opened: Opener) -> None:
+        async def work() -> None:
+            async with opened() as store:
+                first = part_of(rows((0, 1, 0, 1.0)), 1, sequence=1, rejected=[])
+                await store.write(first)
+                with pytest.raises(SettledElsewhereError) as refusal:
+                    await store.write(part_of(rows((0, 1, 7, 1.0)), 1, sequence=1))
+                assert refusal.value.recorded == {Place(1, 1): None}
+                assert await write(store, rows((0, 1, 7, 1.0)), 1) == ([1], set())
+
+        asyncio.run(work())
+
+    def test_whose_dead_letters_come_again_has_them_once(self, opened: Opener) -> None:
+        async def work() -> None:
+            bad = [Rejected(0, "malformed_payload", "bad")]
+            async with opened() as store:
+                await store.write(part_of(rows(), 1, sequence=1, rejected=bad))
+                with pytest.raises(SettledElsewhereError) as refusal:
+                    await store.write(part_of(rows(), 1, sequence=1, rejected=bad))
+                assert refusal.value.recorded == {Place(1, 1): None}
+
+        asyncio.run(work())
+
+    def test_is_settled_once_by_several_lanes_at_once(self, opened: Opener) -> None:
+        async def work() -> None:
+            async with opened() as store:
+                parts = [part_of(rows((0, 1, number, 1.0)), 1, sequence=1) for number in range(8)]
+                outcomes = await asyncio.gather(*map(store.write, parts), return_exceptions=True)
+                assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == 1
+                assert sum(isinstance(outcome, SettledElsewhereError) for outcome in outcomes) == 7
+
+        asyncio.run(work())
+
+    def test_may_be_empty(self, opened: Opener) -> None:
+        async def work() -> None:
+            async with opened() as store:
+                await store.write(part_of(rows(), 0, sequence=1, says_received={"~": 3}, discarded={"~": 3}))
+                with pytest.raises(SettledElsewhereError):
+                    await store.write(part_of(rows(), 0, sequence=1))
+
+        asyncio.run(work())
+
+
+class TestEnvelopeInParts:
+    def test_is_gone_on_with_by_who_knows_what_is_done(self, opened: Opener) -> None:
+        async def work() -> None:
+            async with opened() as store:
+                envelope = Envelope.of(MemoryEntry(1, [Message("elsewhere", b"", AT)] * 3))
+                written = await store.write(part_of(rows((1, 1, 0, 1.0)), 3, envelopes=[envelope], only=[1]))
+                confirm(written.record)
+                assert envelope.recorded == bytes([0, Outcome.STORED, 0])
+
+                # Another worker gets it too, and does not know.
+                other = Envelope.of(envelope.entry)
+                with pytest.raises(SettledElsewhereError) as refusal:
+                    await store.write(part_of(rows((0, 1, 1, 1.0)), 3, envelopes=[other]))
+                other.learn(refusal.value.recorded[Place(1, 1)])
+                assert len(Batch([other]).messages) == 2
+                await store.write(part_of(rows((0, 1, 1, 1.0), (1, 1, 2, 1.0)), 2, envelopes=[other]))
+
+                # The first one comes too late.
+                with pytest.raises(SettledElsewhereError) as refusal:
+                    await store.write(part_of(rows((0, 1, 3, 1.0)), 2, envelopes=[envelope], only=[0]))
+                assert refusal.value.recorded == {Place(1, 1): None}
+
+        asyncio.run(work())
+
+
+class TestReplay:
+    def test_that_is_refused_again_updates_its_dead_letter(self, database: DatabaseSettings) -> None:
+        """Whether the API has deleted it or not, in either order, and twice."""
+
+        async def work() -> None:
+            origin = Origin(7, 7, 0)
+            bad = [Rejected(0, "malformed_payload", "still bad")]
+            async with open_pool(database, "test") as worker, owner_pool(database) as pool:
+                store = TimescaleStore(Database(worker, database), NO_QUOTA)
+
+                async def letters() -> list[tuple[int, str]]:
+                    found = await pool.fetch("SELECT replays, detail FROM sens.dead_letters ORDER BY id")
+                    return [(row["replays"], row["detail"]) for row in found]
+
+                await insert_dead_letters(pool, [dead_letter(origin=origin)])
+                await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=1))
+                assert await letters() == [(1, "still bad")]
+                # The same replay, sent twice, has no further effect.
+                await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=1))
+                assert await letters() == [(1, "still bad")]
+                # The API was faster in deleting.
+                await pool.execute("DELETE FROM sens.dead_letters")
+                await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=2))
+                assert await letters() == [(2, "still bad")]
+                # An older copy comes late.
+                older = [Rejected(0, "malformed_payload", "older")]
+                await store.write(part_of(rows(), 1, rejected=older, origins=[origin], replays=1))
+                assert await letters() == [(2, "still bad")]
+                # Twice in one batch.
+                twice = [Rejected(number, "malformed_payload", "again") for number in range(2)]
+                await store.write(part_of(rows(), 2, rejected=twice, origins=[origin, origin], replays=3))
+                assert await letters() == [(3, "again")]
+                usage = await pool.fetchrow("SELECT sum(letters)::int, count(*)::int FROM sens.dead_letter_usage")
+                assert usage is not None
+                assert usage[0] == 1
+
+        asyncio.run(work())
+
+    def test_of_the_whole_does_not_lose_it_to_a_quota(self, database: DatabaseSettings) -> None:
+        async def work() -> list[int]:
+            origin = Origin(7, 7, 0)
+            async with open_pool(database, "test") as pool:
+                store = TimescaleStore(Database(pool, database), Quota(0, 0, 0, 0))
+                bad = [Rejected(0, "malformed_payload", "bad")]
+                await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=1, payload=bytes(9000)))
+                return [row[0] for row in await pool.fetch("SELECT octet_length(payload) FROM sens.dead_letters")]
+
+        assert asyncio.run(work()) == [9000]
+
+
+class TestQuota:
+    def test_shortens_over_its_bytes_and_discards_over_its_count(self, opened_with_quota: QuotaOpener) -> None:
+        async def work() -> None:
+            async with opened_with_quota(Quota(3, 10_000, 0, 0)) as store:
+                bad = [Rejected(number, "malformed_payload", "bad") for number in range(2)]
+                written = await store.write(part_of(rows(), 2, rejected=bad, payload=bytes(8000)))
+                assert [len(letter.payload) for letter in written.letters] == [8000, 4096]
+                assert [letter.payload_bytes for letter in written.letters] == [8000, 8000]
+                written = await store.write(part_of(rows(), 2, rejected=bad, payload=b"{"))
+                assert [letter.message for letter in written.letters] == [0]
+                assert [letter.message for letter in written.discarded] == [1]
+                (count,) = written.record.counts
+                assert (count.received, count.dead_lettered, count.discarded) == (2, 1, 1)
+
+        asyncio.run(work())
+
+    def test_keeps_the_beginning_of_what_is_too_large_in_any_case(self, opened: Opener) -> None:
+        async def work() -> None:
+            async with opened() as store:
+                bad = [Rejected(0, "too_large", "bad")]
+                written = await store.write(part_of(rows(), 1, rejected=bad, payload=bytes(300_000)))
+                assert [(len(each.payload), each.payload_bytes) for each in written.letters] == [(4096, 300_000)]
+
+        asyncio.run(work())
+
+    def test_counts_what_is_there_after_every_way_of_adding_and_deleting(self, database: DatabaseSettings) -> None:
+        async def work() -> None:
+            async with owner_pool(database) as pool:
+
+                async def used() -> dict[int | None, tuple[int, int]]:
+                    found = await pool.fetch(
+                        "SELECT tenant_id, sum(letters)::int, sum(bytes)::int FROM sens.dead_letter_usage GROUP BY 1"
+                    )
+                    return {row[0]: (row[1], row[2]) for row in found if row[1] or row[2]}
+
+                size = len("sens/v1/demo/sensor-1/telemetry") + len("the payload is not JSON") + 1
+                await insert_dead_letters(pool, [dead_letter() for _ in range(3)])
+                assert await used() == {None: (3, 3 * size)}
+                tenant = await pool.fetchval("INSERT INTO sens.tenants (name) VALUES ('demo') RETURNING id")
+                assert await used() == {tenant: (3, 3 * size)}
+                await pool.execute("DELETE FROM sens.dead_letters WHERE id = (SELECT min(id) FROM sens.dead_letters)")
+                assert await used() == {tenant: (2, 2 * size)}
+                await pool.execute("UPDATE sens.dead_letter_usage SET backend = -1")  # of a session that has ended
+                await pool.execute("SELECT sens.compact_dead_letter_usage()")
+                assert await used() == {tenant: (2, 2 * size)}
+                await pool.execute("DELETE FROM sens.tenants")
+                assert await used() == {}
+                assert await pool.fetchval("SELECT count(*) FROM sens.dead_letters") == 0
+
+        asyncio.run(work())
+
+
+class TestLetter:
+    def test_is_stored_as_it_is(self, database: DatabaseSettings) -> None:
+        async def work() -> None:
+            async with open_pool(database, "test") as worker, owner_pool(database) as pool:
+                tenant = await pool.fetchval("INSERT INTO sens.tenants (name) VALUES ('demo') RETURNING id")
+                letter = Letter(
+                    0,
+                    Origin(1 << 50, 1 << 40, 999),
+                    tenant,
+                    "Küche",
+                    "sens/v1/\0/é",
+                    AT,
+                    AT + 1,
+                    "r",
+                    "d\0",
+                    b"\0\xff",
+                    9,
+                    4,
+                )
+                far = letter._replace(tenant_id=0, device=None, origin=Origin(2, 2, 2), received_at=-(1 << 63))
+                async with Database(worker, database).connection() as connection:
+                    data = copy_bytes([letter, far])
+                    await copy_to(connection, "dead_letters", COLUMNS, data, schema="sens")
+                stored = await pool.fetch(f"SELECT {', '.join(COLUMNS)} FROM sens.dead_letters ORDER BY id")  # noqa: S608 - our names
+                at = datetime(2023, 11, 14, 22, 13, 20, 0, UTC)
+                assert tuple(stored[0]) == (
+                    *(
+                        tenant,
+                        "Küche",
+                        "sens/v1/\ufffd/é",
+                        at,
+                        at + timedelta(microseconds=1),
+                        "r",
+                        "d\ufffd",
+                        b"\0\xff",
+                        9,
+                    ),
+                    *(1 << 50, 1 << 40, 999, 4),
+                )
+                assert (stored[1]["tenant_id"], stored[1]["device"]) == (None, None)
+                assert stored[1]["received_at"] == datetime(1970, 1, 1, tzinfo=UTC)
 
         asyncio.run(work())
 
@@ -132,14 +372,14 @@ class TestRefusal:
                     "ALTER TABLE sens.measurements ADD CHECK (value <> 666)",
                     "ALTER TABLE sens.text_measurements ADD CHECK (value <> 'bad')",
                 )
-                store = TimescaleStore(Database(pool, database))
+                store = TimescaleStore(Database(pool, database), NO_QUOTA)
                 suspects = []
                 for refused in (
                     rows((3, 2, 0, 1.0), (8, 1, 0, 666.0), (5, 1, 1, 2.0)),
                     rows((0, 9, 0, 1.0), texts=(TextRow(1, 2, AT, 6, "good"), TextRow(1, 2, AT + 1, 7, "bad"))),
                 ):
                     with pytest.raises(RowsRefusedError) as refusal:
-                        await store.write(refused, of_nobody(9))
+                        await store.write(part_of(refused, 9))
                     suspects.append(refusal.value.suspect)
                 return suspects[0], suspects[1]
 
@@ -157,12 +397,24 @@ class TestRefusal:
                     """,
                 )
                 with pytest.raises(RowsRefusedError) as refusal:
-                    await TimescaleStore(Database(pool, database)).write(
-                        rows(texts=(TextRow(1, 2, AT, 0, "x"),)), of_nobody(1)
+                    await TimescaleStore(Database(pool, database), NO_QUOTA).write(
+                        part_of(rows(texts=(TextRow(1, 2, AT, 0, "x"),)), 1)
                     )
                 return refusal.value.suspect
 
         assert asyncio.run(work()) is None
+
+    def test_of_dead_letters_blames_no_message(self, database: DatabaseSettings) -> None:
+        async def work() -> None:
+            await execute_as(database, "ALTER TABLE sens.dead_letters ADD CHECK (false)")
+            async with open_pool(database, "test") as pool:
+                store = TimescaleStore(Database(pool, database), NO_QUOTA)
+                bad = [Rejected(0, "malformed_payload", "bad")]
+                with pytest.raises(StoreUnavailableError, match="refuses dead letters"):
+                    await store.write(part_of(rows((1, 1, 0, 1.0)), 2, rejected=bad))
+                assert await pool.fetchval("SELECT count(*) FROM sens.measurements") == 0
+
+        asyncio.run(work())
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -179,26 +431,22 @@ def test_both_stores_answer_alike(database: DatabaseSettings, batches: list[list
     async def work() -> None:
         memory = MemoryStore()
         async with open_pool(database, "test") as pool:
-            await execute_as(
-                database,
-                "TRUNCATE sens.measurements, sens.message_counts",
-                "INSERT INTO sens.tenants (name) VALUES ('a'), ('b') ON CONFLICT DO NOTHING",
-            )
-            async with pool.acquire() as connection:
-                tenant_ids = [row[0] for row in await connection.fetch("SELECT id FROM sens.tenants ORDER BY name")]
-            store = TimescaleStore(Database(pool, database))
-            for batch in batches:
+            tables = "sens.measurements, sens.message_counts, sens.settled, sens.dead_letters, sens.dead_letter_usage"
+            await execute_as(database, f"TRUNCATE {tables}")
+            store = TimescaleStore(Database(pool, database), NO_QUOTA)
+            for sequence, batch in enumerate(batches, 1):
                 prepared = rows(*((number, device, at, value) for number, (device, at, value) in enumerate(batch)))
-                tenants = np.array([tenant_ids[device % 2] for device, _, _ in batch], np.int32)
-                expected = await memory.write(prepared, tenants)
-                written = await store.write(prepared, tenants)
+                expected = await memory.write(part_of(prepared, len(batch), sequence=sequence))
+                written = await store.write(part_of(prepared, len(batch), sequence=sequence))
                 assert written.new_values.tolist() == expected.new_values.tolist()
-                assert written.conflicting == expected.conflicting
-            async with pool.acquire() as connection:
-                counts = await connection.fetch(
-                    "SELECT tenant_id, sum(stored)::int, sum(duplicate)::int FROM sens.message_counts GROUP BY 1"
-                )
-            assert {row[0]: row[1] for row in counts if row[1]} == memory.stored
-            assert {row[0]: row[2] for row in counts if row[2]} == memory.duplicate
+                assert written.letters == expected.letters
+                assert written.record.counts == expected.record.counts
+            counts = await pool.fetchrow(
+                "SELECT sum(received)::int, sum(stored)::int, sum(duplicate)::int, sum(dead_lettered)::int, sum(abs(unaccounted))::int"
+                " FROM sens.conservation()"
+            )
+            words = ("received", "stored", "duplicate", "dead_lettered")
+            assert counts is not None
+            assert tuple(counts) == (*(sum(memory.counted(word).values()) for word in words), 0)
 
     asyncio.run(work())

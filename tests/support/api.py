@@ -18,9 +18,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
-from sens_common import dead_letters
 from sens_common.database import connect
-from sens_common.dead_letters import MAX_TOGETHER, DeadLetter, Reason
 from sens_common.jetstream import connect as connect_nats
 from sens_common.jetstream import ensure_streams
 from sens_common.migrations import migrate
@@ -114,45 +112,10 @@ def store(database: DatabaseSettings, tenant: str, rows: Sequence[Row]) -> None:
     as_owner(database, run)
 
 
-def dead_letter(
-    *,
-    tenant: str | None = "demo",
-    device: str | None = "sensor-1",
-    payload: bytes = b"{",
-    reason: str = Reason.MALFORMED_PAYLOAD,
-) -> DeadLetter:
-    """Return a dead letter."""
-    return DeadLetter(
-        tenant=tenant,
-        device=device,
-        topic=f"sens/v1/{tenant}/{device}/telemetry" if tenant else "elsewhere",
-        payload=payload,
-        received_at=1_700_000_000_123_456,
-        reason=reason,
-        detail="the payload is not JSON",
-        dead_lettered_at=1_700_000_001_000_000,
-    )
-
-
-def put_dead_letters(nats: NatsSettings, letters: Sequence[DeadLetter]) -> list[int]:
-    """Put dead letters into their stream, which is made when needed; return their numbers."""
-
-    async def run() -> list[int]:
-        async with connect_nats(nats, "test") as client:
-            jetstream = client.jetstream()
-            await ensure_streams(jetstream, nats)
-            first = (await jetstream.stream_info("DEAD_LETTERS")).state.last_seq + 1
-            acknowledgements = [
-                await jetstream.publish(
-                    dead_letters.single_subject(letter.tenant, (f"0-{first + index}", 0)),
-                    dead_letters.encode(letter),
-                )
-                for index, letter in enumerate(letters)
-            ]
-            return [acknowledgement.seq * MAX_TOGETHER for acknowledgement in acknowledgements]
-
-    with capture_logs():
-        return asyncio.run(run())
+async def make_stream(nats: NatsSettings) -> None:
+    """Make the stream of envelopes, as the first worker does."""
+    async with connect_nats(nats, "test") as client:
+        await ensure_streams(client.jetstream(), nats)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -232,7 +195,7 @@ def api(postgres: DatabaseSettings) -> Iterator[RunningApi]:
     ):
         with capture_logs():
             asyncio.run(migrate(database))
-        put_dead_letters(nats, [])
+        asyncio.run(make_stream(nats))
         # All tests ask from one address, and some ask in a loop.
         rates = {"SENS_LIMITS__WRONG_KEYS_PER_MINUTE": "1000000", "SENS_LIMITS__REQUESTS_PER_MINUTE": "1000000"}
         with running_api(folder, database, nats, rates) as running:

@@ -1,24 +1,98 @@
-"""The dead letters as they lie in their stream."""
+"""Dead letters as they lie in the database."""
 
-from nats.js import JetStreamContext
+import asyncio
+import itertools
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
 
-from sens_common import dead_letters
-from sens_common.dead_letters import DeadLetter
-from sens_common.names import DEAD_LETTERS_STREAM
+import asyncpg
+from structlog.testing import capture_logs
+
+from sens_common.database import connect
+from sens_common.dead_letters import Origin, Reason
+from sens_common.settings import DatabaseSettings
+
+type Connection = asyncpg.Connection[asyncpg.Record]
+
+RECEIVED_AT = datetime(2023, 11, 14, 22, 13, 20, 123456, UTC)
+_OLD_STREAM = 1_000_000
+
+_numbers = itertools.count(1)
 
 
-async def letters_in_messages(jetstream: JetStreamContext) -> list[list[DeadLetter]]:
-    """Return the dead letters of each message, oldest first."""
-    state = (await jetstream.stream_info(DEAD_LETTERS_STREAM)).state
-    messages = []
-    sequence = 1
-    for _ in range(state.messages):
-        message = await jetstream.get_msg(DEAD_LETTERS_STREAM, seq=sequence, subject=">", next=True)
-        messages.append([placed.letter for placed in dead_letters.decode(message.data or b"")])
-        sequence = (message.seq or 0) + 1
-    return messages
+class LetterRow(NamedTuple):
+    """A dead letter; `tenant` is the name in its topic, which need not be one of a tenant that exists."""
+
+    tenant: str | None
+    device: str | None
+    topic: str
+    payload: bytes
+    reason: str
+    payload_bytes: int
+    replays: int
+    origin: Origin
 
 
-async def count_letters(jetstream: JetStreamContext) -> int:
-    """Return how many dead letters there are."""
-    return sum(map(len, await letters_in_messages(jetstream)))
+def dead_letter(
+    *,
+    tenant: str | None = "demo",
+    device: str | None = "sensor-1",
+    payload: bytes = b"{",
+    reason: str = Reason.MALFORMED_PAYLOAD,
+    payload_bytes: int | None = None,
+    replays: int = 0,
+    origin: Origin | None = None,
+) -> LetterRow:
+    """Return a dead letter, of an envelope of its own unless an origin is given."""
+    return LetterRow(
+        tenant,
+        device,
+        f"sens/v1/{tenant}/{device}/telemetry" if tenant else "elsewhere",
+        payload,
+        reason,
+        len(payload) if payload_bytes is None else payload_bytes,
+        replays,
+        origin or Origin(_OLD_STREAM, next(_numbers), 0),
+    )
+
+
+async def insert_dead_letters(
+    connection: "Connection | asyncpg.Pool[asyncpg.Record]", letters: Sequence[LetterRow]
+) -> list[int]:
+    """Put dead letters into the database; return their numbers."""
+    return [
+        await connection.fetchval(
+            """
+            INSERT INTO sens.dead_letters (tenant_id, device, topic, received_at, dead_lettered_at, reason, detail, payload,
+                payload_bytes, stream, sequence, number, replays)
+            VALUES ((SELECT id FROM sens.tenants WHERE name = $1), $2, $3, $4, now(), $5, 'the payload is not JSON', $6, $7, $8, $9,
+                $10, $11)
+            RETURNING id
+            """,
+            letter.tenant,
+            letter.device,
+            letter.topic,
+            RECEIVED_AT,
+            letter.reason,
+            letter.payload,
+            letter.payload_bytes,
+            *letter.origin,
+            letter.replays,
+        )
+        for letter in letters
+    ]
+
+
+def put_dead_letters(database: DatabaseSettings, letters: Sequence[LetterRow]) -> list[int]:
+    """Do the same as the owner of a database."""
+
+    async def run() -> list[int]:
+        connection = await connect(database, "test")
+        try:
+            return await insert_dead_letters(connection, letters)
+        finally:
+            await connection.close()
+
+    with capture_logs():
+        return asyncio.run(run())

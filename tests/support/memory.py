@@ -5,19 +5,24 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sens_common.dead_letters import DeadLetter, Origin, Reason
+from sens_common.dead_letters import Origin, Reason
 from sens_common.envelope import Message, mark
 from sens_common.live import Reading as LiveReading
 from sens_mqtt_ingestion_worker.flow import Waiting
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError, SupersededError
+from sens_telemetry_worker.accounting import Part, Place, Record, count_by_tenant
 from sens_telemetry_worker.columns import Kind, NewNames, Refusal, Tenant
-from sens_telemetry_worker.pipeline import RowsRefusedError, StoreUnavailableError, Written
+from sens_telemetry_worker.letters import Letter, Quota, apportion
 from sens_telemetry_worker.routing import Known, Registered
-from sens_telemetry_worker.rows import Prepared
+from sens_telemetry_worker.storing import RowsRefusedError, SettledElsewhereError, StoreUnavailableError, Written
+
+type Key = tuple[int, int, int]
+"""Device, metric, time."""
 
 
 class MemoryConnection:
@@ -84,14 +89,27 @@ class MemoryLog:
 
 @dataclass
 class MemoryEntry:
-    """An envelope."""
+    """An envelope; what it has received is counted from its messages unless it is said."""
 
-    place: str
+    sequence: int
     messages: list[Message]
     replays: int = 0
+    origins: list[Origin] = field(default_factory=list)
+    says_received: Mapping[str, int] | None = None
+    discarded: Mapping[str, int] = field(default_factory=dict)
+    logged_at: float = 1_700_000_000.0
+    stream: int = 1
+
+    @property
+    def place(self) -> Place:
+        return Place(self.stream, self.sequence)
+
+    @property
+    def received(self) -> Mapping[str, int]:
+        return count_by_tenant(self.messages) if self.says_received is None else self.says_received
 
     def origin(self, index: int) -> Origin:
-        return (self.place, index)
+        return self.origins[index] if self.origins else Origin(*self.place, index)
 
 
 class MemoryInbox:
@@ -163,9 +181,15 @@ class MemoryRegistry:
 
 
 class MemoryStore:
-    """A database in a dictionary; refuses chosen values, and fails a chosen number of times first.
+    """A database in dictionaries; refuses chosen values, and fails a chosen number of times first.
 
     Where it names the refused row, it can be made to name another one.
+
+    Attributes:
+        values: By device, metric and time.
+        letters: Dead letters by origin.
+        counts: By tenant (0 where there is none), day and word.
+        settled: By place, as `accounting.Envelope.recorded`.
     """
 
     def __init__(
@@ -174,22 +198,83 @@ class MemoryStore:
         poison: Collection[float] = (),
         failures: int = 0,
         suspected: Callable[[int], int | None] = lambda _message: None,
+        quota: Quota = Quota(1_000_000, 1 << 40, 0, 0),  # noqa: B008 - immutable
     ) -> None:
         self._poison = poison
         self._suspected = suspected
         self._failures = failures
-        self.values: dict[tuple[int, int, int], float | str] = {}
-        self.stored: Counter[int] = Counter()  # messages by tenant
-        self.duplicate: Counter[int] = Counter()
+        self._quota = quota
+        self.values: dict[Key, float | str] = {}
+        self.letters: dict[Origin, Letter] = {}
+        self.counts: Counter[tuple[int, date, str]] = Counter()
+        self.settled: dict[Place, bytes | None] = {}
         self.writes = 0
 
-    async def write(self, rows: Prepared, tenants: NDArray[np.int32]) -> Written:
+    def counted(self, word: str) -> dict[int, int]:
+        """Return a count of all days by tenant, those that are not 0."""
+        totals: Counter[int] = Counter()
+        for (tenant, _, each), amount in self.counts.items():
+            totals[tenant] += amount if each == word else 0
+        return {tenant: amount for tenant, amount in totals.items() if amount}
+
+    async def write(self, part: Part) -> Written:
         self.writes += 1
         if self._failures:
             self._failures -= 1
             raise StoreUnavailableError("the database is away")
-        numbers = rows.numbers
-        keyed: list[tuple[int, tuple[int, int, int], float | str]] = [
+        keyed = self._keyed(part)
+        refused = [message for message, _, value in keyed if value in self._poison]
+        if refused:
+            raise RowsRefusedError("the database does not like it", self._suspected(refused[0]))
+        new_values, conflicting, added = self._compared(part, keyed)
+        letters = part.letters(conflicting)
+        kept, discarded = apportion(letters, dict.fromkeys((letter.tenant_id for letter in letters), self._room()))
+        record = part.record(new_values, (each.message for each in kept), (each.message for each in discarded))
+        self._settle(part, record)
+        self.values |= added
+        for letter in kept:
+            before = self.letters.get(letter.origin)
+            if before is None or before.replays < letter.replays:
+                self.letters[letter.origin] = letter
+        return Written(new_values, kept, discarded, record)
+
+    def _compared(
+        self, part: Part, keyed: list[tuple[int, Key, float | str]]
+    ) -> tuple[NDArray[np.int64], set[int], dict[Key, float | str]]:
+        new_values = np.zeros(len(part.batch.messages), np.int64)
+        conflicting: set[int] = set()
+        added: dict[Key, float | str] = {}
+        for message, key, value in keyed:
+            stored = self.values.get(key, added.get(key))
+            if stored is None:
+                added[key] = value
+                new_values[message] += 1
+            elif stored != value:
+                conflicting.add(message)
+        return new_values, conflicting, added
+
+    def _settle(self, part: Part, record: Record) -> None:
+        missing = object()
+        if any(
+            self.settled.get(each.envelope.entry.place, missing) != (missing if each.before is None else each.before)
+            for each in record.settlements
+        ):
+            recorded = {place: self.settled[place] for place in part.batch.recorded() if place in self.settled}
+            raise SettledElsewhereError(recorded)
+        for count in record.counts:
+            for word in ("received", "stored", "duplicate", "dead_lettered", "discarded"):
+                self.counts[count.tenant_id, count.day, word] += getattr(count, word)
+        for each in record.settlements:
+            self.settled[each.envelope.entry.place] = each.after
+
+    def _room(self) -> Quota:
+        sizes = [letter.size for letter in self.letters.values()]
+        return self._quota._replace(letters=len(sizes), bytes=sum(sizes))
+
+    @staticmethod
+    def _keyed(part: Part) -> list[tuple[int, Key, float | str]]:
+        numbers = part.rows.numbers
+        keyed: list[tuple[int, Key, float | str]] = [
             (message, (device, metric, at), value)
             for message, device, metric, at, value in zip(
                 numbers.message.tolist(),
@@ -200,33 +285,9 @@ class MemoryStore:
                 strict=True,
             )
         ]
-        keyed += [(row.message, (row.device_id, row.metric_id, row.measured_at), row.value) for row in rows.texts]
-        refused = [message for message, _, value in keyed if value in self._poison]
-        if refused:
-            raise RowsRefusedError("the database does not like it", self._suspected(refused[0]))
-        new_values = np.zeros(len(tenants), np.int64)
-        conflicting = set(rows.conflicting)
-        for message, key, value in keyed:
-            if key not in self.values:
-                self.values[key] = value
-                new_values[message] += 1
-            elif self.values[key] != value:
-                conflicting.add(message)
-        for message, tenant in enumerate(tenants.tolist()):
-            if tenant and message not in conflicting:
-                (self.stored if new_values[message] else self.duplicate)[tenant] += 1
-        return Written(new_values, conflicting - rows.conflicting)
-
-
-class MemoryDeadLetters:
-    """Dead letters in a dictionary, by envelope and number."""
-
-    def __init__(self) -> None:
-        self.letters: dict[str, DeadLetter] = {}
-
-    async def put(self, letters: Mapping[Origin, DeadLetter]) -> None:
-        for origin, letter in letters.items():
-            self.letters.setdefault(f"{origin[0]}-{origin[1]}", letter)
+        return keyed + [
+            (row.message, (row.device_id, row.metric_id, row.measured_at), row.value) for row in part.rows.texts
+        ]
 
 
 class MemoryFeed:

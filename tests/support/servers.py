@@ -15,8 +15,8 @@ import tempfile
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import asyncpg
@@ -222,6 +222,21 @@ def empty_database(postgres: DatabaseSettings) -> Iterator[DatabaseSettings]:
     """A database without a schema, and its owner, who may create roles but is no superuser."""
     with new_database(postgres) as settings:
         yield settings
+
+
+@asynccontextmanager
+async def owner_pool(settings: DatabaseSettings) -> "AsyncIterator[asyncpg.Pool[asyncpg.Record]]":
+    """Keep connections as the role of the settings; a service's own work as a role with fewer rights."""
+    assert settings.password is not None
+    async with asyncpg.create_pool(
+        host=settings.host,
+        port=settings.port,
+        database=settings.name,
+        user=settings.user,
+        password=settings.password.get_secret_value(),
+        min_size=0,
+    ) as pool:
+        yield pool
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The measurement of a replay: dead letters go through the platform again, the replay being killed once on the way."""
 
-import asyncio
 import json
 import os
 import subprocess
@@ -9,22 +8,18 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import nats
 from scripts.lib.bench.figures import Replayed
 from scripts.lib.bench.load import Shape, payload
 from scripts.lib.stack.path import TELEMETRY, Stack, StackError
 from scripts.lib.stack.usage import usage
 
-from sens_common.dead_letters import DeadLetter, Origin, Reason
-from sens_platform_api.dead_letters.repository import DeadLetterStream as StoredDeadLetters
-from sens_telemetry_worker.jetstream import DeadLetterStream
+from sens_common.dead_letters import Reason
 
 _STORED: Final = "sens_telemetry_messages_stored_total"
 _DUPLICATE: Final = "sens_telemetry_messages_duplicate_total"
 _DEVICES: Final = 1000
 _TOGETHER: Final = 10_000
 _ENVELOPE: Final = 200
-_SCAN: Final = 500
 _DEADLINE_SECONDS: Final = 1800
 _POLL_SECONDS: Final = 0.1
 _KILLED_AFTER: Final = 0.1
@@ -44,7 +39,7 @@ def replay(stack: Stack, dead_letters: int, *, filtered: bool) -> Replayed:
     tenant = f"replay-{time.time_ns():x}"
     stack.fetch("INSERT INTO sens.tenants (name, device_limit) VALUES ($1, 1000000)", tenant)
     others = dead_letters if filtered else 0
-    asyncio.run(_make(stack, tenant, dead_letters, filtered=filtered))
+    _make(stack, tenant, dead_letters, filtered=filtered)
     stored, duplicate = (stack.metric(TELEMETRY, name) for name in (_STORED, _DUPLICATE))
 
     first = _start(stack, tenant)
@@ -64,7 +59,7 @@ def replay(stack: Stack, dead_letters: int, *, filtered: bool) -> Replayed:
     if second.returncode != 0:
         raise StackError(f"the replay failed: {error}")
     left = json.loads(output)["replayed"]
-    staying = asyncio.run(_count(stack, tenant))
+    staying = _count(stack, tenant)
     if staying != others or left > dead_letters:
         raise StackError(f"{staying} dead letters are there instead of {others} after {left} were replayed")
     _wait(lambda: stack.metric(TELEMETRY, _STORED) >= stored + dead_letters, "all messages are stored")
@@ -88,33 +83,32 @@ def replay(stack: Stack, dead_letters: int, *, filtered: bool) -> Replayed:
     )
 
 
-async def _make(stack: Stack, tenant: str, count: int, *, filtered: bool) -> None:
+def _make(stack: Stack, tenant: str, count: int, *, filtered: bool) -> None:
     """Put messages, which can be stored, into the dead letters; where there is a filter, as many others between them."""
     now = time.time_ns() // 1000
-    reasons = (Reason.LIMIT_REACHED, Reason.MALFORMED_PAYLOAD) if filtered else (Reason.LIMIT_REACHED,)
+    reasons = [Reason.LIMIT_REACHED, Reason.MALFORMED_PAYLOAD] if filtered else [Reason.LIMIT_REACHED]
     shape = Shape(count)
-    client = await nats.connect(**stack.nats_login)
-    try:
-        stream = DeadLetterStream(client)
-        for start in range(0, count, _TOGETHER):
-            letters: dict[Origin, DeadLetter] = {}
-            for number in range(start, min(start + _TOGETHER, count)):
-                device = f"device-{number % _DEVICES:07d}"
-                for place, reason in enumerate(reasons):
-                    origin = (f"{tenant}-{number // _ENVELOPE}", number % _ENVELOPE * len(reasons) + place)
-                    letters[origin] = DeadLetter(
-                        tenant=tenant,
-                        device=device,
-                        topic=f"sens/v1/{tenant}/{device}/telemetry",
-                        payload=payload(shape, number, now // 1000 + number // _DEVICES),
-                        received_at=now + number,
-                        reason=reason,
-                        detail="made by a measurement",
-                        dead_lettered_at=now,
-                    )
-            await stream.put(letters)
-    finally:
-        await client.close()
+    for start in range(0, count, _TOGETHER):
+        numbers = range(start, min(start + _TOGETHER, count))
+        stack.fetch(
+            """
+            INSERT INTO sens.dead_letters (tenant_id, device, topic, received_at, dead_lettered_at, reason, detail, payload, payload_bytes,
+                stream, sequence, number)
+            SELECT t.id, device, 'sens/v1/' || t.name || '/' || device || '/telemetry', to_timestamp($2::float8) + n * interval '1 us',
+                now(), reason, 'made by a measurement', payload, octet_length(payload), t.id, n / $7::int, n % $7::int * 2 + place
+            FROM sens.tenants t, unnest($3::int[], $4::text[], $5::bytea[]) AS message (n, device, payload),
+                unnest($6::text[]) WITH ORDINALITY AS why (reason, place)
+            WHERE t.name = $1
+            ORDER BY n, place
+            """,
+            tenant,
+            now / 1e6,
+            list(numbers),
+            [f"device-{number % _DEVICES:07d}" for number in numbers],
+            [payload(shape, number, now // 1000 + number // _DEVICES) for number in numbers],
+            reasons,
+            _ENVELOPE,
+        )
 
 
 def _start(stack: Stack, tenant: str) -> "subprocess.Popen[str]":
@@ -134,18 +128,12 @@ def _start(stack: Stack, tenant: str) -> "subprocess.Popen[str]":
     )
 
 
-async def _count(stack: Stack, tenant: str) -> int:
+def _count(stack: Stack, tenant: str) -> int:
     """Return how many dead letters the tenant has."""
-    client = await nats.connect(**stack.nats_login)
-    try:
-        stream = StoredDeadLetters(client)
-        count = sequence = 0
-        while messages := (await stream.scan(tenant, sequence + 1, _SCAN)).messages:
-            count += sum(len(message.letters) for message in messages)
-            sequence = messages[-1].sequence
-        return count
-    finally:
-        await client.close()
+    [[count]] = stack.fetch(
+        "SELECT count(*) FROM sens.dead_letters d JOIN sens.tenants t ON t.id = d.tenant_id WHERE t.name = $1", tenant
+    )
+    return int(count)
 
 
 def _wait(condition: Callable[[], bool], what: str) -> None:

@@ -56,7 +56,9 @@ class Rig:
         """Return the measurement with empty tables at its begin, as Telegraf has them."""
 
         def measured(shape: Shape) -> R:
-            self.stack.fetch("TRUNCATE sens.measurements, sens.text_measurements")
+            self.stack.fetch(
+                "TRUNCATE sens.measurements, sens.text_measurements, sens.dead_letters, sens.dead_letter_usage"
+            )
             return measure(self, shape)
 
         return measured

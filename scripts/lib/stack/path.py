@@ -169,9 +169,9 @@ class Stack:
                 for tenant in tenants:
                     stack.fetch(
                         # A load may tell of any time, so that a time can be a message's number.
-                        "INSERT INTO sens.tenants"
-                        " (name, device_limit, metric_limit, new_devices_per_hour, new_metrics_per_hour, late_days)"
-                        " VALUES ($1, 2000000000, 1000000, 2000000000, 1000000, 36500)",
+                        "INSERT INTO sens.tenants (name, device_limit, metric_limit, new_devices_per_hour, new_metrics_per_hour, late_days,"
+                        " dead_letter_count_limit, dead_letter_byte_limit)"
+                        " VALUES ($1, 2000000000, 1000000, 2000000000, 1000000, 36500, 2000000000, 1000000000000)",
                         tenant,
                     )
                 targets = {

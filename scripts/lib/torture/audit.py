@@ -29,10 +29,9 @@ from scripts.lib.torture.load import (
     number_of,
 )
 
-from sens_common import dead_letters
 from sens_common.dead_letters import Reason
 from sens_common.errors import SensError
-from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_CONSUMER, TELEMETRY_STREAM
+from sens_common.names import TELEMETRY_CONSUMER, TELEMETRY_STREAM
 
 SETTLE_SECONDS: Final = 240
 """How long everything may take to come to rest: longer than the longest pause of a worker between two attempts."""
@@ -41,6 +40,7 @@ _POLL_SECONDS: Final = 0.4
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SHOWN: Final = 5
 _DAY_MILLISECONDS: Final = 86_400_000
+_LETTERS_AGAIN: Final = 10_000
 _CLOCK_SECONDS: Final = 5
 """How far the clock may be put back during a run."""
 
@@ -113,6 +113,7 @@ class Audit:
         self._compared = np.zeros(1, np.bool_)
         self._letters: Counter[int] = Counter()
         self._wrongly: list[int] = []
+        self._seen_letters: set[int] = set()
         self._last_letter = 0
 
     def settle(self, *, loaded: bool) -> str | None:
@@ -260,27 +261,24 @@ class Audit:
 
     def _read_letters(self) -> None:
         """Take note of the dead letters that are new."""
-        asyncio.run(self._read_new_letters())
-
-    async def _read_new_letters(self) -> None:
-        client = await self._nats()
-        try:
-            jetstream = client.jetstream()
-            last = (await jetstream.stream_info(DEAD_LETTERS_STREAM)).state.last_seq
-            while self._last_letter < last:
-                entry = await jetstream.get_msg(DEAD_LETTERS_STREAM, seq=self._last_letter + 1)
-                for placed in dead_letters.decode(entry.data or b""):
-                    number = number_of(placed.letter.payload)
-                    self._letters[number] += 1
-                    if number <= 0 or _REASONS.get(message(number).kind) != placed.letter.reason:
-                        self._wrongly.append(number)
-                self._last_letter += 1
-        finally:
-            await client.close()
+        # One with a lower number may be committed later.
+        rows = self._stack.fetch(
+            "SELECT id, payload, reason FROM sens.dead_letters WHERE id > $1 ORDER BY id",
+            self._last_letter - _LETTERS_AGAIN,
+        )
+        for letter_id, payload, reason in rows:
+            if letter_id in self._seen_letters:
+                continue
+            self._seen_letters.add(letter_id)
+            self._last_letter = max(self._last_letter, letter_id)
+            number = number_of(payload)
+            self._letters[number] += 1
+            if number <= 0 or _REASONS.get(message(number).kind) != reason:
+                self._wrongly.append(number)
 
 
 def _counters(stack: Stack) -> tuple[list[str], int]:
-    """Compare the platform's own counters with what is stored, within one statement: both are of one moment.
+    """Compare the platform's own counters with what is stored, within one statement: all are of one moment.
 
     The counters are those of the database. The workers' metrics begin at zero with each process.
 
@@ -289,18 +287,29 @@ def _counters(stack: Stack) -> tuple[list[str], int]:
     """
     rows = stack.fetch(
         """
-        SELECT t.name, COALESCE(sum(c.stored), 0)::int8 AS stored, COALESCE(sum(c.duplicate), 0)::int8 AS duplicate,
+        SELECT coalesce(t.name, 'no tenant') AS name, sum(c.stored)::int8 AS stored, sum(c.duplicate)::int8 AS duplicate,
+               sum(c.dead_lettered)::int8 AS dead_lettered, sum(c.discarded)::int8 AS discarded, sum(abs(c.unaccounted))::int8 AS unaccounted,
                (SELECT count(*) FROM sens.measurements m
-                WHERE m.metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE tenant_id = t.id AND name = 'n'))) AS there
-        FROM sens.tenants t LEFT JOIN sens.message_counts c ON c.tenant_id = t.id
+                WHERE m.metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE tenant_id = t.id AND name = 'n'))) AS there,
+               (SELECT count(*) FROM sens.dead_letters d WHERE d.tenant_id IS NOT DISTINCT FROM t.id) AS letters,
+               (SELECT coalesce(sum(u.letters), 0) FROM sens.dead_letter_usage u WHERE u.tenant_id IS NOT DISTINCT FROM t.id) AS used
+        FROM sens.conservation() c LEFT JOIN sens.tenants t ON t.id = c.tenant_id
         GROUP BY t.id, t.name
         """
     )
-    problems = [
-        f"the platform counts {row['stored']} messages of {row['name']} as stored, {row['there']} are"
-        for row in rows
-        if row["stored"] != row["there"]
-    ]
+    [[in_parts]] = stack.fetch("SELECT count(*) FROM sens.settled WHERE outcomes IS NOT NULL")
+    problems = [f"{in_parts} envelopes are settled in part"] if in_parts else []
+    for row in rows:
+        name = row["name"]
+        for what, counted, there in (
+            ("stored", row["stored"], row["there"]),
+            ("dead letters", row["dead_lettered"], row["letters"]),
+            ("dead letters of its quota", row["used"], row["letters"]),
+            ("discarded", row["discarded"], 0),
+            ("not accounted for", row["unaccounted"], 0),
+        ):
+            if counted != there:
+                problems.append(f"the platform counts {counted} messages of {name} as {what}, {there} are")
     return problems, sum(row["duplicate"] for row in rows)
 
 

@@ -15,7 +15,7 @@ from scripts.lib.stack.proxy import Mode
 
 from sens_common.database import connect
 from sens_common.errors import SensError
-from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_STREAM
+from sens_common.names import TELEMETRY_STREAM
 
 TIME_OUTS: Final = {
     "SENS_MQTT__KEEP_ALIVE_SECONDS": "5",
@@ -295,6 +295,10 @@ _READ_ONLY: Final = "ALTER SYSTEM SET default_transaction_read_only = on;; SELEC
 _WRITABLE: Final = "ALTER SYSTEM RESET default_transaction_read_only;; SELECT pg_reload_conf()"
 _SLOW: Final = _trigger("PERFORM pg_sleep(0.4)")
 _SAYS_FULL: Final = _trigger("RAISE EXCEPTION 'no space left on device' USING ERRCODE = 'disk_full'")
+_LETTERS_REFUSED: Final = _statement(
+    "ALTER TABLE sens.dead_letters ADD CONSTRAINT none CHECK (false) NOT VALID",
+    "ALTER TABLE sens.dead_letters DROP CONSTRAINT none",
+)
 
 
 def faults(*, broker_restarts: bool, disks: bool, columnstore: bool = False) -> list[Fault]:
@@ -355,9 +359,7 @@ def faults(*, broker_restarts: bool, disks: bool, columnstore: bool = False) -> 
         Fault("database gone for minutes", "the database gone for minutes", _gone(POSTGRES), _MINUTES, 3),
         Fault("log restarted", "the log restarted", _restarted(NATS)),
         Fault("log full", "the log at its limit", _no_room_for(TELEMETRY_STREAM)),
-        Fault(
-            "dead letters full", "the dead letters at their limit", _no_room_for(DEAD_LETTERS_STREAM), _LIMIT_SECONDS
-        ),
+        Fault("dead letters refused", "the database refuses the dead letters", _LETTERS_REFUSED, _LIMIT_SECONDS),
     ]
     if disks:
         found += [

@@ -33,6 +33,7 @@ COMMANDS = [
     ["dead-letters", "list"],
     ["dead-letters", "show"],
     ["dead-letters", "replay"],
+    ["dead-letters", "delete"],
     ["keys", "create"],
     ["keys", "list"],
     ["keys", "revoke"],
@@ -64,6 +65,8 @@ class TestUsage:
             ["measurements", "sensor-1", "--csv", "--json"],
             ["dead-letters", "replay"],
             ["dead-letters", "replay", "1", "--all"],
+            ["dead-letters", "delete"],
+            ["dead-letters", "delete", "1", "--reason", "too_large"],
             ["dead-letters", "show", "0"],
             ["up", "--devices", "0"],
             ["nothing"],
@@ -77,7 +80,7 @@ class TestUsage:
 class TestReplay:
     def test_that_is_interrupted_says_how_far_it_came_and_how_to_go_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupted(*_arguments: object) -> Iterator[dict[str, int]]:
-            yield {"replayed": 500, "unreadable": 0, "remaining": 700}
+            yield {"replayed": 500, "incomplete": 0, "remaining": 700}
             raise KeyboardInterrupt
 
         monkeypatch.setattr(dead_letters, "_replay", interrupted)
@@ -91,16 +94,19 @@ class TestReplay:
 
         def administer(_data_dir: object, *arguments: str) -> dict[str, int | None]:
             calls.append(arguments[4:])
-            after = None if len(calls) == 2 else 10_000
-            return {"replayed": 10_000, "unreadable": 1, "after": after, "until": 20_000, "remaining": 0}
+            above = None if len(calls) == 2 else 10_000
+            return {"replayed": 10_000, "incomplete": 1, "above": above, "until": 20_000, "remaining": 0}
 
         monkeypatch.setattr("sens_cli.administration.administer", administer)
         result = CliRunner().invoke(
             app, ["dead-letters", "replay", "--all", "--tenant", "demo", "--reason", "too_large"]
         )
-        assert result.output.splitlines() == ["replayed 20000", "2 can't be replayed: not readable"]
+        assert result.output.splitlines() == [
+            "replayed 20000",
+            "2 can't be replayed: only their beginnings are kept, and the log no longer has the whole",
+        ]
         options = ("--limit=10000", "--reason=too_large")
-        assert calls == [options, (*options, "--after=10000", "--until=20000")]
+        assert calls == [options, (*options, "--above=10000", "--until=20000")]
 
 
 class TestThePayloadOfMetrics:

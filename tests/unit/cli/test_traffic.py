@@ -8,7 +8,7 @@ from rich.console import Console
 from sens_cli.up.components import Options
 from sens_cli.up.display import TerminalDisplay
 from sens_cli.up.platform import live_warnings
-from sens_cli.up.traffic import RECEIVED_METRIC, Traffic, metric_sum, stream_numbers
+from sens_cli.up.traffic import RECEIVED_METRIC, Traffic, log_lag, metric_sum
 from sens_mqtt_ingestion_worker import metrics as ingestion_metrics
 
 
@@ -24,29 +24,25 @@ class TestMetrics:
         assert [f"{each.name}_total" for each in ingestion_metrics.RECEIVED.describe()] == [RECEIVED_METRIC]
 
 
-class TestStreams:
-    def test_give_lag_and_dead_letters(self) -> None:
+class TestTheLog:
+    def test_gives_the_lag(self) -> None:
         consumer = {"name": "telemetry-worker", "num_pending": 4, "num_ack_pending": 3}
         details = [
             {"name": "TELEMETRY", "state": {"messages": 9}, "consumer_detail": [{"name": "other"}, consumer]},
-            {"name": "DEAD_LETTERS", "state": {"messages": 2}},
+            {"name": "ANOTHER", "state": {"messages": 2}},
         ]
         answer = json.dumps({"account_details": [{"stream_detail": details}]}).encode()
-        assert stream_numbers(answer) == (7, 2)
+        assert log_lag(answer) == 7
 
-    def test_that_are_missing_are_none(self) -> None:
+    def test_that_is_missing_has_none(self) -> None:
         for answer in (b"", b"{}", b"[]", b'{"account_details": [{}]}'):
-            assert stream_numbers(answer) == (None, None)
+            assert log_lag(answer) is None
 
 
 class TestTheLine:
     def test_shows_what_is_known(self) -> None:
         line = Traffic(rate=1234.56, stored=1_000_000, lag=None, dead_letters=0).text()
         assert line == "1,234.6 messages/s · stored 1,000,000 · lag - · dead letters 0"
-
-    def test_says_that_there_may_be_more_dead_letters_than_messages_with_them(self) -> None:
-        line = Traffic(rate=1.0, stored=2, lag=0, dead_letters=1200, more_dead_letters=True).text()
-        assert line.endswith("· dead letters 1,200+")
 
 
 class TestWhatStandsBelow:

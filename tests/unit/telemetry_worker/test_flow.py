@@ -52,7 +52,7 @@ class TestSentence:
         clock.now += 34
         assert flow.describe({"nats": "ok", "database": "connection refused"}) == (
             "the database holds: connection refused; no batch stored for 34 s; 1,200 envelopes in the log, the oldest for 36 s;"
-            " the log is 12% full, the dead letters 0%; 2 lanes: 2 storing for 34 s"
+            " the log is 12% full; 2 lanes: 2 storing for 34 s"
         )
 
     def test_of_a_worker_that_is_behind_names_no_hop(self) -> None:
@@ -62,7 +62,7 @@ class TestSentence:
 
     def test_of_a_worker_without_work(self) -> None:
         flow, _ = flow_with_lanes(State.TAKING)
-        assert flow.describe({}) == ("keeps up; the log is 0% full, the dead letters 0%; 1 lane: 1 taking for 0 s")
+        assert flow.describe({}) == ("keeps up; the log is 0% full; 1 lane: 1 taking for 0 s")
 
 
 class TestMetrics:

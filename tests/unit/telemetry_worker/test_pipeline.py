@@ -4,22 +4,21 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
-from sens_common.dead_letters import Reason
+from sens_common.dead_letters import Origin, Reason
 from sens_common.envelope import Message
 from sens_telemetry_worker import pipeline as pipeline_module
+from sens_telemetry_worker.accounting import Part
 from sens_telemetry_worker.columns import Tenant
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import TRIAL_SECONDS, DeadLetterGuard
-from sens_telemetry_worker.pipeline import Pipeline, StoreUnavailableError, Written
+from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
-from sens_telemetry_worker.rows import Prepared
-from support.memory import MemoryDeadLetters, MemoryEntry, MemoryFeed, MemoryInbox, MemoryRegistry, MemoryStore
+from sens_telemetry_worker.storing import StoreUnavailableError, Written
+from support.memory import MemoryEntry, MemoryFeed, MemoryInbox, MemoryRegistry, MemoryStore
 
 NOW = 1_700_000_000_000_000
 
@@ -34,13 +33,13 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 class Result:
     inbox: MemoryInbox
     store: MemoryStore
-    dead_letters: MemoryDeadLetters
     feed: MemoryFeed
     guard: DeadLetterGuard
 
     @property
-    def reasons(self) -> dict[str, str]:
-        return {origin: letter.reason for origin, letter in self.dead_letters.letters.items()}
+    def reasons(self) -> dict[tuple[int, int], str]:
+        """The reasons of dead letters, by their envelopes' sequences and their numbers in these."""
+        return {(origin.sequence, origin.number): letter.reason for origin, letter in self.store.letters.items()}
 
 
 def message(payload: str, topic: str = "sens/v1/demo/d1/telemetry", received_at: int = NOW) -> Message:
@@ -61,7 +60,6 @@ def run(
         result = Result(
             MemoryInbox(batches, stop),
             store or MemoryStore(),
-            MemoryDeadLetters(),
             MemoryFeed({"demo"}),
             guard or DeadLetterGuard(1, 10),
         )
@@ -69,7 +67,6 @@ def run(
             result.inbox,
             router=Router(registry or MemoryRegistry({"demo": Tenant(1, "demo")}), decoder("native")),
             store=result.store,
-            dead_letters=result.dead_letters,
             feed=result.feed,
             guard=result.guard,
             flow=Flow(),
@@ -101,18 +98,20 @@ class Clock:
 class StuckStore(MemoryStore):
     """A database that never answers for rows with the value 666."""
 
-    async def write(self, rows: Prepared, tenants: NDArray[np.int32]) -> Written:
-        if 666.0 in rows.numbers.value:
+    async def write(self, part: Part) -> Written:
+        if 666.0 in part.rows.numbers.value:
             raise StoreUnavailableError("the database is away")
-        return await super().write(rows, tenants)
+        return await super().write(part)
 
 
 def malformed(tenant: str, count: int) -> MemoryEntry:
-    return entry(*(message("bad", topic=f"sens/v1/{tenant}/d1/telemetry") for _ in range(count)), origin=tenant)
+    return entry(
+        *(message("bad", topic=f"sens/v1/{tenant}/d1/telemetry") for _ in range(count)), sequence=sum(map(ord, tenant))
+    )
 
 
-def entry(*messages: Message, origin: str = "c-1") -> MemoryEntry:
-    return MemoryEntry(origin, list(messages))
+def entry(*messages: Message, sequence: int = 1) -> MemoryEntry:
+    return MemoryEntry(sequence, list(messages))
 
 
 def counted(name: str, **labels: str) -> float:
@@ -126,7 +125,7 @@ class TestStoring:
         assert result.inbox.acknowledged
 
     def test_the_same_message_twice_has_no_effect(self) -> None:
-        result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 1}'), origin="c-2")])
+        result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 1}'), sequence=2)])
         assert result.store.values == {(1, 1, NOW): 1.0}
         assert result.reasons == {}
 
@@ -139,49 +138,51 @@ class TestStoring:
 class TestDeadLetters:
     def test_take_what_belongs_to_nobody(self) -> None:
         result = run([entry(message("{}", topic="x"), message('{"a": 1}', topic="sens/v1/nobody/d1/telemetry"))])
-        assert result.reasons == {"c-1-0": Reason.INVALID_TOPIC, "c-1-1": Reason.UNKNOWN_TENANT}
+        assert result.reasons == {(1, 0): Reason.INVALID_TOPIC, (1, 1): Reason.UNKNOWN_TENANT}
         assert result.inbox.acknowledged
 
     def test_take_what_can_not_be_decoded_and_leave_the_rest(self) -> None:
         result = run([entry(message('{"a": '), message('{"a": 2}'))])
-        assert result.reasons == {"c-1-0": Reason.MALFORMED_PAYLOAD}
-        assert result.dead_letters.letters["c-1-0"].payload == b'{"a": '
+        assert result.reasons == {(1, 0): Reason.MALFORMED_PAYLOAD}
+        assert result.store.letters[Origin(1, 1, 0)].payload == b'{"a": '
         assert list(result.store.values.values()) == [2.0]
 
     def test_make_room_in_the_batches_that_follow(self) -> None:
-        result = run([entry(message("["), *(message('{"a": 1}') for _ in range(3)))], [entry(message('{"b": 2}'))])
+        result = run(
+            [entry(message("["), *(message('{"a": 1}') for _ in range(3)))], [entry(message('{"b": 2}'), sequence=2)]
+        )
         assert result.inbox.rejected_shares == [0.0, 0.25, 0.0]
 
     def test_are_named_after_their_place_in_their_envelope(self) -> None:
         bad, first, second, third = message("["), *(message('{"a": 1}', received_at=NOW + n) for n in range(3))
         result = run(
             [
-                entry(first, bad, origin="c-1"),
-                entry(origin="c-2"),
-                MemoryEntry("c-3", [bad, second], replays=2),
-                entry(third, first, bad, origin="c-4"),
+                entry(first, bad, sequence=1),
+                entry(sequence=2),
+                MemoryEntry(3, [bad, second], replays=2),
+                entry(third, first, bad, sequence=4),
             ]
         )
-        assert {origin: letter.replays for origin, letter in result.dead_letters.letters.items()} == {
-            "c-1-1": 0,
-            "c-3-0": 2,
-            "c-4-2": 0,
+        assert {(o.sequence, o.number): letter.replays for o, letter in result.store.letters.items()} == {
+            (1, 1): 0,
+            (3, 0): 2,
+            (4, 2): 0,
         }
 
     def test_take_another_value_for_a_stored_key(self) -> None:
-        result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 2}'), origin="c-2")])
-        assert result.reasons == {"c-2-0": Reason.CONFLICTING_VALUE}
+        result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 2}'), sequence=2)])
+        assert result.reasons == {(2, 0): Reason.CONFLICTING_VALUE}
         assert result.store.values == {(1, 1, NOW): 1.0}
 
     def test_take_another_value_for_the_same_key_in_one_batch(self) -> None:
         result = run([entry(message('{"a": 1}'), message('{"a": 2}'), message('{"a": 1}'))])
-        assert result.reasons == {"c-1-1": Reason.CONFLICTING_VALUE}
+        assert result.reasons == {(1, 1): Reason.CONFLICTING_VALUE}
 
     def test_take_the_one_message_that_the_database_refuses(self) -> None:
         messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
         store = MemoryStore(poison={617.0})
         result = run([entry(*messages)], store=store)
-        assert result.reasons == {"c-1-617": Reason.REFUSED_BY_DATABASE}
+        assert result.reasons == {(1, 617): Reason.REFUSED_BY_DATABASE}
         assert len(store.values) == 999
         assert store.writes <= 2 * 10 + 1  # a pair of halves for each of log2(1000) steps, and the whole
 
@@ -190,7 +191,7 @@ class TestDeadLetters:
         messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
         store = MemoryStore(poison=set(refused), suspected=lambda message: message)
         result = run([entry(*messages)], store=store)
-        assert result.reasons == {f"c-1-{number}": Reason.REFUSED_BY_DATABASE for number in refused}
+        assert result.reasons == {(1, number): Reason.REFUSED_BY_DATABASE for number in refused}
         assert len(store.values) == 1000 - len(refused)
         assert store.writes <= 3 * len(refused)
 
@@ -199,24 +200,24 @@ class TestDeadLetters:
         messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
         store = MemoryStore(poison={617.0}, suspected=lambda _message: named)
         result = run([entry(*messages)], store=store)
-        assert result.reasons == {"c-1-617": Reason.REFUSED_BY_DATABASE}
+        assert result.reasons == {(1, 617): Reason.REFUSED_BY_DATABASE}
         assert len(store.values) == 999
         assert store.writes <= 2 * 10 + 1 + 2
 
     def test_of_a_refused_message_do_not_take_the_equal_value_of_another_one(self) -> None:
         refused = message('{"ts": 1700000000, "a": 1, "b": 666}')
         result = run([entry(refused, message('{"ts": 1700000000, "a": 1}'))], store=MemoryStore(poison={666.0}))
-        assert result.reasons == {"c-1-0": Reason.REFUSED_BY_DATABASE}
+        assert result.reasons == {(1, 0): Reason.REFUSED_BY_DATABASE}
         assert list(result.store.values.values()) == [1.0]
 
     def test_take_what_a_limit_does_not_allow(self) -> None:
         registry = MemoryRegistry({"demo": Tenant(1, "demo")}, device_limit=1, metric_limit=1)
         result = run(
             [entry(message('{"a": 1}'))],
-            [entry(message('{"a": 1}', topic="sens/v1/demo/d2/telemetry"), message('{"b": 1}'), origin="c-2")],
+            [entry(message('{"a": 1}', topic="sens/v1/demo/d2/telemetry"), message('{"b": 1}'), sequence=2)],
             registry=registry,
         )
-        assert result.reasons == {"c-2-0": Reason.LIMIT_REACHED, "c-2-1": Reason.LIMIT_REACHED}
+        assert result.reasons == {(2, 0): Reason.LIMIT_REACHED, (2, 1): Reason.LIMIT_REACHED}
 
 
 TENANTS = {name: Tenant(number, name) for number, name in enumerate(("demo", "acme", "quiet"), 1)}
@@ -271,7 +272,6 @@ class TestProblem:
                 inbox,
                 router=Router(MemoryRegistry({"demo": Tenant(1, "demo")}), decoder("native")),
                 store=store,
-                dead_letters=MemoryDeadLetters(),
                 feed=MemoryFeed(set()),
                 guard=DeadLetterGuard(1, 10),
                 flow=Flow(),
@@ -300,7 +300,7 @@ class TestConservation:
 
 class TestLive:
     def test_shows_new_readings_only(self) -> None:
-        result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 1}'), origin="c-2")])
+        result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 1}'), sequence=2)])
         assert [
             (tenant, reading.device, reading.metric, reading.value) for tenant, reading in result.feed.readings
         ] == [("demo", "d1", "a", 1.0)]

@@ -60,6 +60,10 @@ class Api:
         """Ask for something to be done, and return the answer; raises as `get`."""
         return self._request("POST", path, parameters)
 
+    def delete(self, path: str, parameters: Parameters | None = None) -> Json:
+        """Delete something, and return the answer, None where there is none; raises as `get`."""
+        return self._request("DELETE", path, parameters)
+
     def pages(self, path: str, member: str, parameters: Parameters, *, limit: int, page: int) -> Iterator[Json]:
         """Yield the items of a list that comes in pages, as many as the limit says; raises as `get`."""
         cursor: str | None = None
@@ -95,6 +99,8 @@ class Api:
             raise self._unreachable(error) from error
         if answer.is_error:
             raise self._problem(answer)
+        if answer.status_code == httpx2.codes.NO_CONTENT:
+            return None
         try:
             return answer.json()
         except ValueError as error:

@@ -15,10 +15,13 @@ makes it, `decode` leaves it out.
 """
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Final
 
 import msgspec
+
+from sens_common.dead_letters import Origin
 
 VERSION: Final = "1"
 VERSION_HEADER: Final = "Sens-Envelope"
@@ -33,16 +36,15 @@ microseconds since the epoch, one for each remainder that its times leave. Absen
 REPLAYS_HEADER: Final = "Sens-Replays"
 """How often the messages of this envelope came from the dead letters; absent means never."""
 REPLAY_OF_HEADER: Final = "Sens-Replay-Of"
-"""Which dead letters the messages of a replay were: when the stream of the dead letters was made, in microseconds since the epoch
-and hexadecimal, a colon, and for each message, in their order and separated by commas, the sequence in that stream of the message that
-held the dead letter, a hyphen, and its number in there."""
+"""Which dead letters the messages of a replay were: their origins (`dead_letters.Origin`), all of one stream. When it was made, hexadecimal, a
+colon, and for each message, in their order and separated by commas, sequence, hyphen, number."""
 RECEIVED_HEADER: Final = "Sens-Received"
 """How many messages of each tenant this envelope speaks for, those included that were discarded: a JSON object of the tenants in the
 topics, `names.UNROUTED` where a topic names none."""
 DISCARDED_HEADER: Final = "Sens-Discarded"
 """How many of those were discarded before this envelope, in the same form; absent means none."""
 OVERHEAD_BYTES: Final = 16_384
-"""Room to leave in a NATS message for its headers, and in an envelope or dead letter for what is not topic or payload."""
+"""Room to leave in a NATS message for its headers, and in an envelope for what is not topic or payload."""
 MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"
 """JetStream's own deduplication header: a publish that is tried again carries the same one."""
 
@@ -56,6 +58,7 @@ class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
     packet_id: int = 0
 
 
+_ORIGINS: Final = re.compile(r"[0-9a-f]{1,15}:[0-9]{1,18}(-[0-9]{1,9})?(,[0-9]{1,18}(-[0-9]{1,9})?)*")
 _encoder = msgspec.msgpack.Encoder()
 _counts_decoder = msgspec.json.Decoder(dict[str, Annotated[int, msgspec.Meta(ge=0, lt=1 << 40)]])
 _decoder = msgspec.msgpack.Decoder(list[Message])
@@ -98,6 +101,25 @@ def digest(message: Message) -> bytes:
     whole.update(b"\0")  # no topic holds it (MQTT 5.0, section 4.7.3)
     whole.update(message.payload)
     return whole.digest()
+
+
+def encode_origins(origins: Sequence[Origin]) -> str:
+    """Return the origins of a replay's messages, at least one and all of one stream, as the value of `REPLAY_OF_HEADER`."""
+    places = ",".join(f"{origin.sequence}-{origin.number}" for origin in origins)
+    return f"{origins[0].stream:x}:{places}"
+
+
+def decode_origins(header: str) -> list[Origin]:
+    """Return the origins in the value of `REPLAY_OF_HEADER`.
+
+    Raises:
+        ValueError: The header is not of its form.
+    """
+    if not _ORIGINS.fullmatch(header):
+        raise ValueError("not the origins of a replay")
+    stream, _, places = header.partition(":")
+    parts = (place.partition("-") for place in places.split(","))
+    return [Origin(int(stream, 16), int(sequence), int(number or 0)) for sequence, _, number in parts]
 
 
 def encode_counts(counts: Mapping[str, int]) -> str:

@@ -1,4 +1,4 @@
-"""The NATS connection and the two streams. Whoever starts first makes the streams; the others find them."""
+"""The NATS connection and the stream of envelopes. Whoever starts first makes it; the others find it."""
 
 import asyncio
 import contextlib
@@ -11,11 +11,11 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import APIError, BadRequestError, NotFoundError
+from nats.js.errors import BadRequestError, NotFoundError
 
 from sens_common.errors import UnavailableError
 from sens_common.lifecycle import before_stop
-from sens_common.names import DEAD_LETTERS_STREAM, DEAD_LETTERS_SUBJECT, TELEMETRY_STREAM, TELEMETRY_SUBJECT
+from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT
 from sens_common.nats_permissions import inbox_prefix
 from sens_common.operations import Check
 from sens_common.settings import NatsSettings
@@ -24,9 +24,6 @@ log = structlog.get_logger()
 
 DUPLICATE_WINDOW_SECONDS = 600.0
 """For how long JetStream recognises a publish that is tried again (header ``Nats-Msg-Id``)."""
-
-DEAD_LETTERS_MAX_BYTES_SHARE = 2
-"""The dead letters may grow to the telemetry stream's size divided by this."""
 
 _CONNECT_TIMEOUT_SECONDS = 5
 _FIRST_CONNECTION_SECONDS = 10
@@ -140,48 +137,29 @@ def nats_note(client: Client) -> Check:
 
 
 async def ensure_streams(jetstream: JetStreamContext, settings: NatsSettings) -> None:
-    """Create the streams that do not exist; leave those that do as their operator made them.
+    """Create the stream of envelopes if it does not exist; leave it as its operator made it if it does.
 
     Raises:
         UnavailableError: JetStream does not answer, or refuses.
     """
-    wanted = [
-        StreamConfig(
-            name=TELEMETRY_STREAM,
-            description="Envelopes of MQTT messages, raw; the log that everything is stored from",
-            subjects=[f"{TELEMETRY_SUBJECT}.>"],
-            retention=RetentionPolicy.LIMITS,
-            storage=StorageType.FILE,
-            # A full stream refuses what comes, so that publishers wait: nothing is discarded before it is stored.
-            discard=DiscardPolicy.NEW,
-            max_bytes=settings.stream_max_bytes,
-            num_replicas=settings.replicas,
-            duplicate_window=DUPLICATE_WINDOW_SECONDS,
-            allow_direct=True,
-        ),
-        StreamConfig(
-            name=DEAD_LETTERS_STREAM,
-            description="Messages that could not be decoded or stored, one per subject",
-            subjects=[f"{DEAD_LETTERS_SUBJECT}.>"],
-            retention=RetentionPolicy.LIMITS,
-            storage=StorageType.FILE,
-            discard=DiscardPolicy.NEW,
-            discard_new_per_subject=True,
-            max_msgs_per_subject=1,
-            allow_atomic=True,
-            max_bytes=settings.stream_max_bytes // DEAD_LETTERS_MAX_BYTES_SHARE,
-            num_replicas=settings.replicas,
-            allow_direct=True,
-        ),
-    ]
-    for config in wanted:
-        try:
-            await _ensure_stream(jetstream, config)
-        except (NatsError, TimeoutError) as error:
-            reason = str(error) or type(error).__name__
-            raise UnavailableError(
-                f"JetStream refuses or does not answer for stream {config.name}: {reason}"
-            ) from error
+    wanted = StreamConfig(
+        name=TELEMETRY_STREAM,
+        description="Envelopes of MQTT messages, raw; the log that everything is stored from",
+        subjects=[f"{TELEMETRY_SUBJECT}.>"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        # A full stream refuses what comes, so that publishers wait: nothing is discarded before it is stored.
+        discard=DiscardPolicy.NEW,
+        max_bytes=settings.stream_max_bytes,
+        num_replicas=settings.replicas,
+        duplicate_window=DUPLICATE_WINDOW_SECONDS,
+        allow_direct=True,
+    )
+    try:
+        await _ensure_stream(jetstream, wanted)
+    except (NatsError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        raise UnavailableError(f"JetStream refuses or does not answer for stream {wanted.name}: {reason}") from error
 
 
 async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> None:
@@ -215,8 +193,3 @@ def discarding(config: StreamConfig) -> str | None:
     else:
         return None
     return f"stream {config.name} {what}, stored in the database or not: {remedy}"
-
-
-def is_refusal(error: APIError, text: str) -> bool:
-    """Tell whether JetStream refused a publish for the reason that contains the text (nats-server server/errors.json)."""
-    return text in (error.description or "")

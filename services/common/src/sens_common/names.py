@@ -13,8 +13,7 @@ REPLAY_PUBLISHER: Final = "replay"
 """Publisher token of messages that come back from the dead letters; no MQTT session has this name."""
 
 DEAD_LETTERS_STREAM: Final = "DEAD_LETTERS"
-DEAD_LETTERS_SUBJECT: Final = "sens.dead_letters"
-"""Dead letters lie below ``sens.dead_letters.<tenant token>.<origin>``, one subject per message: see `dead_letters`."""
+"""The stream of dead letters of versions before 0.2. What it holds is moved into the database once."""
 
 TELEMETRY_CONSUMER: Final = "telemetry-worker"
 """The durable pull consumer that all telemetry workers share."""
@@ -32,7 +31,7 @@ NATIVE_TOPIC: Final = "sens/v1/{tenant}/{device}/telemetry"
 NATIVE_TOPIC_FILTER: Final = "sens/v1/+/+/telemetry"
 
 UNROUTED: Final = "~"
-"""Tenant token of dead letters whose topic names no valid tenant. It can't be a tenant's name."""
+"""Stands for topics that name no valid tenant. It can't be a tenant's name."""
 
 TENANT_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
 """Regular expression of tenants' names."""

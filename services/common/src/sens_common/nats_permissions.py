@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 
 from sens_common.names import (
     DEAD_LETTERS_STREAM,
-    DEAD_LETTERS_SUBJECT,
     LIVE_INTEREST_SUBJECT,
     LIVE_SUBJECT,
     REPLAY_PUBLISHER,
@@ -92,13 +91,11 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             "$JS.API.INFO",
             *_reading(TELEMETRY_STREAM),
             f"{TELEMETRY_SUBJECT}.{REPLAY_PUBLISHER}",
-            *_own(DEAD_LETTERS_STREAM),
             *_own(_LIMITS_STREAM),
             f"$KV.{BUCKET}.>",
             LIVE_INTEREST_SUBJECT,
         ),
         subscribe=(_inbox("platform-api"), _inbox("sens-admin"), f"{LIVE_SUBJECT}.*"),
-        publish_denied=(f"$JS.API.STREAM.DELETE.{DEAD_LETTERS_STREAM}",),
     ),
     # Writes the log, and reads the tail of what it wrote by a consumer that ends by itself; reads the tenants' limits,
     # and keeps what its sessions are subscribed to.
@@ -111,8 +108,6 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             f"$JS.API.CONSUMER.INFO.{TELEMETRY_STREAM}.*",
             f"$JS.API.CONSUMER.MSG.NEXT.{TELEMETRY_STREAM}.*",
             f"{TELEMETRY_SUBJECT}.*",
-            f"$JS.API.STREAM.INFO.{DEAD_LETTERS_STREAM}",
-            f"$JS.API.STREAM.CREATE.{DEAD_LETTERS_STREAM}",
             *_reading(_LIMITS_STREAM),
             *_consuming(_LIMITS_STREAM),
             *_reading(_SESSIONS_STREAM),
@@ -126,7 +121,8 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             f"$JS.API.CONSUMER.MSG.NEXT.{TELEMETRY_STREAM}.{TELEMETRY_CONSUMER}",
         ),
     ),
-    # Reads the log through the consumer that all telemetry workers share, and removes what is stored and old enough.
+    # Reads the log through the consumer that all telemetry workers share, and removes what is stored and old enough. Moves the dead letters
+    # of versions before 0.2, and removes their stream.
     TELEMETRY_USER: Permissions(
         publish=(
             "$JS.API.INFO",
@@ -139,8 +135,9 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             f"$JS.API.CONSUMER.MSG.NEXT.{TELEMETRY_STREAM}.{TELEMETRY_CONSUMER}",
             f"$JS.ACK.{TELEMETRY_STREAM}.{TELEMETRY_CONSUMER}.>",
             f"$JS.ACK.*.*.{TELEMETRY_STREAM}.{TELEMETRY_CONSUMER}.>",  # a server with a JetStream domain
-            f"{DEAD_LETTERS_SUBJECT}.>",
-            *_own(DEAD_LETTERS_STREAM),
+            *_reading(DEAD_LETTERS_STREAM),
+            f"$JS.API.STREAM.PURGE.{DEAD_LETTERS_STREAM}",
+            f"$JS.API.STREAM.DELETE.{DEAD_LETTERS_STREAM}",
             f"{LIVE_SUBJECT}.*",
         ),
         subscribe=(_inbox("telemetry-worker"), LIVE_INTEREST_SUBJECT),

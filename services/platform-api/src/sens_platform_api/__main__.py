@@ -11,7 +11,7 @@ from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, serve
 from sens_platform_api.app import public_app
 from sens_platform_api.database import open_pools
-from sens_platform_api.dead_letters.repository import DeadLetterStream
+from sens_platform_api.dead_letters.jetstream import ReplayLog
 from sens_platform_api.keys.repository import StoredKeys
 from sens_platform_api.keys.service import Authenticator
 from sens_platform_api.live.service import LiveHub
@@ -32,7 +32,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             limits=settings.limits,
             pool=pool,
             authenticator=Authenticator(StoredKeys(key_pool)),
-            dead_letters=DeadLetterStream(client),
+            replay_log=ReplayLog(client),
             live=live,
             heartbeat=heartbeat,
             answers=Answers(settings.limits),

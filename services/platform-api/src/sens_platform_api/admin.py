@@ -9,29 +9,26 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from datetime import UTC, datetime
+from typing import Final
 
 from sens_common import times
 from sens_common.database import connect
-from sens_common.dead_letters import Reason
 from sens_common.errors import SensError
-from sens_common.jetstream import connect as connect_nats
 from sens_common.logs import configure_logs
-from sens_common.names import DEVICE_RULE, TENANT_RULE, device_name, is_tenant_name
+from sens_common.names import TENANT_RULE, is_tenant_name
 from sens_common.times import parse_width
 from sens_platform_api.audit import repository as audit
 from sens_platform_api.audit.repository import ADMINISTRATOR
+from sens_platform_api.command import Answer, Command
 from sens_platform_api.database import Connection, translated_errors
-from sens_platform_api.dead_letters import service as dead_letters
-from sens_platform_api.dead_letters.repository import DeadLetterStream
-from sens_platform_api.dead_letters.schemas import DeadLetterDetails, DeadLetterSummary
+from sens_platform_api.dead_letters import commands as dead_letters
 from sens_platform_api.errors import AlreadyExistsError, RefusedError
 from sens_platform_api.keys import repository as key_repository
 from sens_platform_api.keys import service as keys
-from sens_platform_api.parameters import EPOCH, parse_time, time_text
+from sens_platform_api.parameters import time_text
 from sens_platform_api.settings import AdministrationSettings
 from sens_platform_api.tenants import repository as tenants
 
@@ -40,16 +37,6 @@ _MAX_LIMIT = 1000
 _MAX_KEY_NAME = 100
 _INTERRUPTED = 130  # 128 and the number of SIGINT, as shells have it
 _MAX_SEQUENCE = 2**63 - 1
-
-
-class Answer(NamedTuple):
-    """What a command has to say: one document for programs, lines for people."""
-
-    document: object
-    lines: Sequence[str]
-
-
-type Command = Callable[[AdministrationSettings, argparse.Namespace], Awaitable[Answer]]
 
 
 async def create_tenant(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
@@ -131,61 +118,6 @@ async def list_audit(settings: AdministrationSettings, options: argparse.Namespa
     return Answer({"events": [event._asdict() for event in shown], "before": before}, lines)
 
 
-async def list_dead_letters(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
-    """``dead-letters list``."""
-    async with _dead_letters(settings) as stream:
-        page = await dead_letters.list_page(
-            stream, options.tenant, _filter(options), following=options.after + 1, limit=options.limit
-        )
-    items = [DeadLetterSummary.of(stored).model_dump(mode="json") for stored in page.letters]
-    lines = [f"{item['id']}\t{item['dead_lettered_at']}\t{item['reason']}\t{item['topic']!r}" for item in items]
-    after = None if page.following is None else page.following - 1
-    if after is not None:
-        lines.append(f"there may be more: --after {after}")
-    return Answer({"dead_letters": items, "after": after}, lines)
-
-
-async def show_dead_letter(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
-    """``dead-letters show``."""
-    async with _dead_letters(settings) as stream:
-        [stored] = (await stream.get(options.tenant, options.id)).letters
-    document = DeadLetterDetails.of(stored).model_dump(mode="json")
-    return Answer(document, [f"{name}: {value}" for name, value in document.items()])
-
-
-async def replay_dead_letters(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
-    """``dead-letters replay``."""
-    replayed = unreadable = 0
-    async with _dead_letters(settings) as stream:
-        for letter_id in options.ids:
-            await dead_letters.replay_one(stream, options.tenant, letter_id)
-            replayed += 1
-        following: int | None = options.after + 1 if options.all else None
-        until: int | None = options.until
-        remaining = 0
-        while following is not None and (room := options.limit - replayed - unreadable) > 0:
-            done = await dead_letters.replay_page(
-                stream, options.tenant, _filter(options), following=following, until=until, limit=min(room, _MAX_LIMIT)
-            )
-            replayed += done.replayed
-            unreadable += done.unreadable
-            following, until, remaining = done.following, done.until, done.remaining
-            if sys.stderr.isatty():
-                sys.stderr.write(f"replayed {replayed:,}; {remaining:,} not looked at yet\n")
-    lines = [f"replayed {replayed}"] + ([f"{unreadable} can't be replayed: not readable"] if unreadable else [])
-    after = None if following is None else following - 1
-    if after is not None:
-        lines.append(f"there may be more: --after {after} --until {until}")
-    document = {
-        "replayed": replayed,
-        "unreadable": unreadable,
-        "after": after,
-        "until": until,
-        "remaining": remaining,
-    }
-    return Answer(document, lines)
-
-
 @asynccontextmanager
 async def _database(settings: AdministrationSettings) -> AsyncIterator[Connection]:
     connection = await connect(settings.database, SERVICE)
@@ -195,16 +127,6 @@ async def _database(settings: AdministrationSettings) -> AsyncIterator[Connectio
                 yield connection
     finally:
         await connection.close()
-
-
-@asynccontextmanager
-async def _dead_letters(settings: AdministrationSettings) -> AsyncIterator[DeadLetterStream]:
-    async with connect_nats(settings.nats, SERVICE) as client:
-        yield DeadLetterStream(client)
-
-
-def _filter(options: argparse.Namespace) -> dead_letters.Filter:
-    return dead_letters.Filter(options.reason, options.device, options.before)
 
 
 def _tenant_name(text: str) -> str:
@@ -234,21 +156,6 @@ def _expiry(text: str) -> datetime:
     if not now < time <= times.LATEST:
         raise argparse.ArgumentTypeError("a time in the future is needed, for example 90d, and one before 2200")
     return time
-
-
-def _device(text: str) -> str:
-    name = device_name(text)
-    if name is None:
-        raise argparse.ArgumentTypeError(f"a device's name has {DEVICE_RULE}; or it is an EUI")
-    return name
-
-
-def _time(text: str) -> int:
-    """Return a time as microseconds since the epoch."""
-    try:
-        return (parse_time("before", text) - EPOCH) // timedelta(microseconds=1)
-    except SensError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _number(first: int, last: int) -> Callable[[str], int]:
@@ -302,50 +209,17 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--before", type=_number(1, _MAX_SEQUENCE), help="go on where the last list ended")
     command.set_defaults(command=list_audit)
 
-    _add_dead_letters(rooms, output)
+    dead_letters.add_commands(rooms, output, tenant_name=_tenant_name, number=_number)
     return root
-
-
-def _add_dead_letters(
-    rooms: "argparse._SubParsersAction[argparse.ArgumentParser]", output: argparse.ArgumentParser
-) -> None:
-    room = rooms.add_parser("dead-letters", help="messages that could not be stored")
-    commands = room.add_subparsers(required=True, metavar="COMMAND")
-    whose = argparse.ArgumentParser(add_help=False)
-    group = whose.add_mutually_exclusive_group(required=True)
-    group.add_argument("--tenant", type=_tenant_name, help="this tenant's; it need not exist")
-    group.add_argument("--unrouted", action="store_true", help="those whose topic names no valid tenant")
-    which = argparse.ArgumentParser(add_help=False)
-    which.add_argument("--reason", choices=list(Reason), type=Reason, help="only those with this reason")
-    which.add_argument("--device", type=_device, help="only this device's")
-    which.add_argument("--before", type=_time, help="only those that were dead-lettered before this time")
-
-    command = commands.add_parser("list", parents=[whose, which, output], help="list, oldest first")
-    command.add_argument("--limit", type=_number(1, _MAX_LIMIT), default=100, help="how many at most")
-    command.add_argument("--after", type=_number(0, _MAX_SEQUENCE), default=0, help="begin after this place")
-    command.set_defaults(command=list_dead_letters)
-    command = commands.add_parser("show", parents=[whose, output], help="show one with its payload")
-    command.add_argument("id", type=_number(1, _MAX_SEQUENCE), help="its number")
-    command.set_defaults(command=show_dead_letter)
-    command = commands.add_parser("replay", parents=[whose, which, output], help="send some through the platform again")
-    command.add_argument("ids", type=_number(1, _MAX_SEQUENCE), nargs="*", help="their numbers")
-    command.add_argument("--all", action="store_true", help="all, or those that the filters name")
-    command.add_argument(
-        "--limit", type=_number(1, _MAX_SEQUENCE), default=_MAX_SEQUENCE, help="with --all: how many, about"
-    )
-    command.add_argument(
-        "--after", type=_number(0, _MAX_SEQUENCE), default=0, help="with --all: go on where the last command ended"
-    )
-    command.add_argument("--until", type=_number(0, _MAX_SEQUENCE), help="with --all: end where the last command would")
-    command.set_defaults(command=replay_dead_letters)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code."""
     root = parser()
     options = root.parse_args(arguments)
-    if options.command is replay_dead_letters and bool(options.ids) == options.all:
-        root.error("dead-letters replay needs either numbers or --all")
+    problem = dead_letters.problem_of(options)
+    if problem is not None:
+        root.error(problem)
     command: Command = options.command
     try:
         answer = asyncio.run(_run(command, options))

@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from sens_common.operations import Heartbeat
 from sens_platform_api.database import Pool
-from sens_platform_api.dead_letters.repository import DeadLetterStream
+from sens_platform_api.dead_letters.jetstream import ReplayLog
 from sens_platform_api.keys.service import Authenticator
 from sens_platform_api.live.service import LiveHub
 from sens_platform_api.operations.service import ApiReadiness
@@ -21,7 +21,7 @@ class Services(NamedTuple):
     limits: LimitSettings
     pool: Pool
     authenticator: Authenticator
-    dead_letters: DeadLetterStream
+    replay_log: ReplayLog
     live: LiveHub
     heartbeat: Heartbeat
     readiness: ApiReadiness

@@ -11,12 +11,16 @@ from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.history import History
-from sens_telemetry_worker.jetstream import DeadLetterStream, LogInbox
+from sens_telemetry_worker.jetstream import LogInbox
+from sens_telemetry_worker.letters import Quota
 from sens_telemetry_worker.live import LivePublisher
+from sens_telemetry_worker.moving import Moving
 from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.settings import TelemetrySettings
+from sens_telemetry_worker.timescale.bookkeeping import Bookkeeping
 from sens_telemetry_worker.timescale.database import Database, open_pool
+from sens_telemetry_worker.timescale.former_letters import FormerLetters
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore
 
@@ -47,19 +51,20 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         inbox = LogInbox(client, settings.nats, batch)
         database = Database(pool, pool_settings)
         notes["database_roles"] = database.roles_note
-        store = TimescaleStore(database)
-        dead_letters = DeadLetterStream(client)
+        unknown_tenants = Quota(
+            settings.dead_letters.unknown_count_limit, settings.dead_letters.unknown_byte_limit, 0, 0
+        )
+        store = TimescaleStore(database, unknown_tenants)
+        books = Bookkeeping(database, unknown_tenants)
         feed = LivePublisher(client)
         router = Router(TimescaleRegistry(database), payload_format)
-        history = History(jetstream, settings.history, flow, guard)
-        pipeline = Pipeline(
-            inbox, router=router, store=store, dead_letters=dead_letters, feed=feed, guard=guard, flow=flow
-        )
+        history = History(jetstream, settings.history, flow=flow, guard=guard, remembered=books)
+        moving = Moving(jetstream, FormerLetters(database))
+        pipeline = Pipeline(inbox, router=router, store=store, feed=feed, guard=guard, flow=flow)
         checks |= {
             "log": problem_check(inbox),
             "database": database.check,
             "store": pipeline.problems.check,
-            "dead_letters": problem_check(dead_letters),
             "lanes": flow.check,
             "streams": problem_check(history),
         }
@@ -67,6 +72,8 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
             background = [
                 tasks.create_task(store.keep_partitions_ahead(), name="partitions ahead"),
                 tasks.create_task(history.keep_trimmed(), name="trim the log"),
+                tasks.create_task(books.keep(settings.history.trim_interval_seconds), name="keep the books"),
+                tasks.create_task(moving.keep_moving(), name="move the dead letters of before"),
             ]
             lanes = [tasks.create_task(pipeline.run(stop), name=f"lane {number}") for number in range(batch.lanes)]
             await asyncio.gather(*lanes)

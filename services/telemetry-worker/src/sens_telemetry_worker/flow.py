@@ -16,7 +16,6 @@ _HOPS: Final[Mapping[str, str | None]] = {
     "log": "the log",
     "database": "the database",
     "store": "the database",
-    "dead_letters": "the stream of dead letters",
     "lanes": None,
     "streams": None,
 }
@@ -35,8 +34,6 @@ class State(StrEnum):
     """It waits for envelopes."""
     STORING = "storing"
     """It routes a batch and stores it in the database, again and again if need be."""
-    DEAD_LETTERING = "dead_lettering"
-    """It puts messages into the dead letters, again and again if need be."""
     ACKNOWLEDGING = "acknowledging"
     """It settles the envelopes in the log."""
     HALTED = "halted"
@@ -45,7 +42,6 @@ class State(StrEnum):
 
 _HOP_OF_STATE: Final = {
     State.STORING: "the database",
-    State.DEAD_LETTERING: "the stream of dead letters",
     State.ACKNOWLEDGING: "the log",
 }
 
@@ -58,13 +54,11 @@ class LogState:
         waiting: Envelopes that are not settled, those under way included.
         oldest_seconds: How long ago JetStream stored the oldest of them, 0 when there is none.
         filled: Share of its size limit, 0 without one.
-        dead_letters_filled: Likewise of the dead letters.
     """
 
     waiting: int = 0
     oldest_seconds: float = 0.0
     filled: float = 0.0
-    dead_letters_filled: float = 0.0
 
 
 @dataclass(slots=True)
@@ -135,7 +129,7 @@ class Flow:
             parts.append(f"no batch stored for {self._clock() - self._stored_at:.0f} s")
         if log.waiting:
             parts.append(f"{amount(log.waiting, 'envelope')} in the log, the oldest for {log.oldest_seconds:.0f} s")
-        parts.append(f"the log is {log.filled:.0%} full, the dead letters {log.dead_letters_filled:.0%}")
+        parts.append(f"the log is {log.filled:.0%} full")
         doing = [
             f"{count} {state.replace('_', '-')} for {self._seconds(state):.0f} s"
             for state in State

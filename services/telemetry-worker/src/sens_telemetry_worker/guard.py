@@ -138,16 +138,14 @@ def judged(topics: Iterable[str], rejected_topics: Iterable[str], tenant_of: Map
 
     Args:
         topics: Of each message, those that are not counted left out.
-        rejected_topics: Of each message among them that is to be dead-lettered.
+        rejected_topics: Of each message that is to be dead-lettered, among these or among those of a batch before.
         tenant_of: The tenant of each topic.
     """
     batch: dict[str, Judged] = {}
-    rejected = Counter(rejected_topics)
     for topic, number in Counter(topics).items():
-        mine = batch.setdefault(tenant_of[topic], Judged({}, {}))
-        mine.messages[topic] = number
-        if rejected[topic]:
-            mine.rejected[topic] = rejected[topic]
+        batch.setdefault(tenant_of[topic], Judged({}, {})).messages[topic] = number
+    for topic, number in Counter(rejected_topics).items():
+        batch.setdefault(tenant_of[topic], Judged({}, {})).rejected[topic] = number
     return batch
 
 

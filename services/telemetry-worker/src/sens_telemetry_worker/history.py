@@ -8,7 +8,7 @@ stored: a repaired release may want to read it again.
 import asyncio
 import contextlib
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 from nats.errors import Error as NatsError
@@ -17,7 +17,7 @@ from nats.js.api import StreamInfo
 from nats.js.errors import NotFoundError
 
 from sens_common.jetstream import discarding
-from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_CONSUMER, TELEMETRY_STREAM
+from sens_common.names import TELEMETRY_CONSUMER, TELEMETRY_STREAM
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.flow import Flow, LogState
 from sens_telemetry_worker.guard import DeadLetterGuard
@@ -31,18 +31,39 @@ KEPT_ENVELOPES: Final = 10_000
 _CROWDED_SHARE: Final = 0.5
 
 
+class Settled(Protocol):
+    """What is remembered of settled envelopes."""
+
+    async def forget_before(self, stream: int, sequence: int) -> None:
+        """Forget envelopes of other streams, and those with a lower sequence.
+
+        Args:
+            stream: When the stream was made, microseconds since the epoch.
+            sequence: The first that it still has.
+        """
+
+
 class History:
     """The settled part of the log.
 
     Attributes:
-        problem: Why the streams, as their operator made them, may lose what is not stored; None when they may not.
+        problem: Why the stream, as its operator made it, may lose what is not stored; None when it may not.
     """
 
-    def __init__(self, jetstream: JetStreamContext, settings: LogSettings, flow: Flow, guard: DeadLetterGuard) -> None:
+    def __init__(
+        self,
+        jetstream: JetStreamContext,
+        settings: LogSettings,
+        *,
+        flow: Flow,
+        guard: DeadLetterGuard,
+        remembered: Settled,
+    ) -> None:
         self._jetstream = jetstream
         self._settings = settings
         self._flow = flow
         self._guard = guard
+        self._remembered = remembered
         self.problem: str | None = None
 
     async def keep_trimmed(self) -> None:
@@ -58,23 +79,22 @@ class History:
         """Set the metrics of the log, remove what may go, and return how many envelopes went."""
         consumer = await self._jetstream.consumer_info(TELEMETRY_STREAM, TELEMETRY_CONSUMER)
         stream = await self._jetstream.stream_info(TELEMETRY_STREAM)
-        dead_letters = await self._jetstream.stream_info(DEAD_LETTERS_STREAM)
         pending, unacknowledged = consumer.num_pending or 0, consumer.num_ack_pending or 0
         settled = consumer.ack_floor.stream_seq if consumer.ack_floor is not None else 0
-        self.problem = discarding(stream.config) or discarding(dead_letters.config)
+        self.problem = discarding(stream.config)
         self._flow.log = LogState(
             waiting=pending + unacknowledged,
             oldest_seconds=await self._age_seconds(settled + 1) if pending + unacknowledged else 0.0,
             filled=_filled(stream),
-            dead_letters_filled=_filled(dead_letters),
         )
         metrics.LAG.set(pending)
         metrics.UNACKNOWLEDGED.set(unacknowledged)
         metrics.LOG_BYTES.set(stream.state.bytes)
         metrics.OLDEST_SECONDS.set(self._flow.log.oldest_seconds)
         metrics.LOG_FILLED.set(self._flow.log.filled)
-        metrics.DEAD_LETTERS_FILLED.set(self._flow.log.dead_letters_filled)
         first = stream.state.first_seq
+        if stream.created is not None:
+            await self._remembered.forget_before(int(stream.created.timestamp() * 1e6), first)
         limit = stream.config.max_bytes or 0
         if limit > 0 and stream.state.bytes > _CROWDED_SHARE * limit:
             keep_from = first + (settled + 1 - first + 1) // 2

@@ -1,15 +1,12 @@
-"""The log and the dead letters, on NATS."""
+"""The log, on NATS."""
 
 import asyncio
 import contextlib
 import json
-import re
 import time
-from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from functools import partial
-from operator import itemgetter
-from typing import Final, NamedTuple
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
 
 import structlog
 from nats.aio.client import Client
@@ -17,21 +14,19 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.errors import NotFoundError
 
-from sens_common import dead_letters, envelope
-from sens_common.dead_letter_stream import DeadLetterPublisher, Encoded, batches
-from sens_common.dead_letters import DeadLetter, Origin, Placed
+from sens_common import envelope
+from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
 from sens_common.errors import UnavailableError
 from sens_common.jetstream import ensure_streams
 from sens_common.lifecycle import wait_or_stop
 from sens_common.names import (
-    DEAD_LETTERS_STREAM,
     TELEMETRY_CONSUMER,
     TELEMETRY_STREAM,
 )
 from sens_common.settings import NatsSettings
+from sens_telemetry_worker.accounting import Place, count_by_tenant
 from sens_telemetry_worker.settings import BatchSettings
 
 log = structlog.get_logger()
@@ -54,26 +49,20 @@ _BEHIND_SECONDS: Final = 0.25
 
 _RESTORE_SECONDS: Final = 1.0
 _MAX_ACK_PENDING: Final = 10_000
-_PUBLISH_TOGETHER: Final = 256
-_ALONE_BYTES: Final = 32_768
-"""Messages from this size on are published alone: the server writes those of an atomic batch twice, and that costs more than syncing each."""
-
-_REPLAY_OF: Final = re.compile(r"[0-9a-f]{1,16}:[0-9]{1,20}(-[0-9]{1,3})?(,[0-9]{1,20}(-[0-9]{1,3})?)*")
-_FIRST_RETRY_SECONDS: Final = 0.1
-_LAST_RETRY_SECONDS: Final = 5.0
 
 
 class LogEntry:
-    """An envelope taken from the log, as `pipeline.Entry`."""
+    """An envelope taken from the log, as `accounting.Entry`."""
 
-    __slots__ = ("_message", "_origins", "_place", "logged_at", "messages", "replays", "size")
+    __slots__ = ("_message", "_origins", "discarded", "logged_at", "messages", "place", "received", "replays", "size")
 
-    def __init__(self, message: Msg, stream_created_at: int, max_payload_bytes: int) -> None:
+    def __init__(self, message: Msg, stream_created_at: int) -> None:
+        """Read a message; `stream_created_at` in microseconds since the epoch."""
         sequence = message.metadata.sequence.stream
         self.logged_at = message.metadata.timestamp.timestamp()
         self._message = message
         self.size = len(message.data)
-        self._place = f"{stream_created_at:x}-{sequence}"
+        self.place = Place(stream_created_at, sequence)
         headers = message.headers or {}
         replays = headers.get(envelope.REPLAYS_HEADER, "")
         self.replays = int(replays) if replays.isascii() and replays.isdigit() and len(replays) < 10 else 0  # noqa: PLR2004
@@ -84,15 +73,18 @@ class LogEntry:
             log.warning(
                 "the log holds what is not an envelope", subject=message.subject, sequence=sequence, error=str(error)
             )
-            payload = message.data[: max_payload_bytes - envelope.OVERHEAD_BYTES]
-            self.messages = [Message("", payload, int(self.logged_at * 1e6))]
-        self._origins = _replayed_origins(headers.get(envelope.REPLAY_OF_HEADER, ""))
+            self.messages = [Message("", message.data, int(self.logged_at * 1e6))]
+            headers = {}
+        received = _counts(headers, envelope.RECEIVED_HEADER)
+        self.received = count_by_tenant(self.messages) if received is None else received
+        self.discarded = _counts(headers, envelope.DISCARDED_HEADER) or {}
+        self._origins = _replayed_origins(headers)
 
     def origin(self, index: int) -> Origin:
-        """See `pipeline.Entry.origin`."""
+        """See `accounting.Entry.origin`."""
         if len(self._origins) == len(self.messages):
             return self._origins[index]
-        return self._place, index
+        return Origin(*self.place, index)
 
     async def acknowledge(self) -> None:
         """Settle the envelope."""
@@ -107,12 +99,21 @@ class LogEntry:
         await self._message.nak()
 
 
-def _replayed_origins(header: str) -> list[Origin]:
-    """Return the origins of replayed messages, in their order; see `sens_common.envelope.REPLAY_OF_HEADER`."""
-    if not _REPLAY_OF.fullmatch(header):
+def _counts(headers: Mapping[str, str], name: str) -> dict[str, int] | None:
+    """Return the numbers by tenant in a header, None when there is none that can be read."""
+    try:
+        return envelope.decode_counts(headers[name]) if name in headers else None
+    except ValueError as error:
+        log.warning("an envelope's header can't be read", header=name, error=str(error))
+        return None
+
+
+def _replayed_origins(headers: Mapping[str, str]) -> list[Origin]:
+    """Return the origins of replayed messages, in their order; none where it is no replay."""
+    try:
+        return envelope.decode_origins(headers[envelope.REPLAY_OF_HEADER])
+    except (KeyError, ValueError):
         return []
-    created, _, numbers = header.partition(":")
-    return [(f"r{created}-{number}", None) for number in numbers.split(",")]
 
 
 class LogInbox:
@@ -251,7 +252,7 @@ class LogInbox:
             if status == "503" or (status == "409" and headers.get("Description", "") == "Consumer Deleted"):
                 self._consumer_missing = True
         else:
-            entry = LogEntry(message, self._stream_created_at, self._client.max_payload)
+            entry = LogEntry(message, self._stream_created_at)
             self._requested = max(0, self._requested - 1)
             self._entries.append(entry)
             self._messages += len(entry.messages)
@@ -321,105 +322,3 @@ async def ensure_consumer(client: Client, settings: NatsSettings) -> int:
             f"JetStream refuses or does not answer for consumer {TELEMETRY_CONSUMER}: {reason}"
         ) from error
     return int(info.created.timestamp() * 1e6) if info.created is not None else 0
-
-
-class DeadLetterStream:
-    """The dead letters, as `pipeline.DeadLetterBox`.
-
-    Those of a tenant from one envelope go into one message, which costs NATS hardly more than one of them would alone.
-
-    Attributes:
-        problem: Why they can't be stored just now, None when all is well; for the readiness check.
-    """
-
-    def __init__(self, client: Client) -> None:
-        self._jetstream = client.jetstream()
-        self._publisher = DeadLetterPublisher(client)
-        self._max_body_bytes = client.max_payload - envelope.OVERHEAD_BYTES
-        self.problem: str | None = None
-
-    async def put(self, letters: Mapping[Origin, DeadLetter]) -> None:
-        """See `pipeline.DeadLetterBox.put`."""
-        messages = list(_messages(letters, self._max_body_bytes))
-        await self._put_each([each for each in messages if len(each.encoded.body) >= _ALONE_BYTES])
-        small = {each.encoded.subject: each for each in messages if len(each.encoded.body) < _ALONE_BYTES}
-        for batch in batches(each.encoded for each in small.values()):
-            if not await self._publisher.publish_together(batch):
-                await self._put_each([small[subject] for subject, _ in batch])
-        self.problem = None
-
-    async def _put_each(self, messages: "Sequence[_Message]") -> None:
-        for start in range(0, len(messages), _PUBLISH_TOGETHER):
-            await asyncio.gather(*map(self._put, messages[start : start + _PUBLISH_TOGETHER]))
-
-    async def _put(self, message: "_Message") -> None:
-        """Store a message. Of what its subject holds already, after a redelivery, the letters that are missing are stored alone."""
-        while not await self._again_and_again(partial(self._publisher.publish, message.encoded)):
-            if message.place is None:
-                return
-            stored = await self._again_and_again(partial(self._numbers, message.encoded.subject))
-            if stored is not None:
-                missing = [each for each in message.placed if each.number not in stored]
-                await self._put_each([_single((message.place, each.number), each.letter) for each in missing])
-                return
-
-    async def _numbers(self, subject: str) -> set[int] | None:
-        """Return the numbers of the letters in the stored message of a subject; None when it is gone meanwhile."""
-        try:
-            stored = await self._jetstream.get_last_msg(DEAD_LETTERS_STREAM, subject)
-            return {each.number for each in dead_letters.decode(stored.data or b"")}
-        except NotFoundError:
-            return None
-        except ValueError:  # somebody else's
-            return set()
-
-    async def _again_and_again[T](self, attempt: Callable[[], Awaitable[T]]) -> T:
-        retry_seconds = _FIRST_RETRY_SECONDS
-        while True:
-            try:
-                return await attempt()
-            except (NatsError, TimeoutError, OSError) as error:
-                reason = getattr(error, "description", None) or str(error) or type(error).__name__
-                self.problem = f"the dead letters take no message: {reason}"
-            log.warning("a dead letter could not be stored; trying again", problem=self.problem)
-            await asyncio.sleep(retry_seconds)
-            retry_seconds = min(retry_seconds * 2, _LAST_RETRY_SECONDS)
-
-
-class _Message(NamedTuple):
-    """A message for the stream of dead letters.
-
-    Attributes:
-        encoded: Subject and body.
-        place: The envelope; None where the letter is a single one.
-        placed: The letters, where there is an envelope.
-    """
-
-    encoded: Encoded
-    place: str | None
-    placed: list[Placed]
-
-
-def _messages(letters: Mapping[Origin, DeadLetter], max_body_bytes: int) -> Iterator[_Message]:
-    """Yield the letters of a tenant from one envelope together, and others alone."""
-    together: defaultdict[tuple[str | None, str, int], list[Placed]] = defaultdict(list)
-    for origin, letter in letters.items():
-        place, number = origin
-        if number is None:
-            yield _single(origin, letter)
-        else:
-            together[letter.tenant, place, number // dead_letters.MAX_TOGETHER].append(Placed(number, letter))
-    for (tenant, place, part), placed in together.items():
-        placed.sort(key=itemgetter(0))
-        fitting, body = placed, dead_letters.encode_together(placed)
-        while len(body) > max_body_bytes and len(fitting) > 1:
-            fitting = fitting[: len(fitting) // 2]
-            body = dead_letters.encode_together(fitting)
-        yield _Message(Encoded(dead_letters.batch_subject(tenant, place, part), body), place, fitting)
-        for each in placed[len(fitting) :]:
-            yield _single((place, each.number), each.letter)
-
-
-def _single(origin: Origin, letter: DeadLetter) -> _Message:
-    subject = dead_letters.single_subject(letter.tenant, origin)
-    return _Message(Encoded(subject, dead_letters.encode(letter)), None, [])

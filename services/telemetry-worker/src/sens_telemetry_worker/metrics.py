@@ -1,11 +1,15 @@
-"""Metrics of the telemetry worker. For every tenant and window: received = stored + duplicate + dead-lettered."""
+"""Metrics of the telemetry worker. For every tenant and window: received = stored + duplicate + dead-lettered + discarded."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
 UNKNOWN_TENANT = "~"
 """Value of the label `tenant` for messages of no registered tenant; the label is bounded by the tenants that an operator made."""
 
-RECEIVED = Counter("sens_telemetry_messages_received_total", "Messages taken from the log and settled.", ["tenant"])
+RECEIVED = Counter(
+    "sens_telemetry_messages_received_total",
+    "Messages of settled envelopes, those included that were discarded before they came to the log.",
+    ["tenant"],
+)
 STORED = Counter("sens_telemetry_messages_stored_total", "Messages of which at least one value was new.", ["tenant"])
 DUPLICATE = Counter(
     "sens_telemetry_messages_duplicate_total", "Messages whose values were all stored before.", ["tenant"]
@@ -15,6 +19,11 @@ DEAD_LETTERED = Counter(
 )
 REJECTED_TENANTS = Gauge(
     "sens_telemetry_rejected_tenants_count", "Tenants of whose recent messages nearly all are dead-lettered."
+)
+DISCARDED = Counter(
+    "sens_telemetry_messages_discarded_total",
+    "Messages that were kept nowhere: over their tenant's rate, or without room among its dead letters.",
+    ["tenant"],
 )
 VALUES = Counter("sens_telemetry_values_stored_total", "New values stored.", ["tenant"])
 LIVE_DROPPED = Counter(
@@ -31,9 +40,15 @@ UNACKNOWLEDGED = Gauge(
 )
 LOG_BYTES = Gauge("sens_telemetry_log_size_bytes", "Size of the log.")
 LOG_FILLED = Gauge("sens_telemetry_log_filled_ratio", "Size of the log as a share of its limit; at 1 it takes nothing.")
+DEAD_LETTERS = Gauge("sens_telemetry_dead_letters_count", "Dead letters in the database.", ["tenant"])
 DEAD_LETTERS_FILLED = Gauge(
     "sens_telemetry_dead_letters_filled_ratio",
-    "Size of the dead letters as a share of their limit; at 1 they take nothing.",
+    "Dead letters as a share of the tenant's quota of number or size, whichever is fuller; at 1 payloads are shortened, or messages discarded.",
+    ["tenant"],
+)
+UNACCOUNTED = Gauge(
+    "sens_telemetry_unaccounted_messages_count",
+    "Messages of the last week that were received and became nothing, or the reverse; must be 0.",
 )
 OLDEST_SECONDS = Gauge(
     "sens_telemetry_log_oldest_unsettled_seconds",

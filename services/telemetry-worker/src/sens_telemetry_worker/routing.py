@@ -115,6 +115,11 @@ class Router:
         numbers, texts = decoded.rows(refused)
         return Routed(messages, devices, numbers, texts, rejected + decoded.rejected, known.generation)
 
+    async def tenant_ids(self, names: Collection[str]) -> dict[str, int]:
+        """Return the numbers of those of the tenants that exist, by their names; raises as `route`."""
+        known = await self._registry.known(names)
+        return {name: known.tenants[name].id for name in names if name in known.tenants}
+
     def readings(self, message: Message) -> list[Reading]:
         """Return the readings of a message that was stored."""
         return self._format.decode(message.payload, message.received_at)

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 POSTGRES_EPOCH_MICROSECONDS: Final = 946_684_800_000_000
 
-_SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_TRAILER: Final = b"\xff\xff"
+SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+TRAILER: Final = b"\xff\xff"
 _ROW: Final = np.dtype(
     [
         ("fields", ">i2"),
@@ -147,12 +147,12 @@ def copy_bytes(rows: NumberRows, *, with_message: bool = False) -> bytes:
     if with_message:
         table["message_bytes"] = 4
         table["message"] = rows.message
-    return _SIGNATURE + table.tobytes() + _TRAILER
+    return SIGNATURE + table.tobytes() + TRAILER
 
 
 def text_copy_bytes(rows: list[TextRow], *, with_message: bool = False) -> bytes:
     """Return rows of text as a binary COPY, in the same columns as `copy_bytes`."""
-    parts = [_SIGNATURE]
+    parts = [SIGNATURE]
     fields = 5 if with_message else 4
     for device_id, metric_id, measured_at, message, text in rows:
         value = text.encode()
@@ -160,5 +160,5 @@ def text_copy_bytes(rows: list[TextRow], *, with_message: bool = False) -> bytes
         parts += (_TEXT_ROW.pack(fields, 4, device_id, 4, metric_id, 8, at, len(value)), value)
         if with_message:
             parts.append(_TEXT_MESSAGE.pack(4, message))
-    parts.append(_TRAILER)
+    parts.append(TRAILER)
     return b"".join(parts)

@@ -27,7 +27,7 @@ class BatchSettings(Group):
 
 
 class DeadLetterSettings(Group):
-    """When the worker stops instead of dead-lettering everything."""
+    """When the worker stops instead of dead-lettering everything, and what belongs to no tenant."""
 
     max_share: float = Field(
         0.9,
@@ -43,6 +43,15 @@ class DeadLetterSettings(Group):
         le=1_000_000,
         description="Number of a tenant's recent messages, of the last hour, that the share is taken of. The worker stops only when all"
         " tenants together had as many.",
+    )
+    unknown_count_limit: int = Field(
+        100_000,
+        ge=0,
+        description="Dead letters whose topics name no tenant that exists, all together; more are discarded and counted. A tenant's own limits"
+        " are in the database.",
+    )
+    unknown_byte_limit: int = Field(
+        268_435_456, ge=0, description="Size of these; beyond it, only the first 4 KiB of a payload are kept."
     )
 
 

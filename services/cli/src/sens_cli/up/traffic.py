@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from sens_cli.up.counts import DatabaseCounts
 from sens_cli.up.ports import Ports
 from sens_cli.up.web import get
-from sens_common.names import DEAD_LETTERS_STREAM, TELEMETRY_CONSUMER, TELEMETRY_STREAM
+from sens_common.names import TELEMETRY_CONSUMER, TELEMETRY_STREAM
 
 RECEIVED_METRIC: Final = "sens_ingestion_messages_received_total"
 
@@ -22,14 +22,12 @@ class Traffic(NamedTuple):
         stored: Messages ever stored.
         lag: Envelopes in the log that are not yet stored.
         dead_letters: Dead letters that are there now.
-        more_dead_letters: Whether there may be more of them: they were counted as messages of a stream, each of which holds one or several.
     """
 
     rate: float | None
     stored: int | None
     lag: int | None
     dead_letters: int | None
-    more_dead_letters: bool = False
 
     def text(self) -> str:
         """Return the line that people see."""
@@ -39,7 +37,7 @@ class Traffic(NamedTuple):
 
         return (
             f"{show(self.rate, 1)} messages/s · stored {show(self.stored)} · lag {show(self.lag)}"
-            f" · dead letters {show(self.dead_letters)}{'+' if self.dead_letters and self.more_dead_letters else ''}"
+            f" · dead letters {show(self.dead_letters)}"
         )
 
 
@@ -59,14 +57,11 @@ class TrafficReader:
             self._body(self._table.nats_monitoring, "/jsz?consumers=true&streams=true"),
             self._counts.read(),
         )
-        lag, in_the_stream = stream_numbers(jetstream)
-        known = counts.dead_letters is not None
         return Traffic(
             rate=self._rate(metric_sum(ingestion, RECEIVED_METRIC)),
             stored=counts.stored,
-            lag=lag,
-            dead_letters=counts.dead_letters if known else in_the_stream,
-            more_dead_letters=not known,
+            lag=log_lag(jetstream),
+            dead_letters=counts.dead_letters,
         )
 
     def _rate(self, received: float | None) -> float | None:
@@ -97,21 +92,15 @@ def metric_sum(exposition: bytes, name: str) -> float | None:
     return total
 
 
-def stream_numbers(answer: bytes) -> tuple[int | None, int | None]:
-    """Return lag and dead letters from the answer of NATS' ``/jsz`` (NATS documentation, "Monitoring")."""
+def log_lag(answer: bytes) -> int | None:
+    """Return the number of envelopes that are not stored yet from the answer of NATS' ``/jsz`` (NATS documentation, "Monitoring")."""
+    lag = None
     try:
-        content = json.loads(answer)
-        streams = {
-            stream["name"]: stream
-            for account in content.get("account_details", [])
-            for stream in account["stream_detail"]
-        }
-        lag = dead_letters = None
-        if DEAD_LETTERS_STREAM in streams:
-            dead_letters = int(streams[DEAD_LETTERS_STREAM]["state"]["messages"])
-        for consumer in streams.get(TELEMETRY_STREAM, {}).get("consumer_detail", []):
-            if consumer["name"] == TELEMETRY_CONSUMER:
-                lag = int(consumer["num_pending"]) + int(consumer["num_ack_pending"])
+        for account in json.loads(answer).get("account_details", []):
+            for stream in account["stream_detail"]:
+                for consumer in stream.get("consumer_detail", []) if stream["name"] == TELEMETRY_STREAM else ():
+                    if consumer["name"] == TELEMETRY_CONSUMER:
+                        lag = int(consumer["num_pending"]) + int(consumer["num_ack_pending"])
     except (ValueError, KeyError, TypeError, AttributeError):  # not the answer that NATS documents
-        return None, None
-    return lag, dead_letters
+        return None
+    return lag

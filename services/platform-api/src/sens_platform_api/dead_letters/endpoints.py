@@ -1,17 +1,18 @@
 """``/api/v1/dead-letters``."""
 
-from datetime import timedelta
+from datetime import datetime
+from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query
 
-from sens_common.dead_letters import Reason
 from sens_platform_api import metrics
+from sens_platform_api.database import tenant_transaction
 from sens_platform_api.dead_letters import schemas, service
-from sens_platform_api.errors import AlreadyExistsError, NotFoundError
+from sens_platform_api.dead_letters.repository import Actor, DeadLetters, Filter
+from sens_platform_api.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
 from sens_platform_api.keys.endpoints import Owner
 from sens_platform_api.parameters import (
-    EPOCH,
     canonical_device,
     cursor_number,
     decode_cursor,
@@ -24,20 +25,29 @@ from sens_platform_api.services import ServicesOf
 
 router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead letters"])
 
-LetterId = Annotated[int, Path(description="Number of the dead letter.", ge=1, le=2**53, examples=[17003])]
+LetterId = Annotated[int, Path(description="Number of the dead letter.", ge=1, le=2**53, examples=[17])]
+
+
+def _own(owner: Owner, services: ServicesOf) -> DeadLetters:
+    return DeadLetters(
+        lambda readonly: tenant_transaction(services.pool, owner.tenant_id, readonly=readonly),
+        Actor(owner.actor, owner.tenant_id, owner.address, owner.request_id),
+    )
+
+
+OwnLetters = Annotated[DeadLetters, Depends(_own)]
 
 
 @router.get("", operation_id="list_dead_letters", summary="List dead letters", responses=data_responses())
 async def list_dead_letters(
-    owner: Owner, services: ServicesOf, query: Annotated[schemas.DeadLetterListParameters, Query()]
+    letters: OwnLetters, query: Annotated[schemas.DeadLetterListParameters, Query()]
 ) -> schemas.DeadLetterList:
-    """Messages with this tenant in their topic that could not be decoded or stored, oldest first."""
-    following = cursor_number(decode_cursor(query.cursor, 1)[0]) if query.cursor else 1
-    wanted = _filter(query.reason, query.device, query.before)
-    page = await service.list_page(services.dead_letters, owner.tenant, wanted, following=following, limit=query.limit)
+    """Messages with this tenant in their topic that could not be decoded or stored, newest first."""
+    below = cursor_number(decode_cursor(query.cursor, 1)[0]) if query.cursor else None
+    page = await service.list_page(letters, _filter(query), below=below, limit=query.limit)
     return schemas.DeadLetterList(
-        dead_letters=[schemas.DeadLetterSummary.of(stored) for stored in page.letters],
-        next=None if page.following is None else encode_cursor(str(page.following)),
+        dead_letters=[schemas.DeadLetterSummary.of(summary) for summary in page.letters],
+        next=None if page.below is None else encode_cursor(str(page.below)),
     )
 
 
@@ -48,10 +58,39 @@ async def list_dead_letters(
     dependencies=[Depends(no_parameters)],
     responses=data_responses(NotFoundError),
 )
-async def get_dead_letter(owner: Owner, services: ServicesOf, dead_letter: LetterId) -> schemas.DeadLetterDetails:
+async def get_dead_letter(letters: OwnLetters, dead_letter: LetterId) -> schemas.DeadLetterDetails:
     """The payload comes as base64, and as text when it is UTF-8."""
-    [stored] = (await services.dead_letters.get(owner.tenant, dead_letter)).letters
-    return schemas.DeadLetterDetails.of(stored)
+    return schemas.DeadLetterDetails.with_payload(await letters.get(dead_letter))
+
+
+@router.delete(
+    "/{dead_letter:int}",
+    operation_id="delete_dead_letter",
+    summary="Delete a dead letter",
+    dependencies=[Depends(no_parameters)],
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=data_responses(NotFoundError),
+)
+async def delete_dead_letter(letters: OwnLetters, dead_letter: LetterId) -> None:
+    """Its message can't be replayed any more."""
+    await letters.delete(dead_letter)
+
+
+@router.delete(
+    "", operation_id="delete_dead_letters", summary="Delete the dead letters that match", responses=data_responses()
+)
+async def delete_dead_letters(
+    letters: OwnLetters, query: Annotated[schemas.DeleteParameters, Query()]
+) -> schemas.DeletedMany:
+    """Their messages can't be replayed any more. One call deletes up to `limit`, the oldest first; call again while some remain.
+
+    Without a filter, `all=true` is needed.
+    """
+    wanted = _filter(query)
+    if wanted.is_everything and not query.all:
+        raise InvalidRequestError.in_query("all", "give a filter, or all=true to delete all dead letters")
+    done = await service.delete_page(letters, wanted, limit=query.limit)
+    return schemas.DeletedMany(deleted=done.deleted, remaining=done.remaining)
 
 
 @router.post(
@@ -61,14 +100,15 @@ async def get_dead_letter(owner: Owner, services: ServicesOf, dead_letter: Lette
     dependencies=[Depends(no_parameters)],
     responses=data_responses(NotFoundError, AlreadyExistsError),
 )
-async def replay_dead_letter(owner: Owner, services: ServicesOf, dead_letter: LetterId) -> schemas.ReplayedOne:
+async def replay_dead_letter(letters: OwnLetters, services: ServicesOf, dead_letter: LetterId) -> schemas.ReplayedOne:
     """The message goes through the platform again, with the time of its first receipt; the dead letter goes away.
 
-    If its cause is still there, it comes back as a new dead letter. What is stored already is not stored twice.
+    If its cause is still there, it comes back. What is stored already is not stored twice. A message of which only the beginning is kept is
+    read from the log; where that no longer has it, the answer is 409.
     """
-    stored = await service.replay_one(services.dead_letters, owner.tenant, dead_letter)
+    replayed = await service.replay_one(letters, services.replay_log, dead_letter)
     metrics.REPLAYED.inc()
-    return schemas.ReplayedOne(id=stored.id)
+    return schemas.ReplayedOne(id=replayed)
 
 
 @router.post(
@@ -78,33 +118,39 @@ async def replay_dead_letter(owner: Owner, services: ServicesOf, dead_letter: Le
     responses=data_responses(),
 )
 async def replay_dead_letters(
-    owner: Owner, services: ServicesOf, query: Annotated[schemas.ReplayParameters, Query()]
+    letters: OwnLetters, services: ServicesOf, query: Annotated[schemas.ReplayParameters, Query()]
 ) -> schemas.ReplayedMany:
-    """Without a filter, all of them. One call replays about `limit`; call again with `next` as `cursor` while there is one.
+    """Without a filter, all of them, oldest first. One call replays up to `limit`; call again with `next` as `cursor` while there is one.
 
     What comes back meanwhile, because its cause is still there, is not replayed again by these calls.
     """
     parts = decode_cursor(query.cursor, 2) if query.cursor else None
     done = await service.replay_page(
-        services.dead_letters,
-        owner.tenant,
-        _filter(query.reason, query.device, query.before),
-        following=cursor_number(parts[0]) if parts else 1,
+        letters,
+        services.replay_log,
+        _filter(query),
+        above=cursor_number(parts[0]) if parts else 0,
         until=cursor_number(parts[1]) if parts else None,
         limit=query.limit,
     )
     metrics.REPLAYED.inc(done.replayed)
     return schemas.ReplayedMany(
         replayed=done.replayed,
-        unreadable=done.unreadable,
-        next=None if done.following is None else encode_cursor(str(done.following), str(done.until)),
+        incomplete=done.incomplete,
+        next=None if done.above is None else encode_cursor(str(done.above), str(done.until)),
         remaining=done.remaining,
     )
 
 
-def _filter(reason: Reason | None, device: str | None, before: str | None) -> service.Filter:
-    return service.Filter(
-        reason,
-        canonical_device(device) if device is not None else None,
-        (parse_time("before", before) - EPOCH) // timedelta(microseconds=1) if before is not None else None,
+def _filter(query: schemas.DeadLetterFilter) -> Filter:
+    return Filter(
+        query.reason,
+        canonical_device(query.device) if query.device is not None else None,
+        query.topic,
+        _time("since", query.since),
+        _time("before", query.before),
     )
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    return parse_time(name, text) if text is not None else None

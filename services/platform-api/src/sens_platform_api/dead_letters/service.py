@@ -1,154 +1,132 @@
-"""Dead letters: listing, showing, replaying."""
+"""Dead letters: listing, replaying, deleting."""
 
 import time
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-from sens_common.dead_letters import MAX_TOGETHER, Reason
-from sens_platform_api.dead_letters.repository import UNREADABLE, Choice, DeadLetterStream, StoredDeadLetter
+from sens_platform_api.dead_letters.jetstream import ReplayLog
+from sens_platform_api.dead_letters.repository import DeadLetters, Filter, StoredDeadLetter, Summary
 from sens_platform_api.errors import AlreadyExistsError
 
-SCAN_LIMIT: Final = 1000
-"""Dead letters that one call looks at; a filter that few pass yields short pages."""
 REPLAY_SECONDS: Final = 10.0
 """One call of a filtered replay ends about after this."""
-REPLAY_TOGETHER: Final = 500
-"""Messages of the stream that a replay reads, sends and deletes together, if they are small; what it holds in memory."""
-
-
-class Filter(NamedTuple):
-    """Which dead letters are meant.
-
-    Attributes:
-        reason: Those with this reason.
-        device: Those of this device (canonical name).
-        before: Those that were dead-lettered before this time, microseconds since the epoch.
-    """
-
-    reason: Reason | None = None
-    device: str | None = None
-    before: int | None = None
-
-    def passes(self, stored: StoredDeadLetter) -> bool:
-        """Tell whether the dead letter is meant."""
-        letter = stored.letter
-        return (
-            (self.reason is None or letter.reason == self.reason)
-            and (self.device is None or letter.device == self.device)
-            and (self.before is None or letter.dead_lettered_at < self.before)
-        )
+REPLAY_TOGETHER: Final = 5000
+"""Dead letters that a replay reads, sends and deletes together, if they are small."""
+REPLAY_TOGETHER_BYTES: Final = 8 << 20
+DELETED_TOGETHER: Final = 10_000
+"""Dead letters that one transaction deletes."""
 
 
 class Page(NamedTuple):
-    """Some dead letters, oldest first, and the position to go on with: that of `list_page`; None at the end."""
+    """Some dead letters, newest first, and the id below which the others are; None at the end."""
 
-    letters: list[StoredDeadLetter]
-    following: int | None
+    letters: list[Summary]
+    below: int | None
 
 
 class Replayed(NamedTuple):
     """What one call of a filtered replay did.
 
     Attributes:
-        replayed: Number of dead letters that went into the telemetry stream again.
-        unreadable: Number of those that no replay can help.
-        following: The sequence to go on with, None when all that are meant were replayed.
-        until: The highest sequence that is meant: what comes back from a replay gets a higher one, and is not replayed again.
-        remaining: How many of the tenant's dead letters were not looked at yet, about.
+        replayed: Number of dead letters that went into the log again.
+        incomplete: Number of those of which only the beginning is kept, and that the log no longer has; they stay.
+        above: The id above which to go on, None when all that are meant were looked at.
+        until: The highest id that is meant: what comes back from a replay gets a higher one, or stays where it is.
+        remaining: How many that are meant were not looked at yet.
     """
 
     replayed: int
-    unreadable: int
-    following: int | None
+    incomplete: int
+    above: int | None
     until: int
     remaining: int
 
 
-async def list_page(
-    stream: DeadLetterStream, tenant: str | None, wanted: Filter, *, following: int, limit: int
-) -> Page:
-    """Return the dead letters that are meant, from a position on: a message's sequence times `MAX_TOGETHER` plus a place in it."""
-    letters: list[StoredDeadLetter] = []
-    sequence, first = divmod(following, MAX_TOGETHER)
-    seen = 0
-    while seen < SCAN_LIMIT:
-        message = await stream.following(tenant, max(1, sequence))
-        if message is None:
-            return Page(letters, None)
-        if message.sequence > sequence:
-            sequence, first = message.sequence, 0
-        for place, stored in enumerate(message.letters[first:], first):
-            if wanted.passes(stored):
-                if len(letters) == limit:
-                    return Page(letters, sequence * MAX_TOGETHER + place)
-                letters.append(stored)
-        seen += len(message.letters)
-        sequence, first = sequence + 1, 0
-    return Page(letters, sequence * MAX_TOGETHER)
+class Deleted(NamedTuple):
+    """What one call of a filtered deletion did: how many went, and how many that are meant are left."""
+
+    deleted: int
+    remaining: int
 
 
-async def replay_one(stream: DeadLetterStream, tenant: str | None, letter_id: int) -> StoredDeadLetter:
-    """Replay one dead letter.
+async def list_page(letters: DeadLetters, wanted: Filter, *, below: int | None, limit: int) -> Page:
+    """Return the dead letters that are meant, newest first, those with ids below one."""
+    found = await letters.page(wanted, below=below, limit=limit + 1)
+    return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
+
+
+async def replay_one(letters: DeadLetters, log: ReplayLog, letter_id: int) -> int:
+    """Replay one dead letter; return its id.
 
     Raises:
         NotFoundError: There is none with this id, or it is another tenant's.
-        AlreadyExistsError: No replay can help it.
+        AlreadyExistsError: Only its beginning is kept, and the log no longer has the whole.
+        UnavailableError: Database or NATS can't be used.
     """
-    choice = await stream.get(tenant, letter_id)
-    [stored] = choice.letters
-    if stored.letter.reason == UNREADABLE:
-        raise AlreadyExistsError(f"{letter_id} is not a readable dead letter, so it can't be replayed")
-    await stream.send_again(tenant, [choice])
-    return stored
+    letter = await _whole(log, await letters.get(letter_id))
+    if letter is None:
+        raise AlreadyExistsError(
+            f"only the beginning of dead letter {letter_id} is kept, and the log no longer has the whole, so it can't be replayed"
+        )
+    await _replay(letters, log, [letter])
+    return letter_id
 
 
 async def replay_page(
-    stream: DeadLetterStream,
-    tenant: str | None,
-    wanted: Filter,
-    *,
-    following: int = 1,
-    until: int | None = None,
-    limit: int,
+    letters: DeadLetters, log: ReplayLog, wanted: Filter, *, above: int = 0, until: int | None = None, limit: int
 ) -> Replayed:
-    """Replay the dead letters that are meant: messages of the stream until there are `limit`, and for about `REPLAY_SECONDS`.
+    """Replay the dead letters that are meant, oldest first, until there are `limit`, and for about `REPLAY_SECONDS`.
 
-    What it has replayed is gone from the stream, so a replay that is cut short is gone on with by beginning anew.
-
-    Args:
-        stream: The stream.
-        tenant: Whose they are.
-        wanted: Which are meant.
-        following: The sequence to begin with.
-        until: The sequence to end with; without it that of the newest message.
-        limit: How many; those that lie in one message with the last one come with it.
+    What was replayed is gone, so a replay that is cut short is gone on with by beginning anew.
     """
     if until is None:
-        until = await stream.last_sequence()
-    replayed = unreadable = remaining = 0
+        until = await letters.last_id()
+    replayed = incomplete = 0
     deadline = time.monotonic() + REPLAY_SECONDS
-    while (room := limit - replayed - unreadable) > 0 and time.monotonic() < deadline:
-        scan = await stream.scan(tenant, following, min(room, REPLAY_TOGETHER))
-        found = [message for message in scan.messages if message.sequence <= until]
+    while (room := limit - replayed - incomplete) > 0 and time.monotonic() < deadline:
+        found = await letters.following(
+            wanted, above=above, until=until, limit=min(room, REPLAY_TOGETHER), max_bytes=REPLAY_TOGETHER_BYTES
+        )
         if not found:
-            return Replayed(replayed, unreadable, None, until, 0)
-        choices = []
-        gapless = True
-        for message in found:
-            meant = [stored for stored in message.letters if wanted.passes(stored)]
-            readable = [stored for stored in meant if stored.letter.reason != UNREADABLE]
-            if readable:
-                choices.append(Choice(message, readable))
-            gapless = gapless and len(readable) == len(message.letters)
-            room -= len(meant)
-            replayed += len(readable)
-            unreadable += len(meant) - len(readable)
-            following = message.sequence + 1
-            if room <= 0:
-                break
-        if choices:
-            await stream.send_again(tenant, choices, gapless=gapless)
-        remaining = scan.remaining + sum(len(message.letters) for message in found if message.sequence >= following)
-    behind = await stream.following(tenant, following)
-    if behind is None or behind.sequence > until:
-        return Replayed(replayed, unreadable, None, until, 0)
-    return Replayed(replayed, unreadable, behind.sequence, until, remaining)
+            return Replayed(replayed, incomplete, None, until, 0)
+        sent = 0
+        whole: list[StoredDeadLetter] = []
+        for letter in found:
+            if letter.summary.is_shortened:
+                # As large as a message can be, so each goes alone.
+                complete = await _whole(log, letter)
+                if complete is not None:
+                    await _replay(letters, log, [complete])
+                    sent += 1
+            else:
+                whole.append(letter)
+        if whole:
+            await _replay(letters, log, whole)
+        sent += len(whole)
+        replayed += sent
+        incomplete += len(found) - sent
+        above = found[-1].summary.id
+    remaining = await letters.count(wanted, above=above, until=until)
+    return Replayed(replayed, incomplete, above if remaining else None, until, remaining)
+
+
+async def _whole(log: ReplayLog, letter: StoredDeadLetter) -> StoredDeadLetter | None:
+    return await log.whole(letter) if letter.summary.is_shortened else letter
+
+
+async def _replay(letters: DeadLetters, log: ReplayLog, replayed: list[StoredDeadLetter]) -> None:
+    """Send dead letters, and delete those that are still what was sent.
+
+    The deletion comes after JetStream has stored the message. By then it may have been refused again: its dead letter counts one replay more
+    then, and stays. Cut short before the deletion, the replay has to be given again, and has no further effect.
+    """
+    await log.send(replayed)
+    await letters.delete_replayed([(letter.summary.id, letter.summary.replays) for letter in replayed])
+
+
+async def delete_page(letters: DeadLetters, wanted: Filter, *, limit: int) -> Deleted:
+    """Delete the dead letters that are meant, oldest first, at most `limit`; those that come meanwhile are not meant."""
+    if wanted.before is None:
+        wanted = wanted._replace(before=datetime.now(UTC))
+    deleted = await letters.delete_many(wanted, limit=min(limit, DELETED_TOGETHER))
+    return Deleted(deleted, await letters.count(wanted))

@@ -12,11 +12,11 @@ from sens_common.logins import WORKER_ROLE
 from sens_common.migrations import REQUIRED_VERSION, schema_version
 from sens_common.privileges import shortcomings
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.pipeline import RowsRefusedError, StoreTooSlowError, StoreUnavailableError
+from sens_telemetry_worker.storing import RowsRefusedError, StoreTooSlowError, StoreUnavailableError
 
 type Connection = PoolConnectionProxy[asyncpg.Record]
 
-_REFUSED_CLASSES: Final = frozenset({"22", "23", "54", "P0"})
+REFUSED_CLASSES: Final = frozenset({"22", "23", "54", "P0"})
 """SQLSTATE classes that speak of the rows themselves: data exception, integrity constraint, program limit, raised by a trigger
 (PostgreSQL documentation, appendix A). All others speak of the server's state."""
 
@@ -69,9 +69,12 @@ class Database:
                 yield connection
         except asyncpg.QueryCanceledError as error:
             raise StoreTooSlowError(f"{error.sqlstate}: {unavailable(self._settings, error)}") from error
+        except asyncpg.ForeignKeyViolationError as error:
+            # What the rows belong to was deleted meanwhile; routed again, they belong to nobody.
+            raise StoreUnavailableError(f"{error.sqlstate}: {error}") from error
         except asyncpg.PostgresError as error:
             sqlstate: str = error.sqlstate or ""
-            if lent and sqlstate[:2] in _REFUSED_CLASSES:  # before, they speak of the login and its role
+            if lent and sqlstate[:2] in REFUSED_CLASSES:  # before, they speak of the login and its role
                 raise RowsRefusedError(f"{sqlstate}: {error}") from error
             raise StoreUnavailableError(f"{sqlstate}: {unavailable(self._settings, error)}") from error
         except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:

@@ -8,8 +8,8 @@ from typing import Final
 
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.columns import Kind, NewNames, Refusal, Tenant
-from sens_telemetry_worker.pipeline import StoreUnavailableError
 from sens_telemetry_worker.routing import Known, Registered
+from sens_telemetry_worker.storing import StoreUnavailableError
 from sens_telemetry_worker.timescale.database import Connection, Database
 from sens_telemetry_worker.timescale.rooms import Limits, Noun, Room, note_registered, rooms
 

@@ -1,8 +1,7 @@
-"""What the worker writes: measurements and counts, as `pipeline.Store`."""
+"""What the worker writes: measurements, dead letters and accounts, as `storing.Store`."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,8 +11,12 @@ import structlog
 from numpy.typing import NDArray
 
 from sens_telemetry_worker import metrics
-from sens_telemetry_worker.pipeline import RowsRefusedError, StoreUnavailableError, Written
+from sens_telemetry_worker.accounting import Part
+from sens_telemetry_worker.letters import Quota
 from sens_telemetry_worker.rows import Prepared, copy_bytes, text_copy_bytes
+from sens_telemetry_worker.storing import RowsRefusedError, SettledElsewhereError, StoreUnavailableError, Written
+from sens_telemetry_worker.timescale.accounts import Accounts, LetterExistsError
+from sens_telemetry_worker.timescale.copying import copy_to
 from sens_telemetry_worker.timescale.database import Connection, Database
 
 log = structlog.get_logger()
@@ -23,38 +26,62 @@ _NUMBERS: Final = "measurements"
 _TEXTS: Final = "text_measurements"
 _COPY_LINE: Final = re.compile(rf"^COPY ({_NUMBERS}|{_TEXTS}), line ([0-9]+)", re.MULTILINE)
 _PARTITIONS_AHEAD: Final = "2 months"
-_COUNT: Final = """
-    INSERT INTO sens.message_counts AS c (tenant_id, day, backend, stored, duplicate)
-    SELECT tenant_id, (now() AT TIME ZONE 'UTC')::date, pg_backend_pid(), stored, duplicate
-    FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS batch (tenant_id, stored, duplicate)
-    ON CONFLICT (tenant_id, day, backend)
-    DO UPDATE SET stored = c.stored + excluded.stored, duplicate = c.duplicate + excluded.duplicate
-"""
 
 
 class TimescaleStore:
-    """The measurements, as `pipeline.Store`."""
+    """The measurements, the dead letters and the accounts, as `storing.Store`."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, unknown_tenants: Quota) -> None:
+        """Begin.
+
+        Args:
+            database: Where to write.
+            unknown_tenants: What all unknown tenants together may have of dead letters; what they have is asked for.
+        """
         self._database = database
+        self._accounts = Accounts(database, unknown_tenants)
         self._months: set[int] = set()  # months since 1970-01 that are known to have their partitions
 
-    async def write(self, rows: Prepared, tenants: NDArray[np.int32]) -> Written:
-        """See `pipeline.Store.write`."""
-        await self._ensure_partitions(rows)
+    async def write(self, part: Part) -> Written:
+        """See `storing.Store.write`."""
+        await self._ensure_partitions(part.rows)
         try:
-            written = await self._copy(rows, tenants)
+            return await self._write(part)
         except _NoPartitionError as error:
             # Somebody has dropped one that was known.
             self._months.clear()
             raise StoreUnavailableError(str(error)) from error
         except RowsRefusedError as error:
-            raise RowsRefusedError(str(error), _suspect(error.__cause__, rows)) from error
-        if written is not None:
-            metrics.BATCHES.labels("copy").inc()
-            return written
-        metrics.BATCHES.labels("merge").inc()
-        return await self._merge(rows, tenants)
+            raise RowsRefusedError(str(error), _suspect(error.__cause__, part.rows)) from error
+
+    async def _write(self, part: Part) -> Written:
+        copied = letters_are_new = True
+        while True:
+            settled_elsewhere = False
+            try:
+                async with self._database.connection() as connection, connection.transaction():
+                    write_rows = _copy if copied else _merge
+                    new_values, conflicting = await write_rows(connection, part)
+                    written = await self._accounts.write(
+                        connection, part, new_values, conflicting, letters_are_new=letters_are_new
+                    )
+            except _RowExistsError:
+                copied = False
+                continue
+            except LetterExistsError:
+                letters_are_new = False
+            except SettledElsewhereError:
+                settled_elsewhere = True
+            else:
+                metrics.BATCHES.labels("copy" if copied else "merge").inc()
+                return written
+            # Somebody was faster, or it comes again; what the database knows of it can be read once nothing is locked.
+            async with self._database.connection() as connection:
+                recorded = await self._accounts.recorded(connection, part)
+            if recorded:
+                raise SettledElsewhereError(recorded)
+            if settled_elsewhere:
+                raise StoreUnavailableError("sens.settled was changed by somebody who is no telemetry worker")
 
     async def keep_partitions_ahead(self, interval_seconds: float = 3600) -> None:
         """Make the partitions of the coming months, now and then again."""
@@ -81,45 +108,44 @@ class TimescaleStore:
                 await connection.execute("SELECT sens.ensure_partitions($1, $1)", moment)
             self._months.add(month)
 
-    async def _copy(self, rows: Prepared, tenants: NDArray[np.int32]) -> Written | None:
-        """Copy straight into the tables; None, and nothing stored, when a key is there already."""
-        written = Written(_values_per_message(rows, len(tenants)), set())
-        async with self._database.connection() as connection:
-            try:
-                async with connection.transaction():
-                    if len(rows.numbers.message):
-                        await _copy_to(connection, _NUMBERS, _COLUMNS, copy_bytes(rows.numbers), schema="sens")
-                    if rows.texts:
-                        await _copy_to(connection, _TEXTS, _COLUMNS, text_copy_bytes(rows.texts), schema="sens")
-                    await _count(connection, rows, tenants, written)
-            except asyncpg.UniqueViolationError:
-                return None
-            except asyncpg.CheckViolationError as error:
-                if "no partition of relation" in str(error):
-                    raise _NoPartitionError(str(error)) from error
-                raise
-        return written
 
-    async def _merge(self, rows: Prepared, tenants: NDArray[np.int32]) -> Written:
-        """Insert what is not there yet, and compare the rest with what is."""
-        written = Written(_values_per_message(rows, len(tenants)), set())
-        async with self._database.connection() as connection, connection.transaction():
-            for table, value_type, data in (
-                (
-                    _NUMBERS,
-                    "float8",
-                    copy_bytes(rows.numbers, with_message=True) if len(rows.numbers.message) else None,
-                ),
-                (_TEXTS, "text", text_copy_bytes(rows.texts, with_message=True) if rows.texts else None),
-            ):
-                if data is None:
-                    continue
-                for message, differs in await _merge_table(connection, table, value_type, data):
-                    written.new_values[message] -= 1
-                    if differs:
-                        written.conflicting.add(message)
-            await _count(connection, rows, tenants, written)
-        return written
+async def _copy(connection: Connection, part: Part) -> tuple[NDArray[np.int64], set[int]]:
+    """Copy straight into the tables.
+
+    Raises:
+        _RowExistsError: A key is there already; the transaction has to be rolled back.
+    """
+    rows = part.rows
+    try:
+        if len(rows.numbers.message):
+            await copy_to(connection, _NUMBERS, _COLUMNS, copy_bytes(rows.numbers), schema="sens")
+        if rows.texts:
+            await copy_to(connection, _TEXTS, _COLUMNS, text_copy_bytes(rows.texts), schema="sens")
+    except asyncpg.UniqueViolationError as error:
+        raise _RowExistsError from error
+    except asyncpg.CheckViolationError as error:
+        if "no partition of relation" in str(error):
+            raise _NoPartitionError(str(error)) from error
+        raise
+    return _values_per_message(rows, len(part.batch.messages)), set()
+
+
+async def _merge(connection: Connection, part: Part) -> tuple[NDArray[np.int64], set[int]]:
+    """Insert what is not there yet, and compare the rest with what is."""
+    rows = part.rows
+    new_values = _values_per_message(rows, len(part.batch.messages))
+    conflicting = set()
+    for table, value_type, data in (
+        (_NUMBERS, "float8", copy_bytes(rows.numbers, with_message=True) if len(rows.numbers.message) else None),
+        (_TEXTS, "text", text_copy_bytes(rows.texts, with_message=True) if rows.texts else None),
+    ):
+        if data is None:
+            continue
+        for message, differs in await _merge_table(connection, table, value_type, data):
+            new_values[message] -= 1
+            if differs:
+                conflicting.add(message)
+    return new_values, conflicting
 
 
 def _suspect(refusal: BaseException | None, rows: Prepared) -> int | None:
@@ -139,26 +165,8 @@ class _NoPartitionError(Exception):
     """A row has no partition to go to."""
 
 
-async def _copy_to(
-    connection: Connection, table: str, columns: list[str], data: bytes, *, schema: str | None = None
-) -> None:
-    await connection.copy_to_table(table, source=_whole(data), columns=columns, schema_name=schema, format="binary")
-
-
-async def _whole(data: bytes) -> AsyncIterator[bytes]:
-    """Give the driver everything at once; a file it would read through a thread."""
-    yield data
-
-
-async def _count(connection: Connection, rows: Prepared, tenants: NDArray[np.int32], written: Written) -> None:
-    """Add the messages that are stored, and those that were stored before, to their tenants' counts."""
-    settled = tenants.copy()
-    settled[[*rows.conflicting, *written.conflicting]] = 0  # they become dead letters
-    ids = sorted(set(settled.tolist()) - {0})
-    new = written.new_values > 0
-    counts = [(np.count_nonzero(new & (settled == id_)), np.count_nonzero(~new & (settled == id_))) for id_ in ids]
-    if ids:
-        await connection.execute(_COUNT, ids, *zip(*counts, strict=True))
+class _RowExistsError(Exception):
+    """A row with the key of another one is stored already."""
 
 
 async def _merge_table(connection: Connection, table: str, value_type: str, data: bytes) -> list[tuple[int, bool]]:
@@ -168,7 +176,7 @@ async def _merge_table(connection: Connection, table: str, value_type: str, data
         f"CREATE TEMPORARY TABLE IF NOT EXISTS {staged}"
         f" (device_id int, metric_id int, ts timestamptz, value {value_type}, message int) ON COMMIT DELETE ROWS"
     )
-    await _copy_to(connection, staged, [*_COLUMNS, "message"], data)
+    await copy_to(connection, staged, [*_COLUMNS, "message"], data)
     await connection.execute(
         f"""
         WITH inserted AS (

@@ -1,0 +1,85 @@
+"""What is looked at and tidied up in the accounts, now and then: quotas, conservation, what need not be remembered any more."""
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from sens_telemetry_worker import metrics
+from sens_telemetry_worker.letters import Quota
+from sens_telemetry_worker.storing import RowsRefusedError, StoreUnavailableError
+from sens_telemetry_worker.timescale.database import Database
+
+log = structlog.get_logger()
+
+_USAGE: Final = """
+    SELECT t.name, t.dead_letter_count_limit AS count_limit, t.dead_letter_byte_limit AS byte_limit,
+        sum(u.letters)::bigint AS letters, sum(u.bytes)::bigint AS bytes
+    FROM sens.dead_letter_usage u LEFT JOIN sens.tenants t ON t.id = u.tenant_id
+    GROUP BY t.id, t.name, t.dead_letter_count_limit, t.dead_letter_byte_limit
+"""
+# A batch that is stored in parts has counted some outcomes before what was received.
+_UNACCOUNTED: Final = """
+    SELECT coalesce(sum(abs(unaccounted)), 0)::bigint FROM sens.conservation((now() AT TIME ZONE 'UTC')::date - 7)
+    WHERE NOT EXISTS (SELECT FROM sens.settled WHERE outcomes IS NOT NULL)
+"""
+_FORGET: Final = (
+    "DELETE FROM sens.settled WHERE stream = $1 AND sequence < $2",
+    # Streams that are no more; negative numbers are those of another kind, see `moving`.
+    "DELETE FROM sens.settled WHERE (stream > 0 AND stream < $1 OR stream > $1) AND $2 >= 0",
+)
+
+
+class Bookkeeping:
+    """The accounts as a whole; sets their metrics."""
+
+    def __init__(self, database: Database, unknown_tenants: Quota) -> None:
+        self._database = database
+        self._unknown_tenants = unknown_tenants
+        self._forgotten = (0, 0)
+
+    async def keep(self, interval_seconds: float) -> None:
+        """Look at everything, now and then again."""
+        while True:
+            try:
+                await self.observe()
+            except (StoreUnavailableError, RowsRefusedError) as error:
+                log.warning("the accounts can't be looked at; trying again later", error=str(error))
+            await asyncio.sleep(interval_seconds)
+
+    async def observe(self) -> None:
+        """Set the metrics, and join what sessions that have ended have left.
+
+        Raises:
+            StoreUnavailableError: The database can't be asked.
+        """
+        async with self._database.connection() as connection:
+            await connection.execute("SELECT sens.compact_dead_letter_usage()")
+            usage = await connection.fetch(_USAGE)
+            unaccounted = await connection.fetchval(_UNACCOUNTED)
+        metrics.DEAD_LETTERS.clear()
+        metrics.DEAD_LETTERS_FILLED.clear()
+        for row in usage:
+            tenant = row["name"] or metrics.UNKNOWN_TENANT
+            unknown = row["name"] is None
+            count_limit = self._unknown_tenants.count_limit if unknown else row["count_limit"]
+            byte_limit = self._unknown_tenants.byte_limit if unknown else row["byte_limit"]
+            filled = max(row["letters"] / max(1, count_limit), row["bytes"] / max(1, byte_limit))
+            metrics.DEAD_LETTERS.labels(tenant).set(row["letters"])
+            metrics.DEAD_LETTERS_FILLED.labels(tenant).set(filled)
+        metrics.UNACCOUNTED.set(unaccounted)
+        if unaccounted:
+            log.error("messages are not accounted for: see sens.conservation()", messages=unaccounted)
+
+    async def forget_before(self, stream: int, sequence: int) -> None:
+        """Forget which envelopes are settled that the stream no longer has; see `history.Settled`."""
+        if (stream, sequence) == self._forgotten:
+            return
+        try:
+            async with self._database.connection() as connection:
+                for statement in _FORGET:
+                    await connection.execute(statement, stream, sequence)
+        except (StoreUnavailableError, RowsRefusedError) as error:
+            log.warning("settled envelopes can't be forgotten; trying again later", error=str(error))
+        else:
+            self._forgotten = stream, sequence

@@ -1,0 +1,205 @@
+"""Dead letters of versions before 0.2, moved from their stream into the database once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+from nats.aio.client import Client
+from nats.js.api import DiscardPolicy, StreamConfig
+from nats.js.errors import NotFoundError
+
+from sens_common.jetstream import connect
+from sens_common.names import DEAD_LETTERS_STREAM
+from sens_common.settings import DatabaseSettings, NatsSettings
+from sens_telemetry_worker.letters import Letter
+from sens_telemetry_worker.moving import Moving
+from sens_telemetry_worker.timescale.database import Database, open_pool
+from sens_telemetry_worker.timescale.former_letters import FormerLetters
+from support.servers import owner_pool
+
+TOPIC = "sens/v1/demo/d1/telemetry"
+LOG = 0xABC
+
+
+def alone(number: int) -> dict[str, Any]:
+    """Return a letter that lay alone in its message."""
+    return {
+        "tenant": "demo",
+        "device": "d1",
+        "topic": TOPIC,
+        "payload": b"%d" % number,
+        "received_at": 1_700_000_000_000_000,
+        "reason": "malformed_payload",
+        "detail": "bad",
+        "dead_lettered_at": 1_700_000_000_000_001,
+        "replays": 2,
+    }
+
+
+def member(number: int, topic: str = TOPIC) -> list[Any]:
+    """Return one that lay together with others."""
+    return [number, topic, b"%d" % number, 1_700_000_000_000_000, "malformed_payload", "bad", 1_700_000_000_000_001, 0]
+
+
+@dataclass
+class Old:
+    """A log with the stream of before, and the database.
+
+    Attributes:
+        created: When the stream was made, microseconds since the epoch.
+    """
+
+    client: Client
+    pool: "asyncpg.Pool[asyncpg.Record]"
+    worker_pool: "asyncpg.Pool[asyncpg.Record]"
+    destination: FormerLetters
+    created: int = 0
+
+    async def make_stream(self) -> None:
+        info = await self.client.jetstream().add_stream(
+            StreamConfig(
+                name=DEAD_LETTERS_STREAM,
+                subjects=["sens.dead_letters.>"],
+                discard=DiscardPolicy.NEW,
+                discard_new_per_subject=True,
+                max_msgs_per_subject=1,
+            )
+        )
+        assert info.created is not None
+        self.created = int(info.created.timestamp() * 1e6)
+
+    async def put(self, token: str, body: object) -> None:
+        payload = body if isinstance(body, bytes) else msgspec.msgpack.encode(body)
+        await self.client.jetstream().publish(f"sens.dead_letters.demo.{token}", payload)
+
+    async def letters(self) -> list[tuple[int, int, int, bytes]]:
+        rows = await self.pool.fetch(
+            "SELECT stream, sequence, number, payload FROM sens.dead_letters ORDER BY payload, stream, sequence"
+        )
+        return [tuple(row) for row in rows]
+
+    async def is_gone(self) -> bool:
+        try:
+            await self.client.jetstream().stream_info(DEAD_LETTERS_STREAM)
+        except NotFoundError:
+            return True
+        return False
+
+
+@asynccontextmanager
+async def old(nats: NatsSettings, database: DatabaseSettings) -> AsyncIterator[Old]:
+    async with (
+        connect(nats, "test") as client,
+        owner_pool(database) as pool,
+        open_pool(database, "test") as worker_pool,
+    ):
+        await pool.execute("INSERT INTO sens.tenants (name) VALUES ('demo')")
+        place = Old(client, pool, worker_pool, FormerLetters(Database(worker_pool, database)))
+        await place.make_stream()
+        yield place
+
+
+class TestMove:
+    def test_keeps_where_each_message_came_from(self, nats: NatsSettings, database: DatabaseSettings) -> None:
+        async def work() -> None:
+            async with old(nats, database) as place:
+                await place.put(f"{LOG:x}-7-p0", [member(1), member(3, topic="elsewhere")])
+                await place.put(f"{LOG:x}-8-4", alone(4))
+                await place.put(f"r{place.created:x}-2-5", alone(5))
+                await place.put("s2-6", alone(6))
+                await place.put("strange", b"\xff")
+                assert await Moving(place.client.jetstream(), place.destination).move() == 6
+                assert await place.letters() == [
+                    (LOG, 7, 1, b"1"),
+                    (LOG, 7, 3, b"3"),
+                    (LOG, 8, 4, b"4"),
+                    (place.created, 2, 5, b"5"),
+                    (place.created, 2, 6, b"6"),
+                    (place.created, 5, 0, b"\xff"),
+                ]
+                owned = await place.pool.fetchval("SELECT count(*) FROM sens.dead_letters WHERE tenant_id IS NOT NULL")
+                assert owned == 4
+                replayed = await place.pool.fetchval("SELECT replays FROM sens.dead_letters WHERE payload = '4'")
+                assert replayed == 2
+                assert await place.is_gone()
+                assert await place.pool.fetchval("SELECT count(*) FROM sens.settled") == 0
+                assert await Moving(place.client.jetstream(), place.destination).move() == 0
+
+        asyncio.run(work())
+
+    def test_of_many_goes_in_several_steps(
+        self, nats: NatsSettings, database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("sens_telemetry_worker.moving._MOVED_TOGETHER", 3)
+
+        async def work() -> None:
+            async with old(nats, database) as place:
+                for number in range(10):
+                    await place.put(f"{LOG:x}-{number}-p0", [member(number)])
+                assert await Moving(place.client.jetstream(), place.destination).move() == 10
+                assert len(await place.letters()) == 10
+
+        asyncio.run(work())
+
+
+class KilledError(Exception):
+    """What ends a move in the middle."""
+
+
+class Killed(FormerLetters):
+    """Ends after messages were taken, or just before the end."""
+
+    def __init__(self, database: Database, *, after_take: bool) -> None:
+        super().__init__(database)
+        self._after_take = after_take
+
+    async def take(self, stream: int, messages: Mapping[int, list[Letter]]) -> int:
+        taken = await super().take(stream, messages)
+        if self._after_take:
+            raise KilledError
+        return taken
+
+    async def finish(self, stream: int) -> None:  # noqa: ARG002 - the port's signature
+        raise KilledError
+
+
+class TestMoveThatIsCutShort:
+    @pytest.mark.parametrize("after_take", [True, False], ids=["before the stream forgets", "before the end"])
+    def test_brings_back_nothing_that_was_replayed_or_deleted_meanwhile(
+        self, nats: NatsSettings, database: DatabaseSettings, after_take: bool
+    ) -> None:
+        async def work() -> None:
+            async with old(nats, database) as place:
+                for number in range(3):
+                    await place.put(f"{LOG:x}-{number}-p0", [member(number)])
+                killed = Killed(Database(place.worker_pool, database), after_take=after_take)
+                with pytest.raises(KilledError):
+                    await Moving(place.client.jetstream(), killed).move()
+                await place.pool.execute("DELETE FROM sens.dead_letters WHERE payload = '1'")
+                await Moving(place.client.jetstream(), place.destination).move()
+                assert [payload for *_, payload in await place.letters()] == [b"0", b"2"]
+                assert await place.is_gone()
+
+        asyncio.run(work())
+
+    def test_by_two_workers_at_once_moves_each_letter_once(
+        self, nats: NatsSettings, database: DatabaseSettings
+    ) -> None:
+        async def work() -> None:
+            async with old(nats, database) as place:
+                for number in range(50):
+                    await place.put(f"{LOG:x}-{number}-p0", [member(number), member(number + 100)])
+                movers = [Moving(place.client.jetstream(), place.destination) for _ in range(2)]
+                moved: Sequence[int | BaseException] = await asyncio.gather(
+                    *(mover.move() for mover in movers), return_exceptions=True
+                )
+                # One of them may find the stream gone.
+                assert all(isinstance(each, int | NotFoundError) for each in moved)
+                assert len(await place.letters()) == 100
+
+        asyncio.run(work())
