@@ -217,7 +217,7 @@ class TestWorker:
 
             async def limited() -> None:
                 async with connect(nats, "test") as client:
-                    await write(client, {"noisy": rate(20), "demo": rate(None)})
+                    await write(client, {"noisy": rate(20), "silent": rate(0), "demo": rate(None)})
 
             run(limited())
             path.fetch("INSERT INTO sens.tenants (name) VALUES ('noisy')")
@@ -245,6 +245,8 @@ class TestWorker:
                 path.ingestion.start()
                 load(2500, 500)
                 path.wait_until_idle()
+                publisher.publish("sens/v1/silent/d1/telemetry", "{}")
+                path.wait_until_idle()
                 assert path.ingestion.get("/readyz")[0] == 200
                 sent = Counter(topic.split("/")[2] for topic, _ in publisher.acknowledged)
             assert flow[0] == 200
@@ -270,4 +272,6 @@ class TestWorker:
             )
             assert stored["demo"] == sent["demo"]
             assert received["noisy"] == sent["noisy"] == stored["noisy"] + discarded["noisy"]
-            assert discarded.keys() == {"noisy"}
+            assert discarded.keys() == {"noisy", "silent"}
+            assert received["silent"] == discarded["silent"] == 1
+            assert [] in [envelope.decode(body) for _, body in found]

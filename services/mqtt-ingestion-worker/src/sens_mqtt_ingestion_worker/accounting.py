@@ -1,5 +1,6 @@
 """How many messages of each tenant an envelope speaks for: the numbers of its headers, see `sens_common.envelope.RECEIVED_HEADER`."""
 
+import functools
 from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -68,5 +69,6 @@ def _beginning(topic: str) -> str:
     return topic[: topic.find("/", len(_ROOT)) + 1] if topic.startswith(_ROOT) else ""
 
 
+@functools.lru_cache(1024)
 def _tenant_below(beginning: str) -> str:
     return native_route(f"{beginning}device/telemetry")[0] or UNROUTED
