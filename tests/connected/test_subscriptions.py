@@ -15,7 +15,7 @@ from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.mqtt import MqttConnection, MqttSource
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import MqttSettings
-from support.brokers import MqttBroker, mosquitto
+from support.brokers import MqttBroker, mock_broker, mosquitto
 from support.servers import eventually
 from support.workers import Publisher, running_path
 
@@ -25,10 +25,10 @@ NARROWER = "sens/v1/demo/+/telemetry"
 ALL = "sens/#"
 
 
-@pytest.fixture
-def broker() -> Iterator[MqttBroker]:
-    """A Mosquitto."""
-    with mosquitto() as running:
+@pytest.fixture(params=["mosquitto", "mock-mqtt-broker"])
+def broker(request: pytest.FixtureRequest) -> Iterator[MqttBroker]:
+    """Each kind of broker in turn."""
+    with mosquitto() if request.param == "mosquitto" else mock_broker() as running:
         yield running
 
 

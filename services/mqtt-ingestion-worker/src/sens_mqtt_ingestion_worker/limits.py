@@ -19,6 +19,7 @@ log = structlog.get_logger()
 
 _INTERVAL_SECONDS: Final = 3.0
 _OLD_SECONDS: Final = 10.0
+_OLD: Final = "~"  # key of a problem; no tenant's name
 _FETCH: Final = 256
 _TIMEOUT_SECONDS: Final = 2.0
 _STREAM: Final = f"KV_{tenant_limits.BUCKET}"  # a bucket is a stream of this name (NATS architecture decision record 8)
@@ -34,7 +35,8 @@ class TenantLimits:
         self._rates = rates
         self._seen: tuple[object, int] | None = None  # when the bucket was made, and its last sequence
         self._read_at = time.monotonic()
-        self._problems = Problems()
+        self._reason = "no answer yet"
+        self._problems = Problems()  # by tenant
         metrics.LIMITS_AGE_SECONDS.set_function(lambda: time.monotonic() - self._read_at)
 
     async def follow(self) -> None:
@@ -50,15 +52,18 @@ class TenantLimits:
         except NotFoundError:
             self._read_at = time.monotonic()  # nobody has made the bucket yet, or somebody has removed it
         except (NatsError, TimeoutError, OSError) as error:
-            reason = str(error) or type(error).__name__
-            if time.monotonic() - self._read_at > _OLD_SECONDS:
-                self._problems.set("old", f"the tenants' limits can't be read, the last known ones hold: {reason}")
-            log.warning("the tenants' limits can't be read; trying again", error=reason)
-            return
-        self._problems.clear("old")
+            self._reason = str(error) or type(error).__name__
+            log.warning("the tenants' limits can't be read; trying again", error=self._reason)
 
     async def check(self) -> str | None:
         """Answer as a readiness check."""
+        age = time.monotonic() - self._read_at
+        if age > _OLD_SECONDS:
+            self._problems.set(
+                _OLD, f"the tenants' limits were last read {age:.0f} s ago, and those hold: {self._reason}"
+            )
+        else:
+            self._problems.clear(_OLD)
         return await self._problems.check()
 
     async def _read(self) -> None:
