@@ -110,6 +110,20 @@ class TestUnknownTenants:
 
         assert asyncio.run(work()) == [[Reason.UNKNOWN_TENANT], []]
 
+    def test_are_those_that_were_deleted(self, database: DatabaseSettings) -> None:
+        async def work() -> list[list[str]]:
+            async with bench(database) as it:
+                await it.execute("INSERT INTO sens.tenants (name) VALUES ('acme')")
+                found = [reasons(await it.devices("d1", tenant="acme"))]
+                await it.execute(
+                    "DELETE FROM sens.metrics; DELETE FROM sens.devices; DELETE FROM sens.tenants WHERE name = 'acme'"
+                )
+                it.now += REFRESH_SECONDS
+                found.append(reasons(await it.devices("d1", tenant="acme")))
+                return found
+
+        assert asyncio.run(work()) == [[], [Reason.UNKNOWN_TENANT]]
+
 
 class TestLimits:
     def test_of_devices_leave_those_that_are_known(self, database: DatabaseSettings) -> None:

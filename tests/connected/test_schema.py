@@ -226,7 +226,8 @@ class TestRowsOfATenant:
                 return sorted(row["name"] for row in tables)
 
         assert asyncio.run(readable()) == sorted(
-            f"sens.{table}" for table in (*TENANT_TABLES, "audit_events", "registrations", "schema_migrations")
+            f"sens.{table}"
+            for table in (*TENANT_TABLES, "audit_events", "deletions", "registrations", "schema_migrations")
         )
 
     def test_are_not_shown_to_a_function_in_another_tenants_query(self, tenants: Tenants) -> None:

@@ -28,6 +28,9 @@ COMMANDS = [
     ["publish"],
     ["tail"],
     ["devices"],
+    ["devices", "delete"],
+    ["metrics"],
+    ["metrics", "delete"],
     ["latest"],
     ["measurements"],
     ["dead-letters", "list"],
@@ -39,6 +42,7 @@ COMMANDS = [
     ["keys", "revoke"],
     ["tenants", "create"],
     ["tenants", "list"],
+    ["tenants", "limits"],
     ["migrate"],
 ]
 
@@ -68,6 +72,7 @@ class TestUsage:
             ["dead-letters", "delete"],
             ["dead-letters", "delete", "1", "--reason", "too_large"],
             ["dead-letters", "show", "0"],
+            ["devices", "delete", "--api-url", "http://127.0.0.1:1", "--api-key", "x"],
             ["up", "--devices", "0"],
             ["nothing"],
         ],
@@ -75,6 +80,42 @@ class TestUsage:
     )
     def test_that_is_wrong_exits_with_2(self, arguments: list[str]) -> None:
         assert CliRunner().invoke(app, arguments).exit_code == 2
+
+
+class TestDelete:
+    """The API's answers are played by the test."""
+
+    @pytest.fixture
+    def asked(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, object]]:
+        """Return what the API is asked for; it has the metrics a1 and a2."""
+        asked: list[tuple[str, str, object]] = []
+
+        def request(_api: Api, method: str, path: str, parameters: Mapping[str, object] | None) -> object:
+            asked.append((method, path, parameters))
+            if method == "GET":
+                return {"metrics": [{"metric": name, "kind": "number"} for name in ("a1", "a2")], "next": None}
+            return {}
+
+        monkeypatch.setattr(Api, "_request", request)
+        monkeypatch.setenv("SENS_API_URL", "http://127.0.0.1:1")
+        monkeypatch.setenv("SENS_API_KEY", "sens_" + "x" * 43)
+        return asked
+
+    def test_of_one_that_is_named_does_not_ask(self, asked: list[tuple[str, str, object]]) -> None:
+        result = CliRunner().invoke(app, ["devices", "delete", "a/b"])
+        assert result.output == "device a/b is deleted; its measurements follow\n"
+        assert asked == [("DELETE", "devices/a%2Fb", None)]
+
+    def test_of_several_asks_first(self, asked: list[tuple[str, str, object]]) -> None:
+        result = CliRunner().invoke(app, ["metrics", "delete", "--prefix", "a"], input="n\n")
+        assert result.exit_code == 1
+        assert "Delete 2 metrics with all their measurements: a1, a2?" in result.output
+        assert [method for method, *_ in asked] == ["GET"]
+
+    def test_of_several_goes_on_when_it_was_said_before(self, asked: list[tuple[str, str, object]]) -> None:
+        result = CliRunner().invoke(app, ["metrics", "delete", "--prefix", "a", "--kind", "number", "--yes"])
+        assert result.exit_code == 0
+        assert asked[1:] == [("DELETE", "metrics", {"metric": name, "kind": "number"}) for name in ("a1", "a2")]
 
 
 class TestReplay:

@@ -18,9 +18,12 @@ from sens_platform_api.live.service import LiveHub
 from sens_platform_api.operations.endpoints import SERVICE
 from sens_platform_api.operations.repository import database_problem, roles_note, schema_problem
 from sens_platform_api.operations.service import ApiReadiness
+from sens_platform_api.registry.service import keep_deleting
 from sens_platform_api.services import Services
 from sens_platform_api.settings import ApiSettings
 from sens_platform_api.streaming import Answers
+from sens_platform_api.tenants.jetstream import LimitsBucket
+from sens_platform_api.tenants.service import keep_telling_limits
 
 
 async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
@@ -57,12 +60,16 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             ),
             asyncio.TaskGroup() as tasks,
         ):
+            deleting = tasks.create_task(keep_deleting(pool), name="delete measurements")
             # Measurements are served, and the process is healthy, also while NATS is still missing.
             beating = tasks.create_task(heartbeat.keep(), name="heartbeat")
             async with connect(settings.nats, SERVICE, client=client, stop=stop):
+                telling = tasks.create_task(keep_telling_limits(key_pool, LimitsBucket(client)), name="limits")
                 await stop.wait()
                 live.close()
+                telling.cancel()
             beating.cancel()
+            deleting.cancel()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from sens_platform_api.keys import repository as key_repository
 from sens_platform_api.keys import service as keys
 from sens_platform_api.parameters import time_text
 from sens_platform_api.settings import AdministrationSettings
+from sens_platform_api.tenants import commands as tenant_commands
 from sens_platform_api.tenants import repository as tenants
 
 SERVICE: Final = "sens-admin"
@@ -181,6 +182,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--if-missing", action="store_true", help="succeed when it exists already")
     command.set_defaults(command=create_tenant)
     commands.add_parser("list", parents=[output], help="list all").set_defaults(command=list_tenants)
+    tenant_commands.add_limits(commands, output)
 
     room = rooms.add_parser("keys", help="API keys")
     commands = room.add_subparsers(required=True, metavar="COMMAND")

@@ -22,6 +22,7 @@ from sens_platform_api.measurements.schemas import MeasurementList
 from sens_platform_api.metrics import PLAIN_HTTP
 from sens_platform_api.operations.endpoints import router as operations
 from sens_platform_api.problems import Problem, install_handlers, problem_documentation
+from sens_platform_api.registry.endpoints import router as registry
 from sens_platform_api.routes import RouteTable
 from sens_platform_api.services import Services
 from sens_platform_api.settings import HttpSettings
@@ -42,7 +43,7 @@ _TAGS = [
 ]
 
 
-_ROUTERS = (devices, measurements, live, dead_letters, audit, operations)
+_ROUTERS = (devices, registry, measurements, live, dead_letters, audit, operations)
 
 
 def create_app(services: Services, http: HttpSettings) -> ASGIApp:

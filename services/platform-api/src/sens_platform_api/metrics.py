@@ -45,3 +45,9 @@ for _bound in ("tenant_connections", "answers", "live_readers", "requests_per_ke
     REFUSED.labels(_bound)
 for _reason in ("missing", "malformed", "unknown", "read_only"):
     FAILED_LOGINS.labels(_reason)
+LIMITS_TOLD = Counter(
+    "sens_api_tenant_limits_written_total", "Tenants' limits written for the ingestion workers, or removed there."
+)
+DELETED = Counter(
+    "sens_api_measurements_deleted_total", "Measurements deleted because their device or metric was deleted."
+)

@@ -46,6 +46,62 @@ def list_tenants(data_dir: DataDir, as_json: Json = False) -> None:
     print_table(("TENANT", "CREATED", "DEVICE LIMIT"), rows, empty="no tenants")
 
 
+@tenants.command("limits")
+def tenant_limits(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    name: Annotated[str, typer.Argument(help="The tenant.", show_default=False)],
+    devices: Annotated[str | None, typer.Option(help="Devices.")] = None,
+    new_devices_per_hour: Annotated[str | None, typer.Option(help="New devices in an hour of the clock.")] = None,
+    metrics: Annotated[str | None, typer.Option(help="Metrics.")] = None,
+    new_metrics_per_hour: Annotated[str | None, typer.Option(help="New metrics in an hour of the clock.")] = None,
+    messages_per_second: Annotated[
+        str | None,
+        typer.Option(help="Messages a second, or none for no limit; more are acknowledged and discarded, counted."),
+    ] = None,
+    late_days: Annotated[str | None, typer.Option(help="Days that a reading may lie before its receipt.")] = None,
+    dead_letters: Annotated[str | None, typer.Option(help="Dead letters.")] = None,
+    dead_letter_bytes: Annotated[str | None, typer.Option(help="Bytes of dead letters.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a tenant may have and send, and change it; a change holds within ten seconds, without a restart.
+
+    \b
+    sens tenants limits demo
+    sens tenants limits demo --metrics 20000 --late-days 3650
+    sens tenants limits demo --messages-per-second 500
+    """
+    from sens_cli.administration import administer
+    from sens_cli.output import print_json, print_table
+
+    given = {
+        "devices": devices,
+        "new-devices-per-hour": new_devices_per_hour,
+        "metrics": metrics,
+        "new-metrics-per-hour": new_metrics_per_hour,
+        "messages-per-second": messages_per_second,
+        "late-days": late_days,
+        "dead-letters": dead_letters,
+        "dead-letter-bytes": dead_letter_bytes,
+    }
+    options = [f"--{option}={value}" for option, value in given.items() if value is not None]
+    answer = administer(data_dir, "tenants", "limits", *options, "--", name)
+    if as_json:
+        print_json(answer)
+        return
+    used, limits = answer["used"], answer["limits"]
+    rows = [
+        (
+            option.replace("_", "-"),
+            "none" if limit is None else f"{limit:,}",
+            f"{used[option]:,}" if option in used else "",
+        )
+        for option, limit in limits.items()
+    ]
+    print_table(("LIMIT", "AT MOST", "NOW"), rows, empty="no limits")
+    if answer["changed"]:
+        typer.echo(f"changed: {', '.join(answer['changed']).replace('_', '-')}; this holds within ten seconds")
+
+
 @keys.command("create")
 def create_key(
     data_dir: DataDir,

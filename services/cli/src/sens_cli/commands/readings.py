@@ -1,48 +1,19 @@
-"""``sens devices``, ``latest``, ``measurements`` and ``tail``: what is stored, and what is being stored."""
+"""``sens latest``, ``measurements`` and ``tail``: what is stored, and what is being stored."""
 
 import time
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sens_cli.options import ApiKey, ApiUrl, DataDir, Device, Json, Limit, Utc
+from sens_cli.options import ApiKey, ApiUrl, DataDir, Device, Json, Utc
 
 if TYPE_CHECKING:
     from sens_cli.api import Api, Parameters
 
-_PAGE: Final = 1000
 _MEASUREMENTS_PAGE: Final = 10_000
 _CSV_PAGE: Final = 100_000
 _DEFAULT_LIMIT: Final = 1000
 _SIGN_OF_LIFE_SECONDS: Final = 10.0
-
-
-def devices(  # noqa: PLR0917 - typer calls it with keywords
-    data_dir: DataDir,
-    api_url: ApiUrl = None,
-    api_key: ApiKey = None,
-    prefix: Annotated[str, typer.Option(help="Only devices whose names begin like this.")] = "",
-    limit: Limit = 1000,
-    utc: Utc = False,
-    as_json: Json = False,
-) -> None:
-    """List devices.
-
-    \b
-    sens devices
-    sens devices --prefix greenhouse- --json
-    """
-    from sens_cli.api import Api
-    from sens_cli.output import print_json, print_table, short_time
-    from sens_cli.target import find_target
-
-    with Api(find_target(data_dir, api_url, api_key)) as api:
-        found = list(api.pages("devices", "devices", {"prefix": prefix or None}, limit=limit, page=_PAGE))
-    if as_json:
-        print_json(found)
-        return
-    rows = [(each["device"], short_time(each["created_at"], utc=utc)) for each in found]
-    print_table(("DEVICE", "SINCE"), rows, empty="no devices")
 
 
 def latest(  # noqa: PLR0917 - typer calls it with keywords

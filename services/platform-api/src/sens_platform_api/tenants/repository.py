@@ -1,10 +1,12 @@
 """Tenants in the database; the administration command works as the owning role."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from sens_platform_api.database import Connection
+from sens_platform_api.database import Connection, Pool, transaction
 from sens_platform_api.errors import AlreadyExistsError, NotFoundError
+from sens_platform_api.tenants.limits import LIMITS, Limit
 
 
 class Tenant(NamedTuple):
@@ -54,3 +56,61 @@ async def list_all(connection: Connection) -> list[Tenant]:
     """Return all tenants, by name."""
     rows = await connection.fetch(f"SELECT {_COLUMNS} FROM sens.tenants ORDER BY name")  # noqa: S608 - constant text
     return [Tenant(*row) for row in rows]
+
+
+async def limits(connection: Connection, tenant_id: int, *, lock: bool = False) -> dict[str, int | None]:
+    """Return a tenant's limits by name; None where there is no limit.
+
+    Args:
+        connection: As the owning role.
+        tenant_id: Whose.
+        lock: Whether nobody else may change them until the end of the transaction.
+    """
+    columns = ", ".join(limit.column for limit in LIMITS)
+    row = await connection.fetchrow(
+        f"SELECT {columns} FROM sens.tenants WHERE id = $1{' FOR UPDATE' if lock else ''}",  # noqa: S608 - constants
+        tenant_id,
+    )
+    assert row is not None  # noqa: S101 - for the type checker: the caller has found the tenant
+    return {limit.name: row[limit.column] for limit in LIMITS}
+
+
+async def set_limits(connection: Connection, tenant_id: int, changes: Mapping[Limit, int | None]) -> None:
+    """Change some of a tenant's limits, at least one (as the owning role)."""
+    assignments = ", ".join(f"{limit.column} = ${number}" for number, limit in enumerate(changes, 2))
+    await connection.execute(
+        f"UPDATE sens.tenants SET {assignments} WHERE id = $1",  # noqa: S608 - names of columns from a constant
+        tenant_id,
+        *changes.values(),
+    )
+
+
+async def usage(connection: Connection, tenant_id: int) -> dict[str, int]:
+    """Return how much of its limits a tenant has used, by the limits' names, where that is counted (as the owning role)."""
+    row = await connection.fetchrow(
+        """
+        SELECT
+            coalesce(r.devices, 0) AS devices,
+            CASE WHEN r.hour = date_trunc('hour', now(), 'UTC') THEN r.new_devices ELSE 0 END AS new_devices_per_hour,
+            coalesce(r.metrics, 0) AS metrics,
+            CASE WHEN r.hour = date_trunc('hour', now(), 'UTC') THEN r.new_metrics ELSE 0 END AS new_metrics_per_hour,
+            coalesce(u.letters, 0) AS dead_letters,
+            coalesce(u.bytes, 0) AS dead_letter_bytes
+        FROM (VALUES ($1::int)) AS tenant (id)
+        LEFT JOIN sens.registrations r ON r.tenant_id = tenant.id
+        LEFT JOIN LATERAL (
+            SELECT sum(letters)::bigint AS letters, sum(bytes)::bigint AS bytes FROM sens.dead_letter_usage
+            WHERE tenant_id = tenant.id
+        ) u ON true
+        """,
+        tenant_id,
+    )
+    assert row is not None  # noqa: S101 - for the type checker: there is one row in any case
+    return dict(row)
+
+
+async def ingestion_limits(pool: Pool) -> dict[str, int]:
+    """Return how many messages a second each tenant may send that has such a limit (as the API's role)."""
+    async with transaction(pool) as connection:
+        rows = await connection.fetch("SELECT tenant, messages_per_second FROM sens.ingestion_limits()")
+    return {row["tenant"]: row["messages_per_second"] for row in rows}

@@ -67,6 +67,9 @@ class TimescaleRegistry:
                     "SELECT id, name, device_limit, new_devices_per_hour, metric_limit, new_metrics_per_hour, late_days"
                     " FROM sens.tenants"
                 )
+                ids = {row["name"]: row["id"] for row in rows}
+                if any(ids.get(name) != tenant.id for name, tenant in known.tenants.items()):  # a tenant was deleted
+                    known = Known(name_generation)
                 for id_, name, devices, new_devices, measured, new_metrics, late_days in rows:
                     tenant = known.tenants.setdefault(name, Tenant(id_, name))
                     tenant.late_microseconds = late_days * _DAY_MICROSECONDS

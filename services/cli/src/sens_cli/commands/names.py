@@ -1,0 +1,165 @@
+"""``sens devices`` and ``sens metrics``: which there are, and deleting them."""
+
+from typing import Annotated, Final
+
+import typer
+
+from sens_cli.options import ApiKey, ApiUrl, DataDir, Json, Limit, Utc
+
+devices = typer.Typer(invoke_without_command=True, help="List devices, or delete some.")
+metrics = typer.Typer(invoke_without_command=True, help="List all devices' metrics, or delete some.")
+
+_PAGE: Final = 1000
+_MOST: Final = 100_000
+
+Prefix = Annotated[str | None, typer.Option(help="Only those whose names begin like this.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@devices.callback()
+def list_devices(  # noqa: PLR0917 - typer calls it with keywords
+    context: typer.Context,
+    data_dir: DataDir,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    prefix: Prefix = None,
+    limit: Limit = 1000,
+    utc: Utc = False,
+    as_json: Json = False,
+) -> None:
+    """List devices, or delete some.
+
+    \b
+    sens devices
+    sens devices --prefix greenhouse- --json
+    sens devices delete greenhouse-7
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from sens_cli.api import Api
+    from sens_cli.output import print_json, print_table, short_time
+    from sens_cli.target import find_target
+
+    with Api(find_target(data_dir, api_url, api_key)) as api:
+        found = list(api.pages("devices", "devices", {"prefix": prefix or None}, limit=limit, page=_PAGE))
+    if as_json:
+        print_json(found)
+        return
+    rows = [(each["device"], short_time(each["created_at"], utc=utc)) for each in found]
+    print_table(("DEVICE", "SINCE"), rows, empty="no devices")
+
+
+@devices.command("delete")
+def delete_devices(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of devices.", show_default=False)] = None,
+    prefix: Prefix = None,
+    yes: Yes = False,
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Delete devices with all their measurements. It can't be undone.
+
+    \b
+    sens devices delete greenhouse-7 greenhouse-8
+    sens devices delete --prefix test-
+    """
+    from sens_cli.api import Api, segment
+    from sens_cli.output import print_json
+    from sens_cli.target import find_target
+
+    with Api(find_target(data_dir, api_url, api_key)) as api:
+        chosen = list(names or [])
+        if prefix:
+            pages = api.pages("devices", "devices", {"prefix": prefix}, limit=_MOST, page=_PAGE)
+            chosen += [each["device"] for each in pages]
+        _confirm(chosen, "device", yes=yes)
+        deleted = []
+        for name in dict.fromkeys(chosen):
+            deleted.append(api.delete(f"devices/{segment(name)}"))
+            if not as_json:
+                typer.echo(f"device {name} is deleted; its measurements follow")
+    if as_json:
+        print_json(deleted)
+
+
+@metrics.callback()
+def list_metrics(  # noqa: PLR0917 - typer calls it with keywords
+    context: typer.Context,
+    data_dir: DataDir,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+    prefix: Prefix = None,
+    limit: Limit = 1000,
+    utc: Utc = False,
+    as_json: Json = False,
+) -> None:
+    """List all devices' metrics, or delete some.
+
+    \b
+    sens metrics
+    sens metrics --prefix battery. --json
+    sens metrics delete battery.voltage
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from sens_cli.api import Api
+    from sens_cli.output import print_json, print_table, short_time
+    from sens_cli.target import find_target
+
+    with Api(find_target(data_dir, api_url, api_key)) as api:
+        found = list(api.pages("metrics", "metrics", {"prefix": prefix or None}, limit=limit, page=_PAGE))
+    if as_json:
+        print_json(found)
+        return
+    rows = [(each["metric"], each["kind"], short_time(each["created_at"], utc=utc)) for each in found]
+    print_table(("METRIC", "KIND", "SINCE"), rows, empty="no metrics")
+
+
+@metrics.command("delete")
+def delete_metrics(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    names: Annotated[list[str] | None, typer.Argument(help="Names of metrics.", show_default=False)] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="Only values of this kind: number, boolean or text. (default: all)")
+    ] = None,
+    prefix: Prefix = None,
+    yes: Yes = False,
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Delete metrics of all devices with all their measurements. It can't be undone.
+
+    \b
+    sens metrics delete battery.voltage
+    sens metrics delete temperature --kind text
+    sens metrics delete --prefix counter-
+    """
+    from sens_cli.api import Api
+    from sens_cli.output import print_json
+    from sens_cli.target import find_target
+
+    with Api(find_target(data_dir, api_url, api_key)) as api:
+        chosen = list(names or [])
+        if prefix:
+            pages = api.pages("metrics", "metrics", {"prefix": prefix}, limit=_MOST, page=_PAGE)
+            chosen += [each["metric"] for each in pages if kind in {None, each["kind"]}]
+        _confirm(chosen, "metric", yes=yes)
+        deleted = []
+        for name in dict.fromkeys(chosen):
+            deleted.append(api.delete("metrics", {"metric": name, "kind": kind}))
+            if not as_json:
+                typer.echo(f"metric {name} is deleted; its measurements follow")
+    if as_json:
+        print_json(deleted)
+
+
+def _confirm(names: list[str], what: str, *, yes: bool) -> None:
+    """Ask before much is deleted: one name that was given is meant."""
+    if not names:
+        raise typer.BadParameter(f"name a {what}, or give --prefix; nothing begins like that where it was given")
+    if len(names) > 1 and not yes:
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")  # noqa: PLR2004 - a line's worth
+        typer.confirm(f"Delete {len(names):,} {what}s with all their measurements: {shown}?", abort=True, err=True)

@@ -1,0 +1,78 @@
+"""How metrics and deletions look in requests and answers."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sens_platform_api.devices.schemas import Kind, MetricName, Name, Time
+from sens_platform_api.parameters import METRIC_PATTERN, METRIC_WORDS, Parameters, cursor_field, in_words, time_text
+from sens_platform_api.registry.repository import Metric
+
+
+class MetricListParameters(Parameters):
+    """Which metrics."""
+
+    limit: Annotated[int, Field(description="Metrics on a page.", ge=1, le=1000, examples=[100])] = 100
+    cursor: Annotated[str | None, cursor_field("dGVtcGVyYXR1cmUAbnVtYmVy")] = None
+    prefix: Annotated[
+        str, Field(description="Only metrics whose names begin like this.", max_length=255, examples=["battery."])
+    ] = ""
+
+
+class DeletionParameters(Parameters):
+    """Which metric."""
+
+    metric: Annotated[
+        str,
+        Field(
+            description="Name of the metric.",
+            max_length=255,
+            examples=["battery.voltage"],
+            json_schema_extra={"pattern": METRIC_PATTERN},
+        ),
+        in_words(METRIC_PATTERN, METRIC_WORDS),
+    ]
+    kind: Annotated[
+        Kind | None, Field(description="Only values of this kind. Without it, all kinds.", examples=["number"])
+    ] = None
+
+
+class TenantMetric(BaseModel):
+    """A metric."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metric: MetricName
+    kind: Kind
+    created_at: Annotated[Time, Field(description="When its first message was stored.")]
+
+    @classmethod
+    def of(cls, metric: Metric) -> "TenantMetric":
+        """Return how a metric looks."""
+        return cls(metric=metric.name, kind=metric.kind, created_at=time_text(metric.created_at))
+
+
+class TenantMetricList(BaseModel):
+    """A page of metrics."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metrics: list[TenantMetric]
+    next: Annotated[str | None, Field(description="Cursor of the next page, null on the last.", examples=[None])]
+
+
+class DeletedDevice(BaseModel):
+    """A device that is deleted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: Name
+
+
+class DeletedMetric(BaseModel):
+    """A metric that is deleted."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metric: MetricName
+    kinds: Annotated[list[Kind], Field(description="The kinds of values that it had.")]

@@ -1,0 +1,268 @@
+"""Deleting devices and metrics in the database: at once out of sight, and gone in short steps, whatever workers do meanwhile."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import orjson
+import pytest
+
+from sens_common.database import connect
+from sens_common.envelope import Message
+from sens_common.logins import API_ROLE
+from sens_common.settings import DatabaseSettings
+from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.routing import Router
+from sens_telemetry_worker.timescale.database import Database, open_pool
+from sens_telemetry_worker.timescale.registry import TimescaleRegistry
+from support.workers import Publisher, TelemetryPath
+
+NOW = 1_769_860_800_000_000
+ORPHANS = """
+    SELECT count(*) FROM (
+        SELECT device_id, metric_id FROM sens.measurements UNION ALL SELECT device_id, metric_id FROM sens.text_measurements
+    ) m
+    WHERE device_id NOT IN (SELECT id FROM sens.devices) OR metric_id NOT IN (SELECT id FROM sens.metrics)
+"""
+COUNT = "SELECT (SELECT count(*) FROM sens.measurements) + (SELECT count(*) FROM sens.text_measurements)"
+
+
+class Place:
+    """A database as its owner, as the API for a tenant, and as a worker."""
+
+    def __init__(
+        self,
+        owner: "asyncpg.Connection[asyncpg.Record]",
+        api: "asyncpg.Connection[asyncpg.Record]",
+        database: Database,
+    ) -> None:
+        self.owner = owner
+        self.api = api
+        self.database = database
+        self.router = Router(TimescaleRegistry(database), decoder("native"))
+
+    async def fill(self, rows: int) -> None:
+        """Store rows of three metrics for each of three devices, over some months."""
+        await self.owner.execute("SELECT sens.ensure_partitions('2026-01-01', '2026-04-01')")
+        messages = [
+            Message(f"sens/v1/demo/d{device}/telemetry", b'{"a": 1, "b": true, "c": "x"}', NOW) for device in (1, 2, 3)
+        ]
+        await self.router.route(messages)
+        for table, value, kinds in (("measurements", "1", "{number,boolean}"), ("text_measurements", "'x'", "{text}")):
+            await self.owner.execute(
+                f"""
+                INSERT INTO sens.{table} SELECT d.id, m.id, timestamptz '2026-01-01' + n * interval '1 hour', {value}
+                FROM sens.devices d, sens.metrics m, generate_series(1, {rows}) n WHERE m.kind = ANY ('{kinds}')
+                """  # noqa: S608 - constants
+            )
+
+    async def delete_device(self, name: str) -> bool:
+        deleted: bool = await self.api.fetchval("SELECT sens.delete_device($1, 'key 1 (test)', '192.0.2.1', 'r')", name)
+        return deleted
+
+    async def finish(self, most: int = 1000) -> list[int]:
+        """Delete what is to be deleted; return what each step deleted."""
+        steps = []
+        while (step := await self.api.fetchrow("SELECT * FROM sens.continue_deletion($1)", most)) is not None:
+            steps.append(step["deleted"])
+        return steps
+
+
+@asynccontextmanager
+async def opened(settings: DatabaseSettings) -> AsyncIterator[Place]:
+    owner, api = await connect(settings, "test"), await connect(settings, "test", role=API_ROLE)
+    try:
+        tenant = await owner.fetchval("INSERT INTO sens.tenants (name) VALUES ('demo') RETURNING id")
+        await api.execute("SELECT set_config('sens.tenant_id', $1, false)", str(tenant))
+        async with open_pool(settings, "test") as pool:
+            yield Place(owner, api, Database(pool, settings))
+    finally:
+        await owner.close()
+        await api.close()
+
+
+async def delete(settings: DatabaseSettings, name: str, *, metric: bool = False) -> bool:
+    """Delete a device or a metric of the tenant demo, as the API does."""
+    api = await connect(settings, "test", role=API_ROLE)
+    try:
+        owner = await connect(settings, "test")
+        try:
+            tenant = await owner.fetchval("SELECT id FROM sens.tenants WHERE name = 'demo'")
+        finally:
+            await owner.close()
+        await api.execute("SELECT set_config('sens.tenant_id', $1, false)", str(tenant))
+        if metric:
+            return bool(await api.fetchval("SELECT sens.delete_metric($1, NULL, 'test', NULL, NULL)", name))
+        return bool(await api.fetchval("SELECT sens.delete_device($1, 'test', NULL, NULL)", name))
+    finally:
+        await api.close()
+
+
+async def finish(settings: DatabaseSettings) -> None:
+    """Delete the measurements of what is deleted."""
+    api = await connect(settings, "test", role=API_ROLE)
+    try:
+        while await api.fetchrow("SELECT * FROM sens.continue_deletion(10000)") is not None:
+            pass
+    finally:
+        await api.close()
+
+
+class TestDevice:
+    def test_is_out_of_sight_at_once_and_gone_in_steps(self, database: DatabaseSettings) -> None:
+        async def work() -> tuple[list[int], list[int], list[str]]:
+            async with opened(database) as place:
+                await place.fill(700)
+                assert await place.delete_device("d2")
+                seen = [
+                    await place.api.fetchval(f"SELECT count(*) FROM sens.{view}")  # noqa: S608 - constants
+                    for view in ("tenant_measurements", "tenant_text_measurements")
+                ]
+                steps = await place.finish()
+                assert await place.owner.fetchval(COUNT) == 6 * 700
+                names = await place.owner.fetch("SELECT name FROM sens.devices ORDER BY name")
+                return seen, steps, [row[0] for row in names]
+
+        assert asyncio.run(work()) == ([4 * 700, 2 * 700], [1000, 1000, 100], ["d1", "d3"])
+
+    def test_of_another_tenant_does_not_exist(self, database: DatabaseSettings) -> None:
+        async def work() -> tuple[bool, bool, int]:
+            async with opened(database) as place:
+                await place.fill(1)
+                other = await place.owner.fetchval("INSERT INTO sens.tenants (name) VALUES ('other') RETURNING id")
+                unknown = await place.delete_device("nothing")
+                await place.api.execute("SELECT set_config('sens.tenant_id', $1, false)", str(other))
+                return unknown, await place.delete_device("d1"), await place.owner.fetchval(COUNT)
+
+        assert asyncio.run(work()) == (False, False, 9)
+
+    def test_makes_room_for_another_and_is_in_the_audit(self, database: DatabaseSettings) -> None:
+        async def work() -> tuple[int, tuple[object, ...]]:
+            async with opened(database) as place:
+                await place.fill(1)
+                await place.delete_device("d1")
+                event = await place.owner.fetchrow(
+                    "SELECT tenant, actor, action, subject, address, request_id FROM sens.audit_events"
+                )
+                assert event is not None
+                return await place.owner.fetchval("SELECT devices FROM sens.registrations"), tuple(event)
+
+        assert asyncio.run(work()) == (2, ("demo", "key 1 (test)", "device.deleted", "d1", "192.0.2.1", "r"))
+
+
+class TestMetric:
+    def test_of_one_kind_goes_from_all_devices(self, database: DatabaseSettings) -> None:
+        async def work() -> tuple[list[str], int, int]:
+            async with opened(database) as place:
+                await place.fill(700)
+                await place.router.route([Message("sens/v1/demo/d1/telemetry", orjson.dumps({"a": "text"}), NOW)])
+                delete = "SELECT sens.delete_metric($1, $2, 'key 1 (test)', NULL, NULL)"
+                kinds = [
+                    await place.api.fetchval(delete, *each) for each in (("a", "number"), ("b", None), ("x", None))
+                ]
+                assert kinds == [["number"], ["boolean"], []]
+                steps = await place.finish()
+                assert sum(steps) == 6 * 700
+                assert max(steps) <= 1000
+                left = await place.owner.fetch("SELECT name || ' ' || kind FROM sens.metrics ORDER BY 1")
+                counted = await place.owner.fetchval("SELECT metrics FROM sens.registrations")
+                return [row[0] for row in left], await place.owner.fetchval(COUNT), counted
+
+        assert asyncio.run(work()) == (["a text", "c text"], 3 * 700, 2)
+
+
+class TestStoring:
+    """A worker that remembers ids stores no row under one that is gone."""
+
+    def test_goes_on_with_a_new_device_after_a_deletion(self, path: TelemetryPath) -> None:
+        with Publisher(path.broker) as publisher:
+            publisher.publish("sens/v1/demo/d1/telemetry", '{"ts": 1780000000, "a": 1}')
+            path.wait_until_idle()
+            before = path.fetch("SELECT id FROM sens.devices WHERE name = 'd1'")[0][0]
+            assert asyncio.run(delete(path.database, "d1"))
+            publisher.publish("sens/v1/demo/d1/telemetry", '{"ts": 1780000000, "a": 2}')
+        path.wait_until_idle()
+        asyncio.run(finish(path.database))
+        assert [value for value in path.values() if value[0] == "d1"] == [("d1", "a", 1_780_000_000_000_000, 2.0)]
+        assert path.fetch("SELECT id FROM sens.devices WHERE name = 'd1'")[0][0] > before
+        assert path.fetch(ORPHANS)[0][0] == 0
+
+    def test_leaves_no_row_of_what_is_deleted_meanwhile(self, path: TelemetryPath) -> None:
+        names = [f"d{number}" for number in range(5)]
+
+        async def delete_all_the_time(published: threading.Event) -> int:
+            deleted = 0
+            while not published.is_set():
+                for name in names:
+                    deleted += await delete(path.database, name)
+                deleted += bool(await delete(path.database, "n", metric=True))
+            return deleted
+
+        published = threading.Event()
+
+        def publish() -> None:
+            try:
+                with Publisher(path.broker) as publisher:
+                    for start in range(0, 4000, 200):
+                        publisher.publish_all(
+                            [
+                                (f"sens/v1/demo/{names[number % 5]}/telemetry", f'{{"n": {number}, "t": "x"}}'.encode())
+                                for number in range(start, start + 200)
+                            ]
+                        )
+            finally:
+                published.set()
+
+        publishing = threading.Thread(target=publish)
+        publishing.start()
+        deleted = asyncio.run(delete_all_the_time(published))
+        publishing.join()
+        path.wait_until_idle()
+        asyncio.run(finish(path.database))
+        assert deleted >= len(names)
+        assert path.fetch(ORPHANS)[0][0] == 0
+        assert path.fetch("SELECT unaccounted FROM sens.conservation() WHERE unaccounted <> 0") == []
+
+
+class TestGate:
+    def test_makes_a_deletion_wait_for_what_is_being_stored(self, database: DatabaseSettings) -> None:
+        async def work() -> None:
+            async with opened(database) as place:
+                await place.fill(1)
+                async with place.database.connection() as connection, connection.transaction():
+                    await connection.fetchval("SELECT generation FROM sens.name_generation")
+                    await place.api.execute("SELECT set_config('lock_timeout', '50ms', false)")
+                    with pytest.raises(asyncpg.LockNotAvailableError):
+                        await place.delete_device("d1")
+                assert await place.delete_device("d1")
+
+        asyncio.run(work())
+
+    def test_holds_while_names_are_registered(self, database: DatabaseSettings) -> None:
+        """Registering and deleting at once neither lock each other out nor lose count."""
+
+        async def work() -> tuple[int, int]:
+            async with opened(database) as place:
+                names = [f"d{number}" for number in range(40)]
+
+                async def register() -> None:
+                    for name in names * 3:
+                        router = Router(TimescaleRegistry(place.database), decoder("native"))  # remembers nothing
+                        await router.route([Message(f"sens/v1/demo/{name}/telemetry", b'{"a": 1}', NOW)])
+
+                async def delete() -> None:
+                    for name in names * 3:
+                        await place.delete_device(name)
+                        await asyncio.sleep(0)
+
+                await asyncio.gather(register(), delete())
+                return (
+                    await place.owner.fetchval("SELECT count(*) FROM sens.devices"),
+                    await place.owner.fetchval("SELECT devices FROM sens.registrations"),
+                )
+
+        existing, counted = asyncio.run(work())
+        assert existing == counted
+        assert existing <= 40
