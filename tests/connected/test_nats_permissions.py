@@ -9,6 +9,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js.api import KeyValueConfig, StreamConfig
 from nats.js.errors import KeyNotFoundError
+from structlog.testing import capture_logs
 
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import (
@@ -39,16 +40,12 @@ async def client_of(nats: NatsSettings, user: str) -> AsyncIterator[Client]:
 
 async def refused(client: Client, act: Callable[[str], Awaitable[object]], *subjects: str) -> list[str]:
     """Do something on all subjects; return those on which the server says that this user may not."""
-    told: list[str] = []
-
-    async def note(error: Exception) -> None:
-        told.append(str(error))  # in lower case, as the driver gives it
-
-    client._error_cb = note  # the client was connected elsewhere
-    for subject in subjects:
-        await act(subject)
-    for _ in range(2):  # the first ping overtakes what is not sent yet
-        await client.flush()
+    with capture_logs() as logs:
+        for subject in subjects:
+            await act(subject)
+        for _ in range(2):  # the first ping overtakes what is not sent yet
+            await client.flush()
+    told = [str(entry["error"]) for entry in logs if "error" in entry]  # in lower case, as the driver gives it
     return [subject for subject in subjects if any(f'"{subject.lower()}"' in text for text in told)]
 
 

@@ -129,6 +129,17 @@ class TestLogins:
 
         asyncio.run(attempt())
 
+    def test_that_an_administrator_has_made_are_taken_as_they_are(
+        self, logins: Logins, postgres: DatabaseSettings
+    ) -> None:
+        async def attempt() -> None:
+            await execute_as(postgres, f"ALTER ROLE {logins.owner.user} NOCREATEROLE")
+            await migrate(logins.owner, logins.made)
+            with pytest.raises(SchemaError, match=f'GRANT {API_ROLE} TO "{logins.api.user}"'):
+                await migrate(logins.owner, [logins.made[0]._replace(password=SecretStr("another"))])
+
+        asyncio.run(attempt())
+
     def test_take_no_password_that_clients_would_send_in_another_form(self) -> None:
         with pytest.raises(SettingsError, match="printable ASCII"):
             scram_verifier("pässword", b"0" * 16)

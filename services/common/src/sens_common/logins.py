@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 import asyncpg
 from pydantic import Field, SecretStr
 
-from sens_common.errors import SchemaError, SettingsError
+from sens_common.database import connect
+from sens_common.errors import SchemaError, SettingsError, UnavailableError
 from sens_common.settings import DatabaseSettings, Group
 
 type Connection = asyncpg.Connection[asyncpg.Record]
@@ -68,11 +69,16 @@ def logged_in(database: DatabaseSettings, settings: ApiLoginSettings | WorkerLog
     return database.model_copy(update={"user": settings.user, "password": settings.password})
 
 
-async def make_login(connection: Connection, wanted: Login) -> None:
+async def make_login(connection: Connection, wanted: Login, database: DatabaseSettings) -> None:
     """Make the role where it is missing, give it its password, and make it a member of the role that holds the rights.
 
+    Args:
+        connection: Of a role that may create roles, or else of one that finds the login made by an administrator.
+        wanted: The login.
+        database: Where to log in.
+
     Raises:
-        SchemaError: The connection's role may not; names the commands for an administrator.
+        SchemaError: The connection's role may not, and the login does not work either; names the commands for an administrator.
         SettingsError: The password has other characters than printable ASCII.
     """
     user, rights = _identifier(wanted.user), wanted.rights
@@ -85,11 +91,23 @@ async def make_login(connection: Connection, wanted: Login) -> None:
             if not await connection.fetchval("SELECT pg_has_role($1::text, $2::text, 'MEMBER')", wanted.user, rights):
                 await connection.execute(f"GRANT {rights} TO {user}")
     except asyncpg.InsufficientPrivilegeError as error:
+        if await _works(wanted, database):
+            return  # an administrator has made it
         owner = await connection.fetchval("SELECT current_user")
         raise SchemaError(
             f"{owner} may not make the login {wanted.user} or set its password ({error}); as an administrator, make it with"
-            f" this password and run: GRANT {rights} TO {user}; or leave its password out of the settings of the migrations"
+            f" the password of the settings and run: GRANT {rights} TO {user};"
         ) from error
+
+
+async def _works(wanted: Login, database: DatabaseSettings) -> bool:
+    settings = database.model_copy(update={"user": wanted.user, "password": wanted.password})
+    try:
+        connection = await connect(settings, "sens-migrate", role=wanted.rights)
+    except UnavailableError:
+        return False
+    await connection.close()
+    return True
 
 
 def _identifier(name: str) -> str:

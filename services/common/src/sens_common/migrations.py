@@ -96,7 +96,7 @@ async def migrate(settings: DatabaseSettings, logins: Sequence[Login] = ()) -> l
     """
     connection = await connect(settings, "sens-migrate")
     try:
-        return await _migrate(connection, logins)
+        return await _migrate(connection, logins, settings)
     except _INTERRUPTIONS as error:
         raise UnavailableError(f"the migration was interrupted: {error}; run it again") from error
     except asyncpg.InsufficientPrivilegeError as error:
@@ -109,7 +109,7 @@ async def migrate(settings: DatabaseSettings, logins: Sequence[Login] = ()) -> l
         await connection.close()
 
 
-async def _migrate(connection: Connection, logins: Sequence[Login]) -> list[Migration]:
+async def _migrate(connection: Connection, logins: Sequence[Login], settings: DatabaseSettings) -> list[Migration]:
     server = connection.get_server_version()
     if server.major < _MINIMUM_SERVER:
         raise SchemaError(f"PostgreSQL {server.major} is too old: 15 or newer is needed")
@@ -131,7 +131,7 @@ async def _migrate(connection: Connection, logins: Sequence[Login]) -> list[Migr
     async with _alone(connection):
         await restrict(connection)
         for wanted in logins:
-            await make_login(connection, wanted)
+            await make_login(connection, wanted, settings)
     return applied
 
 
