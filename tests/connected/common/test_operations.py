@@ -234,5 +234,32 @@ class TestServe:
 
         asyncio.run(scenario())
 
+    def test_answers_an_unforeseen_error_with_a_problem_document(self) -> None:
+        def broken(_checks: Mapping[str, str]) -> str:
+            raise RuntimeError("nobody has foreseen this")
+
+        async def run() -> httpx.Response:
+            async with client_of({}, Heartbeat(), broken) as client:
+                return await client.get("/readyz")
+
+        answer = asyncio.run(run())
+        assert answer.status_code == 500
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "foreseen this" not in answer.text
+
+    def test_answers_what_is_no_http_with_a_problem_document(self) -> None:
+        async def run() -> bytes:
+            async with client_of({}, Heartbeat()) as client:
+                reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+                writer.write(b"nonsense\r\n\r\n")
+                try:
+                    return await reader.read()
+                finally:
+                    writer.close()
+
+        answer = asyncio.run(run())
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b"application/problem+json" in answer
+
     def test_answers_404_to_other_paths(self) -> None:
         assert asyncio.run(ask("/secrets")).status_code == 404

@@ -171,6 +171,18 @@ def _json(body: object, status: int) -> Response:
     return Response(msgspec.json.encode(body), status, media_type="application/json")
 
 
+async def _unforeseen(_request: Request, _error: Exception) -> Response:
+    """Answer with problem details (RFC 9457); the server logs what it was."""
+    document = {
+        "type": "about:blank",
+        "title": "Internal error",
+        "status": 500,
+        "code": "internal",
+        "detail": "something unforeseen went wrong; it was logged",
+    }
+    return Response(msgspec.json.encode(document), 500, media_type="application/problem+json")
+
+
 class _Server(uvicorn.Server):
     """A uvicorn server that leaves the process's signals to the service."""
 
@@ -262,7 +274,10 @@ async def serve_operations(
     Raises:
         UnavailableError: The port can't be listened on.
     """
-    app = Starlette(routes=operations_routes(service, checks, heartbeat, flow, notes=notes))
+    app = Starlette(
+        routes=operations_routes(service, checks, heartbeat, flow, notes=notes),
+        exception_handlers={Exception: _unforeseen},
+    )
     beating = asyncio.create_task(heartbeat.keep(), name="heartbeat")
     try:
         async with serve(app, settings.host, settings.port, graceful_seconds=1):
