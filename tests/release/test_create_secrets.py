@@ -15,6 +15,7 @@ from support.gitops import ENVIRONMENT
 from support.kubectl import FakeKubectl
 
 TOKEN = "the-token-of-the-registry"
+APP_KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIB\n-----END RSA PRIVATE KEY-----"  # pragma: allowlist secret - of nobody
 PASSWORD = "the-password-of-the-database"
 OWN = (
     "postgres-api-password",
@@ -74,6 +75,45 @@ class TestCreating:
         found = kubectl.state.objects["argocd/sens-repositories"]
         assert found["metadata"]["labels"] == {"argocd.argoproj.io/secret-type": "repo-creds"}
         assert found["stringData"]["url"] == "https://github.com/SENS-GmbH"
+
+    def test_makes_argo_cds_access_as_a_github_app_too(self, run: Run, kubectl: FakeKubectl, tmp_path: Path) -> None:
+        (tmp_path / "app.pem").write_text(f"{APP_KEY}\n\n")
+        assert run("argocd", stdin=f"repository-user=x\nrepository-token={TOKEN}\n").returncode == 0
+        asked = "github-app-id=12\ngithub-app-installation-id=34\n"
+
+        done = run("argocd", f"--github-app-key={tmp_path / 'app.pem'}", "--replace", stdin=asked)
+
+        assert (done.returncode, done.stderr) == (0, "")
+        # Nothing is left of the token, which Argo CD would take first.
+        assert kubectl.state.objects["argocd/sens-repositories"]["stringData"] == {
+            "type": "git",
+            "url": "https://github.com/SENS-GmbH",
+            "githubAppID": "12",
+            "githubAppInstallationID": "34",
+            "githubAppPrivateKey": f"{APP_KEY}\n",
+        }
+        assert "MIIB" not in done.stdout
+
+    @pytest.mark.parametrize(
+        ("part", "content", "text"),
+        [
+            ("argocd", "MIIBsecret", "holds no private key"),
+            ("argocd", None, "can't be read: FileNotFoundError"),
+            ("test", "MIIBsecret", "--github-app-key is for argocd"),
+        ],
+    )
+    def test_takes_an_app_s_key_where_it_is_one(  # noqa: PLR0917 - fixtures and three parameters
+        self, run: Run, kubectl: FakeKubectl, tmp_path: Path, part: str, content: str | None, text: str
+    ) -> None:
+        if content is not None:
+            (tmp_path / "app.pem").write_text(content)
+
+        done = run(part, f"--github-app-key={tmp_path / 'app.pem'}", stdin="")
+
+        assert done.returncode == 1
+        assert text in done.stderr
+        assert "MIIB" not in done.stderr
+        assert kubectl.state.objects == {}
 
     def test_makes_a_random_password_of_an_empty_one(self, run: Run, kubectl: FakeKubectl) -> None:
         passwords = set()

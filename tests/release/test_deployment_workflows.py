@@ -107,11 +107,11 @@ class Runner:
             "github.server_url": "https://github.com",
             "github.repository": GITOPS_NAME,
             "github.run_id": "77",
-            "secrets.GITOPS_PULL_REQUEST_TOKEN || github.token": TOKEN,
+            "steps.pull.outputs.token || secrets.GITOPS_PULL_REQUEST_TOKEN || github.token": TOKEN,
         }
 
         def value(match: re.Match[str]) -> str:
-            known = match[1].startswith("steps.") or match[1] in contexts
+            known = match[1] in contexts or ("||" not in match[1] and match[1].startswith("steps."))
             assert known, match[1]
             return contexts.get(match[1], "")
 

@@ -90,7 +90,10 @@ class Run:
 
     def _value(self, text: str) -> str:
         # What is not set is an empty text, as in GitHub's expressions.
-        return re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda match: self.contexts.get(match[1], ""), text)
+        def first(match: re.Match[str]) -> str:
+            return next((found for name in match[1].split(" || ") if (found := self.contexts.get(name, ""))), "")
+
+        return re.sub(r"\$\{\{ ([\w.-]+(?: \|\| [\w.-]+)*) \}\}", first, text)
 
     def _runner(self, output: Path) -> dict[str, str]:
         return {
@@ -180,6 +183,22 @@ class TestAfterAMerge:
         logins = (run.folder / "logins").read_text().splitlines()
         assert logins == [f"{run.registry.host} {password}"] * 2
 
+    def test_a_token_of_the_app_takes_the_place_of_a_personal_one(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with hosting_service(GITOPS) as hosting:
+            prepare(hosting, monkeypatch)
+            run.contexts["steps.app.outputs.token"] = TOKEN
+            run.contexts["secrets.SENS_PLATFORM_INFRA_WORKFLOW_TOKEN"] = "of-a-person"
+
+            for job in WORKFLOW:
+                assert run.job(job), run.log
+
+            assert len(hosting.repositories[GITOPS].dispatches) == 1
+        owner, _, name = GITOPS.partition("/")
+        assert run.contexts["steps.target.outputs.gitops-owner"] == owner
+        assert run.contexts["steps.target.outputs.gitops-name"] == name
+
     def test_test_is_left_alone_with_a_notice_without_a_token(self, run: Run) -> None:
         images = {image: Image(f"ghcr.io/acme/sens-platform/{image}", f"sha256:{'a' * 64}") for image in IMAGES}
         record = Record(Release(Version.parse("0.5.0-alpha.7.1"), "c" * 40), images, now())
@@ -187,7 +206,7 @@ class TestAfterAMerge:
 
         assert run.job("update-test"), run.log
 
-        assert run.log.startswith("::notice title=Test was not updated::")
+        assert "\n::notice title=Test was not updated::" in run.log
 
     def test_a_tag_that_stands_for_something_else_ends_it_before_anything_is_built(self, run: Run) -> None:
         version = f"{root_version(run)}-alpha.7.1"

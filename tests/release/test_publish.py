@@ -891,4 +891,4 @@ class TestScript:
         done = subprocess.run([ROOT / "scripts/publish-images", "--help"], capture_output=True, text=True, check=False)
 
         assert done.returncode == 0
-        assert "{plan,check,login,build,sign,tag,record,dispatch}" in done.stdout
+        assert "{plan,check,login,build,sign,tag,record,target,dispatch}" in done.stdout

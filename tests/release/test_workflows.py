@@ -18,6 +18,7 @@ from scripts.lib.release.set_version import STEPS
 from support.services import ROOT
 
 FOLDER = ROOT / ".github/workflows"
+APP_KEY = "SENS_PLATFORM_APP_PRIVATE_KEY"
 LOGIN = ("SENS_PLATFORM_REGISTRY_USER", "SENS_PLATFORM_REGISTRY_PASSWORD")
 REGISTRY = ("SENS_REGISTRY_USER", "SENS_REGISTRY_PASSWORD")
 FILES = sorted(FOLDER.glob("*.yml"))
@@ -185,7 +186,7 @@ class TestScripts:
             parse_publish_images(words[1:]).command for _, words in commands() if words[0] == "scripts/publish-images"
         ]
 
-        assert steps == ["plan", "check", "login", "build", "login", "sign", "tag", "record", "dispatch"]
+        assert steps == ["plan", "check", "login", "build", "login", "sign", "tag", "record", "target", "dispatch"]
 
     def test_of_images_take_the_options_they_are_given(self) -> None:
         calls = [words[1:] for _, words in commands() if words[0] == "scripts/build-images"]
@@ -214,6 +215,9 @@ class TestOutputs:
             "plan.outputs.update-test",
             "build.outputs.digests",
             "record.outputs.record",
+            "target.outputs.gitops-owner",
+            "target.outputs.gitops-name",
+            "app.outputs.token",
         }
 
     def test_of_jobs_are_there(self) -> None:
@@ -338,15 +342,24 @@ class TestSecrets:
         text = "".join(file.read_text() for file in FILES)
         steps = [step for step in all_steps() if "secrets." in str(step.content)]
 
-        assert set(re.findall(r"secrets\.(\w+)", text)) == {TOKEN, *LOGIN}
-        assert text.count(f"secrets.{TOKEN} ") == 1
-        for step in steps:
-            expected = {TOKEN: TOKEN} if step.job == "update-test" else dict(zip(REGISTRY, LOGIN, strict=True))
-            found = re.findall(r"\$\{\{ secrets\.(\w+) \}\}", str(step.environment))
-            assert found == [*expected.values()], step.job
-            assert {name: step.environment[name] for name in expected} == {
-                name: f"${{{{ secrets.{secret} }}}}" for name, secret in expected.items()
+        assert set(re.findall(r"secrets\.(\w+)", text)) == {TOKEN, APP_KEY, *LOGIN}
+        assert text.count(f"secrets.{TOKEN} ") == text.count(f"secrets.{APP_KEY} ") == 1
+        apps = [step for step in steps if APP_KEY in str(step.content)]
+        assert [step.job for step in apps] == ["update-test"]
+        for app in apps:
+            given = cast("Mapping[str, str]", app.content["with"])
+            assert given["private-key"] == f"${{{{ secrets.{APP_KEY} }}}}"
+            assert {name: value for name, value in given.items() if name.startswith("permission-")} == {
+                "permission-actions": "write"
             }
+            assert given["repositories"] == "${{ steps.target.outputs.gitops-name }}"
+        for step in steps:
+            if step in apps:
+                continue
+            expected = {TOKEN: TOKEN} if step.job == "update-test" else dict(zip(REGISTRY, LOGIN, strict=True))
+            found = re.findall(r"secrets\.(\w+) \}\}", str(step.environment))
+            assert found == [*expected.values()], step.job
+            assert all(step.environment[name].endswith(f"secrets.{secret} }}}}") for name, secret in expected.items())
 
     def test_of_the_run_are_where_the_registry_is_spoken_to(self) -> None:
         for step in all_steps():

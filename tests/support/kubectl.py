@@ -41,7 +41,11 @@ if key not in state["objects"]:
     done(1, err="Error from server (NotFound): secrets " + repr(words[2]) + " not found")
 if words[0] == "patch":
     assert options["patch-file"] == "/dev/stdin" and options["type"] == "merge"
-    state["objects"][key]["stringData"].update(json.loads(text)["stringData"])
+    patch = json.loads(text)
+    state["objects"][key]["stringData"].update(patch["stringData"])
+    for name, value in patch.get("data", {}).items():
+        assert value is None  # which removes it (RFC 7386)
+        state["objects"][key]["stringData"].pop(name, None)
     done(0, "secret/" + words[2])
 if "range" in options["output"]:
     done(0, " ".join(state["objects"][key]["stringData"]))

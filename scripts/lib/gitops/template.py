@@ -85,8 +85,10 @@ def files(template: Path, modules: Path, values: Mapping[str, str]) -> Iterator[
     Args:
         template: The folder of the template.
         modules: The folder of the modules that are copied as they are.
-        values: The value of each parameter.
+        values: The value of each parameter; the bare names of both repositories are added as product_name and gitops_name.
     """
+    names = {f"{kind}_name": values[f"{kind}_repository"].partition("/")[2] for kind in ("product", "gitops")}
+    values = {**values, **names}
     for source in sorted(path for path in template.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         path = source.relative_to(template)
         if text := fill(source.read_text(encoding="utf-8"), values, path):

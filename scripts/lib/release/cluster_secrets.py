@@ -58,6 +58,7 @@ class Wanted:
         questions: What has to be known to make it.
         fill: Makes type, labels and ``stringData`` of the answers.
         made: Keys whose values nobody needs to know: each service's own. Random ones, where there are none yet.
+        dropped: Keys of another way to fill it, which are taken out when it is replaced.
         kept: Why it should not be replaced.
     """
 
@@ -67,6 +68,7 @@ class Wanted:
     fill: Callable[[Mapping[str, str]], Manifest]
     made: tuple[str, ...] = ()
     kept: str = "Use --replace to put another value in its place."
+    dropped: tuple[str, ...] = ()
 
     def manifest(self, answers: Mapping[str, str]) -> Manifest:
         """Return the whole object."""
@@ -75,12 +77,13 @@ class Wanted:
         return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, **filled}
 
 
-def wanted(registry: str, account: str) -> dict[str, tuple[Wanted, ...]]:
+def wanted(registry: str, account: str, app_key: str | None = None) -> dict[str, tuple[Wanted, ...]]:
     """Return the secrets of each part of the cluster.
 
     Args:
         registry: Host and path of the images.
         account: Address that the addresses of both repositories begin with.
+        app_key: Private key of a GitHub App, with which Argo CD reads them instead of with a person's token.
     """
     host = registry.partition("/")[0]
 
@@ -104,6 +107,17 @@ def wanted(registry: str, account: str) -> dict[str, tuple[Wanted, ...]]:
         }
         return {"type": "Opaque", "labels": {"argocd.argoproj.io/secret-type": "repo-creds"}, "stringData": data}
 
+    def app(answers: Mapping[str, str]) -> Manifest:
+        # The same page, "GitHub App credential".
+        data = {
+            "type": "git",
+            "url": account,
+            "githubAppID": answers["github-app-id"],
+            "githubAppInstallationID": answers["github-app-installation-id"],
+            "githubAppPrivateKey": app_key or "",
+        }
+        return {"type": "Opaque", "labels": {"argocd.argoproj.io/secret-type": "repo-creds"}, "stringData": data}
+
     asked_pull = (
         Question("registry-user", f"User at {host}", secret=False),
         Question("registry-token", f"Token that may read packages at {host}"),
@@ -120,7 +134,31 @@ def wanted(registry: str, account: str) -> dict[str, tuple[Wanted, ...]]:
         )
         for name in ("test", "production")
     }
-    return found | {"argocd": (Wanted("sens-repositories", "argocd", asked_repositories, repositories),)}
+    asked_app = (
+        Question("github-app-id", "ID of the GitHub App", secret=False),
+        Question("github-app-installation-id", f"ID of its installation at {account}", secret=False),
+    )
+    by_token, by_app = ("username", "password"), ("githubAppID", "githubAppInstallationID", "githubAppPrivateKey")
+    access = (
+        Wanted("sens-repositories", "argocd", asked_repositories, repositories, dropped=by_app)
+        if app_key is None
+        else Wanted("sens-repositories", "argocd", asked_app, app, dropped=by_token)
+    )
+    return found | {"argocd": (access,)}
+
+
+def read_app_key(text: str) -> str:
+    """Return the private key of a GitHub App, as GitHub's page gives it.
+
+    Raises:
+        ReleaseError: It is none; nothing of it is in the text.
+    """
+    key = text.strip()
+    if not (key.startswith("-----BEGIN ") and key.endswith("PRIVATE KEY-----") and "\n" in key):
+        raise ReleaseError(
+            "The file of the GitHub App's key holds no private key: give the .pem file from the App's page."
+        )
+    return f"{key}\n"
 
 
 def answer(question: Question, ask: Callable[[Question], str]) -> str:
@@ -157,7 +195,10 @@ def create(kubectl: Kubectl, one: Wanted, ask: Callable[[Question], str], *, rep
     hidden = [answers[question.key] for question in one.questions if question.secret]
     manifest = one.manifest(answers)
     if there:
-        _patch(kubectl, one.namespace, one.name, {"stringData": manifest["stringData"]}, hidden)
+        patch: Manifest = {"stringData": manifest["stringData"]}
+        if one.dropped:
+            patch["data"] = dict.fromkeys(one.dropped)
+        _patch(kubectl, one.namespace, one.name, patch, hidden)
         _add_missing(kubectl, one)
         return f"replaced {where}"
     own = {key: _random() for key in one.made}

@@ -7,9 +7,10 @@ import argparse
 import getpass
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TextIO
 
-from scripts.lib.release.cluster_secrets import Question, create, set_webhook_secret, wanted
+from scripts.lib.release.cluster_secrets import Question, create, read_app_key, set_webhook_secret, wanted
 from scripts.lib.release.kubectl import Kubectl
 from scripts.lib.release.versions import ReleaseError
 
@@ -52,12 +53,23 @@ def run(options: argparse.Namespace, ask: Callable[[Question], str]) -> Iterator
     if options.part == "webhook":
         yield set_webhook_secret(kubectl, ask, replace=options.replace)
         return
-    parts = wanted(options.registry, options.account)[options.part]
+    parts = wanted(options.registry, options.account, _app_key(options))[options.part]
     chosen = [one for one in parts if options.only in {None, one.name}]
     if not chosen:
         raise ReleaseError(f"{options.part} has no secret {options.only!r}: {', '.join(one.name for one in parts)}.")
     for one in chosen:
         yield create(kubectl, one, ask, replace=options.replace)
+
+
+def _app_key(options: argparse.Namespace) -> str | None:
+    if options.github_app_key is None:
+        return None
+    if options.part != "argocd":
+        raise ReleaseError(f"--github-app-key is for argocd, and {options.part} has no access to repositories.")
+    try:
+        return read_app_key(Path(options.github_app_key).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReleaseError(f"{options.github_app_key} can't be read: {type(error).__name__}.") from None
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -67,13 +79,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Creates the secrets of one part of the cluster, from a prompt or from lines key=value on the standard "
         "input, and prints none of them.",
         epilog="Keys: registry-user, registry-token and postgres-password for test and production; repository-user and "
-        "repository-token for argocd; webhook-secret for webhook. An empty postgres-password makes a random one. The "
-        "passwords of the services' own in the database and in NATS are random, and added to a secret that has them not.",
+        "repository-token for argocd (with --github-app-key: github-app-id, github-app-installation-id); webhook-secret for webhook. "
+        "An empty postgres-password makes a random one. The passwords of the services' own in the database and in NATS are random, "
+        "and added to a secret that has them not.",
         allow_abbrev=False,
     )
     parser.add_argument("part", choices=["test", "production", "argocd", "webhook"])
     parser.add_argument("--replace", action="store_true", help="put other values in the place of those that exist")
     parser.add_argument("--only", metavar="NAME", help="this secret alone")
+    parser.add_argument(
+        "--github-app-key",
+        metavar="FILE",
+        help="argocd: read the repositories as a GitHub App with this private key, instead of with a token",
+    )
     parser.add_argument("--context", help="context of kubectl; the current one by default")
     parser.add_argument("--registry", required=True, help=argparse.SUPPRESS)
     parser.add_argument("--account", required=True, help=argparse.SUPPRESS)

@@ -62,14 +62,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     ):
         step(name, text, "plan").add_argument("--digests", required=True, metavar="JSON", help="what 'build' printed")
     step("record", "print the record of what is published", "plan")
+    target = commands.add_parser("target", allow_abbrev=False, help="print the GitOps repository that dispatch tells")
     dispatch = step("dispatch", f"start the update of test with the token in {TOKEN}", "record")
     dispatch.add_argument("--event", required=True, help=f"{event}, which test follows backwards too")
-    dispatch.add_argument(
-        "--gitops-repository",
-        default="",
-        metavar="OWNER/NAME",
-        help="sens-platform-infra of GITHUB_REPOSITORY's owner when empty",
-    )
+    for command in (target, dispatch):
+        command.add_argument(
+            "--gitops-repository",
+            default="",
+            metavar="OWNER/NAME",
+            help="sens-platform-infra of GITHUB_REPOSITORY's owner when empty",
+        )
     return parser.parse_args(arguments)
 
 
@@ -81,6 +83,12 @@ def run(options: argparse.Namespace) -> None:
     """
     if options.command == "plan":
         _plan(options)
+        return
+    if options.command == "target":
+        owner, _, name = _gitops_repository(options).partition("/")
+        actions.set_output("gitops-owner", owner)
+        actions.set_output("gitops-name", name)
+        print(f"{owner}/{name}")
         return
     if options.command == "dispatch":
         _dispatch(options)
@@ -130,9 +138,7 @@ def _dispatch(options: argparse.Namespace) -> None:
     if options.event not in EVENTS:
         raise ReleaseError(f"--event {options.event[:100]!r} is neither {AFTER_A_MERGE} nor {BY_HAND}.")
     record = parse_record(_read(options.record), "the record")
-    repository = options.gitops_repository
-    if not repository:
-        repository = f"{_repository('--gitops-repository').partition('/')[0]}/sens-platform-infra"
+    repository = _gitops_repository(options)
     token = os.environ.get(TOKEN, "").strip()
     if not token:
         print(
@@ -144,6 +150,11 @@ def _dispatch(options: argparse.Namespace) -> None:
         return
     publish.dispatch(record, repository, token, by_hand=options.event == BY_HAND)
     print(f"{repository}: the update of test to {record.release.version} was started")
+
+
+def _gitops_repository(options: argparse.Namespace) -> str:
+    named: str = options.gitops_repository
+    return named or f"{_repository('--gitops-repository').partition('/')[0]}/sens-platform-infra"
 
 
 def _repository(option: str) -> str:
