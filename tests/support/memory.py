@@ -141,6 +141,9 @@ class MemoryInbox:
     async def acknowledge(self, entries: list[MemoryEntry]) -> None:
         self.acknowledged += entries
 
+    async def postpone(self, entries: list[MemoryEntry]) -> None:
+        self._batches.append(entries)
+
 
 @dataclass
 class MemoryRegistry:

@@ -23,7 +23,6 @@ from support.memory import MemoryEntry, MemoryFeed, MemoryInbox, MemoryRegistry,
 
 NOW = 1_700_000_000_000_000
 DAY = 86_400.0
-WORDS = ("stored", "duplicate", "dead_lettered", "discarded")
 TENANTS = ("demo", "acme", "nobody")
 
 

@@ -26,7 +26,6 @@ NOW = 1_700_000_000_000_000
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline_module, "FIRST_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(pipeline_module, "GUARD_POLL_SECONDS", 0.001)
 
 
 @dataclass
@@ -246,6 +245,22 @@ class TestGuard:
         )
         assert len(result.reasons) == 20
         assert list(result.store.values.values()) == [1.0]
+        assert result.guard.problem is None
+
+    def test_finds_a_quiet_tenant_behind_what_hostile_ones_sent(self) -> None:
+        """Though nothing of it was ever seen, and without waiting for a trial."""
+        hostile = [[malformed("demo", 10), malformed("acme", 10)] for _ in range(20)]
+        for number, batch in enumerate(hostile):
+            for each in batch:
+                each.sequence += 1000 * number
+        result = run(
+            *hostile,
+            [entry(message('{"a": 1}', topic="sens/v1/quiet/d1/telemetry"))],
+            guard=DeadLetterGuard(0.5, 10, Clock()),
+            registry=MemoryRegistry(TENANTS),
+        )
+        assert list(result.store.values.values()) == [1.0]
+        assert len(result.reasons) == 400
         assert result.guard.problem is None
 
     def test_does_not_stop_the_worker_for_one_tenant(self) -> None:

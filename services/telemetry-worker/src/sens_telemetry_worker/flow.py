@@ -37,7 +37,7 @@ class State(StrEnum):
     ACKNOWLEDGING = "acknowledging"
     """It settles the envelopes in the log."""
     HALTED = "halted"
-    """It waits, because every tenant's messages would be dead-lettered; a batch a minute is tried."""
+    """It only looks at what comes, because every tenant's messages would be dead-lettered; a batch a minute is tried."""
 
 
 _HOP_OF_STATE: Final = {

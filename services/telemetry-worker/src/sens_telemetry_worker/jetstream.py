@@ -47,6 +47,7 @@ _PULL_BYTES: Final = 8 << 20
 _BEHIND_SECONDS: Final = 0.25
 """A worker is behind when the envelope that it takes next has been in the log for longer than this."""
 
+_POSTPONED_SECONDS: Final = 30.0
 _RESTORE_SECONDS: Final = 1.0
 _MAX_ACK_PENDING: Final = 10_000
 
@@ -94,9 +95,9 @@ class LogEntry:
         """Begin the time limit for settling anew."""
         await self._message.in_progress()
 
-    async def release(self) -> None:
+    async def release(self, delay_seconds: float | None = None) -> None:
         """Give the envelope back, for another worker or for later."""
-        await self._message.nak()
+        await self._message.nak(delay=delay_seconds)
 
 
 def _counts(headers: Mapping[str, str], name: str) -> dict[str, int] | None:
@@ -239,6 +240,12 @@ class LogInbox:
                 await entry.acknowledge()
             except NatsError as error:
                 log.warning("an envelope could not be acknowledged; it comes again", error=str(error))
+
+    async def postpone(self, entries: list[LogEntry]) -> None:
+        """See `pipeline.Inbox.postpone`."""
+        for entry in entries:
+            with contextlib.suppress(NatsError):
+                await entry.release(_POSTPONED_SECONDS)
 
     async def _receive(self, message: Msg) -> None:
         self._silent_at = time.monotonic() + _PULL_SILENCE_SECONDS

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from enum import Enum
 from typing import Protocol
 
 import numpy as np
@@ -36,7 +37,6 @@ log = structlog.get_logger()
 
 FIRST_RETRY_SECONDS = 0.1
 LAST_RETRY_SECONDS = 10.0
-GUARD_POLL_SECONDS = 1.0
 
 
 class Inbox[E: Entry](Protocol):
@@ -55,6 +55,19 @@ class Inbox[E: Entry](Protocol):
 
     async def acknowledge(self, entries: list[E]) -> None:
         """Settle the envelopes for good."""
+
+    async def postpone(self, entries: list[E]) -> None:
+        """Give the envelopes back, to be taken again in a while."""
+
+
+class Settled(Enum):
+    """What became of a batch."""
+
+    DONE = "done"
+    POSTPONED = "postponed"
+    """The guard does not allow it now."""
+    STOPPED = "stopped"
+    """The stop came first."""
 
 
 class LiveFeed(Protocol):
@@ -90,31 +103,36 @@ class Pipeline[E: Entry]:
         """Work until the stop; the batch under way is finished."""
         lane = self._flow.lane()
         while not stop.is_set():
-            lane.enter(State.TAKING)
+            # A worker that has stopped still looks at what comes: a tenant whose messages pass lets it go on.
+            lane.enter(State.TAKING if self._guard.problem is None else State.HALTED)
             entries = await self._inbox.take(stop, rejected_share=self._rejected_share)
             if not entries:
                 continue
             async with self._inbox.holding(entries):
-                if await self._settle([Envelope.of(entry) for entry in entries], stop, lane):
+                settled = await self._settle([Envelope.of(entry) for entry in entries], stop, lane)
+                if settled is Settled.DONE:
                     lane.enter(State.ACKNOWLEDGING)
                     await self._inbox.acknowledge(entries)
+            if settled is Settled.POSTPONED:
+                await self._inbox.postpone(entries)
 
-    async def _settle(self, envelopes: list[Envelope], stop: asyncio.Event, lane: Lane) -> bool:
-        """Store a batch, again and again while the database is not available; False when the stop comes first."""
+    async def _settle(self, envelopes: list[Envelope], stop: asyncio.Event, lane: Lane) -> Settled:
+        """Store a batch, again and again while the database is not available."""
         retry_seconds = FIRST_RETRY_SECONDS
         started = time.perf_counter()
         is_judged = is_allowed = False
         while not (batch := Batch(envelopes)).is_done:
-            lane.enter(State.STORING)
+            if self._guard.problem is None:
+                lane.enter(State.STORING)
             try:
                 routed = await self._router.route(batch.messages)
                 batch.take(routed, await self._router.tenant_ids(batch.names(routed)))
                 if not is_judged:
                     self._judge(routed)
                     is_judged = True
-                is_allowed = is_allowed or self._guard.allows() or await self._halt(stop, lane)
+                is_allowed = is_allowed or self._allowed()
                 if not is_allowed:
-                    return False
+                    return Settled.POSTPONED
                 lane.enter(State.STORING)
                 await self._store_once(batch, routed, lane)
             except SettledElsewhereError as error:
@@ -126,12 +144,12 @@ class Pipeline[E: Entry]:
                 self._trouble(lane, str(error))
                 log.warning("the database does not store; trying again", error=str(error), messages=len(batch.messages))
                 if await wait_or_stop(stop, retry_seconds):
-                    return False
+                    return Settled.STOPPED
                 retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
         self.problems.clear(lane.name)
         self._flow.stored()
         metrics.STORE_SECONDS.observe(time.perf_counter() - started)
-        return True
+        return Settled.DONE
 
     def _trouble(self, lane: Lane, problem: str) -> None:
         self.problems.set(lane.name, problem)
@@ -150,14 +168,15 @@ class Pipeline[E: Entry]:
         tenants = {topic: device.tenant.name for topic, device in zip(topics, routed.devices, strict=True) if device}
         self._guard.note(judged(counted, rejected, tenants))
 
-    async def _halt(self, stop: asyncio.Event, lane: Lane) -> bool:
-        """Wait until the guard lets a batch be settled; False when the stop comes first."""
-        lane.enter(State.HALTED)
-        log.error("every tenant's messages would be dead-lettered", problem=self._guard.problem)
-        while not self._guard.allows():
-            if await wait_or_stop(stop, GUARD_POLL_SECONDS):
-                return False
-        return True
+    def _allowed(self) -> bool:
+        """Ask the guard whether a batch may be settled."""
+        stopped = self._guard.problem is not None
+        allowed = self._guard.allows()
+        if self._guard.problem is not None and not stopped:
+            log.error("every tenant's messages would be dead-lettered", problem=self._guard.problem)
+        elif self._guard.problem is None and stopped:
+            log.info("a tenant's messages can be stored again")
+        return allowed
 
     async def _store_once(self, batch: Batch, routed: Routed, lane: Lane) -> None:
         """Store what is left of a batch.
