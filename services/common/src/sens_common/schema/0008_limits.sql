@@ -17,7 +17,9 @@ CREATE TABLE sens.registrations (
     metrics int NOT NULL,
     hour timestamptz NOT NULL DEFAULT '-infinity',
     new_devices int NOT NULL DEFAULT 0,
-    new_metrics int NOT NULL DEFAULT 0
+    new_metrics int NOT NULL DEFAULT 0,
+    -- When the tenant last deleted a name: see sens.begin_deletion.
+    deleted_at timestamptz
 );
 INSERT INTO sens.registrations (tenant_id, devices, metrics)
     SELECT t.id, (SELECT count(*) FROM sens.devices d WHERE d.tenant_id = t.id), (SELECT count(*) FROM sens.metrics m WHERE m.tenant_id = t.id)
@@ -80,13 +82,30 @@ CREATE POLICY own_tenant ON sens.deletions FOR SELECT TO sens_api USING (tenant_
 GRANT SELECT ON sens.deletions TO sens_api;
 CREATE INDEX ON sens.devices (tenant_id, id);
 
+-- Refuses what comes too fast, as if a lock could not be had. A batch with a device that is deleted between the look-up of its name and the
+-- storing of its rows is looked up again, together with what other tenants have in it; so no tenant may delete all the time.
+CREATE FUNCTION sens.pace_deletions(tenant int) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (
+        SELECT FROM sens.registrations r WHERE r.tenant_id = tenant AND r.deleted_at > clock_timestamp() - interval '200 milliseconds'
+    ) THEN
+        RAISE 'a tenant may delete a name every 0.2 s' USING ERRCODE = 'lock_not_available';
+    END IF;
+END
+$$;
+
 -- Whoever deletes names passes the gate first, then the tenant's row of registrations, as a worker does that registers names.
 CREATE FUNCTION sens.begin_deletion(tenant int) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
+    PERFORM sens.pace_deletions(tenant);
     LOCK TABLE sens.name_generation IN ACCESS EXCLUSIVE MODE;
     PERFORM FROM sens.registrations WHERE tenant_id = tenant FOR UPDATE;
+    PERFORM sens.pace_deletions(tenant); -- another one of the tenant's may have come before
+    UPDATE sens.registrations SET deleted_at = clock_timestamp() WHERE tenant_id = tenant;
     UPDATE sens.name_generation SET generation = generation + 1;
 END
 $$;
@@ -233,7 +252,7 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION sens.begin_deletion(int), sens.delete_device(text, text, text, text),
+REVOKE EXECUTE ON FUNCTION sens.pace_deletions(int), sens.begin_deletion(int), sens.delete_device(text, text, text, text),
     sens.delete_metric(text, text, text, text, text), sens.delete_oldest(text, int, int, int), sens.continue_deletion(int) FROM public;
 GRANT EXECUTE ON FUNCTION sens.delete_device(text, text, text, text), sens.delete_metric(text, text, text, text, text),
     sens.continue_deletion(int) TO sens_api;

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from sens_telemetry_worker.accounting import Part, Place, Record
 from sens_telemetry_worker.letters import COLUMNS, Letter, Quota, apportion, copy_bytes
+from sens_telemetry_worker.rows import Prepared
 from sens_telemetry_worker.storing import SettledElsewhereError, StoreUnavailableError, Written
 from sens_telemetry_worker.timescale.copying import copy_to
 from sens_telemetry_worker.timescale.database import REFUSED_CLASSES, Connection, Database
@@ -59,6 +60,10 @@ _RECORD: Final = """
     SELECT (SELECT count(*) FROM new), (SELECT generation FROM sens.name_generation)
 """
 # Reading the generation takes the lock of a reader, which who deletes devices or metrics waits for, and which waits for who does.
+_GONE: Final = """
+    SELECT EXISTS (SELECT FROM unnest($1::int[]) AS used (id) WHERE NOT EXISTS (SELECT FROM sens.devices d WHERE d.id = used.id))
+        OR EXISTS (SELECT FROM unnest($2::int[]) AS used (id) WHERE NOT EXISTS (SELECT FROM sens.metrics m WHERE m.id = used.id))
+"""
 _GO_ON: Final = """
     UPDATE sens.settled s SET outcomes = step.after
     FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[]) AS step (stream, sequence, before, after)
@@ -136,7 +141,10 @@ class Accounts:
         generation = await _record(connection, record)
         if part.batch.generation != generation:
             self._database.name_generation = max(generation, self._database.name_generation)
-            raise StoreUnavailableError("devices or metrics were deleted meanwhile; their names are looked up again")
+            if await _some_are_gone(connection, part.rows):
+                raise StoreUnavailableError(
+                    "devices or metrics were deleted meanwhile; their names are looked up again"
+                )
         return Written(new_values, kept, discarded, record)
 
     async def _quotas(self, connection: Connection, letters: Iterable[Letter]) -> dict[int, Quota]:
@@ -158,6 +166,14 @@ class Accounts:
         rows = await connection.fetch(_RECORDED, *_columns(expected, 2))
         found = {Place(row["stream"], row["sequence"]): row["outcomes"] for row in rows}
         return {place: outcomes for place, outcomes in found.items() if outcomes is None or outcomes != expected[place]}
+
+
+async def _some_are_gone(connection: Connection, rows: Prepared) -> bool:
+    """Tell whether a device or metric of the rows was deleted; behind the gate, so that the answer holds until the end of the transaction."""
+    devices = {*np.unique(rows.numbers.device_id).tolist(), *(row.device_id for row in rows.texts)}
+    ids = {*np.unique(rows.numbers.metric_id).tolist(), *(row.metric_id for row in rows.texts)}
+    gone: bool = await connection.fetchval(_GONE, list(devices), list(ids))
+    return gone
 
 
 async def put_letters(connection: Connection, letters: Iterable[Letter]) -> None:
