@@ -81,6 +81,8 @@ def default_text(default: object) -> str:
 def accepted(field: FieldInfo) -> str:
     """Return what a setting accepts, in words."""
     kinds = [kind for kind in typing.get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
+    if len(kinds) == 1 and typing.get_origin(kinds[0]) is typing.Annotated:  # such a type, or none
+        return accepted(FieldInfo.from_annotation(kinds[0]))
     if typing.get_origin(field.annotation) is typing.Literal:
         return ", ".join(code(str(kind)) for kind in kinds)
     if typing.get_origin(field.annotation) in {list, tuple, set, frozenset}:

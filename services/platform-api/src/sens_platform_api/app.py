@@ -21,6 +21,7 @@ from sens_platform_api.measurements.endpoints import router as measurements
 from sens_platform_api.measurements.schemas import MeasurementList
 from sens_platform_api.metrics import PLAIN_HTTP
 from sens_platform_api.operations.endpoints import router as operations
+from sens_platform_api.overview.endpoints import router as overview
 from sens_platform_api.problems import Problem, install_handlers, problem_documentation
 from sens_platform_api.registry.endpoints import router as registry
 from sens_platform_api.routes import RouteTable
@@ -38,12 +39,13 @@ _TAGS = [
     {"name": "measurements", "description": "Measurements over time."},
     {"name": "live", "description": "Newly stored readings, as they come."},
     {"name": "dead letters", "description": "Messages that could not be stored, and their replay."},
+    {"name": "overview", "description": "What the tenant has, and what came of its messages."},
     {"name": "audit", "description": "Who changed what."},
     {"name": "operations", "description": "Health, readiness, version, metrics; open."},
 ]
 
 
-_ROUTERS = (devices, registry, measurements, live, dead_letters, audit, operations)
+_ROUTERS = (devices, registry, measurements, live, dead_letters, overview, audit, operations)
 
 
 def create_app(services: Services, http: HttpSettings) -> ASGIApp:

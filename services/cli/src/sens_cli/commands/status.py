@@ -1,19 +1,24 @@
 """``sens status`` and ``sens version``."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Final
 
 import typer
 
 from sens_cli.instance import Instance
 from sens_cli.options import DataDir, Json
-from sens_common.errors import UnavailableError
+from sens_common.errors import SensError, UnavailableError
+from sens_common.holding import amount
 
 _TIMEOUT_SECONDS: Final = 3.0
+_RATE_SECONDS: Final = 1.0
+_OUTCOMES: Final = ("stored", "duplicate", "dead_lettered", "discarded")
 
 
 def status(data_dir: DataDir, as_json: Json = False) -> None:
-    """Show the running instance: components, addresses, versions, why one is not ready, and which hop holds the data.
+    """Show the running instance: its components, why one is not ready, which hop holds the data, and what the first tenant has.
 
     Exits with 0 when all are ready, with 1 when one is not, with 69 when nothing runs.
     """
@@ -27,8 +32,10 @@ def status(data_dir: DataDir, as_json: Json = False) -> None:
     ]
     if all(not each["ready"] for each in found):
         raise UnavailableError(f"the instance of {data_dir} does not answer: it was ended; start it again with sens up")
+    tenant = _overview(data_dir)
     if as_json:
-        print_json({"version": instance.version, "process": instance.process, "components": found})
+        document = {"version": instance.version, "process": instance.process, "components": found, "tenant": tenant}
+        print_json(document)
     else:
         typer.echo(f"SENS Platform {instance.version}, process {instance.process}, data in {data_dir}\n")
         rows = [
@@ -39,8 +46,38 @@ def status(data_dir: DataDir, as_json: Json = False) -> None:
         for each in found:
             if each.get("flow"):
                 typer.echo(f"\n{each['name']}: {each['flow']}")
+        if tenant is not None:
+            typer.echo(f"\n{_in_words(tenant)}")
     if not all(each["ready"] for each in found):
         raise typer.Exit(1)
+
+
+def _overview(data_dir: Path) -> dict[str, Any] | None:
+    """Return what the first tenant has, with its messages per second; None where the API does not tell."""
+    from sens_cli.api import Api
+    from sens_cli.target import find_target
+
+    try:
+        with Api(find_target(data_dir, None, None)) as api:
+            before, began = api.get("overview"), time.monotonic()
+            time.sleep(_RATE_SECONDS)
+            found: dict[str, Any] = api.get("overview")
+            seconds = time.monotonic() - began
+    except SensError:
+        return None
+    came = found["messages_today"]["received"] - before["messages_today"]["received"]
+    return found | {"messages_per_second": round(max(0, came) / seconds, 1)}  # a day that ends begins to count anew
+
+
+def _in_words(tenant: dict[str, Any]) -> str:
+    today, letters = tenant["messages_today"], tenant["dead_letters"]
+    parts = [
+        f"{amount(tenant['devices']['count'], 'device')} with {amount(tenant['metrics']['count'], 'metric')}",
+        f"{tenant['messages_per_second']:g} messages per second",
+        "today " + ", ".join(f"{today[outcome]:,} {outcome.replace('_', '-')}" for outcome in _OUTCOMES),
+        f"{amount(letters['count'], 'dead letter')} kept" + (" (sens dead-letters list)" if letters["count"] else ""),
+    ]
+    return f"tenant {tenant['tenant']}: {'; '.join(parts)}"
 
 
 def _stores(instance: Instance) -> list[dict[str, Any]]:

@@ -1,0 +1,69 @@
+"""A tenant's numbers in the database; the query runs in a transaction that sees one tenant."""
+
+from typing import NamedTuple
+
+from sens_platform_api.database import Connection
+from sens_platform_api.errors import NotFoundError
+
+
+class Overview(NamedTuple):
+    """A tenant's numbers.
+
+    Attributes:
+        devices: Registered devices.
+        device_limit: How many it may have.
+        metrics: Registered metrics.
+        metric_limit: How many it may have.
+        dead_letters: Messages that could not be stored and are kept.
+        dead_letter_count_limit: How many are kept at most.
+        dead_letter_bytes: What they take.
+        dead_letter_byte_limit: How much they may take with their whole payloads.
+        received: Messages of today (UTC).
+        stored: Of these, messages with at least one new value.
+        duplicate: Of these, messages whose values were stored before.
+        dead_lettered: Of these, messages that became dead letters.
+        discarded: Of these, messages over the limit of messages a second or of dead letters.
+    """
+
+    devices: int
+    device_limit: int
+    metrics: int
+    metric_limit: int
+    dead_letters: int
+    dead_letter_count_limit: int
+    dead_letter_bytes: int
+    dead_letter_byte_limit: int
+    received: int
+    stored: int
+    duplicate: int
+    dead_lettered: int
+    discarded: int
+
+
+async def overview(connection: Connection) -> Overview:
+    """Return the numbers of the transaction's tenant.
+
+    Raises:
+        NotFoundError: The tenant was deleted meanwhile.
+    """
+    row = await connection.fetchrow(
+        """
+        SELECT coalesce(r.devices, 0), t.device_limit, coalesce(r.metrics, 0), t.metric_limit,
+            u.letters, t.dead_letter_count_limit, u.bytes, t.dead_letter_byte_limit,
+            c.received, c.stored, c.duplicate, c.dead_lettered, c.discarded
+        FROM sens.tenants t LEFT JOIN sens.registrations r ON r.tenant_id = t.id,
+            LATERAL (
+                SELECT coalesce(sum(letters), 0)::bigint AS letters, coalesce(sum(bytes), 0)::bigint AS bytes
+                FROM sens.dead_letter_usage WHERE tenant_id = t.id
+            ) u,
+            LATERAL (
+                SELECT coalesce(sum(received), 0)::bigint AS received, coalesce(sum(stored), 0)::bigint AS stored,
+                    coalesce(sum(duplicate), 0)::bigint AS duplicate, coalesce(sum(dead_lettered), 0)::bigint AS dead_lettered,
+                    coalesce(sum(discarded), 0)::bigint AS discarded
+                FROM sens.message_counts WHERE tenant_id = t.id AND day = (now() AT TIME ZONE 'UTC')::date
+            ) c
+        """
+    )
+    if row is None:
+        raise NotFoundError("the tenant is gone")
+    return Overview(*row)

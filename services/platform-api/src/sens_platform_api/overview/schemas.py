@@ -1,0 +1,71 @@
+"""How a tenant's numbers look in answers."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sens_platform_api.overview import repository
+
+_Count = Annotated[int, Field(ge=0)]
+
+
+class Amount(BaseModel):
+    """How many there are, and how many there may be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    count: _Count
+    limit: _Count
+
+
+class DeadLetters(Amount):
+    """Dead letters that are kept: beyond the limit of bytes only their beginning, beyond that of their number none."""
+
+    bytes: _Count
+    byte_limit: _Count
+
+
+class MessagesToday(BaseModel):
+    """Messages that were received on this day (UTC); received = stored + duplicate + dead_lettered + discarded."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    received: _Count
+    stored: Annotated[int, Field(description="At least one value was new.", ge=0)]
+    duplicate: Annotated[int, Field(description="All values were stored before.", ge=0)]
+    dead_lettered: Annotated[int, Field(description="They could not be stored, and are kept with their reason.", ge=0)]
+    discarded: Annotated[int, Field(description="Over the limit of messages a second or of dead letters.", ge=0)]
+
+
+class Overview(BaseModel):
+    """What the tenant of the key has."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tenant: Annotated[str, Field(examples=["demo"])]
+    devices: Amount
+    metrics: Amount
+    dead_letters: DeadLetters
+    messages_today: MessagesToday
+
+    @classmethod
+    def of(cls, tenant: str, found: repository.Overview) -> "Overview":
+        """Return the answer."""
+        return cls(
+            tenant=tenant,
+            devices=Amount(count=found.devices, limit=found.device_limit),
+            metrics=Amount(count=found.metrics, limit=found.metric_limit),
+            dead_letters=DeadLetters(
+                count=found.dead_letters,
+                limit=found.dead_letter_count_limit,
+                bytes=found.dead_letter_bytes,
+                byte_limit=found.dead_letter_byte_limit,
+            ),
+            messages_today=MessagesToday(
+                received=found.received,
+                stored=found.stored,
+                duplicate=found.duplicate,
+                dead_lettered=found.dead_lettered,
+                discarded=found.discarded,
+            ),
+        )
