@@ -325,7 +325,7 @@ class TestSettledEnvelopes:
                     (-5, 1),
                 ]
                 await owner.executemany("INSERT INTO sens.settled (stream, sequence) VALUES ($1, $2)", rows)
-                books = Bookkeeping(Database(pool, database), Quota(1, 1, 0, 0))
+                books = Bookkeeping(Database(pool, database), Quota(1, 1, 0, 0), lambda _tenants: None)
                 history = History(
                     client.jetstream(), LogSettings(), flow=Flow(), guard=DeadLetterGuard(1, 1), remembered=books
                 )
@@ -335,6 +335,31 @@ class TestSettledEnvelopes:
 
         # The negative one is not of a stream of envelopes.
         assert asyncio.run(run()) == [(-5, 1), (0, 8), (0, 9), (0, 10)]
+
+
+class TestTenantsOfTheLastDay:
+    def test_are_told_once_by_the_messages_that_were_stored(self, database: DatabaseSettings) -> None:
+        told: list[list[str]] = []
+
+        async def run() -> None:
+            async with owner_pool(database) as owner, open_pool(database, "test") as pool:
+                await owner.execute(
+                    """
+                    INSERT INTO sens.tenants (name) VALUES ('today'), ('last-week'), ('rejected');
+                    INSERT INTO sens.message_counts (tenant_id, day, backend, received, stored, duplicate, dead_lettered)
+                    SELECT t.id, (now() AT TIME ZONE 'UTC')::date - days, 0, 1, stored, 0, 1 - stored
+                    FROM (VALUES ('today', 0, 1), ('last-week', 7, 1), ('rejected', 0, 0)) AS c (name, days, stored)
+                        JOIN sens.tenants t USING (name)
+                    """
+                )
+                books = Bookkeeping(
+                    Database(pool, database), Quota(1, 1, 0, 0), lambda tenants: told.append(list(tenants))
+                )
+                await books.observe()
+                await books.observe()
+
+        asyncio.run(run())
+        assert told == [["today"]]
 
 
 class TestHistory:

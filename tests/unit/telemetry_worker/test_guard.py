@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 
 from sens_common.dead_letters import Reason
-from sens_telemetry_worker.guard import TRIAL_SECONDS, WINDOW_SECONDS, DeadLetterGuard, Judged, counts, judged
+from sens_telemetry_worker.guard import (
+    QUIET_SECONDS,
+    TRIAL_SECONDS,
+    WINDOW_SECONDS,
+    DeadLetterGuard,
+    Judged,
+    counts,
+    judged,
+)
 
 
 class Clock:
@@ -22,10 +30,11 @@ def some(messages: int, rejected: int, *, devices: int = 10) -> Judged:
     return judged(topics, topics[:rejected], dict.fromkeys(topics, "any"))["any"]
 
 
-def guard_of(**tenants: Judged) -> tuple[DeadLetterGuard, Clock]:
-    """Return a guard that allows half and judges from 100 messages on, after one batch."""
+def guard_of(*quiet: str, **tenants: Judged) -> tuple[DeadLetterGuard, Clock]:
+    """Return a guard that allows half and judges from 100 messages on, after one batch; the quiet tenants stored within the last day."""
     clock = Clock()
     guard = DeadLetterGuard(0.5, 100, clock)
+    guard.expect(quiet)
     guard.note(tenants)
     return guard, clock
 
@@ -79,11 +88,28 @@ class TestSeveralTenants:
         guard, _ = guard_of(hostile=some(900, 900), too=some(900, 900), third=some(1, 0))
         assert guard.allows()
 
-    def test_are_forgotten_after_an_hour(self) -> None:
+    def test_do_not_stop_one_that_was_quiet_for_hours(self) -> None:
         guard, clock = guard_of(passing=some(1000, 0), one=some(100, 100), other=some(100, 100))
-        assert guard.allows()
-        clock.now += WINDOW_SECONDS + 1
+        clock.now += QUIET_SECONDS - 1
+        assert settled(guard, {"one": some(100, 100), "other": some(100, 100)})
+        clock.now += 2
         assert not settled(guard, {"one": some(100, 100), "other": some(100, 100)})
+
+    def test_do_not_stop_one_that_was_quiet_since_the_worker_started(self) -> None:
+        guard, _ = guard_of("quiet", "one", one=some(100, 100), other=some(100, 100))
+        assert guard.allows()
+
+    def test_stop_the_worker_when_the_quiet_one_is_rejected_too(self) -> None:
+        guard, clock = guard_of("quiet", one=some(100, 100), other=some(100, 100))
+        assert not settled(guard, {"quiet": some(1, 1)})
+        clock.now += WINDOW_SECONDS + 1
+        assert guard.allows()  # nobody is active
+
+    def test_do_not_stop_it_before_it_is_known_who_is_quiet(self) -> None:
+        guard = DeadLetterGuard(0.5, 100)
+        assert settled(guard, {"one": some(100, 100), "other": some(100, 100)})
+        guard.expect([])
+        assert not guard.allows()
 
     def test_of_which_all_are_rejected_stop_nothing_when_the_guard_is_off(self) -> None:
         guard = DeadLetterGuard(1, 1)

@@ -1,6 +1,7 @@
 """The telemetry pipeline between a log, a database and dead letters in memory."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -222,11 +223,18 @@ class TestDeadLetters:
 TENANTS = {name: Tenant(number, name) for number, name in enumerate(("demo", "acme", "quiet"), 1)}
 
 
+def judging_guard(clock: Callable[[], float] = time.monotonic) -> DeadLetterGuard:
+    """Return a guard that judges from ten messages on; nobody's were stored before."""
+    guard = DeadLetterGuard(0.5, 10, clock)
+    guard.expect([])
+    return guard
+
+
 class TestGuard:
     def test_stops_the_worker_before_it_dead_letters_everything_of_all_tenants(self) -> None:
         result = run(
             [malformed("demo", 10), malformed("acme", 10)],
-            guard=DeadLetterGuard(0.5, 10),
+            guard=judging_guard(),
             when_halted=asyncio.Event.set,
             registry=MemoryRegistry(TENANTS),
         )
@@ -239,7 +247,7 @@ class TestGuard:
         result = run(
             [malformed("demo", 10), malformed("acme", 10)],
             [entry(message('{"a": 1}', topic="sens/v1/quiet/d1/telemetry"))],
-            guard=DeadLetterGuard(0.5, 10, clock),
+            guard=judging_guard(clock),
             when_halted=lambda _stop: clock.advance(TRIAL_SECONDS),
             registry=MemoryRegistry(TENANTS),
         )

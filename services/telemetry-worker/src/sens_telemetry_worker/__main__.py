@@ -55,7 +55,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
             settings.dead_letters.unknown_count_limit, settings.dead_letters.unknown_byte_limit, 0, 0
         )
         store = TimescaleStore(database, unknown_tenants)
-        books = Bookkeeping(database, unknown_tenants)
+        books = Bookkeeping(database, unknown_tenants, guard.expect)
         feed = LivePublisher(client)
         router = Router(TimescaleRegistry(database), payload_format)
         history = History(jetstream, settings.history, flow=flow, guard=guard, remembered=books)

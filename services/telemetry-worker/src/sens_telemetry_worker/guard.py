@@ -2,7 +2,8 @@
 
 Such a release must not empty the log into the dead letters. It fails with all tenants and most of their devices; one tenant's malformed
 messages, however many, are that tenant's, and one broken sensor's are that sensor's: they stop nobody. So each tenant has a window of its
-own, its most recent messages of the last hour, and a single tenant whose messages pass keeps the worker going.
+own, its most recent messages of the last hour. A single tenant whose messages pass keeps the worker going, and so does one that is quiet:
+whose messages were stored within the last day, and not rejected since.
 """
 
 import time
@@ -29,6 +30,8 @@ _COUNTED: Final = frozenset(
 
 WINDOW_SECONDS: Final = 3600.0
 """A tenant is active when a message of it was judged within this time."""
+QUIET_SECONDS: Final = 86_400.0
+"""For so long after its messages passed a tenant that sends nothing speaks for the release."""
 TRIAL_SECONDS: Final = 60.0
 """Time between two batches of a worker that has stopped."""
 
@@ -69,9 +72,15 @@ class DeadLetterGuard:
         self._clock = clock
         self._tenants: dict[str, _Window] = {}
         self._rejected: set[str] = set()
+        self._passed_at: dict[str, float] | None = None
         self._trial_at = 0.0
         self.problem: str | None = None
         metrics.REJECTED_TENANTS.set_function(self.conspicuous)
+
+    def expect(self, tenants: Iterable[str]) -> None:
+        """Take note, once, of the tenants whose messages were stored before; until then the worker never stops."""
+        if self._passed_at is None:
+            self._passed_at = dict.fromkeys(tenants, self._clock())
 
     def note(self, batch: Mapping[str, Judged]) -> None:
         """Take a batch into account, by tenant; each batch once."""
@@ -79,10 +88,19 @@ class DeadLetterGuard:
         for tenant, judged in batch.items():
             self._tenants.setdefault(tenant, _Window(self._window_messages)).add(now, judged)
             self._decide(tenant)
+            if self._passed_at is not None:
+                if tenant in self._rejected:
+                    self._passed_at.pop(tenant, None)
+                else:
+                    self._passed_at[tenant] = now
 
     def allows(self) -> bool:
         """Tell whether a batch may be settled now; a stopped worker is allowed one batch every `TRIAL_SECONDS`."""
-        if not self._all_rejected(_MIN_TENANTS) or self._messages() < self._window_messages:
+        if (
+            not self._all_rejected(_MIN_TENANTS)
+            or self._messages() < self._window_messages
+            or self._somebody_is_quiet()
+        ):
             self.problem = None
             return True
         now = self._clock()
@@ -113,6 +131,13 @@ class DeadLetterGuard:
             return False
         self._forget_old()
         return len(self._rejected) == len(self._tenants) >= at_least
+
+    def _somebody_is_quiet(self) -> bool:
+        if self._passed_at is None:
+            return True
+        oldest = self._clock() - QUIET_SECONDS
+        self._passed_at = {tenant: at for tenant, at in self._passed_at.items() if at >= oldest}
+        return bool(self._passed_at)
 
     def _messages(self) -> int:
         return sum(window.total for window in self._tenants.values())

@@ -1,6 +1,7 @@
 """What is looked at and tidied up in the accounts, now and then: quotas, conservation, what need not be remembered any more."""
 
 import asyncio
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
@@ -23,6 +24,10 @@ _UNACCOUNTED: Final = """
     SELECT coalesce(sum(abs(unaccounted)), 0)::bigint FROM sens.conservation((now() AT TIME ZONE 'UTC')::date - 7)
     WHERE NOT EXISTS (SELECT FROM sens.settled WHERE outcomes IS NOT NULL)
 """
+_RECENTLY_STORED: Final = """
+    SELECT DISTINCT t.name FROM sens.message_counts c JOIN sens.tenants t ON t.id = c.tenant_id
+    WHERE c.day >= (now() AT TIME ZONE 'UTC')::date - 1 AND c.stored > 0
+"""
 _FORGET: Final = (
     "DELETE FROM sens.settled WHERE stream = $1 AND sequence < $2",
     # Streams that are no more; negative numbers are those of another kind, see `moving`.
@@ -31,11 +36,14 @@ _FORGET: Final = (
 
 
 class Bookkeeping:
-    """The accounts as a whole; sets their metrics."""
+    """The accounts as a whole; sets their metrics, and tells at the start whose messages were stored since yesterday."""
 
-    def __init__(self, database: Database, unknown_tenants: Quota) -> None:
+    def __init__(
+        self, database: Database, unknown_tenants: Quota, recently_stored: Callable[[Iterable[str]], None]
+    ) -> None:
         self._database = database
         self._unknown_tenants = unknown_tenants
+        self._recently_stored: Callable[[Iterable[str]], None] | None = recently_stored
         self._forgotten = (0, 0)
 
     async def keep(self, interval_seconds: float) -> None:
@@ -57,6 +65,9 @@ class Bookkeeping:
             await connection.execute("SELECT sens.compact_dead_letter_usage()")
             usage = await connection.fetch(_USAGE)
             unaccounted = await connection.fetchval(_UNACCOUNTED)
+            if self._recently_stored is not None:
+                self._recently_stored([row["name"] for row in await connection.fetch(_RECENTLY_STORED)])
+                self._recently_stored = None
         metrics.DEAD_LETTERS.clear()
         metrics.DEAD_LETTERS_FILLED.clear()
         for row in usage:
