@@ -674,3 +674,40 @@ class TestStreaming:
             assert as_owner(api.database, transactions) == 1
             chunks.close()  # type: ignore[attr-defined]
         wait_until(lambda: as_owner(api.database, transactions) == 0, "the query ends")
+
+
+class TestOverview:
+    def test_tells_what_a_tenant_has_and_what_came_of_its_messages(
+        self, api: RunningApi, own: tuple[str, httpx.Client]
+    ) -> None:
+        name, client = own
+        put_dead_letters(api.database, [dead_letter(tenant=name)])
+
+        async def count(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+            await connection.execute(
+                """
+                INSERT INTO sens.message_counts (tenant_id, day, backend, received, stored, duplicate, dead_lettered, discarded)
+                SELECT id, (now() AT TIME ZONE 'UTC')::date - days, days, 10, 4, 3, 2, 1
+                FROM sens.tenants, generate_series(0, 1) AS days WHERE name = $1
+                """,
+                name,
+            )
+            await connection.execute(
+                "INSERT INTO sens.registrations AS r (tenant_id, devices, metrics) SELECT id, 7, 8 FROM sens.tenants WHERE name = $1"
+                " ON CONFLICT (tenant_id) DO UPDATE SET devices = 7, metrics = 8",
+                name,
+            )
+
+        as_owner(api.database, count)
+        document = client.get("/api/v1/overview").json()
+        assert document["tenant"] == name
+        assert (document["devices"]["count"], document["metrics"]["count"]) == (7, 8)
+        assert document["messages_today"] == {
+            "received": 10,
+            "stored": 4,
+            "duplicate": 3,
+            "dead_lettered": 2,
+            "discarded": 1,
+        }
+        assert document["dead_letters"]["count"] == 1
+        assert 0 < document["dead_letters"]["bytes"] < document["dead_letters"]["byte_limit"]
