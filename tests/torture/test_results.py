@@ -20,7 +20,6 @@ RESULT = Result(
     5,
     2,
     0,
-    0,
     [],
     {"a process killed": Group(2, 1000, [1.5, 0.5])},
     {"kill": {}},
@@ -62,9 +61,9 @@ class TestResult:
         assert lines[2] == lines[3] == "| mosquitto | PostgreSQL 18.6 | 7 | 2 | 2 | 1,000 | 999 | 2 | 5 | none |"
         assert lines[-1] == "| A process killed | 4 | 2,000 | 1.5 s | 1.5 s |"
 
-    def test_says_what_the_broker_has_lost_and_doubled(self) -> None:
-        line = table([replace(RESULT, broker_lost=1234, renumbered=5)]).splitlines()[2]
-        assert line.endswith("| none; 5 doubled by the broker; 1,234 lost by the killed broker |")
+    def test_says_what_the_broker_has_lost(self) -> None:
+        line = table([replace(RESULT, broker_lost=1234)]).splitlines()[2]
+        assert line.endswith("| none; 1,234 lost by the killed broker |")
 
     def test_goes_between_the_marks_of_a_page(self, tmp_path: Path) -> None:
         page = tmp_path / "page.md"

@@ -105,7 +105,7 @@ class Torture:
                 short=plan.seconds,
                 longest=plan.longest,
             )
-            audit = Audit(stack, self._record, self._tap, renumbering=False)
+            audit = Audit(stack, self._record, self._tap)
             while order and not self.result.problems:
                 self._round(stack, audit, order[: plan.round_faults])
                 order = order[plan.round_faults :]
@@ -138,7 +138,7 @@ class Torture:
             problems.append("the broker acknowledged nothing")
         result.acknowledged, result.uncertain = outcome.acknowledged, outcome.uncertain
         result.stored, result.duplicate, result.dead_lettered = outcome.stored, outcome.duplicate, outcome.dead_lettered
-        result.renumbered, result.broker_lost = outcome.renumbered, outcome.broker_lost
+        result.broker_lost = outcome.broker_lost
         result.problems = problems + outcome.problems
         print(
             f"{result.faults:4d} faults: {result.acknowledged} acknowledged, {result.uncertain} uncertain, "

@@ -78,7 +78,6 @@ class Outcome(NamedTuple):
         duplicate: How many more came to the database again, to no effect.
         dead_lettered: How many are in the dead letters.
         broker_lost: How many the broker had acknowledged and has lost, being killed: the platform never acknowledged them.
-        renumbered: How many of those without a device time are there twice because the broker gave them another packet identifier.
         problems: What must not be, one line each; empty when all is well.
     """
 
@@ -88,24 +87,20 @@ class Outcome(NamedTuple):
     duplicate: int
     dead_lettered: int
     broker_lost: int
-    renumbered: int
     problems: list[str]
 
 
 class Audit:
     """Compares the record with database and dead letters, again and again; remembers what it has seen, so that each look is cheap."""
 
-    def __init__(self, stack: Stack, record: Record, tap: Tap, *, renumbering: bool) -> None:
+    def __init__(self, stack: Stack, record: Record, tap: Tap) -> None:
         """Begin.
 
         Args:
             stack: The running path.
             record: What is published.
             tap: What passes between broker and platform.
-            renumbering: Whether the broker sends messages again under other packet identifiers (against MQTT 5.0, section 4.4). What
-                has no device time can't be recognised then, and is counted apart.
         """
-        self._renumbering = renumbering
         self._stack = stack
         self._record = record
         self._tap = tap
@@ -212,11 +207,8 @@ class Audit:
         owed = self._record.owed()[:count] | self._arrived[:count]
         _report(problems, "lost", np.flatnonzero(owed & missing))
         self._note_arrived(np.flatnonzero(~missing))
-        recognisable = (every // 3 % 3 == 0) if self._renumbering else every > 0
-        doubled = (stored > 1) & ~refused
-        _report(problems, "stored more than once", np.flatnonzero(doubled & recognisable))
-        if not self._renumbering:
-            _report(problems, "dead-lettered more than once", np.flatnonzero(lettered > 1))
+        _report(problems, "stored more than once", np.flatnonzero((stored > 1) & ~refused & (every > 0)))
+        _report(problems, "dead-lettered more than once", np.flatnonzero(lettered > 1))
         _report(problems, "stored and dead-lettered", np.flatnonzero((stored > 0) & (lettered > 0)))
         strangers = np.setdiff1d(np.concatenate([numbers, np.array(list(self._letters), np.int64)]), known)
         _report(problems, "never published", strangers)
@@ -234,7 +226,6 @@ class Audit:
             duplicate=duplicates,
             dead_lettered=self._letters.total(),
             broker_lost=int((acknowledged & ~owed & missing).sum()),
-            renumbered=int((doubled & ~recognisable).sum() + (lettered > 1).sum()) if self._renumbering else 0,
             problems=problems + disagreements,
         )
 

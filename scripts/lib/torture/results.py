@@ -41,7 +41,6 @@ class Result:
         duplicate: How many more came to the database again, to no effect.
         dead_lettered: How many are in the dead letters.
         broker_lost: How many the broker had acknowledged and has lost, being killed: the platform never acknowledged them.
-        renumbered: How many of those without a device time are there twice because the broker gave them another packet identifier.
         problems: What must not be; empty when all is well.
         groups: By name.
         seen: By fault and worker: what readiness and log said.
@@ -58,7 +57,6 @@ class Result:
     stored: int = 0
     duplicate: int = 0
     dead_lettered: int = 0
-    renumbered: int = 0
     broker_lost: int = 0
     problems: list[str] = field(default_factory=list)
     groups: dict[str, Group] = field(default_factory=dict)
@@ -112,8 +110,7 @@ def table(results: Iterable[Result]) -> str:
 def _verdict(result: Result) -> str:
     if result.problems:
         return "; ".join(result.problems)
-    renumbered = f"; {result.renumbered:,} doubled by the broker" if result.renumbered else ""
-    return f"none{renumbered}{f'; {result.broker_lost:,} lost by the killed broker' if result.broker_lost else ''}"
+    return f"none; {result.broker_lost:,} lost by the killed broker" if result.broker_lost else "none"
 
 
 def insert(page: Path, text: str) -> None:

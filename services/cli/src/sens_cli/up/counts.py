@@ -11,13 +11,12 @@ from sens_cli.up.ports import HOST
 _SECONDS: Final = 2.0
 _STORED: Final = "SELECT coalesce(sum(stored), 0)::bigint FROM sens.message_counts"
 _DEAD_LETTERS: Final = "SELECT coalesce(sum(letters), 0)::bigint FROM sens.dead_letter_usage"
-_HAS_DEAD_LETTERS: Final = "SELECT to_regclass('sens.dead_letter_usage') IS NOT NULL"
 
 type Connection = asyncpg.Connection[asyncpg.Record]
 
 
 class Counts(NamedTuple):
-    """Sums over all tenants; None for what the database does not know.
+    """Sums over all tenants; None while the database does not answer.
 
     Attributes:
         stored: Messages ever stored.
@@ -38,7 +37,6 @@ class DatabaseCounts:
         self._port = port
         self._password = password
         self._connection: Connection | None = None
-        self._has_dead_letters = False
         self._most_stored = 0
 
     async def read(self) -> Counts:
@@ -46,7 +44,7 @@ class DatabaseCounts:
         try:
             connection = await self._connected()
             stored = await connection.fetchval(_STORED)
-            dead_letters = await connection.fetchval(_DEAD_LETTERS) if self._has_dead_letters else None
+            dead_letters = await connection.fetchval(_DEAD_LETTERS)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await self.close()
             return NOTHING_KNOWN
@@ -72,5 +70,4 @@ class DatabaseCounts:
                 timeout=_SECONDS,
                 command_timeout=_SECONDS,
             )
-            self._has_dead_letters = await self._connection.fetchval(_HAS_DEAD_LETTERS)
         return self._connection
