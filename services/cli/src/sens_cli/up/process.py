@@ -91,8 +91,10 @@ async def start(
 
 
 def write_note(note: Path, number: int) -> None:
-    """Write down a process, for `end_leftovers`."""
-    note.write_text(json.dumps({"process": number, "identity": process_identity(number)}), encoding="utf-8")
+    """Write down a process, for `end_leftovers`; whoever reads meanwhile finds the one before."""
+    scratch = note.with_suffix(".new")
+    scratch.write_text(json.dumps({"process": number, "identity": process_identity(number)}), encoding="utf-8")
+    scratch.rename(note)
 
 
 def process_identity(number: int) -> str | None:
