@@ -43,4 +43,5 @@ class TestEveryOperation:
             assert parameter["description"], parameter["name"]
             assert schema.get("examples"), parameter["name"]
             [variant] = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
-            assert variant.keys() & {"maxLength", "maximum", "maxItems", "enum", "$ref"}, parameter["name"]
+            bounds = variant.keys() & {"maxLength", "maximum", "maxItems", "enum", "$ref"}
+            assert bounds or variant["type"] == "boolean", parameter["name"]

@@ -42,7 +42,7 @@ def ask[T](work: Callable[[httpx.AsyncClient], Awaitable[T]], http: HttpSettings
         limits=limits,
         pool=missing,
         authenticator=Authenticator(Keys()),
-        dead_letters=missing,
+        replay_log=missing,
         live=missing,
         heartbeat=missing,
         readiness=missing,

@@ -169,7 +169,7 @@ class DeleteParameters(DeadLetterFilter):
     limit: Annotated[
         int, Field(description="Dead letters that one call deletes.", ge=1, le=10_000, examples=[10_000])
     ] = 10_000
-    all: Annotated[bool, Field(description="Needed where there is no filter: all of them.")] = False
+    all: Annotated[bool, Field(description="Needed where there is no filter: all of them.", examples=[True])] = False
 
 
 class DeletedMany(BaseModel):
