@@ -273,6 +273,13 @@ class TestWorker:
             )
             assert stored["demo"] == sent["demo"]
             assert received["noisy"] == sent["noisy"] == stored["noisy"] + discarded["noisy"]
+            [account] = path.fetch(
+                """
+                SELECT sum(received)::int AS received, sum(discarded)::int AS discarded, sum(unaccounted)::int AS unaccounted
+                FROM sens.conservation() c JOIN sens.tenants t ON t.id = c.tenant_id WHERE t.name = 'noisy'
+                """
+            )
+            assert dict(account) == {"received": sent["noisy"], "discarded": discarded["noisy"], "unaccounted": 0}
             assert discarded.keys() == {"noisy", "silent"}
             assert received["silent"] == discarded["silent"] == 1
             assert [] in [envelope.decode(body) for _, body in found]
