@@ -246,7 +246,9 @@ class TestWorker:
                 path.ingestion.start()
                 load(2500, 500)
                 path.wait_until_idle()
+                before = path.ingestion.metric(sample)
                 publisher.publish("sens/v1/silent/d1/telemetry", "{}")
+                wait_until(lambda: path.ingestion.metric(sample) > before, "it is discarded alone")
                 path.wait_until_idle()
                 assert path.ingestion.get("/readyz")[0] == 200
                 sent = Counter(topic.split("/")[2] for topic, _ in publisher.acknowledged)
