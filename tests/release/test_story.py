@@ -221,7 +221,7 @@ def world(tmp_path: Path, small_registry: SmallRegistry, isolated_git: None, cos
         yield made
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(800)
 def test_a_version_reaches_production_and_every_shortcut_is_refused(world: World) -> None:
     a_version_is_raised(world)
     alpha = an_alpha_version_is_published_and_test_is_told(world)

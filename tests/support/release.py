@@ -180,7 +180,7 @@ class Cosign:
         self.programs.mkdir(parents=True)
         program = self.programs / "cosign"
         program.write_text(
-            f"#!{sys.executable}\n"
+            f"#!{sys.executable} -IS\n"
             "import json, os, pathlib, sys\n"
             f"with open({str(self._calls)!r}, 'a') as calls:\n"
             "    folder = os.environ.get('DOCKER_CONFIG')\n"
