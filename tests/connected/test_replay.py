@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import asyncpg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
@@ -330,6 +330,8 @@ class Replays:
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(steps=STEPS)
+@example(steps=["look 1", "send 1", "work", "delete 1"])
+@example(steps=["look 1", "look 2", "send 1", "send 2", "work and die", "delete 1", "delete 2"])
 @pytest.mark.parametrize("payload", [b"{", b'{"ts": 1700000000, "n": 1}'], ids=["refused again", "stored"])
 def test_whatever_replays_and_workers_do_a_message_is_stored_once_or_is_one_dead_letter(
     nats: NatsSettings, database: DatabaseSettings, payload: bytes, steps: list[str]
