@@ -258,7 +258,8 @@ class MemoryStore:
 
     def _settle(self, part: Part, record: Record) -> None:
         missing = object()
-        if any(
+        # A database takes no key twice.
+        if len({each.envelope.entry.place for each in record.settlements}) < len(record.settlements) or any(
             self.settled.get(each.envelope.entry.place, missing) != (missing if each.before is None else each.before)
             for each in record.settlements
         ):

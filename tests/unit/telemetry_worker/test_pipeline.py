@@ -220,6 +220,17 @@ class TestDeadLetters:
         assert result.reasons == {(2, 0): Reason.LIMIT_REACHED, (2, 1): Reason.LIMIT_REACHED}
 
 
+class TestAnEnvelopeThatComesTwiceAtOnce:
+    def test_is_stored_and_counted_once_and_acknowledged_twice(self) -> None:
+        twice = entry(message('{"a": 1}'), message("bad"))
+        result = run([twice, twice])
+        assert list(result.store.values.values()) == [1.0]
+        assert len(result.store.letters) == 1
+        assert result.inbox.acknowledged == [twice, twice]
+        counts = {word: amount for (_, _, word), amount in result.store.counts.items() if amount}
+        assert counts == {"received": 2, "stored": 1, "dead_lettered": 1}
+
+
 TENANTS = {name: Tenant(number, name) for number, name in enumerate(("demo", "acme", "quiet"), 1)}
 
 

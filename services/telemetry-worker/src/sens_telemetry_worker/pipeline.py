@@ -108,8 +108,10 @@ class Pipeline[E: Entry]:
             entries = await self._inbox.take(stop, rejected_share=self._rejected_share)
             if not entries:
                 continue
+            # One that was given out again while it waited here comes twice at once; both deliveries are acknowledged.
+            envelopes = {entry.place: Envelope.of(entry) for entry in entries}
             async with self._inbox.holding(entries):
-                settled = await self._settle([Envelope.of(entry) for entry in entries], stop, lane)
+                settled = await self._settle(list(envelopes.values()), stop, lane)
                 if settled is Settled.DONE:
                     lane.enter(State.ACKNOWLEDGING)
                     await self._inbox.acknowledge(entries)
