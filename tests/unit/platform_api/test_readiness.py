@@ -5,7 +5,7 @@ import asyncio
 from structlog.testing import capture_logs
 
 from sens_common.errors import SchemaError, UnavailableError
-from sens_common.operations import Check
+from sens_common.health import Check
 from sens_platform_api.operations.service import CACHE_SECONDS, START_SECONDS, ApiReadiness, Look
 
 

@@ -1,5 +1,10 @@
 """What is wrong with a part of a service, by key: one problem does not hide another, and solving one does not hide it either."""
 
+from collections.abc import Awaitable, Callable
+
+Check = Callable[[], Awaitable[str | None]]
+"""A readiness check: returns None when all is well, else a sentence that says what is wrong."""
+
 
 class Problems:
     """The problems of one part: each has a key, for example a lane's name, and stands until its owner clears it.

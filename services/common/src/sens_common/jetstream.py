@@ -14,10 +14,10 @@ from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfi
 from nats.js.errors import BadRequestError, NotFoundError
 
 from sens_common.errors import UnavailableError
+from sens_common.health import Check
 from sens_common.lifecycle import before_stop
 from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT
 from sens_common.nats_permissions import inbox_prefix
-from sens_common.operations import Check
 from sens_common.settings import NatsSettings
 
 log = structlog.get_logger()

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import NoReturn, Protocol
 
 import msgspec
@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 
 from sens_common.connections import DEFAULT_LIMITS, ConnectionLimits, bounded_protocol
 from sens_common.errors import UnavailableError
+from sens_common.health import Check
 from sens_common.settings import OperationsSettings
 from sens_common.version import service_version
 
@@ -31,9 +32,6 @@ log = structlog.get_logger()
 
 # The time at which a counter was made doubles the number of series and tells nobody anything.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library carries no type for it
-
-Check = Callable[[], Awaitable[str | None]]
-"""A readiness check: returns None when all is well, else a sentence that says what is wrong."""
 
 Flow = Callable[[Mapping[str, str]], str]
 """Says in one sentence, given the checks' answers, what a service passes on, and which hop holds when it can't."""

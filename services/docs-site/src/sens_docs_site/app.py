@@ -13,8 +13,9 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sens_common.health import Check
 from sens_common.https import HttpsOnly
-from sens_common.operations import Check, Heartbeat, operations_routes
+from sens_common.operations import Heartbeat, operations_routes
 from sens_common.settings import HttpsSettings
 from sens_docs_site.metrics import PLAIN_HTTP, RESPONSES
 

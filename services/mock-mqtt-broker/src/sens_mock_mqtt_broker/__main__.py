@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
 
+from sens_common.health import Check
 from sens_common.lifecycle import run
-from sens_common.operations import Check, Flow, Heartbeat, problem_check, serve_operations
+from sens_common.operations import Flow, Heartbeat, problem_check, serve_operations
 from sens_mock_mqtt_broker.fleet import Fleet
 from sens_mock_mqtt_broker.listening import client_host, run_broker
 from sens_mock_mqtt_broker.publisher import Publisher, wall_clock

@@ -5,9 +5,10 @@ import asyncio
 from nats.aio.client import Client
 
 from sens_common.envelope import OVERHEAD_BYTES
+from sens_common.health import Check
 from sens_common.jetstream import connect, ensure_streams, nats_check
 from sens_common.lifecycle import run
-from sens_common.operations import Check, Heartbeat, not_started, problem_check, serve_operations
+from sens_common.operations import Heartbeat, not_started, problem_check, serve_operations
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.flow import Flow
 from sens_mqtt_ingestion_worker.jetstream import JetStreamLog

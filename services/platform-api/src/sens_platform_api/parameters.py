@@ -5,9 +5,8 @@ import binascii
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
@@ -46,18 +45,6 @@ def in_words(pattern: str, words: str) -> AfterValidator:
         return text
 
     return AfterValidator(check)
-
-
-DevicePath = Annotated[
-    str,
-    Path(
-        description="The device's name, or its EUI in any spelling.",
-        max_length=63,
-        examples=["sensor-0001"],
-        json_schema_extra={"pattern": DEVICE_PATTERN},
-    ),
-    in_words(DEVICE_PATTERN, DEVICE_WORDS),
-]
 
 
 class Parameters(BaseModel):

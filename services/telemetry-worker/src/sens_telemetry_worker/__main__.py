@@ -4,9 +4,10 @@ import asyncio
 
 from nats.aio.client import Client
 
+from sens_common.health import Check
 from sens_common.jetstream import connect, nats_check
 from sens_common.lifecycle import run
-from sens_common.operations import Check, Heartbeat, not_started, problem_check, serve_operations
+from sens_common.operations import Heartbeat, not_started, problem_check, serve_operations
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard

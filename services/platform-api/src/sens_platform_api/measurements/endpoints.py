@@ -19,7 +19,8 @@ from sens_platform_api.measurements.rendering import (
     as_csv,
     as_json,
 )
-from sens_platform_api.parameters import DevicePath, canonical_device, preferred_type
+from sens_platform_api.parameters import canonical_device, preferred_type
+from sens_platform_api.path_parameters import DevicePath
 from sens_platform_api.problems import data_responses
 from sens_platform_api.services import ServicesOf
 from sens_platform_api.streaming import ClosingStream, begin

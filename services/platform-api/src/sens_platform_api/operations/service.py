@@ -8,7 +8,8 @@ from typing import Final, Literal, NamedTuple
 import structlog
 
 from sens_common.errors import SchemaError, SensError
-from sens_common.operations import Check, noted, readiness
+from sens_common.health import Check
+from sens_common.operations import noted, readiness
 
 log = structlog.get_logger()
 

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Depends, Query
 
 from sens_platform_api.errors import NotFoundError
 from sens_platform_api.keys.endpoints import Owner
-from sens_platform_api.parameters import DevicePath, decode_cursor, encode_cursor, no_parameters
+from sens_platform_api.parameters import decode_cursor, encode_cursor, no_parameters
+from sens_platform_api.path_parameters import DevicePath
 from sens_platform_api.problems import data_responses
 from sens_platform_api.registry import schemas, service
 from sens_platform_api.services import ServicesOf
