@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from sens_cli.options import DataDir, Json
+from sens_cli.options import DataDir, Json, Utc
 
 tenants = typer.Typer(no_args_is_help=True, help="Whom devices, keys and dead letters belong to.")
 keys = typer.Typer(no_args_is_help=True, help="API keys.")
@@ -33,16 +33,16 @@ def create_tenant(
 
 
 @tenants.command("list")
-def list_tenants(data_dir: DataDir, as_json: Json = False) -> None:
+def list_tenants(data_dir: DataDir, utc: Utc = False, as_json: Json = False) -> None:
     """List all tenants."""
     from sens_cli.administration import administer
-    from sens_cli.output import print_json, print_table
+    from sens_cli.output import print_json, print_table, short_time
 
     answer = administer(data_dir, "tenants", "list")
     if as_json:
         print_json(answer)
         return
-    rows = [(each["name"], each.get("created_at"), each.get("device_limit")) for each in answer]
+    rows = [(each["name"], short_time(each.get("created_at"), utc=utc), each.get("device_limit")) for each in answer]
     print_table(("TENANT", "CREATED", "DEVICE LIMIT"), rows, empty="no tenants")
 
 
@@ -138,11 +138,12 @@ def create_key(
 def list_keys(
     data_dir: DataDir,
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None,
+    utc: Utc = False,
     as_json: Json = False,
 ) -> None:
     """List keys, without the keys themselves."""
     from sens_cli.administration import administer
-    from sens_cli.output import print_json, print_table
+    from sens_cli.output import print_json, print_table, short_time
 
     answer = administer(data_dir, "keys", "list", *([f"--tenant={tenant}"] if tenant is not None else []))
     if as_json:
@@ -156,8 +157,8 @@ def list_keys(
             each["name"],
             each["access"].replace("_", "-"),
             each["state"],
-            each["last_used_at"] or "never",
-            each["expires_at"] or "never",
+            short_time(each["last_used_at"], utc=utc) if each["last_used_at"] else "never",
+            short_time(each["expires_at"], utc=utc) if each["expires_at"] else "never",
         )
         for each in answer
     ]
@@ -185,7 +186,7 @@ def revoke_key(
         typer.echo(f"key {answer['id']} ({answer['prefix']}…) of tenant {answer['tenant']} is revoked")
 
 
-def audit(
+def audit(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
     tenant: Annotated[
         str | None, typer.Option(help="Only what concerns this tenant; it need not exist any more.", show_default=False)
@@ -194,6 +195,7 @@ def audit(
     before: Annotated[
         int | None, typer.Option(help="Go on where the last list ended.", min=1, show_default=False)
     ] = None,
+    utc: Utc = False,
     as_json: Json = False,
 ) -> None:
     """List who changed what, newest first: tenants, keys, limits, deletions.
@@ -202,7 +204,7 @@ def audit(
     sens audit --tenant demo
     """
     from sens_cli.administration import administer
-    from sens_cli.output import print_json, print_table
+    from sens_cli.output import print_json, print_table, short_time
 
     options = [f"--limit={limit}"]
     options += [f"--tenant={tenant}"] if tenant is not None else []
@@ -212,7 +214,8 @@ def audit(
         print_json(answer)
         return
     rows = [
-        (each["at"], each["tenant"] or "-", each["actor"], each["action"], each["subject"]) for each in answer["events"]
+        (short_time(each["at"], utc=utc), each["tenant"] or "-", each["actor"], each["action"], each["subject"])
+        for each in answer["events"]
     ]
     print_table(("TIME", "TENANT", "WHO", "WHAT", "TO WHAT"), rows, empty="nothing was changed")
     if answer["before"] is not None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from sens_cli.options import ApiKey, ApiUrl, DataDir, Json, Limit
+from sens_cli.options import ApiKey, ApiUrl, DataDir, Json, Limit, Utc
 from sens_cli.target import Target, find_target
 from sens_common.errors import SensError
 
@@ -62,6 +62,7 @@ def list_dead_letters(  # noqa: PLR0917 - typer calls it with keywords
     limit: Limit = 100,
     tenant: OfTenant = None,
     unrouted: Unrouted = False,
+    utc: Utc = False,
     as_json: Json = False,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -75,7 +76,7 @@ def list_dead_letters(  # noqa: PLR0917 - typer calls it with keywords
     sens dead-letters list --unrouted
     """
     from sens_cli.api import Api
-    from sens_cli.output import print_json, print_table
+    from sens_cli.output import print_json, print_table, short_time
 
     filters = {"reason": reason, "device": device, "topic": topic, "since": since, "before": before}
     if owner := _owner(tenant, unrouted):
@@ -86,7 +87,10 @@ def list_dead_letters(  # noqa: PLR0917 - typer calls it with keywords
     if as_json:
         print_json(found)
         return
-    rows = [(each["id"], each["dead_lettered_at"], each["reason"], each["topic"], each["detail"]) for each in found]
+    rows = [
+        (each["id"], short_time(each["dead_lettered_at"], utc=utc), each["reason"], each["topic"], each["detail"])
+        for each in found
+    ]
     print_table(("ID", "AT", "REASON", "TOPIC", "DETAIL"), rows, empty="no dead letters")
 
 
