@@ -25,7 +25,7 @@ async def connected(broker: Broker, name: str = "", **options: object) -> Client
 
 
 def count(counter: Counter) -> float:
-    (sample,) = (sample for metric in counter.collect() for sample in metric.samples)
+    (sample,) = (each for metric in counter.collect() for each in metric.samples if each.name.endswith("_total"))
     return sample.value
 
 

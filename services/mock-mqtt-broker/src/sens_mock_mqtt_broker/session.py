@@ -1,12 +1,12 @@
 """What the broker keeps for a client: its subscriptions, and messages that it has not acknowledged or not got yet (section 4.1)."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from sens_mock_mqtt_broker import metrics, sent
 from sens_mock_mqtt_broker.topics import Filter, Subscription
+from sens_mock_mqtt_broker.waiting import Waiting
 from sens_mock_mqtt_broker.wire import Kind
 
 _OVERHEAD_BYTES: Final = 200
@@ -14,6 +14,7 @@ _OVERHEAD_BYTES: Final = 200
 
 _PACKET_IDS: Final = 65_535
 _DUP: Final = 8
+_ROOM_SHARE: Final = 8
 _QOS_1: Final = 2
 _QOS_2: Final = 4
 
@@ -58,7 +59,7 @@ type Delivery = tuple[Message, int]
 
 
 class Session:
-    """A client's session. `buffer_bytes` bounds what it holds; the oldest waiting messages give way, counted."""
+    """A client's session. `buffer_bytes` bounds what it holds; what has no room is dropped, counted: see `waiting`."""
 
     def __init__(self, client_id: str, *, buffer_bytes: int, mark_repeated: bool, clock: Callable[[], float]) -> None:
         self.client_id = client_id
@@ -74,9 +75,8 @@ class Session:
         self._clock = clock
         self._under_way: dict[bytes, Delivery] = {}
         self._released: set[bytes] = set()
-        self._waiting: deque[Delivery] = deque()
+        self._waiting = Waiting()
         self._under_way_bytes = 0
-        self._waiting_bytes = 0
         self._last_id = 0
 
     @property
@@ -112,8 +112,8 @@ class Session:
                 beyond.append(delivery)
             elif self._write(outlet, delivery, packet_id, _DUP if self._mark_repeated else 0):
                 self._note(packet_id, delivery)
-        self._waiting.extendleft(reversed(beyond))
-        self._waiting_bytes += sum(message.size for message, _flags in beyond)
+        for delivery in reversed(beyond):
+            self._waiting.prepend(delivery)
         self.pump()
 
     def detach(self) -> None:
@@ -134,10 +134,9 @@ class Session:
             self._start(outlet, (message, flags))
             return
         self._waiting.append((message, flags))
-        self._waiting_bytes += message.size
-        while self._waiting_bytes > self._buffer_bytes:
-            self._waiting_bytes -= self._waiting.popleft()[0].size
-            metrics.DROPPED.inc()
+        if self._waiting.bytes > self._buffer_bytes:
+            # Some room at once: looking for what to drop costs as much for one message as for many.
+            metrics.DROPPED.inc(self._waiting.shrink(self._buffer_bytes - self._buffer_bytes // _ROOM_SHARE))
 
     def acknowledge(self, packet_id: bytes) -> None:
         """The client has a message for good (PUBACK, PUBCOMP, or a PUBREC that refuses it)."""
@@ -160,11 +159,10 @@ class Session:
     def pump(self) -> None:
         """Send what waits, as far as there is room."""
         while self._waiting and (outlet := self._outlet) is not None and outlet.writable:
-            message, flags = delivery = self._waiting[0]
+            message, flags = delivery = self._waiting.first
             if flags >= _QOS_1 and not self._fits(message):
                 return
-            self._waiting.popleft()
-            self._waiting_bytes -= message.size
+            self._waiting.pop()
             self._start(outlet, delivery)
 
     def _fits(self, message: Message) -> bool:

@@ -52,7 +52,7 @@ class BrokerSettings(Group):
         ge=1 << 20,
         le=8 << 30,
         description="What the broker keeps in memory for one session, while its client is slow or away. "
-        "When it is full, the oldest messages are dropped. Retained messages together may take as much.",
+        "When it is full, the oldest messages of the tenant that fills most of it are dropped. Retained messages together may take as much.",
     )
     mark_repeated: bool = Field(
         True,

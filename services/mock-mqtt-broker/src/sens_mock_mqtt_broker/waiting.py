@@ -1,0 +1,79 @@
+"""What waits for a subscriber: bounded in bytes, and what has no room is taken from whoever fills the most of it.
+
+The owner of a message is what its topic begins with, its first three levels: ``sens/v1/{tenant}`` for the platform's topics.
+"""
+
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from sens_mock_mqtt_broker.session import Delivery
+
+_LEVELS: Final = 3
+_LENGTH_BYTES: Final = 2
+"""A topic stands as on the wire, its length before it."""
+
+
+def owner(topic: bytes) -> bytes:
+    """Return whose a message is."""
+    return b"/".join(topic[_LENGTH_BYTES:].split(b"/", _LEVELS)[:_LEVELS])
+
+
+class Waiting:
+    """Messages in their order.
+
+    Attributes:
+        bytes: What they take.
+    """
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._messages: deque[Delivery] = deque()
+        self._by_owner: Counter[bytes] = Counter()
+
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return len(self._messages)
+
+    @property
+    def first(self) -> "Delivery":
+        """The next one."""
+        return self._messages[0]
+
+    def append(self, delivery: "Delivery") -> None:
+        """Let one wait behind the others."""
+        self._messages.append(delivery)
+        self._add(delivery, 1)
+
+    def prepend(self, delivery: "Delivery") -> None:
+        """Let one wait before the others."""
+        self._messages.appendleft(delivery)
+        self._add(delivery, 1)
+
+    def pop(self) -> "Delivery":
+        """Take the next one."""
+        delivery = self._messages.popleft()
+        self._add(delivery, -1)
+        return delivery
+
+    def shrink(self, target_bytes: int) -> int:
+        """Forget the oldest messages of the owner whose messages take the most, and so on, down to a size; return how many."""
+        before = len(self._messages)
+        while self.bytes > target_bytes:
+            [(greediest, _bytes)] = self._by_owner.most_common(1)
+            kept: deque[Delivery] = deque()
+            for delivery in self._messages:
+                if self.bytes > target_bytes and owner(delivery[0].topic) == greediest:
+                    self._add(delivery, -1)
+                else:
+                    kept.append(delivery)
+            self._messages = kept
+        return before - len(self._messages)
+
+    def _add(self, delivery: "Delivery", sign: int) -> None:
+        message = delivery[0]
+        self.bytes += sign * message.size
+        whose = owner(message.topic)
+        self._by_owner[whose] += sign * message.size
+        if not self._by_owner[whose]:
+            del self._by_owner[whose]
