@@ -17,8 +17,8 @@ HOME = "/ho" + "me/somebody/"
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A small repository that follows the rules."""
-    (tmp_path / "scripts/lib").mkdir(parents=True)
-    shutil.copy(ROOT / "scripts/lib/repository_rules.py", tmp_path / "scripts/lib")
+    (tmp_path / "tools").mkdir()
+    shutil.copy(ROOT / "tools/repository_rules.py", tmp_path / "tools")
     for service, dependencies in {"common": '["msgspec>=0.20"]', "worker": '["sens-common", "numpy>=2.1"]'}.items():
         folder = tmp_path / "services" / service
         folder.mkdir(parents=True)
@@ -41,7 +41,7 @@ def write(repository: Path, name: str, text: str) -> None:
 
 def check(repository: Path, rule: str) -> tuple[int, str]:
     result = subprocess.run(
-        [sys.executable, "scripts/lib/repository_rules.py", rule],
+        [sys.executable, "-m", "tools.repository_rules", rule],
         cwd=repository,
         capture_output=True,
         text=True,

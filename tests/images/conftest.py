@@ -6,11 +6,11 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from scripts.lib.images.__main__ import parse
-from scripts.lib.images.builders import find_builder
 
 from support.images import Built
 from support.services import ROOT
+from tools.images.__main__ import parse
+from tools.images.builders import find_builder
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from scripts.lib.images.__main__ import build_of, parse
-from scripts.lib.images.builders import build_options, numeric_user, run_program
-from scripts.lib.images.catalogue import IMAGES
-from scripts.lib.images.package_index import secrets
-from scripts.lib.images.source import Commit, ImageError, checked_version, public_address
+
+from tools.images.__main__ import build_of, parse
+from tools.images.builders import build_options, numeric_user, run_program
+from tools.images.catalogue import IMAGES
+from tools.images.package_index import secrets
+from tools.images.source import Commit, ImageError, checked_version, public_address
 
 COMMIT = Commit("a" * 40, 1_700_000_000, "1.2.3", "https://example.org/x", modified=False)
 

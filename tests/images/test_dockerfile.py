@@ -3,11 +3,11 @@
 import re
 
 import pytest
-from scripts.lib.images.__main__ import declared_base
-from scripts.lib.images.catalogue import IMAGES, Image
 
 from support.services import IMAGES as SERVICES
 from support.services import ROOT
+from tools.images.__main__ import declared_base
+from tools.images.catalogue import IMAGES, Image
 
 TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 

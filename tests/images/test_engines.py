@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from scripts.lib.images.builders import Build, Engine, Run
 
 from support.images import understands_secrets
+from tools.images.builders import Build, Engine, Run
 
 BUILD = Build(
     context=Path("/context"),

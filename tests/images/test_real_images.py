@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from packaging.utils import canonicalize_name
-from scripts.lib.images.builders import Run
-from scripts.lib.images.catalogue import IMAGES, PACKAGING_TOOLS, Image
-from scripts.lib.repository_rules import pinned
 
 from support.images import Built, needs_images
 from support.services import ROOT
+from tools.images.builders import Run
+from tools.images.catalogue import IMAGES, PACKAGING_TOOLS, Image
+from tools.repository_rules import pinned
 
 pytestmark = needs_images
 

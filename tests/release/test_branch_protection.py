@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from scripts.lib.release.check_branch_protection import main
 
 from support.gitops import gitops_init
 from support.hosting import TOKEN, HostingService, hosting_service
+from tools.release.check_branch_protection import main
 
 REPOSITORY = "SENS-GmbH/sens-platform-infra"
 OWNER = "@SensSebastianSchlosser"

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scripts.lib.release.cluster_secrets import Question
-from scripts.lib.release.create_secrets import prompt
 
 from support.cluster import Cluster
 from support.gitops import ENVIRONMENT
 from support.kubectl import FakeKubectl
+from tools.release.cluster_secrets import Question
+from tools.release.create_secrets import prompt
 
 TOKEN = "the-token-of-the-registry"
 APP_KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIB\n-----END RSA PRIVATE KEY-----"  # pragma: allowlist secret - of nobody

@@ -9,16 +9,16 @@ from collections.abc import Callable
 
 import pytest
 import yaml
-from scripts.lib.release import guard
-from scripts.lib.release.clone import Clone
-from scripts.lib.release.environment import NO_COMMIT, Environment
-from scripts.lib.release.record import IMAGES, Record
-from scripts.lib.release.record import values as values_of
-from scripts.lib.release.registry import REVISION
 
 from support.git import Repository
 from support.registry import FOLDER, upload
 from support.release import ROOT, TEST, Said, Scene, digests_of
+from tools.release import guard
+from tools.release.clone import Clone
+from tools.release.environment import NO_COMMIT, Environment
+from tools.release.record import IMAGES, Record
+from tools.release.record import values as values_of
+from tools.release.registry import REVISION
 
 FIRST, SECOND, THIRD = (f"0.1.0-alpha.{number}.1" for number in (1, 2, 10))
 HOSTILE = [

@@ -13,17 +13,17 @@ from typing import Any, Final
 
 import pytest
 import yaml
-from scripts.lib.gitops.init import main
-from scripts.lib.gitops.parameters import KINDS, choose, read_parameters
-from scripts.lib.gitops.template import MODULES, fill
-from scripts.lib.release.environment import Environment
-from scripts.lib.release.record import IMAGES, Image, Record, Release, now
-from scripts.lib.release.released import WorkTree
-from scripts.lib.release.versions import ENVIRONMENTS, ReleaseError, Version
 
 from support.chart import CHART, KUBERNETES, helm, needs_helm
 from support.gitops import ENVIRONMENT, TEMPLATE, documents, find, gitops_init
 from support.services import ROOT
+from tools.gitops.init import main
+from tools.gitops.parameters import KINDS, choose, read_parameters
+from tools.gitops.template import MODULES, fill
+from tools.release.environment import Environment
+from tools.release.record import IMAGES, Image, Record, Release, now
+from tools.release.released import WorkTree
+from tools.release.versions import ENVIRONMENTS, ReleaseError, Version
 
 PARAMETERS: Final = read_parameters(ROOT / "infra" / "gitops" / "parameters.toml")
 OTHER: Final = {
@@ -381,7 +381,7 @@ class TestDefaults:
 
 class TestModules:
     def test_import_nothing_but_each_other_and_python(self, gitops: Path) -> None:
-        copied = sorted((gitops / "scripts/lib/release").glob("*.py"))
+        copied = sorted((gitops / "tools/release").glob("*.py"))
         assert [path.stem for path in copied] == sorted(MODULES)
         wanted = set()
         for path in copied:
@@ -391,11 +391,11 @@ class TestModules:
                 elif isinstance(node, ast.ImportFrom):
                     assert (node.level, node.module) != (0, None)
                     module = str(node.module)
-                    in_package = module == "scripts.lib.release"
+                    in_package = module == "tools.release"
                     wanted |= {f"{module}.{name.name}" for name in node.names} if in_package else {module}
         foreign = {name for name in wanted if name.split(".")[0] not in sys.stdlib_module_names}
 
-        assert foreign <= {f"scripts.lib.release.{name}" for name in MODULES}
+        assert foreign <= {f"tools.release.{name}" for name in MODULES}
 
     def test_work_from_another_folder(self, gitops: Path, tmp_path: Path) -> None:
         programs = [path for path in files(gitops / "scripts") if "sens_python" in path.read_text(encoding="utf-8")]

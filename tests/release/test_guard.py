@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scripts.lib.release import guard
 
 from support.release import PRODUCTION, TEST, Scene, call
+from tools.release import guard
 
 ALPHA, STABLE = "0.1.0-alpha.1.1", "0.1.0"
 

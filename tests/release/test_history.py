@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from scripts.lib.release import check_root_version
-from scripts.lib.release.history import History
-from scripts.lib.release.versions import ReleaseError
 
 from support.git import MAIN, Repository
 from support.services import ROOT
+from tools.release import check_root_version
+from tools.release.history import History
+from tools.release.versions import ReleaseError
 
 ZEROS: Final = "0" * 40
 GONE: Final = "0123456789abcdef" * 2 + "01234567"

@@ -4,11 +4,11 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from scripts.lib.release.hosting import Hosting, HostingError, Protection
-from scripts.lib.release.versions import ReleaseError
 
 from support.hosting import TOKEN, Answer, HostingService, hosting_service
 from support.servers import HOST
+from tools.release.hosting import Hosting, HostingError, Protection
+from tools.release.versions import ReleaseError
 
 REPOSITORY = "owner/infra"
 HOSTILE = ["", "main; id", "$(id)", "../..", "a b", "-x", "x\ny", "\x1b[31m", "ä", "owner/infra/pulls", "?x=y", "#"]

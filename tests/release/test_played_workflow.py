@@ -16,15 +16,15 @@ from typing import cast
 
 import pytest
 import yaml
-from scripts.lib.release.record import IMAGES, Image, Record, Release, dump, now
-from scripts.lib.release.record import parse as parse_record
-from scripts.lib.release.source import Source
-from scripts.lib.release.versions import Version
 
 from support.git import Repository, environment
 from support.hosting import TOKEN, HostingService, hosting_service
 from support.registry import FOLDER, SmallRegistry, client, upload_release
 from support.services import ROOT
+from tools.release.record import IMAGES, Image, Record, Release, dump, now
+from tools.release.record import parse as parse_record
+from tools.release.source import Source
+from tools.release.versions import Version
 
 GITOPS = "acme/sens-platform-infra"
 GITHUB_OWN_TOKEN = "ghs-of-the-run"

@@ -13,23 +13,23 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts.lib.images.catalogue import IMAGES as CATALOGUE
-from scripts.lib.release import actions
-from scripts.lib.release.plan import PLATFORMS, Plan, Request, make_plan
-from scripts.lib.release.publish import WORKFLOW, login, run_url
-from scripts.lib.release.publish_images import TOKEN, main
-from scripts.lib.release.record import IMAGES
-from scripts.lib.release.record import parse as parse_record
-from scripts.lib.release.registry import REVISION
-from scripts.lib.release.registry_http import Credentials
-from scripts.lib.release.source import Source
-from scripts.lib.release.versions import ReleaseError
 
 from support.git import Repository
 from support.hosting import TOKEN as HOSTING_TOKEN
 from support.hosting import Answer, HostingService, hosting_service
 from support.registry import FOLDER, RunningRegistry, SmallRegistry, client, upload, upload_release
 from support.services import ROOT
+from tools.images.catalogue import IMAGES as CATALOGUE
+from tools.release import actions
+from tools.release.plan import PLATFORMS, Plan, Request, make_plan
+from tools.release.publish import WORKFLOW, login, run_url
+from tools.release.publish_images import TOKEN, main
+from tools.release.record import IMAGES
+from tools.release.record import parse as parse_record
+from tools.release.registry import REVISION
+from tools.release.registry_http import Credentials
+from tools.release.source import Source
+from tools.release.versions import ReleaseError
 
 pytestmark = pytest.mark.usefixtures("isolated_git")
 

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts.lib.images.catalogue import IMAGES as CATALOGUE
-from scripts.lib.release.record import (
+
+from tools.images.catalogue import IMAGES as CATALOGUE
+from tools.release.record import (
     IMAGES,
     MAXIMUM_BYTES,
     Image,
@@ -21,7 +22,7 @@ from scripts.lib.release.record import (
     parse_digests,
     values,
 )
-from scripts.lib.release.versions import ReleaseError, Version
+from tools.release.versions import ReleaseError, Version
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "environments/test/release.json"

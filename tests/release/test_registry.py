@@ -9,9 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from scripts.lib.release.registry import REVISION, Registry
-from scripts.lib.release.registry_http import MAXIMUM_BYTES, Credentials
-from scripts.lib.release.versions import ReleaseError
 
 from support.registry import (
     CONFIGURATION,
@@ -34,6 +31,9 @@ from support.registry import (
     upload_release,
 )
 from support.servers import HOST, free_port
+from tools.release.registry import REVISION, Registry
+from tools.release.registry_http import MAXIMUM_BYTES, Credentials
+from tools.release.versions import ReleaseError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TAG = "0.1.0-alpha.7.1"

@@ -4,11 +4,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from scripts.lib.release.secret_scan import history, main, scan, work_tree
-from scripts.lib.release.versions import ReleaseError
 
 from support.gitops import gitops_init
 from support.services import ROOT
+from tools.release.secret_scan import history, main, scan, work_tree
+from tools.release.versions import ReleaseError
 
 # Put together here, so that this file holds none.
 KEY = "-----BEGIN " + "OPENSSH PRIVATE KEY-----\n" + "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ" + "\n"

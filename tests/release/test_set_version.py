@@ -9,12 +9,12 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts.lib.release import check_root_version, set_version
-from scripts.lib.release.places import FOLLOWERS, ROOT_PLACE, check_places, write_version, written
-from scripts.lib.release.versions import ReleaseError, Version
 
 from support.git import Repository
 from support.services import ROOT
+from tools.release import check_root_version, set_version
+from tools.release.places import FOLLOWERS, ROOT_PLACE, check_places, write_version, written
+from tools.release.versions import ReleaseError, Version
 
 CHART: Final = "infra/helm/sens-platform/Chart.yaml"
 DOCUMENT: Final = ROOT / "docs/operations/versions.md"

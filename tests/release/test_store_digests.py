@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from scripts.lib.release import store_digests
 
 from support.gitops import TEMPLATE
 from support.registry import SmallRegistry, upload
 from support.release import call
+from tools.release import store_digests
 
 ENVIRONMENTS = ("test", "production")
 LABELS: dict[str, dict[str, str]] = {"linux/amd64": {}, "linux/arm64": {}}

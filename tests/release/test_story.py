@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import pytest
 import yaml
-from scripts.lib.release.record import IMAGES
 
 from support.chart import KUBERNETES, helm
 from support.git import Repository, environment
@@ -25,6 +24,7 @@ from support.hosting import TOKEN, HostingService, hosting_service
 from support.registry import FOLDER, SmallRegistry, client, upload
 from support.release import Cosign
 from support.services import ROOT
+from tools.release.record import IMAGES
 
 GITOPS = "acme/sens-platform-infra"
 FIRST = "0.1.0"

@@ -9,9 +9,12 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts.lib.images.source import ImageError, checked_version
-from scripts.lib.release import name_version
-from scripts.lib.release.versions import (
+
+from support.chart import CHART, needs_helm, refusal, render
+from support.services import ROOT
+from tools.images.source import ImageError, checked_version
+from tools.release import name_version
+from tools.release.versions import (
     ENVIRONMENTS,
     MAXIMUM_LENGTH,
     Channel,
@@ -24,9 +27,6 @@ from scripts.lib.release.versions import (
     release_version,
     root_version,
 )
-
-from support.chart import CHART, needs_helm, refusal, render
-from support.services import ROOT
 
 ROOT_VERSION = Version(1, 5, 2)
 SHA = "0123456789abcdef0123456789abcdef01234567"

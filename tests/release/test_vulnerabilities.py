@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, override
 
 import pytest
-from scripts.lib.vulnerabilities.__main__ import main
-from scripts.lib.vulnerabilities.locks import locked, read_accepted
 
 from support.services import ROOT
+from tools.vulnerabilities.__main__ import main
+from tools.vulnerabilities.locks import locked, read_accepted
 
 ENTRY = {
     "id": "GHSA-aaaa-bbbb-cccc",

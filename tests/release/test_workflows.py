@@ -10,12 +10,12 @@ from typing import NamedTuple, cast
 
 import pytest
 import yaml
-from scripts.lib.images.__main__ import parse as parse_build_images
-from scripts.lib.release.publish_images import TOKEN
-from scripts.lib.release.publish_images import parse as parse_publish_images
-from scripts.lib.release.set_version import STEPS
 
 from support.services import ROOT
+from tools.images.__main__ import parse as parse_build_images
+from tools.release.publish_images import TOKEN
+from tools.release.publish_images import parse as parse_publish_images
+from tools.release.set_version import STEPS
 
 FOLDER = ROOT / ".github/workflows"
 APP_KEY = "SENS_PLATFORM_APP_PRIVATE_KEY"

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import pytest
-from scripts.lib.images.builders import Builder, Process, Run
-from scripts.lib.images.source import Commit
+
+from tools.images.builders import Builder, Process, Run
+from tools.images.source import Commit
 
 needs_images: Final = [
     pytest.mark.skipif(

@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, override
 
 import pytest
-from scripts.lib.release.registry import REVISION, Registry
-from scripts.lib.release.registry_http import Credentials
 
 from support.servers import HOST, accepts_connections, free_port, process, scratch_folder, wait_until
+from tools.release.registry import REVISION, Registry
+from tools.release.registry_http import Credentials
 
 FOLDER = "acme/sens-platform"
 PLATFORMS = ("linux/amd64", "linux/arm64")

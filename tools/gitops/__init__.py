@@ -1,0 +1,1 @@
+"""Makes the GitOps repository of an installation from infra/gitops."""

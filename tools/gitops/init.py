@@ -1,0 +1,95 @@
+"""Writes the GitOps repository. Called by scripts/gitops-init; needs Python alone."""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from tools.gitops.parameters import Choice, Parameter, choose, parse_setting, read_parameters, read_values
+from tools.gitops.template import files, write
+from tools.release.versions import ReleaseError
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_GITOPS: Final = _ROOT / "infra" / "gitops"
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; what is wrong ends the program with exit code 2."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/gitops-init",
+        description="Writes the GitOps repository of an installation, from infra/gitops, into an empty folder.",
+        epilog="The parameters are in infra/gitops/parameters.toml.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", type=Path, help="where it is written to: a new or an empty folder")
+    parser.add_argument("--parameters", type=Path, metavar="FILE", help='values that differ: name = "value" (TOML)')
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a value; may be repeated")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the repository and say what to do next; return 1 when it is refused."""
+    options = parse(arguments)
+    try:
+        given = list(read_values(options.parameters).items()) if options.parameters else []
+        given += [parse_setting(text) for text in options.set]
+        known = read_parameters(_GITOPS / "parameters.toml")
+        choice = choose(known, given)
+        contents = list(files(_GITOPS / "template", _ROOT / "tools" / "release", choice.values))
+        write(options.folder, contents)
+    except ReleaseError as error:
+        print(f"scripts/gitops-init: {error}", file=sys.stderr)
+        return 1
+    values = choice.values
+    print(f"{len(contents)} files are in {options.folder}.")
+    for line in told(known, choice):
+        print(line)
+    print("\nNext:")
+    print(f"1. Commit them on a branch main, and push it to the private repository {values['gitops_repository']}.")
+    print(
+        f"2. Protect main there; scripts/check-branch-protection {values['gitops_repository']} tells what is missing."
+    )
+    print("3. Bring up the cluster as the README.md there says.")
+    for line in publishing(values):
+        print(line)
+    return 0
+
+
+def told(known: Mapping[str, Parameter], choice: Choice) -> Iterator[str]:
+    """Yield what nobody has set: what follows from the rest, and what is left at its default, each with its value."""
+    groups = (
+        ("These follow from what you set:", [name for name in known if name in choice.followed]),
+        (
+            "These name the installation that the template was written for. Set those that are not yours, and write it again:",
+            choice.left(known, example=True),
+        ),
+        ("These were left at their default:", choice.left(known, example=False)),
+    )
+    for title, names in groups:
+        if names:
+            yield f"\n{title}"
+            yield from (f"  {name} = {choice.values[name] or '(nothing)'}    {known[name].meaning}" for name in names)
+
+
+def publishing(values: Mapping[str, str]) -> Iterator[str]:
+    """Yield what the workflows of both repositories have to be told, where it is not what they take by themselves."""
+    product, registry = values["product_repository"], values["registry"]
+    variables = {}
+    if registry != f"ghcr.io/{product}".lower():
+        variables["SENS_PLATFORM_REGISTRY"] = registry
+    if values["gitops_repository"] != f"{values['owner']}/sens-platform-infra":
+        variables["SENS_PLATFORM_INFRA_REPOSITORY"] = values["gitops_repository"]
+    if variables:
+        yield "4. Tell the workflows that publish:"
+        for name, value in variables.items():
+            yield f"   gh variable set {name} --repo {product} --body {value}"
+    if not registry.startswith("ghcr.io/"):
+        yield f"5. Let them log in to {registry.partition('/')[0]}, here to write and there to read:"
+        for repository in (product, values["gitops_repository"]):
+            for name in ("SENS_PLATFORM_REGISTRY_USER", "SENS_PLATFORM_REGISTRY_PASSWORD"):
+                yield f"   gh secret set {name} --repo {repository}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

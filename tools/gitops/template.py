@@ -1,0 +1,120 @@
+"""Makes the files of the GitOps repository from their template, in memory, so that nothing is written before all is known."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tools.release.versions import ReleaseError
+
+# Modules of tools/release that the scripts of the GitOps repository need. They import nothing but each other and Python.
+MODULES: Final = (
+    "check_branch_protection",
+    "clone",
+    "cluster_secrets",
+    "create_secrets",
+    "delivery",
+    "deploy_test",
+    "description",
+    "environment",
+    "guard",
+    "hosting",
+    "kubeconfig",
+    "kubectl",
+    "promote",
+    "proposal",
+    "published",
+    "record",
+    "registry",
+    "registry_http",
+    "released",
+    "rollback",
+    "secret_scan",
+    "signatures",
+    "store_digests",
+    "versions",
+)
+
+# Two at signs on both sides are used neither by GitHub's workflows, nor by Helm, Argo CD, YAML or the shell.
+_PLACEHOLDER: Final = re.compile(r"@@([^@\s]*)@@")
+
+
+class File(NamedTuple):
+    """A file to write.
+
+    Attributes:
+        path: Below the new repository.
+        text: What is in it.
+        executable: Whether it is a program.
+    """
+
+    path: Path
+    text: str
+    executable: bool
+
+
+# A part of a file that is for one value of a parameter, between two lines of their own, in whatever the file takes for a comment.
+_PART: Final = re.compile(r"^.*@@only ([a-z_]+)=(\S+?)@@.*\n((?:(?!.*@@end@@).*\n)*).*@@end@@.*\n", re.MULTILINE)
+
+
+def fill(text: str, values: Mapping[str, str], source: Path) -> str:
+    """Put the values in the places of their names, and leave out the parts that are for other values.
+
+    Raises:
+        ReleaseError: A place has a name without a value.
+    """
+
+    def part(match: re.Match[str]) -> str:
+        return match[3] if known(match[1]) == match[2] else ""
+
+    def value(match: re.Match[str]) -> str:
+        return known(match[1])
+
+    def known(name: str) -> str:
+        try:
+            return values[name]
+        except KeyError:
+            raise ReleaseError(f"{source}: @@{name}@@ is not a parameter; see infra/gitops/parameters.toml.") from None
+
+    return _PLACEHOLDER.sub(value, _PART.sub(part, text))
+
+
+def files(template: Path, modules: Path, values: Mapping[str, str]) -> Iterator[File]:
+    """Yield the files of the new repository; one that is empty but for parts that are left out is none.
+
+    Args:
+        template: The folder of the template.
+        modules: The folder of the modules that are copied as they are.
+        values: The value of each parameter; the bare names of both repositories are added as product_name and gitops_name.
+    """
+    names = {f"{kind}_name": values[f"{kind}_repository"].partition("/")[2] for kind in ("product", "gitops")}
+    values = {**values, **names}
+    for source in sorted(path for path in template.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
+        path = source.relative_to(template)
+        if text := fill(source.read_text(encoding="utf-8"), values, path):
+            yield File(path, text, _is_program(source))
+    for name in MODULES:
+        source = modules / f"{name}.py"
+        yield File(Path("tools/release") / source.name, source.read_text(encoding="utf-8"), executable=False)
+
+
+def write(folder: Path, contents: list[File]) -> None:
+    """Write the files into a folder that is empty or does not exist; a clone without a commit counts as empty.
+
+    Raises:
+        ReleaseError: There is something in it, or it can't be written to.
+    """
+    try:
+        if folder.is_dir() and (found := sorted(path.name for path in folder.iterdir() if path.name != ".git")):
+            raise ReleaseError(f"{folder} is not empty, it holds {found[0]}: name a new folder. Nothing was written.")
+        for file in contents:
+            target = folder / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(file.text, encoding="utf-8", newline="\n")
+            target.chmod(0o755 if file.executable else 0o644)
+    except OSError as error:
+        raise ReleaseError(f"{folder} can't be written: {error}.") from error
+
+
+def _is_program(source: Path) -> bool:
+    return bool(source.stat().st_mode & 0o100)

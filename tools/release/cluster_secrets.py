@@ -1,0 +1,259 @@
+"""The secrets that the cluster needs: what each one holds, and how it gets there.
+
+Values go to kubectl by its standard input. It creates, or patches what exists, so that other keys stay: ``kubectl apply`` would keep a
+copy of the values in an annotation.
+"""
+
+import base64
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tools.release.kubectl import Kubectl, NotFoundInClusterError
+from tools.release.versions import ReleaseError
+
+Manifest = dict[str, object]
+_MINIMUM: Final = 12
+_OWN: Final = (
+    "postgres-api-password",
+    "postgres-worker-password",
+    "nats-administrator-password",
+    "nats-api-password",
+    "nats-ingestion-password",
+    "nats-telemetry-password",
+)
+"""Each service's own password in the database and in NATS: the chart's perServiceCredentials."""
+_KEPT: Final = (
+    "The database was made with the password that is there now, and its volume keeps it: with another one the platform could "
+    "not log in. First change it in the database (docs/operations/kubernetes.md, 'Change a secret'), then use --replace."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A value that is asked for.
+
+    Attributes:
+        key: Its name on the standard input.
+        text: What the prompt says.
+        secret: Whether it is typed without echo.
+        made_when_empty: Whether an empty answer makes a random one.
+    """
+
+    key: str
+    text: str
+    secret: bool = True
+    made_when_empty: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A secret that the cluster needs.
+
+    Attributes:
+        name: Its name.
+        namespace: Where it is.
+        questions: What has to be known to make it.
+        fill: Makes type, labels and ``stringData`` of the answers.
+        made: Keys whose values nobody needs to know: each service's own. Random ones, where there are none yet.
+        dropped: Keys of another way to fill it, which are taken out when it is replaced.
+        kept: Why it should not be replaced.
+    """
+
+    name: str
+    namespace: str
+    questions: tuple[Question, ...]
+    fill: Callable[[Mapping[str, str]], Manifest]
+    made: tuple[str, ...] = ()
+    kept: str = "Use --replace to put another value in its place."
+    dropped: tuple[str, ...] = ()
+
+    def manifest(self, answers: Mapping[str, str]) -> Manifest:
+        """Return the whole object."""
+        filled = self.fill(answers)
+        metadata = {"name": self.name, "namespace": self.namespace, "labels": filled.pop("labels", {})}
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, **filled}
+
+
+def wanted(registry: str, account: str, app_key: str | None = None) -> dict[str, tuple[Wanted, ...]]:
+    """Return the secrets of each part of the cluster.
+
+    Args:
+        registry: Host and path of the images.
+        account: Address that the addresses of both repositories begin with.
+        app_key: Private key of a GitHub App, with which Argo CD reads them instead of with a person's token.
+    """
+    host = registry.partition("/")[0]
+
+    def pull(answers: Mapping[str, str]) -> Manifest:
+        # The format of ~/.docker/config.json (kubernetes.io, "Pull an Image from a Private Registry").
+        name, token = answers["registry-user"], answers["registry-token"]
+        entry = {"username": name, "password": token, "auth": base64.b64encode(f"{name}:{token}".encode()).decode()}
+        document = json.dumps({"auths": {host: entry}})
+        return {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": document}}
+
+    def database(answers: Mapping[str, str]) -> Manifest:
+        return {"type": "Opaque", "stringData": {"postgres-password": answers["postgres-password"]}}
+
+    def repositories(answers: Mapping[str, str]) -> Manifest:
+        # argo-cd.readthedocs.io, "Declarative setup", repository credentials.
+        data = {
+            "type": "git",
+            "url": account,
+            "username": answers["repository-user"],
+            "password": answers["repository-token"],
+        }
+        return {"type": "Opaque", "labels": {"argocd.argoproj.io/secret-type": "repo-creds"}, "stringData": data}
+
+    def app(answers: Mapping[str, str]) -> Manifest:
+        # The same page, "GitHub App credential".
+        data = {
+            "type": "git",
+            "url": account,
+            "githubAppID": answers["github-app-id"],
+            "githubAppInstallationID": answers["github-app-installation-id"],
+            "githubAppPrivateKey": app_key or "",
+        }
+        return {"type": "Opaque", "labels": {"argocd.argoproj.io/secret-type": "repo-creds"}, "stringData": data}
+
+    asked_pull = (
+        Question("registry-user", f"User at {host}", secret=False),
+        Question("registry-token", f"Token that may read packages at {host}"),
+    )
+    asked_database = (Question("postgres-password", "Password for the database", made_when_empty=True),)
+    asked_repositories = (
+        Question("repository-user", f"User at {account}", secret=False),
+        Question("repository-token", "Token that may read the contents of both repositories"),
+    )
+    found = {
+        name: (
+            Wanted("ghcr-pull", f"sens-{name}", asked_pull, pull),
+            Wanted(f"sens-{name}-timescaledb-auth", f"sens-{name}", asked_database, database, _OWN, _KEPT),
+        )
+        for name in ("test", "production")
+    }
+    asked_app = (
+        Question("github-app-id", "ID of the GitHub App", secret=False),
+        Question("github-app-installation-id", f"ID of its installation at {account}", secret=False),
+    )
+    by_token, by_app = ("username", "password"), ("githubAppID", "githubAppInstallationID", "githubAppPrivateKey")
+    access = (
+        Wanted("sens-repositories", "argocd", asked_repositories, repositories, dropped=by_app)
+        if app_key is None
+        else Wanted("sens-repositories", "argocd", asked_app, app, dropped=by_token)
+    )
+    return found | {"argocd": (access,)}
+
+
+def read_app_key(text: str) -> str:
+    """Return the private key of a GitHub App, as GitHub's page gives it.
+
+    Raises:
+        ReleaseError: It is none; nothing of it is in the text.
+    """
+    key = text.strip()
+    if not (key.startswith("-----BEGIN ") and key.endswith("PRIVATE KEY-----") and "\n" in key):
+        raise ReleaseError(
+            "The file of the GitHub App's key holds no private key: give the .pem file from the App's page."
+        )
+    return f"{key}\n"
+
+
+def answer(question: Question, ask: Callable[[Question], str]) -> str:
+    """Return the value that a secret gets.
+
+    Raises:
+        ReleaseError: It is missing or too short.
+    """
+    value = ask(question)
+    if not value and question.made_when_empty:
+        return _random()
+    if not value:
+        raise ReleaseError(f"{question.key} is empty: nothing was created with it.")
+    if question.made_when_empty and len(value) < _MINIMUM:
+        raise ReleaseError(
+            f"{question.key} is shorter than {_MINIMUM} characters: choose a longer one, or leave it empty."
+        )
+    return value
+
+
+def create(kubectl: Kubectl, one: Wanted, ask: Callable[[Question], str], *, replace: bool) -> str:
+    """Create a secret, and say in one line what was done.
+
+    Raises:
+        ReleaseError: A value is missing, or the cluster refuses.
+    """
+    where = f"{one.namespace}/{one.name}"
+    there = _exists(kubectl, one)
+    if there and not replace:
+        added = _add_missing(kubectl, one)
+        also = f" Added the keys that it had not: {', '.join(added)}." if added else ""
+        return f"kept     {where}: it exists already. {one.kept}{also}"
+    answers = {question.key: answer(question, ask) for question in one.questions}
+    hidden = [answers[question.key] for question in one.questions if question.secret]
+    manifest = one.manifest(answers)
+    if there:
+        patch: Manifest = {"stringData": manifest["stringData"]}
+        if one.dropped:
+            patch["data"] = dict.fromkeys(one.dropped)
+        _patch(kubectl, one.namespace, one.name, patch, hidden)
+        _add_missing(kubectl, one)
+        return f"replaced {where}"
+    own = {key: _random() for key in one.made}
+    if own:
+        manifest["stringData"] = {**answers_in(manifest), **own}
+        hidden += own.values()
+    kubectl.run("create", "--filename=-", "--output=name", stdin=json.dumps(manifest), secrets=hidden)
+    return f"created  {where}"
+
+
+def answers_in(manifest: Manifest) -> dict[str, str]:
+    """Return the values of a secret."""
+    values = manifest["stringData"]
+    assert isinstance(values, dict)  # noqa: S101 - for the type checker: `fill` makes it
+    return values
+
+
+def _random() -> str:
+    return secrets.token_hex(24)
+
+
+def _add_missing(kubectl: Kubectl, one: Wanted) -> list[str]:
+    """Give an existing secret those keys of the services' own that it has not; return them."""
+    template = "{{range $key, $value := .data}}{{$key}} {{end}}"
+    of = ("get", f"--namespace={one.namespace}", "secret", one.name)
+    there = kubectl.run(*of, f"--output=go-template={template}").split() if one.made else []
+    own = {key: _random() for key in one.made if key not in there}
+    if own:
+        _patch(kubectl, one.namespace, one.name, {"stringData": own}, list(own.values()))
+    return list(own)
+
+
+def set_webhook_secret(kubectl: Kubectl, ask: Callable[[Question], str], *, replace: bool) -> str:
+    """Put the webhook's shared secret into Argo CD's own secret, and say in one line what was done.
+
+    Raises:
+        ReleaseError: It is missing, or the cluster refuses.
+    """
+    template = '{{if index .data "webhook.github.secret"}}set{{end}}'
+    of = ("--namespace=argocd", "secret", "argocd-secret")
+    if kubectl.run("get", *of, f"--output=go-template={template}") == "set" and not replace:
+        return "kept     argocd/argocd-secret: it has a webhook.github.secret already. Use --replace to put another one there."
+    value = answer(Question("webhook-secret", "Secret of the webhook, as at GitHub"), ask)
+    _patch(kubectl, "argocd", "argocd-secret", {"stringData": {"webhook.github.secret": value}}, [value])
+    return "changed  argocd/argocd-secret: webhook.github.secret"
+
+
+def _exists(kubectl: Kubectl, one: Wanted) -> bool:
+    try:
+        kubectl.run("get", f"--namespace={one.namespace}", "secret", one.name, "--output=name")
+    except NotFoundInClusterError:
+        return False
+    return True
+
+
+def _patch(kubectl: Kubectl, namespace: str, name: str, patch: Manifest, hidden: Sequence[str]) -> None:
+    options = (f"--namespace={namespace}", "--type=merge", "--patch-file=/dev/stdin", "--output=name")
+    kubectl.run("patch", "secret", name, *options, stdin=json.dumps(patch), secrets=hidden)

@@ -1,0 +1,110 @@
+"""The places where the root version is written, which have to say the same."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tools.release.versions import ReleaseError, Version
+
+
+class Place(NamedTuple):
+    """A line of a file that holds the root version.
+
+    Attributes:
+        path: The file, below the product's root.
+        key: What the version is called there.
+        line: Matches the line; its group ``version`` is what is written there.
+    """
+
+    path: str
+    key: str
+    line: re.Pattern[str]
+
+
+_CHART: Final = "infra/helm/sens-platform/Chart.yaml"
+
+ROOT_PLACE: Final = Place(
+    "pyproject.toml",
+    "version",
+    re.compile(r'^\[project\]\r?\n(?:(?!\[).*\n)*?version = "(?P<version>[^"\n]*)"', re.MULTILINE),
+)
+"""The place that all others follow."""
+
+FOLLOWERS: Final = tuple(
+    Place(_CHART, key, re.compile(rf'^{key}:[ ]*"?(?P<version>[^"\s#]*)"?[ ]*(?:#.*)?\r?$', re.MULTILINE))
+    for key in ("version", "appVersion")
+)
+"""The chart and the images are released together, under one version."""
+
+
+def written(folder: Path, place: Place) -> str:
+    """Return what is written in a place.
+
+    Args:
+        folder: The product's root.
+        place: The place.
+
+    Raises:
+        ReleaseError: The file can't be read, or has not one such line.
+    """
+    return _match(folder, place)["version"]
+
+
+def disagreements(folder: Path, version: Version) -> Iterator[str]:
+    """Yield a sentence for each place that says something else than the root version.
+
+    Raises:
+        ReleaseError: A file can't be read, or lacks its line.
+    """
+    for place in FOLLOWERS:
+        if (found := written(folder, place)) != str(version):
+            yield f"{place.path} has the {place.key} {found or '(nothing)'}, and the root version is {version}."
+
+
+def check_places(folder: Path, version: Version) -> None:
+    """See that all places say the root version.
+
+    Raises:
+        ReleaseError: One does not; the text names each of them, and the command that mends them.
+    """
+    if found := list(disagreements(folder, version)):
+        raise ReleaseError(f"{' '.join(found)} 'scripts/set-version {version}' writes it in all places.")
+
+
+def write_version(folder: Path, version: Version) -> list[str]:
+    """Write the root version in all places, and nothing else; return a sentence for each that has changed.
+
+    Raises:
+        ReleaseError: A place is not as expected (nothing was written then), or a file can't be written.
+    """
+    places = (ROOT_PLACE, *FOLLOWERS)
+    for place in places:
+        _match(folder, place)
+    changes = []
+    for place in places:
+        match = _match(folder, place)
+        if match["version"] == str(version):
+            continue
+        text = f"{match.string[: match.start('version')]}{version}{match.string[match.end('version') :]}"
+        try:
+            (folder / place.path).write_text(text, encoding="utf-8", newline="")
+        except OSError as error:
+            raise ReleaseError(f"{folder / place.path} can't be written: {error.strerror}.") from error
+        changes.append(f"{place.path}: {place.key} {match['version']} -> {version}")
+    return changes
+
+
+def _match(folder: Path, place: Place) -> re.Match[str]:
+    file = folder / place.path
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            text = stream.read()
+    except OSError as error:
+        raise ReleaseError(f"{file} can't be read: {error.strerror}. Is this a clone of the product?") from error
+    except UnicodeDecodeError as error:
+        raise ReleaseError(f"{file} is not UTF-8: restore it from git.") from error
+    found = list(place.line.finditer(text))
+    if len(found) != 1:
+        raise ReleaseError(f"{file} has {len(found)} lines with the {place.key}, and must have one.")
+    return found[0]

@@ -1,0 +1,93 @@
+"""What an environment has, as the files in the clone say. Called by scripts of the GitOps repository; needs Python alone."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from tools.release.environment import Environment
+from tools.release.record import parse as parse_record
+from tools.release.record import values
+from tools.release.versions import ENVIRONMENTS, ReleaseError
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_HERE: Final = "the work tree"
+
+
+class WorkTree:
+    """The files of a clone as they are, committed or not.
+
+    Args:
+        folder: The clone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def read(self, commit: str, path: str) -> str | None:
+        """Return a file's text, None when it is not there; the commit has no say."""
+        del commit
+        try:
+            return (self._folder / path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ReleaseError(f"{self._folder / path} can't be read: {error}.") from error
+
+
+def release_values(environment: Environment, files: WorkTree) -> str:
+    """Return the values of the chart that follow from an environment's release.
+
+    Raises:
+        ReleaseError: There is no release, or its files contradict each other.
+    """
+    record = environment.read(files, _HERE)
+    if record is None:
+        raise ReleaseError(f"{environment.name} has no release yet: there is no {environment.record}.")
+    return values(record)
+
+
+def rewrite(environment: Environment, files: WorkTree, folder: Path) -> str:
+    """Write commit and values of ``release.json`` into the Application, whatever it has; return what was done.
+
+    Raises:
+        ReleaseError: There is no record, or the Application lacks its places.
+    """
+    text = files.read(_HERE, environment.record)
+    if text is None:
+        raise ReleaseError(f"{environment.record} is missing: there is no release to write into the Application.")
+    record = parse_record(text, environment.record)
+    written = environment.write(files, _HERE, record)[environment.application]
+    if written == files.read(_HERE, environment.application):
+        return f"{environment.application} has {record.release.version} already."
+    (folder / environment.application).write_text(written, encoding="utf-8", newline="\n")
+    return f"{environment.application} has {record.release.version} now."
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print or write it; return 1 when it is refused."""
+    parser = argparse.ArgumentParser(
+        prog="python3 -m tools.release.released",
+        description="values: prints the chart's values that follow from a release. "
+        "rewrite: writes commit and values of release.json into the Application.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("command", choices=["values", "rewrite"])
+    parser.add_argument("environment", choices=sorted(ENVIRONMENTS))
+    parser.add_argument("--folder", type=Path, default=_ROOT, help="the clone; the one this is in by default")
+    options = parser.parse_args(arguments)
+    environment, files = Environment(options.environment), WorkTree(options.folder)
+    try:
+        if options.command == "values":
+            print(release_values(environment, files), end="")
+        else:
+            print(rewrite(environment, files, options.folder))
+    except (ReleaseError, OSError) as error:
+        print(f"{options.command}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
