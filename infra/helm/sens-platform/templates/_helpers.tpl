@@ -95,7 +95,7 @@ tolerations:
 {{- end }}
 {{- end -}}
 
-{{/* Annotations of a pod: a change of what it reads at its start makes it start anew. */}}
+{{/* Annotations of a pod: a change of what it reads at its start restarts it. */}}
 {{- define "sens.podAnnotations" -}}
 {{- with .checksum }}
 checksum/config: {{ . | sha256sum }}
