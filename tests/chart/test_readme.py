@@ -28,13 +28,13 @@ def repository(tmp_path: Path) -> Path:
     chart.mkdir(parents=True)
     (chart / "values.yaml").write_text(VALUES)
     (chart / "Chart.yaml").write_text("description: A chart")
-    (tmp_path / "scripts/lib").mkdir(parents=True)
-    shutil.copy(ROOT / "scripts/lib/chart_readme.py", tmp_path / "scripts/lib")
+    (tmp_path / "tools").mkdir(parents=True)
+    shutil.copy(ROOT / "tools/chart_readme.py", tmp_path / "tools")
     return chart
 
 
 def generate(chart: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    script = chart.parents[2] / "scripts/lib/chart_readme.py"
+    script = chart.parents[2] / "tools/chart_readme.py"
     return subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
 
 

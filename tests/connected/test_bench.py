@@ -8,17 +8,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from scripts.lib.bench import hops, page, scale, telegraf
-from scripts.lib.bench.__main__ import main
-from scripts.lib.bench.backlog import backlog
-from scripts.lib.bench.figures import EndToEnd, Latency, Mishap, Rate, Results, Telegraf
-from scripts.lib.bench.load import Shape
-from scripts.lib.bench.machine import machine
-from scripts.lib.bench.malformed import malformed
-from scripts.lib.bench.report import SECTIONS, report
-from scripts.lib.bench.rig import Rig
-from scripts.lib.bench.runs import end_to_end, fastest, latency
-from scripts.lib.stack.path import POSTGRES, TELEMETRY, Stack
+
+from tools.bench import hops, page, scale, telegraf
+from tools.bench.__main__ import main
+from tools.bench.backlog import backlog
+from tools.bench.figures import EndToEnd, Latency, Mishap, Rate, Results, Telegraf
+from tools.bench.load import Shape
+from tools.bench.machine import machine
+from tools.bench.malformed import malformed
+from tools.bench.report import SECTIONS, report
+from tools.bench.rig import Rig
+from tools.bench.runs import end_to_end, fastest, latency
+from tools.stack.path import POSTGRES, TELEMETRY, Stack
 
 SHAPE = Shape(400, devices=20, connections=4)
 WORKERS = {"ingestion", "telemetry"}

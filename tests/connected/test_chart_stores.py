@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
-from scripts.lib import nats_users
 
 from sens_cli.up import postgres as embedded_postgres
 from sens_cli.up.nats import embedded_program
@@ -32,6 +31,7 @@ from sens_common.settings import DatabaseSettings, NatsSettings
 from support.brokers import mock_broker
 from support.chart import Render, matrix_render, needs_helm, render
 from support.servers import HOST, accepts_connections, free_port, postgres_server, process, scratch_folder, wait_until
+from tools import nats_users
 
 pytestmark = needs_helm
 

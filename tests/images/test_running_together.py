@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from scripts.lib.ports import free_port
 
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.images import Built, needs_images
 from support.servers import HOST, new_database, wait_until
 from tools.images.builders import Process
 from tools.images.catalogue import IMAGES
+from tools.ports import free_port
 
 pytestmark = needs_images
 

@@ -17,13 +17,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from scripts.lib.ports import claim_port
 
 from sens_cli.instance import Instance
 from sens_cli.up.display import READY_LINE
 from sens_cli.up.ports import Ports, check_free, ports
 from sens_common.errors import SensError
 from support.servers import HOST, process, scratch_folder, wait_until
+from tools.ports import claim_port
 
 READY_SECONDS = 90.0
 

@@ -22,7 +22,6 @@ from pathlib import Path
 import asyncpg
 import pytest
 from pydantic import SecretStr
-from scripts.lib import ports
 
 from sens_cli.up import nats as embedded_nats
 from sens_cli.up import postgres as embedded_postgres
@@ -32,6 +31,7 @@ from sens_common.logins import API_ROLE, WORKER_ROLE
 from sens_common.migrations import migrate
 from sens_common.nats_permissions import ADMINISTRATOR, PERMISSIONS
 from sens_common.settings import DatabaseSettings, NatsSettings
+from tools import ports
 
 HOST = "127.0.0.1"
 START_SECONDS = 30.0

@@ -5,8 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from scripts.lib.torture.faults import chosen, faults
-from scripts.lib.torture.results import Group, Result, insert, table
+
+from tools.torture.faults import chosen, faults
+from tools.torture.results import Group, Result, insert, table
 
 RESULT = Result(
     7,

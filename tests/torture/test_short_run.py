@@ -21,7 +21,7 @@ def test_loses_doubles_and_changes_nothing(tmp_path: Path) -> None:
     result = tmp_path / "result.json"
     run = subprocess.run(
         [
-            *(sys.executable, "-m", "scripts.lib.torture", "--seed", "1870", "--faults", str(FAULTS), "--round", "9"),
+            *(sys.executable, "-m", "tools.torture", "--seed", "1870", "--faults", str(FAULTS), "--round", "9"),
             *("--broker", "mosquitto" if installed else "mock-mqtt-broker", "--rate", "100", "--no-disks"),
             *("--seconds", "0.1", "0.8", "--longest", "1.5", "--json", str(result)),
             *(["--postgres-programs", programs] if programs else []),

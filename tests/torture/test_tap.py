@@ -6,8 +6,9 @@ import mqtt5
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scripts.lib.stack.tap import Packets, Publish, Tap
-from scripts.lib.torture.load import Record, message
+
+from tools.stack.tap import Packets, Publish, Tap
+from tools.torture.load import Record, message
 
 
 def publish(packet_id: int, payload: bytes = b"{}", topic: str = "t") -> bytes:

@@ -9,11 +9,10 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
-from scripts.lib.ports import free_port
-
 from tools.images.builders import Builder, Process, Run
 from tools.images.catalogue import Image
 from tools.images.source import Commit, ImageError
+from tools.ports import free_port
 
 _START_SECONDS: Final = 60
 _STOP_SECONDS: Final = 20

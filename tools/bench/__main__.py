@@ -1,0 +1,254 @@
+"""Measures the path from a publish to the database. Called by scripts/bench."""
+
+import argparse
+import contextlib
+import dataclasses
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import asyncpg
+import msgspec
+
+from sens_common.errors import SensError
+from tools.bench import backlog, hops, malformed, page, runs, scale, telegraf
+from tools.bench.figures import Rate, Results
+from tools.bench.load import VALUES, Shape
+from tools.bench.machine import machine
+from tools.bench.replay import replay
+from tools.bench.report import report
+from tools.bench.rig import Rig
+from tools.stack.path import POSTGRES, TELEMETRY, Stack, StackError
+
+_FAILURES: Final = (StackError, SensError, OSError, ExceptionGroup, asyncpg.PostgresError, TimeoutError)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print tables, write JSON; or write measured figures into the documentation."""
+    options = _parser().parse_args(arguments)
+    try:
+        if options.publish:
+            page.publish(_read(options.publish))
+            return 0
+        results = _results(options)
+    except (OSError, ValueError) as error:
+        print(f"scripts/bench: {error}", file=sys.stderr)
+        return 1
+    parts = list(PARTS) if options.all else options.only
+    if options.all and telegraf.installed() is None:
+        print("telegraf is not on PATH: nothing to compare with", file=sys.stderr)
+        parts.remove("telegraf")
+    for name in parts:
+        _measure(name, results, options)
+        if options.json:
+            options.json.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
+    print(report(results))
+    return 1 if any(name in results.failures for name in parts) else 0
+
+
+def _measure(name: str, results: Results, options: argparse.Namespace) -> None:
+    """Measure a part; what goes wrong is noted, so that the others still give their figures."""
+    started = time.monotonic()
+    print(f"{name} …", file=sys.stderr, flush=True)
+    results.failures.pop(name, None)
+    try:
+        PARTS[name](results, options)
+    except _FAILURES as error:
+        results.failures[name] = str(error) or type(error).__name__
+        print(f"scripts/bench: {name}: {results.failures[name]}", file=sys.stderr)
+    print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, allow_abbrev=False)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--all", action="store_true", help="measure every part (an hour)")
+    what.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(PARTS),
+        default=["end-to-end", "latency"],
+        metavar="PART",
+        help=f"measure these: {', '.join(PARTS)} (default: end-to-end latency)",
+    )
+    what.add_argument("--publish", type=Path, metavar="FILE", help=f"write a JSON file's figures into {page.PAGE}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures; parts measured before are kept")
+    parser.add_argument(
+        "--payload",
+        nargs="+",
+        choices=list(VALUES),
+        default=list(VALUES),
+        help="the first one is that of latency, backlog, devices and rows",
+    )
+    parser.add_argument("--messages", type=int, default=400_000, help="messages of a run (default: %(default)s)")
+    parser.add_argument("--devices", type=int, default=1000, help="devices they are from (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="runs; tables show the median (default: %(default)s)")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[100, 2000, 10_000], help="of the latency runs, msg/s"
+    )
+    parser.add_argument("--seconds", type=float, default=20, help="length of a latency run (default: %(default)s)")
+    parser.add_argument("--backlog", type=int, default=1_000_000, help="messages that wait (default: %(default)s)")
+    parser.add_argument(
+        "--device-counts",
+        type=int,
+        nargs="+",
+        default=[100, 10_000, 1_000_000],
+        help="a pass has as many messages as the last",
+    )
+    parser.add_argument(
+        "--rows",
+        type=int,
+        nargs="+",
+        default=[1_000_000, 10_000_000],
+        help="in the table before a load, ascending; 100,000,000 take 13 GB",
+    )
+    parser.add_argument("--malformed", type=float, default=0.5, help="share of these (default: %(default)s)")
+    parser.add_argument("--replay", type=int, default=100_000, help="dead letters of a replay (default: %(default)s)")
+    parser.add_argument("--postgres-programs", type=Path, help="another PostgreSQL's folder of programs (…/bin)")
+    return parser
+
+
+def _read(file: Path) -> Results:
+    """Read figures.
+
+    Raises:
+        OSError: There is no such file.
+        ValueError: It holds something else.
+    """
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Results)
+    except msgspec.MsgspecError as error:
+        raise ValueError(f"{file} does not hold figures of this version: {error}") from error
+
+
+def _results(options: argparse.Namespace) -> Results:
+    """Return results to add to: those of before, if they are of this machine.
+
+    Raises:
+        ValueError: They are not, or are not readable.
+    """
+    fresh = Results(machine())
+    if not (options.json and options.json.exists()):
+        return fresh
+    before = _read(options.json)
+    commits = [*before.machine.commit.split(", "), fresh.machine.commit]
+    both = dataclasses.replace(
+        before.machine,
+        commit=", ".join(dict.fromkeys(commits)),
+        sync_milliseconds=fresh.machine.sync_milliseconds,
+        versions=before.machine.versions | fresh.machine.versions,
+    )
+    same = dataclasses.replace(fresh.machine, commit=both.commit, versions=both.versions)
+    if both != same:
+        raise ValueError(f"{options.json} holds figures of another machine: name another file")
+    return dataclasses.replace(before, machine=both)
+
+
+@contextlib.contextmanager
+def _rig(results: Results, options: argparse.Namespace) -> Iterator[Rig]:
+    """Run a path of its own, with an empty database, for a part."""
+    with Stack.running("mosquitto", postgres_programs=options.postgres_programs, tenants=("bench",)) as stack:
+        results.machine.versions.update(stack.database_versions())
+        yield Rig(stack)
+
+
+def _shape(options: argparse.Namespace) -> Shape:
+    return Shape(options.messages, devices=options.devices, payload=options.payload[0])
+
+
+def _end_to_end(results: Results, options: argparse.Namespace) -> None:
+    for payload in options.payload:
+        shape = _shape(options)._replace(payload=payload)
+        with _rig(results, options) as rig:
+            rig.warm_up(shape)
+            results.end_to_end[payload] = runs.fastest(rig.afresh(runs.end_to_end), shape, options.rounds)
+
+
+def _hops(results: Results, options: argparse.Namespace) -> None:
+    for payload in options.payload:
+        shape = _shape(options)._replace(payload=payload)
+        with _rig(results, options) as rig:
+            rig.warm_up(shape)
+            stored: list[Rate] = []
+            results.hops[payload] = {
+                hops.BROKER_ALONE: runs.fastest(rig.afresh(hops.broker_alone), shape, options.rounds),
+                hops.INTO_THE_LOG: runs.fastest(
+                    rig.afresh(partial(hops.one_after_the_other, stored)), shape, options.rounds
+                ),
+                hops.INTO_THE_DATABASE: stored[-options.rounds :],
+            }
+
+
+def _latency(results: Results, options: argparse.Namespace) -> None:
+    with _rig(results, options) as rig:
+        results.latency = [runs.latency(rig, rate, options.seconds, _shape(options)) for rate in options.rates]
+
+
+def _backlog(results: Results, options: argparse.Namespace) -> None:
+    shape = _shape(options)._replace(messages=options.backlog)
+    results.backlog = []
+    for away in (TELEMETRY, POSTGRES):
+        with _rig(results, options) as rig:
+            results.backlog.append(backlog.backlog(rig, shape, away))
+
+
+def _devices(results: Results, options: argparse.Namespace) -> None:
+    counts = sorted(options.device_counts)
+    results.devices = []
+    for count in counts:
+        shape = _shape(options)._replace(messages=counts[-1], devices=count)
+        with _rig(results, options) as rig:
+            results.devices.append(scale.devices(rig, shape))
+
+
+def _rows(results: Results, options: argparse.Namespace) -> None:
+    results.rows = []
+    with _rig(results, options) as rig:
+        present = 0
+        for wanted in sorted(options.rows):
+            results.rows.append(scale.rows(rig, _shape(options), present, wanted))
+            present = results.rows[-1].rows + 5 * options.messages
+
+
+def _malformed(results: Results, options: argparse.Namespace) -> None:
+    with _rig(results, options) as rig:
+        shape = _shape(options)
+        rig.warm_up(shape)
+        results.malformed = malformed.compare(rig, shape, options.malformed, options.rounds)
+
+
+def _replay(results: Results, options: argparse.Namespace) -> None:
+    with _rig(results, options) as rig:
+        results.replay = [replay(rig.stack, options.replay, filtered=filtered) for filtered in (False, True)]
+
+
+def _telegraf(results: Results, options: argparse.Namespace) -> None:
+    if telegraf.installed() is None:
+        raise StackError("telegraf is not on PATH")
+    for payload in options.payload:
+        with _rig(results, options) as rig:
+            shape = _shape(options)._replace(payload=payload)
+            results.telegraf[payload] = telegraf.compare(rig, shape, options.rounds)
+
+
+PARTS: Final[MappingProxyType[str, Callable[[Results, argparse.Namespace], None]]] = MappingProxyType(
+    {
+        "end-to-end": _end_to_end,
+        "hops": _hops,
+        "latency": _latency,
+        "backlog": _backlog,
+        "devices": _devices,
+        "rows": _rows,
+        "malformed": _malformed,
+        "replay": _replay,
+        "telegraf": _telegraf,
+    }
+)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

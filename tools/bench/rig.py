@@ -1,0 +1,94 @@
+"""A running path with a load at one end and a look at the other."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from tools.bench.figures import GENERATOR
+from tools.bench.load import Chunk, Published, Shape, prepared, publish
+from tools.stack.path import HOST, INGESTION, TELEMETRY, Stack, StackError
+from tools.stack.usage import Usage
+
+PUBLISHED: Final = (INGESTION, "sens_ingestion_messages_published_total")
+SETTLED: Final = (TELEMETRY, "sens_telemetry_messages_received_total")
+STORED: Final = (TELEMETRY, "sens_telemetry_messages_stored_total")
+_SHORTEST_POLL_SECONDS: Final = 0.02
+_LONGEST_POLL_SECONDS: Final = 1.0
+_STALL_SECONDS: Final = 120
+_WARM_UP_MESSAGES: Final = 20_000
+
+
+class Rig:
+    """The path, its generator and its clock.
+
+    Attributes:
+        stack: The path.
+    """
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self._free_milliseconds = 0
+
+    def prepare(self, shape: Shape) -> list[list[Chunk]]:
+        """Return each connection's packets, with device times that no other packets of this rig have."""
+        first = self.take_times(shape.span_milliseconds)
+        return [prepared(shape, number, first) for number in range(shape.connections)]
+
+    def take_times(self, milliseconds: int) -> int:
+        """Return the begin of a span of device time that nobody else gets; now, if now is free."""
+        first = max(time.time_ns() // 1_000_000, self._free_milliseconds)
+        self._free_milliseconds = first + milliseconds
+        return first
+
+    def publish(self, shape: Shape, packets: list[list[Chunk]]) -> Published:
+        """Publish as fast as it is acknowledged."""
+        return asyncio.run(publish(HOST, self.stack.mqtt_port, shape, packets))
+
+    def warm_up(self, shape: Shape) -> None:
+        """Let some messages through, so that devices are registered, connections open and tables made."""
+        shape = shape._replace(messages=min(max(shape.devices, _WARM_UP_MESSAGES), shape.messages))
+        settled = self.count(SETTLED)
+        self.publish(shape, self.prepare(shape))
+        self.reach(SETTLED, settled + shape.messages)
+
+    def afresh[R](self, measure: Callable[["Rig", Shape], R]) -> Callable[[Shape], R]:
+        """Return the measurement with empty tables at its begin, as Telegraf has them."""
+
+        def measured(shape: Shape) -> R:
+            self.stack.fetch(
+                "TRUNCATE sens.measurements, sens.text_measurements, sens.dead_letters, sens.dead_letter_usage"
+            )
+            return measure(self, shape)
+
+        return measured
+
+    def usage(self) -> dict[str, Usage]:
+        """Return what each process uses, the generator among them."""
+        return self.stack.usage() | {GENERATOR: Usage(time.process_time(), 0.0)}
+
+    def count(self, counter: tuple[str, str]) -> float:
+        """Return a worker's counter."""
+        return self.stack.metric(*counter)
+
+    def reach(self, counter: tuple[str, str], wanted: float) -> float:
+        """Wait until a counter is that high, and return when it was.
+
+        It is looked at ever more often as it comes near, so that looking costs the worker nothing to speak of and
+        the moment is known to 20 ms.
+
+        Raises:
+            StackError: It stands still.
+        """
+        started = moved = time.perf_counter()
+        first = before = self.count(counter)
+        while (now := self.count(counter)) < wanted:
+            moment = time.perf_counter()
+            if now > before:
+                before, moved = now, moment
+            elif moment > moved + _STALL_SECONDS:
+                worker, name = counter
+                raise StackError(f"{worker}: {name} is at {now:,.0f} of {wanted:,.0f} and stands still")
+            left = (wanted - now) * (moment - started) / (now - first) if now > first else 0.2
+            time.sleep(min(_LONGEST_POLL_SECONDS, max(_SHORTEST_POLL_SECONDS, left / 2)))
+        return time.perf_counter()

@@ -1,0 +1,254 @@
+"""Breaks the path again and again under load, and proves after each round that nothing is lost and nothing stored twice."""
+
+import argparse
+import random
+import secrets
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from sens_common.names import NATIVE_TOPIC_FILTER
+from tools.stack.path import INGESTION, Stack, StackError
+from tools.stack.tap import Tap
+from tools.torture.audit import SETTLE_SECONDS, Audit
+from tools.torture.faults import SHORT, TIME_OUTS, Planned, chosen, faults
+from tools.torture.load import POISON, TENANTS, Publisher, Record
+from tools.torture.results import Group, Result, insert, table
+from tools.torture.watch import Watch
+
+_POISON_REFUSED = f"ALTER TABLE sens.measurements ADD CONSTRAINT poison CHECK (value <> {POISON!r}::float8)"
+_APART = [[f"sens/v1/{TENANTS[0]}/+/telemetry"], [f"sens/v1/{tenant}/+/telemetry" for tenant in TENANTS[1:]]]
+_SHARED = [[f"$share/sens/{NATIVE_TOPIC_FILTER}"]] * 2
+_PAGE = Path("docs/operations/failure-modes.md")
+
+
+class Plan(NamedTuple):
+    """What is done.
+
+    Attributes:
+        seed: Decides the faults, their order and how long they last.
+        faults: How many.
+        round_faults: How many between two audits.
+        broker: Which one. The mock MQTT broker keeps sessions in memory alone and is not restarted.
+        shared: Whether the ingestion workers share a subscription; else each has tenants of its own. Mosquitto does not keep shared
+            subscriptions over a restart, so that it is not restarted then.
+        rate: Messages a second.
+        seconds: How long a fault lasts that need not last for a certain time: shortest and longest.
+        longest: Faults that have to last longer are left out, seconds; None for none.
+        disks: Whether the servers get disks of their own, which can be filled, where that is allowed.
+        only: Faults without this in their name are left out.
+        postgres_programs: Folder with another PostgreSQL's programs, None for the embedded one. TimescaleDB is used where it is there.
+    """
+
+    seed: int
+    faults: int
+    round_faults: int = 5
+    broker: str = "mosquitto"
+    shared: bool = False
+    rate: float = 300
+    seconds: tuple[float, float] = SHORT
+    longest: float | None = None
+    disks: bool = True
+    only: str = ""
+    postgres_programs: Path | None = None
+
+
+class Torture:
+    """A run.
+
+    Attributes:
+        result: What it has shown so far; also in the file, if there is one.
+    """
+
+    def __init__(self, plan: Plan, file: Path | None) -> None:
+        self._plan = plan
+        self._file = file
+        self._record = Record()
+        self._tap = Tap(self._record.taken_over)
+        self.result = Result(plan.seed, plan.broker, plan.rate)
+
+    def run(self) -> None:
+        """Run the plan to its end or to the first problem.
+
+        Raises:
+            StackError: Something did not start.
+        """
+        plan = self._plan
+        started = time.monotonic()
+        with Stack.running(
+            plan.broker,
+            postgres_programs=plan.postgres_programs,
+            proxied=True,
+            tap=self._tap,
+            own_disks=plan.disks,
+            topic_filters=_SHARED if plan.shared else _APART,
+            telemetry_workers=2,
+            tenants=TENANTS,
+            worker_settings={"SENS_DEAD_LETTERS__MAX_SHARE": "1", **TIME_OUTS},
+        ) as stack:
+            versions = stack.database_versions()
+            self.result.database = ", ".join(f"{name} {version}" for name, version in versions.items())
+            stack.fetch(_POISON_REFUSED)
+            restarts = plan.broker == "mosquitto" and not plan.shared
+            every = faults(broker_restarts=restarts, disks=bool(stack.disks), columnstore="TimescaleDB" in versions)
+            kinds = [fault for fault in every if plan.only in fault.name]
+            if not stack.disks:
+                print("left out: disks that are full, for which only root may mount disks that are small enough")
+            order = chosen(
+                kinds,
+                plan.faults,
+                random.Random(plan.seed),  # noqa: S311 - it has to repeat
+                short=plan.seconds,
+                longest=plan.longest,
+            )
+            audit = Audit(stack, self._record, self._tap)
+            while order and not self.result.problems:
+                self._round(stack, audit, order[: plan.round_faults])
+                order = order[plan.round_faults :]
+                self.result.seconds = round(time.monotonic() - started, 1)
+                self.write()
+            if self.result.problems:
+                for name in stack.names:
+                    print(f"--- the end of what {name} wrote\n{stack.output(name)}")
+
+    def write(self) -> None:
+        """Write the result into the file."""
+        if self._file is not None:
+            self.result.write(self._file)
+
+    def _round(self, stack: Stack, audit: Audit, order: Sequence[Planned]) -> None:
+        problems: list[str] = []
+        self._record.begin_round()
+        try:
+            with self._load(stack):
+                for planned in order:
+                    if not problems:
+                        self._happen(stack, audit, planned, problems)
+        except StackError as error:
+            problems.append(str(error).partition("\n")[0])  # the rest is the end of its output, which is printed anyway
+        if not problems and (restless := audit.settle(loaded=False)) is not None:
+            problems.append(restless)
+        outcome = audit.check()
+        result = self.result
+        if outcome.acknowledged == result.acknowledged:
+            problems.append("the broker acknowledged nothing")
+        result.acknowledged, result.uncertain = outcome.acknowledged, outcome.uncertain
+        result.stored, result.duplicate, result.dead_lettered = outcome.stored, outcome.duplicate, outcome.dead_lettered
+        result.broker_lost = outcome.broker_lost
+        result.problems = problems + outcome.problems
+        print(
+            f"{result.faults:4d} faults: {result.acknowledged} acknowledged, {result.uncertain} uncertain, "
+            f"{result.stored} stored, {result.duplicate} came again, {result.dead_lettered} dead-lettered, "
+            f"{result.broker_lost} lost by the broker: "
+            f"{'; '.join(result.problems) or 'nothing lost, nothing twice'}",
+            flush=True,
+        )
+
+    @contextmanager
+    def _load(self, stack: Stack) -> Iterator[None]:
+        with ExitStack() as publishers:
+            for number in range(4):
+                rate = self._plan.rate / 4
+                publishers.enter_context(Publisher(stack.mqtt3_port, self._record, name=f"torture-{number}", rate=rate))
+            yield
+
+    def _happen(self, stack: Stack, audit: Audit, planned: Planned, problems: list[str]) -> None:
+        """Let a fault happen, and wait until everything is at rest again, if that is planned."""
+        fault = planned.fault
+        group = self.result.groups.setdefault(fault.group, Group())
+        before = int(self._record.masks()[0].sum())
+        print(f"     {fault.name}, {planned.seconds:.1f} s", end="", flush=True)
+        with Watch(stack) as watch:
+            fault.happen(stack, planned.seconds)
+            if fault.kills_broker:
+                self._resubscribed(stack)
+                self._record.broker_was_killed()
+        ended = time.monotonic()
+        self.result.faults += 1
+        group.times += 1
+        rest = ""
+        if planned.settled:
+            if (restless := audit.settle(loaded=True)) is not None:
+                problems.append(f"after {fault.name}: {restless}")
+            group.settled_seconds.append(round(time.monotonic() - ended, 2))
+            rest = f", at rest after {group.settled_seconds[-1]:.1f} s"
+        time.sleep(planned.pause_seconds)
+        group.messages += int(self._record.masks()[0].sum()) - before
+        seen = self.result.seen.setdefault(fault.name, {})
+        for worker, texts in watch.seen.items():
+            seen[worker] = sorted(texts.union(seen.get(worker, [])))
+        print(rest, flush=True)
+
+    def _resubscribed(self, stack: Stack) -> None:
+        """Wait until all ingestion workers have subscribed anew."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while self._tap.subscribed < sum(worker.startswith(INGESTION) for worker in stack.workers):
+            if time.monotonic() > deadline:
+                raise StackError(f"not all ingestion workers have subscribed within {SETTLE_SECONDS} s")
+            time.sleep(0.05)
+
+
+def main() -> int:
+    """Print what happens; return 1 when something was lost or stored twice."""
+    parser = argparse.ArgumentParser(prog="scripts/torture", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--faults", type=int, default=40, help="how many; each kind comes before any comes twice")
+    parser.add_argument("--seed", type=int, help="repeat a run")
+    parser.add_argument("--broker", choices=["mosquitto", "mock-mqtt-broker"], default="mosquitto")
+    parser.add_argument("--shared", action="store_true", help="let the ingestion workers share a subscription")
+    parser.add_argument("--rate", type=float, default=300, help="messages a second")
+    parser.add_argument("--round", type=int, default=5, help="faults between two audits")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        nargs=2,
+        default=SHORT,
+        help="how long a fault lasts that need not last long, from and to",
+    )
+    parser.add_argument("--longest", type=float, help="leave out faults that have to last longer than this, seconds")
+    parser.add_argument("--no-disks", action="store_true", help="mount no disks, even where it is allowed")
+    parser.add_argument("--only", default="", help="only faults with this text in their name")
+    parser.add_argument("--postgres-programs", type=Path, help="another PostgreSQL's folder of programs (…/bin)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, after each round too")
+    parser.add_argument(
+        "--table", type=Path, nargs="+", metavar="FILE", help=f"write results into {_PAGE}, and do no more"
+    )
+    options = parser.parse_args()
+    if options.table:
+        insert(_PAGE, table(Result.read(file) for file in options.table))
+        return 0
+    seed = secrets.randbelow(1_000_000) if options.seed is None else options.seed
+    torture = Torture(
+        Plan(
+            seed,
+            options.faults,
+            options.round,
+            options.broker,
+            options.shared,
+            options.rate,
+            tuple(options.seconds),
+            options.longest,
+            not options.no_disks,
+            options.only,
+            options.postgres_programs,
+        ),
+        options.json,
+    )
+    print(f"seed {seed}: repeat with --seed {seed}", flush=True)
+    try:
+        torture.run()
+    except StackError as error:
+        torture.result.problems.append(str(error))
+        torture.write()
+    for name, group in sorted(torture.result.groups.items()):
+        longest = f"{max(group.settled_seconds):6.1f} s" if group.settled_seconds else "       -"
+        print(f"{group.times:4d} {longest}  {name}")
+    if torture.result.problems:
+        print(f"scripts/torture: seed {seed}: {'; '.join(torture.result.problems)}", file=sys.stderr)
+    return 1 if torture.result.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,334 @@
+"""Conservation: what was acknowledged is stored exactly once with equal values, or lies in the dead letters once.
+
+Acknowledged by the broker; where that was killed, by the platform to the broker. What only the broker had acknowledged then is stored
+once or not at all.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Final, NamedTuple
+
+import asyncpg
+import nats
+import numpy as np
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from numpy.typing import NDArray
+
+from sens_common.dead_letters import Reason
+from sens_common.errors import SensError
+from sens_common.names import TELEMETRY_CONSUMER, TELEMETRY_STREAM
+from tools.stack.path import Stack
+from tools.stack.tap import Tap
+from tools.torture.load import (
+    FIRST_TIME_MILLISECONDS,
+    MALFORMED_EVERY,
+    POISON_EVERY,
+    Kind,
+    Record,
+    message,
+    number_of,
+)
+
+SETTLE_SECONDS: Final = 240
+"""How long everything may take to come to rest: longer than the longest pause of a worker between two attempts."""
+
+_POLL_SECONDS: Final = 0.4
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SHOWN: Final = 5
+_DAY_MILLISECONDS: Final = 86_400_000
+_LETTERS_AGAIN: Final = 10_000
+_CLOCK_SECONDS: Final = 5
+"""How far the clock may be put back during a run."""
+
+_REASONS: Final = {Kind.MALFORMED: Reason.MALFORMED_PAYLOAD, Kind.POISON: Reason.REFUSED_BY_DATABASE}
+_NOT_NOW: Final = (SensError, NatsError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+
+# What is stored of the messages from a number on. Those with a device time have it from their number, the others that of their receipt:
+# both are ranges of the tables' keys, so that the cost does not grow with what is stored already. No joins: they would need statistics.
+_RECENT: Final = """
+    SELECT device_id, metric_id, ts, value FROM sens.{table}
+    WHERE device_id = ANY (ARRAY(SELECT id FROM sens.devices)) AND metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE {metrics}))
+        AND ts >= to_timestamp($1::float8) AND ts < to_timestamp($2::float8)
+    UNION ALL
+    SELECT device_id, metric_id, ts, value FROM sens.{table}
+    WHERE device_id = ANY (ARRAY(SELECT id FROM sens.devices)) AND metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE {metrics}))
+        AND ts >= to_timestamp($3::float8)
+"""
+_RECENT_VALUES: Final = _RECENT.format(table="measurements", metrics="name IN ('n', 'half', 'even')")
+_RECENT_TEXTS: Final = _RECENT.format(table="text_measurements", metrics="name = 'name'")
+_NUMBERS: Final = "SELECT string_agg(int4send(n.value::int4), ''::bytea) FROM ({}) n"
+_RECENT_NUMBERS: Final = _NUMBERS.format(_RECENT.format(table="measurements", metrics="name = 'n'"))
+_ALL_NUMBERS: Final = _NUMBERS.format(
+    "SELECT value FROM sens.measurements WHERE metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE name = 'n'))"
+)
+_DEVICES: Final = "SELECT d.id, t.name AS tenant, d.name FROM sens.devices d JOIN sens.tenants t ON t.id = d.tenant_id"
+
+
+class Outcome(NamedTuple):
+    """What became of the messages.
+
+    Attributes:
+        acknowledged: How many the broker acknowledged.
+        uncertain: How many more may or may not have reached it.
+        stored: How many are in the database.
+        duplicate: How many more came to the database again, to no effect.
+        dead_lettered: How many are in the dead letters.
+        broker_lost: How many the broker had acknowledged and has lost, being killed: the platform never acknowledged them.
+        problems: What must not be, one line each; empty when all is well.
+    """
+
+    acknowledged: int
+    uncertain: int
+    stored: int
+    duplicate: int
+    dead_lettered: int
+    broker_lost: int
+    problems: list[str]
+
+
+class Audit:
+    """Compares the record with database and dead letters, again and again; remembers what it has seen, so that each look is cheap."""
+
+    def __init__(self, stack: Stack, record: Record, tap: Tap) -> None:
+        """Begin.
+
+        Args:
+            stack: The running path.
+            record: What is published.
+            tap: What passes between broker and platform.
+        """
+        self._stack = stack
+        self._record = record
+        self._tap = tap
+        self._arrived = np.zeros(1, np.bool_)
+        self._compared = np.zeros(1, np.bool_)
+        self._letters: Counter[int] = Counter()
+        self._wrongly: list[int] = []
+        self._seen_letters: set[int] = set()
+        self._last_letter = 0
+
+    def settle(self, *, loaded: bool) -> str | None:
+        """Wait until all workers are ready and what has to arrive by now has arrived.
+
+        Args:
+            loaded: Whether messages are published meanwhile; else what the platform is sent has to be acknowledged too.
+
+        Returns:
+            What did not come to rest in time; None when everything has.
+        """
+        owed = self._record.owed()
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            try:
+                missing = self._missing(owed)
+                trouble = None
+            except _NOT_NOW as error:
+                missing = owed[:0].nonzero()[0]
+                trouble = f"database or log can't be asked: {error}"
+            restless = {worker: checks for worker in self._stack.workers if (checks := self._stack.not_ready(worker))}
+            unacknowledged = 0 if loaded else self._tap.unacknowledged
+            if trouble is None and not len(missing) and not restless and not unacknowledged:
+                return None
+            if time.monotonic() > deadline:
+                if unacknowledged:
+                    restless["broker"] = {"mqtt": f"{unacknowledged} messages are sent and not acknowledged"}
+                return self._restless(missing, restless, trouble)
+            time.sleep(_POLL_SECONDS)
+
+    def _missing(self, owed: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return the numbers among these that have not arrived."""
+        self._arrived = _grown(self._arrived, len(owed))
+        missing = np.flatnonzero(owed & ~self._arrived[: len(owed)])
+        if len(missing):
+            self._read_letters()
+            self._note_arrived(self._numbers(_RECENT_NUMBERS, *self._since(int(missing[0]))))
+            self._note_arrived(np.array(list(self._letters), np.int64))
+            missing = np.flatnonzero(owed & ~self._arrived[: len(owed)])
+        return missing
+
+    def _note_arrived(self, numbers: NDArray[np.int64]) -> None:
+        if len(numbers):
+            self._arrived = _grown(self._arrived, int(numbers.max()) + 1)
+            self._arrived[numbers[numbers > 0]] = True
+
+    def _since(self, number: int) -> tuple[float, float, float]:
+        """Return the bounds of the times of the messages from this number on, as `_RECENT` takes them."""
+        first = FIRST_TIME_MILLISECONDS + number
+        return (
+            first / 1000,
+            (FIRST_TIME_MILLISECONDS + _DAY_MILLISECONDS) / 1000,
+            self._record.published_after(number) - _CLOCK_SECONDS,
+        )
+
+    def _numbers(self, query: str, *arguments: object) -> NDArray[np.int64]:
+        found = self._stack.fetch(query, *arguments)[0][0] or b""
+        return np.frombuffer(found, ">i4").astype(np.int64)
+
+    def _restless(self, missing: NDArray[np.int64], restless: dict[str, dict[str, str]], trouble: str | None) -> str:
+        parts = [f"{worker} is not ready ({checks})" for worker, checks in restless.items()]
+        parts += [trouble] if trouble else []
+        parts += [f"{len(missing)} messages have not arrived: {_shown(missing.tolist())}"]
+        try:
+            parts.append(asyncio.run(self._log_state()))
+        except _NOT_NOW as error:
+            parts.append(f"the log does not say what waits in it: {error!r}")
+        return f"not at rest after {SETTLE_SECONDS} s: {'; '.join(parts)}"
+
+    async def _log_state(self) -> str:
+        client = await self._nats()
+        try:
+            info = await client.jetstream().consumer_info(TELEMETRY_STREAM, TELEMETRY_CONSUMER)
+        finally:
+            await client.close()
+        return f"in the log {info.num_pending} envelopes wait, {info.num_ack_pending} are under way"
+
+    def check(self) -> Outcome:
+        """Compare everything; what has been compared before only by its number."""
+        problems = list(self._tap.problems)
+        self._read_letters()
+        numbers = self._numbers(_ALL_NUMBERS)
+        acknowledged, uncertain = self._record.masks()
+        count = len(acknowledged)
+        known = np.flatnonzero(acknowledged | uncertain)
+        stored = np.bincount(numbers[(numbers > 0) & (numbers < count)], minlength=count)
+        lettered = np.zeros(count, np.int64)
+        for number, times in self._letters.items():
+            if 0 < number < count:
+                lettered[number] = times
+        every = np.arange(count)
+        refused = (every % MALFORMED_EVERY == 0) | (every % POISON_EVERY == 0)
+        missing = stored + lettered == 0
+        # What was there once has to stay.
+        self._arrived = _grown(self._arrived, count)
+        owed = self._record.owed()[:count] | self._arrived[:count]
+        _report(problems, "lost", np.flatnonzero(owed & missing))
+        self._note_arrived(np.flatnonzero(~missing))
+        _report(problems, "stored more than once", np.flatnonzero((stored > 1) & ~refused & (every > 0)))
+        _report(problems, "dead-lettered more than once", np.flatnonzero(lettered > 1))
+        _report(problems, "stored and dead-lettered", np.flatnonzero((stored > 0) & (lettered > 0)))
+        strangers = np.setdiff1d(np.concatenate([numbers, np.array(list(self._letters), np.int64)]), known)
+        _report(problems, "never published", strangers)
+        _report(problems, "dead-lettered for a wrong reason", np.array(self._wrongly))
+        _report(problems, "stored although refused", np.flatnonzero(refused & (stored > 0)))
+        self._compared = _grown(self._compared, count)
+        new = np.flatnonzero((stored > 0) & ~self._compared[:count])
+        _report(problems, "stored with another value", self._different(new))
+        self._compared[new] = True
+        disagreements, duplicates = _counters(self._stack)
+        return Outcome(
+            acknowledged=int(acknowledged.sum()),
+            uncertain=int(uncertain.sum()),
+            stored=len(numbers),
+            duplicate=duplicates,
+            dead_lettered=self._letters.total(),
+            broker_lost=int((acknowledged & ~owed & missing).sum()),
+            problems=problems + disagreements,
+        )
+
+    def _different(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return those of the messages whose values, time, device or tenant are not what was sent, or that are not found by their time."""
+        if not len(numbers):
+            return numbers
+        bounds = self._since(int(numbers[0]))
+        fetch = self._stack.fetch
+        devices = {row["id"]: (row["tenant"], row["name"]) for row in fetch(_DEVICES)}
+        metrics = {row["id"]: row["name"] for row in fetch("SELECT id, name FROM sens.metrics")}
+        readings: dict[tuple[int, datetime], dict[str, float | str]] = {}
+        for device, metric, ts, value in (*fetch(_RECENT_VALUES, *bounds), *fetch(_RECENT_TEXTS, *bounds)):
+            readings.setdefault((device, ts), {})[metrics[metric]] = value
+        as_sent = {
+            int(reading["n"])
+            for (device, ts), reading in readings.items()
+            if "n" in reading and _is_as_sent(devices[device], ts, reading)
+        }
+        return np.array([number for number in numbers.tolist() if number not in as_sent], np.int64)
+
+    async def _nats(self) -> Client:
+        return await nats.connect(**self._stack.nats_login, allow_reconnect=False, connect_timeout=5, error_cb=_silent)
+
+    def _read_letters(self) -> None:
+        """Take note of the dead letters that are new."""
+        # One with a lower number may be committed later.
+        rows = self._stack.fetch(
+            "SELECT id, payload, reason FROM sens.dead_letters WHERE id > $1 ORDER BY id",
+            self._last_letter - _LETTERS_AGAIN,
+        )
+        for letter_id, payload, reason in rows:
+            if letter_id in self._seen_letters:
+                continue
+            self._seen_letters.add(letter_id)
+            self._last_letter = max(self._last_letter, letter_id)
+            number = number_of(payload)
+            self._letters[number] += 1
+            if number <= 0 or _REASONS.get(message(number).kind) != reason:
+                self._wrongly.append(number)
+
+
+def _counters(stack: Stack) -> tuple[list[str], int]:
+    """Compare the platform's own counters with what is stored, within one statement: all are of one moment.
+
+    The counters are those of the database. The workers' metrics begin at zero with each process.
+
+    Returns:
+        What does not agree, and how many messages were duplicates.
+    """
+    rows = stack.fetch(
+        """
+        SELECT coalesce(t.name, 'no tenant') AS name, sum(c.stored)::int8 AS stored, sum(c.duplicate)::int8 AS duplicate,
+               sum(c.dead_lettered)::int8 AS dead_lettered, sum(c.discarded)::int8 AS discarded, sum(abs(c.unaccounted))::int8 AS unaccounted,
+               (SELECT count(*) FROM sens.measurements m
+                WHERE m.metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE tenant_id = t.id AND name = 'n'))) AS there,
+               (SELECT count(*) FROM sens.dead_letters d WHERE d.tenant_id IS NOT DISTINCT FROM t.id) AS letters,
+               (SELECT coalesce(sum(u.letters), 0) FROM sens.dead_letter_usage u WHERE u.tenant_id IS NOT DISTINCT FROM t.id) AS used
+        FROM sens.conservation() c LEFT JOIN sens.tenants t ON t.id = c.tenant_id
+        GROUP BY t.id, t.name
+        """
+    )
+    [[in_parts]] = stack.fetch("SELECT count(*) FROM sens.settled WHERE outcomes IS NOT NULL")
+    problems = [f"{in_parts} envelopes are settled in part"] if in_parts else []
+    for row in rows:
+        name = row["name"]
+        for what, counted, there in (
+            ("stored", row["stored"], row["there"]),
+            ("dead letters", row["dead_lettered"], row["letters"]),
+            ("dead letters of its quota", row["used"], row["letters"]),
+            ("discarded", row["discarded"], 0),
+            ("not accounted for", row["unaccounted"], 0),
+        ):
+            if counted != there:
+                problems.append(f"the platform counts {counted} messages of {name} as {what}, {there} are")
+    return problems, sum(row["duplicate"] for row in rows)
+
+
+def _is_as_sent(device: tuple[str, str], ts: datetime, reading: Mapping[str, float | str]) -> bool:
+    number = int(reading["n"])
+    sent = message(number)
+    values = {"n": number, "half": number / 2, "even": float(number % 2 == 0), "name": f"message {number}"}
+    milliseconds = (ts - _EPOCH) / timedelta(milliseconds=1)
+    return (
+        device == (sent.tenant, sent.device)
+        and reading == values
+        and (sent.time_milliseconds is None or milliseconds == sent.time_milliseconds)
+    )
+
+
+def _grown(mask: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+    return mask if len(mask) >= count else np.concatenate([mask, np.zeros(count - len(mask), np.bool_)])
+
+
+def _report(problems: list[str], what: str, numbers: NDArray[np.int64]) -> None:
+    if len(numbers):
+        problems.append(f"{len(numbers)} {what}: {_shown(numbers.tolist())}")
+
+
+def _shown(numbers: list[int]) -> str:
+    shown = ", ".join(f"{number} ({message(number).kind})" for number in numbers[:_SHOWN])
+    return f"{shown}{' …' if len(numbers) > _SHOWN else ''}"
+
+
+async def _silent(_error: Exception) -> None:
+    """Say nothing of a connection that is lost: the server may be down just now."""
