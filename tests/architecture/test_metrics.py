@@ -11,7 +11,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from support.services import SERVICES, Service
 
-COMPONENTS = "ingestion|telemetry|api|broker|fleet|docs|http"
+COMPONENTS = "service|ingestion|telemetry|api|broker|fleet|docs|http"
 UNITS = "seconds|bytes|ratio|count|messages|rows|info"
 NAME = re.compile(rf"sens_({COMPONENTS})(_[a-z0-9]+)+_({UNITS}|total)|sens_({COMPONENTS})_({UNITS})")
 
@@ -27,6 +27,7 @@ LABELS = {
     "kind",  # number, boolean, text
     "path",  # words in the code: the ways by which rows reach a table
     "protocol",  # MQTT's two versions
+    "part",  # words in the code: the parts of a service that have problems
 }
 CONSTRUCTORS = {"Counter", "Gauge", "Histogram", "Summary", "Info", "Enum"}
 

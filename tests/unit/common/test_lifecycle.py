@@ -1,6 +1,5 @@
 """Each test runs a small service as a process of its own, because signals and exit codes are a process's."""
 
-import asyncio
 import json
 import os
 import subprocess
@@ -8,9 +7,6 @@ import sys
 import textwrap
 
 import pytest
-
-from sens_common.errors import StoppedError
-from sens_common.lifecycle import before_stop, wait_or_stop
 
 PREAMBLE = """
 import asyncio, os, signal
@@ -88,7 +84,7 @@ class TestRun:
 
     @pytest.mark.parametrize("grouped", [False, True])
     def test_counts_a_stop_while_starting_as_a_stop(self, grouped: bool) -> None:
-        body = "from sens_common.lifecycle import before_stop\nstop_me()\nawait before_stop(stop, asyncio.sleep(60))"
+        body = "from sens_common.stopping import before_stop\nstop_me()\nawait before_stop(stop, asyncio.sleep(60))"
         if grouped:
             body = body.replace("await ", "async with asyncio.TaskGroup() as group: await ")
 
@@ -102,35 +98,3 @@ class TestRun:
 
         assert (code, rest) == (0, "")
         assert "not stopped in time; what is under way is given up" in events(entries)
-
-
-class TestBeforeStop:
-    def test_returns_what_the_work_returns(self) -> None:
-        async def scenario() -> str:
-            return await before_stop(asyncio.Event(), asyncio.sleep(0, "done"))
-
-        assert asyncio.run(scenario()) == "done"
-
-    def test_gives_the_work_up_when_the_stop_comes_first(self) -> None:
-        async def scenario() -> bool:
-            stop = asyncio.Event()
-            stop.set()
-            work = asyncio.get_running_loop().create_future()
-            with pytest.raises(StoppedError):
-                await before_stop(stop, work)
-            return work.cancelled()
-
-        assert asyncio.run(scenario())
-
-
-class TestWaitOrStop:
-    def test_tells_that_the_time_has_passed(self) -> None:
-        assert asyncio.run(wait_or_stop(asyncio.Event(), 0.001)) is False
-
-    def test_tells_that_the_stop_came(self) -> None:
-        async def scenario() -> bool:
-            stop = asyncio.Event()
-            stop.set()
-            return await wait_or_stop(stop, 60)
-
-        assert asyncio.run(scenario()) is True

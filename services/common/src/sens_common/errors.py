@@ -63,3 +63,15 @@ class InvalidTopicError(RejectedMessageError):
 
     def __init__(self, detail: str) -> None:
         super().__init__("invalid_topic", detail)
+
+
+def words_of(error: BaseException) -> str:
+    """Return what an error says, for people; never an empty text.
+
+    >>> words_of(TimeoutError()), words_of(ConnectionResetError()), words_of(ValueError("too short"))
+    ('no answer in time', 'ConnectionResetError', 'too short')
+    """
+    # JetStream's errors name themselves in full and carry their sentence as `description`.
+    description = getattr(error, "description", None)
+    silent = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    return str(description or error) or silent

@@ -1,37 +1,103 @@
-"""What is wrong with a part of a service, by key: one problem does not hide another, and solving one does not hide it either."""
+"""What is wrong with a part of a service: one event makes the log line, the metric and what ``/readyz`` says."""
 
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal, NamedTuple
+
+import structlog
+
+from sens_common.metrics import PROBLEMS
+
+log = structlog.get_logger()
 
 Check = Callable[[], Awaitable[str | None]]
 """A readiness check: returns None when all is well, else a sentence that says what is wrong."""
 
+type Level = Literal["debug", "info", "warning", "error"]
+
+
+class _Problem(NamedTuple):
+    what: str
+    why: str
+    level: Level
+    since: float
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.what}: {self.why}" if self.why else self.what
+
 
 class Problems:
-    """The problems of one part: each has a key, for example a lane's name, and stands until its owner clears it.
+    """The problems of one part of a service.
 
-    >>> problems = Problems()
-    >>> problems.set("lane 0", "the database does not answer")
-    >>> problems.set("lane 1", "the log does not answer")
+    Each problem has a key: one does not hide another, and solving one does not hide another. A part that has several lanes or connections
+    uses the name of each as its key. A problem lasts until its owner clears its key.
+
+    Whoever sets a problem says it once, and three things follow:
+
+    - The log gets one line when the problem begins, one whenever its text changes, and one when it is over. Setting the same problem again,
+      as each failed attempt does, logs nothing.
+    - ``sens_service_problems_count{part=…}`` is the number of problems.
+    - `check` answers ``/readyz`` with all of them.
+
+    >>> problems = Problems("store")
+    >>> problems.set("lane 0", "the database does not store", "no answer in time")
+    >>> problems.set("lane 1", "the stream does not answer")
     >>> problems.clear("lane 1")
     >>> problems.problem
-    'the database does not answer'
+    'the database does not store: no answer in time'
     """
 
-    def __init__(self) -> None:
-        self._by_key: dict[str, str] = {}
+    def __init__(self, part: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin without problems.
 
-    def set(self, key: str, problem: str) -> None:
-        """Say what is wrong."""
-        self._by_key[key] = problem
+        Args:
+            part: Name of the part in logs and metrics; one of a few in each service.
+            clock: Seconds; tells how long a problem lasted.
+        """
+        self._part = part
+        self._clock = clock
+        self._by_key: dict[str, _Problem] = {}
+
+    def set(
+        self,
+        key: str,
+        what: str,
+        why: str = "",
+        *,
+        level: Level = "warning",
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        """Say what is wrong.
+
+        Args:
+            key: Of the problem; the text that it had before is replaced.
+            what: A sentence for people that does not change while the problem lasts; it is the log line's event.
+            why: The reason, for example an error's words; a change of it is logged.
+            level: Of the log line. ``debug`` is for what is no trouble yet, for example a part that has only just begun to connect.
+            details: More fields of the log line.
+        """
+        before = self._by_key.get(key)
+        if before is not None and (before.what, before.why) == (what, why):
+            return
+        self._by_key[key] = _Problem(what, why, level, before.since if before is not None else self._clock())
+        PROBLEMS.labels(self._part).set(len(self._by_key))
+        fields = {"part": self._part} | ({"error": why} if why else {}) | dict(details or {})
+        getattr(log, level)(what, **fields)
 
     def clear(self, key: str) -> None:
-        """Say that it is no longer wrong; no effect where nothing was."""
-        self._by_key.pop(key, None)
+        """Say that it is over; no effect where nothing was wrong."""
+        problem = self._by_key.pop(key, None)
+        if problem is None:
+            return
+        PROBLEMS.labels(self._part).set(len(self._by_key))
+        tell = log.debug if problem.level == "debug" else log.info
+        tell("problem is over", part=self._part, problem=problem.what, seconds=round(self._clock() - problem.since, 1))
 
     @property
     def problem(self) -> str | None:
         """All that is wrong in one line, each sentence once, the oldest first; None when all is well."""
-        return "; ".join(dict.fromkeys(self._by_key.values())) or None
+        return "; ".join(dict.fromkeys(problem.sentence for problem in self._by_key.values())) or None
 
     async def check(self) -> str | None:
         """Answer as a readiness check."""

@@ -15,10 +15,10 @@ from nats.js.errors import BadRequestError, NotFoundError
 
 from sens_common.errors import UnavailableError
 from sens_common.health import Check
-from sens_common.lifecycle import before_stop
 from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT
 from sens_common.nats_permissions import inbox_prefix
 from sens_common.settings import NatsSettings
+from sens_common.stopping import before_stop
 
 log = structlog.get_logger()
 

@@ -1,7 +1,6 @@
 """How a service's process lives: uvloop, signals, one exit code per kind of failure."""
 
 import asyncio
-import contextlib
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -77,28 +76,3 @@ async def _main[S: ServiceSettings](settings: S, main: Callable[[S, asyncio.Even
     if not working.cancelled():
         await working
     log.info("stopped")
-
-
-async def before_stop[T](stop: asyncio.Event, work: Awaitable[T]) -> T:
-    """Await the work, and give it up when the stop comes first.
-
-    Raises:
-        StoppedError: The stop came first.
-    """
-    working = asyncio.ensure_future(work)
-    stopping = asyncio.create_task(stop.wait(), name="wait for stop")
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise StoppedError("told to stop while starting")
-        return working.result()
-    finally:
-        stopping.cancel()
-        working.cancel()
-
-
-async def wait_or_stop(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait for the time or for the stop, whichever comes first; tell whether it was the stop."""
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
-    return stop.is_set()

@@ -1,7 +1,12 @@
-"""Metrics of every service that answers over HTTP."""
+"""Metrics of every service."""
 
 from prometheus_client import Counter, Gauge
 
+PROBLEMS = Gauge(
+    "sens_service_problems_count",
+    "Problems that a part of the service has; `/readyz` and the logs say which.",
+    ["part"],
+)
 CONNECTIONS = Gauge("sens_http_connections_count", "Open connections to this process's HTTP server.")
 CONNECTIONS_CLOSED = Counter(
     "sens_http_connections_closed_total",

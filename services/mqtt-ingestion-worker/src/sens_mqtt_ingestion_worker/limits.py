@@ -36,7 +36,7 @@ class TenantLimits:
         self._seen: tuple[object, int] | None = None  # when the bucket was made, and its last sequence
         self._read_at = time.monotonic()
         self._reason = "no answer yet"
-        self._problems = Problems()  # by tenant
+        self._problems = Problems("limits")  # by tenant
         metrics.LIMITS_AGE_SECONDS.set_function(lambda: time.monotonic() - self._read_at)
 
     async def follow(self) -> None:

@@ -16,7 +16,7 @@ import structlog
 
 from sens_common.envelope import Message
 from sens_common.health import Problems
-from sens_common.lifecycle import wait_or_stop
+from sens_common.stopping import wait_or_stop
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.flow import Flow, Waiting
 from sens_mqtt_ingestion_worker.rates import IDLE_SECONDS, Rates
@@ -136,7 +136,7 @@ class Pipeline:
         self._took_at = time.monotonic()
         self._kept = kept_messages(receive_max)
         self._recent = RecentMessages(self._kept)
-        self.problems = Problems()
+        self.problems = Problems("mqtt")
         self.problems.set(_CONNECTION, "not connected yet")
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -20,12 +20,12 @@ from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
 from sens_common.errors import UnavailableError
 from sens_common.jetstream import ensure_streams
-from sens_common.lifecycle import wait_or_stop
 from sens_common.names import (
     TELEMETRY_CONSUMER,
     TELEMETRY_STREAM,
 )
 from sens_common.settings import NatsSettings
+from sens_common.stopping import wait_or_stop
 from sens_telemetry_worker.accounting import Place, count_by_tenant
 from sens_telemetry_worker.settings import BatchSettings
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from sens_common import live
 from sens_common.health import Problems
-from sens_common.lifecycle import wait_or_stop
+from sens_common.stopping import wait_or_stop
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.accounting import Batch, Entry, Envelope
 from sens_telemetry_worker.flow import Flow, Lane, State
@@ -97,7 +97,7 @@ class Pipeline[E: Entry]:
         self._guard = guard
         self._flow = flow
         self._rejected_share = 0.0
-        self.problems = Problems()
+        self.problems = Problems("store")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until the stop; the batch under way is finished."""

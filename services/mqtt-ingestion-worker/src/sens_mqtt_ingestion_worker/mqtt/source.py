@@ -68,7 +68,7 @@ class MqttSource:
         self._record = record
         self._wanted = frozenset(settings.topic_filters)
         self._recorded: frozenset[str] | None = None  # None: not read yet
-        self.subscriptions = Problems()
+        self.subscriptions = Problems("subscriptions")
         self._max_packet_bytes = min(settings.max_packet_bytes, max_packet_bytes)
         parts = urllib.parse.urlsplit(settings.url)
         self._host = parts.hostname or ""

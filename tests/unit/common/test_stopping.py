@@ -1,0 +1,119 @@
+"""Work races the stop in one place."""
+
+import asyncio
+
+import pytest
+
+from sens_common.errors import StoppedError
+from sens_common.stopping import Race, before_stop, wait_or_stop
+
+
+class TestBeforeStop:
+    def test_returns_what_the_work_returns(self) -> None:
+        async def scenario() -> str:
+            return await before_stop(asyncio.Event(), asyncio.sleep(0, "done"))
+
+        assert asyncio.run(scenario()) == "done"
+
+    def test_gives_the_work_up_when_the_stop_comes_first(self) -> None:
+        async def scenario() -> bool:
+            stop = asyncio.Event()
+            stop.set()
+            work = asyncio.get_running_loop().create_future()
+            with pytest.raises(StoppedError):
+                await before_stop(stop, work)
+            return work.cancelled()
+
+        assert asyncio.run(scenario())
+
+
+class TestWaitOrStop:
+    def test_tells_that_the_time_has_passed(self) -> None:
+        assert asyncio.run(wait_or_stop(asyncio.Event(), 0.001)) is False
+
+    def test_tells_that_the_stop_came(self) -> None:
+        async def scenario() -> bool:
+            stop = asyncio.Event()
+            stop.set()
+            return await wait_or_stop(stop, 60)
+
+        assert asyncio.run(scenario()) is True
+
+
+class TestRace:
+    def test_runs_one_piece_of_work_after_another(self) -> None:
+        async def scenario() -> list[int]:
+            with Race(asyncio.Event()) as race:
+                return [await race.run(asyncio.sleep(0, number)) for number in range(3)]
+
+        assert asyncio.run(scenario()) == [0, 1, 2]
+
+    def test_ends_work_under_way_and_waits_for_its_end(self) -> None:
+        async def scenario() -> list[str]:
+            stop = asyncio.Event()
+            events = []
+
+            async def work() -> None:
+                stop.set()
+                try:
+                    await asyncio.get_running_loop().create_future()
+                finally:
+                    await asyncio.sleep(0)
+                    events.append("cleaned up")
+
+            with Race(stop) as race:
+                with pytest.raises(StoppedError):
+                    await race.run(work())
+                events.append("stopped")
+            return events
+
+        assert asyncio.run(scenario()) == ["cleaned up", "stopped"]
+
+    def test_begins_no_work_after_the_stop(self) -> None:
+        async def scenario() -> list[str]:
+            stop = asyncio.Event()
+            begun = []
+
+            async def work() -> None:
+                begun.append("work")
+
+            with Race(stop) as race:
+                stop.set()
+                with pytest.raises(StoppedError):
+                    await race.run(work())
+            return begun
+
+        assert asyncio.run(scenario()) == []
+
+    def test_passes_on_what_the_work_raises(self) -> None:
+        async def scenario() -> None:
+            async def work() -> None:
+                raise ConnectionResetError
+
+            with Race(asyncio.Event()) as race:
+                await race.run(work())
+
+        with pytest.raises(ConnectionResetError):
+            asyncio.run(scenario())
+
+    def test_cancels_the_work_when_it_is_cancelled_itself(self) -> None:
+        async def scenario() -> bool:
+            work = asyncio.get_running_loop().create_future()
+            with Race(asyncio.Event()) as race:
+                running = asyncio.create_task(race.run(work))
+                await asyncio.sleep(0)
+                running.cancel()
+                await asyncio.wait({running})
+            return work.cancelled()
+
+        assert asyncio.run(scenario())
+
+    def test_leaves_no_task_behind(self) -> None:
+        async def scenario() -> set[str]:
+            asyncio.current_task().set_name("scenario")  # type: ignore[union-attr]  # there is one
+            with Race(asyncio.Event()) as race:
+                await race.run(asyncio.sleep(0))
+            await asyncio.sleep(0)
+            return {task.get_name() for task in asyncio.all_tasks()} - {"scenario"}
+
+        assert asyncio.run(scenario()) == set()
