@@ -40,7 +40,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     origin = Repository.create(folder / "origin", bare=True)
     origin.git("fetch", "--quiet", "--update-shallow", str(ROOT), "HEAD:refs/heads/main")
     clone = origin.clone(folder / "clone")
-    shutil.copytree(ROOT / "scripts", clone.folder / "scripts", dirs_exist_ok=True)
+    for part in ("scripts", "tools"):
+        shutil.copytree(ROOT / part, clone.folder / part, dirs_exist_ok=True)
     return clone
 
 

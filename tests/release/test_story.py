@@ -31,7 +31,7 @@ FIRST = "0.1.0"
 PLATFORMS = ("linux/amd64", "linux/arm64")
 DISPATCH = ("scripts/publish-images", "dispatch", "--record=-", f"--gitops-repository={GITOPS}")
 AFTER_A_MERGE, BY_HAND = "--event=workflow_run", "--event=workflow_dispatch"
-PARTS = ["scripts", "infra", "pyproject.toml", "services/common/src/sens_common/schema", "Dockerfile"]
+PARTS = ["scripts", "tools", "infra", "pyproject.toml", "services/common/src/sens_common/schema", "Dockerfile"]
 
 
 class Said(NamedTuple):
