@@ -3,7 +3,7 @@
 import json
 import urllib.parse
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 import httpx2
 
@@ -17,6 +17,8 @@ type Parameters = Mapping[str, str | int | list[str] | None]
 
 _TIMEOUT = httpx2.Timeout(30, connect=5)
 _UNAVAILABLE = frozenset({502, 503, 504})
+_LAST_LINE_HEADER: Final = "Sens-Last-Line"
+"""Where the protocol does not tell the end of an answer (HTTP/1.0), the API names its last line in this header."""
 
 
 class RefusedByApiError(SensError):
@@ -79,7 +81,7 @@ class Api:
     def lines(
         self, path: str, parameters: Parameters | None = None, *, accept: str, endless: bool = False
     ) -> Iterator[str]:
-        """Yield the lines of a streamed answer as they come; raises as `get`."""
+        """Yield the lines of a streamed answer as they come; raises as `get`, also where the answer breaks off."""
         timeout = httpx2.Timeout(None, connect=5) if endless else _TIMEOUT
         try:
             with self._client.stream(
@@ -88,7 +90,13 @@ class Api:
                 if answer.is_error:
                     answer.read()
                     raise self._problem(answer)
-                yield from answer.iter_lines()
+                line = ""
+                for line in answer.iter_lines():
+                    yield line
+                if line != answer.headers.get(_LAST_LINE_HEADER, line):
+                    raise UnavailableError(
+                        f"the answer of the API at {self._url} broke off: its end is missing, so it is not complete. Ask again"
+                    )
         except httpx2.HTTPError as error:
             raise self._unreachable(error) from error
 
