@@ -199,8 +199,11 @@ def replay(  # noqa: PLR0917 - typer calls it with keywords
                 done = {name: number + answer[name] for name, number in done.items()}
                 show(f"replayed {done['replayed']:,}; {answer['remaining']:,} to go")
     except (SensError, KeyboardInterrupt) as error:
-        going_on = "" if before else f", and --before {started} to leave out what has come back meanwhile"
-        typer.echo(f"replayed {done['replayed']}; for the others give the same command again{going_on}", err=True)
+        going_on = "" if before or numbers else f", and --before {started} to leave out what has come back meanwhile"
+        if not numbers or isinstance(error, KeyboardInterrupt):
+            typer.echo(f"replayed {done['replayed']}; for the others give the same command again{going_on}", err=True)
+        elif done["replayed"]:
+            typer.echo(f"replayed {done['replayed']}, and none after that", err=True)
         if isinstance(error, SensError):
             raise
         raise typer.Exit(_INTERRUPTED) from None
