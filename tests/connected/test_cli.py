@@ -1,6 +1,7 @@
 """The ``sens`` commands against a running platform."""
 
 import json
+import re
 import secrets
 import subprocess
 from pathlib import Path
@@ -49,6 +50,19 @@ class TestStatus:
         }
         assert all(each["ready"] for each in components.values())
         assert components["platform-api"]["version"] == product_version()
+
+    def test_tells_in_words_what_the_first_tenant_has(self, platform: Platform, device: str) -> None:
+        assert platform.sens("publish", device, "-m", "temperature=21.5", "--wait", "60").returncode == 0
+        result = platform.sens("status")
+        (line,) = (line for line in result.stdout.splitlines() if line.startswith(f"tenant {platform.tenant}: "))
+        devices, rate, today, letters = line.split("; ")
+        assert re.search(r"[0-9,]+ devices? with [0-9,]+ metrics?$", devices)
+        assert re.fullmatch(r"[0-9.]+ messages per second", rate)
+        assert re.fullmatch(r"today [0-9,]+ stored, [0-9,]+ duplicate, [0-9,]+ dead-lettered, [0-9,]+ discarded", today)
+        assert re.match(r"[0-9,]+ dead letters? kept", letters)
+        tenant = json.loads(platform.sens("status", "--json").stdout)["tenant"]
+        assert tenant["devices"]["count"] >= 1
+        assert tenant["messages_today"]["stored"] >= 1
 
     def test_says_that_nothing_runs(self, platform: Platform, tmp_path: Path) -> None:
         result = platform.sens("status", "--data-dir", str(tmp_path))

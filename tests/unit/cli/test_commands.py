@@ -1,5 +1,6 @@
 """Arguments, payloads, and what is printed."""
 
+import io
 import json
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from collections.abc import Iterator, Mapping
 
 import httpx2
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from sens_cli import output
 from sens_cli.__main__ import app
 from sens_cli.api import Api, RefusedByApiError, problem_sentence, segment
 from sens_cli.commands import dead_letters
@@ -129,6 +132,23 @@ class TestReplay:
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 130
         assert "replayed 500; for the others give the same command again, and --before 2" in result.stderr
+
+    def test_of_one_that_is_not_there_says_so_and_advises_nothing_that_does_not_help(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def post(_api: Api, path: str) -> dict[str, int]:
+            if path == "dead-letters/17/replay":
+                return {}
+            raise RefusedByApiError("Not found: there is no dead letter 18 (status 404)")
+
+        monkeypatch.setattr(Api, "post", post)
+        options = ["--api-url", "http://api", "--api-key", "sens_key"]
+        missing = CliRunner().invoke(app, ["dead-letters", "replay", "18", *options])
+        assert str(missing.exception) == "Not found: there is no dead letter 18 (status 404)"
+        assert missing.stderr == ""
+        second = CliRunner().invoke(app, ["dead-letters", "replay", "17", "18", "19", *options])
+        assert isinstance(second.exception, RefusedByApiError)
+        assert second.stderr == "replayed 1, and none after that\n"
 
     def test_past_the_api_goes_on_in_further_calls(self, monkeypatch: pytest.MonkeyPatch) -> None:
         calls: list[tuple[str, ...]] = []
@@ -327,6 +347,45 @@ class TestTheCommand:
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert run.stdout.strip() == ""
+
+    def test_starts_the_administration_without_the_api_and_an_http_server(self) -> None:
+        code = (
+            "import sys; import sens_platform_api.admin;"
+            "print(*sorted(m for m in sys.modules if m in {'fastapi', 'uvicorn', 'limits'}))"
+        )
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert run.stdout.strip() == ""
+
+
+class TestTables:
+    AT = "2026-11-29T23:52:56.123456Z"
+
+    def shown(self, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[str]:
+        """Return what a command prints on a terminal of 80 columns."""
+        terminal = Console(width=80, file=io.StringIO(), highlight=False)
+        monkeypatch.setattr(output, "console", lambda: terminal)
+        result = CliRunner().invoke(app, [*arguments, "--utc", "--api-url", "http://api", "--api-key", "sens_key"])
+        assert result.exit_code == 0, result.output
+        assert isinstance(terminal.file, io.StringIO)
+        return [line.rstrip() for line in terminal.file.getvalue().splitlines()]
+
+    def test_of_long_names_fit_eighty_columns_and_keep_a_row_in_a_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        value = {"metric": "compressor.outlet.temperature", "value": 21.5, "kind": "number", "time": self.AT}
+        monkeypatch.setattr(Api, "get", lambda *_arguments: {"latest": [value]})
+        _, row = self.shown(monkeypatch, "latest", "sensor-0001")
+        assert row.split() == ["compressor.outlet.temperature", "21.5", "number", "2026-11-29", "23:52:56.123Z"]
+
+    def test_with_sentences_fit_eighty_columns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        letter = {
+            "id": 1234567,
+            "dead_lettered_at": self.AT,
+            "reason": "malformed_payload",
+            "topic": "sens/v1/demo/kitchen-sensor-0001/telemetry",
+            "detail": "the topic names the device 'Küche 1', but a device's name has 1 to 63 letters (A to Z, a to z)",
+        }
+        monkeypatch.setattr(Api, "pages", lambda *_arguments, **_options: iter([letter]))
+        lines = self.shown(monkeypatch, "dead-letters", "list")
+        assert max(map(len, lines)) <= 80
 
 
 class TestWhatIsPrinted:

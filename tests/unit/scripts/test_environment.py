@@ -95,3 +95,40 @@ class TestNoPython:
         told = explanation(tmp_path)
         assert "No Python was found." in told
         assert "https://www.python.org/downloads/" in told
+
+
+class TestTheFirstStart:
+    def test_shows_how_far_it_is_while_it_installs(self, tmp_path: Path) -> None:
+        for tool in ("bash", "cat", "cksum", "cp", "grep", "mkdir"):
+            found = shutil.which(tool)
+            assert found is not None
+            (tmp_path / tool).symlink_to(found)
+        # In the place of an interpreter that makes an environment, and of what is in it then.
+        stand_in(tmp_path, "installed", "exit 0")
+        stand_in(tmp_path, "base", "mkdir -p .venv/bin; cp installed .venv/bin/python; cp installed .venv/bin/uv")
+        for file, text in {
+            "requirements/bootstrap.txt": "",
+            "requirements/run.txt": "one==1\ntwo==2\n",
+            "services/cli/pyproject.toml": "",
+            "pyproject.toml": "",
+        }.items():
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_text(text)
+        script = f"set -euo pipefail; . {shlex.quote(str(SCRIPT))}; SENS_PYTHON=.venv/bin/python SENS_UV=.venv/bin/uv; "
+        result = subprocess.run(
+            [str(tmp_path / "bash"), "-c", f"{script} sens_make_environment run ./base"],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
+            check=False,
+        )
+        assert result.returncode == 0, result.stderr
+        said = result.stderr.splitlines()
+        assert said[0] == "Making the environment in .venv with ./base; this is done once, and takes a minute or so"
+        assert said[1:] == [
+            "  1 of 4: an empty environment",
+            "  2 of 4: the installer",
+            "  3 of 4: 2 packages from the package index",
+            "  4 of 4: the platform itself",
+        ]
