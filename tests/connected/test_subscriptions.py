@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sens_common.jetstream import connect
-from sens_common.names import NATIVE_TOPIC_FILTER
 from sens_common.settings import DatabaseSettings, NatsSettings
+from sens_common.topics import NATIVE_PATTERN
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.mqtt import MqttConnection, MqttSource
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
@@ -20,6 +20,7 @@ from support.servers import eventually
 from support.workers import Publisher, running_path
 
 TOPIC = "sens/v1/demo/{}/telemetry"
+NATIVE_TOPIC_FILTER = NATIVE_PATTERN.filter
 SHARED = f"$share/sens/{NATIVE_TOPIC_FILTER}"
 NARROWER = "sens/v1/demo/+/telemetry"
 ALL = "sens/#"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sens_common.names import parse_native_topic
+from sens_common.topics import NATIVE
 from sens_mock_mqtt_broker import series
 from sens_mock_mqtt_broker.fleet import BACKLOG_LIMIT, Fleet, Message
 from sens_mock_mqtt_broker.series import SECOND, Outage
@@ -60,13 +60,13 @@ class TestSchedule:
         assert fleet(rate=rate).due(number + 1) > fleet(rate=rate).due(number)
 
     def test_sensors_take_turns(self) -> None:
-        devices = [parse_native_topic(message.topic).device for message in messages(fleet(devices=3), 6)]
+        devices = [NATIVE.route(message.topic).device for message in messages(fleet(devices=3), 6)]
         assert devices == ["sensor-0001", "sensor-0002", "sensor-0003"] * 2
 
 
 class TestPayload:
     def test_topics_are_the_tenants(self) -> None:
-        assert {parse_native_topic(message.topic).tenant for message in messages(fleet(), 100)} == {"demo"}
+        assert {NATIVE.route(message.topic).tenant for message in messages(fleet(), 100)} == {"demo"}
 
     def test_a_reading_has_numbers_a_boolean_and_a_text(self) -> None:
         (reading,) = readings(messages(fleet(), 1)[0])

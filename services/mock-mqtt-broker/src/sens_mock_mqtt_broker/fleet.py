@@ -11,7 +11,7 @@ from typing import Final
 
 import orjson
 
-from sens_common.names import NATIVE_TOPIC
+from sens_common.topics import NATIVE_PATTERN
 from sens_mock_mqtt_broker import series
 from sens_mock_mqtt_broker.series import Outage, Sensor
 
@@ -65,7 +65,7 @@ class Fleet:
         time = self.due(number)
         if series.outage(sensor, time) is not None:
             return None
-        topic = NATIVE_TOPIC.format(tenant=self.tenant, device=sensor.name)
+        topic = NATIVE_PATTERN.topic(self.tenant, sensor.name)
         now = reading(sensor, time)
         if series.chance(self.seed, number) < self.malformed_share:
             spoil = _SPOILERS[number // len(self.sensors) % len(_SPOILERS)]

@@ -1,10 +1,12 @@
 """What waits for a subscriber: bounded in bytes, and what has no room is taken from whoever fills the most of it.
 
-The owner of a message is what its topic begins with, its first three levels: ``sens/v1/{tenant}`` for the platform's topics.
+The owner of a message is what its topic begins with: up to its tenant for the platform's topics, its first three levels for others.
 """
 
 from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
+
+from sens_common.topics import NATIVE
 
 if TYPE_CHECKING:
     from sens_mock_mqtt_broker.session import Delivery
@@ -16,7 +18,9 @@ _LENGTH_BYTES: Final = 2
 
 def owner(topic: bytes) -> bytes:
     """Return whose a message is."""
-    return b"/".join(topic[_LENGTH_BYTES:].split(b"/", _LEVELS)[:_LEVELS])
+    name = topic[_LENGTH_BYTES:]
+    beginning = NATIVE.beginning(name.decode(errors="replace"))
+    return beginning[:-1].encode() if beginning else b"/".join(name.split(b"/", _LEVELS)[:_LEVELS])
 
 
 class Waiting:

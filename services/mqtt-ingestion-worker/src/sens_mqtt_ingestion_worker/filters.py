@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from sens_common.names import NATIVE_TOPIC_FILTER
+from sens_common.topics import NATIVE_PATTERN
 
 _MAX_TOPIC_BYTES: Final = 65_535  # MQTT 5.0, section 1.5.4
 _SHARE: Final = "$share"
@@ -68,7 +68,7 @@ def overlap(first: str, second: str) -> bool:
 
 def earlier_forms(filters: Iterable[str]) -> frozenset[str]:
     """Return what a session may be subscribed to of which nothing is known: the same filters shared or not, and the usual ones."""
-    plain = {"/".join(_levels(each)) for each in [*filters, NATIVE_TOPIC_FILTER]}
+    plain = {"/".join(_levels(each)) for each in [*filters, NATIVE_PATTERN.filter]}
     return frozenset(plain | {f"{_SHARE}/{_USUAL_GROUP}/{each}" for each in plain})
 
 

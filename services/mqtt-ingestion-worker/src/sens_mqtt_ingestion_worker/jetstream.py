@@ -20,8 +20,9 @@ from sens_common.errors import UnavailableError
 from sens_common.jetstream import ensure_streams
 from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT, subject_token
 from sens_common.settings import NatsSettings
+from sens_common.topics import NATIVE
 from sens_mqtt_ingestion_worker import metrics
-from sens_mqtt_ingestion_worker.accounting import count_by_tenant, fitted
+from sens_mqtt_ingestion_worker.accounting import fitted
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.pipeline import SupersededError
 from sens_mqtt_ingestion_worker.rates import Rates
@@ -171,7 +172,7 @@ class JetStreamLog:
 
     def _named(self, messages: list[Message], discarded: Mapping[int, str], start: int, end: int) -> Iterator[_Batch]:
         """Split what fits into one envelope where its headers have no room for the names of all tenants that exist."""
-        received = count_by_tenant([message.topic for message in messages[start:end]])
+        received = NATIVE.count_by_tenant([message.topic for message in messages[start:end]])
         over = (
             Counter(discarded[place] for place in range(start, end) if place in discarded) if discarded else Counter()
         )

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from sens_common.names import NATIVE_TOPIC_FILTER, REPLAY_PUBLISHER
+from sens_common.names import REPLAY_PUBLISHER
 from sens_common.settings import Group, NatsSettings, OperationsSettings, ServiceSettings
+from sens_common.topics import NATIVE_PATTERN
 from sens_mqtt_ingestion_worker import filters
 
 
@@ -37,7 +38,7 @@ class MqttSettings(Group):
     )
     topic_filters: Annotated[list[Annotated[str, AfterValidator(filters.checked)]], AfterValidator(filters.apart)] = (
         Field(
-            [NATIVE_TOPIC_FILTER],
+            [NATIVE_PATTERN.filter],
             min_length=1,
             max_length=100,
             description='Topic filters as a JSON list, for example ["$share/sens/sens/v1/+/+/telemetry"]; no two may match the same topic. '

@@ -10,7 +10,7 @@ from sens_telemetry_worker.decoders.reading import Format, Reading, Value
 __all__ = ["DECODERS", "Format", "Reading", "Value", "decoder"]
 
 DECODERS: Final[Mapping[str, Format]] = {
-    "native": Format(native.decode, native.flat),
+    "native": native,
 }
 """Every payload format by the name that settings use."""
 
