@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sens_cli.installation import default_data_dir
-from sens_cli.output import print_table
+from sens_common.command_line.output import print_table
 from sens_common.errors import SensError
 from tools.abuse.attacks import ATTACKS, Attack, history
 from tools.abuse.bystander import Bystander, Probe

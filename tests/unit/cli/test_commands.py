@@ -1,27 +1,29 @@
 """Arguments, payloads, and what is printed."""
 
-import io
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from http.client import BadStatusLine
+from pathlib import Path
 
-import httpx2
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
-from sens_cli import output
 from sens_cli.__main__ import app
 from sens_cli.api import Api, RefusedByApiError, problem_sentence, segment
 from sens_cli.commands import dead_letters
 from sens_cli.commands.messages import metrics_payload
 from sens_cli.events import Event, events
-from sens_cli.output import print_table, short_time, show
 from sens_cli.target import Target
-from sens_common.errors import UnavailableError
+from sens_common.command_line import tables
+from sens_common.command_line.output import print_table, short_time, show
+from sens_common.command_line.tables import fitted, lines_of
+from sens_common.errors import SettingsError, UnavailableError
 from sens_common.version import product_version
+from support.http_answers import Answer, Request, answering
 
 COMMANDS = [
     ["up"],
@@ -200,42 +202,54 @@ class TestProblems:
         ("status", "error"), [(404, RefusedByApiError), (422, RefusedByApiError), (503, UnavailableError)]
     )
     def test_decide_the_exit_code(self, status: int, error: type[Exception]) -> None:
-        transport = httpx2.MockTransport(lambda _request: httpx2.Response(status, json={"title": "No"}))
-        with Api(Target("http://api", "sens_key"), transport) as api, pytest.raises(error, match="No"):
+        api = Api(Target("http://api", "sens_key"), answering(lambda _request: Answer(status, {"title": "No"})))
+        with pytest.raises(error, match="No"):
             api.get("devices")
 
     def test_of_something_else_than_the_api_say_so(self) -> None:
-        transport = httpx2.MockTransport(lambda _request: httpx2.Response(200, text="hello"))
-        with Api(Target("http://api", "sens_key"), transport) as api, pytest.raises(UnavailableError, match="no JSON"):
+        api = Api(Target("http://api", "sens_key"), answering(lambda _request: Answer(200, b"hello")))
+        with pytest.raises(UnavailableError, match="not JSON"):
             api.get("devices")
+
+    def test_of_a_server_that_speaks_no_http_are_those_of_one_that_is_away(self) -> None:
+        def answer(_request: Request) -> Answer:
+            raise BadStatusLine("SSH-2.0-OpenSSH")
+
+        with pytest.raises(UnavailableError, match=r"can't be reached: .*SSH"):
+            Api(Target("http://api", "sens_key"), answering(answer)).get("devices")
+
+    def test_of_an_address_that_is_none_name_it(self) -> None:
+        with pytest.raises(SettingsError, match="http://api:eight is not a URL"):
+            Api(Target("http://api:eight", "sens_key")).get("devices")
 
 
 class TestPages:
     def test_are_read_until_the_limit_or_the_end(self) -> None:
         asked: list[tuple[str | None, str]] = []
 
-        def answer(request: httpx2.Request) -> httpx2.Response:
-            cursor, limit = request.url.params.get("cursor"), request.url.params["limit"]
+        def answer(request: Request) -> Answer:
+            cursor, limit = request.parameters.get("cursor"), request.parameters["limit"]
             asked.append((cursor, limit))
             start = int(cursor or 0)
             items = list(range(start, min(start + int(limit), 5)))
-            return httpx2.Response(
-                200, json={"items": items, "next": str(start + len(items)) if start + len(items) < 5 else None}
-            )
+            return Answer(200, {"items": items, "next": str(start + len(items)) if start + len(items) < 5 else None})
 
-        with Api(Target("http://api", "sens_key"), httpx2.MockTransport(answer)) as api:
-            assert list(api.pages("things", "items", {}, limit=100, page=2)) == [0, 1, 2, 3, 4]
-            assert list(api.pages("things", "items", {}, limit=3, page=2)) == [0, 1, 2]
+        api = Api(Target("http://api", "sens_key"), answering(answer))
+        assert list(api.pages("things", "items", {}, limit=100, page=2)) == [0, 1, 2, 3, 4]
+        assert list(api.pages("things", "items", {}, limit=3, page=2)) == [0, 1, 2]
         assert asked == [(None, "2"), ("2", "2"), ("4", "2"), (None, "2"), ("2", "1")]
 
     def test_carry_the_key(self) -> None:
-        def answer(request: httpx2.Request) -> httpx2.Response:
+        def answer(request: Request) -> Answer:
             assert request.headers["Authorization"] == "Bearer sens_key"
-            assert request.url == "http://api/api/v1/devices/a%2Fb/latest"
-            return httpx2.Response(200, json={})
+            assert request.path == "/below/api/v1/devices/a%2Fb/latest"
+            return Answer(200, {})
 
-        with Api(Target("http://api", "sens_key"), httpx2.MockTransport(answer)) as api:
-            api.get(f"devices/{segment('a/b')}/latest")
+        Api(Target("http://api/below", "sens_key"), answering(answer)).get(f"devices/{segment('a/b')}/latest")
+
+    def test_of_lines_end_where_the_server_ended_them(self) -> None:
+        api = Api(Target("http://api", "sens_key"), answering(lambda _request: Answer(200, b"a\r\n\nb\xc3\xa9\nlast")))
+        assert list(api.lines("live", accept="text/csv")) == ["a", "", "bé", "last"]
 
 
 class TestServerSentEvents:
@@ -309,15 +323,8 @@ class TestARefusedKey:
     def test_is_told_with_where_it_came_from(
         self, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], arguments: list[str], origin: str
     ) -> None:
-        def refuse(_request: httpx2.Request) -> httpx2.Response:
-            return httpx2.Response(401, json={"title": "Unauthorized"})
-
-        init = httpx2.Client.__init__
-        monkeypatch.setattr(
-            httpx2.Client,
-            "__init__",
-            lambda self, **options: init(self, **(options | {"transport": httpx2.MockTransport(refuse)})),
-        )
+        refusal = answering(lambda _request: Answer(401, {"title": "Unauthorized"}))
+        monkeypatch.setattr(Api.__init__, "__defaults__", (refusal,))
         result = CliRunner().invoke(app, ["devices", "--api-url", "http://api", *arguments], env=environment)
         assert isinstance(result.exception, RefusedByApiError)
         assert str(result.exception).endswith(f"the key came from {origin}")
@@ -339,14 +346,37 @@ class TestTheCommand:
         assert result.exit_code == 2
         assert "Did you mean 'status'?" in result.output
 
-    def test_imports_only_what_it_is_asked_for(self) -> None:
+    @pytest.mark.parametrize(
+        "arguments", [["--version"], ["devices"], ["latest", "x"], ["publish", "x", "{}"], ["dead-letters", "list"]]
+    )
+    def test_imports_only_what_it_is_asked_for(self, arguments: list[str], tmp_path: Path) -> None:
+        """What is named here would use more CPU than all the rest of the command; see scripts/startup-cost."""
+        heavy = {
+            "asyncio",
+            "asyncpg",
+            "httpx",
+            "httpx2",
+            "nats",
+            "prometheus_client",
+            "pydantic_settings",
+            "rich",
+        }
         code = (
-            "import sys; from typer.testing import CliRunner; from sens_cli.__main__ import app;"
-            "assert CliRunner().invoke(app, ['--version']).exit_code == 0;"
-            "print(*sorted(m for m in sys.modules if m.startswith(('sens_cli.commands.', 'httpx2', 'asyncpg'))))"
+            "import sys; from sens_cli.__main__ import main\n"
+            f"try: main({arguments!r})\n"
+            "except SystemExit: pass\n"
+            "print(*sys.modules)"
         )
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert run.stdout.strip() == ""
+        run = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"SENS_DATA_DIR": str(tmp_path)},
+        )
+        imported = set(run.stdout.split())
+        assert {"sens_cli.__main__", "typer"} <= imported
+        assert heavy & imported == set()
 
     def test_starts_the_administration_without_the_api_and_an_http_server(self) -> None:
         code = (
@@ -362,12 +392,11 @@ class TestTables:
 
     def shown(self, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[str]:
         """Return what a command prints on a terminal of 80 columns."""
-        terminal = Console(width=80, file=io.StringIO(), highlight=False)
-        monkeypatch.setattr(output, "console", lambda: terminal)
+        monkeypatch.setattr(tables, "terminal_width", lambda: 80)
+        monkeypatch.setenv("TERM", "dumb")
         result = CliRunner().invoke(app, [*arguments, "--utc", "--api-url", "http://api", "--api-key", "sens_key"])
         assert result.exit_code == 0, result.output
-        assert isinstance(terminal.file, io.StringIO)
-        return [line.rstrip() for line in terminal.file.getvalue().splitlines()]
+        return result.output.splitlines()
 
     def test_of_long_names_fit_eighty_columns_and_keep_a_row_in_a_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         value = {"metric": "compressor.outlet.temperature", "value": 21.5, "kind": "number", "time": self.AT}
@@ -409,3 +438,23 @@ class TestWhatIsPrinted:
     def test_takes_brackets_as_they_are(self, capsys: pytest.CaptureFixture[str]) -> None:
         print_table(("A",), [("[red]x",)], empty="")
         assert "[red]x" in capsys.readouterr().out
+
+    def test_is_lined_up_whatever_letters_are_in_it(self, capsys: pytest.CaptureFixture[str]) -> None:
+        print_table(("NAME", "VALUE"), [("温度", 1), ("café", 2), ("x", None)], empty="")
+        assert capsys.readouterr().out == "NAME   VALUE\n温度   1\ncafé   2\nx      -\n"
+
+    @pytest.mark.parametrize(
+        ("cells", "widths", "lines"),
+        [
+            (["abc", "defgh"], [3, 2], [["abc", "de"], ["   ", "fg"], ["   ", "h "]]),
+            (["温度", ""], [3, 1], [["温 ", " "], ["度 ", " "]]),
+        ],
+    )
+    def test_is_folded_where_the_terminal_is_too_narrow(
+        self, cells: list[str], widths: list[int], lines: list[list[str]]
+    ) -> None:
+        assert list(lines_of(cells, widths)) == lines
+
+    def test_takes_the_room_from_the_widest_columns(self) -> None:
+        assert fitted([5, 30, 40], 45) == [5, 20, 20]
+        assert fitted([10, 10], 1) == [4, 4]

@@ -1,6 +1,7 @@
 """The ``sens`` command."""
 
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import typer
@@ -71,10 +72,10 @@ def sens(
     """Take the options that stand before a command; the help of each command tells its own."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; tell errors in a line or two and exit with their code."""
     try:
-        app(prog_name="sens")
+        app(arguments, prog_name="sens")
     except SensError as error:
         sys.stderr.write(f"sens: {error}\n")
         sys.exit(error.exit_code)

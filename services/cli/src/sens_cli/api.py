@@ -2,21 +2,23 @@
 
 import json
 import urllib.parse
-from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Final, Self
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPResponse
+from typing import Any, ClassVar, Final
 
-import httpx2
-
+from sens_cli.http_client import FAILURES, Answer, connect, send
 from sens_cli.target import Target
-from sens_common.errors import SensError, UnavailableError
+from sens_common.errors import SensError, SettingsError, UnavailableError
 
 type Json = Any
 """A JSON document; the commands look into it with the names of the API's reference."""
 
 type Parameters = Mapping[str, str | int | list[str] | None]
 
-_TIMEOUT = httpx2.Timeout(30, connect=5)
-_UNAVAILABLE = frozenset({502, 503, 504})
+_SILENCE_SECONDS: Final = 30.0
+_CHUNK_BYTES: Final = 65_536
+_UNAVAILABLE: Final = frozenset({502, 503, 504})
 _LAST_LINE_HEADER: Final = "Sens-Last-Line"
 """Where the protocol does not tell the end of an answer (HTTP/1.0), the API names its last line in this header."""
 
@@ -28,26 +30,14 @@ class RefusedByApiError(SensError):
 
 
 class Api:
-    """A connection to the API; a context manager."""
+    """The API, as the owner of a key sees it."""
 
-    def __init__(self, target: Target, transport: httpx2.BaseTransport | None = None) -> None:
-        self._client = httpx2.Client(
-            base_url=f"{target.api_url}/api/v1/",
-            headers={"Authorization": f"Bearer {target.key}", "User-Agent": "sens"},
-            timeout=_TIMEOUT,
-            transport=transport,
-            trust_env=False,  # a proxy of the environment can't reach an instance on this machine
-        )
+    def __init__(self, target: Target, open_connection: Callable[[str], HTTPConnection] = connect) -> None:
         self._url = target.api_url
-        self._key_from = target.key_from
-
-    def __enter__(self) -> Self:
-        """Return the connection."""
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Close the connection."""
-        self._client.close()
+        self._path = urllib.parse.urlsplit(target.api_url).path
+        self._authorization = f"Bearer {target.key}"
+        self._key_source = target.key_from
+        self._open_connection = open_connection
 
     def get(self, path: str, parameters: Parameters | None = None) -> Json:
         """Return the document at a path below ``/api/v1/``.
@@ -82,52 +72,78 @@ class Api:
         self, path: str, parameters: Parameters | None = None, *, accept: str, endless: bool = False
     ) -> Iterator[str]:
         """Yield the lines of a streamed answer as they come; raises as `get`, also where the answer breaks off."""
-        timeout = httpx2.Timeout(None, connect=5) if endless else _TIMEOUT
+        connection = self._connection()
         try:
-            with self._client.stream(
-                "GET", path, params=_present(parameters), headers={"Accept": accept}, timeout=timeout
-            ) as answer:
-                if answer.is_error:
-                    answer.read()
-                    raise self._problem(answer)
-                line = ""
-                for line in answer.iter_lines():
-                    yield line
-                if line != answer.headers.get(_LAST_LINE_HEADER, line):
-                    raise UnavailableError(
-                        f"the answer of the API at {self._url} broke off: its end is missing, so it is not complete. Ask again"
-                    )
-        except httpx2.HTTPError as error:
+            answer = self._send(
+                connection, "GET", path, parameters, accept, seconds=None if endless else _SILENCE_SECONDS
+            )
+            if answer.status >= HTTPStatus.BAD_REQUEST:
+                raise self._problem(Answer(answer.status, answer.read()))
+            line = ""
+            for line in _lines(answer):
+                yield line
+            if line != answer.headers.get(_LAST_LINE_HEADER, line):
+                raise UnavailableError(
+                    f"the answer of the API at {self._url} broke off: its end is missing, so it is not complete. Ask again"
+                )
+        except FAILURES as error:
             raise self._unreachable(error) from error
+        finally:
+            connection.close()
 
     def _request(self, method: str, path: str, parameters: Parameters | None) -> Json:
+        connection = self._connection()
         try:
-            answer = self._client.request(method, path, params=_present(parameters))
-        except httpx2.HTTPError as error:
+            found = self._send(connection, method, path, parameters, "application/json", seconds=_SILENCE_SECONDS)
+            answer = Answer(found.status, found.read())
+        except FAILURES as error:
             raise self._unreachable(error) from error
-        if answer.is_error:
+        finally:
+            connection.close()
+        if answer.status >= HTTPStatus.BAD_REQUEST:
             raise self._problem(answer)
-        if answer.status_code == httpx2.codes.NO_CONTENT:
+        if answer.status == HTTPStatus.NO_CONTENT:
             return None
         try:
-            return answer.json()
+            return json.loads(answer.body)
         except ValueError as error:
-            raise UnavailableError(f"what answers at {self._url} is not the API: its answer is no JSON") from error
+            raise UnavailableError(f"what answers at {self._url} is not the API: its answer is not JSON") from error
 
-    def _unreachable(self, error: httpx2.HTTPError) -> UnavailableError:
+    def _connection(self) -> HTTPConnection:
+        try:
+            return self._open_connection(self._url)
+        except ValueError as error:
+            raise SettingsError(f"the API's address {self._url} is not a URL: {error}") from None
+
+    def _send(
+        self,
+        connection: HTTPConnection,
+        method: str,
+        path: str,
+        parameters: Parameters | None,
+        accept: str,
+        *,
+        seconds: float | None,
+    ) -> HTTPResponse:
+        given = {name: value for name, value in (parameters or {}).items() if value is not None}
+        query = f"?{urllib.parse.urlencode(given, doseq=True)}" if given else ""
+        headers = {"Authorization": self._authorization, "Accept": accept}
+        return send(connection, method, f"{self._path}/api/v1/{path}{query}", headers, seconds=seconds)
+
+    def _unreachable(self, error: Exception) -> UnavailableError:
         reason = str(error) or type(error).__name__
         return UnavailableError(f"the API at {self._url} can't be reached: {reason}. Does it run? Ask sens status")
 
-    def _problem(self, answer: httpx2.Response) -> SensError:
-        text = problem_sentence(answer.status_code, answer.text)
-        if answer.status_code == httpx2.codes.UNAUTHORIZED:
-            text += f"; the key came from {self._key_from}"
-        if answer.status_code in _UNAVAILABLE:
+    def _problem(self, answer: Answer) -> SensError:
+        text = problem_sentence(answer.status, answer.body)
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            text += f"; the key came from {self._key_source}"
+        if answer.status in _UNAVAILABLE:
             return UnavailableError(text)
         return RefusedByApiError(text)
 
 
-def problem_sentence(status: int, body: str) -> str:
+def problem_sentence(status: int, body: str | bytes) -> str:
     """Return problem details (RFC 9457) as one sentence."""
     try:
         problem = json.loads(body)
@@ -143,5 +159,12 @@ def segment(text: str) -> str:
     return urllib.parse.quote(text, safe="")
 
 
-def _present(parameters: Parameters | None) -> dict[str, str | int | list[str]]:
-    return {name: value for name, value in (parameters or {}).items() if value is not None}
+def _lines(answer: HTTPResponse) -> Iterator[str]:
+    """Yield the lines of an answer's body as they come."""
+    rest = b""
+    while chunk := answer.read1(_CHUNK_BYTES):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line.decode().removesuffix("\r")
+    if rest:
+        yield rest.decode()

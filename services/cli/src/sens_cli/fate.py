@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 from sens_cli.api import Api, RefusedByApiError, segment
 from sens_cli.events import events
@@ -39,31 +39,25 @@ class Seen(NamedTuple):
 
 
 class Watcher:
-    """Watches a device from before a message is published; a context manager that is open meanwhile."""
+    """Watches a device: `start` before a message of it is published, `wait` afterwards."""
 
     def __init__(self, target: Target, device: str, payload: bytes) -> None:
-        self._target = target
+        self._api = Api(target)
         self._device = device
         self._payload = payload
         self._live: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
         """Remember what is there, and begin to watch.
 
         Raises:
             SensError: The API can't be reached, or refuses.
         """
-        self._api = Api(self._target)
         self._known_letters = {letter["id"] for letter in self._letters()}
         self._latest_before = self._latest()
         # It ends with the process: an answer without end can't be interrupted.
         threading.Thread(target=self._watch_live, name="live", daemon=True).start()
         self._live.get()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        """Close the connection."""
-        self._api.__exit__()
 
     def wait(self, seconds: float) -> Seen:
         """Return what became of the message, or that it was not seen within so many seconds.
@@ -88,10 +82,9 @@ class Watcher:
 
     def _watch_live(self) -> None:
         try:
-            with Api(self._target) as api:
-                lines = api.lines("live", {"device": [self._device]}, accept="text/event-stream", endless=True)
-                for event in events(lines, idle=True):
-                    self._live.put(event.data if event.name == "reading" else None)
+            lines = self._api.lines("live", {"device": [self._device]}, accept="text/event-stream", endless=True)
+            for event in events(lines, idle=True):
+                self._live.put(event.data if event.name == "reading" else None)
         except SensError:
             pass  # without NATS there is no live view; the other ways are open
         self._live.put(None)

@@ -23,7 +23,7 @@ def create_tenant(
     sens tenants create greenhouse
     """
     from sens_cli.administration import administer
-    from sens_cli.output import print_json
+    from sens_common.command_line.output import print_json
 
     answer = administer(data_dir, "tenants", "create", *(["--if-missing"] if if_missing else []), "--", name)
     if as_json:
@@ -36,7 +36,7 @@ def create_tenant(
 def list_tenants(data_dir: DataDir, utc: Utc = False, as_json: Json = False) -> None:
     """List all tenants."""
     from sens_cli.administration import administer
-    from sens_cli.output import print_json, print_table, short_time
+    from sens_common.command_line.output import print_json, print_table, short_time
 
     answer = administer(data_dir, "tenants", "list")
     if as_json:
@@ -71,7 +71,7 @@ def tenant_limits(  # noqa: PLR0917 - typer calls it with keywords
     sens tenants limits demo --messages-per-second 500
     """
     from sens_cli.administration import administer
-    from sens_cli.output import print_json, print_table
+    from sens_common.command_line.output import print_json, print_table
 
     given = {
         "devices": devices,
@@ -124,7 +124,7 @@ def create_key(
     export SENS_API_KEY=$(sens keys create --tenant demo)
     """
     from sens_cli.administration import administer
-    from sens_cli.output import print_json
+    from sens_common.command_line.output import print_json
 
     options = (["--read-only"] if read_only else []) + ([f"--expires={expires}"] if expires is not None else [])
     answer = administer(data_dir, "keys", "create", f"--tenant={tenant}", f"--name={name}", *options)
@@ -143,7 +143,7 @@ def list_keys(
 ) -> None:
     """List keys, without the keys themselves."""
     from sens_cli.administration import administer
-    from sens_cli.output import print_json, print_table, short_time
+    from sens_common.command_line.output import print_json, print_table, short_time
 
     answer = administer(data_dir, "keys", "list", *([f"--tenant={tenant}"] if tenant is not None else []))
     if as_json:
@@ -177,7 +177,7 @@ def revoke_key(
     sens keys revoke 3
     """
     from sens_cli.administration import administer
-    from sens_cli.output import print_json
+    from sens_common.command_line.output import print_json
 
     answer = administer(data_dir, "keys", "revoke", "--", key)
     if as_json:
@@ -204,7 +204,7 @@ def audit(  # noqa: PLR0917 - typer calls it with keywords
     sens audit --tenant demo
     """
     from sens_cli.administration import administer
-    from sens_cli.output import print_json, print_table, short_time
+    from sens_common.command_line.output import print_json, print_table, short_time
 
     options = [f"--limit={limit}"]
     options += [f"--tenant={tenant}"] if tenant is not None else []

@@ -76,14 +76,14 @@ def list_dead_letters(  # noqa: PLR0917 - typer calls it with keywords
     sens dead-letters list --unrouted
     """
     from sens_cli.api import Api
-    from sens_cli.output import print_json, print_table, short_time
+    from sens_common.command_line.output import print_json, print_table, short_time
 
     filters = {"reason": reason, "device": device, "topic": topic, "since": since, "before": before}
     if owner := _owner(tenant, unrouted):
         found = _owners_list(data_dir, owner, _options(filters), limit)
     else:
-        with Api(find_target(data_dir, api_url, api_key)) as api:
-            found = list(api.pages("dead-letters", "dead_letters", filters, limit=limit, page=_PAGE))
+        api = Api(find_target(data_dir, api_url, api_key))
+        found = list(api.pages("dead-letters", "dead_letters", filters, limit=limit, page=_PAGE))
     if as_json:
         print_json(found)
         return
@@ -140,13 +140,13 @@ def show_dead_letter(  # noqa: PLR0917 - typer calls it with keywords
     """
     from sens_cli.administration import administer
     from sens_cli.api import Api
-    from sens_cli.output import print_json, print_pairs
+    from sens_common.command_line.output import print_json, print_pairs
 
     if owner := _owner(tenant, unrouted):
         letter = administer(data_dir, "dead-letters", "show", owner, str(number))
     else:
-        with Api(find_target(data_dir, api_url, api_key)) as api:
-            letter = api.get(f"dead-letters/{number}")
+        api = Api(find_target(data_dir, api_url, api_key))
+        letter = api.get(f"dead-letters/{number}")
     if raw:
         typer.echo(base64.b64decode(letter["payload_base64"]), nl=False)
     elif as_json:
@@ -183,7 +183,7 @@ def replay(  # noqa: PLR0917 - typer calls it with keywords
     sens dead-letters replay --all --reason malformed_payload
     sens dead-letters replay --all --before 2026-11-25T12:00:00Z
     """
-    from sens_cli.output import print_json, progress
+    from sens_common.command_line.output import print_json, progress
 
     filters = {"reason": reason, "device": device, "topic": topic, "since": since, "before": before}
     _either(numbers, every, filters)
@@ -229,17 +229,17 @@ def _replay(target: Target, numbers: list[int], filters: dict[str, str | None]) 
     """Replay through the API; yield what each call has done."""
     from sens_cli.api import Api
 
-    with Api(target) as api:
-        for number in numbers:
-            api.post(f"dead-letters/{number}/replay")
-            yield {"replayed": 1, "incomplete": 0, "remaining": 0}
-        cursor: str | None = None
-        while not numbers:
-            answer = api.post("dead-letters/replay", {**filters, "limit": _REPLAY_PAGE, "cursor": cursor})
-            yield answer
-            cursor = answer["next"]
-            if cursor is None:
-                break
+    api = Api(target)
+    for number in numbers:
+        api.post(f"dead-letters/{number}/replay")
+        yield {"replayed": 1, "incomplete": 0, "remaining": 0}
+    cursor: str | None = None
+    while not numbers:
+        answer = api.post("dead-letters/replay", {**filters, "limit": _REPLAY_PAGE, "cursor": cursor})
+        yield answer
+        cursor = answer["next"]
+        if cursor is None:
+            break
 
 
 def _owners_replay(data_dir: Path, owner: str, numbers: list[int], options: list[str]) -> Iterator[dict[str, int]]:
@@ -286,7 +286,7 @@ def delete(  # noqa: PLR0917 - typer calls it with keywords
     sens dead-letters delete --all --before 2026-11-25T12:00:00Z
     """
     from sens_cli.administration import administer
-    from sens_cli.output import print_json
+    from sens_common.command_line.output import print_json
 
     filters = {"reason": reason, "device": device, "topic": topic, "since": since, "before": before}
     _either(numbers, every, filters)
@@ -305,17 +305,17 @@ def _delete(target: Target, numbers: list[int], filters: dict[str, str | None]) 
     """Delete through the API; return how many."""
     from sens_cli.api import Api
 
-    with Api(target) as api:
-        for number in numbers:
-            api.delete(f"dead-letters/{number}")
-        if numbers:
-            return len(numbers)
-        deleted = 0
-        everything = "true" if all(value is None for value in filters.values()) else None
-        # What comes meanwhile is not meant.
-        filters = {**filters, "before": filters["before"] or datetime.now(UTC).isoformat().replace("+00:00", "Z")}
-        while True:
-            answer = api.delete("dead-letters", {**filters, "all": everything, "limit": _DELETE_PAGE})
-            deleted += int(answer["deleted"])
-            if not answer["deleted"] or not answer["remaining"]:
-                return deleted
+    api = Api(target)
+    for number in numbers:
+        api.delete(f"dead-letters/{number}")
+    if numbers:
+        return len(numbers)
+    deleted = 0
+    everything = "true" if all(value is None for value in filters.values()) else None
+    # What comes meanwhile is not meant.
+    filters = {**filters, "before": filters["before"] or datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+    while True:
+        answer = api.delete("dead-letters", {**filters, "all": everything, "limit": _DELETE_PAGE})
+        deleted += int(answer["deleted"])
+        if not answer["deleted"] or not answer["remaining"]:
+            return deleted

@@ -58,8 +58,8 @@ def publish(  # noqa: PLR0917 - typer calls it with keywords
     sens publish sensor-1 --metric temperature=21.5 --wait 10
     """
     from sens_cli.mqtt import publish_once
-    from sens_cli.output import print_json
     from sens_cli.target import mqtt_address
+    from sens_common.command_line.output import print_json
 
     if (payload is None) == (not metric):
         raise typer.BadParameter("give either a payload or --metric")
@@ -75,9 +75,10 @@ def publish(  # noqa: PLR0917 - typer calls it with keywords
         from sens_common.names import parse_native_topic
 
         target = find_target(data_dir, api_url, api_key)
-        with Watcher(target, parse_native_topic(name).device, body) as watcher:
-            publish_once(address, name, body)
-            seen = watcher.wait(wait)
+        watcher = Watcher(target, parse_native_topic(name).device, body)
+        watcher.start()
+        publish_once(address, name, body)
+        seen = watcher.wait(wait)
     if as_json:
         outcome = {} if seen is None else {"outcome": seen.fate, "dead_letter": seen.letter}
         broker = f"mqtt://{address.host}:{address.port}"

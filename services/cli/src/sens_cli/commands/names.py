@@ -37,11 +37,11 @@ def list_devices(  # noqa: PLR0917 - typer calls it with keywords
     if context.invoked_subcommand is not None:
         return
     from sens_cli.api import Api
-    from sens_cli.output import print_json, print_table, short_time
     from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json, print_table, short_time
 
-    with Api(find_target(data_dir, api_url, api_key)) as api:
-        found = list(api.pages("devices", "devices", {"prefix": prefix or None}, limit=limit, page=_PAGE))
+    api = Api(find_target(data_dir, api_url, api_key))
+    found = list(api.pages("devices", "devices", {"prefix": prefix or None}, limit=limit, page=_PAGE))
     if as_json:
         print_json(found)
         return
@@ -66,20 +66,20 @@ def delete_devices(  # noqa: PLR0917 - typer calls it with keywords
     sens devices delete --prefix test-
     """
     from sens_cli.api import Api, segment
-    from sens_cli.output import print_json
     from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json
 
-    with Api(find_target(data_dir, api_url, api_key)) as api:
-        chosen = list(names or [])
-        if prefix:
-            pages = api.pages("devices", "devices", {"prefix": prefix}, limit=_MOST, page=_PAGE)
-            chosen += [each["device"] for each in pages]
-        _confirm(chosen, "device", yes=yes)
-        deleted = []
-        for name in dict.fromkeys(chosen):
-            deleted.append(api.delete(f"devices/{segment(name)}"))
-            if not as_json:
-                typer.echo(f"device {name} is deleted; its measurements follow")
+    api = Api(find_target(data_dir, api_url, api_key))
+    chosen = list(names or [])
+    if prefix:
+        pages = api.pages("devices", "devices", {"prefix": prefix}, limit=_MOST, page=_PAGE)
+        chosen += [each["device"] for each in pages]
+    _confirm(chosen, "device", yes=yes)
+    deleted = []
+    for name in dict.fromkeys(chosen):
+        deleted.append(api.delete(f"devices/{segment(name)}"))
+        if not as_json:
+            typer.echo(f"device {name} is deleted; its measurements follow")
     if as_json:
         print_json(deleted)
 
@@ -105,11 +105,11 @@ def list_metrics(  # noqa: PLR0917 - typer calls it with keywords
     if context.invoked_subcommand is not None:
         return
     from sens_cli.api import Api
-    from sens_cli.output import print_json, print_table, short_time
     from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json, print_table, short_time
 
-    with Api(find_target(data_dir, api_url, api_key)) as api:
-        found = list(api.pages("metrics", "metrics", {"prefix": prefix or None}, limit=limit, page=_PAGE))
+    api = Api(find_target(data_dir, api_url, api_key))
+    found = list(api.pages("metrics", "metrics", {"prefix": prefix or None}, limit=limit, page=_PAGE))
     if as_json:
         print_json(found)
         return
@@ -138,20 +138,20 @@ def delete_metrics(  # noqa: PLR0917 - typer calls it with keywords
     sens metrics delete --prefix counter-
     """
     from sens_cli.api import Api
-    from sens_cli.output import print_json
     from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json
 
-    with Api(find_target(data_dir, api_url, api_key)) as api:
-        chosen = list(names or [])
-        if prefix:
-            pages = api.pages("metrics", "metrics", {"prefix": prefix}, limit=_MOST, page=_PAGE)
-            chosen += [each["metric"] for each in pages if kind in {None, each["kind"]}]
-        _confirm(chosen, "metric", yes=yes)
-        deleted = []
-        for name in dict.fromkeys(chosen):
-            deleted.append(api.delete("metrics", {"metric": name, "kind": kind}))
-            if not as_json:
-                typer.echo(f"metric {name} is deleted; its measurements follow")
+    api = Api(find_target(data_dir, api_url, api_key))
+    chosen = list(names or [])
+    if prefix:
+        pages = api.pages("metrics", "metrics", {"prefix": prefix}, limit=_MOST, page=_PAGE)
+        chosen += [each["metric"] for each in pages if kind in {None, each["kind"]}]
+    _confirm(chosen, "metric", yes=yes)
+    deleted = []
+    for name in dict.fromkeys(chosen):
+        deleted.append(api.delete("metrics", {"metric": name, "kind": kind}))
+        if not as_json:
+            typer.echo(f"metric {name} is deleted; its measurements follow")
     if as_json:
         print_json(deleted)
 

@@ -30,11 +30,11 @@ def latest(  # noqa: PLR0917 - typer calls it with keywords
     sens latest sensor-0001
     """
     from sens_cli.api import Api, segment
-    from sens_cli.output import print_json, print_table, short_time
     from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json, print_table, short_time
 
-    with Api(find_target(data_dir, api_url, api_key)) as api:
-        answer = api.get(f"devices/{segment(device)}/latest")
+    api = Api(find_target(data_dir, api_url, api_key))
+    answer = api.get(f"devices/{segment(device)}/latest")
     if as_json:
         print_json(answer)
         return
@@ -76,8 +76,8 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
     sens measurements sensor-0001 --csv > sensor-0001.csv
     """
     from sens_cli.api import Api, segment
-    from sens_cli.output import print_json, print_table, short_time
     from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json, print_table, short_time
 
     if csv and as_json:
         raise typer.BadParameter("--csv and --json exclude each other")
@@ -90,12 +90,12 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
         "aggregate": aggregate,
         "order": "desc" if newest_first else None,
     }
-    with Api(find_target(data_dir, api_url, api_key)) as api:
-        if csv:
-            _print_csv(api, path, parameters, limit)
-            return
-        shown = limit or _DEFAULT_LIMIT
-        found = list(api.pages(path, "measurements", parameters, limit=shown, page=_MEASUREMENTS_PAGE))
+    api = Api(find_target(data_dir, api_url, api_key))
+    if csv:
+        _print_csv(api, path, parameters, limit)
+        return
+    shown = limit or _DEFAULT_LIMIT
+    found = list(api.pages(path, "measurements", parameters, limit=shown, page=_MEASUREMENTS_PAGE))
     if as_json:
         print_json(found)
         return
@@ -108,7 +108,7 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
 
 def _print_csv(api: "Api", path: str, parameters: "Parameters", limit: int | None) -> None:
     """Print the API's CSV, page after page as one table; how far it is goes to standard error where that is a terminal."""
-    from sens_cli.output import progress
+    from sens_common.command_line.output import progress
 
     left = limit
     cursor: str | None = None
@@ -158,8 +158,8 @@ def tail(  # noqa: PLR0917 - typer calls it with keywords
     """
     from sens_cli.api import Api
     from sens_cli.events import events
-    from sens_cli.output import print_json_line, short_time, show
     from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json_line, short_time, show
 
     seen = 0
     heard_at = time.monotonic()
@@ -168,26 +168,26 @@ def tail(  # noqa: PLR0917 - typer calls it with keywords
         of = f" of {', '.join(device)}" if device else ""
         typer.echo(f"readings{of} as they are stored at {target.api_url}; Ctrl-C ends", err=True)
         typer.echo(f"{'TIME':<23}  DEVICE  METRIC  VALUE", err=True)
-    with Api(target) as api:
-        lines = api.lines("live", {"device": device}, accept="text/event-stream", endless=True)
-        for event in events(lines, idle=True):
-            if event.name == "idle":
-                # The API sends a comment every few seconds, so that a reader knows that it is connected.
-                if not as_json and time.monotonic() - heard_at > _SIGN_OF_LIFE_SECONDS:
-                    typer.echo(f"connected; no reading for {time.monotonic() - heard_at:.0f} s", err=True)
-                continue
-            heard_at = time.monotonic()
-            if event.name == "dropped":
-                typer.echo(f"too slow: {event.data.get('count')} readings were left out", err=True)
-            elif event.name == "reading":
-                if as_json:
-                    print_json_line(event.data)
-                else:
-                    parts = (show(event.data[name]) for name in ("device", "metric", "value"))
-                    typer.echo("  ".join((f"{short_time(event.data['time'], utc=utc):<23}", *parts)))
-                seen += 1
-                if seen == count:
-                    return
+    api = Api(target)
+    lines = api.lines("live", {"device": device}, accept="text/event-stream", endless=True)
+    for event in events(lines, idle=True):
+        if event.name == "idle":
+            # The API sends a comment every few seconds, so that a reader knows that it is connected.
+            if not as_json and time.monotonic() - heard_at > _SIGN_OF_LIFE_SECONDS:
+                typer.echo(f"connected; no reading for {time.monotonic() - heard_at:.0f} s", err=True)
+            continue
+        heard_at = time.monotonic()
+        if event.name == "dropped":
+            typer.echo(f"too slow: {event.data.get('count')} readings were left out", err=True)
+        elif event.name == "reading":
+            if as_json:
+                print_json_line(event.data)
+            else:
+                parts = (show(event.data[name]) for name in ("device", "metric", "value"))
+                typer.echo("  ".join((f"{short_time(event.data['time'], utc=utc):<23}", *parts)))
+            seen += 1
+            if seen == count:
+                return
     from sens_common.errors import UnavailableError
 
     raise UnavailableError("the API ended the stream: it stops, or the key was revoked")

@@ -1,7 +1,9 @@
 """``sens status`` and ``sens version``."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +24,8 @@ def status(data_dir: DataDir, as_json: Json = False) -> None:
 
     Exits with 0 when all are ready, with 1 when one is not, with 69 when nothing runs.
     """
-    from sens_cli.output import print_json, print_table
     from sens_cli.target import find_instance
+    from sens_common.command_line.output import print_json, print_table
 
     instance = find_instance(data_dir, "or name its data folder with --data-dir")
     found = [
@@ -58,11 +60,11 @@ def _overview(data_dir: Path) -> dict[str, Any] | None:
     from sens_cli.target import find_target
 
     try:
-        with Api(find_target(data_dir, None, None)) as api:
-            before, began = api.get("overview"), time.monotonic()
-            time.sleep(_RATE_SECONDS)
-            found: dict[str, Any] = api.get("overview")
-            seconds = time.monotonic() - began
+        api = Api(find_target(data_dir, None, None))
+        before, began = api.get("overview"), time.monotonic()
+        time.sleep(_RATE_SECONDS)
+        found: dict[str, Any] = api.get("overview")
+        seconds = time.monotonic() - began
     except SensError:
         return None
     came = found["messages_today"]["received"] - before["messages_today"]["received"]
@@ -113,7 +115,7 @@ def _ask_all(operations: dict[str, str]) -> list[dict[str, Any]]:
 
 
 def _ask(name: str, url: str) -> dict[str, Any]:
-    import httpx2
+    from sens_cli.http_client import FAILURES, get
 
     answer: dict[str, Any] = {
         "name": name,
@@ -124,15 +126,14 @@ def _ask(name: str, url: str) -> dict[str, Any]:
         "flow": None,
     }
     try:
-        with httpx2.Client(base_url=url, timeout=_TIMEOUT_SECONDS, trust_env=False) as client:
-            answer["version"] = client.get("/version").json().get("version")
-            ready = client.get("/readyz")
-            answer["ready"] = ready.status_code == httpx2.codes.OK
-            checks = ready.json().get("checks", {})
-            failed = [f"{check}: {text}" for check, text in checks.items() if text != "ok"]
-            answer["detail"] = "; ".join(failed) or None
-            answer["flow"] = ready.json().get("flow")
-    except (httpx2.HTTPError, ValueError, AttributeError) as error:
+        answer["version"] = json.loads(get(f"{url}/version", seconds=_TIMEOUT_SECONDS).body).get("version")
+        ready = get(f"{url}/readyz", seconds=_TIMEOUT_SECONDS)
+        document = json.loads(ready.body)
+        answer["ready"] = ready.status == HTTPStatus.OK
+        failed = [f"{check}: {text}" for check, text in document.get("checks", {}).items() if text != "ok"]
+        answer["detail"] = "; ".join(failed) or None
+        answer["flow"] = document.get("flow")
+    except (*FAILURES, ValueError, AttributeError) as error:
         answer["detail"] = str(error) or type(error).__name__
     return answer
 
@@ -143,7 +144,7 @@ def version(as_json: Json = False) -> None:
 
     if as_json:
         from sens_cli.installation import product_commit
-        from sens_cli.output import print_json
+        from sens_common.command_line.output import print_json
 
         print_json({"name": "sens", "version": product_version(), "product_commit": product_commit()})
     else:

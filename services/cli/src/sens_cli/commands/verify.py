@@ -81,10 +81,10 @@ def verify(  # noqa: PLR0917 - typer calls it with keywords
     """
     import asyncio
 
-    from sens_cli.output import print_json, print_table
     from sens_cli.verify.catalogue import CHECKS, chosen
     from sens_cli.verify.outcome import Status
     from sens_cli.verify.report import document, print_report
+    from sens_common.command_line.output import print_json, print_table
 
     if list_checks:
         print_table(("CHECK", "SHOWS THAT"), CHECKS.items(), empty="")

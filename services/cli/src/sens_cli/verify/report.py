@@ -1,14 +1,16 @@
 """What ``sens verify`` prints: a table with remedies for people, JSON for scripts."""
 
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sens_cli.output import console, show
 from sens_cli.verify.outcome import Outcome, Status
+from sens_common.command_line.output import show
 
 _STYLES = {Status.OK: "green", Status.FAILED: "bold red", Status.NOT_RUN: "yellow"}
 
@@ -23,7 +25,8 @@ def print_report(outcomes: Sequence[Outcome]) -> None:
         table.add_row(Text(outcome.status, _STYLES[outcome.status]), outcome.name, Text(show(outcome.detail)))
         if outcome.remedy is not None:
             table.add_row("", "", Text(f"Remedy: {show(outcome.remedy)}", "bold"))
-    target = console()
+    # Into a pipe it writes plain lines that nothing wraps.
+    target = Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
     target.print(table)
     target.print()
     target.print(Text(", ".join(f"{count} {status}" for status, count in counts(outcomes).items())))

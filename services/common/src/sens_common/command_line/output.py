@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from sens_common.command_line.tables import print_rows
 
 MILLISECOND: Final = 1000
 """Microseconds."""
@@ -29,33 +27,27 @@ def print_json_line(document: object) -> None:
 @contextmanager
 def progress() -> Iterator[Callable[[str], None]]:
     """Show how far something is, while the context is open: one line that changes, where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _text: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - only where somebody watches
+
     with Console(stderr=True, highlight=False).status("") as status:
         yield status.update
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """Print a table; the text for when it has no rows says so."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 3, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(show(cell)) for cell in row))
-    console().print(table if table.row_count else Text(empty))
+    shown = [[show(cell) for cell in row] for row in rows]
+    if shown:
+        print_rows([columns, *shown], bold_header=True)
+    elif empty:
+        sys.stdout.write(empty + "\n")
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     """Print names and values, one a line."""
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 3, 0, 0))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        table.add_row(name, Text(show(value)))
-    console().print(table)
-
-
-def console() -> Console:
-    """Return the console of standard output; into a pipe it writes plain lines that nothing wraps."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+    print_rows([(name, show(value)) for name, value in pairs], bold_first_column=True)
 
 
 def short_time(text: str | None, *, utc: bool = False) -> str:
