@@ -17,11 +17,12 @@ from sens_common.dead_letters import Origin, Reason
 from sens_common.jetstream import connect
 from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import DatabaseSettings, NatsSettings
-from sens_platform_api.database import Connection
 from sens_platform_api.dead_letters import service
-from sens_platform_api.dead_letters.jetstream import ReplayLog
-from sens_platform_api.dead_letters.repository import Actor, DeadLetters, Filter, StoredDeadLetter, Whose
+from sens_platform_api.dead_letters.filters import Filter
+from sens_platform_api.dead_letters.jetstream import TelemetryStream
+from sens_platform_api.dead_letters.repository import Actor, DeadLetters, StoredDeadLetter, Whose
 from sens_platform_api.errors import AlreadyExistsError, NotFoundError
+from sens_platform_api.postgresql import Connection
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
@@ -70,8 +71,8 @@ class Place:
     tenant_id: int
 
     @property
-    def log(self) -> ReplayLog:
-        return ReplayLog(self.client)
+    def log(self) -> TelemetryStream:
+        return TelemetryStream(self.client)
 
     @property
     def letters(self) -> DeadLetters:
@@ -159,7 +160,9 @@ async def place(nats: NatsSettings, database: DatabaseSettings) -> AsyncIterator
         yield Place(client, nats, database, pool, worker_pool, tenant)
 
 
-async def replay_all(letters: DeadLetters, log: ReplayLog, wanted: Filter = EVERYTHING, *, limit: int = 700) -> int:
+async def replay_all(
+    letters: DeadLetters, log: TelemetryStream, wanted: Filter = EVERYTHING, *, limit: int = 700
+) -> int:
     """Replay in calls of a limit until nothing is left; return how many were replayed."""
     replayed = 0
     above: int | None = 0
@@ -261,7 +264,7 @@ class TestInterruptedReplay:
         with pytest.raises(InterruptionError):
             await replay_all(here.letters_as(Interrupted), here.log, limit=7)
         # Other groups than before, so that it is not the log that recognises them.
-        first = (await here.letters.following(EVERYTHING, above=0, until=1 << 60, limit=1, max_bytes=1 << 20))[0]
+        first = (await here.letters.oldest(EVERYTHING, above=0, until=1 << 60, limit=1, max_bytes=1 << 20))[0]
         await service.replay_one(here.letters, here.log, first.summary.id)
         assert await replay_all(here.letters, here.log, limit=5) == 19
 
@@ -321,7 +324,7 @@ class Replays:
         elif what == "send" and who in self._found:
             found = self._found[who]
             # The second one's envelope is another, so that JetStream does not recognise it.
-            await self._here.log.send([found] if who == "1" else [found, found])
+            await self._here.log.publish([found] if who == "1" else [found, found])
             self._sent[who] = found
         elif what == "delete" and who in self._sent:
             sent = self._sent.pop(who)

@@ -17,8 +17,8 @@ from sens_common.logins import API_ROLE, WORKER_ROLE, Login, scram_verifier
 from sens_common.migrations import Migration, Storage, load, migrate
 from sens_common.privileges import ADVISORY_LOCKS, shortcomings
 from sens_common.settings import DatabaseSettings
-from sens_platform_api.database import open_pools as open_api_pools
-from sens_platform_api.database import transaction
+from sens_platform_api.postgresql import open_pools as open_api_pools
+from sens_platform_api.postgresql import transaction
 from sens_platform_api.settings import LimitSettings
 from sens_telemetry_worker.columns import Rejected
 from sens_telemetry_worker.rows import TextRow, number_rows, prepare

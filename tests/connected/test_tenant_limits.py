@@ -13,10 +13,11 @@ from sens_common import tenant_limits
 from sens_common.jetstream import connect as connect_nats
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_platform_api import admin
-from sens_platform_api.database import Pool, open_pools
+from sens_platform_api.postgresql import Pool, open_pools
 from sens_platform_api.settings import LimitSettings
 from sens_platform_api.tenants.jetstream import LimitsBucket
 from sens_platform_api.tenants.limits import LIMITS
+from sens_platform_api.tenants.repository import IngestionLimits
 from sens_platform_api.tenants.service import tell_limits
 from support.api import as_owner, set_environment
 
@@ -119,22 +120,22 @@ class TestIngestionWorkers:
                 await change(
                     "INSERT INTO sens.tenants (name, messages_per_second) VALUES ('plant.north', 10), ('b', 20), ('c', NULL)"
                 )
-                assert await tell_limits(pool, bucket) == 2
+                assert await tell_limits(IngestionLimits(pool), bucket) == 2
                 assert await self.told(client) == {"plant=2Enorth": 10, "b": 20}
-                assert await tell_limits(pool, bucket) == 0
+                assert await tell_limits(IngestionLimits(pool), bucket) == 0
 
                 await change("UPDATE sens.tenants SET messages_per_second = CASE name WHEN 'b' THEN NULL ELSE 5 END")
-                assert await tell_limits(pool, bucket) == 3
+                assert await tell_limits(IngestionLimits(pool), bucket) == 3
                 assert await self.told(client) == {"plant=2Enorth": 5, "c": 5}
 
                 # The bucket was restored from an older backup, or is gone with the server's disk.
                 stored = await client.jetstream().key_value(tenant_limits.BUCKET)
                 await stored.put("c", tenant_limits.encode(tenant_limits.TenantLimits(1)))
                 await stored.put("gone", b"x")
-                assert await tell_limits(pool, bucket) == 2
+                assert await tell_limits(IngestionLimits(pool), bucket) == 2
                 assert await self.told(client) == {"plant=2Enorth": 5, "c": 5}
                 await client.jetstream().delete_key_value(tenant_limits.BUCKET)
-                assert await tell_limits(pool, bucket) == 2
+                assert await tell_limits(IngestionLimits(pool), bucket) == 2
                 assert await self.told(client) == {"plant=2Enorth": 5, "c": 5}
 
         asyncio.run(work())

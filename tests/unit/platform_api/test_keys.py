@@ -5,27 +5,28 @@ import asyncio
 import pytest
 
 from sens_common.errors import UnavailableError
+from sens_platform_api.caller import Caller
 from sens_platform_api.errors import UnauthenticatedError
-from sens_platform_api.keys import service
-from sens_platform_api.keys.repository import KeyOwner
-from sens_platform_api.keys.service import Authenticator, is_key, key_hash
+from sens_platform_api.keys import authenticator as module
+from sens_platform_api.keys.authenticator import Authenticator
+from sens_platform_api.keys.hashing import is_key, key_hash
 
 KEY = f"sens_{'k' * 43}"
-OWNER = KeyOwner(1, 2, "demo")
+CALLER = Caller(1, 2, "demo")
 
 
 class Keys:
     """Keys in memory; counts the questions."""
 
     def __init__(self, *keys: str) -> None:
-        self.owners = {key_hash(key): OWNER for key in keys}
+        self.callers = {key_hash(key): CALLER for key in keys}
         self.questions = 0
         self.noted: list[int] = []
         self.problem: UnavailableError | None = None
 
-    async def owner(self, key_hash: bytes) -> KeyOwner | None:
+    async def caller(self, key_hash: bytes) -> Caller | None:
         self.questions += 1
-        return self.owners.get(key_hash)
+        return self.callers.get(key_hash)
 
     async def note_use(self, key_id: int) -> None:
         if self.problem is not None:
@@ -51,32 +52,32 @@ class TestAuthenticator:
     def test_asks_once_within_the_time_and_again_after_it(self) -> None:
         keys, clock = Keys(KEY), Clock()
         authenticator = Authenticator(keys, clock)
-        assert asyncio.run(authenticator.owner(KEY)) == OWNER
-        assert asyncio.run(authenticator.owner(KEY)) == OWNER
+        assert asyncio.run(authenticator.caller(KEY)) == CALLER
+        assert asyncio.run(authenticator.caller(KEY)) == CALLER
         assert keys.questions == 1
-        keys.owners.clear()
-        clock.now = service.CACHE_SECONDS
+        keys.callers.clear()
+        clock.now = module.CACHE_SECONDS
         with pytest.raises(UnauthenticatedError, match="revoked"):
-            asyncio.run(authenticator.owner(KEY))
+            asyncio.run(authenticator.caller(KEY))
 
     def test_asks_nothing_about_what_has_not_the_form_of_a_key(self) -> None:
         keys = Keys()
         with pytest.raises(UnauthenticatedError):
-            asyncio.run(Authenticator(keys).owner("x" * 10_000))
+            asyncio.run(Authenticator(keys).caller("x" * 10_000))
         assert keys.questions == 0
 
     def test_remembers_a_bounded_number_of_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(service, "CACHE_SIZE", 2)
+        monkeypatch.setattr(module, "CACHE_SIZE", 2)
         many = [f"sens_{index:043}" for index in range(5)]
         authenticator = Authenticator(Keys(*many))
         for key in many:
-            asyncio.run(authenticator.owner(key))
+            asyncio.run(authenticator.caller(key))
         assert len(authenticator._cache) == 2
 
     def test_remembers_no_unknown_key(self) -> None:
         authenticator = Authenticator(Keys())
         with pytest.raises(UnauthenticatedError):
-            asyncio.run(authenticator.owner(KEY))
+            asyncio.run(authenticator.caller(KEY))
         assert not authenticator._cache
 
     def test_notes_the_use_of_a_key_once_a_minute(self) -> None:
@@ -84,20 +85,20 @@ class TestAuthenticator:
         authenticator = Authenticator(keys, clock)
         for now in (0.0, 3.0, 59.0, 60.0, 63.0):
             clock.now = now
-            asyncio.run(authenticator.owner(KEY))
+            asyncio.run(authenticator.caller(KEY))
         assert keys.noted == [1, 1]
 
-    def test_finds_the_owner_though_the_use_can_not_be_noted(self) -> None:
+    def test_finds_the_caller_though_the_use_can_not_be_noted(self) -> None:
         keys = Keys(KEY)
         keys.problem = UnavailableError("the database can only be read")
-        assert asyncio.run(Authenticator(keys).owner(KEY)) == OWNER
+        assert asyncio.run(Authenticator(keys).caller(KEY)) == CALLER
 
     def test_asks_once_for_requests_at_the_same_time(self) -> None:
         keys = Keys(KEY)
 
-        async def many() -> list[KeyOwner]:
+        async def many() -> list[Caller]:
             authenticator = Authenticator(keys)
-            return await asyncio.gather(*(authenticator.owner(KEY) for _ in range(20)))
+            return await asyncio.gather(*(authenticator.caller(KEY) for _ in range(20)))
 
-        assert asyncio.run(many()) == [OWNER] * 20
+        assert asyncio.run(many()) == [CALLER] * 20
         assert keys.questions == 1

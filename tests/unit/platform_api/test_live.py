@@ -3,8 +3,9 @@
 import asyncio
 
 from sens_common.live import Reading
+from sens_platform_api.live.reader import _EVENT_OVERHEAD, TAKE_BYTES, Batch, Event, Reader
 from sens_platform_api.live.schemas import render_dropped, render_reading
-from sens_platform_api.live.service import _EVENT_OVERHEAD, TAKE_BYTES, Batch, Event, Reader, events
+from sens_platform_api.live.service import events
 
 
 def texts(count: int, size: int = 20) -> list[Event]:

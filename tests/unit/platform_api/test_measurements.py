@@ -12,10 +12,12 @@ import pytest
 
 from sens_platform_api.devices.repository import Series, Value
 from sens_platform_api.errors import InvalidRequestError, NotFoundError
+from sens_platform_api.measurements.merging import merged
+from sens_platform_api.measurements.query import Position, Query, Span, remaining
 from sens_platform_api.measurements.rendering import CHUNK_BYTES, CsvStyle, as_csv, as_json
-from sens_platform_api.measurements.repository import Row, Span
+from sens_platform_api.measurements.repository import Row
 from sens_platform_api.measurements.schemas import MeasurementParameters, render_position
-from sens_platform_api.measurements.service import Position, Query, chosen, merged, remaining
+from sens_platform_api.measurements.service import selected
 from sens_platform_api.settings import LimitSettings
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -124,29 +126,37 @@ class TestMerging:
         assert found == (sorted(expected, key=lambda item: (-item[0], item[1])) if descending else expected)
 
 
-class TestChoice:
+class TestSelection:
     SERIES = (Series(1, "t", "number"), Series(2, "t", "text"), Series(3, "firmware", "text"))
 
     def test_of_an_unknown_metric_says_which_ones_there_are(self) -> None:
         with pytest.raises(NotFoundError, match=r"no metric temp; it has firmware, t$"):
-            chosen("d", list(self.SERIES), query(metric=["t", "temp"]))
+            selected("d", list(self.SERIES), query(metric=["t", "temp"]))
 
     def test_of_averages_leaves_the_texts_of_a_metric_with_numbers_out(self) -> None:
         asked = query(metric=["t"], bucket="1h", aggregate="avg")
-        assert chosen("d", list(self.SERIES), asked) == [self.SERIES[0]]
-        assert chosen("d", list(self.SERIES), query(bucket="1h", aggregate="avg")) == [self.SERIES[0]]
+        assert selected("d", list(self.SERIES), asked) == [self.SERIES[0]]
+        assert selected("d", list(self.SERIES), query(bucket="1h", aggregate="avg")) == [self.SERIES[0]]
 
     def test_of_averages_of_texts_alone_is_refused(self) -> None:
         with pytest.raises(InvalidRequestError, match="firmware has texts"):
-            chosen("d", list(self.SERIES), query(metric=["firmware"], bucket="1h", aggregate="avg"))
+            selected("d", list(self.SERIES), query(metric=["firmware"], bucket="1h", aggregate="avg"))
 
 
-async def _items(items: list[Row], position: Position | None = None) -> AsyncGenerator[Row | str | Position]:
-    yield "d"
-    for item in items:
-        yield item
-    if position is not None:
-        yield position
+class Stored:
+    """An answer whose rows are in memory."""
+
+    device = "d"
+
+    def __init__(self, items: list[Row], position: Position | None = None) -> None:
+        self.next: Position | None = None
+        self._items = items
+        self._position = position
+
+    async def rows(self) -> AsyncGenerator[Row]:
+        for item in self._items:
+            yield item
+        self.next = self._position
 
 
 async def _chunks(body: AsyncGenerator[bytes]) -> list[bytes]:
@@ -156,7 +166,7 @@ async def _chunks(body: AsyncGenerator[bytes]) -> list[bytes]:
 class TestRendering:
     def test_gives_one_json_document(self) -> None:
         items = rows(NUMBER, [0]) + rows(TEXT, [1], 'ü"')
-        document = json.loads(b"".join(asyncio.run(_chunks(as_json(_items(items), [])))))
+        document = json.loads(b"".join(asyncio.run(_chunks(as_json(Stored(items), [])))))
         assert document == {
             "device": "d",
             "measurements": [
@@ -168,7 +178,7 @@ class TestRendering:
 
     def test_gives_csv_that_a_reader_understands(self) -> None:
         items = rows(TEXT, [0], 'a,"b"\r\nc') + rows(NUMBER, [1], 0.1)
-        text = b"".join(asyncio.run(_chunks(as_csv(_items(items), [])))).decode()
+        text = b"".join(asyncio.run(_chunks(as_csv(Stored(items), [])))).decode()
         assert list(csv.reader(io.StringIO(text, newline=""))) == [
             ["time", "metric", "value"],
             ["2026-11-24T12:00:00Z", "text", 'a,"b"\r\nc'],
@@ -177,13 +187,13 @@ class TestRendering:
 
     def test_of_aggregates_names_them(self) -> None:
         items = [Row(NOON, TEXT, (None, 3))]
-        [line] = json.loads(b"".join(asyncio.run(_chunks(as_json(_items(items), ["avg", "count"])))))["measurements"]
+        [line] = json.loads(b"".join(asyncio.run(_chunks(as_json(Stored(items), ["avg", "count"])))))["measurements"]
         assert line == {"time": "2026-11-24T12:00:00Z", "metric": "text", "kind": "text", "avg": None, "count": 3}
 
     @pytest.mark.parametrize("render", [as_json, as_csv])
     def test_comes_in_bounded_chunks(self, render: object) -> None:
         assert callable(render)
-        chunks = asyncio.run(_chunks(render(_items(rows(NUMBER, list(range(5000)))), [])))
+        chunks = asyncio.run(_chunks(render(Stored(rows(NUMBER, list(range(5000)))), [])))
         assert len(chunks) >= 5
         assert max(len(chunk) for chunk in chunks) < 2 * CHUNK_BYTES
 
@@ -197,7 +207,7 @@ class TestRendering:
     )
     def test_gives_csv_exactly_or_for_spreadsheets(self, style: CsvStyle, expected: str) -> None:
         items = rows(TEXT, [0], "=1+1") + rows(NUMBER, [1], -1.5)
-        text = b"".join(asyncio.run(_chunks(as_csv(_items(items), [], style)))).decode()
+        text = b"".join(asyncio.run(_chunks(as_csv(Stored(items), [], style)))).decode()
         header, _, body = text.partition("\r\n")
         assert header.startswith("\ufeff") == (style.spreadsheet is not None)
         assert body == expected
@@ -205,13 +215,13 @@ class TestRendering:
     @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
     def test_for_spreadsheets_makes_texts_harmless_that_begin_like_a_formula(self, start: str) -> None:
         items = rows(Series(3, f"{start}name", "text"), [0], f"{start}x")
-        text = b"".join(asyncio.run(_chunks(as_csv(_items(items), [], CsvStyle("point"))))).decode()
+        text = b"".join(asyncio.run(_chunks(as_csv(Stored(items), [], CsvStyle("point"))))).decode()
         [_, cells] = list(csv.reader(io.StringIO(text, newline="")))
         assert cells[1:] == [f"'{start}name", f"'{start}x"]
 
     def test_ends_with_a_line_where_the_protocol_has_no_end(self) -> None:
         span = Span(NOON, NOON + MINUTE)
-        items = _items(rows(NUMBER, [0]), Position(NOON, ("t", "number"), span))
+        items = Stored(rows(NUMBER, [0]), Position(NOON, ("t", "number"), span))
         lines = b"".join(asyncio.run(_chunks(as_csv(items, [], CsvStyle(end_line=True))))).split(b"\r\n")
         assert lines[-3].startswith(b"# next: ")
         assert lines[-2:] == [b"# end", b""]

@@ -6,65 +6,73 @@ from functools import partial
 from nats.aio.client import Client
 
 from sens_common.connections import ConnectionLimits
+from sens_common.health import Check
 from sens_common.jetstream import connect, nats_check, nats_note
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, serve
-from sens_platform_api.app import public_app
-from sens_platform_api.database import open_pools
-from sens_platform_api.dead_letters.jetstream import ReplayLog
+from sens_platform_api.app import create_app, https_only
+from sens_platform_api.current_caller import POOL
+from sens_platform_api.dead_letters.endpoints import STREAM
+from sens_platform_api.dead_letters.jetstream import TelemetryStream
+from sens_platform_api.keys.authenticator import Authenticator
 from sens_platform_api.keys.repository import StoredKeys
-from sens_platform_api.keys.service import Authenticator
-from sens_platform_api.live.service import LiveHub
-from sens_platform_api.operations.endpoints import SERVICE
+from sens_platform_api.live.endpoints import KEYS, LIVE
+from sens_platform_api.live.nats import NatsLive
+from sens_platform_api.measurements.endpoints import ANSWERS
+from sens_platform_api.middleware.authentication import Gate
+from sens_platform_api.operations.endpoints import HEARTBEAT, READINESS, SERVICE
 from sens_platform_api.operations.repository import database_problem, roles_note, schema_problem
 from sens_platform_api.operations.service import ApiReadiness
+from sens_platform_api.postgresql import open_pools
+from sens_platform_api.registry.repository import StoredDeletions
 from sens_platform_api.registry.service import keep_deleting
-from sens_platform_api.services import Services
 from sens_platform_api.settings import ApiSettings
-from sens_platform_api.streaming import Answers
+from sens_platform_api.streaming import AnswerCounter
 from sens_platform_api.tenants.jetstream import LimitsBucket
+from sens_platform_api.tenants.repository import IngestionLimits
 from sens_platform_api.tenants.service import keep_telling_limits
 
 
 async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
     """Wire the parts, and serve until the stop."""
-    client, heartbeat = Client(), Heartbeat()
-    live = LiveHub(client, settings.limits)
-    async with open_pools(settings.api_database(), SERVICE, settings.limits) as (pool, key_pool):
-        services = Services(
-            limits=settings.limits,
-            pool=pool,
-            authenticator=Authenticator(StoredKeys(key_pool)),
-            replay_log=ReplayLog(client),
-            live=live,
-            heartbeat=heartbeat,
-            answers=Answers(settings.limits),
-            readiness=ApiReadiness(
-                {
-                    "database": partial(database_problem, key_pool),
-                    "schema": partial(schema_problem, key_pool),
-                    "nats": nats_check(client),
-                },
-                partial=frozenset({"nats"}),
-                notes={"database_roles": partial(roles_note, key_pool), "nats": nats_note(client)},
-            ),
-        )
+    limits, client, heartbeat = settings.limits, Client(), Heartbeat()
+    live = NatsLive(client, limits)
+    async with open_pools(settings.api_database(), SERVICE, limits) as (pool, key_pool):
+        keys = Authenticator(StoredKeys(key_pool))
+        checks: dict[str, Check] = {
+            "database": partial(database_problem, key_pool),
+            "schema": partial(schema_problem, key_pool),
+            "nats": nats_check(client),
+        }
+        notes: dict[str, Check] = {"database_roles": partial(roles_note, key_pool), "nats": nats_note(client)}
+        parts = [
+            POOL.provided(pool),
+            KEYS.provided(keys),
+            STREAM.provided(TelemetryStream(client)),
+            LIVE.provided(live),
+            ANSWERS.provided(AnswerCounter(limits)),
+            HEARTBEAT.provided(heartbeat),
+            READINESS.provided(ApiReadiness(checks, partial=frozenset({"nats"}), notes=notes)),
+        ]
+        app = https_only(create_app(Gate(keys, limits), parts, settings.http, limits), settings.https)
         async with (
             serve(
-                public_app(services, settings.http, settings.https),
+                app,
                 settings.http.host,
                 settings.http.port,
                 graceful_seconds=3,
                 trusted_proxies=settings.http.trusted_proxies,
-                limits=ConnectionLimits(settings.limits.connections, settings.limits.header_seconds),
+                limits=ConnectionLimits(limits.connections, limits.header_seconds),
             ),
             asyncio.TaskGroup() as tasks,
         ):
-            deleting = tasks.create_task(keep_deleting(pool), name="delete measurements")
+            deleting = tasks.create_task(keep_deleting(StoredDeletions(pool)), name="delete measurements")
             # Measurements are served, and the process is healthy, also while NATS is still missing.
             beating = tasks.create_task(heartbeat.keep(), name="heartbeat")
             async with connect(settings.nats, SERVICE, client=client, stop=stop):
-                telling = tasks.create_task(keep_telling_limits(key_pool, LimitsBucket(client)), name="limits")
+                telling = tasks.create_task(
+                    keep_telling_limits(IngestionLimits(key_pool), LimitsBucket(client)), name="limits"
+                )
                 await stop.wait()
                 live.close()
                 telling.cancel()

@@ -23,12 +23,12 @@ from sens_common.times import parse_width
 from sens_platform_api.audit import repository as audit
 from sens_platform_api.audit.repository import ADMINISTRATOR
 from sens_platform_api.command import Answer, Command
-from sens_platform_api.database import Connection, translated_errors
 from sens_platform_api.dead_letters import commands as dead_letters
 from sens_platform_api.errors import AlreadyExistsError, RefusedError
 from sens_platform_api.keys import repository as key_repository
 from sens_platform_api.keys import service as keys
 from sens_platform_api.parameters import time_text
+from sens_platform_api.postgresql import Connection, translated_errors
 from sens_platform_api.settings import AdministrationSettings
 from sens_platform_api.tenants import commands as tenant_commands
 from sens_platform_api.tenants import repository as tenants

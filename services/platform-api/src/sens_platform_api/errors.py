@@ -1,4 +1,4 @@
-"""What the API and the administration command answer when something is refused.
+"""Errors of the API and of the administration command.
 
 ::
 
@@ -23,7 +23,8 @@
         │   └── TooManyWrongKeysError   wrong keys from one address
         └── TooSlowError            504 Gateway Timeout
 
-`problems` renders all of them as problem details (RFC 9457).
+`problems` renders all of them as problem details (RFC 9457). A `NumberTooLargeError` stays inside of the API: the query is asked in another
+way then.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,10 @@ class InvalidParameter(NamedTuple):
     location: str
     name: str
     detail: str
+
+
+class NumberTooLargeError(Exception):
+    """A result is a number that the database's type can't hold."""
 
 
 class RefusedError(SensError):

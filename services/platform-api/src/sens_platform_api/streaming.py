@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from typing import Final
 
 import structlog
@@ -22,7 +22,7 @@ STREAMS: Final = "streams"
 
 
 async def begin(body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-    """Make the first chunk now, so that what is wrong so far can still become a problem; return all chunks."""
+    """Make the first chunk now, so that an error up to it can still become a problem; return all chunks."""
     try:
         first = await anext(body)
     except BaseException:
@@ -38,37 +38,36 @@ async def begin(body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     return chunks()
 
 
-class Answers:
+class AnswerCounter:
     """Counts the answers that are being streamed: each holds a page of rows, however slowly it is read."""
 
     def __init__(self, limits: LimitSettings) -> None:
         self._limits = limits
-        self._of_tenant: Counter[int] = Counter()
+        self._by_tenant: Counter[int] = Counter()
 
-    async def counted(self, tenant_id: int, body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
-        """Yield the chunks, and count the answer meanwhile.
+    @contextlib.contextmanager
+    def counted(self, tenant_id: int) -> Iterator[None]:
+        """Count an answer of a tenant while the context is open.
 
         Raises:
             TooManyAnswersError: There are as many as there may be.
         """
-        async with contextlib.aclosing(body):
-            most = self._limits.answers_per_tenant
-            if self._of_tenant[tenant_id] >= most or self._of_tenant.total() >= self._limits.answers:
-                metrics.REFUSED.labels("answers").inc()
-                raise TooManyAnswersError(
-                    f"as many answers with measurements are being read as there may be, {most} of one tenant;"
-                    " read them to their ends, or try again later"
-                )
-            self._of_tenant[tenant_id] += 1
-            metrics.ANSWERS.inc()
-            try:
-                async for chunk in body:
-                    yield chunk
-            finally:
-                metrics.ANSWERS.dec()
-                self._of_tenant[tenant_id] -= 1
-                if not self._of_tenant[tenant_id]:
-                    del self._of_tenant[tenant_id]
+        most = self._limits.answers_per_tenant
+        if self._by_tenant[tenant_id] >= most or self._by_tenant.total() >= self._limits.answers:
+            metrics.REFUSED.labels("answers").inc()
+            raise TooManyAnswersError(
+                f"as many answers with measurements are being read as there may be, {most} of one tenant;"
+                " read them to their ends, or try again later"
+            )
+        self._by_tenant[tenant_id] += 1
+        metrics.ANSWERS.inc()
+        try:
+            yield
+        finally:
+            metrics.ANSWERS.dec()
+            self._by_tenant[tenant_id] -= 1
+            if not self._by_tenant[tenant_id]:
+                del self._by_tenant[tenant_id]
 
 
 class ClosingStream(StreamingResponse):

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from sens_platform_api.database import Connection
+from sens_platform_api.postgresql import Connection, TenantDatabase
 
 ADMINISTRATOR: Final = "administrator"
 """Who acts with a command that logs in to the database itself."""
@@ -41,12 +41,12 @@ async def record(
 
     Args:
         connection: In that transaction.
-        tenant_id: Whom it concerns, None for all.
-        actor: `ADMINISTRATOR`, or a key (`KeyOwner.actor`).
-        action: What was done, for example ``key.created``.
-        subject: What it was done to.
+        tenant_id: Id of the tenant that it concerns, None for all.
+        actor: `ADMINISTRATOR`, or a key (`Caller.actor`).
+        action: The kind of change, for example ``key.created``.
+        subject: The thing that was changed.
         details: More, for programs.
-        address: Where the request came from.
+        address: The address that the request came from.
         request_id: Names the request in the log.
     """
     await connection.execute(
@@ -62,7 +62,7 @@ async def record(
 
 
 async def list_events(connection: Connection, *, before: int | None, limit: int, tenant: str | None) -> list[Event]:
-    """Return events, the newest first, those before a number; of one tenant, or of all that the connection sees."""
+    """Return events with ids below one, the newest first: those of one tenant, or all that the connection sees."""
     rows = await connection.fetch(
         """
         SELECT id, at, tenant, actor, action, subject, details::text AS details, address, request_id FROM sens.audit_events
@@ -74,3 +74,15 @@ async def list_events(connection: Connection, *, before: int | None, limit: int,
         limit,
     )
     return [Event(**{**row, "details": orjson.loads(row["details"])}) for row in rows]
+
+
+class TenantEvents:
+    """A tenant's own events."""
+
+    def __init__(self, database: TenantDatabase) -> None:
+        self._database = database
+
+    async def newest(self, *, before: int | None, limit: int) -> list[Event]:
+        """Return events with ids below one, the newest first."""
+        async with self._database.transaction() as connection:
+            return await list_events(connection, before=before, limit=limit, tenant=None)

@@ -14,13 +14,14 @@ from sens_common.jetstream import connect as connect_nats
 from sens_common.names import DEVICE_RULE, device_name
 from sens_platform_api.audit.repository import ADMINISTRATOR
 from sens_platform_api.command import Answer
-from sens_platform_api.database import Connection, translated_errors
 from sens_platform_api.dead_letters import service
-from sens_platform_api.dead_letters.jetstream import ReplayLog
-from sens_platform_api.dead_letters.repository import Actor, DeadLetters, Filter, Whose
+from sens_platform_api.dead_letters.filters import Filter
+from sens_platform_api.dead_letters.jetstream import TelemetryStream
+from sens_platform_api.dead_letters.repository import Actor, DeadLetters, Whose
 from sens_platform_api.dead_letters.schemas import DeadLetterDetails, DeadLetterSummary
 from sens_platform_api.errors import NotFoundError
 from sens_platform_api.parameters import parse_time
+from sens_platform_api.postgresql import Connection, translated_errors
 from sens_platform_api.settings import AdministrationSettings
 from sens_platform_api.tenants import repository as tenants
 
@@ -54,7 +55,7 @@ async def replay_dead_letters(settings: AdministrationSettings, options: argpars
     above: int | None = options.above if options.all else None
     until: int | None = options.until
     async with _dead_letters(settings, options) as letters, connect_nats(settings.nats, _SERVICE) as client:
-        log = ReplayLog(client)
+        log = TelemetryStream(client)
         for letter_id in options.ids:
             await service.replay_one(letters, log, letter_id)
             replayed += 1

@@ -2,16 +2,16 @@
 
 from datetime import datetime
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path, Query
 
 from sens_platform_api import metrics
-from sens_platform_api.database import tenant_transaction
+from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
 from sens_platform_api.dead_letters import schemas, service
-from sens_platform_api.dead_letters.repository import Actor, DeadLetters, Filter
+from sens_platform_api.dead_letters.filters import Filter
+from sens_platform_api.dead_letters.repository import Actor, DeadLetters
 from sens_platform_api.errors import AlreadyExistsError, InvalidRequestError, NotFoundError
-from sens_platform_api.keys.endpoints import Owner
 from sens_platform_api.parameters import (
     canonical_device,
     cursor_number,
@@ -21,21 +21,25 @@ from sens_platform_api.parameters import (
     parse_time,
 )
 from sens_platform_api.problems import data_responses
-from sens_platform_api.services import ServicesOf
+from sens_platform_api.state import Part
 
 router = APIRouter(prefix="/api/v1/dead-letters", tags=["dead letters"])
 
 LetterId = Annotated[int, Path(description="Number of the dead letter.", ge=1, le=2**53, examples=[17])]
 
 
-def _own(owner: Owner, services: ServicesOf) -> DeadLetters:
+STREAM: Final = Part[service.Stream]("stream")
+
+
+async def _letters(caller: CurrentCaller, database: CallersDatabase) -> DeadLetters:
     return DeadLetters(
-        lambda readonly: tenant_transaction(services.pool, owner.tenant_id, readonly=readonly),
-        Actor(owner.actor, owner.tenant_id, owner.address, owner.request_id),
+        lambda readonly: database.transaction(readonly=readonly),
+        Actor(caller.actor, caller.tenant_id, caller.address, caller.request_id),
     )
 
 
-OwnLetters = Annotated[DeadLetters, Depends(_own)]
+OwnLetters = Annotated[DeadLetters, Depends(_letters)]
+TheStream = Annotated[service.Stream, Depends(STREAM)]
 
 
 @router.get("", operation_id="list_dead_letters", summary="List dead letters", responses=data_responses())
@@ -100,13 +104,13 @@ async def delete_dead_letters(
     dependencies=[Depends(no_parameters)],
     responses=data_responses(NotFoundError, AlreadyExistsError),
 )
-async def replay_dead_letter(letters: OwnLetters, services: ServicesOf, dead_letter: LetterId) -> schemas.ReplayedOne:
+async def replay_dead_letter(letters: OwnLetters, stream: TheStream, dead_letter: LetterId) -> schemas.ReplayedOne:
     """The message goes through the platform again, with the time of its first receipt; the dead letter goes away.
 
     If its cause is still there, it comes back. What is stored already is not stored twice. A message of which only the beginning is kept is
-    read from the log; where that no longer has it, the answer is 409.
+    read from the stream; where that no longer has it, the answer is 409.
     """
-    replayed = await service.replay_one(letters, services.replay_log, dead_letter)
+    replayed = await service.replay_one(letters, stream, dead_letter)
     metrics.REPLAYED.inc()
     return schemas.ReplayedOne(id=replayed)
 
@@ -118,7 +122,7 @@ async def replay_dead_letter(letters: OwnLetters, services: ServicesOf, dead_let
     responses=data_responses(),
 )
 async def replay_dead_letters(
-    letters: OwnLetters, services: ServicesOf, query: Annotated[schemas.ReplayParameters, Query()]
+    letters: OwnLetters, stream: TheStream, query: Annotated[schemas.ReplayParameters, Query()]
 ) -> schemas.ReplayedMany:
     """Without a filter, all of them, oldest first. One call replays up to `limit`; call again with `next` as `cursor` while there is one.
 
@@ -127,7 +131,7 @@ async def replay_dead_letters(
     parts = decode_cursor(query.cursor, 2) if query.cursor else None
     done = await service.replay_page(
         letters,
-        services.replay_log,
+        stream,
         _filter(query),
         above=cursor_number(parts[0]) if parts else 0,
         until=cursor_number(parts[1]) if parts else None,

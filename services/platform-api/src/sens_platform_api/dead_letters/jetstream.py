@@ -1,4 +1,4 @@
-"""The log as dead letters need it: messages go into it again, and the whole of a shortened one may still be there."""
+"""The stream of envelopes, for dead letters: messages are published to it again, and the whole payload of a shortened one may still be there."""
 
 import contextlib
 import hashlib
@@ -20,14 +20,14 @@ _ENVELOPE_MESSAGES: Final = 500
 _MESSAGE_OVERHEAD_BYTES: Final = 32  # of MessagePack around topic, payload, time and packet id
 
 
-class ReplayLog:
-    """The stream of envelopes."""
+class TelemetryStream:
+    """The stream of envelopes in JetStream."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def send(self, letters: Sequence[StoredDeadLetter]) -> None:
-        """Put messages into the stream again, with the times of their first receipt and their origins.
+    async def publish(self, letters: Sequence[StoredDeadLetter]) -> None:
+        """Publish messages to the stream again, with the times of their first receipt and their origins.
 
         Raises:
             UnavailableError: NATS can't be used, or the stream takes nothing. It may have happened all the same: doing it twice has no

@@ -1,9 +1,8 @@
 """The dead letters in the database; and a deletion's row in the audit, in the same transaction.
 
-The API's transactions see those of one tenant, through a view. The administration command works as the owning role and says whose.
+The API's transactions see those of one tenant, through a view. The administration command works as the owning role and selects a tenant.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -11,8 +10,9 @@ from typing import Final, NamedTuple
 
 from sens_common.dead_letters import Origin
 from sens_platform_api.audit import repository as audit
-from sens_platform_api.database import Connection
+from sens_platform_api.dead_letters.filters import Filter, Where
 from sens_platform_api.errors import NotFoundError
+from sens_platform_api.postgresql import Connection
 
 type Transaction = Callable[[bool], AbstractAsyncContextManager[Connection]]
 """Opens a transaction, for reading only or not."""
@@ -50,35 +50,12 @@ class StoredDeadLetter(NamedTuple):
     origin: Origin
 
 
-class Filter(NamedTuple):
-    """Which dead letters are meant.
-
-    Attributes:
-        reason: Those with this reason.
-        device: Those of this device (canonical name).
-        topic: Those whose topic is this one, or is matched by this filter of MQTT (with ``+`` or ``#``).
-        since: Those that were dead-lettered at this time or later.
-        before: Those that were dead-lettered before this time.
-    """
-
-    reason: str | None = None
-    device: str | None = None
-    topic: str | None = None
-    since: datetime | None = None
-    before: datetime | None = None
-
-    @property
-    def is_everything(self) -> bool:
-        """Whether all are meant."""
-        return all(member is None for member in self)
-
-
 class Whose(NamedTuple):
-    """Whose dead letters the administration command means.
+    """The tenant whose dead letters the administration command selects, or those without a tenant.
 
     Attributes:
-        tenant_id: Those of this tenant; None: of those that belong to none.
-        tenant: Of those that belong to none, only those whose topic names this tenant; None: all.
+        tenant_id: Id of the tenant; None: dead letters without a tenant.
+        tenant: Of the dead letters without a tenant, only those whose topic names this one; None: all.
     """
 
     tenant_id: int | None
@@ -86,7 +63,7 @@ class Whose(NamedTuple):
 
 
 class Actor(NamedTuple):
-    """Who deletes, and whose dead letters, for the audit; see `audit.repository.record`."""
+    """Who deletes, and the tenant whose dead letters go, for the audit; see `audit.repository.record`."""
 
     actor: str
     tenant_id: int | None
@@ -98,12 +75,12 @@ class DeadLetters:
     """Dead letters of one owner; each call is a transaction of its own."""
 
     def __init__(self, transaction: Transaction, actor: Actor, whose: Whose | None = None) -> None:
-        """Begin.
+        """Store the arguments.
 
         Args:
             transaction: Opens one. Without `whose`, it sees the dead letters of one tenant.
             actor: Who deletes.
-            whose: Whose are meant, as the owning role.
+            whose: Selects a tenant, as the owning role.
         """
         self._transaction = transaction
         self._actor = actor
@@ -134,7 +111,7 @@ class DeadLetters:
             raise NotFoundError(_not_there(letter_id))
         return found[0]
 
-    async def following(
+    async def oldest(
         self, wanted: Filter, *, above: int, until: int, limit: int, max_bytes: int
     ) -> list[StoredDeadLetter]:
         """Return dead letters, oldest first, with ids above one and up to another; fewer than `limit` where they are large."""
@@ -169,13 +146,13 @@ class DeadLetters:
         where.add("id > {}", above)
         where.add("id <= {}", until)
         async with self._transaction(True) as connection:
-            number: int = await connection.fetchval(f"SELECT count(*) FROM {where}", *where.arguments)  # noqa: S608 - same
-        return number
+            count: int = await connection.fetchval(f"SELECT count(*) FROM {where}", *where.arguments)  # noqa: S608 - same
+        return count
 
     async def delete_replayed(self, letters: Sequence[tuple[int, int]]) -> int:
-        """Delete those that were replayed, given as ids and the numbers of replays that they had; return how many went.
+        """Delete those that were replayed, given as ids and the counts of replays that they had; return how many went.
 
-        One whose replay was refused meanwhile has a higher number, and stays.
+        One whose replay was refused meanwhile has a higher count, and stays.
         """
         where = self._where(Filter())
         where.add("(id, replays) IN (SELECT * FROM unnest({}::bigint[], {}::int[]))", *zip(*letters, strict=True))
@@ -220,65 +197,21 @@ class DeadLetters:
             connection, **self._actor._asdict(), action="dead_letters.deleted", subject=subject, details=details
         )
 
-    def _where(self, wanted: Filter) -> "_Where":
+    def _where(self, wanted: Filter) -> Where:
         if self._whose is None:
-            where = _Where("sens.tenant_dead_letters")
+            where = Where("sens.tenant_dead_letters")
         else:
-            where = _Where("sens.dead_letters")
+            where = Where("sens.dead_letters")
             if self._whose.tenant_id is not None:
                 where.add("tenant_id = {}", self._whose.tenant_id)
             else:
                 where.add("tenant_id IS NULL")
                 if self._whose.tenant is not None:
                     where.add("starts_with(topic, {})", f"sens/v1/{self._whose.tenant}/")
-        where.add("reason = {}", wanted.reason)
-        where.add("device = {}", wanted.device)
-        where.add("dead_lettered_at >= {}", wanted.since)
-        where.add("dead_lettered_at < {}", wanted.before)
-        if wanted.topic is not None:
-            if "+" in wanted.topic or "#" in wanted.topic:
-                where.add("topic ~ {}", topic_pattern(wanted.topic))
-            else:
-                where.add("topic = {}", wanted.topic)
-        return where
+        return where.matching(wanted)
 
 
-class _Where:
-    """A relation and conditions on it, as SQL."""
-
-    def __init__(self, relation: str) -> None:
-        self.relation = relation
-        self._conditions = ["true"]
-        self.arguments: list[object] = []
-
-    def add(self, condition: str, *values: object) -> None:
-        """Add a condition with a value for each ``{}``; no effect where one is None."""
-        if None in values:
-            return
-        first = len(self.arguments) + 1
-        self._conditions.append(condition.format(*(f"${first + number}" for number in range(len(values)))))
-        self.arguments += values
-
-    def __str__(self) -> str:
-        return f"{self.relation} WHERE {' AND '.join(self._conditions)}"
-
-
-def topic_pattern(topic_filter: str) -> str:
-    """Return a topic filter as a regular expression of PostgreSQL (MQTT 5.0, section 4.7).
-
-    >>> topic_pattern("sens/v1/+/#")
-    '^sens/v1/[^/]*(/.*)?$'
-    """
-    levels = [
-        "[^/]*" if level == "+" else "#" if level == "#" else re.sub(r"([^\w ])", r"\\\1", level)
-        for level in topic_filter.split("/")
-    ]
-    if levels[-1] == "#":
-        return "^" + ("/".join(levels[:-1]) + "(/.*)?" if levels[:-1] else ".*") + "$"
-    return f"^{'/'.join(levels)}$"
-
-
-async def _fetch_whole(connection: Connection, where: _Where, order: str) -> list[StoredDeadLetter]:
+async def _fetch_whole(connection: Connection, where: Where, order: str) -> list[StoredDeadLetter]:
     rows = await connection.fetch(
         f"SELECT {_SUMMARY}, payload, stream, sequence, number FROM {where} ORDER BY {order}",  # noqa: S608 - values are arguments
         *where.arguments,

@@ -1,4 +1,4 @@
-"""How dead letters look in answers."""
+"""Dead letters in requests and answers."""
 
 import base64
 from datetime import datetime
@@ -67,7 +67,7 @@ class DeadLetterDetails(DeadLetterSummary):
 
 
 class DeadLetterFilter(Parameters):
-    """Which dead letters are meant: those that pass all of the filters."""
+    """Selects dead letters: those that pass all of the filters."""
 
     reason: Annotated[
         Reason | None, Field(description="Only those with this reason.", examples=[Reason.MALFORMED_PAYLOAD])
@@ -109,7 +109,7 @@ class DeadLetterFilter(Parameters):
 
 
 class DeadLetterListParameters(DeadLetterFilter):
-    """Which dead letters."""
+    """Selects dead letters."""
 
     limit: Annotated[int, Field(description="Dead letters on a page.", ge=1, le=1000, examples=[100])] = 100
     cursor: Annotated[str | None, cursor_field("MTc")] = None
@@ -125,7 +125,7 @@ class DeadLetterList(BaseModel):
 
 
 class ReplayParameters(DeadLetterFilter):
-    """Which dead letters to replay."""
+    """Selects dead letters to replay."""
 
     limit: Annotated[int, Field(description="Dead letters that one call replays.", ge=1, le=10_000, examples=[100])] = (
         100
@@ -150,7 +150,7 @@ class ReplayedMany(BaseModel):
     incomplete: Annotated[
         int,
         Field(
-            description="Dead letters of which only the beginning is kept, and that the log no longer has; they stay.",
+            description="Dead letters of which only the beginning is kept, and that the stream no longer has; they stay.",
             ge=0,
             examples=[0],
         ),
@@ -164,7 +164,7 @@ class ReplayedMany(BaseModel):
 
 
 class DeleteParameters(DeadLetterFilter):
-    """Which dead letters to delete."""
+    """Selects dead letters to delete."""
 
     limit: Annotated[
         int, Field(description="Dead letters that one call deletes.", ge=1, le=10_000, examples=[10_000])

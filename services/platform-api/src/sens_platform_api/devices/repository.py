@@ -1,16 +1,16 @@
-"""Devices in the database; every query runs in a transaction that sees one tenant."""
+"""A tenant's devices in the database."""
 
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from sens_platform_api.database import Connection
+from sens_platform_api.postgresql import Connection, TenantDatabase
 
 type Kind = Literal["number", "boolean", "text"]
 type Value = float | bool | str
 
 
 class Device(NamedTuple):
-    """What sends measurements."""
+    """A device of a tenant."""
 
     id: int
     name: str
@@ -33,8 +33,35 @@ class Latest(NamedTuple):
     value: Value
 
 
+class LatestOfDevice(NamedTuple):
+    """A device, and the last measured value of each of its series, by name and kind."""
+
+    device: Device
+    latest: list[Latest]
+
+
+class TenantDevices:
+    """The devices of one tenant."""
+
+    def __init__(self, database: TenantDatabase) -> None:
+        self._database = database
+
+    async def by_name(self, *, after: str, prefix: str, limit: int) -> list[Device]:
+        """Return devices by name: those after a name, whose names begin with the prefix."""
+        async with self._database.transaction() as connection:
+            return await list_devices(connection, after=after, prefix=prefix, limit=limit)
+
+    async def latest(self, name: str) -> LatestOfDevice | None:
+        """Return a device with its latest values, None when the tenant has none with this name."""
+        async with self._database.transaction() as connection:
+            device = await find_device(connection, name)
+            if device is None:
+                return None
+            return LatestOfDevice(device, await latest_values(connection, device.id))
+
+
 async def list_devices(connection: Connection, *, after: str, prefix: str, limit: int) -> list[Device]:
-    """Return devices by name, those after a name, whose names begin like this."""
+    """Return devices by name: those after a name, whose names begin with the prefix."""
     rows = await connection.fetch(
         """
         SELECT id, name, created_at FROM sens.devices

@@ -1,31 +1,18 @@
-"""How devices look in requests and answers."""
+"""Devices in requests and answers."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sens_platform_api.devices.repository import Device, Latest
+from sens_platform_api.devices.repository import Device, Latest, LatestOfDevice
+from sens_platform_api.fields import DeviceName, Kind, MetricName, NextCursor, Time, Value
 from sens_platform_api.parameters import Parameters, cursor_field, in_words, time_text
-
-Name = Annotated[str, Field(description="Canonical name of the device.", examples=["sensor-0001"])]
-Time = Annotated[
-    str,
-    Field(
-        description="RFC 3339, UTC.",
-        json_schema_extra={"format": "date-time"},
-        examples=["2026-11-24T22:15:00.123456Z"],
-    ),
-]
-Kind = Annotated[Literal["number", "boolean", "text"], Field(description="Kind of the values.", examples=["number"])]
-MetricName = Annotated[str, Field(description="Name of the metric.", examples=["temperature"])]
-Value = Annotated[float | bool | str, Field(description="The value, in its kind.", examples=[21.5])]
-
 
 PREFIX_PATTERN = r"^[A-Za-z0-9._-]{0,63}$"
 
 
 class DeviceListParameters(Parameters):
-    """Which devices."""
+    """Selects devices."""
 
     limit: Annotated[int, Field(description="Devices on a page.", ge=1, le=1000, examples=[100])] = 100
     cursor: Annotated[str | None, cursor_field("c2Vuc29yLTAwMDE")] = None
@@ -46,7 +33,7 @@ class DeviceSummary(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    device: Name
+    device: DeviceName
     created_at: Annotated[Time, Field(description="When its first message was stored.")]
 
     @classmethod
@@ -61,7 +48,7 @@ class DeviceList(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     devices: list[DeviceSummary]
-    next: Annotated[str | None, Field(description="Cursor of the next page, null on the last.", examples=[None])]
+    next: NextCursor
 
 
 class MetricSummary(BaseModel):
@@ -79,6 +66,18 @@ class DeviceDetails(DeviceSummary):
 
     metrics: list[MetricSummary]
 
+    @classmethod
+    def with_metrics(cls, found: LatestOfDevice) -> "DeviceDetails":
+        """Return the document of a device and its metrics."""
+        return cls(
+            device=found.device.name,
+            created_at=time_text(found.device.created_at),
+            metrics=[
+                MetricSummary(metric=one.series.name, kind=one.series.kind, last_measured_at=time_text(one.measured_at))
+                for one in found.latest
+            ],
+        )
+
 
 class LatestValue(BaseModel):
     """The last measured value of a metric."""
@@ -92,7 +91,7 @@ class LatestValue(BaseModel):
 
     @classmethod
     def of(cls, latest: Latest) -> "LatestValue":
-        """Return how a value looks."""
+        """Return the document of a value."""
         return cls(
             metric=latest.series.name,
             kind=latest.series.kind,
@@ -106,17 +105,10 @@ class LatestValues(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    device: Name
+    device: DeviceName
     latest: list[LatestValue]
 
-
-def details(device: Device, latest: list[Latest]) -> DeviceDetails:
-    """Return how a device and its metrics look."""
-    return DeviceDetails(
-        device=device.name,
-        created_at=time_text(device.created_at),
-        metrics=[
-            MetricSummary(metric=one.series.name, kind=one.series.kind, last_measured_at=time_text(one.measured_at))
-            for one in latest
-        ],
-    )
+    @classmethod
+    def of(cls, found: LatestOfDevice) -> "LatestValues":
+        """Return the document of a device's latest values."""
+        return cls(device=found.device.name, latest=[LatestValue.of(one) for one in found.latest])

@@ -1,1 +1,1 @@
-"""API keys, and whose requests carry them."""
+"""API keys."""

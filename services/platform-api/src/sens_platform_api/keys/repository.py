@@ -3,13 +3,12 @@
 from datetime import datetime
 from typing import Literal, NamedTuple
 
-from sens_platform_api.database import Connection, Pool, transaction
-
-type Access = Literal["read_only", "read_write"]
+from sens_platform_api.caller import Access, Caller
+from sens_platform_api.postgresql import Connection, Pool, transaction
 
 
 class Key(NamedTuple):
-    """What is known of a key once it was shown."""
+    """A key without the text that is its secret."""
 
     id: int
     tenant: str
@@ -28,33 +27,6 @@ class Key(NamedTuple):
         return "expired" if self.expires_at is not None and self.expires_at <= now else "valid"
 
 
-class KeyOwner(NamedTuple):
-    """Whose request this is.
-
-    Attributes:
-        key_id: Number of the key.
-        tenant_id: Number of the tenant.
-        tenant: Its name.
-        key_name: What the key is for.
-        access: What it may do.
-        address: Where the request comes from.
-        request_id: Names the request in log and audit.
-    """
-
-    key_id: int
-    tenant_id: int
-    tenant: str
-    key_name: str = "unnamed"
-    access: Access = "read_write"
-    address: str | None = None
-    request_id: str | None = None
-
-    @property
-    def actor(self) -> str:
-        """Who does it, as the audit names it."""
-        return f"key {self.key_id} ({self.key_name})"
-
-
 _SELECT = """
     SELECT k.id, t.name AS tenant, k.name, k.prefix, k.access, k.created_at, k.expires_at, k.last_used_at, k.revoked_at
     FROM sens.api_keys k JOIN sens.tenants t ON t.id = k.tenant_id
@@ -62,18 +34,18 @@ _SELECT = """
 
 
 class StoredKeys:
-    """Asks the database whose key it is, and notes its use, as the API's role."""
+    """The stored keys, as the API's role sees them."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def owner(self, key_hash: bytes) -> KeyOwner | None:
+    async def caller(self, key_hash: bytes) -> Caller | None:
         """Return None when there is no such key, or it was revoked or has expired."""
         async with transaction(self._pool) as connection:
             row = await connection.fetchrow(
                 "SELECT key_id, tenant_id, tenant, key_name, access FROM sens.authenticate($1)", key_hash
             )
-        return None if row is None else KeyOwner(*row)
+        return None if row is None else Caller(*row)
 
     async def note_use(self, key_id: int) -> None:
         """Store that the key was used just now; the database keeps the time of one use a minute."""

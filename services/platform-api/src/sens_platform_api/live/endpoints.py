@@ -1,23 +1,26 @@
 """``/api/v1/live``."""
 
 from collections.abc import AsyncGenerator
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
-from sens_common.errors import SchemaError, UnavailableError
 from sens_platform_api import metrics
-from sens_platform_api.errors import TooManyReadersError, TooSlowError, UnauthenticatedError
-from sens_platform_api.keys.endpoints import Owner, own_key
-from sens_platform_api.live import schemas
-from sens_platform_api.live.service import events
+from sens_platform_api.current_caller import CallersKey, CurrentCaller
+from sens_platform_api.errors import TooManyReadersError
+from sens_platform_api.live import schemas, service
 from sens_platform_api.parameters import canonical_device
 from sens_platform_api.problems import data_responses
-from sens_platform_api.services import Services, ServicesOf
+from sens_platform_api.settings import LimitSettings
+from sens_platform_api.state import LIMITS, Part
 from sens_platform_api.streaming import ClosingStream, begin
 
 router = APIRouter(prefix="/api/v1/live", tags=["live"])
+
+LIVE: Final = Part[service.Live]("live")
+KEYS: Final = Part[service.Keys]("keys")
 
 
 @router.get(
@@ -34,9 +37,12 @@ router = APIRouter(prefix="/api/v1/live", tags=["live"])
     },
 )
 async def watch(
-    owner: Owner,
-    key: Annotated[str, Depends(own_key)],
-    services: ServicesOf,
+    *,
+    caller: CurrentCaller,
+    key: CallersKey,
+    live: Annotated[service.Live, Depends(LIVE)],
+    keys: Annotated[service.Keys, Depends(KEYS)],
+    limits: Annotated[LimitSettings, Depends(LIMITS)],
     query: Annotated[schemas.LiveParameters, Query()],
 ) -> Response:
     """Server-sent events of newly stored readings.
@@ -45,31 +51,18 @@ async def watch(
     takes nothing for a minute.
     """
     devices = frozenset(canonical_device(device) for device in query.device)
-    body = await begin(_stream(services, owner.tenant, key, devices))
+
+    async def chunks() -> AsyncGenerator[bytes]:
+        async with live.reader(caller.tenant, devices) as reader:
+            yield schemas.HELLO
+            async for batch in service.events(reader, partial(service.is_still_valid, keys, key)):
+                yield schemas.KEEP_ALIVE if batch is None else schemas.render_batch(batch)
+                if batch is not None:
+                    metrics.LIVE_READINGS.inc(len(batch.events))
+
     return ClosingStream(
-        body,
+        await begin(chunks()),
         media_type=schemas.MEDIA_TYPE,
-        stall_seconds=services.limits.answer_seconds,
+        stall_seconds=limits.answer_seconds,
         headers={"X-Accel-Buffering": "no"},
     )
-
-
-async def _stream(services: Services, tenant: str, key: str, devices: frozenset[str]) -> AsyncGenerator[bytes]:
-    async def may_go_on() -> bool:
-        try:
-            await services.authenticator.owner(key)
-        except UnauthenticatedError:
-            return False
-        except (UnavailableError, SchemaError, TooSlowError):
-            pass  # whether the key was revoked can't be known just now
-        return True
-
-    async with services.live.reader(tenant, devices) as reader:
-        yield schemas.HELLO
-        async for batch in events(reader, may_go_on):
-            if batch is None:
-                yield schemas.KEEP_ALIVE
-            else:
-                dropped = [schemas.render_dropped(batch.dropped)] if batch.dropped else []
-                yield b"".join(dropped + batch.events)
-                metrics.LIVE_READINGS.inc(len(batch.events))

@@ -1,4 +1,4 @@
-"""How live data look: server-sent events (WHATWG HTML, "Server-sent events")."""
+"""Live data in answers: server-sent events (WHATWG HTML, "Server-sent events")."""
 
 from datetime import timedelta
 from typing import Annotated
@@ -7,6 +7,7 @@ import orjson
 from pydantic import Field
 
 from sens_common.live import Reading
+from sens_platform_api.live.reader import Batch
 from sens_platform_api.parameters import DEVICE_PATTERN, DEVICE_WORDS, EPOCH, Parameters, in_words, time_text
 
 HELLO = b"retry: 2000\n: you see what is stored from now on\n\n"
@@ -21,7 +22,7 @@ EXAMPLE = (
 
 
 class LiveParameters(Parameters):
-    """What to see."""
+    """Selects live data."""
 
     device: Annotated[
         list[
@@ -37,6 +38,12 @@ class LiveParameters(Parameters):
             examples=[["sensor-0001"]],
         ),
     ] = Field(default_factory=list)
+
+
+def render_batch(batch: Batch) -> bytes:
+    """Return the events of a batch, after the one that says how many readings are lost before them."""
+    dropped = [render_dropped(batch.dropped)] if batch.dropped else []
+    return b"".join(dropped + batch.events)
 
 
 def render_reading(reading: Reading) -> bytes:

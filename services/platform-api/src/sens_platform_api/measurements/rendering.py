@@ -1,20 +1,20 @@
 """Measurements as bytes: JSON and CSV (RFC 4180), in chunks of about `CHUNK_BYTES`."""
 
-import contextlib
 import csv
 import io
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from datetime import datetime
 from functools import partial
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 import orjson
 
 from sens_platform_api import metrics
 from sens_platform_api.devices.repository import Value
-from sens_platform_api.measurements.repository import Aggregate, Row
+from sens_platform_api.measurements.query import Aggregate, Position
+from sens_platform_api.measurements.repository import Row
 from sens_platform_api.measurements.schemas import render_position
-from sens_platform_api.measurements.service import Position
 from sens_platform_api.parameters import time_text
 
 CHUNK_BYTES: Final = 32_768
@@ -26,7 +26,17 @@ END_LINE: Final = "# end"
 END_HEADER: Final = "Sens-Last-Line"
 """Header of an answer whose last line has to be `END_LINE`."""
 
-type Items = AsyncGenerator[Row | str | Position]
+
+class Renderable(Protocol):
+    """The device's canonical name, its rows by time, and after the last of them the position to go on from."""
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def next(self) -> Position | None: ...
+
+    def rows(self) -> AsyncGenerator[Row]: ...
 
 
 class CsvStyle(NamedTuple):
@@ -45,29 +55,24 @@ class CsvStyle(NamedTuple):
 PLAIN_CSV: Final = CsvStyle()
 
 
-async def as_json(items: Items, aggregates: Sequence[Aggregate]) -> AsyncGenerator[bytes]:
+async def as_json(answer: Renderable, aggregates: Sequence[Aggregate]) -> AsyncGenerator[bytes]:
     """Yield a document of the shape of `schemas.MeasurementList`."""
-    buffer = bytearray()
-    following: str | None = None
-    first = True
+    buffer = bytearray(b'{"device":' + orjson.dumps(answer.device) + b',"measurements":[')
+    separator = b""
     count = 0
-    async with contextlib.aclosing(items):
-        async for item in items:
-            if isinstance(item, str):
-                buffer += b'{"device":' + orjson.dumps(item) + b',"measurements":['
-            elif isinstance(item, Position):
-                following = render_position(item)
-            else:
-                buffer += (b"" if first else b",") + orjson.dumps(_document(item, aggregates))
-                first = False
-                count += 1
+    async with aclosing(answer.rows()) as rows:
+        async for row in rows:
+            buffer += separator + orjson.dumps(_document(row, aggregates))
+            separator = b","
+            count += 1
             if len(buffer) >= CHUNK_BYTES:
-                yield _take(buffer)
+                yield bytes(buffer)
+                buffer = bytearray()
                 metrics.MEASUREMENTS.inc(count)
                 count = 0
-    buffer += b'],"next":' + orjson.dumps(following) + b"}"
     metrics.MEASUREMENTS.inc(count)
-    yield bytes(buffer)
+    cursor = None if answer.next is None else render_position(answer.next)
+    yield bytes(buffer) + b'],"next":' + orjson.dumps(cursor) + b"}"
 
 
 def _document(row: Row, aggregates: Sequence[Aggregate]) -> dict[str, object]:
@@ -77,8 +82,10 @@ def _document(row: Row, aggregates: Sequence[Aggregate]) -> dict[str, object]:
     return document | {"kind": row.series.kind} | dict(zip(aggregates, row.values, strict=True))
 
 
-async def as_csv(items: Items, aggregates: Sequence[Aggregate], style: CsvStyle = PLAIN_CSV) -> AsyncGenerator[bytes]:
-    """Yield a header line and a line per row; what is over the limit shows in the last line, ``# next: <cursor>``."""
+async def as_csv(
+    answer: Renderable, aggregates: Sequence[Aggregate], style: CsvStyle = PLAIN_CSV
+) -> AsyncGenerator[bytes]:
+    """Yield a header line and a line per row; where the limit ended the rows, the last line is ``# next: <cursor>``."""
     text = io.StringIO()
     # Where the comma stands before decimals, spreadsheets part cells by semicolons.
     writer = csv.writer(text, delimiter=";" if style.spreadsheet == "comma" else ",")
@@ -86,16 +93,12 @@ async def as_csv(items: Items, aggregates: Sequence[Aggregate], style: CsvStyle 
     count = 0
     if style.spreadsheet is not None:
         text.write("\ufeff")
-    async with contextlib.aclosing(items):
-        async for item in items:
-            if isinstance(item, str):
-                writer.writerow(["time", "metric", *(["kind", *aggregates] if aggregates else ["value"])])
-            elif isinstance(item, Position):
-                text.write(f"# next: {render_position(item)}\r\n")
-            else:
-                kind = [item.series.kind] if aggregates else []
-                writer.writerow([cell(item.time), cell(item.series.name), *kind, *map(cell, item.values)])
-                count += 1
+    writer.writerow(["time", "metric", *(["kind", *aggregates] if aggregates else ["value"])])
+    async with aclosing(answer.rows()) as rows:
+        async for row in rows:
+            kind = [row.series.kind] if aggregates else []
+            writer.writerow([cell(row.time), cell(row.series.name), *kind, *map(cell, row.values)])
+            count += 1
             if text.tell() >= CHUNK_BYTES:
                 yield text.getvalue().encode()
                 text.seek(0)
@@ -103,6 +106,8 @@ async def as_csv(items: Items, aggregates: Sequence[Aggregate], style: CsvStyle 
                 metrics.MEASUREMENTS.inc(count)
                 count = 0
     metrics.MEASUREMENTS.inc(count)
+    if answer.next is not None:
+        text.write(f"# next: {render_position(answer.next)}\r\n")
     if style.end_line:
         text.write(f"{END_LINE}\r\n")
     yield text.getvalue().encode()
@@ -124,9 +129,3 @@ def _for_spreadsheets(value: Value | datetime | None, *, comma: bool) -> str:
         return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
     text = _exact(value)
     return text.replace(".", ",") if comma else text
-
-
-def _take(buffer: bytearray) -> bytes:
-    chunk = bytes(buffer)
-    buffer.clear()
-    return chunk

@@ -1,4 +1,4 @@
-"""How measurements look in requests and answers."""
+"""Measurements in requests and answers."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
@@ -6,10 +6,10 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sens_common.times import TIME_FORMS, parse_width
-from sens_platform_api.devices.schemas import Kind, MetricName, Time, Value
 from sens_platform_api.errors import InvalidRequestError
-from sens_platform_api.measurements.repository import Aggregate, Span
-from sens_platform_api.measurements.service import MAX_SERIES, Position, Query
+from sens_platform_api.fields import DeviceName, Kind, MetricName, Time, Value
+from sens_platform_api.measurements.query import Aggregate, Position, Query, Span
+from sens_platform_api.measurements.service import MAX_SERIES
 from sens_platform_api.parameters import (
     EPOCH,
     METRIC_PATTERN,
@@ -38,7 +38,7 @@ TimeText = Annotated[str, Field(max_length=40)]
 
 
 class MeasurementParameters(Parameters):
-    """Which measurements."""
+    """Selects measurements."""
 
     metric: Annotated[
         list[
@@ -113,7 +113,7 @@ class MeasurementParameters(Parameters):
     ] = None
 
     def query(self, limits: LimitSettings, now: datetime) -> Query:
-        """Return what is asked for.
+        """Return the query that the parameters stand for.
 
         Raises:
             InvalidRequestError: The parameters do not fit together, or are over the limits.
@@ -209,7 +209,7 @@ class MeasurementList(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    device: Annotated[str, Field(description="Canonical name of the device.", examples=["sensor-0001"])]
+    device: DeviceName
     measurements: list[Measurement | MeasurementBucket]
     next: Annotated[str | None, Field(description="Cursor of what is over the limit, else null.", examples=[None])]
 

@@ -1,23 +1,26 @@
 """What the platform asks of the process: open to whoever can reach it."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any, Final
 
 import structlog
 from fastapi import APIRouter, Depends
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
-from sens_common.operations import HEALTHY_WITHIN_SECONDS
+from sens_common.operations import HEALTHY_WITHIN_SECONDS, Heartbeat
 from sens_common.version import service_version
 from sens_platform_api.operations.schemas import Health, Readiness, TestAnswer, VersionAnswer
+from sens_platform_api.operations.service import ApiReadiness
 from sens_platform_api.parameters import no_parameters
 from sens_platform_api.problems import common_responses
-from sens_platform_api.services import ServicesOf
+from sens_platform_api.state import Part
 
 log = structlog.get_logger()
 
 SERVICE = "platform-api"
+HEARTBEAT: Final = Part[Heartbeat]("heartbeat")
+READINESS: Final = Part[ApiReadiness]("readiness")
 TEST_MESSAGE = "test endpoint called"
 
 router = APIRouter(tags=["operations"], dependencies=[Depends(no_parameters)], responses=common_responses())
@@ -26,9 +29,9 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Readiness, "descri
 
 
 @router.get("/healthz", operation_id="health", summary="Tell whether the process works", responses=_FAILED)
-async def healthz(services: ServicesOf, response: Response) -> Health:
+async def healthz(heartbeat: Annotated[Heartbeat, Depends(HEARTBEAT)], response: Response) -> Health:
     """Its loop went round lately; no other server is asked."""
-    age = services.heartbeat.age_seconds
+    age = heartbeat.age_seconds
     if age < HEALTHY_WITHIN_SECONDS:
         return Health(status="ok")
     response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
@@ -42,13 +45,13 @@ async def healthz(services: ServicesOf, response: Response) -> Health:
     responses=_NOT_READY,
     response_model_exclude_none=True,
 )
-async def readyz(services: ServicesOf, response: Response) -> Readiness:
+async def readyz(readiness: Annotated[ApiReadiness, Depends(READINESS)], response: Response) -> Readiness:
     """Checks the database, its schema and NATS, by name; what it says is at most a second old.
 
     `degraded`, with 200, is an API of which a part does not work just now: without NATS there are no live data and no replay, while
     everything else is answered.
     """
-    look = await services.readiness.look()
+    look = await readiness.look()
     if look.status == "failed":
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return Readiness(status=look.status, checks=look.checks, notes=look.notes or None)

@@ -2,7 +2,7 @@
 
 from sens_common.migrations import REQUIRED_VERSION
 from sens_common.privileges import shortcomings
-from sens_platform_api.database import Pool, transaction
+from sens_platform_api.postgresql import Pool, transaction
 
 
 async def database_problem(pool: Pool) -> str | None:

@@ -1,1 +1,1 @@
-"""What a tenant has, in numbers."""
+"""A tenant's numbers."""

@@ -1,9 +1,8 @@
-"""A tenant's numbers in the database; the query runs in a transaction that sees one tenant."""
+"""A tenant's numbers in the database."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from sens_platform_api.database import Connection
-from sens_platform_api.errors import NotFoundError
+from sens_platform_api.postgresql import TenantDatabase
 
 
 class Overview(NamedTuple):
@@ -16,8 +15,8 @@ class Overview(NamedTuple):
         metric_limit: How many it may have.
         dead_letters: Messages that could not be stored and are kept.
         dead_letter_count_limit: How many are kept at most.
-        dead_letter_bytes: What they take.
-        dead_letter_byte_limit: How much they may take with their whole payloads.
+        dead_letter_bytes: Bytes that they take.
+        dead_letter_byte_limit: Bytes that they may take with their whole payloads.
         received: Messages of today (UTC).
         stored: Of these, messages with at least one new value.
         duplicate: Of these, messages whose values were stored before.
@@ -40,30 +39,32 @@ class Overview(NamedTuple):
     discarded: int
 
 
-async def overview(connection: Connection) -> Overview:
-    """Return the numbers of the transaction's tenant.
+class TenantNumbers:
+    """The numbers of one tenant."""
 
-    Raises:
-        NotFoundError: The tenant was deleted meanwhile.
-    """
-    row = await connection.fetchrow(
-        """
-        SELECT coalesce(r.devices, 0), t.device_limit, coalesce(r.metrics, 0), t.metric_limit,
-            u.letters, t.dead_letter_count_limit, u.bytes, t.dead_letter_byte_limit,
-            c.received, c.stored, c.duplicate, c.dead_lettered, c.discarded
-        FROM sens.tenants t LEFT JOIN sens.registrations r ON r.tenant_id = t.id,
-            LATERAL (
-                SELECT coalesce(sum(letters), 0)::bigint AS letters, coalesce(sum(bytes), 0)::bigint AS bytes
-                FROM sens.dead_letter_usage WHERE tenant_id = t.id
-            ) u,
-            LATERAL (
-                SELECT coalesce(sum(received), 0)::bigint AS received, coalesce(sum(stored), 0)::bigint AS stored,
-                    coalesce(sum(duplicate), 0)::bigint AS duplicate, coalesce(sum(dead_lettered), 0)::bigint AS dead_lettered,
-                    coalesce(sum(discarded), 0)::bigint AS discarded
-                FROM sens.message_counts WHERE tenant_id = t.id AND day = (now() AT TIME ZONE 'UTC')::date
-            ) c
-        """
-    )
-    if row is None:
-        raise NotFoundError("the tenant is gone")
-    return Overview(*row)
+    def __init__(self, database: TenantDatabase) -> None:
+        self._database = database
+
+    async def overview(self) -> Overview | None:
+        """Return them, None when the tenant was deleted."""
+        async with self._database.transaction() as connection:
+            row = await connection.fetchrow(_OVERVIEW)
+        return None if row is None else Overview(*row)
+
+
+_OVERVIEW: Final = """
+    SELECT coalesce(r.devices, 0), t.device_limit, coalesce(r.metrics, 0), t.metric_limit,
+        u.letters, t.dead_letter_count_limit, u.bytes, t.dead_letter_byte_limit,
+        c.received, c.stored, c.duplicate, c.dead_lettered, c.discarded
+    FROM sens.tenants t LEFT JOIN sens.registrations r ON r.tenant_id = t.id,
+        LATERAL (
+            SELECT coalesce(sum(letters), 0)::bigint AS letters, coalesce(sum(bytes), 0)::bigint AS bytes
+            FROM sens.dead_letter_usage WHERE tenant_id = t.id
+        ) u,
+        LATERAL (
+            SELECT coalesce(sum(received), 0)::bigint AS received, coalesce(sum(stored), 0)::bigint AS stored,
+                coalesce(sum(duplicate), 0)::bigint AS duplicate, coalesce(sum(dead_lettered), 0)::bigint AS dead_lettered,
+                coalesce(sum(discarded), 0)::bigint AS discarded
+            FROM sens.message_counts WHERE tenant_id = t.id AND day = (now() AT TIME ZONE 'UTC')::date
+        ) c
+"""

@@ -1,4 +1,4 @@
-"""How a tenant's numbers look in answers."""
+"""A tenant's numbers in answers."""
 
 from typing import Annotated
 

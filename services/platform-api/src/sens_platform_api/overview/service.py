@@ -1,12 +1,25 @@
-"""What a tenant has, in numbers."""
+"""A tenant's numbers."""
 
-from sens_platform_api.database import Pool, tenant_transaction
-from sens_platform_api.keys.repository import KeyOwner
-from sens_platform_api.overview import repository
+from typing import Protocol
+
+from sens_platform_api.errors import NotFoundError
 from sens_platform_api.overview.repository import Overview
 
 
-async def overview(pool: Pool, owner: KeyOwner) -> Overview:
-    """Return a tenant's numbers."""
-    async with tenant_transaction(pool, owner.tenant_id) as connection:
-        return await repository.overview(connection)
+class Numbers(Protocol):
+    """The numbers of one tenant."""
+
+    async def overview(self) -> Overview | None:
+        """Return them, None when the tenant was deleted."""
+
+
+async def overview(numbers: Numbers) -> Overview:
+    """Return a tenant's numbers.
+
+    Raises:
+        NotFoundError: The tenant was deleted after the request had begun.
+    """
+    found = await numbers.overview()
+    if found is None:
+        raise NotFoundError("the tenant was deleted")
+    return found

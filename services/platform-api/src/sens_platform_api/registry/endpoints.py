@@ -1,31 +1,38 @@
-"""``/api/v1/metrics``, and what is deleted below ``/api/v1``."""
+"""``/api/v1/metrics``, and the deletion of metrics and devices."""
 
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
+from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
 from sens_platform_api.errors import NotFoundError
-from sens_platform_api.keys.endpoints import Owner
 from sens_platform_api.parameters import decode_cursor, encode_cursor, no_parameters
 from sens_platform_api.path_parameters import DevicePath
 from sens_platform_api.problems import data_responses
 from sens_platform_api.registry import schemas, service
-from sens_platform_api.services import ServicesOf
+from sens_platform_api.registry.repository import TenantNames
 
 router = APIRouter(prefix="/api/v1", tags=["devices"])
 
 
+async def _names(database: CallersDatabase, caller: CurrentCaller) -> service.Names:
+    return TenantNames(database, caller)
+
+
+OwnNames = Annotated[service.Names, Depends(_names)]
+
+
 @router.get("/metrics", operation_id="list_metrics", summary="List metrics", responses=data_responses())
 async def list_metrics(
-    owner: Owner, services: ServicesOf, query: Annotated[schemas.MetricListParameters, Query()]
+    names: OwnNames, query: Annotated[schemas.MetricListParameters, Query()]
 ) -> schemas.TenantMetricList:
     """All devices' metrics. They register themselves with their first message, and are listed by name, in pages."""
     name, kind = decode_cursor(query.cursor, 2) if query.cursor else ("", "")
-    page = await service.list_metrics(services.pool, owner, after=(name, kind), prefix=query.prefix, limit=query.limit)
+    page = await service.list_metrics(names, after=(name, kind), prefix=query.prefix, limit=query.limit)
     return schemas.TenantMetricList(
         metrics=[schemas.TenantMetric.of(metric) for metric in page.metrics],
-        next=encode_cursor(page.last.name, page.last.kind) if page.last is not None else None,
+        next=encode_cursor(*page.after) if page.after is not None else None,
     )
 
 
@@ -37,13 +44,13 @@ async def list_metrics(
     responses=data_responses(NotFoundError),
 )
 async def delete_metric(
-    owner: Owner, services: ServicesOf, query: Annotated[schemas.DeletionParameters, Query()]
+    names: OwnNames, query: Annotated[schemas.DeletionParameters, Query()]
 ) -> schemas.DeletedMetric:
     """It is out of sight at once, and its measurements are deleted after that, in steps. It can't be undone.
 
     When a message has a metric of this name again, that is a new one.
     """
-    kinds = await service.delete_metric(services.pool, owner, query.metric, query.kind)
+    kinds = await service.delete_metric(names, query.metric, query.kind)
     return schemas.DeletedMetric(metric=query.metric, kinds=kinds)
 
 
@@ -55,9 +62,9 @@ async def delete_metric(
     dependencies=[Depends(no_parameters)],
     responses=data_responses(NotFoundError),
 )
-async def delete_device(owner: Owner, services: ServicesOf, device: DevicePath) -> schemas.DeletedDevice:
+async def delete_device(names: OwnNames, device: DevicePath) -> schemas.DeletedDevice:
     """It is out of sight at once, and its measurements are deleted after that, in steps. It can't be undone.
 
     Its dead letters stay. When it sends again, it is a new device.
     """
-    return schemas.DeletedDevice(device=await service.delete_device(services.pool, owner, device))
+    return schemas.DeletedDevice(device=await service.delete_device(names, device))

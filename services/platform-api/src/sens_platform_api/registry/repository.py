@@ -1,19 +1,22 @@
-"""Names in the database, and their deletion: the functions of migration 0008, which see the current tenant's names only."""
+"""Metrics in the database, and the deletion of metrics and devices by the functions of migration 0008, which see the tenant's names only."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Final, NamedTuple
 
 import asyncpg
 
-from sens_platform_api.database import Connection
+from sens_platform_api.caller import Caller
 from sens_platform_api.devices.repository import Kind
+from sens_platform_api.postgresql import Connection, Pool, QueryKind, TenantDatabase, transaction
 
 LOCK_MILLISECONDS: Final = 200
-"""How long a deletion waits for batches that are being stored; so long, others wait behind it."""
+"""How long a deletion waits for batches that are being stored; new batches wait behind it meanwhile."""
 
 
 class StillStoringError(Exception):
-    """Batches were being stored all the time that a deletion waits; it can be tried again."""
+    """Batches were being stored for as long as a deletion waits; it can be tried again."""
 
 
 class Metric(NamedTuple):
@@ -25,65 +28,82 @@ class Metric(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a step of a deletion has done."""
+    """The result of a step of a deletion: its id, the number of measurements that were deleted, and whether none is left."""
 
     deletion: int
     deleted: int
     finished: bool
 
 
-async def list_metrics(connection: Connection, *, after: tuple[str, str], prefix: str, limit: int) -> list[Metric]:
-    """Return metrics by name and kind, those after a name and kind, whose names begin like this."""
-    rows = await connection.fetch(
+class TenantNames:
+    """The metrics and devices of one tenant, and their deletion in the name of one caller."""
+
+    def __init__(self, database: TenantDatabase, caller: Caller) -> None:
+        self._database = database
+        self._caller = caller
+
+    async def metrics(self, *, after: tuple[str, str], prefix: str, limit: int) -> list[Metric]:
+        """Return metrics by name and kind: those after a name and kind, whose names begin with the prefix."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(
+                """
+                SELECT name, kind, created_at FROM sens.metrics
+                WHERE (name COLLATE "C", kind COLLATE "C") > ($1, $2) AND starts_with(name, $3)
+                ORDER BY name COLLATE "C", kind COLLATE "C" LIMIT $4
+                """,
+                *after,
+                prefix,
+                limit,
+            )
+        return [Metric(*row) for row in rows]
+
+    async def delete_device(self, name: str) -> bool:
+        """Delete a device, whose measurements go in steps; return False when there is none with this name.
+
+        Raises:
+            StillStoringError: Try again.
         """
-        SELECT name, kind, created_at FROM sens.metrics
-        WHERE (name COLLATE "C", kind COLLATE "C") > ($1, $2) AND starts_with(name, $3)
-        ORDER BY name COLLATE "C", kind COLLATE "C" LIMIT $4
-        """,
-        *after,
-        prefix,
-        limit,
-    )
-    return [Metric(*row) for row in rows]
+        async with self._deletion() as connection:
+            found: bool = await connection.fetchval(
+                "SELECT sens.delete_device($1, $2, $3, $4)",
+                name,
+                self._caller.actor,
+                self._caller.address,
+                self._caller.request_id,
+            )
+        return found
+
+    async def delete_metric(self, name: str, kind: Kind | None) -> list[Kind]:
+        """Delete a metric of all devices, one kind of it or all; return the kinds that there were. Raises as `delete_device`."""
+        async with self._deletion() as connection:
+            kinds: list[Kind] = await connection.fetchval(
+                "SELECT sens.delete_metric($1, $2, $3, $4, $5)",
+                name,
+                kind,
+                self._caller.actor,
+                self._caller.address,
+                self._caller.request_id,
+            )
+        return kinds
+
+    @contextlib.asynccontextmanager
+    async def _deletion(self) -> AsyncIterator[Connection]:
+        try:
+            async with self._database.transaction(readonly=False) as connection:
+                await connection.execute("SELECT set_config('lock_timeout', $1, true)", str(LOCK_MILLISECONDS))
+                yield connection
+        except asyncpg.LockNotAvailableError as error:
+            raise StillStoringError from error
 
 
-async def delete_device(
-    connection: Connection, name: str, *, actor: str, address: str | None, request_id: str | None
-) -> bool:
-    """Delete a device; its measurements go in steps. False when there is none of this name.
+class StoredDeletions:
+    """The deletions of all tenants whose measurements are not all gone yet."""
 
-    Raises:
-        StillStoringError: Try again in a new transaction.
-    """
-    try:
-        await _wait_briefly(connection)
-        found: bool = await connection.fetchval(
-            "SELECT sens.delete_device($1, $2, $3, $4)", name, actor, address, request_id
-        )
-    except asyncpg.LockNotAvailableError as error:
-        raise StillStoringError from error
-    return found
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
 
-
-async def delete_metric(
-    connection: Connection, name: str, kind: Kind | None, *, actor: str, address: str | None, request_id: str | None
-) -> list[Kind]:
-    """Delete a metric of all devices, one kind of it or all; return the kinds that there were. Raises as `delete_device`."""
-    try:
-        await _wait_briefly(connection)
-        kinds: list[Kind] = await connection.fetchval(
-            "SELECT sens.delete_metric($1, $2, $3, $4, $5)", name, kind, actor, address, request_id
-        )
-    except asyncpg.LockNotAvailableError as error:
-        raise StillStoringError from error
-    return kinds
-
-
-async def _wait_briefly(connection: Connection) -> None:
-    await connection.execute("SELECT set_config('lock_timeout', $1, true)", str(LOCK_MILLISECONDS))
-
-
-async def continue_deletion(connection: Connection, most: int) -> Step | None:
-    """Delete so many measurements of what is deleted, of whichever tenant; None when there is nothing to do."""
-    row = await connection.fetchrow("SELECT deletion, deleted, finished FROM sens.continue_deletion($1)", most)
-    return None if row is None else Step(*row)
+    async def step(self, most: int) -> Step | None:
+        """Delete so many measurements of one deletion; return None when there is none."""
+        async with transaction(self._pool, QueryKind.MEASUREMENTS, readonly=False) as connection:
+            row = await connection.fetchrow("SELECT deletion, deleted, finished FROM sens.continue_deletion($1)", most)
+        return None if row is None else Step(*row)

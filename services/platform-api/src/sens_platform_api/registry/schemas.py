@@ -1,16 +1,16 @@
-"""How metrics and deletions look in requests and answers."""
+"""Metrics and deletions in requests and answers."""
 
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sens_platform_api.devices.schemas import Kind, MetricName, Name, Time
+from sens_platform_api.fields import DeviceName, Kind, MetricName, NextCursor, Time
 from sens_platform_api.parameters import METRIC_PATTERN, METRIC_WORDS, Parameters, cursor_field, in_words, time_text
 from sens_platform_api.registry.repository import Metric
 
 
 class MetricListParameters(Parameters):
-    """Which metrics."""
+    """Selects metrics."""
 
     limit: Annotated[int, Field(description="Metrics on a page.", ge=1, le=1000, examples=[100])] = 100
     cursor: Annotated[str | None, cursor_field("dGVtcGVyYXR1cmUAbnVtYmVy")] = None
@@ -20,7 +20,7 @@ class MetricListParameters(Parameters):
 
 
 class DeletionParameters(Parameters):
-    """Which metric."""
+    """Selects a metric to delete."""
 
     metric: Annotated[
         str,
@@ -48,7 +48,7 @@ class TenantMetric(BaseModel):
 
     @classmethod
     def of(cls, metric: Metric) -> "TenantMetric":
-        """Return how a metric looks."""
+        """Return the document of a metric."""
         return cls(metric=metric.name, kind=metric.kind, created_at=time_text(metric.created_at))
 
 
@@ -58,7 +58,7 @@ class TenantMetricList(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     metrics: list[TenantMetric]
-    next: Annotated[str | None, Field(description="Cursor of the next page, null on the last.", examples=[None])]
+    next: NextCursor
 
 
 class DeletedDevice(BaseModel):
@@ -66,7 +66,7 @@ class DeletedDevice(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    device: Name
+    device: DeviceName
 
 
 class DeletedMetric(BaseModel):

@@ -3,19 +3,17 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
 from sens_common.errors import SensError, UnavailableError
 from sens_platform_api import metrics
-from sens_platform_api.database import Connection, Pool, QueryKind, tenant_transaction, transaction
 from sens_platform_api.devices.repository import Kind
 from sens_platform_api.errors import NotFoundError
-from sens_platform_api.keys.repository import KeyOwner
 from sens_platform_api.parameters import canonical_device
-from sens_platform_api.registry import repository
-from sens_platform_api.registry.repository import Metric
+from sens_platform_api.registry.repository import Metric, Step, StillStoringError
 
 log = structlog.get_logger()
 
@@ -26,22 +24,41 @@ _ATTEMPTS: Final = 25
 _RETRY_SECONDS: Final = 0.2
 
 
+class Names(Protocol):
+    """The metrics and devices of one tenant, and their deletion in the name of one caller."""
+
+    async def metrics(self, *, after: tuple[str, str], prefix: str, limit: int) -> list[Metric]:
+        """Return metrics by name and kind: those after a name and kind, whose names begin with the prefix."""
+
+    async def delete_device(self, name: str) -> bool:
+        """Delete a device; return False when there is none with this name, raise `StillStoringError` to be called again."""
+
+    async def delete_metric(self, name: str, kind: Kind | None) -> list[Kind]:
+        """Delete a metric, one kind of it or all; return the kinds that there were. Raises as `delete_device`."""
+
+
+class Deletions(Protocol):
+    """The deletions of all tenants whose measurements are not all gone yet."""
+
+    async def step(self, most: int) -> Step | None:
+        """Delete so many measurements of one deletion; return None when there is none."""
+
+
 class MetricPage(NamedTuple):
-    """Some metrics, and the one to go on after; None at the end."""
+    """Some metrics, and the name and kind after which the others are; None at the end."""
 
     metrics: list[Metric]
-    last: Metric | None
+    after: tuple[str, str] | None
 
 
-async def list_metrics(pool: Pool, owner: KeyOwner, *, after: tuple[str, str], prefix: str, limit: int) -> MetricPage:
+async def list_metrics(names: Names, *, after: tuple[str, str], prefix: str, limit: int) -> MetricPage:
     """Return the tenant's metrics by name and kind."""
-    async with tenant_transaction(pool, owner.tenant_id) as connection:
-        found = await repository.list_metrics(connection, after=after, prefix=prefix, limit=limit + 1)
-    more = len(found) > limit
-    return MetricPage(found[:limit], found[limit - 1] if more else None)
+    found = await names.metrics(after=after, prefix=prefix, limit=limit + 1)
+    last = found[limit - 1] if len(found) > limit else None
+    return MetricPage(found[:limit], None if last is None else (last.name, last.kind))
 
 
-async def delete_device(pool: Pool, owner: KeyOwner, device: str) -> str:
+async def delete_device(names: Names, device: str) -> str:
     """Delete a device with all its measurements; return its name.
 
     Raises:
@@ -49,31 +66,19 @@ async def delete_device(pool: Pool, owner: KeyOwner, device: str) -> str:
         UnavailableError: Batches are being stored all the time.
     """
     name = canonical_device(device)
-
-    async def delete(connection: Connection) -> bool:
-        return await repository.delete_device(
-            connection, name, actor=owner.actor, address=owner.address, request_id=owner.request_id
-        )
-
-    if not await _patiently(pool, owner, delete):
+    if not await _between_batches(partial(names.delete_device, name)):
         raise NotFoundError(f"there is no device {name}")
     return name
 
 
-async def delete_metric(pool: Pool, owner: KeyOwner, metric: str, kind: Kind | None) -> list[Kind]:
+async def delete_metric(names: Names, metric: str, kind: Kind | None) -> list[Kind]:
     """Delete a metric of all devices with all its measurements, one kind of it or all; return the kinds that there were.
 
     Raises:
         NotFoundError: The tenant has no such metric.
         UnavailableError: Batches are being stored all the time.
     """
-
-    async def delete(connection: Connection) -> list[Kind]:
-        return await repository.delete_metric(
-            connection, metric, kind, actor=owner.actor, address=owner.address, request_id=owner.request_id
-        )
-
-    kinds = await _patiently(pool, owner, delete)
+    kinds = await _between_batches(partial(names.delete_metric, metric, kind))
     if not kinds:
         raise NotFoundError(
             f"there is no metric {metric!r:.250}" + (f" with values of the kind {kind}" if kind else "")
@@ -81,26 +86,24 @@ async def delete_metric(pool: Pool, owner: KeyOwner, metric: str, kind: Kind | N
     return kinds
 
 
-async def _patiently[T](pool: Pool, owner: KeyOwner, delete: Callable[[Connection], Awaitable[T]]) -> T:
-    """Try to pass the gate between two batches, for a short time each, so that nobody's storing waits for long."""
+async def _between_batches[T](delete: Callable[[], Awaitable[T]]) -> T:
+    """Try to delete between two batches, for a short time each, so that no batch waits for long."""
     for _ in range(_ATTEMPTS):
         try:
-            async with tenant_transaction(pool, owner.tenant_id, readonly=False) as connection:
-                return await delete(connection)
-        except repository.StillStoringError:
+            return await delete()
+        except StillStoringError:
             await asyncio.sleep(_RETRY_SECONDS)
     raise UnavailableError("messages are being stored all the time, and nothing can be deleted meanwhile; try again")
 
 
-async def keep_deleting(pool: Pool) -> None:
-    """Delete the measurements of what is deleted, step by step, for as long again as a step takes apart."""
+async def keep_deleting(deletions: Deletions) -> None:
+    """Delete the measurements of deleted devices and metrics, step by step; between two steps is as much time as a step takes."""
     failing = False
     while True:
         started = time.monotonic()
         step = None
         try:
-            async with transaction(pool, QueryKind.MEASUREMENTS, readonly=False) as connection:
-                step = await repository.continue_deletion(connection, STEP_MEASUREMENTS)
+            step = await deletions.step(STEP_MEASUREMENTS)
         except SensError as error:
             if not failing:
                 log.warning(

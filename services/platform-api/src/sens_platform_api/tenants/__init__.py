@@ -1,1 +1,1 @@
-"""Tenants."""
+"""Tenants and their limits."""

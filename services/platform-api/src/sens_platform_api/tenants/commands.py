@@ -10,7 +10,7 @@ from sens_common.names import TENANT_RULE, is_tenant_name
 from sens_platform_api.audit import repository as audit
 from sens_platform_api.audit.repository import ADMINISTRATOR
 from sens_platform_api.command import Answer
-from sens_platform_api.database import Connection, translated_errors
+from sens_platform_api.postgresql import Connection, translated_errors
 from sens_platform_api.settings import AdministrationSettings
 from sens_platform_api.tenants import repository
 from sens_platform_api.tenants.limits import LIMITS, Limit

@@ -1,24 +1,26 @@
-"""The bucket from which the ingestion workers know the tenants' limits (`sens_common.tenant_limits`)."""
+"""The JetStream bucket from which the ingestion workers read the tenants' limits (`sens_common.tenant_limits`)."""
 
 from typing import NamedTuple
 
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from nats.js.api import KeyValueConfig
 from nats.js.errors import NoKeysError, NotFoundError
 from nats.js.kv import KeyValue
 
+from sens_common.errors import UnavailableError
 from sens_common.tenant_limits import BUCKET, TenantLimits, encode, key
 
 
 class State(NamedTuple):
-    """Names one content of the bucket: it changes with every change, and when the bucket is made again."""
+    """Identifies one content of the bucket: it changes with every change, and when the bucket is made again."""
 
     created: str
     last_sequence: int
 
 
 class LimitsBucket:
-    """Brings the bucket to a wanted content."""
+    """Brings the JetStream bucket to a wanted content."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -28,9 +30,15 @@ class LimitsBucket:
         """Write what differs; return how many keys were written or deleted. It asks little when nothing has changed.
 
         Raises:
-            nats.errors.Error: NATS can't be used.
+            UnavailableError: NATS can't be used.
         """
         wanted = {key(tenant): encode(each) for tenant, each in limits.items()}
+        try:
+            return await self._bring_to(wanted)
+        except (NatsError, TimeoutError) as error:
+            raise UnavailableError(f"NATS can't be used: {str(error) or 'no answer in time'}") from error
+
+    async def _bring_to(self, wanted: dict[str, bytes]) -> int:
         bucket = await self._bucket()
         if self._reached == (await self._state(), wanted):
             return 0

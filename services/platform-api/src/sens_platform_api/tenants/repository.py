@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from sens_platform_api.database import Connection, Pool, transaction
 from sens_platform_api.errors import AlreadyExistsError, NotFoundError
+from sens_platform_api.postgresql import Connection, Pool, transaction
 from sens_platform_api.tenants.limits import LIMITS, Limit
 
 
 class Tenant(NamedTuple):
-    """Whom devices, keys and dead letters belong to."""
+    """A customer of the installation: devices, metrics, keys and dead letters each belong to one."""
 
     id: int
     name: str
@@ -63,7 +63,7 @@ async def limits(connection: Connection, tenant_id: int, *, lock: bool = False) 
 
     Args:
         connection: As the owning role.
-        tenant_id: Whose.
+        tenant_id: Id of the tenant.
         lock: Whether nobody else may change them until the end of the transaction.
     """
     columns = ", ".join(limit.column for limit in LIMITS)
@@ -109,8 +109,14 @@ async def usage(connection: Connection, tenant_id: int) -> dict[str, int]:
     return dict(row)
 
 
-async def ingestion_limits(pool: Pool) -> dict[str, int]:
-    """Return how many messages a second each tenant may send that has such a limit (as the API's role)."""
-    async with transaction(pool) as connection:
-        rows = await connection.fetch("SELECT tenant, messages_per_second FROM sens.ingestion_limits()")
-    return {row["tenant"]: row["messages_per_second"] for row in rows}
+class IngestionLimits:
+    """The limits that the ingestion workers have to know, as the API's role sees them."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def messages_per_second(self) -> dict[str, int]:
+        """Return the rate of each tenant that has one."""
+        async with transaction(self._pool) as connection:
+            rows = await connection.fetch("SELECT tenant, messages_per_second FROM sens.ingestion_limits()")
+        return {row["tenant"]: row["messages_per_second"] for row in rows}

@@ -1,17 +1,13 @@
-"""What the API does for all tenants beside answering: it tells the ingestion workers their limits."""
+"""Tenants' limits, which the API tells the ingestion workers."""
 
 import asyncio
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
-from nats.errors import Error as NatsError
 
 from sens_common.errors import SensError
 from sens_common.tenant_limits import TenantLimits
 from sens_platform_api import metrics
-from sens_platform_api.database import Pool
-from sens_platform_api.tenants import repository
-from sens_platform_api.tenants.jetstream import LimitsBucket
 
 log = structlog.get_logger()
 
@@ -19,13 +15,31 @@ INTERVAL_SECONDS: Final = 3.0
 """With a worker's own second or two, a change holds within ten seconds."""
 
 
-async def keep_telling_limits(pool: Pool, bucket: LimitsBucket) -> None:
-    """Bring the bucket to what the database says, again and again: after a change of either, and after a restore of either."""
+class StoredLimits(Protocol):
+    """The limits in the database."""
+
+    async def messages_per_second(self) -> dict[str, int]:
+        """Return the rate of each tenant that has one."""
+
+
+class PublishedLimits(Protocol):
+    """The limits as the ingestion workers see them."""
+
+    async def bring_to(self, limits: dict[str, TenantLimits]) -> int:
+        """Publish the limits that differ; return how many tenants' limits were written or removed.
+
+        Raises:
+            UnavailableError: They can't be published.
+        """
+
+
+async def keep_telling_limits(stored: StoredLimits, published: PublishedLimits) -> None:
+    """Publish the stored limits again and again: after a change of either, and after a restore of either."""
     failing = False
     while True:
         try:
-            written = await tell_limits(pool, bucket)
-        except (SensError, NatsError, TimeoutError) as error:
+            written = await tell_limits(stored, published)
+        except SensError as error:
             if not failing:
                 log.warning(
                     "the ingestion workers can't be told the tenants' limits; they keep the last", error=str(error)
@@ -39,7 +53,7 @@ async def keep_telling_limits(pool: Pool, bucket: LimitsBucket) -> None:
         await asyncio.sleep(INTERVAL_SECONDS)
 
 
-async def tell_limits(pool: Pool, bucket: LimitsBucket) -> int:
-    """Bring the bucket to what the database says; return how many tenants' limits were written or removed."""
-    limits = await repository.ingestion_limits(pool)
-    return await bucket.bring_to({tenant: TenantLimits(rate) for tenant, rate in limits.items()})
+async def tell_limits(stored: StoredLimits, published: PublishedLimits) -> int:
+    """Publish the stored limits; return how many tenants' limits were written or removed."""
+    limits = await stored.messages_per_second()
+    return await published.bring_to({tenant: TenantLimits(rate) for tenant, rate in limits.items()})

@@ -2,18 +2,24 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import httpx
 import pytest
 from structlog.testing import capture_logs
 
 from sens_platform_api.app import create_app
-from sens_platform_api.keys.repository import KeyOwner
-from sens_platform_api.keys.service import Authenticator
-from sens_platform_api.services import Services
+from sens_platform_api.caller import Caller
+from sens_platform_api.current_caller import POOL
+from sens_platform_api.dead_letters.endpoints import STREAM
+from sens_platform_api.keys.authenticator import Authenticator
+from sens_platform_api.live.endpoints import KEYS, LIVE
+from sens_platform_api.measurements.endpoints import ANSWERS
+from sens_platform_api.middleware.authentication import Gate
+from sens_platform_api.operations.endpoints import HEARTBEAT, READINESS
 from sens_platform_api.settings import HttpSettings, LimitSettings
-from sens_platform_api.streaming import Answers
+from sens_platform_api.state import Provided
+from sens_platform_api.streaming import AnswerCounter
 
 READER = f"sens_{'r' * 43}"
 WRITER = f"sens_{'w' * 43}"
@@ -22,13 +28,13 @@ WRITER = f"sens_{'w' * 43}"
 class Keys:
     """One key that may only read, and one that may write."""
 
-    async def owner(self, key_hash: bytes) -> KeyOwner | None:
-        from sens_platform_api.keys.service import key_hash as hash_of  # noqa: PLC0415 - the argument has its name
+    async def caller(self, key_hash: bytes) -> Caller | None:
+        from sens_platform_api.keys.hashing import key_hash as hash_of  # noqa: PLC0415 - the argument has its name
 
         await asyncio.sleep(0)  # as a server would
         if key_hash == hash_of(READER):
-            return KeyOwner(1, 2, "demo", "grafana", "read_only")
-        return KeyOwner(2, 2, "demo") if key_hash == hash_of(WRITER) else None
+            return Caller(1, 2, "demo", "grafana", "read_only")
+        return Caller(2, 2, "demo") if key_hash == hash_of(WRITER) else None
 
     async def note_use(self, key_id: int) -> None:
         del key_id
@@ -37,20 +43,18 @@ class Keys:
 def ask[T](work: Callable[[httpx.AsyncClient], Awaitable[T]], http: HttpSettings | None = None) -> T:
     """Ask an API whose database is missing altogether: whatever needs it fails in an unforeseen way."""
     limits = LimitSettings()
-    missing = cast("Any", None)
-    services = Services(
-        limits=limits,
-        pool=missing,
-        authenticator=Authenticator(Keys()),
-        replay_log=missing,
-        live=missing,
-        heartbeat=missing,
-        readiness=missing,
-        answers=Answers(limits),
-    )
+    keys = Authenticator(Keys())
+    missing = (POOL, STREAM, LIVE, HEARTBEAT, READINESS)
+    parts = [
+        *(Provided(part.name, None) for part in missing),
+        KEYS.provided(keys),
+        ANSWERS.provided(AnswerCounter(limits)),
+    ]
 
     async def run() -> T:
-        transport = httpx.ASGITransport(create_app(services, http or HttpSettings()), raise_app_exceptions=False)
+        transport = httpx.ASGITransport(
+            create_app(Gate(keys, limits), parts, http or HttpSettings(), limits), raise_app_exceptions=False
+        )
         headers = {"Authorization": f"Bearer {WRITER}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
             return await work(client)

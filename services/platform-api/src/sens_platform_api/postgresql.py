@@ -1,10 +1,10 @@
 """The API's way to PostgreSQL: pools of connections that work as a role which sees one tenant at a time.
 
-Row-level security decides what a transaction sees by the setting ``sens.tenant_id``, which `tenant_transaction` sets for one
-transaction, so that a connection can't carry one tenant's rights over to another tenant's request.
+Row-level security decides what a transaction sees by the setting ``sens.tenant_id``, which `TenantDatabase` sets for one transaction, so
+that a connection can't carry one tenant's rights over to another tenant's request.
 
-One tenant's requests use a part of the data's pool at most (`tenant_turns`), and whose key it is and whether the database answers is
-asked in a pool of its own, so that neither waits for what tenants ask.
+One tenant's requests use a part of the pool for data at most (`tenant_turns`). Keys and readiness have a pool of their own, so that
+neither waits for tenants' queries.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from sens_common.database import connect_arguments
 from sens_common.errors import SchemaError, UnavailableError
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
-from sens_platform_api.errors import TooSlowError
+from sens_platform_api.errors import NumberTooLargeError, TooSlowError
 from sens_platform_api.settings import LimitSettings
 from sens_platform_api.tenant_turns import TenantTurns
 
@@ -27,10 +27,6 @@ type Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[async
 ACQUIRE_TIMEOUT_SECONDS = 10
 IDLE_IN_TRANSACTION_MILLISECONDS = 30_000
 """No answer keeps a transaction open while its reader reads; this ends what a fault in this program leaves open."""
-
-
-class NumberTooLargeError(Exception):
-    """A result is a number that the database's type can't hold."""
 
 
 class QueryKind(StrEnum):
@@ -120,34 +116,40 @@ async def transaction(
         yield connection
 
 
-@contextlib.asynccontextmanager
-async def tenant_transaction(
-    pool: Pool, tenant_id: int, kind: QueryKind = QueryKind.LOOKUP, *, readonly: bool = True, patient: bool = False
-) -> AsyncIterator[Connection]:
-    """Give a connection inside a transaction that sees one tenant's rows; it is one of the tenant's part of the pool.
+class TenantDatabase:
+    """The database as one tenant sees it, through the tenant's part of the pool."""
 
-    Args:
-        pool: Of the data.
-        tenant_id: Whose rows.
-        kind: What is asked, for the time limit of each statement.
-        readonly: Whether the transaction may only read.
-        patient: Whether to wait for the tenant's turn for as long as it takes: an answer that has begun can't be refused any more.
+    def __init__(self, pool: Pool, tenant_id: int) -> None:
+        self._pool = pool
+        self._tenant_id = tenant_id
 
-    Raises:
-        TenantBusyError: All of the tenant's connections stay in use.
-        UnavailableError: The database can't be used.
-        TooSlowError: A statement took longer than its time limit.
-    """
-    async with contextlib.AsyncExitStack() as stack:
-        if pool.turns is not None:
-            await stack.enter_async_context(pool.turns.turn(tenant_id, patient=patient))
-        connection = await stack.enter_async_context(_transaction(pool, readonly=readonly))
-        await connection.execute(
-            "SELECT set_config('sens.tenant_id', $1, true), set_config('statement_timeout', $2, true)",
-            str(tenant_id),
-            str(pool.milliseconds(kind)),
-        )
-        yield connection
+    @contextlib.asynccontextmanager
+    async def transaction(
+        self, kind: QueryKind = QueryKind.LOOKUP, *, readonly: bool = True, patient: bool = False
+    ) -> AsyncIterator[Connection]:
+        """Give a connection inside a transaction that sees the tenant's rows alone.
+
+        Args:
+            kind: What is asked, for the time limit of each statement.
+            readonly: Whether the transaction may only read.
+            patient: Whether to wait for the tenant's turn for as long as it takes: an answer that has begun can't be refused any more.
+
+        Raises:
+            TenantBusyError: All of the tenant's connections stay in use.
+            UnavailableError: The database can't be used.
+            TooSlowError: A statement took longer than its time limit.
+        """
+        pool = self._pool
+        async with contextlib.AsyncExitStack() as stack:
+            if pool.turns is not None:
+                await stack.enter_async_context(pool.turns.turn(self._tenant_id, patient=patient))
+            connection = await stack.enter_async_context(_transaction(pool, readonly=readonly))
+            await connection.execute(
+                "SELECT set_config('sens.tenant_id', $1, true), set_config('statement_timeout', $2, true)",
+                str(self._tenant_id),
+                str(pool.milliseconds(kind)),
+            )
+            yield connection
 
 
 @contextlib.asynccontextmanager

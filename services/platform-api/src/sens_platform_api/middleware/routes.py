@@ -1,4 +1,4 @@
-"""What paths there are, as the outermost layer has to know before a request reaches the application."""
+"""The paths of the application and their methods, which the layers have to know before a request reaches the application."""
 
 import re
 from collections.abc import Iterable
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
+from starlette.types import Scope
 
 
 class _Route(NamedTuple):
@@ -36,3 +37,9 @@ class RouteTable:
     def takes_body(self, method: str, path: str) -> bool:
         """Tell whether a request has a body that is read."""
         return any(route.takes_body and method in route.methods and route.path.match(path) for route in self._routes)
+
+
+def route_template(scope: Scope) -> str:
+    """Return the template of the route that has answered, such as ``/api/v1/devices/{device}``."""
+    template = getattr(scope.get("route"), "path_format", None)
+    return template if isinstance(template, str) else "none"

@@ -1,0 +1,47 @@
+"""Merging the rows of several series by time."""
+
+import heapq
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import Protocol
+
+from sens_platform_api.measurements.query import RESOLUTION
+from sens_platform_api.measurements.repository import BUCKET_ORIGIN, Row
+
+
+class Sorted(Protocol):
+    """Rows that are sorted by time: those that wait to be merged, and whether more can be read."""
+
+    rows: deque[Row]
+
+    @property
+    def complete(self) -> bool:
+        """Whether there are no more than those that wait."""
+
+
+async def merged[S: Sorted](
+    sources: Sequence[S], fill: Callable[[Sequence[S]], Awaitable[None]], *, descending: bool
+) -> AsyncGenerator[Row]:
+    """Yield the rows of sources that are sorted by time, sorted by time; of equal times, the earlier source's first.
+
+    Args:
+        sources: Filled.
+        fill: Fills those that run low.
+        descending: Whether the newest come first.
+    """
+    heads: list[tuple[int, int, Row]] = []
+
+    def push(index: int) -> None:
+        if sources[index].rows:
+            row = sources[index].rows.popleft()
+            microseconds = (row.time - BUCKET_ORIGIN) // RESOLUTION
+            heapq.heappush(heads, (-microseconds if descending else microseconds, index, row))
+
+    for index in range(len(sources)):
+        push(index)
+    while heads:
+        _, index, row = heapq.heappop(heads)
+        yield row
+        if not sources[index].rows and not sources[index].complete:
+            await fill(sources)
+        push(index)

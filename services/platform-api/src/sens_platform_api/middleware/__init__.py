@@ -1,0 +1,13 @@
+"""The layers around the application, one a file, each plain ASGI (ASGI specification 3.0), so that streamed answers pass chunk by chunk.
+
+From the outside to the inside:
+
+- `request_log`: names the request, counts and logs it, adds the headers of every answer
+- `problems_for_errors`: answers with problem details when a layer or the application fails
+- `time_limits`: how long an answer may take
+- `targets`: what a path, a query and a header may be like
+- `options`: answers OPTIONS
+- `authentication`: finds the caller by the key, before any of the body is read
+- `methods`: refuses a method that the path does not take, and makes a HEAD of a GET
+- `bodies`: reads a body that the path takes, and no other
+"""

@@ -1,0 +1,33 @@
+"""The rooms of the API. A new room is a folder with endpoints, service, repository and schemas, and one line here."""
+
+from typing import NamedTuple
+
+from fastapi import APIRouter
+
+from sens_platform_api.audit.endpoints import router as audit
+from sens_platform_api.dead_letters.endpoints import router as dead_letters
+from sens_platform_api.devices.endpoints import router as devices
+from sens_platform_api.live.endpoints import router as live
+from sens_platform_api.measurements.endpoints import router as measurements
+from sens_platform_api.operations.endpoints import router as operations
+from sens_platform_api.overview.endpoints import router as overview
+from sens_platform_api.registry.endpoints import router as registry
+
+
+class Room(NamedTuple):
+    """A room: its paths, and the description of its tag in the OpenAPI document, None where another room has the tag."""
+
+    router: APIRouter
+    description: str | None
+
+
+ROOMS = (
+    Room(devices, "Devices, and the latest value of each of their metrics."),
+    Room(registry, None),
+    Room(measurements, "Measurements over time."),
+    Room(live, "Newly stored readings, as they come."),
+    Room(dead_letters, "Messages that could not be stored, and their replay."),
+    Room(overview, "What the tenant has, and what came of its messages."),
+    Room(audit, "Who changed what."),
+    Room(operations, "Health, readiness, version, metrics; open."),
+)
