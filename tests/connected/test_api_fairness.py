@@ -6,7 +6,6 @@ import json
 import re
 import secrets
 import socket
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -17,7 +16,7 @@ import psutil
 import pytest
 
 from sens_common.settings import DatabaseSettings, NatsSettings
-from support.api import RunningApi, as_owner, make_tenant, running_api, store
+from support.api import RunningApi, as_owner, connection_to, make_tenant, running_api, store
 from support.servers import wait_until
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -61,18 +60,6 @@ async def add_many(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         """,
         NOW,
     )
-
-
-@contextlib.contextmanager
-def connection_to(api: RunningApi, *, receive_bytes: int | None = None) -> Iterator[socket.socket]:
-    """Open a plain connection; with a small buffer, what its client does not read waits at the server."""
-    url = httpx.URL(api.url)
-    with socket.socket() as plain:
-        plain.settimeout(30)
-        if receive_bytes is not None:
-            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        plain.connect((url.host, url.port or 80))
-        yield plain
 
 
 def everything(plain: socket.socket) -> bytes:

@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import os
 import secrets
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -183,6 +184,18 @@ def running_api(
         if child.poll() is not None:
             pytest.fail(log.read_text())
         yield api
+
+
+@contextmanager
+def connection_to(api: RunningApi, *, receive_bytes: int | None = None) -> Iterator[socket.socket]:
+    """Open a plain connection; with a small buffer, what its client does not read waits at the server."""
+    url = httpx.URL(api.url)
+    with socket.socket() as plain:
+        plain.settimeout(30)
+        if receive_bytes is not None:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        plain.connect((url.host, url.port or 80))
+        yield plain
 
 
 @pytest.fixture(scope="session")
