@@ -243,10 +243,10 @@ class TestFleet:
             publisher = Publisher(fleet, HOST, ports[1])
 
             async def connected() -> bool:
-                return publisher.problem is None
+                return publisher.problems.problem is None
 
             async def lost() -> bool:
-                return publisher.problem is not None
+                return publisher.problems.problem is not None
 
             working = asyncio.create_task(publisher.run())
             for _ in range(2):

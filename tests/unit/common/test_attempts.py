@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from sens_common.attempts import Attempt, Attempts, Backoff
+from sens_common.errors import StoppedError
 from sens_common.health import Problems
 
 WHAT = "the stream does not take envelopes"
@@ -159,6 +160,35 @@ class TestUntilItSucceeds:
         assert scene.time.slept == sorted(scene.time.slept)
         assert len(scene.time.slept) == failures
         assert all(first <= seconds <= first * factor for seconds in scene.time.slept)
+
+
+class TestRun:
+    def test_returns_what_the_work_returns_in_the_end(self) -> None:
+        answers = iter([TimeoutError(), TimeoutError(), None])
+
+        async def work() -> str:
+            answer = next(answers)
+            if answer is not None:
+                raise answer
+            return "stored"
+
+        scene = Scene()
+
+        assert asyncio.run(scene.attempts.run(work)) == "stored"
+        assert scene.time.slept == [1, 2]
+
+    def test_says_that_the_stop_came_first(self) -> None:
+        async def scenario() -> None:
+            stop = asyncio.Event()
+
+            async def work() -> None:
+                stop.set()
+                raise TimeoutError
+
+            await Scene(stop=stop).attempts.run(work)
+
+        with pytest.raises(StoppedError):
+            asyncio.run(scenario())
 
 
 class TestWhoIsTold:

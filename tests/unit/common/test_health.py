@@ -22,6 +22,11 @@ class TestProblems:
             problems.set(key, problem)
         assert problems.problem == "one; two"
 
+    def test_a_reason_that_says_all_stands_alone(self) -> None:
+        problems = Problems("mqtt")
+        problems.set("connection", "not connected", "the broker is away", why_says_all=True)
+        assert problems.problem == "the broker is away"
+
     def test_none_is_well(self) -> None:
         problems = Problems("store")
         problems.set("a", "one")

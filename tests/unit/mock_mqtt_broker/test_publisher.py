@@ -17,7 +17,7 @@ class Clock:
 
 def publisher(clock: Clock, rate: float = 10.0) -> Publisher:
     fleet = Fleet.create(seed=1, tenant="demo", devices=10, rate=rate, malformed_share=0, start=START)
-    return Publisher(fleet, "127.0.0.1", 1, clock)
+    return Publisher(fleet, "127.0.0.1", 1, clock=clock)
 
 
 def expected(first: int, last: int, start: int = START) -> list[Message]:

@@ -3,22 +3,17 @@
 import asyncio
 import time
 
-import pytest
 from prometheus_client import REGISTRY
 
+from sens_common.attempts import Backoff
 from sens_common.envelope import Message
-from sens_mqtt_ingestion_worker import pipeline as pipeline_module
 from sens_mqtt_ingestion_worker.flow import Flow
 from sens_mqtt_ingestion_worker.pipeline import Delivery, Pipeline, SessionTakenError, SourceUnavailableError
 from sens_mqtt_ingestion_worker.rates import Rates
 from support.memory import MemoryConnection, MemoryLog, MemorySource
 from support.servers import eventually
 
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_module, "FIRST_RETRY_SECONDS", 0.001)
-    monkeypatch.setattr(pipeline_module, "LAST_RETRY_SECONDS", 0.001)
+AT_ONCE = Backoff(0.001, 0.001, stable_seconds=0.05)
 
 
 def message(packet_id: int) -> Message:
@@ -36,7 +31,9 @@ def delivery(*packet_ids: int) -> Delivery:
 def run(log: MemoryLog, *connections: MemoryConnection, rates: Rates | None = None) -> Pipeline:
     async def work() -> Pipeline:
         stop = asyncio.Event()
-        pipeline = Pipeline(MemorySource(connections, stop), log, Flow(), rates or Rates(), receive_max=10)
+        pipeline = Pipeline(
+            MemorySource(connections, stop), log, Flow(), rates or Rates(), receive_max=10, backoff=AT_ONCE
+        )
         await pipeline.run(stop)
         return pipeline
 
@@ -161,7 +158,7 @@ class TestProblem:
         assert run(MemoryLog()).problems.problem == "there is no broker"
 
     def test_of_a_session_that_another_process_uses_stays_until_a_connection_lasts(
-        self, monkeypatch: pytest.MonkeyPatch
+        self,
     ) -> None:
         """Two workers take it from each other, and each is connected for a moment: that hid it."""
 
@@ -180,11 +177,12 @@ class TestProblem:
         async def well() -> bool:
             return pipeline.problems.problem is None
 
-        monkeypatch.setattr(pipeline_module, "STABLE_SECONDS", 0.05)
         seen: list[str | None] = []
         stop = asyncio.Event()
         connections = [kind([], session_present=True, ends=True) for kind in (Taken, Taken, Lasting)]
-        pipeline = Pipeline(MemorySource(connections, stop), MemoryLog(), Flow(), Rates(), receive_max=10)
+        pipeline = Pipeline(
+            MemorySource(connections, stop), MemoryLog(), Flow(), Rates(), receive_max=10, backoff=AT_ONCE
+        )
         asyncio.run(pipeline.run(stop))
         first, second, third, fourth = seen
         assert (first, fourth) == (None, None)

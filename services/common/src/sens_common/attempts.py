@@ -9,8 +9,9 @@
 
     async for attempt in attempts:
         with attempt:
-            return await publish(envelope)
-    raise StoppedError  # only after the stop, and never where none was given
+            ...
+
+    stored_as = await attempts.run(lambda: publish(envelope))  # the same for a single call
 
 What happens, and who is told:
 
@@ -84,6 +85,7 @@ class Attempts:
         interval_seconds: float | None = None,
         stop: asyncio.Event | None = None,
         words: Callable[[Exception], str] = words_of,
+        why_says_all: bool = False,
         retries: Counts | None = None,
         details: Mapping[str, object] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -100,6 +102,7 @@ class Attempts:
             interval_seconds: The pause after a success, where the work is done again and again; None where a success is the end.
             stop: Ends the attempts; without it, only success and errors that are not in ``retry_on`` do.
             words: Gives an error's reason, the part of the problem that follows ``what``.
+            why_says_all: Whether that reason is a sentence of its own; see `Problems.set`.
             retries: Counts the attempts that failed and are tried again.
             details: More fields of the log lines about failures.
             sleep: Sleeps for so many seconds.
@@ -118,6 +121,7 @@ class Attempts:
         self._what = what
         self._stop = stop
         self._words = words
+        self._why_says_all = why_says_all
         self._retries = retries
         self._details = details
         self._sleep = sleep
@@ -125,6 +129,18 @@ class Attempts:
     def __aiter__(self) -> "_Run":
         """Begin a run of attempts."""
         return _Run(self)
+
+    async def run[T](self, work: Callable[[], Awaitable[T]]) -> T:
+        """Attempt the work until it succeeds; return its result.
+
+        Raises:
+            StoppedError: The stop came first.
+            Exception: What the work raises and is not in ``retry_on``.
+        """
+        async for attempt in self:
+            with attempt:
+                return await work()
+        raise StoppedError("told to stop")
 
     @property
     def is_stopped(self) -> bool:
@@ -148,7 +164,7 @@ class Attempts:
         if self._retries is not None:
             self._retries.inc()
         why = "; ".join(dict.fromkeys(self._words(leaf) for leaf in _leaves(error)))
-        self._problems.set(self._key, self._what, why, details=self._details)
+        self._problems.set(self._key, self._what, why, why_says_all=self._why_says_all, details=self._details)
 
 
 class Attempt:

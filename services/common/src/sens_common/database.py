@@ -5,7 +5,8 @@ from typing import Any
 
 import asyncpg
 
-from sens_common.errors import UnavailableError
+from sens_common.database_errors import DRIVER_ERRORS
+from sens_common.errors import UnavailableError, words_of
 from sens_common.settings import DatabaseSettings
 
 CONNECT_TIMEOUT_SECONDS = 5
@@ -60,14 +61,13 @@ async def connect(
     """
     try:
         return await asyncpg.connect(**connect_arguments(settings, application, role=role))
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except DRIVER_ERRORS as error:
         raise unavailable(settings, error) from error
 
 
 def unavailable(settings: DatabaseSettings, error: BaseException) -> UnavailableError:
     """Return the error to raise when the server can't be used; its text carries no password."""
-    reason = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
     return UnavailableError(
-        f"PostgreSQL at {settings.host} port {settings.port}, database {settings.name}, role {settings.user}: {reason};"
-        " check SENS_DATABASE__*"
+        f"PostgreSQL at {settings.host} port {settings.port}, database {settings.name}, role {settings.user}:"
+        f" {words_of(error)}; check SENS_DATABASE__*"
     )

@@ -21,10 +21,7 @@ class _Problem(NamedTuple):
     why: str
     level: Level
     since: float
-
-    @property
-    def sentence(self) -> str:
-        return f"{self.what}: {self.why}" if self.why else self.what
+    sentence: str
 
 
 class Problems:
@@ -65,6 +62,7 @@ class Problems:
         what: str,
         why: str = "",
         *,
+        why_says_all: bool = False,
         level: Level = "warning",
         details: Mapping[str, object] | None = None,
     ) -> None:
@@ -74,13 +72,17 @@ class Problems:
             key: Of the problem; the text that it had before is replaced.
             what: A sentence for people that does not change while the problem lasts; it is the log line's event.
             why: The reason, for example an error's words; a change of it is logged.
+            why_says_all: Whether the reason is a sentence of its own, which ``/readyz`` then gives alone: "127.0.0.1 port 1883 can't be reached"
+                rather than "not connected to the broker: 127.0.0.1 port 1883 can't be reached".
             level: Of the log line. ``debug`` is for what is no trouble yet, for example a part that has only just begun to connect.
             details: More fields of the log line.
         """
         before = self._by_key.get(key)
         if before is not None and (before.what, before.why) == (what, why):
             return
-        self._by_key[key] = _Problem(what, why, level, before.since if before is not None else self._clock())
+        since = before.since if before is not None else self._clock()
+        sentence = what if not why else why if why_says_all else f"{what}: {why}"
+        self._by_key[key] = _Problem(what, why, level, since, sentence)
         PROBLEMS.labels(self._part).set(len(self._by_key))
         fields = {"part": self._part} | ({"error": why} if why else {}) | dict(details or {})
         getattr(log, level)(what, **fields)

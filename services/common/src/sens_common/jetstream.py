@@ -13,8 +13,8 @@ from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError
 
-from sens_common.errors import UnavailableError
-from sens_common.health import Check
+from sens_common.errors import UnavailableError, words_of
+from sens_common.health import Check, Problems
 from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT
 from sens_common.nats_permissions import inbox_prefix
 from sens_common.settings import NatsSettings
@@ -25,6 +25,8 @@ log = structlog.get_logger()
 DUPLICATE_WINDOW_SECONDS = 600.0
 """For how long JetStream recognises a publish that is tried again (header ``Nats-Msg-Id``)."""
 
+_CONNECTION = "connection"
+_NOT_CONNECTED = "not connected to NATS"
 _CONNECT_TIMEOUT_SECONDS = 5
 _FIRST_CONNECTION_SECONDS = 10
 _STREAM_EXISTS = 10058  # JSStreamNameExistErr, nats-server server/errors.json
@@ -46,22 +48,29 @@ async def connect(
         UnavailableError: The server refuses us, or without `stop`: it can't be reached.
         StoppedError: `stop` was set before there was a connection.
     """
+    client = client or Client()
+    problems = Problems("nats")
     last_error = "no answer"
     closing = False
 
+    def lost(why: str = "") -> None:
+        if not closing:
+            problems.set(_CONNECTION, _NOT_CONNECTED, why)
+
     async def report(error: Exception) -> None:
         nonlocal last_error
-        last_error = str(error) or type(error).__name__
-        log.warning("nats connection error", error=f"{type(error).__name__}: {error}".rstrip(": "))
+        last_error = words_of(error)
+        if client.is_connected:  # a slow reader or a right that is missing; both are the server's or the client's words
+            log.warning("nats reports an error", error=f"{type(error).__name__}: {error}".rstrip(": "))
+        else:
+            lost(last_error)
 
     async def disconnected() -> None:
-        if not closing:
-            log.warning("nats connection lost")
+        lost()
 
     async def reconnected() -> None:
-        log.info("nats connection restored")
+        problems.clear(_CONNECTION)
 
-    client = client or Client()
     try:
         connecting = client.connect(
             [url.strip() for url in settings.url.split(",")],
@@ -86,6 +95,7 @@ async def connect(
         raise UnavailableError(
             f"NATS at {settings.url} can't be reached or refuses us ({reason}); check SENS_NATS__*"
         ) from error
+    problems.clear(_CONNECTION)
     try:
         yield client
     finally:
@@ -115,7 +125,7 @@ def nats_check(client: Client) -> Check:
     """Return the readiness check of the connection."""
 
     async def check() -> str | None:
-        return None if client.is_connected else "not connected to NATS"
+        return None if client.is_connected else _NOT_CONNECTED
 
     return check
 
@@ -158,8 +168,9 @@ async def ensure_streams(jetstream: JetStreamContext, settings: NatsSettings) ->
     try:
         await _ensure_stream(jetstream, wanted)
     except (NatsError, TimeoutError) as error:
-        reason = str(error) or type(error).__name__
-        raise UnavailableError(f"JetStream refuses or does not answer for stream {wanted.name}: {reason}") from error
+        raise UnavailableError(
+            f"JetStream refuses or does not answer for stream {wanted.name}: {words_of(error)}"
+        ) from error
 
 
 async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> None:

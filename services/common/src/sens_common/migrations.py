@@ -16,7 +16,8 @@ import asyncpg
 import structlog
 
 from sens_common.database import connect
-from sens_common.errors import SchemaError, UnavailableError
+from sens_common.database_errors import DRIVER_ERRORS, DatabaseFault, fault_of
+from sens_common.errors import SchemaError, SensError, UnavailableError, words_of
 from sens_common.logins import (
     API_ROLE,
     WORKER_ROLE,
@@ -41,15 +42,6 @@ _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)(?:\.(timescaledb|postgresql))?\.sql")
 _MINIMUM_SERVER: Final = 15
 _SET_OPTION_SINCE: Final = 16
 _MIGRATION_TIMEOUT_SECONDS: Final = 3600
-
-_INTERRUPTIONS: Final = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # the server shuts down, or an administrator ends the session
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,  # the driver's word for a session that the server has just ended
-)
 
 
 class Migration(NamedTuple):
@@ -97,16 +89,24 @@ async def migrate(settings: DatabaseSettings, logins: Sequence[Login] = ()) -> l
     connection = await connect(settings, "sens-migrate")
     try:
         return await _migrate(connection, logins, settings)
-    except _INTERRUPTIONS as error:
-        raise UnavailableError(f"the migration was interrupted: {error}; run it again") from error
-    except asyncpg.InsufficientPrivilegeError as error:
-        raise SchemaError(f"role {settings.user} lacks a right that the migration needs: {error}") from error
-    except asyncpg.PostgresError as error:
-        raise SchemaError(
-            f"the schema can't be brought up to date: {error}; what was applied before stays, nothing of the failed step does"
-        ) from error
+    except DRIVER_ERRORS as error:
+        raise _explained(error, settings) from error
     finally:
         await connection.close()
+
+
+def _explained(error: Exception, settings: DatabaseSettings) -> SensError:
+    """Return what an error of the driver means for a migration."""
+    match fault_of(error):
+        case DatabaseFault.TRANSIENT | DatabaseFault.TOO_SLOW:
+            return UnavailableError(f"the migration was interrupted: {words_of(error)}; run it again")
+        case DatabaseFault.FORBIDDEN:
+            return SchemaError(f"role {settings.user} lacks a right that the migration needs: {words_of(error)}")
+        case _:
+            return SchemaError(
+                f"the schema can't be brought up to date: {words_of(error)}; what was applied before stays, nothing of the failed"
+                " step does"
+            )
 
 
 async def _migrate(connection: Connection, logins: Sequence[Login], settings: DatabaseSettings) -> list[Migration]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 
 from sens_common.health import Check
 from sens_common.lifecycle import run
-from sens_common.operations import Flow, Heartbeat, problem_check, serve_operations
+from sens_common.operations import Flow, Heartbeat, serve_operations
 from sens_mock_mqtt_broker.fleet import Fleet
 from sens_mock_mqtt_broker.listening import client_host, run_broker
 from sens_mock_mqtt_broker.publisher import Publisher, wall_clock
@@ -32,7 +32,7 @@ async def main(settings: MockBrokerSettings, stop: asyncio.Event) -> None:
             flow = listener.flow
         if settings.fleet.enabled:
             publisher = _publisher(settings)
-            checks["fleet"] = problem_check(publisher)
+            checks["fleet"] = publisher.problems.check
             work["fleet"] = publisher.run
         async with (
             serve_operations(SERVICE, settings.operations, checks, heartbeat, flow),

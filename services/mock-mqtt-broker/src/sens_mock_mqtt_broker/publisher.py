@@ -8,6 +8,8 @@ from typing import Final, NoReturn
 
 import structlog
 
+from sens_common.attempts import Attempts, Backoff
+from sens_common.health import Problems
 from sens_mock_mqtt_broker import metrics
 from sens_mock_mqtt_broker.fleet import Fleet, Message
 from sens_mock_mqtt_broker.mqtt import KEEP_ALIVE_SECONDS, Session, SessionEndedError, open_session
@@ -24,8 +26,9 @@ PING_SECONDS: Final = KEEP_ALIVE_SECONDS / 3
 BEHIND_MICROSECONDS: Final = 60_000_000
 """Distance between schedule and clock at which the schedule starts anew: the broker was away, the machine slept, or its clock was set."""
 
-FIRST_DELAY_SECONDS: Final = 0.1
-LONGEST_DELAY_SECONDS: Final = 5.0
+BACKOFF: Final = Backoff(0.1, 5)
+
+_CONNECTION: Final = "connection"  # key of a problem
 
 
 def wall_clock() -> int:
@@ -34,35 +37,50 @@ def wall_clock() -> int:
 
 
 class Publisher:
-    """Publishes a fleet's messages."""
+    """Publishes a fleet's messages.
 
-    def __init__(self, fleet: Fleet, host: str, port: int, clock: Callable[[], int] = wall_clock) -> None:
-        self.problem: str | None = "not connected yet"
+    Attributes:
+        problems: Why nothing is published; for the readiness check.
+    """
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        host: str,
+        port: int,
+        *,
+        clock: Callable[[], int] = wall_clock,
+        backoff: Backoff = BACKOFF,
+    ) -> None:
         self._fleet = fleet
         self._host = host
         self._port = port
         self._clock = clock
+        self._backoff = backoff
         self._client_id = f"sens-mock-fleet-{secrets.token_hex(4)}"
         self._next = 0
         self._again: list[Message] = []
+        self.problems = Problems("fleet")
+        self.problems.set(_CONNECTION, "not connected yet", level="debug")
 
-    async def run(self) -> NoReturn:
+    async def run(self) -> None:
         """Publish for ever; connect again, ever more patiently, when the connection is lost."""
-        delay = FIRST_DELAY_SECONDS
-        while True:
-            try:
+        attempts = Attempts(
+            self.problems,
+            _CONNECTION,
+            "the fleet is not connected",
+            retry_on=(SessionEndedError,),
+            why_says_all=True,
+            backoff=self._backoff,
+        )
+        async for attempt in attempts:
+            with attempt:
                 async with open_session(self._host, self._port, self._client_id) as session:
-                    delay = FIRST_DELAY_SECONDS
+                    attempt.succeed()
                     metrics.CONNECTIONS.inc()
                     await self._use(session)
-            except* SessionEndedError as group:
-                self.problem = "; ".join(str(error) for error in group.exceptions)
-                log.warning("fleet is not connected", reason=self.problem, retry_seconds=delay)
-            await asyncio.sleep(delay)
-            delay = min(2 * delay, LONGEST_DELAY_SECONDS)
 
     async def _use(self, session: Session) -> None:
-        self.problem = None
         metrics.CONNECTED.set(1)
         log.info("fleet is publishing", devices=len(self._fleet.sensors), rate=self._fleet.rate)
         try:

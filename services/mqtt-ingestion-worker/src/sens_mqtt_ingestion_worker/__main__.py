@@ -8,7 +8,7 @@ from sens_common.envelope import OVERHEAD_BYTES
 from sens_common.health import Check
 from sens_common.jetstream import connect, ensure_streams, nats_check
 from sens_common.lifecycle import run
-from sens_common.operations import Heartbeat, not_started, problem_check, serve_operations
+from sens_common.operations import Heartbeat, not_started, serve_operations
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.flow import Flow
 from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
@@ -56,7 +56,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         )
         pipeline = Pipeline(source, log, flow, rates, receive_max=mqtt.receive_max)
         checks |= {
-            "log": problem_check(log),
+            "log": log.problems.check,
             "mqtt": pipeline.problems.check,
             "subscriptions": source.subscriptions.check,
             "clock": clock.check,

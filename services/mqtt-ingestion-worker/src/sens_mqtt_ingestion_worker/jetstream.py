@@ -1,6 +1,5 @@
 """The log: envelopes in JetStream, one publisher per MQTT session. See `sens_common.envelope` for their form."""
 
-import asyncio
 import contextlib
 import secrets
 import time
@@ -15,8 +14,10 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, Header, PubAck
 from nats.js.errors import APIError, NoStreamResponseError, NotFoundError
 
 from sens_common import envelope
+from sens_common.attempts import Attempts, Backoff
 from sens_common.envelope import Message
-from sens_common.errors import UnavailableError
+from sens_common.errors import StoppedError, UnavailableError
+from sens_common.health import Problems
 from sens_common.jetstream import ensure_streams
 from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT, subject_token
 from sens_common.settings import NatsSettings
@@ -35,10 +36,11 @@ _MARK_BYTES: Final = 24
 _RECEIVED_BYTES: Final = 8192  # of envelope.OVERHEAD_BYTES
 _DISCARDED_BYTES: Final = 5120  # likewise
 _PUBLISH_TIMEOUT_SECONDS: Final = 5.0
-_FIRST_RETRY_SECONDS: Final = 0.1
-_LAST_RETRY_SECONDS: Final = 5.0
+_PUBLISH_BACKOFF: Final = Backoff(0.1, 5)
+_READ_BACKOFF: Final = Backoff(1, 1)
 _TAIL_FETCH: Final = 256
 _TAIL_TIMEOUT_SECONDS: Final = 10.0
+_PROBLEM: Final = "stream"
 _WRONG_LAST_SEQUENCE: Final = 10071  # JSStreamWrongLastSequenceErrF, nats-server server/errors.json
 
 
@@ -65,7 +67,7 @@ class JetStreamLog:
     the session's newest envelope is another one: a worker that was frozen and wakes after its successor can't store a batch twice.
 
     Attributes:
-        problem: Why the current batch is not stored yet, None when all is well; for the readiness check.
+        problems: Why the current batch is not stored yet; for the readiness check.
     """
 
     def __init__(
@@ -92,17 +94,18 @@ class JetStreamLog:
         self._last_sequence = 0
         self._recent: deque[tuple[int, int]] = deque()  # stream sequence and number of messages of the newest batches
         self._recent_messages = 0
-        self.problem: str | None = None
+        self.problems = Problems("stream")
+        self._reading = Attempts(
+            self.problems,
+            _PROBLEM,
+            "the log's tail can't be read",
+            retry_on=(NatsError, TimeoutError),
+            backoff=_READ_BACKOFF,
+        )
 
     async def tail(self, count: int) -> list[Message]:
         """See `pipeline.Log.tail`."""
-        while True:
-            try:
-                return await self._tail(count)
-            except (NatsError, TimeoutError) as error:
-                self.problem = f"the log's tail can't be read: {_reason(error)}"
-                log.warning("the log's tail can't be read; trying again", error=_reason(error))
-                await asyncio.sleep(1)
+        return await self._reading.run(lambda: self._tail(count))
 
     async def _tail(self, count: int) -> list[Message]:
         last = await self._last()
@@ -110,7 +113,6 @@ class JetStreamLog:
         self._last_sequence = last_sequence = (last.seq or 0) if last is not None else 0
         if last is None:
             self._clock.recall(None, 0)
-            self.problem = None
             return []
         first_sequence = int((last.headers or {}).get(envelope.TAIL_HEADER, "0")) or last_sequence
         subscription = await self._jetstream.pull_subscribe(
@@ -139,7 +141,6 @@ class JetStreamLog:
         finally:
             await subscription.unsubscribe()
         self._clock.recall((last.headers or {}).get(envelope.CLOCK_HEADER), newest)
-        self.problem = None
         log.info("read the log's tail", envelopes=len(self._recent), messages=len(messages), wanted=count)
         return messages
 
@@ -205,40 +206,54 @@ class JetStreamLog:
             envelope.RECEIVED_HEADER: envelope.encode_counts(batch.received),
             envelope.TAIL_HEADER: str(self._recent[0][0] if self._recent else 0),
             envelope.MESSAGE_ID_HEADER: message_id,
-            Header.EXPECTED_LAST_SUBJECT_SEQUENCE: str(self._last_sequence),
         }
         if batch.discarded:
             headers[envelope.DISCARDED_HEADER] = envelope.encode_counts(batch.discarded)
         clock = self._clock.header
         if clock is not None:
             headers[envelope.CLOCK_HEADER] = clock
-        retry_seconds = _FIRST_RETRY_SECONDS
-        while True:
-            try:
-                acknowledgement: PubAck = await self._jetstream.publish(
-                    self._subject, body, timeout=_PUBLISH_TIMEOUT_SECONDS, stream=TELEMETRY_STREAM, headers=headers
-                )
-            except (NatsError, TimeoutError, OSError) as error:
-                metrics.PUBLISH_RETRIES.inc()
-                if not (isinstance(error, APIError) and error.err_code == _WRONG_LAST_SEQUENCE):
-                    self.problem = f"the log does not take messages: {_reason(error)}"
-                    log.warning(
-                        "the log does not take messages; trying again", error=_reason(error), messages=batch.stored
-                    )
-                if isinstance(error, NoStreamResponseError):
-                    # Somebody has removed the stream, or JetStream is not up yet.
-                    with contextlib.suppress(UnavailableError):
-                        await ensure_streams(self._jetstream, self._settings)
-            else:
-                self.problem = None
-                return acknowledgement.seq
-            await asyncio.sleep(retry_seconds)
-            retry_seconds = min(retry_seconds * 2, _LAST_RETRY_SECONDS)
+        attempts = Attempts(
+            self.problems,
+            _PROBLEM,
+            "the log does not take messages",
+            retry_on=(NatsError, TimeoutError, OSError),
+            backoff=_PUBLISH_BACKOFF,
+            retries=metrics.PUBLISH_RETRIES,
+            details={"messages": batch.stored},
+        )
+        async for attempt in attempts:
+            with attempt:
+                if attempt.number > 1 and (stored_sequence := await self._stored_as(message_id)) is not None:
+                    return stored_sequence
+                headers[Header.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(self._last_sequence)
+                return await self._publish_once(body, headers, message_id)
+        raise StoppedError("told to stop")
+
+    async def _publish_once(self, body: bytes, headers: dict[str, str], message_id: str) -> int:
+        """Publish an envelope; return its sequence.
+
+        Raises:
+            NatsError: JetStream refuses it.
+            TimeoutError: JetStream does not answer; whether it has stored the envelope is not known.
+            SupersededError: See `_stored_as`.
+        """
+        try:
+            acknowledgement: PubAck = await self._jetstream.publish(
+                self._subject, body, timeout=_PUBLISH_TIMEOUT_SECONDS, stream=TELEMETRY_STREAM, headers=headers
+            )
+        except NoStreamResponseError:
+            # Somebody has removed the stream, or JetStream is not up yet.
+            with contextlib.suppress(UnavailableError):
+                await ensure_streams(self._jetstream, self._settings)
+            raise
+        except APIError as error:
+            if error.err_code != _WRONG_LAST_SEQUENCE:
+                raise
             stored_sequence = await self._stored_as(message_id)
-            if stored_sequence is not None:
-                self.problem = None
-                return stored_sequence
-            headers[Header.EXPECTED_LAST_SUBJECT_SEQUENCE] = str(self._last_sequence)
+            if stored_sequence is None:
+                raise
+            return stored_sequence
+        return acknowledgement.seq
 
     async def _stored_as(self, message_id: str) -> int | None:
         """Return the sequence of an envelope whose acknowledgement got lost, None when it is not (known to be) stored.
@@ -286,8 +301,3 @@ class JetStreamLog:
     def _forget(self) -> None:
         self._recent.clear()
         self._recent_messages = 0
-
-
-def _reason(error: Exception) -> str:
-    description = getattr(error, "description", None)
-    return str(description) if description else str(error) or type(error).__name__

@@ -1,6 +1,5 @@
 """The tenants' limits, read from a JetStream key-value bucket: see `sens_common.tenant_limits`."""
 
-import asyncio
 import time
 from typing import Final
 
@@ -11,6 +10,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
 from sens_common import tenant_limits
+from sens_common.attempts import Attempt, Attempts
 from sens_common.health import Problems
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.rates import Rates
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 _INTERVAL_SECONDS: Final = 3.0
 _OLD_SECONDS: Final = 10.0
-_OLD: Final = "~"  # key of a problem; no tenant's name
+_READING: Final = "read"  # key of a problem
 _FETCH: Final = 256
 _TIMEOUT_SECONDS: Final = 2.0
 _STREAM: Final = f"KV_{tenant_limits.BUCKET}"  # a bucket is a stream of this name (NATS architecture decision record 8)
@@ -35,40 +35,46 @@ class TenantLimits:
         self._rates = rates
         self._seen: tuple[object, int] | None = None  # when the bucket was made, and its last sequence
         self._read_at = time.monotonic()
-        self._reason = "no answer yet"
         self._problems = Problems("limits")  # by tenant
+        self._reading = Problems("limits_bucket")
+        self._attempts = Attempts(
+            self._reading,
+            _READING,
+            "the tenants' limits can't be read",
+            retry_on=(NatsError, TimeoutError, OSError),
+            why_says_all=True,
+            interval_seconds=_INTERVAL_SECONDS,
+        )
         metrics.LIMITS_AGE_SECONDS.set_function(lambda: time.monotonic() - self._read_at)
 
     async def follow(self) -> None:
         """Read the limits again and again."""
-        while True:
-            await asyncio.sleep(_INTERVAL_SECONDS)
-            await self.read()
+        async for attempt in self._attempts:
+            with attempt:
+                await self._read()
 
     async def read(self) -> None:
-        """Read the limits if they have changed; an error is a problem, and no more."""
-        try:
+        """Read the limits once; an error is a problem, and no more."""
+        with Attempt(self._attempts, 1):
             await self._read()
-        except NotFoundError:
-            self._read_at = time.monotonic()  # nobody has made the bucket yet, or somebody has removed it
-        except (NatsError, TimeoutError, OSError) as error:
-            self._reason = str(error) or type(error).__name__
-            log.warning("the tenants' limits can't be read; trying again", error=self._reason)
 
     async def check(self) -> str | None:
         """Answer as a readiness check."""
+        told = [self._problems.problem]
         age = time.monotonic() - self._read_at
         if age > _OLD_SECONDS:
-            self._problems.set(
-                _OLD, f"the tenants' limits were last read {age:.0f} s ago, and those hold: {self._reason}"
-            )
-        else:
-            self._problems.clear(_OLD)
-        return await self._problems.check()
+            reason = self._reading.problem or "no answer yet"
+            told.insert(0, f"the tenants' limits were last read {age:.0f} s ago, and those hold: {reason}")
+        return "; ".join(sentence for sentence in told if sentence) or None
 
     async def _read(self) -> None:
+        """Read the limits if they have changed."""
         started = time.monotonic()
-        info = await self._jetstream.stream_info(_STREAM)
+        try:
+            info = await self._jetstream.stream_info(_STREAM)
+        except NotFoundError:  # nobody has made the bucket yet, or somebody has removed it
+            self._read_at = started
+            return
         seen = (info.created, info.state.last_seq)
         if seen != self._seen:
             limits = await self._all() if info.state.messages else {}

@@ -10,13 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import structlog
 
+from sens_common.attempts import Attempt, Attempts, Backoff
 from sens_common.envelope import Message
+from sens_common.errors import StoppedError
 from sens_common.health import Problems
-from sens_common.stopping import wait_or_stop
+from sens_common.stopping import Race
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.flow import Flow, Waiting
 from sens_mqtt_ingestion_worker.rates import IDLE_SECONDS, Rates
@@ -24,15 +26,15 @@ from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_messages
 
 log = structlog.get_logger()
 
-FIRST_RETRY_SECONDS = 0.5
-LAST_RETRY_SECONDS = 5.0  # a broker that has forgotten the session drops what comes until we have subscribed again
-STABLE_SECONDS = 30.0
-_LONGEST_AWAY_SECONDS = 7 * 86_400.0
+BACKOFF: Final = Backoff(0.5, 5, stable_seconds=30)
+"""Five seconds at most: a broker that has forgotten the session drops what comes until it is subscribed again."""
+
+_LONGEST_AWAY_SECONDS: Final = 7 * 86_400.0
 
 # Keys of problems.
-_CONNECTION = "connection"
-_SESSION = "session"
-_TAKEN = "another process has taken over this session within the last 30 s; is a second worker running with the same SENS_MQTT__CLIENT_ID?"
+_CONNECTION: Final = "connection"
+_SESSION: Final = "session"
+_TAKEN: Final = "another process has taken over this session within the last 30 s; is a second worker running with the same SENS_MQTT__CLIENT_ID?"
 
 
 class SourceUnavailableError(Exception):
@@ -128,53 +130,72 @@ class Pipeline:
         problems: What is wrong with the connection to the broker and with the session; for the readiness check.
     """
 
-    def __init__(self, source: Source, log_: Log, flow: Flow, rates: Rates, *, receive_max: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        log_: Log,
+        flow: Flow,
+        rates: Rates,
+        *,
+        receive_max: int,
+        backoff: Backoff = BACKOFF,
+    ) -> None:
         self._source = source
         self._log = log_
         self._flow = flow
         self._rates = rates
+        self._backoff = backoff
         self._took_at = time.monotonic()
         self._kept = kept_messages(receive_max)
         self._recent = RecentMessages(self._kept)
         self.problems = Problems("mqtt")
-        self.problems.set(_CONNECTION, "not connected yet")
+        self.problems.set(_CONNECTION, "not connected yet", level="debug")
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until the stop; what is under way then is finished and acknowledged."""
         newest = await self._recall()
         self._rates.was_away(min(max(0.0, time.time() - newest / 1e6), _LONGEST_AWAY_SECONDS))
-        retry_seconds = FIRST_RETRY_SECONDS
-        while not stop.is_set():
-            opened_at = asyncio.get_running_loop().time()
-            try:
-                async with self._source.connect() as connection:
-                    self._opened(connection)
-                    with self._flow.of(connection), self._alone_when_stable():
-                        await self._forward(connection, stop)
-            except SupersededError as error:
-                # A worker that was taken for dead and is not, or its successor: neither may publish what the other has published.
-                metrics.SUPERSEDED.inc()
-                self.problems.set(_SESSION, str(error))
-                self.problems.set(_CONNECTION, "not connected again yet")
-                log.warning("another process has published as this session; beginning anew", error=str(error))
-                await self._recall()
-                await wait_or_stop(stop, FIRST_RETRY_SECONDS)
-            except SourceUnavailableError as error:
-                if asyncio.get_running_loop().time() - opened_at > STABLE_SECONDS:
-                    retry_seconds = FIRST_RETRY_SECONDS
-                self.problems.set(_CONNECTION, str(error))
-                if isinstance(error, SessionTakenError):
-                    self.problems.set(_SESSION, _TAKEN)
-                log.warning("no connection to the broker", error=str(error), retry_in_seconds=retry_seconds)
-                await wait_or_stop(stop, retry_seconds)
-                retry_seconds = min(retry_seconds * 2, LAST_RETRY_SECONDS)
-            finally:
-                metrics.CONNECTED.set(0)
+        attempts = Attempts(
+            self.problems,
+            _CONNECTION,
+            "no connection to the broker",
+            retry_on=(SourceUnavailableError,),
+            why_says_all=True,
+            backoff=self._backoff,
+            stop=stop,
+        )
+        async for attempt in attempts:
+            with attempt:
+                await self._use_connection(attempt, stop)
+
+    async def _use_connection(self, attempt: Attempt, stop: asyncio.Event) -> None:
+        """Open a connection and forward what comes, until the stop.
+
+        Raises:
+            SourceUnavailableError: There is no connection, or no longer.
+        """
+        try:
+            async with self._source.connect() as connection:
+                self._opened(connection)
+                attempt.succeed()
+                with self._flow.of(connection), self._alone_when_stable():
+                    await self._forward(connection, stop)
+        except SessionTakenError:
+            self.problems.set(_SESSION, _TAKEN)
+            raise
+        except SupersededError as error:
+            # A worker that was taken for dead and is not, or its successor: neither may publish what the other has published.
+            metrics.SUPERSEDED.inc()
+            self.problems.set(_SESSION, str(error))
+            await self._recall()
+            raise SourceUnavailableError("not connected again yet") from error
+        finally:
+            metrics.CONNECTED.set(0)
 
     @contextlib.contextmanager
     def _alone_when_stable(self) -> Iterator[None]:
         """While another process uses the session, each takes it from the other again and again: only a lasting connection ends that."""
-        timer = asyncio.get_running_loop().call_later(STABLE_SECONDS, self.problems.clear, _SESSION)
+        timer = asyncio.get_running_loop().call_later(self._backoff.stable_seconds, self.problems.clear, _SESSION)
         try:
             yield
         finally:
@@ -188,7 +209,6 @@ class Pipeline:
         return max((message.received_at for message in tail), default=0)
 
     def _opened(self, connection: Connection) -> None:
-        self.problems.clear(_CONNECTION)
         self._recent.connection_opened(session_present=connection.session_present)
         if not connection.session_present:
             self._rates.was_idle()  # nothing can have waited in the broker
@@ -197,14 +217,11 @@ class Pipeline:
         log.info("connected to the broker", session_present=connection.session_present)
 
     async def _forward(self, connection: Connection, stop: asyncio.Event) -> None:
-        stopping = asyncio.create_task(stop.wait(), name="wait for stop")
-        try:
+        with Race(stop) as race, contextlib.suppress(StoppedError):
             while True:
                 if self._recent.searching:
                     connection.ask_for_more()
-                delivery = await self._next(connection, stopping)
-                if delivery is None:
-                    return
+                delivery = await self._next(connection, race)
                 metrics.RECEIVED.inc(len(delivery.messages))
                 self._flow.hold(delivery.messages)
                 new = self._recent.without_copies(delivery.messages, delivery.flagged, caught_up=delivery.caught_up)
@@ -217,31 +234,21 @@ class Pipeline:
                     self._flow.discarded(Counter(over.values()))
                 connection.acknowledge(delivery.messages)
                 self._flow.hold([])
-        finally:
-            stopping.cancel()
 
-    async def _next(self, connection: Connection, stopping: "asyncio.Task[bool]") -> Delivery | None:
-        """Receive, and let the rates know how long nothing could be taken, or that nothing was there."""
+    async def _next(self, connection: Connection, race: Race) -> Delivery:
+        """Receive, and let the rates know how long nothing could be taken, or that nothing was there.
+
+        What is received in the instant of the stop is not acknowledged; the broker sends it again.
+
+        Raises:
+            StoppedError: The stop came first.
+        """
         began = time.monotonic()
         if began - self._took_at > IDLE_SECONDS:
             self._rates.was_away(began - self._took_at)
         try:
-            return await _unless(stopping, connection)
+            return await race.run(connection.receive())
         finally:
             self._took_at = time.monotonic()
             if self._took_at - began > IDLE_SECONDS:
                 self._rates.was_idle()
-
-
-async def _unless(stopping: "asyncio.Task[bool]", connection: Connection) -> Delivery | None:
-    """Receive, or return None when the stop comes first."""
-    if stopping.done():
-        return None
-    receiving = asyncio.ensure_future(connection.receive())
-    await asyncio.wait({receiving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    if receiving.done():
-        return receiving.result()
-    receiving.cancel()
-    await asyncio.wait({receiving})
-    # What was received in the instant of the cancellation is not acknowledged; the broker sends it again.
-    return None

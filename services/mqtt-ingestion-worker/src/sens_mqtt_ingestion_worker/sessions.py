@@ -11,7 +11,7 @@ from nats.js.api import KeyValueConfig, StorageType
 from nats.js.errors import BucketNotFoundError, KeyNotFoundError
 from nats.js.kv import KeyValue
 
-from sens_common.errors import UnavailableError
+from sens_common.errors import UnavailableError, words_of
 from sens_common.names import SESSIONS_BUCKET, subject_token
 from sens_common.settings import NatsSettings
 from sens_mqtt_ingestion_worker.settings import MqttSettings
@@ -39,7 +39,7 @@ class SessionRecord:
             return None
         except (NatsError, TimeoutError, OSError) as error:
             raise UnavailableError(
-                f"NATS does not tell what this session is subscribed to: {_reason(error)}"
+                f"NATS does not tell what this session is subscribed to: {words_of(error)}"
             ) from error
         try:
             return _decoder.decode(entry.value or b"")
@@ -53,7 +53,7 @@ class SessionRecord:
             await (await self._bucket()).put(self._key, msgspec.json.encode(sorted(filters)))
         except (NatsError, TimeoutError, OSError) as error:
             raise UnavailableError(
-                f"NATS does not keep what this session is subscribed to: {_reason(error)}"
+                f"NATS does not keep what this session is subscribed to: {words_of(error)}"
             ) from error
 
     async def _bucket(self) -> KeyValue:
@@ -68,7 +68,3 @@ class SessionRecord:
                     replicas=self._replicas,
                 )
             )
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__

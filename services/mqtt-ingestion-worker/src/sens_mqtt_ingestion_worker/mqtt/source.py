@@ -7,8 +7,7 @@ import urllib.parse
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
 
-import structlog
-
+from sens_common.attempts import Attempts, Backoff
 from sens_common.errors import SettingsError, UnavailableError
 from sens_common.health import Problems
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
@@ -16,8 +15,6 @@ from sens_mqtt_ingestion_worker.filters import earlier_forms
 from sens_mqtt_ingestion_worker.mqtt.connection import MqttConnection
 from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
-
-log = structlog.get_logger()
 
 _DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _RECORD_AGAIN_SECONDS: Final = 5.0
@@ -69,6 +66,15 @@ class MqttSource:
         self._wanted = frozenset(settings.topic_filters)
         self._recorded: frozenset[str] | None = None  # None: not read yet
         self.subscriptions = Problems("subscriptions")
+        # What the record has too much is unsubscribed once more, to no effect: that makes the worker no less ready.
+        self._recording = Attempts(
+            Problems("session_record"),
+            "save",
+            "the session's subscriptions can't be recorded",
+            retry_on=(UnavailableError,),
+            why_says_all=True,
+            backoff=Backoff(_RECORD_AGAIN_SECONDS, _RECORD_AGAIN_SECONDS),
+        )
         self._max_packet_bytes = min(settings.max_packet_bytes, max_packet_bytes)
         parts = urllib.parse.urlsplit(settings.url)
         self._host = parts.hostname or ""
@@ -141,12 +147,9 @@ class MqttSource:
             )
             return
         self.subscriptions.clear("left over")
-        while self._recorded != self._wanted:
-            try:
-                await self._record.save(self._wanted)
-            except UnavailableError as error:
-                # What the record has too much is unsubscribed once more, to no effect.
-                log.warning("the session's subscriptions could not be recorded; trying again", error=str(error))
-                await asyncio.sleep(_RECORD_AGAIN_SECONDS)
-            else:
-                self._recorded = self._wanted
+        await self._recording.run(self._record_wanted)
+
+    async def _record_wanted(self) -> None:
+        if self._recorded != self._wanted:
+            await self._record.save(self._wanted)
+            self._recorded = self._wanted
