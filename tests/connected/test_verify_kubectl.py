@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sens_cli.release import kubectl as runner
 from sens_cli.verify import kubectl as kubectl_module
 from sens_cli.verify.access import check_production, check_test
 from sens_cli.verify.cluster import Cluster
@@ -363,7 +364,7 @@ class TestKubectl:
         assert asyncio.run(outcome()) == "1 of 1: api"
 
     def test_that_prints_without_end_is_ended(self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(kubectl_module, "MAXIMUM_BYTES", 100_000)
+        monkeypatch.setattr(runner, "MAXIMUM_BYTES", 100_000)
         fake_kubectl.answer(["get"], {"output": "x" * 1000, "times": 1000})
 
         with pytest.raises(NotRunError, match="more than 100000 bytes"):

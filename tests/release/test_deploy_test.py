@@ -10,14 +10,14 @@ from collections.abc import Callable
 import pytest
 import yaml
 
+from sens_cli.release.record import IMAGES, Record
+from sens_cli.release.record import values as values_of
 from support.git import Repository
 from support.registry import FOLDER, upload
 from support.release import ROOT, TEST, Said, Scene, digests_of
 from tools.release import guard
 from tools.release.clone import Clone
 from tools.release.environment import NO_COMMIT, Environment
-from tools.release.record import IMAGES, Record
-from tools.release.record import values as values_of
 from tools.release.registry import REVISION
 
 FIRST, SECOND, THIRD = (f"0.1.0-alpha.{number}.1" for number in (1, 2, 10))

@@ -14,6 +14,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from sens_cli.release.record import IMAGES, Image, Record, Release, now
+from sens_cli.release.versions import ENVIRONMENTS, ReleaseError, Version
 from support.chart import CHART, KUBERNETES, helm, needs_helm
 from support.gitops import ENVIRONMENT, TEMPLATE, documents, find, gitops_init
 from support.services import ROOT
@@ -21,9 +23,7 @@ from tools.gitops.init import main
 from tools.gitops.parameters import KINDS, choose, read_parameters
 from tools.gitops.template import MODULES, fill
 from tools.release.environment import Environment
-from tools.release.record import IMAGES, Image, Record, Release, now
 from tools.release.released import WorkTree
-from tools.release.versions import ENVIRONMENTS, ReleaseError, Version
 
 PARAMETERS: Final = read_parameters(ROOT / "infra" / "gitops" / "parameters.toml")
 OTHER: Final = {
@@ -381,8 +381,10 @@ class TestDefaults:
 
 class TestModules:
     def test_import_nothing_but_each_other_and_python(self, gitops: Path) -> None:
-        copied = sorted((gitops / "tools/release").glob("*.py"))
-        assert [path.stem for path in copied] == sorted(MODULES)
+        library = gitops / "scripts/lib"
+        copied = sorted(library.rglob("*.py"))
+        modules = {name for names in MODULES.values() for name in names}
+        assert {path.relative_to(library).with_suffix("").as_posix() for path in copied} == modules
         wanted = set()
         for path in copied:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -391,11 +393,11 @@ class TestModules:
                 elif isinstance(node, ast.ImportFrom):
                     assert (node.level, node.module) != (0, None)
                     module = str(node.module)
-                    in_package = module == "tools.release"
+                    in_package = module in {"tools.release", "sens_cli.release"}
                     wanted |= {f"{module}.{name.name}" for name in node.names} if in_package else {module}
         foreign = {name for name in wanted if name.split(".")[0] not in sys.stdlib_module_names}
 
-        assert foreign <= {f"tools.release.{name}" for name in MODULES}
+        assert foreign <= {name.replace("/", ".") for name in modules}
 
     def test_work_from_another_folder(self, gitops: Path, tmp_path: Path) -> None:
         programs = [path for path in files(gitops / "scripts") if "sens_python" in path.read_text(encoding="utf-8")]

@@ -6,11 +6,11 @@ from typing import Final
 
 import pytest
 
+from sens_cli.release.versions import ReleaseError
 from support.git import MAIN, Repository
 from support.services import ROOT
 from tools.release import check_root_version
 from tools.release.history import History
-from tools.release.versions import ReleaseError
 
 ZEROS: Final = "0" * 40
 GONE: Final = "0123456789abcdef" * 2 + "01234567"

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from sens_cli.release.versions import ReleaseError
 from support.hosting import TOKEN, Answer, HostingService, hosting_service
 from support.servers import HOST
 from tools.release.hosting import Hosting, HostingError, Protection
-from tools.release.versions import ReleaseError
 
 REPOSITORY = "owner/infra"
 HOSTILE = ["", "main; id", "$(id)", "../..", "a b", "-x", "x\ny", "\x1b[31m", "ä", "owner/infra/pulls", "?x=y", "#"]

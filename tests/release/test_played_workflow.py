@@ -17,14 +17,14 @@ from typing import cast
 import pytest
 import yaml
 
+from sens_cli.release.record import IMAGES, Image, Record, Release, dump, now
+from sens_cli.release.record import parse as parse_record
+from sens_cli.release.versions import Version
 from support.git import Repository, environment
 from support.hosting import TOKEN, HostingService, hosting_service
 from support.registry import FOLDER, SmallRegistry, client, upload_release
 from support.services import ROOT
-from tools.release.record import IMAGES, Image, Record, Release, dump, now
-from tools.release.record import parse as parse_record
 from tools.release.source import Source
-from tools.release.versions import Version
 
 GITOPS = "acme/sens-platform-infra"
 GITHUB_OWN_TOKEN = "ghs-of-the-run"
@@ -40,7 +40,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     origin = Repository.create(folder / "origin", bare=True)
     origin.git("fetch", "--quiet", "--update-shallow", str(ROOT), "HEAD:refs/heads/main")
     clone = origin.clone(folder / "clone")
-    for part in ("scripts", "tools"):
+    for part in ("scripts", "tools", "services/cli/src/sens_cli/release"):
         shutil.copytree(ROOT / part, clone.folder / part, dirs_exist_ok=True)
     return clone
 

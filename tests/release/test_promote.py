@@ -9,13 +9,13 @@ from subprocess import CalledProcessError
 
 import pytest
 
+from sens_cli.release.record import IMAGES, Record
 from support.git import Repository
 from support.hosting import TOKEN, Answer, HostingService, hosting_service
 from support.registry import FOLDER, upload
 from support.release import CHART, GITOPS_NAME, MIGRATIONS, PRODUCTION, TEST, Said, Scene
 from tools.release.clone import Clone
 from tools.release.description import fenced
-from tools.release.record import IMAGES, Record
 from tools.release.registry import REVISION
 
 ALPHA, STABLE, BRANCH = "0.1.0-alpha.10.1", "0.1.0", "promote/0.1.0"

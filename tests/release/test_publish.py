@@ -14,6 +14,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sens_cli.release.record import IMAGES
+from sens_cli.release.record import parse as parse_record
+from sens_cli.release.versions import ReleaseError
 from support.git import Repository
 from support.hosting import TOKEN as HOSTING_TOKEN
 from support.hosting import Answer, HostingService, hosting_service
@@ -24,12 +27,9 @@ from tools.release import actions
 from tools.release.plan import PLATFORMS, Plan, Request, make_plan
 from tools.release.publish import WORKFLOW, login, run_url
 from tools.release.publish_images import TOKEN, main
-from tools.release.record import IMAGES
-from tools.release.record import parse as parse_record
 from tools.release.registry import REVISION
 from tools.release.registry_http import Credentials
 from tools.release.source import Source
-from tools.release.versions import ReleaseError
 
 pytestmark = pytest.mark.usefixtures("isolated_git")
 

@@ -10,8 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.images.catalogue import IMAGES as CATALOGUE
-from tools.release.record import (
+from sens_cli.release.record import (
     IMAGES,
     MAXIMUM_BYTES,
     Image,
@@ -22,7 +21,8 @@ from tools.release.record import (
     parse_digests,
     values,
 )
-from tools.release.versions import ReleaseError, Version
+from sens_cli.release.versions import ReleaseError, Version
+from tools.images.catalogue import IMAGES as CATALOGUE
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NAME = "environments/test/release.json"

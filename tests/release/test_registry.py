@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sens_cli.release.versions import ReleaseError
 from support.registry import (
     CONFIGURATION,
     FOLDER,
@@ -33,7 +34,6 @@ from support.registry import (
 from support.servers import HOST, free_port
 from tools.release.registry import REVISION, Registry
 from tools.release.registry_http import MAXIMUM_BYTES, Credentials
-from tools.release.versions import ReleaseError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TAG = "0.1.0-alpha.7.1"

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from sens_cli.release.record import Record
 from support.hosting import TOKEN, HostingService, hosting_service
 from support.registry import FOLDER
 from support.release import CHART, GITOPS_NAME, PRODUCTION, TEST, Scene
 from tools.release.environment import Environment
-from tools.release.record import Record
 
 ALPHAS = [f"0.1.0-alpha.{number}.1" for number in (1, 2, 3)]
 BRANCH = "rollback/production/0.2.0-to-0.1.0"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from sens_cli.release.versions import ReleaseError
 from support.gitops import gitops_init
 from support.services import ROOT
 from tools.release.secret_scan import history, main, scan, work_tree
-from tools.release.versions import ReleaseError
 
 # Put together here, so that this file holds none.
 KEY = "-----BEGIN " + "OPENSSH PRIVATE KEY-----\n" + "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQ" + "\n"

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sens_cli.release.versions import ReleaseError, Version
 from support.git import Repository
 from support.services import ROOT
 from tools.release import check_root_version, set_version
 from tools.release.places import FOLLOWERS, ROOT_PLACE, check_places, write_version, written
-from tools.release.versions import ReleaseError, Version
 
 CHART: Final = "infra/helm/sens-platform/Chart.yaml"
 DOCUMENT: Final = ROOT / "docs/operations/versions.md"

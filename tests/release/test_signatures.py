@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sens_cli.release.record import IMAGES, Image
+from sens_cli.release.versions import ReleaseError
 from support.gitops import gitops_init
 from support.release import PRODUCTION, ROOT, TEST, Cosign, Scene
 from tools.gitops.parameters import read_parameters
-from tools.release.record import IMAGES, Image
 from tools.release.signatures import ISSUER, Signer
-from tools.release.versions import ReleaseError
 
 ALPHA, STABLE = "0.1.0-alpha.10.1", "0.1.0"
 SIGNER = "https://github.com/acme/sens-platform/.github/workflows/publish-images.yml@refs/heads/main"

@@ -18,20 +18,27 @@ from typing import NamedTuple
 import pytest
 import yaml
 
+from sens_cli.release.record import IMAGES
 from support.chart import KUBERNETES, helm
 from support.git import Repository, environment
 from support.hosting import TOKEN, HostingService, hosting_service
 from support.registry import FOLDER, SmallRegistry, client, upload
 from support.release import Cosign
 from support.services import ROOT
-from tools.release.record import IMAGES
 
 GITOPS = "acme/sens-platform-infra"
 FIRST = "0.1.0"
 PLATFORMS = ("linux/amd64", "linux/arm64")
 DISPATCH = ("scripts/publish-images", "dispatch", "--record=-", f"--gitops-repository={GITOPS}")
 AFTER_A_MERGE, BY_HAND = "--event=workflow_run", "--event=workflow_dispatch"
-PARTS = ["scripts", "tools", "infra", "pyproject.toml", "services/common/src/sens_common/schema", "Dockerfile"]
+PARTS = [
+    *("scripts", "tools", "infra", "pyproject.toml", "Dockerfile"),
+    *(
+        "services/cli/src/sens_cli/__init__.py",
+        "services/cli/src/sens_cli/release",
+        "services/common/src/sens_common/schema",
+    ),
+]
 
 
 class Said(NamedTuple):
@@ -67,6 +74,7 @@ class World:
         """Commit the product as it is here, and write the GitOps repository from it."""
         for part in PARTS:
             source = ROOT / part
+            (self.product.folder / part).parent.mkdir(parents=True, exist_ok=True)
             if source.is_dir():
                 shutil.copytree(source, self.product.folder / part, ignore=shutil.ignore_patterns("__pycache__"))
             else:

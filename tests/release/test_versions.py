@@ -10,11 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.chart import CHART, needs_helm, refusal, render
-from support.services import ROOT
-from tools.images.source import ImageError, checked_version
-from tools.release import name_version
-from tools.release.versions import (
+from sens_cli.release.versions import (
     ENVIRONMENTS,
     MAXIMUM_LENGTH,
     Channel,
@@ -27,6 +23,10 @@ from tools.release.versions import (
     release_version,
     root_version,
 )
+from support.chart import CHART, needs_helm, refusal, render
+from support.services import ROOT
+from tools.images.source import ImageError, checked_version
+from tools.release import name_version
 
 ROOT_VERSION = Version(1, 5, 2)
 SHA = "0123456789abcdef0123456789abcdef01234567"

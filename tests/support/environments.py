@@ -23,11 +23,12 @@ docs_host = "docs.dev.example.org"
 nats = 4222
 """
 PRODUCTION = TEST.replace('"test"', '"production"').replace("sens-test", "sens-production").replace("alpha", "stable")
+IMAGE = {"repository": "ghcr.io/owner/sens-platform/platform-api", "digest": DIGEST}
 RECORD = {
     "version": "0.5.0-alpha.12.1",
     "channel": "alpha",
     "product_commit": COMMIT,
-    "images": {"platform-api": {"repository": "ghcr.io/owner/sens-platform/platform-api", "digest": DIGEST}},
+    "images": {"platform-api": IMAGE},
     "released_at": "2026-01-31T12:00:00Z",
     "run": None,
     "previous": None,

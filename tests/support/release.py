@@ -13,6 +13,8 @@ from typing import Protocol, Self
 
 import pytest
 
+from sens_cli.release.record import IMAGES, Image, Record, Release, now
+from sens_cli.release.versions import Version
 from support.git import Repository
 from support.registry import FOLDER, SmallRegistry, upload_release
 from tools.gitops.parameters import choose, read_parameters
@@ -20,8 +22,6 @@ from tools.gitops.template import files, write
 from tools.release import deploy_test, promote, rollback
 from tools.release.clone import Clone
 from tools.release.environment import Environment
-from tools.release.record import IMAGES, Image, Record, Release, now
-from tools.release.versions import Version
 
 ROOT = Path(__file__).parents[2]
 TEST, PRODUCTION = Environment("test"), Environment("production")
@@ -94,7 +94,7 @@ class Scene:
             ("registry", f"{registry.host}/{FOLDER}"),
         ]
         values = choose(read_parameters(ROOT / "infra/gitops/parameters.toml"), settings).values
-        write(scene.gitops.folder, list(files(ROOT / "infra/gitops/template", ROOT / "tools/release", values)))
+        write(scene.gitops.folder, list(files(ROOT, values)))
         Repository.create(scene.gitops.folder)
         scene.gitops.commit("Begin")
         # Relative, so that all of it can be copied.

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from sens_cli.release.versions import ReleaseError
 from tools.gitops.parameters import Choice, Parameter, choose, parse_setting, read_parameters, read_values
 from tools.gitops.template import files, write
-from tools.release.versions import ReleaseError
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
-_GITOPS: Final = _ROOT / "infra" / "gitops"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -34,9 +33,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         given = list(read_values(options.parameters).items()) if options.parameters else []
         given += [parse_setting(text) for text in options.set]
-        known = read_parameters(_GITOPS / "parameters.toml")
+        known = read_parameters(_ROOT / "infra" / "gitops" / "parameters.toml")
         choice = choose(known, given)
-        contents = list(files(_GITOPS / "template", _ROOT / "tools" / "release", choice.values))
+        contents = list(files(_ROOT, choice.values))
         write(options.folder, contents)
     except ReleaseError as error:
         print(f"scripts/gitops-init: {error}", file=sys.stderr)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tools.release.versions import ReleaseError
+from sens_cli.release.versions import ReleaseError
 
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"  # RFC 1123, section 2.1
 _HOST: Final = rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})+"

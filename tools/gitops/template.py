@@ -5,35 +5,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tools.release.versions import ReleaseError
+from sens_cli.release.versions import ReleaseError
 
-# Modules of tools/release that the scripts of the GitOps repository need. They import nothing but each other and Python.
-MODULES: Final = (
-    "check_branch_protection",
-    "clone",
-    "cluster_secrets",
-    "create_secrets",
-    "delivery",
-    "deploy_test",
-    "description",
-    "environment",
-    "guard",
-    "hosting",
-    "kubeconfig",
-    "kubectl",
-    "promote",
-    "proposal",
-    "published",
-    "record",
-    "registry",
-    "registry_http",
-    "released",
-    "rollback",
-    "secret_scan",
-    "signatures",
-    "store_digests",
-    "versions",
-)
+MODULES: Final = {
+    "services/cli/src": ("sens_cli/__init__", *(f"sens_cli/release/{name}" for name in ("__init__", "kubectl", "record", "versions"))),
+    "": (
+        "tools/__init__",
+        *(
+            f"tools/release/{name}"
+            for name in (
+                "__init__", "check_branch_protection", "clone", "cluster_secrets", "create_secrets", "delivery", "deploy_test",
+                "description", "environment", "guard", "hosting", "kubeconfig", "kubectl", "promote", "proposal", "published",
+                "registry", "registry_http", "released", "rollback", "secret_scan", "signatures", "store_digests",
+            )
+        ),
+    ),
+}  # fmt: skip
+"""What the scripts of the GitOps repository run, by where it is in the product. It imports nothing but each other and Python."""
 
 # Two at signs on both sides are used neither by GitHub's workflows, nor by Helm, Argo CD, YAML or the shell.
 _PLACEHOLDER: Final = re.compile(r"@@([^@\s]*)@@")
@@ -79,23 +67,24 @@ def fill(text: str, values: Mapping[str, str], source: Path) -> str:
     return _PLACEHOLDER.sub(value, _PART.sub(part, text))
 
 
-def files(template: Path, modules: Path, values: Mapping[str, str]) -> Iterator[File]:
+def files(product: Path, values: Mapping[str, str]) -> Iterator[File]:
     """Yield the files of the new repository; one that is empty but for parts that are left out is none.
 
     Args:
-        template: The folder of the template.
-        modules: The folder of the modules that are copied as they are.
+        product: The product's root, with the template and the modules that are copied as they are.
         values: The value of each parameter; the bare names of both repositories are added as product_name and gitops_name.
     """
     names = {f"{kind}_name": values[f"{kind}_repository"].partition("/")[2] for kind in ("product", "gitops")}
     values = {**values, **names}
+    template = product / "infra" / "gitops" / "template"
     for source in sorted(path for path in template.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         path = source.relative_to(template)
         if text := fill(source.read_text(encoding="utf-8"), values, path):
             yield File(path, text, _is_program(source))
-    for name in MODULES:
-        source = modules / f"{name}.py"
-        yield File(Path("tools/release") / source.name, source.read_text(encoding="utf-8"), executable=False)
+    for folder, modules in MODULES.items():
+        for name in modules:
+            text = (product / folder / f"{name}.py").read_text(encoding="utf-8")
+            yield File(Path("scripts/lib") / f"{name}.py", text, executable=False)
 
 
 def write(folder: Path, contents: list[File]) -> None:

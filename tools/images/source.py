@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from tools.release.versions import ReleaseError, Version
+from sens_cli.release.versions import ReleaseError, Version
 
 ROOT: Final = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from tools.release.versions import ReleaseError
+from sens_cli.release.versions import ReleaseError
 
 _MAXIMUM: Final = 4000
 

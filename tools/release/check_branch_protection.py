@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from sens_cli.release.versions import ReleaseError
 from tools.release.hosting import Hosting, Protection
-from tools.release.versions import ReleaseError
 
 _TOKENS: Final = ("GITHUB_TOKEN", "GH_TOKEN")
 

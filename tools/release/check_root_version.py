@@ -5,9 +5,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sens_cli.release.versions import ReleaseError, next_root_version
 from tools.release.history import ROOT, History, Previous
 from tools.release.places import check_places
-from tools.release.versions import ReleaseError, next_root_version
 
 
 def main(arguments: Sequence[str]) -> int:

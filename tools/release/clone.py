@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
-from tools.release.versions import ReleaseError
+from sens_cli.release.versions import ReleaseError
 
 MAXIMUM_BYTES: Final = 1024 * 1024
 """Size of a file that is read at a commit."""

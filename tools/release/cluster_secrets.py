@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tools.release.kubectl import Kubectl, NotFoundInClusterError
-from tools.release.versions import ReleaseError
+from sens_cli.release.versions import ReleaseError
+from tools.release.kubectl import ClusterAdministration, NotFoundInClusterError
 
 Manifest = dict[str, object]
 _MINIMUM: Final = 12
@@ -179,7 +179,7 @@ def answer(question: Question, ask: Callable[[Question], str]) -> str:
     return value
 
 
-def create(kubectl: Kubectl, one: Wanted, ask: Callable[[Question], str], *, replace: bool) -> str:
+def create(kubectl: ClusterAdministration, one: Wanted, ask: Callable[[Question], str], *, replace: bool) -> str:
     """Create a secret, and say in one line what was done.
 
     Raises:
@@ -220,7 +220,7 @@ def _random() -> str:
     return secrets.token_hex(24)
 
 
-def _add_missing(kubectl: Kubectl, one: Wanted) -> list[str]:
+def _add_missing(kubectl: ClusterAdministration, one: Wanted) -> list[str]:
     """Give an existing secret those keys of the services' own that it has not; return them."""
     template = "{{range $key, $value := .data}}{{$key}} {{end}}"
     of = ("get", f"--namespace={one.namespace}", "secret", one.name)
@@ -231,7 +231,7 @@ def _add_missing(kubectl: Kubectl, one: Wanted) -> list[str]:
     return list(own)
 
 
-def set_webhook_secret(kubectl: Kubectl, ask: Callable[[Question], str], *, replace: bool) -> str:
+def set_webhook_secret(kubectl: ClusterAdministration, ask: Callable[[Question], str], *, replace: bool) -> str:
     """Put the webhook's shared secret into Argo CD's own secret, and say in one line what was done.
 
     Raises:
@@ -246,7 +246,7 @@ def set_webhook_secret(kubectl: Kubectl, ask: Callable[[Question], str], *, repl
     return "changed  argocd/argocd-secret: webhook.github.secret"
 
 
-def _exists(kubectl: Kubectl, one: Wanted) -> bool:
+def _exists(kubectl: ClusterAdministration, one: Wanted) -> bool:
     try:
         kubectl.run("get", f"--namespace={one.namespace}", "secret", one.name, "--output=name")
     except NotFoundInClusterError:
@@ -254,6 +254,6 @@ def _exists(kubectl: Kubectl, one: Wanted) -> bool:
     return True
 
 
-def _patch(kubectl: Kubectl, namespace: str, name: str, patch: Manifest, hidden: Sequence[str]) -> None:
+def _patch(kubectl: ClusterAdministration, namespace: str, name: str, patch: Manifest, hidden: Sequence[str]) -> None:
     options = (f"--namespace={namespace}", "--type=merge", "--patch-file=/dev/stdin", "--output=name")
     kubectl.run("patch", "secret", name, *options, stdin=json.dumps(patch), secrets=hidden)

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from sens_cli.release.versions import ReleaseError
 from tools.release.cluster_secrets import Question, create, read_app_key, set_webhook_secret, wanted
-from tools.release.kubectl import Kubectl
-from tools.release.versions import ReleaseError
+from tools.release.kubectl import ClusterAdministration
 
 
 def answers_of(stream: TextIO) -> Callable[[Question], str]:
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace, ask: Callable[[Question], str]) -> Iterator
     Raises:
         ReleaseError: A value is missing, or the cluster refuses.
     """
-    kubectl = Kubectl(options.context)
+    kubectl = ClusterAdministration(options.context)
     if options.part == "webhook":
         yield set_webhook_secret(kubectl, ask, replace=options.replace)
         return

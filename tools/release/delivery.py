@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Final
 
+from sens_cli.release.record import Record
+from sens_cli.release.versions import ReleaseError
 from tools.release import guard
 from tools.release.clone import Clone
 from tools.release.environment import Environment
-from tools.release.record import Record
-from tools.release.versions import ReleaseError
 
 ATTEMPTS: Final = 5
 """How often a release is applied anew because somebody else has pushed."""

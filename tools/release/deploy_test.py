@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from sens_cli.release.record import Image, Record, Release, now, parse_digests
+from sens_cli.release.versions import ReleaseError, Version, check_environment
 from tools.release.clone import Clone
 from tools.release.delivery import Plan, deliver
 from tools.release.environment import Environment
 from tools.release.published import check_published
-from tools.release.record import Image, Record, Release, now, parse_digests
 from tools.release.registry import Registry
-from tools.release.versions import ReleaseError, Version, check_environment
 
 TEST: Final = Environment("test")
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from sens_cli.release.record import Record, Release
+from sens_cli.release.versions import ReleaseError
 from tools.release.clone import Clone
 from tools.release.environment import Environment
-from tools.release.record import Record, Release
-from tools.release.versions import ReleaseError
 
 CHART: Final = "infra/helm/sens-platform"
 VALUES: Final = f"{CHART}/values.yaml"

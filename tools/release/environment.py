@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from tools.release.record import Record, dump, parse, values
-from tools.release.versions import ENVIRONMENTS, ReleaseError
+from sens_cli.release.record import Record, dump, parse, values
+from sens_cli.release.versions import ENVIRONMENTS, ReleaseError
 
 NO_COMMIT: Final = "0" * 40
 """What an Application's line says before the first release."""

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from sens_cli.release.versions import ENVIRONMENTS, ReleaseError, check_environment
 from tools.release.clone import Clone, printable
 from tools.release.environment import Environment
-from tools.release.versions import ENVIRONMENTS, ReleaseError, check_environment
 
 _ABSENT: Final = "000000"
 _REGULAR: Final = "100644"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from sens_cli.release.versions import ReleaseError, Version, root_version
 from tools.release.clone import Clone
-from tools.release.versions import ReleaseError, Version, root_version
 
 ROOT: Final = Path(__file__).parents[2]
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from tools.release.versions import ReleaseError
+from sens_cli.release.versions import ReleaseError
 
 API: Final = "https://api.github.com"
 TIMEOUT_SECONDS: Final = 30.0

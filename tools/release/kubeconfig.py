@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from tools.release.kubectl import Kubectl
-from tools.release.versions import ReleaseError
+from sens_cli.release.versions import ReleaseError
+from tools.release.kubectl import ClusterAdministration
 
 NAMESPACE: Final = "sens-test"
 ACCOUNT: Final = "deploy-test"
@@ -26,7 +26,7 @@ MAXIMUM_HOURS: Final = 24 * 30
 _LOCAL: Final = ("127.0.0.1", "::1", "localhost", "0.0.0.0")  # noqa: S104 - compared, not listened on
 
 
-def cluster_of(kubectl: Kubectl, server: str | None) -> dict[str, object]:
+def cluster_of(kubectl: ClusterAdministration, server: str | None) -> dict[str, object]:
     """Return the cluster's entry of a kubeconfig: address and certificate authority.
 
     Raises:
@@ -108,7 +108,7 @@ def make(options: argparse.Namespace) -> datetime:
     """
     if not 1 <= options.hours <= MAXIMUM_HOURS:
         raise ReleaseError(f"--hours {options.hours}: choose 1 to {MAXIMUM_HOURS}.")
-    kubectl = Kubectl(options.context)
+    kubectl = ClusterAdministration(options.context)
     cluster = cluster_of(kubectl, options.server)
     asked = ("create", "token", ACCOUNT, f"--namespace={NAMESPACE}", f"--duration={options.hours}h")
     token = kubectl.run(*asked).strip()

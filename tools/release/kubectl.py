@@ -1,10 +1,11 @@
-"""Calls kubectl. What is secret goes to it by its standard input and never comes back in a text."""
+"""Calls kubectl for programs of releases. What is secret goes to it by its standard input and never comes back in a text."""
 
-import subprocess
+import asyncio
 from collections.abc import Sequence
 from typing import Final
 
-from tools.release.versions import ReleaseError
+from sens_cli.release.kubectl import KubectlMissingError, KubectlSilentError, UnansweredError, run_kubectl
+from sens_cli.release.versions import ReleaseError
 
 TIMEOUT_SECONDS: Final = 60.0
 
@@ -17,15 +18,15 @@ class NotFoundInClusterError(KubectlError):
     """What was asked for does not exist."""
 
 
-class Kubectl:
-    """The program kubectl, with the access that ``KUBECONFIG`` or its own default gives.
+class ClusterAdministration:
+    """The cluster, with the access that ``KUBECONFIG`` or kubectl's own default gives.
 
     Args:
         context: The context to use; the current one when None.
     """
 
     def __init__(self, context: str | None = None) -> None:
-        self._command = ["kubectl", *([f"--context={context}"] if context else [])]
+        self._context = context
 
     def run(self, *arguments: str, stdin: str = "", secrets: Sequence[str] = ()) -> str:
         """Return what a call prints.
@@ -40,23 +41,25 @@ class Kubectl:
             KubectlError: The call failed in another way.
         """
         try:
-            done = subprocess.run(
-                [*self._command, *arguments],
-                input=stdin,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=TIMEOUT_SECONDS,
+            done = asyncio.run(
+                run_kubectl(
+                    *arguments,
+                    context=self._context,
+                    timeout_seconds=TIMEOUT_SECONDS,
+                    standard_input=stdin.encode(),
+                )
             )
-        except FileNotFoundError:
+        except KubectlMissingError:
             raise KubectlError("kubectl is missing: install it, or put it on PATH.") from None
-        except subprocess.TimeoutExpired:
+        except KubectlSilentError:
             raise KubectlError(
                 f"kubectl {arguments[0]} took longer than {TIMEOUT_SECONDS:.0f} s: can the cluster be reached from here?"
             ) from None
-        if done.returncode == 0:
-            return done.stdout
-        reason = " ".join(done.stderr.split())
+        except UnansweredError as error:
+            raise KubectlError(f"'kubectl {' '.join(arguments)}' failed: {error}") from None
+        if done.code == 0:
+            return done.output
+        reason = " ".join(done.errors.split())
         for secret in secrets:
             reason = reason.replace(secret, "…") if secret else reason
         kind = NotFoundInClusterError if "(NotFound)" in reason else KubectlError

@@ -6,14 +6,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.release.history import ROOT, History
-from tools.release.versions import (
+from sens_cli.release.versions import (
     ReleaseError,
     Version,
     alpha_version,
     check_environment,
     release_version,
 )
+from tools.release.history import ROOT, History
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tools.release.versions import ReleaseError, Version
+from sens_cli.release.versions import ReleaseError, Version
 
 
 class Place(NamedTuple):

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Final, Self
 
-from tools.release.record import IMAGES, check_commit
-from tools.release.registry import Registry
-from tools.release.source import Source
-from tools.release.versions import (
+from sens_cli.release.record import IMAGES, check_commit
+from sens_cli.release.versions import (
     Channel,
     ReleaseError,
     Version,
@@ -17,6 +15,8 @@ from tools.release.versions import (
     check_environment,
     release_version,
 )
+from tools.release.registry import Registry
+from tools.release.source import Source
 
 PLATFORMS: Final = ("linux/amd64", "linux/arm64")
 """What every image is built for."""

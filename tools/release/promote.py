@@ -7,17 +7,17 @@ from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Final
 
+from sens_cli.release.record import Image, Record, Release, now
+from sens_cli.release.versions import ReleaseError, Version, check_environment
 from tools.release import proposal
 from tools.release.clone import Clone
 from tools.release.description import describe, open_product
 from tools.release.environment import Environment
 from tools.release.proposal import Proposal
 from tools.release.published import check_published
-from tools.release.record import Image, Record, Release, now
 from tools.release.registry import Registry
 from tools.release.rollback import history
 from tools.release.signatures import Signer
-from tools.release.versions import ReleaseError, Version, check_environment
 
 TEST: Final = Environment("test")
 PRODUCTION: Final = Environment("production")

@@ -4,13 +4,13 @@ import os
 import re
 from dataclasses import dataclass
 
+from sens_cli.release.record import Record
+from sens_cli.release.versions import ReleaseError
 from tools.release import guard
 from tools.release.clone import Clone
 from tools.release.delivery import message
 from tools.release.environment import Environment
 from tools.release.hosting import Hosting
-from tools.release.record import Record
-from tools.release.versions import ReleaseError
 
 _ORIGIN = re.compile(r"(?:^[^:/@]+@[^:/]+:|^[a-z+]+://[^/]+/)([A-Za-z0-9-]+/[A-Za-z0-9._-]+?)(?:\.git)?/?$")
 

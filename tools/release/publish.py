@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from sens_cli.release.record import Image, Record, Release, check_digest, now
+from sens_cli.release.versions import ReleaseError, Version, check_environment
 from tools.release.hosting import Hosting
 from tools.release.plan import Plan
-from tools.release.record import Image, Record, Release, check_digest, now
 from tools.release.registry import REVISION, Published, Registry
 from tools.release.registry_http import Credentials
-from tools.release.versions import ReleaseError, Version, check_environment
 
 ROOT: Final = Path(__file__).parents[2]
 WORKFLOW: Final = "deploy-test-main.yml"

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sens_cli.release.record import Record, dump
+from sens_cli.release.record import parse as parse_record
+from sens_cli.release.versions import ReleaseError
 from tools.release import actions, publish
 from tools.release.plan import AFTER_A_MERGE, BY_HAND, EVENTS, Plan, Request, make_plan
-from tools.release.record import Record, dump
-from tools.release.record import parse as parse_record
 from tools.release.registry import Registry, host_of
 from tools.release.registry_http import Credentials
 from tools.release.source import Source
-from tools.release.versions import ReleaseError
 
 TOKEN = "SENS_PLATFORM_INFRA_WORKFLOW_TOKEN"  # noqa: S105 - the name of a variable
 

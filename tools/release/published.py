@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from tools.release.record import IMAGES, Release
+from sens_cli.release.record import IMAGES, Release
+from sens_cli.release.versions import ReleaseError
 from tools.release.registry import REVISION
-from tools.release.versions import ReleaseError
 
 
 class Published(Protocol):

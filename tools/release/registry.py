@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Self
 
+from sens_cli.release.versions import ReleaseError
 from tools.release.registry_http import TIMEOUT_SECONDS, Credentials, Transport
-from tools.release.versions import ReleaseError
 
 REVISION: Final = "org.opencontainers.image.revision"
 """The label with the full commit that an image was built from."""

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import IO, Final, NamedTuple, Self, override
 
-from tools.release.versions import ReleaseError
+from sens_cli.release.versions import ReleaseError
 
 TIMEOUT_SECONDS: Final = 30.0
 MAXIMUM_BYTES: Final = 8 * 1024 * 1024

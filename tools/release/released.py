@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from sens_cli.release.record import parse as parse_record
+from sens_cli.release.record import values
+from sens_cli.release.versions import ENVIRONMENTS, ReleaseError
 from tools.release.environment import Environment
-from tools.release.record import parse as parse_record
-from tools.release.record import values
-from tools.release.versions import ENVIRONMENTS, ReleaseError
 
-_ROOT: Final = Path(__file__).resolve().parents[2]
+# The GitOps repository, where this is scripts/lib/tools/release.
+_ROOT: Final = Path(__file__).resolve().parents[4]
 _HERE: Final = "the work tree"
 
 

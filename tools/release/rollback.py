@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from sens_cli.release.record import Image, Record, now, parse
+from sens_cli.release.versions import ENVIRONMENTS, ReleaseError, Version, check_environment
 from tools.release import proposal
 from tools.release.clone import Clone
 from tools.release.delivery import deliver
@@ -18,10 +20,8 @@ from tools.release.description import describe, open_product
 from tools.release.environment import Environment
 from tools.release.proposal import Proposal
 from tools.release.published import check_published
-from tools.release.record import Image, Record, now, parse
 from tools.release.registry import Registry
 from tools.release.signatures import Signer
-from tools.release.versions import ENVIRONMENTS, ReleaseError, Version, check_environment
 
 VERB: Final = "Roll back to"
 _SHOWN: Final = 10

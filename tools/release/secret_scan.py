@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tools.release.versions import ReleaseError
+from sens_cli.release.versions import ReleaseError
 
 _NAMES: Final = re.compile(
     r"(?:^|/)(?:ssh-private(?:\..*)?|id_(?:rsa|dsa|ecdsa|ed25519)|[^/]+\.(?:pem|key|p12|pfx|kubeconfig)|kubeconfig|\.env)\Z"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from sens_cli.release.versions import ReleaseError, Version, root_version, successors
 from tools.release.history import ROOT
 from tools.release.places import ROOT_PLACE, write_version, written
-from tools.release.versions import ReleaseError, Version, root_version, successors
 
 STEPS: Final = ("patch", "minor", "major")
 

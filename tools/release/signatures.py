@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-from tools.release.record import Image
+from sens_cli.release.record import Image
+from sens_cli.release.versions import ReleaseError
 from tools.release.registry import host_of
 from tools.release.registry_http import Credentials
-from tools.release.versions import ReleaseError
 
 ISSUER: Final = "https://token.actions.githubusercontent.com"
 """Who vouches for a workflow of GitHub (docs.github.com, "OpenID Connect")."""

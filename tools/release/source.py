@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
-from tools.release.versions import ReleaseError, Version, root_version
+from sens_cli.release.versions import ReleaseError, Version, root_version
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Of git's rules (git-check-ref-format) the names that people give, and no other.

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from sens_cli.release.versions import ReleaseError
 from tools.release.registry import Registry
-from tools.release.versions import ReleaseError
 
-_ROOT: Final = Path(__file__).resolve().parents[2]
+# The GitOps repository, where this is scripts/lib/tools/release.
+_ROOT: Final = Path(__file__).resolve().parents[4]
 _ENVIRONMENTS: Final = ("test", "production")
 _DOCKER_HUB: Final = "registry-1.docker.io"
 

@@ -9,7 +9,7 @@ from sens_cli.verify.endpoint import Endpoint
 from sens_cli.verify.environment import Environment
 from sens_cli.verify.record import Expected
 from sens_common.errors import SettingsError
-from support.environments import COMMIT, DIGEST, RECORD, TEST
+from support.environments import COMMIT, DIGEST, IMAGE, RECORD, TEST
 
 
 class TestAnEnvironmentOfTheGitOpsRepository:
@@ -77,10 +77,10 @@ class TestAnEnvironmentOfTheGitOpsRepository:
             ("{", "no JSON"),
             ("[" * 50_000, "no JSON"),
             ("[]", "an object is asked for"),
-            (json.dumps(RECORD | {"version": "latest"}), "version: 'latest' is no version"),
-            (json.dumps(RECORD | {"product_commit": COMMIT[:12]}), "must have 40 digits"),
-            (json.dumps(RECORD | {"product_commit": None}), "product_commit is missing or no text"),
-            (json.dumps(RECORD | {"images": {"docs": {"digest": "sha256:0"}}}), "images.'docs' has no digest"),
+            (json.dumps(RECORD | {"version": "latest"}), "'latest' is a name that can move"),
+            (json.dumps(RECORD | {"product_commit": COMMIT[:12]}), "is no full commit"),
+            (json.dumps(RECORD | {"product_commit": None}), "product_commit must be a text"),
+            (json.dumps(RECORD | {"images": {"docs": IMAGE | {"digest": "sha256:0"}}}), "The digest of docs is 'sha256:0'"),
             (" " * 70_000, "longer than 65536 bytes"),
         ],
         ids=["no JSON", "deep", "a list", "latest", "short commit", "no commit", "no digest", "long"],

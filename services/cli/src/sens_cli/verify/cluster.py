@@ -3,14 +3,12 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
+from sens_cli.release.kubectl import Finished
+from sens_cli.release.record import IMAGES
 from sens_cli.verify.environment import Environment
-from sens_cli.verify.kubectl import Finished, Kubectl
+from sens_cli.verify.kubectl import Kubectl
 from sens_cli.verify.outcome import CheckFailedError, NotRunError
 from sens_cli.verify.services import API, DOCS, METRICS, series
-
-PLATFORM_IMAGES: Final = frozenset(
-    {"platform-api", "docs", "mqtt-ingestion-worker", "telemetry-worker", "mock-mqtt-broker"}
-)
 
 _METRICS_PROGRAM = "import sys, urllib.request as r; sys.stdout.buffer.write(r.urlopen('http://127.0.0.1:{port}/metrics', timeout=5).read(2 ** 20))"
 _METRICS_PORTS: Final = {API: 8000, DOCS: 8081}
@@ -60,7 +58,7 @@ class Cluster:
         for workload in await self._workloads():
             for image in workload.images:
                 name, tag, digest = _taken_apart(image)
-                if name not in PLATFORM_IMAGES:
+                if name not in IMAGES:
                     continue
                 if tag != expected.version:
                     wrong.append(f"{workload.name} has {image}, released is {expected.version}")

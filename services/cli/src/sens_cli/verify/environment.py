@@ -12,14 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+from sens_cli.release.versions import Channel
 from sens_cli.verify.endpoint import Endpoint
-from sens_cli.verify.record import Expected, commit, read_limited, read_record, version
+from sens_cli.verify.record import Expected, commit, read_limited, version
 from sens_common.errors import SettingsError
 
 FILE: Final = "environment.toml"
 PRODUCTION: Final = "production"
 TEST: Final = "test"
-CHANNELS: Final = ("alpha", "rc", "stable")
+CHANNELS: Final = tuple(channel.value for channel in Channel)
 INTERNAL_PORTS: Final[Mapping[str, int]] = {
     "api": 8000,
     "docs": 8080,
@@ -97,8 +98,8 @@ class Environment:
             for other in (TEST, PRODUCTION)
             if other != name and description_file(gitops, other).is_file()
         }
-        record = read_record(description_file(gitops, name).with_name("release.json"))
-        return replace(environment, expected=record, **others)
+        record = description_file(gitops, name).with_name("release.json")
+        return replace(environment, expected=Expected.read(record), **others)
 
     def completed(self, options: Mapping[str, str | bool | None]) -> Self:
         """Return it with options in place of what it has; their names are those of the attributes, None leaves one as it is.

@@ -1,24 +1,16 @@
-"""Runs kubectl, bounded in time and output. What it can't tell is told apart from what is wrong."""
+"""Asks kubectl. What it can't tell is told apart from what is wrong."""
 
 import asyncio
-import contextlib
 import json
-import os
 import re
-import shutil
-import signal
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
+from sens_cli.release.kubectl import Finished, UnansweredError, run_kubectl
 from sens_cli.verify.outcome import CheckFailedError, NotRunError
 
 TIMEOUT_SECONDS: Final = 15.0
-MAXIMUM_BYTES: Final = 8 * 1024 * 1024
 
 _AT_ONCE = 4
-_END_SECONDS = 2.0
-_REASON_CHARACTERS = 300
 # What kubectl says when it has no cluster, no credentials or no right.
 _NO_ACCESS = re.compile(
     r"no configuration has been provided|unable to connect to the server|the connection to the server"
@@ -28,44 +20,14 @@ _NO_ACCESS = re.compile(
 )
 # What of it holds for every other question too.
 _UNREACHABLE = re.compile(r"unable to connect to the server|the connection to the server|no such host", re.IGNORECASE)
-_PROGRAM_ENDED = re.compile(r"command terminated with exit code ([0-9]+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """A run that has ended.
-
-    Attributes:
-        code: Exit code.
-        output: Standard output.
-        errors: Standard error.
-    """
-
-    code: int
-    output: str
-    errors: str
-
-    @property
-    def program_code(self) -> int | None:
-        """Exit code of a program that ``kubectl exec`` ran, None when it did not get so far."""
-        if self.code == 0:
-            return 0
-        ended = _PROGRAM_ENDED.search(self.errors)
-        return None if ended is None else int(ended[1])
-
-    @property
-    def reason(self) -> str:
-        """The last thing that was said on standard error, or the exit code."""
-        lines = [line.strip() for line in self.errors.splitlines() if line.strip()]
-        return lines[-1][:_REASON_CHARACTERS] if lines else f"kubectl ended with {self.code}"
 
 
 class Kubectl:
     """The program on the PATH, with the configuration it finds by itself."""
 
     def __init__(self, context: str | None = None) -> None:
-        self._options = [] if context is None else [f"--context={context}"]
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._context = context
+        self._slots = asyncio.Semaphore(_AT_ONCE)
         self._lost: str | None = None
 
     async def run(self, *arguments: str, given: bytes = b"") -> Finished:
@@ -78,18 +40,17 @@ class Kubectl:
         Raises:
             NotRunError: There is no kubectl, or it has no access to the cluster.
         """
-        program = shutil.which("kubectl")
-        if program is None:
-            raise NotRunError("there is no kubectl on the PATH")
-        async with self._places:
+        async with self._slots:
             if self._lost is not None:  # each of the others would wait as long for the same answer
                 raise NotRunError(self._lost)
             try:
-                finished = await _run([program, *self._options, *arguments], given)
-            except NotRunError as error:
+                finished = await run_kubectl(
+                    *arguments, context=self._context, timeout_seconds=TIMEOUT_SECONDS, standard_input=given
+                )
+            except UnansweredError as error:
                 if arguments[0] != "exec":  # where it may be the program in the pod that hangs
                     self._lost = str(error)
-                raise
+                raise NotRunError(str(error)) from None
             if finished.code != 0 and finished.program_code is None and _NO_ACCESS.search(finished.errors):
                 reason = f"kubectl has no access: {finished.reason}"
                 if _UNREACHABLE.search(finished.errors):
@@ -119,69 +80,6 @@ class Kubectl:
     async def execute(self, pod_of: str, namespace: str, command: list[str]) -> Finished:
         """Run a program in a pod of a workload (``statefulset/name``); raises as `run`."""
         return await self.run("exec", f"--namespace={namespace}", "--pod-running-timeout=5s", pod_of, "--", *command)
-
-
-async def _run(command: list[str], given: bytes) -> Finished:
-    try:
-        # A session of its own, so that its helpers (credential plug-ins) end with it.
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise NotRunError(f"kubectl can't be started: {error.strerror}") from None
-    assert process.stdin is not None  # noqa: S101 - they are pipes
-    assert process.stdout is not None  # noqa: S101 - same
-    assert process.stderr is not None  # noqa: S101 - same
-
-    def end() -> None:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-
-    try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            output, errors, code, _fed = await asyncio.gather(
-                _read(process.stdout, end), _read(process.stderr, end), process.wait(), _feed(process.stdin, given)
-            )
-    except TimeoutError:
-        raise NotRunError(f"kubectl gave no answer within {TIMEOUT_SECONDS:g} s") from None
-    finally:
-        if process.returncode is None:
-            end()
-            # Until its pipes are empty, asyncio does not tell that it has ended.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_END_SECONDS):
-                    await asyncio.gather(process.stdout.read(), process.stderr.read(), process.wait())
-    if output is None or errors is None:
-        raise NotRunError(f"kubectl printed more than {MAXIMUM_BYTES} bytes")
-    return Finished(code, output, errors)
-
-
-async def _read(stream: asyncio.StreamReader, end: Callable[[], None]) -> str | None:
-    """Return all that comes; None when it is too much, whereupon the program is ended and the rest thrown away."""
-    content = bytearray()
-    too_long = False
-    while part := await stream.read(65_536):
-        if too_long:
-            continue
-        content += part
-        if len(content) > MAXIMUM_BYTES:
-            too_long = True
-            end()
-    return None if too_long else content.decode(errors="replace")
-
-
-async def _feed(stream: asyncio.StreamWriter, given: bytes) -> None:
-    with contextlib.suppress(
-        BrokenPipeError, ConnectionResetError
-    ):  # it ended without reading: its exit code tells why
-        stream.write(given)
-        await stream.drain()
-    stream.close()
 
 
 def _objects(text: str) -> list[dict[str, Any]]:

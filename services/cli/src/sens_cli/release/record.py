@@ -6,12 +6,12 @@ later has to doubt a version, a commit, a digest or an address.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, cast
 
-from tools.release.versions import ReleaseError, Version
+from sens_cli.release.versions import ReleaseError, Version
 
 IMAGES: Final = ("docs", "mock-mqtt-broker", "mqtt-ingestion-worker", "platform-api", "telemetry-worker")
 """The images of every release, as the chart's ``images.digests`` names them."""
@@ -172,10 +172,19 @@ def parse(text: str, name: str) -> Record:
     Raises:
         ReleaseError: It is not a record; the text names the file and the key.
     """
+    return _read(text, name, _record)
+
+
+def parse_released(text: str, name: str) -> tuple[Release, Mapping[str, Image]]:
+    """Read what a record says is released, whatever images the product had when it was written; otherwise as `parse`."""
+    return _read(text, name, _released)
+
+
+def _read[T](text: str, name: str, make: Callable[[dict[str, object], str], T]) -> T:
     if len(text.encode()) > MAXIMUM_BYTES:
         raise ReleaseError(f"{name} is longer than {MAXIMUM_BYTES} bytes: it is no record of a release.")
     try:
-        return _record(_object(json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant), name), name)
+        return make(_object(json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant), name), name)
     except (ValueError, RecursionError) as error:
         raise ReleaseError(
             f"{name} is no JSON: {str(error)[:200]}. Restore it from the history: git log -- {name}"
@@ -208,7 +217,7 @@ def parse_digests(text: str) -> dict[str, str]:
     return digests
 
 
-def _record(document: dict[str, object], name: str) -> Record:
+def _released(document: dict[str, object], name: str) -> tuple[Release, dict[str, Image]]:
     _keys(document, {"version", "channel", "product_commit", "images", "released_at", "run", "previous"}, name)
     version = Version.parse(_text(document, "version", name))
     if document["channel"] != version.channel:
@@ -219,13 +228,19 @@ def _record(document: dict[str, object], name: str) -> Record:
         entry = _object(value, where)
         _keys(entry, {"repository", "digest"}, where)
         images[image] = Image(_text(entry, "repository", where), _text(entry, "digest", where))
+        check_digest(images[image].digest, f"of {image[:100]}")
+    return Release(version, _text(document, "product_commit", name)), images
+
+
+def _record(document: dict[str, object], name: str) -> Record:
+    release, images = _released(document, name)
     previous = document["previous"]
     if previous is not None:
         where = f"{name}: previous"
         previous = _object(previous, where)
         _keys(previous, {"version", "product_commit"}, where)
     return Record(
-        release=Release(version, _text(document, "product_commit", name)),
+        release=release,
         images=images,
         released_at=_time(_text(document, "released_at", name), name),
         run=None if document["run"] is None else _text(document, "run", name),
