@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -20,8 +19,16 @@ from sens_platform_api.admin import parser as administration
 from support.chart import CHART, KUBERNETES, helm, needs_helm
 from support.documented_commands import PAGES, Command, commands
 from support.services import ROOT
+from tools.gitops.parameters import choose, read_parameters
 
 RUNBOOK: Final = "operations/runbook.md"
+# The installation that the runbook takes for its example, as it says itself.
+EXAMPLE: Final = {
+    "owner": "example-org",
+    "production_owner": "@alice",
+    "domain": "example.org",
+    "address": "192.0.2.1",
+}
 ALL: Final = [
     command
     for page in ("runbook", "kubernetes", "promotion", "releases", "versions", "verify", "images")
@@ -111,13 +118,14 @@ def ids(command: Command) -> str:
 def gitops(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The GitOps repository as it begins."""
     folder = tmp_path_factory.mktemp("gitops") / "repository"
-    subprocess.run([ROOT / "scripts/gitops-init", folder], check=True, capture_output=True, timeout=60)
+    command = [ROOT / "scripts/gitops-init", folder, *(f"--set={name}={value}" for name, value in EXAMPLE.items())]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
     return folder
 
 
 @pytest.fixture(scope="module")
-def parameters() -> Mapping[str, Any]:
-    return tomllib.loads((ROOT / "infra/gitops/parameters.toml").read_text(encoding="utf-8"))
+def parameters() -> Mapping[str, str]:
+    return choose(read_parameters(ROOT / "infra/gitops/parameters.toml"), EXAMPLE.items()).values
 
 
 @pytest.fixture(scope="module")
@@ -325,7 +333,7 @@ class TestSens:
 
 class TestHosts:
     @pytest.mark.parametrize("command", of("curl", "dig"), ids=ids)
-    def test_are_the_operating_model_s(self, command: Command, parameters: Mapping[str, Any]) -> None:
+    def test_are_the_operating_model_s(self, command: Command, parameters: Mapping[str, str]) -> None:
         known = set(re.findall(r"[\w-]+(?:\.[\w-]+)+", json.dumps(parameters)))
         hosts = [
             match[1]
@@ -336,9 +344,14 @@ class TestHosts:
         assert hosts
         assert set(hosts) <= known | {"127.0.0.1", "get.k3s.io"}
 
-    def test_are_named_with_their_address(self, parameters: Mapping[str, Any]) -> None:
+    def test_are_those_of_the_example_that_the_page_names(self) -> None:
         page = (PAGES / RUNBOOK).read_text(encoding="utf-8")
-        for value in re.findall(r"[\w-]+(?:\.[\w-]+)*\.iot-sens\.[\w.]+|\d+\.\d+\.\d+\.\d+", json.dumps(parameters)):
+
+        assert all(f"`{name}={value}`" in page for name, value in EXAMPLE.items())
+
+    def test_are_named_with_their_address(self, parameters: Mapping[str, str]) -> None:
+        page = (PAGES / RUNBOOK).read_text(encoding="utf-8")
+        for value in re.findall(r"[\w-]+(?:\.[\w-]+)*\.example\.org|\d+\.\d+\.\d+\.\d+", json.dumps(parameters)):
             assert value in page
 
 
