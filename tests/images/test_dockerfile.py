@@ -51,8 +51,29 @@ class TestEveryImage:
     def test_listens_on_all_addresses(self, image: Image) -> None:
         assert image.port_setting.replace("__PORT", "__HOST") + "=0.0.0.0" in stage(image.name)
 
+    @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
+    def test_says_where_it_listens(self, image: Image) -> None:
+        exposed = re.findall(r"^EXPOSE (.*)$", stage(image.name), re.MULTILINE)
+
+        assert [sorted(map(int, line.split())) for line in exposed] == [
+            sorted({image.port, *image.further_ports.values()})
+        ]
+
+    def test_has_a_stage_and_there_are_no_others(self) -> None:
+        assert set(re.findall(r"^FROM runtime AS (\S+)$", TEXT, re.MULTILINE)) == {image.name for image in IMAGES}
+
+    def test_whose_folder_has_another_name_is_found_by_its_own(self) -> None:
+        others = [image for image in IMAGES if image.name != image.folder]
+
+        assert others
+        for image in others:
+            assert f"ln -s {image.folder}.txt requirements/{image.name}.txt" in TEXT
+            assert f"ln -s {image.folder} services/{image.name}" in TEXT
+
     def test_runs_as_numbers_that_are_not_root(self) -> None:
-        assert re.findall(r"^USER (.*)$", TEXT, re.MULTILINE) == ["65532:65532"]
+        assert (
+            set(re.findall(r"^USER (.*)$", TEXT, re.MULTILINE)) == {image.user for image in IMAGES} == {"65532:65532"}
+        )
 
     def test_leaves_health_checks_to_the_cluster(self) -> None:
         assert "HEALTHCHECK" not in TEXT

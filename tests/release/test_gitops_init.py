@@ -446,8 +446,7 @@ class TestModules:
 
 def release_values(tag: str) -> dict[str, Any]:
     channel = "alpha" if "alpha" in tag else "stable"
-    names = ("platform-api", "mqtt-ingestion-worker", "telemetry-worker", "docs", "mock-mqtt-broker")
-    return {"images": {"tag": tag, "channel": channel, "digests": dict.fromkeys(names, "sha256:" + "a" * 64)}}
+    return {"images": {"tag": tag, "channel": channel, "digests": dict.fromkeys(IMAGES, "sha256:" + "a" * 64)}}
 
 
 def render(gitops: Path, folder: Path, environment: str, tag: str) -> "subprocess.CompletedProcess[str]":

@@ -42,6 +42,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     clone = origin.clone(folder / "clone")
     for part in ("scripts", "tools", "services/cli/src/sens_cli/release"):
         shutil.copytree(ROOT / part, clone.folder / part, dirs_exist_ok=True)
+    shutil.copy(ROOT / "images.toml", clone.folder)
     return clone
 
 

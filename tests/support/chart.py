@@ -78,6 +78,7 @@ class SecurityContext(_Object):
 
     run_as_non_root: bool | None = None
     run_as_user: int | None = None
+    run_as_group: int | None = None
     read_only_root_filesystem: bool | None = None
     allow_privilege_escalation: bool | None = None
     privileged: bool | None = None
@@ -96,6 +97,7 @@ class Port(_Object):
     """A container's port."""
 
     name: str
+    container_port: int
     host_port: int | None = None
 
 

@@ -1,11 +1,12 @@
 """Makes the files of the GitOps repository from their template, in memory, so that nothing is written before all is known."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from sens_cli.release.versions import ReleaseError
+from tools.images.catalogue import IMAGES, Image
 
 MODULES: Final = {
     "services/cli/src": ("sens_cli/__init__", *(f"sens_cli/release/{name}" for name in ("__init__", "kubectl", "record", "versions"))),
@@ -72,10 +73,12 @@ def files(product: Path, values: Mapping[str, str]) -> Iterator[File]:
 
     Args:
         product: The product's root, with the template and the modules that are copied as they are.
-        values: The value of each parameter; the bare names of both repositories are added as product_name and gitops_name.
+        values: The value of each parameter. The bare names of both repositories are added as product_name and gitops_name, and the
+            images of images.toml, and those of production, as lists of texts.
     """
     names = {f"{kind}_name": values[f"{kind}_repository"].partition("/")[2] for kind in ("product", "gitops")}
-    values = {**values, **names}
+    images = {"images": _quoted(IMAGES), "production_images": _quoted(image for image in IMAGES if image.production)}
+    values = {**values, **names, **images}
     template = product / "infra" / "gitops" / "template"
     for source in sorted(path for path in template.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         path = source.relative_to(template)
@@ -103,6 +106,10 @@ def write(folder: Path, contents: list[File]) -> None:
             target.chmod(0o755 if file.executable else 0o644)
     except OSError as error:
         raise ReleaseError(f"{folder} can't be written: {error}.") from error
+
+
+def _quoted(images: Iterable[Image]) -> str:
+    return ", ".join(f"'{image.name}'" for image in images)
 
 
 def _is_program(source: Path) -> bool:

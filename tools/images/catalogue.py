@@ -1,52 +1,52 @@
-"""The images: what each one holds, and what it takes to try it without the rest of the platform."""
+"""The images, as ``images.toml`` lists them. Called by scripts/lock, it prints the folders of their code and locks."""
 
+import tomllib
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Self
+
+_FILE: Final = Path(__file__).parents[2] / "images.toml"
 
 
 class Image(NamedTuple):
-    """An image of the product.
+    """An image of the platform; the file describes its members.
 
     Attributes:
-        name: What people call it, and what the Dockerfile's ARG SERVICE takes.
-        folder: Its service below ``services``; its lock has the same name.
-        port_setting: The variable that sets the port of ``/version``.
-        ports: Further variables of ports it listens on.
-        trial: Settings for a trial without the rest of the platform.
-        writable: Folders that it writes to; everything else may be read-only.
+        name: What people call it, and what the Dockerfile's stage and its ARG SERVICE are called.
     """
 
     name: str
-    folder: str
+    module: str
+    port: int
     port_setting: str
-    ports: tuple[str, ...] = ()
-    trial: Mapping[str, str] = {}
+    user: str
+    further_ports: Mapping[str, int] = {}
     writable: tuple[str, ...] = ()
+    production: bool = True
+    trial: Mapping[str, str] = {}
+
+    @classmethod
+    def read(cls, name: str, table: Mapping[str, Any]) -> Self:
+        """Read the table of an image."""
+        return cls(name, **{**table, "writable": tuple(table.get("writable", ()))})
+
+    @property
+    def folder(self) -> str:
+        """Return its service below ``services``; its lock has the same name."""
+        return self.module.removeprefix("sens_").replace("_", "-")
 
     @property
     def packages(self) -> tuple[str, str]:
         """Return the import packages of this repository that it holds."""
-        return "sens_common", "sens_" + self.folder.replace("-", "_")
+        return "sens_common", self.module
 
 
-# Where nothing listens: a trial must not reach what happens to run on the same machine.
-_NO_NATS: Final = {"SENS_NATS__URL": "nats://127.0.0.1:1"}
-_NO_DATABASE: Final = {"SENS_DATABASE__PORT": "1"}
-_NO_MQTT: Final = {"SENS_MQTT__URL": "mqtt://127.0.0.1:1"}
-
-IMAGES: Final = (
-    Image("platform-api", "platform-api", "SENS_HTTP__PORT", trial=_NO_NATS | _NO_DATABASE),
-    Image("mqtt-ingestion-worker", "mqtt-ingestion-worker", "SENS_OPERATIONS__PORT", trial=_NO_NATS | _NO_MQTT),
-    Image("telemetry-worker", "telemetry-worker", "SENS_OPERATIONS__PORT", trial=_NO_NATS | _NO_DATABASE),
-    Image(
-        "mock-mqtt-broker",
-        "mock-mqtt-broker",
-        "SENS_OPERATIONS__PORT",
-        ports=("SENS_BROKER__PORT", "SENS_BROKER__PORT_V5"),
-        writable=("/tmp",),  # noqa: S108 - inside of the image: the broker's configuration file
-    ),
-    Image("docs", "docs-site", "SENS_HTTP__PORT"),
+IMAGES: Final = tuple(
+    Image.read(name, table) for name, table in tomllib.loads(_FILE.read_text(encoding="utf-8")).items()
 )
 
 # What no image may hold, whatever its base brings: an upgrade is another image, not an installation.
 PACKAGING_TOOLS: Final = frozenset({"ensurepip", "hatchling", "pip", "setuptools", "uv", "wheel", "zensical"})
+
+if __name__ == "__main__":
+    print(*(image.folder for image in IMAGES))

@@ -34,7 +34,7 @@ def try_image(builder: Builder, image: Image, reference: str, commit: Commit) ->
 
 
 def _try(builder: Builder, image: Image, reference: str, commit: Commit, log: Path) -> float:
-    names = (image.port_setting, *image.ports)
+    names = (image.port_setting, *image.further_ports)
     ports = {name: free_port() for name in names}
     environment = dict(image.trial) | {name: str(port) for name, port in ports.items()}
     started = time.monotonic()

@@ -80,7 +80,10 @@ class TestAnEnvironmentOfTheGitOpsRepository:
             (json.dumps(RECORD | {"version": "latest"}), "'latest' is a name that can move"),
             (json.dumps(RECORD | {"product_commit": COMMIT[:12]}), "is no full commit"),
             (json.dumps(RECORD | {"product_commit": None}), "product_commit must be a text"),
-            (json.dumps(RECORD | {"images": {"docs": IMAGE | {"digest": "sha256:0"}}}), "The digest of docs is 'sha256:0'"),
+            (
+                json.dumps(RECORD | {"images": {"docs": IMAGE | {"digest": "sha256:0"}}}),
+                "The digest of docs is 'sha256:0'",
+            ),
             (" " * 70_000, "longer than 65536 bytes"),
         ],
         ids=["no JSON", "deep", "a list", "latest", "short commit", "no commit", "no digest", "long"],
