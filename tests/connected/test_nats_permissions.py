@@ -26,7 +26,7 @@ from sens_mqtt_ingestion_worker.limits import TenantLimits
 from sens_mqtt_ingestion_worker.rates import Rates
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import MqttSettings
-from sens_telemetry_worker.jetstream import ensure_consumer
+from sens_telemetry_worker.jetstream.consumer import ensure_consumer
 
 SERVICES = sorted(PERMISSIONS)
 

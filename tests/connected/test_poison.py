@@ -11,15 +11,14 @@ from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
-from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.timescale.database import Connection, Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore
-from support.memory import MemoryEntry, MemoryFeed, MemoryInbox
+from support.memory import MemoryEnvelope, MemoryInbox
 from support.parts import NO_QUOTA
+from support.pipelines import pipeline_of
 from support.servers import execute_as
 
 MANY = 10_000
@@ -89,26 +88,24 @@ def outcome(
             store = TimescaleStore(database, NO_QUOTA)
             batch = messages(refused, count)
 
-            async def settle(entry: MemoryEntry) -> set[int]:
+            async def settle(envelope: MemoryEnvelope) -> set[int]:
                 stop = asyncio.Event()
-                guard, feed = DeadLetterGuard(1, 1), MemoryFeed(set())
-                pipeline = Pipeline(
-                    MemoryInbox([[entry]], stop), router=router, store=store, feed=feed, guard=guard, flow=Flow()
-                )
+                inbox = MemoryInbox([[envelope]], stop)
+                pipeline = pipeline_of(inbox, router=router, store=store, guard=DeadLetterGuard(1, 1))
                 await pipeline.run(stop)
                 letters = await pool.fetch(
-                    "SELECT number, reason FROM sens.dead_letters WHERE sequence = $1", entry.sequence
+                    "SELECT number, reason FROM sens.dead_letters WHERE sequence = $1", envelope.sequence
                 )
                 assert {letter["reason"] for letter in letters} <= {Reason.REFUSED_BY_DATABASE}
                 return {letter["number"] for letter in letters}
 
             # Devices, metrics and partitions are known afterwards.
             first = [Message(each.topic, b'{"a": 0, "b": 0}', NOW - 1) for each in batch[:50]]
-            await settle(MemoryEntry(1, first))
+            await settle(MemoryEnvelope(1, first))
             if stored_before is not None:
-                await settle(MemoryEntry(2, [batch[stored_before]]))
+                await settle(MemoryEnvelope(2, [batch[stored_before]]))
             database.transactions = 0
-            found = await settle(MemoryEntry(3, batch))
+            found = await settle(MemoryEnvelope(3, batch))
             transactions = database.transactions
             stored = await pool.fetchval(
                 "SELECT count(*) FROM sens.measurements WHERE ts >= to_timestamp($1)", NOW / 1_000_000

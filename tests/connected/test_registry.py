@@ -12,8 +12,9 @@ from sens_common.database import connect
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
+from sens_telemetry_worker.batch import RoutedMessages
 from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.routing import Routed, Router
+from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.timescale.database import Connection, Database, open_pool
 from sens_telemetry_worker.timescale.registry import REFRESH_SECONDS, TimescaleRegistry
 
@@ -59,11 +60,11 @@ class Bench:
         number: int = await self.owner.fetchval(f"SELECT count(*) FROM sens.{table}")  # noqa: S608 - a constant
         return number
 
-    async def route(self, *bodies: dict[str, Any], topic: str = "sens/v1/demo/d1/telemetry") -> Routed:
+    async def route(self, *bodies: dict[str, Any], topic: str = "sens/v1/demo/d1/telemetry") -> RoutedMessages:
         messages = [Message(topic, orjson.dumps(body), NOW + number) for number, body in enumerate(bodies)]
         return await self.router.route(messages)
 
-    async def devices(self, *names: str, tenant: str = "demo", router: Router | None = None) -> Routed:
+    async def devices(self, *names: str, tenant: str = "demo", router: Router | None = None) -> RoutedMessages:
         messages = [Message(f"sens/v1/{tenant}/{name}/telemetry", b'{"a": 1}', NOW) for name in names]
         return await (router or self.router).route(messages)
 
@@ -80,8 +81,8 @@ async def bench(settings: DatabaseSettings, columns: str = "", values: str = "")
             await owner.close()
 
 
-def reasons(routed: Routed) -> list[str]:
-    return [entry.reason for entry in sorted(routed.rejected)]
+def reasons(routed: RoutedMessages) -> list[str]:
+    return [rejection.reason for rejection in sorted(routed.rejections)]
 
 
 class TestUnknownTenants:
@@ -131,7 +132,7 @@ class TestLimits:
             async with bench(database, ", device_limit", ", 2") as it:
                 await it.devices("d1")
                 routed = await it.devices("d1", "d2", "d3", "d4")
-                return reasons(routed), routed.rejected[0].detail
+                return reasons(routed), routed.rejections[0].detail
 
         found, detail = asyncio.run(work())
         assert found == [Reason.LIMIT_REACHED] * 2
@@ -162,7 +163,7 @@ class TestLimits:
                 first = await it.route(many, {"a": 1, "b": 2}, many)
                 count = await it.count("metrics")
                 second = await it.route({f"n{number}": 1 for number in range(8)}, {"a": 1, "c": 2})
-                return reasons(first), count, reasons(second), first.rejected[0].detail
+                return reasons(first), count, reasons(second), first.rejections[0].detail
 
         first, count, second, detail = asyncio.run(work())
         assert first == [Reason.LIMIT_REACHED] * 2
@@ -209,7 +210,7 @@ class TestNewNames:
                 soon = reasons(await it.route({"temperature": 21.5}))
                 await it.execute("UPDATE sens.registrations SET hour = hour - interval '1 hour'")
                 later = reasons(await it.route({"temperature": 21.5}))
-                return reasons(routed), metrics, routed.rejected[0].detail, soon, later
+                return reasons(routed), metrics, routed.rejections[0].detail, soon, later
 
         found, metrics, detail, soon, later = asyncio.run(work())
         assert found == [Reason.TOO_MANY_NEW_NAMES] * 9

@@ -23,19 +23,17 @@ from sens_platform_api.dead_letters.jetstream import TelemetryStream
 from sens_platform_api.dead_letters.repository import Actor, DeadLetters, StoredDeadLetter, Whose
 from sens_platform_api.errors import AlreadyExistsError, NotFoundError
 from sens_platform_api.postgresql import Connection
-from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
-from sens_telemetry_worker.jetstream import LogEntry, LogInbox, ensure_consumer
-from sens_telemetry_worker.pipeline import Pipeline
-from sens_telemetry_worker.routing import Router
+from sens_telemetry_worker.jetstream.consumer import ensure_consumer
+from sens_telemetry_worker.jetstream.envelope import StreamEnvelope
+from sens_telemetry_worker.jetstream.inbox import StreamInbox
 from sens_telemetry_worker.settings import BatchSettings
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.letters import LetterRow, dead_letter, insert_dead_letters
-from support.memory import MemoryFeed
 from support.parts import NO_QUOTA
+from support.pipelines import pipeline_of
 from support.servers import eventually, owner_pool
 
 EVERYTHING = Filter()
@@ -47,12 +45,12 @@ def letter(number: int, *, tenant: str = "demo", reason: str = Reason.UNKNOWN_TE
     return dead_letter(tenant=tenant, device=f"d{number}", reason=reason, payload=payload, replays=replays)
 
 
-class RefusingToAcknowledge(LogInbox):
-    """A log that forgets every acknowledgement: what a worker leaves that is killed just before."""
+class RefusingToAcknowledge(StreamInbox):
+    """A stream that forgets every acknowledgement: what a worker leaves that is killed just before."""
 
-    async def acknowledge(self, entries: list[LogEntry]) -> None:
-        for entry in entries:
-            await entry.release()
+    async def acknowledge(self, envelopes: list[StreamEnvelope]) -> None:
+        for each in envelopes:
+            await each.release()
 
 
 @dataclass
@@ -117,16 +115,14 @@ class Place:
     async def settle(self, *, killed_before_acknowledging: bool = False) -> None:
         """Let a telemetry worker settle all that is in the log; or kill it when it has stored it."""
         stop = asyncio.Event()
-        kind = RefusingToAcknowledge if killed_before_acknowledging else LogInbox
+        kind = RefusingToAcknowledge if killed_before_acknowledging else StreamInbox
         inbox = kind(self.client, self.nats, BatchSettings(messages=10, linger_milliseconds=1))
         database = Database(self.worker_pool, self.database)
-        pipeline: Pipeline[LogEntry] = Pipeline(
+        pipeline = pipeline_of(
             inbox,
-            router=Router(TimescaleRegistry(database), decoder("native")),
+            registry=TimescaleRegistry(database),
             store=TimescaleStore(database, NO_QUOTA),
-            feed=MemoryFeed(set()),
             guard=DeadLetterGuard(1, 1),
-            flow=Flow(),
         )
 
         async def done() -> bool:

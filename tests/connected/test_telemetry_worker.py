@@ -14,12 +14,13 @@ from sens_common.dead_letters import Origin
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import LIVE_INTEREST_SUBJECT, TELEMETRY_STREAM
 from sens_common.settings import DatabaseSettings, NatsSettings
-from sens_telemetry_worker.flow import Flow
-from sens_telemetry_worker.guard import DeadLetterGuard, Judged
-from sens_telemetry_worker.history import History
-from sens_telemetry_worker.jetstream import LogInbox, ensure_consumer
+from sens_telemetry_worker.guard import DeadLetterGuard, JudgedMessages
+from sens_telemetry_worker.jetstream.consumer import ensure_consumer
+from sens_telemetry_worker.jetstream.inbox import StreamInbox
+from sens_telemetry_worker.jetstream.trimming import StreamTrimmer
 from sens_telemetry_worker.letters import Quota
-from sens_telemetry_worker.settings import BatchSettings, LogSettings
+from sens_telemetry_worker.settings import BatchSettings, HistorySettings
+from sens_telemetry_worker.status import Status
 from sens_telemetry_worker.timescale.bookkeeping import Bookkeeping
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from support.brokers import MqttBroker
@@ -134,13 +135,13 @@ async def publish(client: Client, count: int) -> None:
         await jetstream.publish("sens.telemetry.test", envelope.encode([envelope.Message(TOPIC, b"{}", 1)]))
 
 
-async def settle(inbox: LogInbox, count: int) -> None:
+async def settle(inbox: StreamInbox, count: int) -> None:
     """Take and acknowledge so many envelopes."""
     stop = asyncio.Event()
     while count > 0:
-        entries = await inbox.take(stop)
-        await inbox.acknowledge(entries)
-        count -= len(entries)
+        envelopes = await inbox.take(stop)
+        await inbox.acknowledge(envelopes)
+        count -= len(envelopes)
 
 
 class TestInbox:
@@ -151,7 +152,7 @@ class TestInbox:
                 await ensure_streams(client.jetstream(), nats)
                 await publish(client, 3)
                 for _ in range(2):
-                    inbox = LogInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
+                    inbox = StreamInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
                     async with inbox.open():
                         assert await inbox.take(stop)
 
@@ -162,10 +163,12 @@ class TestInbox:
             async with connect(nats, "test") as client:
                 await ensure_streams(client.jetstream(), nats)
                 await client.jetstream().publish("sens.telemetry.foreign", b"not an envelope")
-                inbox = LogInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
+                inbox = StreamInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
                 async with inbox.open():
-                    (entry,) = await inbox.take(asyncio.Event())
-                assert [(message.topic, message.payload) for message in entry.messages] == [("", b"not an envelope")]
+                    (taken_envelope,) = await inbox.take(asyncio.Event())
+                assert [(message.topic, message.payload) for message in taken_envelope.messages] == [
+                    ("", b"not an envelope")
+                ]
 
         asyncio.run(run())
 
@@ -176,13 +179,13 @@ class TestInbox:
                 body = envelope.encode([envelope.Message(TOPIC, bytes(900_000), 1)])
                 for _ in range(20):
                     await client.jetstream().publish("sens.telemetry.test", body)
-                inbox = LogInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=5000))
+                inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=5000))
                 sizes: list[int] = []
                 async with inbox.open():
                     while sum(sizes) < 20:
-                        entries = await inbox.take(asyncio.Event())
-                        await inbox.acknowledge(entries)
-                        sizes.append(len(entries))
+                        envelopes = await inbox.take(asyncio.Event())
+                        await inbox.acknowledge(envelopes)
+                        sizes.append(len(envelopes))
                 return sizes
 
         sizes = asyncio.run(run())
@@ -195,7 +198,7 @@ class TestInbox:
             async with connect(nats, "test") as client:
                 await ensure_streams(client.jetstream(), nats)
                 await publish(client, 20)
-                inbox = LogInbox(client, nats, BatchSettings(messages=4, linger_milliseconds=5000))
+                inbox = StreamInbox(client, nats, BatchSettings(messages=4, linger_milliseconds=5000))
                 async with inbox.open():
                     return len(await inbox.take(asyncio.Event(), rejected_share=rejected_share))
 
@@ -205,12 +208,12 @@ class TestInbox:
     def test_waits_for_more_only_when_it_is_behind(
         self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch, behind_seconds: float, taken: int
     ) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.jetstream._BEHIND_SECONDS", behind_seconds)
+        monkeypatch.setattr("sens_telemetry_worker.jetstream.inbox.BEHIND_SECONDS", behind_seconds)
 
         async def run() -> int:
             async with connect(nats, "test") as client:
                 await ensure_streams(client.jetstream(), nats)
-                inbox = LogInbox(
+                inbox = StreamInbox(
                     client,
                     nats,
                     BatchSettings(messages=2, linger_milliseconds=0, linger_milliseconds_behind=5000),
@@ -226,12 +229,12 @@ class TestInbox:
         assert asyncio.run(run()) == taken
 
 
-async def take_one(inbox: LogInbox, seconds: float) -> Origin:
+async def take_one(inbox: StreamInbox, seconds: float) -> Origin:
     """Take and acknowledge one envelope; return its origin."""
     async with asyncio.timeout(seconds):
-        (entry,) = await inbox.take(asyncio.Event())
-    await inbox.acknowledge([entry])
-    return entry.origin(0)
+        (taken_envelope,) = await inbox.take(asyncio.Event())
+    await inbox.acknowledge([taken_envelope])
+    return taken_envelope.origin(0)
 
 
 class TestInboxAfterALoss:
@@ -242,7 +245,7 @@ class TestInboxAfterALoss:
             with contextlib.ExitStack() as server:
                 nats = server.enter_context(nats_server(folder, port, password))
                 async with connect(nats, "test") as client:
-                    inbox = LogInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
+                    inbox = StreamInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
                     async with inbox.open():
                         await publish(client, 1)
                         await take_one(inbox, 10)
@@ -255,10 +258,10 @@ class TestInboxAfterALoss:
         with scratch_folder("sens-nats-") as folder:
             asyncio.run(run(folder))
 
-    def test_of_stream_and_consumer_makes_them_anew_and_tells_their_messages_apart(self, nats: NatsSettings) -> None:
+    def test_of_stream_and_consumer_makes_them_again_and_tells_their_messages_apart(self, nats: NatsSettings) -> None:
         async def run() -> None:
             async with connect(nats, "test") as client:
-                inbox = LogInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
+                inbox = StreamInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
                 async with inbox.open():
                     await publish(client, 1)
                     before = await take_one(inbox, 10)
@@ -282,8 +285,8 @@ async def publishes(client: Client) -> bool:
     return True
 
 
-class Remembered:
-    """What is remembered of settled envelopes, as `history.Settled`."""
+class MemorySettled:
+    """The memory of settled envelopes, as `trimming.SettledEnvelopes`."""
 
     def __init__(self) -> None:
         self.forgotten: list[tuple[int, int]] = []
@@ -292,15 +295,13 @@ class Remembered:
         self.forgotten.append((stream, sequence))
 
 
-def history_of(
-    client: Client, settings: LogSettings, guard: DeadLetterGuard | None = None, remembered: Remembered | None = None
-) -> History:
-    return History(
+def trimmer_of(client: Client, settings: HistorySettings, guard: DeadLetterGuard | None = None) -> StreamTrimmer:
+    return StreamTrimmer(
         client.jetstream(),
         settings,
-        flow=Flow(),
+        status=Status(),
         guard=guard or DeadLetterGuard(1, 1),
-        remembered=remembered or Remembered(),
+        settled=MemorySettled(),
     )
 
 
@@ -308,7 +309,7 @@ class TestSettledEnvelopes:
     def test_are_forgotten_once_the_log_no_longer_has_them(
         self, nats: NatsSettings, database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.history.KEPT_ENVELOPES", 0)
+        monkeypatch.setattr("sens_telemetry_worker.jetstream.trimming.KEPT_ENVELOPES", 0)
 
         async def run() -> list[tuple[int, int]]:
             async with (
@@ -326,10 +327,10 @@ class TestSettledEnvelopes:
                 ]
                 await owner.executemany("INSERT INTO sens.settled (stream, sequence) VALUES ($1, $2)", rows)
                 books = Bookkeeping(Database(pool, database), Quota(1, 1, 0, 0), lambda _tenants: None)
-                history = History(
-                    client.jetstream(), LogSettings(), flow=Flow(), guard=DeadLetterGuard(1, 1), remembered=books
+                trimmer = StreamTrimmer(
+                    client.jetstream(), HistorySettings(), status=Status(), guard=DeadLetterGuard(1, 1), settled=books
                 )
-                await history.observe_and_trim()
+                await trimmer.observe_and_trim()
                 left = await owner.fetch("SELECT stream, sequence FROM sens.settled ORDER BY 1, 2")
                 return [(row[0] - created if row[0] > 0 else row[0], row[1]) for row in left]
 
@@ -364,36 +365,36 @@ class TestTenantsOfTheLastDay:
 
 class TestHistory:
     def test_of_what_is_not_settled_stays(self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.history.KEPT_ENVELOPES", 0)
+        monkeypatch.setattr("sens_telemetry_worker.jetstream.trimming.KEPT_ENVELOPES", 0)
 
         async def run() -> int:
             async with connect(nats, "test") as client:
                 await ensure_consumer(client, nats)
                 await publish(client, 20)
-                old = LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1)
-                return await history_of(client, old).observe_and_trim()
+                old = HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
+                return await trimmer_of(client, old).observe_and_trim()
 
         assert asyncio.run(run()) == 0
 
     def test_that_is_settled_and_old_goes(self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.history.KEPT_ENVELOPES", 5)
+        monkeypatch.setattr("sens_telemetry_worker.jetstream.trimming.KEPT_ENVELOPES", 5)
 
         async def run() -> tuple[int, int]:
             async with connect(nats, "test") as client:
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, nats)
                 await publish(client, 20)
-                inbox = LogInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
+                inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
                 async with inbox.open():
                     await settle(inbox, 20)
                     await client.flush()
-                    history = history_of(
-                        client, LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1)
+                    trimmer = trimmer_of(
+                        client, HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
                     )
                     removed = 0
                     async with asyncio.timeout(20):
                         while removed < 15:
-                            removed += await history.observe_and_trim()
+                            removed += await trimmer.observe_and_trim()
                 return removed, (await jetstream.stream_info(TELEMETRY_STREAM)).state.messages
 
         assert asyncio.run(run()) == (15, 5)
@@ -401,16 +402,16 @@ class TestHistory:
     def test_stays_while_the_guard_finds_that_nothing_can_be_stored(
         self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.history.KEPT_ENVELOPES", 0)
+        monkeypatch.setattr("sens_telemetry_worker.jetstream.trimming.KEPT_ENVELOPES", 0)
 
         async def run() -> tuple[int, int]:
             guard = DeadLetterGuard(0.5, 1)
-            old = LogSettings.model_construct(history_seconds=0, trim_interval_seconds=1)
+            old = HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
             async with connect(nats, "test") as client:
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, nats)
                 await publish(client, 20)
-                inbox = LogInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
+                inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
                 async with inbox.open():
                     await settle(inbox, 20)
                     await client.flush()
@@ -420,11 +421,11 @@ class TestHistory:
                         return not info.num_pending and not info.num_ack_pending
 
                     await eventually(is_settled, "the log is settled")
-                    history = history_of(client, old, guard)
-                    guard.note({"demo": Judged({TOPIC: 1}, {TOPIC: 1})})
-                    kept = await history.observe_and_trim()
-                    guard.note({"demo": Judged({TOPIC: 1}, {})})
-                    return kept, await history.observe_and_trim()
+                    trimmer = trimmer_of(client, old, guard)
+                    guard.note({"demo": JudgedMessages({TOPIC: 1}, {TOPIC: 1})})
+                    kept = await trimmer.observe_and_trim()
+                    guard.note({"demo": JudgedMessages({TOPIC: 1}, {})})
+                    return kept, await trimmer.observe_and_trim()
 
         assert asyncio.run(run()) == (0, 20)
 
@@ -437,13 +438,13 @@ class TestHistory:
                 await ensure_streams(jetstream, small)
                 for _ in range(7):
                     await jetstream.publish("sens.telemetry.test", bytes(100_000))
-                inbox = LogInbox(client, small, BatchSettings(messages=1000, linger_milliseconds=200))
+                inbox = StreamInbox(client, small, BatchSettings(messages=1000, linger_milliseconds=200))
                 async with inbox.open():
                     await settle(inbox, 7)
                     await client.flush()
                     removed = 0
                     while not removed:
-                        removed = await history_of(client, LogSettings()).observe_and_trim()
+                        removed = await trimmer_of(client, HistorySettings()).observe_and_trim()
                 return removed
 
         assert 1 <= asyncio.run(run()) <= 4

@@ -12,8 +12,8 @@ import pytest
 from sens_common.database import connect
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.rows import number_rows, prepare
-from sens_telemetry_worker.storing import Written
+from sens_telemetry_worker.accounting import WrittenPart
+from sens_telemetry_worker.rows import Rows, numeric_rows, prepare
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.parts import NO_QUOTA, part_of
@@ -295,7 +295,7 @@ class TestColumnstore:
             for chunk in await chunks(connection):
                 await connection.execute(f"CALL convert_to_columnstore('{chunk['name']}')")
 
-        async def write() -> Written:
+        async def write() -> WrittenPart:
             keys = [(device, metric, step) for device in range(1, 101) for metric in range(1, 6) for step in range(10)]
             devices, metrics, steps = (list(column) for column in zip(*keys, strict=True))
             microseconds = int(OLD.timestamp() * 1_000_000)
@@ -303,14 +303,14 @@ class TestColumnstore:
             values[1234] = -1.0
             times = [microseconds + step * 60_000_000 for step in steps]
             times[4321] += 1
-            rows = prepare(number_rows(list(range(len(keys))), devices, metrics, times, values), [])
+            rows = prepare(Rows(numeric_rows(list(range(len(keys))), devices, metrics, times, values), []))
             async with open_pool(columnstore, "test") as pool:
                 return await TimescaleStore(Database(pool, columnstore), NO_QUOTA).write(part_of(rows, len(keys)))
 
         run(columnstore, fill)
         written = asyncio.run(write())
         assert np.flatnonzero(written.new_values).tolist() == [4321]
-        assert [letter.message for letter in written.letters] == [1234]
+        assert [letter.message_index for letter in written.letters] == [1234]
 
     def test_is_read_by_device_and_metric_in_the_chunks_of_the_range_only(self, columnstore: DatabaseSettings) -> None:
         tenant = run(columnstore, fill_columnstore)

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.accounting import Batch, Envelope, Outcome, Place, confirm
-from sens_telemetry_worker.columns import Rejected
-from sens_telemetry_worker.letters import COLUMNS, Letter, Quota, copy_bytes
-from sens_telemetry_worker.rows import Prepared, TextRow, number_rows, prepare
+from sens_telemetry_worker.accounting import confirm
+from sens_telemetry_worker.batch import EnvelopeProgress, Outcome, PendingMessages, Rejection, StreamPosition
+from sens_telemetry_worker.letters import Letter, Quota
+from sens_telemetry_worker.rows import PreparedRows, Rows, TextRow, numeric_rows, prepare
 from sens_telemetry_worker.storing import RowsRefusedError, SettledElsewhereError, Store, StoreUnavailableError
-from sens_telemetry_worker.timescale.copying import copy_to
+from sens_telemetry_worker.timescale.binary_copy import copy_to
 from sens_telemetry_worker.timescale.database import Database, open_pool
+from sens_telemetry_worker.timescale.dead_letters import COLUMNS, copy_bytes
 from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.letters import dead_letter, insert_dead_letters
-from support.memory import MemoryEntry, MemoryStore
+from support.memory import MemoryEnvelope, MemoryStore
 from support.parts import NO_QUOTA, part_of
 from support.servers import execute_as, owner_pool
 
@@ -75,26 +76,24 @@ def opened_with_quota(request: pytest.FixtureRequest) -> QuotaOpener:
     return open_database
 
 
-def rows(*values: tuple[int, int, int, float], texts: tuple[TextRow, ...] = ()) -> Prepared:
-    """Prepare rows given as (message, device, microseconds after AT, value), all of metric 1."""
+def rows(*values: tuple[int, int, int, float], texts: tuple[TextRow, ...] = ()) -> PreparedRows:
+    """Prepare rows given as (message index, device, microseconds after AT, value), all of metric 1."""
     messages, devices, times, numbers = ([value[column] for value in values] for column in range(4))
-    return prepare(
-        number_rows(
-            [int(m) for m in messages],
-            [int(d) for d in devices],
-            [1] * len(values),
-            [AT + int(t) for t in times],
-            numbers,
-        ),
-        list(texts),
+    numeric = numeric_rows(
+        [int(m) for m in messages],
+        [int(d) for d in devices],
+        [1] * len(values),
+        [AT + int(t) for t in times],
+        numbers,
     )
+    return prepare(Rows(numeric, list(texts)))
 
 
-async def write(store: Store, prepared: Prepared, messages: int) -> tuple[list[int], set[int]]:
+async def write(store: Store, prepared: PreparedRows, messages: int) -> tuple[list[int], set[int]]:
     """Write a new envelope; return the new values of each message, and the messages that conflict."""
     written = await store.write(part_of(prepared, messages))
     assert {letter.reason for letter in written.letters} <= {CONFLICT}
-    return written.new_values.tolist(), {letter.message for letter in written.letters}
+    return written.new_values.tolist(), {letter.message_index for letter in written.letters}
 
 
 class TestWrite:
@@ -155,19 +154,19 @@ class TestSettledEnvelope:
                 await store.write(first)
                 with pytest.raises(SettledElsewhereError) as refusal:
                     await store.write(part_of(rows((0, 1, 7, 1.0)), 1, sequence=1))
-                assert refusal.value.recorded == {Place(1, 1): None}
+                assert refusal.value.recorded == {StreamPosition(1, 1): None}
                 assert await write(store, rows((0, 1, 7, 1.0)), 1) == ([1], set())
 
         asyncio.run(work())
 
     def test_whose_dead_letters_come_again_has_them_once(self, opened: Opener) -> None:
         async def work() -> None:
-            bad = [Rejected(0, "malformed_payload", "bad")]
+            bad = [Rejection(0, "malformed_payload", "bad")]
             async with opened() as store:
                 await store.write(part_of(rows(), 1, sequence=1, rejected=bad))
                 with pytest.raises(SettledElsewhereError) as refusal:
                     await store.write(part_of(rows(), 1, sequence=1, rejected=bad))
-                assert refusal.value.recorded == {Place(1, 1): None}
+                assert refusal.value.recorded == {StreamPosition(1, 1): None}
 
         asyncio.run(work())
 
@@ -195,23 +194,23 @@ class TestEnvelopeInParts:
     def test_is_gone_on_with_by_who_knows_what_is_done(self, opened: Opener) -> None:
         async def work() -> None:
             async with opened() as store:
-                envelope = Envelope.of(MemoryEntry(1, [Message("elsewhere", b"", AT)] * 3))
-                written = await store.write(part_of(rows((1, 1, 0, 1.0)), 3, envelopes=[envelope], only=[1]))
+                progress = EnvelopeProgress.of(MemoryEnvelope(1, [Message("elsewhere", b"", AT)] * 3))
+                written = await store.write(part_of(rows((1, 1, 0, 1.0)), 3, envelopes=[progress], only=[1]))
                 confirm(written.record)
-                assert envelope.recorded == bytes([0, Outcome.STORED, 0])
+                assert progress.recorded == bytes([0, Outcome.STORED, 0])
 
                 # Another worker gets it too, and does not know.
-                other = Envelope.of(envelope.entry)
+                other = EnvelopeProgress.of(progress.envelope)
                 with pytest.raises(SettledElsewhereError) as refusal:
                     await store.write(part_of(rows((0, 1, 1, 1.0)), 3, envelopes=[other]))
-                other.learn(refusal.value.recorded[Place(1, 1)])
-                assert len(Batch([other]).messages) == 2
+                other.learn(refusal.value.recorded[StreamPosition(1, 1)])
+                assert len(PendingMessages.of([other]).messages) == 2
                 await store.write(part_of(rows((0, 1, 1, 1.0), (1, 1, 2, 1.0)), 2, envelopes=[other]))
 
                 # The first one comes too late.
                 with pytest.raises(SettledElsewhereError) as refusal:
-                    await store.write(part_of(rows((0, 1, 3, 1.0)), 2, envelopes=[envelope], only=[0]))
-                assert refusal.value.recorded == {Place(1, 1): None}
+                    await store.write(part_of(rows((0, 1, 3, 1.0)), 2, envelopes=[progress], only=[0]))
+                assert refusal.value.recorded == {StreamPosition(1, 1): None}
 
         asyncio.run(work())
 
@@ -222,7 +221,7 @@ class TestReplay:
 
         async def work() -> None:
             origin = Origin(7, 7, 0)
-            bad = [Rejected(0, "malformed_payload", "still bad")]
+            bad = [Rejection(0, "malformed_payload", "still bad")]
             async with open_pool(database, "test") as worker, owner_pool(database) as pool:
                 store = TimescaleStore(Database(worker, database), NO_QUOTA)
 
@@ -241,11 +240,11 @@ class TestReplay:
                 await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=2))
                 assert await letters() == [(2, "still bad")]
                 # An older copy comes late.
-                older = [Rejected(0, "malformed_payload", "older")]
+                older = [Rejection(0, "malformed_payload", "older")]
                 await store.write(part_of(rows(), 1, rejected=older, origins=[origin], replays=1))
                 assert await letters() == [(2, "still bad")]
                 # Twice in one batch.
-                twice = [Rejected(number, "malformed_payload", "again") for number in range(2)]
+                twice = [Rejection(number, "malformed_payload", "again") for number in range(2)]
                 await store.write(part_of(rows(), 2, rejected=twice, origins=[origin, origin], replays=3))
                 assert await letters() == [(3, "again")]
                 usage = await pool.fetchrow("SELECT sum(letters)::int, count(*)::int FROM sens.dead_letter_usage")
@@ -259,7 +258,7 @@ class TestReplay:
             origin = Origin(7, 7, 0)
             async with open_pool(database, "test") as pool:
                 store = TimescaleStore(Database(pool, database), Quota(0, 0, 0, 0))
-                bad = [Rejected(0, "malformed_payload", "bad")]
+                bad = [Rejection(0, "malformed_payload", "bad")]
                 await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=1, payload=bytes(9000)))
                 return [row[0] for row in await pool.fetch("SELECT octet_length(payload) FROM sens.dead_letters")]
 
@@ -270,13 +269,13 @@ class TestQuota:
     def test_shortens_over_its_bytes_and_discards_over_its_count(self, opened_with_quota: QuotaOpener) -> None:
         async def work() -> None:
             async with opened_with_quota(Quota(3, 10_000, 0, 0)) as store:
-                bad = [Rejected(number, "malformed_payload", "bad") for number in range(2)]
+                bad = [Rejection(number, "malformed_payload", "bad") for number in range(2)]
                 written = await store.write(part_of(rows(), 2, rejected=bad, payload=bytes(8000)))
                 assert [len(letter.payload) for letter in written.letters] == [8000, 4096]
                 assert [letter.payload_bytes for letter in written.letters] == [8000, 8000]
                 written = await store.write(part_of(rows(), 2, rejected=bad, payload=b"{"))
-                assert [letter.message for letter in written.letters] == [0]
-                assert [letter.message for letter in written.discarded] == [1]
+                assert [letter.message_index for letter in written.letters] == [0]
+                assert [letter.message_index for letter in written.discarded] == [1]
                 (count,) = written.record.counts
                 assert (count.received, count.dead_lettered, count.discarded) == (2, 1, 1)
 
@@ -285,7 +284,7 @@ class TestQuota:
     def test_keeps_the_beginning_of_what_is_too_large_in_any_case(self, opened: Opener) -> None:
         async def work() -> None:
             async with opened() as store:
-                bad = [Rejected(0, "too_large", "bad")]
+                bad = [Rejection(0, "too_large", "bad")]
                 written = await store.write(part_of(rows(), 1, rejected=bad, payload=bytes(300_000)))
                 assert [(len(each.payload), each.payload_bytes) for each in written.letters] == [(4096, 300_000)]
 
@@ -409,7 +408,7 @@ class TestRefusal:
             await execute_as(database, "ALTER TABLE sens.dead_letters ADD CHECK (false)")
             async with open_pool(database, "test") as pool:
                 store = TimescaleStore(Database(pool, database), NO_QUOTA)
-                bad = [Rejected(0, "malformed_payload", "bad")]
+                bad = [Rejection(0, "malformed_payload", "bad")]
                 with pytest.raises(StoreUnavailableError, match="refuses dead letters"):
                     await store.write(part_of(rows((1, 1, 0, 1.0)), 2, rejected=bad))
                 assert await pool.fetchval("SELECT count(*) FROM sens.measurements") == 0

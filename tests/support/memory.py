@@ -15,11 +15,12 @@ from sens_common.envelope import Message, mark
 from sens_common.live import Reading as LiveReading
 from sens_mqtt_ingestion_worker.flow import Waiting
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError, SupersededError
-from sens_telemetry_worker.accounting import Part, Place, Record, count_by_tenant
-from sens_telemetry_worker.columns import Kind, NewNames, Refusal, Tenant
-from sens_telemetry_worker.letters import Letter, Quota, apportion
-from sens_telemetry_worker.routing import Known, Registered
-from sens_telemetry_worker.storing import RowsRefusedError, SettledElsewhereError, StoreUnavailableError, Written
+from sens_telemetry_worker.accounting import Record, WrittenPart, count_by_tenant, record_of
+from sens_telemetry_worker.batch import BatchPart, StreamPosition
+from sens_telemetry_worker.letters import Letter, Quota, apportion, dead_letters
+from sens_telemetry_worker.routing import KnownNames
+from sens_telemetry_worker.storing import RowsRefusedError, SettledElsewhereError, StoreUnavailableError
+from sens_telemetry_worker.tenants import MetricKey, NewMetrics, Refusal, RegisteredDevices, RegisteredMetrics, Tenant
 
 type Key = tuple[int, int, int]
 """Device, metric, time."""
@@ -88,7 +89,7 @@ class MemoryLog:
 
 
 @dataclass
-class MemoryEntry:
+class MemoryEnvelope:
     """An envelope; what it has received is counted from its messages unless it is said."""
 
     sequence: int
@@ -97,28 +98,28 @@ class MemoryEntry:
     origins: list[Origin] = field(default_factory=list)
     says_received: Mapping[str, int] | None = None
     discarded: Mapping[str, int] = field(default_factory=dict)
-    logged_at: float = 1_700_000_000.0
+    stored_at: float = 1_700_000_000.0
     stream: int = 1
 
     @property
-    def place(self) -> Place:
-        return Place(self.stream, self.sequence)
+    def position(self) -> StreamPosition:
+        return StreamPosition(self.stream, self.sequence)
 
     @property
     def received(self) -> Mapping[str, int]:
         return count_by_tenant(self.messages) if self.says_received is None else self.says_received
 
     def origin(self, index: int) -> Origin:
-        return self.origins[index] if self.origins else Origin(*self.place, index)
+        return self.origins[index] if self.origins else Origin(*self.position, index)
 
 
 class MemoryInbox:
     """A log to take from; sets the stop when it is empty."""
 
-    def __init__(self, batches: Iterable[list[MemoryEntry]], stop: asyncio.Event) -> None:
+    def __init__(self, batches: Iterable[list[MemoryEnvelope]], stop: asyncio.Event) -> None:
         self._batches = list(batches)
         self._stop = stop
-        self.acknowledged: list[MemoryEntry] = []
+        self.acknowledged: list[MemoryEnvelope] = []
         self.rejected_shares: list[float] = []
 
     async def take(
@@ -126,7 +127,7 @@ class MemoryInbox:
         stop: asyncio.Event,  # noqa: ARG002 - the port's signature
         *,
         rejected_share: float = 0.0,
-    ) -> list[MemoryEntry]:
+    ) -> list[MemoryEnvelope]:
         await asyncio.sleep(0)
         self.rejected_shares.append(rejected_share)
         if self._batches:
@@ -135,14 +136,14 @@ class MemoryInbox:
         return []
 
     @contextlib.asynccontextmanager
-    async def holding(self, entries: list[MemoryEntry]) -> AsyncIterator[None]:  # noqa: ARG002 - same
+    async def keep_in_progress(self, envelopes: list[MemoryEnvelope]) -> AsyncIterator[None]:  # noqa: ARG002 - same
         yield
 
-    async def acknowledge(self, entries: list[MemoryEntry]) -> None:
-        self.acknowledged += entries
+    async def acknowledge(self, envelopes: list[MemoryEnvelope]) -> None:
+        self.acknowledged += envelopes
 
-    async def postpone(self, entries: list[MemoryEntry]) -> None:
-        self._batches.append(entries)
+    async def postpone(self, envelopes: list[MemoryEnvelope]) -> None:
+        self._batches.append(envelopes)
 
 
 @dataclass
@@ -153,34 +154,35 @@ class MemoryRegistry:
     device_limit: int = 1000
     metric_limit: int = 1000
     device_ids: dict[tuple[int, str], int] = field(default_factory=dict)
-    metric_count: int = 0
-    _known: Known | None = None
+    metric_ids: dict[MetricKey, int] = field(default_factory=dict)
+    _known: KnownNames | None = None
 
-    async def known(self, tenants: Collection[str] = ()) -> Known:  # noqa: ARG002 - it knows them all
-        self._known = self._known or Known(1, self.tenants)
+    async def known(self, tenants: Collection[str] = ()) -> KnownNames:  # noqa: ARG002 - it knows them all
+        self._known = self._known or KnownNames(1, self.tenants)
         return self._known
 
-    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> Registered:
-        refused = {}
+    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
+        refusals = {}
         for tenant, name in wanted:
             if len(self.device_ids) < self.device_limit:
                 self.device_ids.setdefault((tenant.id, name), len(self.device_ids) + 1)
             elif (tenant.id, name) not in self.device_ids:
-                refused[tenant.id, name] = Refusal(Reason.LIMIT_REACHED, f"{name} is new")
-        return Registered(dict(self.device_ids), refused)
+                refusals[tenant.id, name] = Refusal(Reason.LIMIT_REACHED, f"{name} is new")
+        return RegisteredDevices(dict(self.device_ids), refusals)
 
-    async def metrics(self, wanted: Sequence[NewNames]) -> dict[tuple[int, str, Kind], Refusal]:
-        refused: dict[tuple[int, str, Kind], Refusal] = {}
-        for tenant, names in wanted:
-            new = sorted((name, kind) for name, kind in names if name not in tenant.metric_ids[kind])
-            if self.metric_count + len(new) > self.metric_limit:
-                refused |= {(tenant.id, *each): Refusal(Reason.LIMIT_REACHED, f"{each[0]} is new") for each in new}
+    async def metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
+        ids: dict[MetricKey, int] = {}
+        refusals: dict[MetricKey, Refusal] = {}
+        for tenant, metrics in wanted:
+            new = sorted((name, kind) for name, kind in metrics if (tenant.id, name, kind) not in self.metric_ids)
+            if len(self.metric_ids) + len(new) > self.metric_limit:
+                refusals |= {(tenant.id, *each): Refusal(Reason.LIMIT_REACHED, f"{each[0]} is new") for each in new}
                 continue
             for name, kind in new:
-                self.metric_count += 1
-                tenant.metric_ids[kind][name] = self.metric_count
-                refused.pop((tenant.id, name, kind), None)
-        return refused
+                self.metric_ids[tenant.id, name, kind] = len(self.metric_ids) + 1
+                refusals.pop((tenant.id, name, kind), None)
+            ids |= {(tenant.id, name, kind): self.metric_ids[tenant.id, name, kind] for name, kind in metrics}
+        return RegisteredMetrics(ids, refusals)
 
 
 class MemoryStore:
@@ -192,7 +194,7 @@ class MemoryStore:
         values: By device, metric and time.
         letters: Dead letters by origin.
         counts: By tenant (0 where there is none), day and word.
-        settled: By place, as `accounting.Envelope.recorded`.
+        settled: By position, as `batch.EnvelopeProgress.recorded`.
     """
 
     def __init__(
@@ -210,7 +212,7 @@ class MemoryStore:
         self.values: dict[Key, float | str] = {}
         self.letters: dict[Origin, Letter] = {}
         self.counts: Counter[tuple[int, date, str]] = Counter()
-        self.settled: dict[Place, bytes | None] = {}
+        self.settled: dict[StreamPosition, bytes | None] = {}
         self.writes = 0
 
     def counted(self, word: str) -> dict[int, int]:
@@ -220,7 +222,7 @@ class MemoryStore:
             totals[tenant] += amount if each == word else 0
         return {tenant: amount for tenant, amount in totals.items() if amount}
 
-    async def write(self, part: Part) -> Written:
+    async def write(self, part: BatchPart) -> WrittenPart:
         self.writes += 1
         if self._failures:
             self._failures -= 1
@@ -230,19 +232,21 @@ class MemoryStore:
         if refused:
             raise RowsRefusedError("the database does not like it", self._suspected(refused[0]))
         new_values, conflicting, added = self._compared(part, keyed)
-        letters = part.letters(conflicting)
+        letters = dead_letters(part, conflicting)
         kept, discarded = apportion(letters, dict.fromkeys((letter.tenant_id for letter in letters), self._room()))
-        record = part.record(new_values, (each.message for each in kept), (each.message for each in discarded))
+        record = record_of(
+            part, new_values, [each.message_index for each in kept], [each.message_index for each in discarded]
+        )
         self._settle(part, record)
         self.values |= added
         for letter in kept:
             before = self.letters.get(letter.origin)
             if before is None or before.replays < letter.replays:
                 self.letters[letter.origin] = letter
-        return Written(new_values, kept, discarded, record)
+        return WrittenPart(new_values, kept, discarded, record)
 
     def _compared(
-        self, part: Part, keyed: list[tuple[int, Key, float | str]]
+        self, part: BatchPart, keyed: list[tuple[int, Key, float | str]]
     ) -> tuple[NDArray[np.int64], set[int], dict[Key, float | str]]:
         new_values = np.zeros(len(part.batch.messages), np.int64)
         conflicting: set[int] = set()
@@ -256,41 +260,47 @@ class MemoryStore:
                 conflicting.add(message)
         return new_values, conflicting, added
 
-    def _settle(self, part: Part, record: Record) -> None:
+    def _settle(self, part: BatchPart, record: Record) -> None:
         missing = object()
         # A database takes no key twice.
-        if len({each.envelope.entry.place for each in record.settlements}) < len(record.settlements) or any(
-            self.settled.get(each.envelope.entry.place, missing) != (missing if each.before is None else each.before)
+        if len({each.progress.envelope.position for each in record.settlements}) < len(record.settlements) or any(
+            self.settled.get(each.progress.envelope.position, missing)
+            != (missing if each.before is None else each.before)
             for each in record.settlements
         ):
-            recorded = {place: self.settled[place] for place in part.batch.recorded() if place in self.settled}
+            recorded = {
+                position: self.settled[position]
+                for position in part.batch.pending.recorded()
+                if position in self.settled
+            }
             raise SettledElsewhereError(recorded)
         for count in record.counts:
             for word in ("received", "stored", "duplicate", "dead_lettered", "discarded"):
                 self.counts[count.tenant_id, count.day, word] += getattr(count, word)
         for each in record.settlements:
-            self.settled[each.envelope.entry.place] = each.after
+            self.settled[each.progress.envelope.position] = each.after
 
     def _room(self) -> Quota:
         sizes = [letter.size for letter in self.letters.values()]
         return self._quota._replace(letters=len(sizes), bytes=sum(sizes))
 
     @staticmethod
-    def _keyed(part: Part) -> list[tuple[int, Key, float | str]]:
-        numbers = part.rows.numbers
+    def _keyed(part: BatchPart) -> list[tuple[int, Key, float | str]]:
+        rows = part.rows.numeric_rows
         keyed: list[tuple[int, Key, float | str]] = [
             (message, (device, metric, at), value)
             for message, device, metric, at, value in zip(
-                numbers.message.tolist(),
-                numbers.device_id.tolist(),
-                numbers.metric_id.tolist(),
-                numbers.measured_at.tolist(),
-                numbers.value.tolist(),
+                rows.message_index.tolist(),
+                rows.device_id.tolist(),
+                rows.metric_id.tolist(),
+                rows.measured_at.tolist(),
+                rows.value.tolist(),
                 strict=True,
             )
         ]
         return keyed + [
-            (row.message, (row.device_id, row.metric_id, row.measured_at), row.value) for row in part.rows.texts
+            (row.message_index, (row.device_id, row.metric_id, row.measured_at), row.value)
+            for row in part.rows.text_rows
         ]
 
 

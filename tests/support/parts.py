@@ -4,13 +4,13 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, Final
 
+import numpy as np
+
 from sens_common.envelope import Message
-from sens_telemetry_worker.accounting import Batch, Envelope, Part
-from sens_telemetry_worker.columns import Rejected
+from sens_telemetry_worker.batch import Batch, BatchPart, EnvelopeProgress, PendingMessages, Rejection, RoutedMessages
 from sens_telemetry_worker.letters import Quota
-from sens_telemetry_worker.routing import Routed
-from sens_telemetry_worker.rows import Prepared
-from support.memory import MemoryEntry
+from sens_telemetry_worker.rows import PreparedRows, Rows
+from support.memory import MemoryEnvelope
 
 NO_QUOTA: Final = Quota(1_000_000, 1 << 40, 0, 0)
 AT: Final = 1_700_000_000_000_000
@@ -19,27 +19,25 @@ _sequences = itertools.count(1000)
 
 
 def part_of(
-    prepared: Prepared,
+    prepared: PreparedRows,
     messages: int,
     *,
-    envelopes: Sequence[Envelope] | None = None,
+    envelopes: Sequence[EnvelopeProgress] | None = None,
     only: Sequence[int] | None = None,
-    rejected: Sequence[Rejected] = (),
+    rejected: Sequence[Rejection] = (),
     payload: bytes = b"{}",
-    **entry: Any,
-) -> Part:
+    **envelope: Any,
+) -> BatchPart:
     """Return a part with rows, of one new envelope with so many messages of no tenant unless envelopes are given."""
     if envelopes is None:
         topics = [Message("elsewhere", payload, AT)] * messages
-        envelopes = [Envelope.of(MemoryEntry(entry.pop("sequence", next(_sequences)), topics, **entry))]
-    batch = Batch(envelopes)
-    count = len(batch.messages)
-    batch.take(Routed(batch.messages, [None] * count, prepared.numbers, prepared.texts, [], 1), {})
-    gone = {each.message for each in rejected}
-    return Part(
-        batch,
-        prepared,
-        [n for n in only if n not in gone] if only is not None else [n for n in range(count) if n not in gone],
-        rejected,
-        AT,
-    )
+        sequence = envelope.pop("sequence", next(_sequences))
+        envelopes = [EnvelopeProgress.of(MemoryEnvelope(sequence, topics, **envelope))]
+    pending = PendingMessages.of(envelopes)
+    count = len(pending.messages)
+    rows = Rows(prepared.numeric_rows, prepared.text_rows)
+    batch = Batch.of(pending, RoutedMessages(pending.messages, [None] * count, rows, [], 1), {})
+    gone = {each.message_index for each in rejected}
+    with_rows = [index for index in (range(count) if only is None else only) if index not in gone]
+    indexes = np.array([*with_rows, *(each.message_index for each in rejected)], np.int64)
+    return BatchPart(batch, prepared, indexes, list(rejected), AT)

@@ -6,7 +6,7 @@ from types import ModuleType
 
 from sens_common import dead_letters, names
 from sens_mqtt_ingestion_worker.settings import MqttSettings
-from sens_telemetry_worker import columns
+from sens_telemetry_worker import tenants
 from sens_telemetry_worker.decoders import native, reading, timestamps
 from tools.reference.markdown import code, table
 
@@ -75,7 +75,7 @@ def payload_page() -> str:
         ],
         [
             "How far back a reading may lie",
-            f"{columns.DEFAULT_LATE_MICROSECONDS // 86_400_000_000} days, or the tenant's own limit",
+            f"{tenants.DEFAULT_LATE_MICROSECONDS // 86_400_000_000} days, or the tenant's own limit",
             "`too_old`",
         ],
         [

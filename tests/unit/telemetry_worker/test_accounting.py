@@ -4,31 +4,22 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sens_common.envelope import Message
-from sens_telemetry_worker import pipeline as pipeline_module
-from sens_telemetry_worker.accounting import Part, count_by_tenant
-from sens_telemetry_worker.columns import Tenant
-from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.flow import Flow
+from sens_telemetry_worker.accounting import WrittenPart, count_by_tenant
+from sens_telemetry_worker.batch import BatchPart
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.letters import Quota
-from sens_telemetry_worker.pipeline import Pipeline
-from sens_telemetry_worker.routing import Router
-from sens_telemetry_worker.storing import StoreTooSlowError, StoreUnavailableError, Written
-from support.memory import MemoryEntry, MemoryFeed, MemoryInbox, MemoryRegistry, MemoryStore
+from sens_telemetry_worker.storing import StoreTooSlowError, StoreUnavailableError
+from sens_telemetry_worker.tenants import Tenant
+from support.memory import MemoryEnvelope, MemoryInbox, MemoryRegistry, MemoryStore
+from support.pipelines import pipeline_of
 
 NOW = 1_700_000_000_000_000
 DAY = 86_400.0
 TENANTS = ("demo", "acme", "nobody")
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_module, "FIRST_RETRY_SECONDS", 0.0001)
 
 
 class FailingStore(MemoryStore):
@@ -38,7 +29,7 @@ class FailingStore(MemoryStore):
         super().__init__(**options)  # type: ignore[arg-type]  # those of MemoryStore
         self._next = list(failures)
 
-    async def write(self, part: Part) -> Written:
+    async def write(self, part: BatchPart) -> WrittenPart:
         failure = self._next.pop(0) if self._next else "none"
         if failure == "before":
             raise StoreUnavailableError("the connection was lost before the commit")
@@ -50,21 +41,16 @@ class FailingStore(MemoryStore):
         return written
 
 
-def settle(store: MemoryStore, *batches: list[MemoryEntry]) -> None:
+def settle(store: MemoryStore, *batches: list[MemoryEnvelope]) -> None:
     """Let a new worker settle batches, until it is killed by the end."""
 
     async def work() -> None:
         stop = asyncio.Event()
-        pipeline = Pipeline(
+        pipeline = pipeline_of(
             MemoryInbox(batches, stop),
-            router=Router(
-                MemoryRegistry({"demo": Tenant(1, "demo"), "acme": Tenant(2, "acme")}, device_limit=10),
-                decoder("native"),
-            ),
+            registry=MemoryRegistry({"demo": Tenant(1, "demo"), "acme": Tenant(2, "acme")}, device_limit=10),
             store=store,
-            feed=MemoryFeed(set()),
             guard=DeadLetterGuard(1, 1),
-            flow=Flow(),
         )
         await asyncio.wait_for(pipeline.run(stop), 20)
 
@@ -92,7 +78,7 @@ ENVELOPES = st.lists(
 FAILURES = st.lists(st.sampled_from(["none", "none", "before", "after", "slow"]), max_size=12)
 
 
-def envelope(sequence: int, kinds: list[tuple[str, str]], day: int, discarded: dict[str, int]) -> MemoryEntry:
+def envelope(sequence: int, kinds: list[tuple[str, str]], day: int, discarded: dict[str, int]) -> MemoryEnvelope:
     payloads = {
         "same": '{"ts": 1700000000, "n": 1}',
         "poison": '{"n": 666}',
@@ -108,7 +94,7 @@ def envelope(sequence: int, kinds: list[tuple[str, str]], day: int, discarded: d
         for number, (kind, tenant) in enumerate(kinds)
     ]
     received = Counter(count_by_tenant(messages)) + Counter(discarded)
-    return MemoryEntry(sequence, messages, says_received=received, discarded=discarded, logged_at=day * DAY + 5)
+    return MemoryEnvelope(sequence, messages, says_received=received, discarded=discarded, stored_at=day * DAY + 5)
 
 
 @settings(max_examples=300, deadline=None)
@@ -116,7 +102,7 @@ def envelope(sequence: int, kinds: list[tuple[str, str]], day: int, discarded: d
 def test_every_message_is_counted_once_whatever_fails(
     given_: list[tuple[list[tuple[str, str]], int, dict[str, int]]], failures: list[str], data: st.DataObject
 ) -> None:
-    entries = [envelope(number, *each) for number, each in enumerate(given_, 1)]
+    envelopes = [envelope(number, *each) for number, each in enumerate(given_, 1)]
     store = FailingStore(
         failures,
         poison={666.0},
@@ -125,12 +111,12 @@ def test_every_message_is_counted_once_whatever_fails(
     )
     # The envelopes come in other batches each time, as after kills; some of them again and again.
     for _ in range(data.draw(st.integers(1, 3))):
-        order = data.draw(st.permutations(entries))
+        order = data.draw(st.permutations(envelopes))
         cut = data.draw(st.integers(0, len(order)))
         settle(store, *(batch for batch in (order[:cut], order[cut:]) if batch))
     assert unaccounted(store) == {}
-    assert store.settled == {entry.place: None for entry in entries}
-    received = sum(sum(entry.received.values()) for entry in entries)
+    assert store.settled == {taken.position: None for taken in envelopes}
+    received = sum(sum(taken.received.values()) for taken in envelopes)
     assert sum(store.counted("received").values()) == received
     assert sum(store.counted("dead_lettered").values()) == len(store.letters)
     # Every message whose values are new is counted as stored, no more: all have one value.
@@ -140,9 +126,9 @@ def test_every_message_is_counted_once_whatever_fails(
 class TestLaw:
     def test_fails_where_an_envelope_says_that_more_was_received_than_it_brings(self) -> None:
         store = MemoryStore()
-        entry = envelope(1, [("good", "demo")], 0, {})
-        entry.says_received = {"demo": 2}
-        settle(store, [entry])
+        taken = envelope(1, [("good", "demo")], 0, {})
+        taken.says_received = {"demo": 2}
+        settle(store, [taken])
         assert list(unaccounted(store).values()) == [1]
 
 
@@ -154,7 +140,7 @@ class TestEnvelopeWithoutMessages:
 
 
 class TestDay:
-    def test_is_that_on_which_the_log_took_the_envelope(self) -> None:
+    def test_is_that_on_which_the_stream_took_the_envelope(self) -> None:
         store = MemoryStore()
         settle(store, [envelope(1, [("good", "demo")], 0, {}), envelope(2, [("good", "demo")], 365, {})])
         days = {str(day) for (_, day, word), amount in store.counts.items() if word == "received" and amount}

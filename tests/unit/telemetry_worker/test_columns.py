@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
-from sens_telemetry_worker.columns import Tenant
+from sens_telemetry_worker.batch import RoutedMessages
 from sens_telemetry_worker.decoders import Format, native
-from sens_telemetry_worker.routing import Routed, Router
+from sens_telemetry_worker.routing import Router
+from sens_telemetry_worker.tenants import Tenant
 from support.memory import MemoryRegistry
 
 NOW = 1_769_860_800_000_000  # 2026-01-31T12:00:00Z
@@ -98,34 +99,37 @@ def batch(groups: list[tuple[str, bytes, int]]) -> list[Message]:
     return [Message(topic, payload, NOW + number) for number, (topic, payload) in enumerate(flat)]
 
 
-def route(messages: list[Message], payload_format: Format, metric_limit: int = 1000) -> Routed:
+def route(messages: list[Message], payload_format: Format, metric_limit: int = 1000) -> RoutedMessages:
     registry = MemoryRegistry({"demo": Tenant(1, "demo"), "other": Tenant(2, "other")}, metric_limit=metric_limit)
     return asyncio.run(Router(registry, payload_format).route(messages))
 
 
-def comparable(routed: Routed) -> tuple[object, ...]:
-    """Rows with names instead of numbers, since metrics may be registered in another order."""
+def comparable(routed: RoutedMessages) -> tuple[object, ...]:
+    """Rows with names in the place of ids, since metrics may be registered in another order."""
     tenants = {device.tenant.id: device.tenant for device in routed.devices if device is not None}
     metrics = {
-        (tenant.id, number): (kind, name)
+        (tenant.id, metric_id): (kind, name)
         for tenant in tenants.values()
         for kind, ids in tenant.metric_ids.items()
-        for name, number in ids.items()
+        for name, metric_id in ids.items()
     }
 
-    def metric(message: int, number: int) -> tuple[str, str]:
-        device = routed.devices[message]
+    def metric(message_index: int, metric_id: int) -> tuple[str, str]:
+        device = routed.devices[message_index]
         assert device is not None
-        return metrics[device.tenant.id, number]
+        return metrics[device.tenant.id, metric_id]
 
     numbers = Counter(
         (message, device, metric(message, metric_id), instant, repr(value))
-        for message, device, metric_id, instant, value in zip(*(c.tolist() for c in routed.numbers), strict=True)
+        for message, device, metric_id, instant, value in zip(
+            *(c.tolist() for c in routed.rows.numeric_rows), strict=True
+        )
     )
     texts = Counter(
-        (row.message, row.device_id, metric(row.message, row.metric_id), row[2], row.value) for row in routed.texts
+        (row.message_index, row.device_id, metric(row.message_index, row.metric_id), row[2], row.value)
+        for row in routed.rows.text_rows
     )
-    return numbers, texts, sorted(routed.rejected)
+    return numbers, texts, sorted(routed.rejections)
 
 
 class TestColumns:
@@ -160,13 +164,14 @@ class TestColumns:
 
         routed = asyncio.run(Router(MemoryRegistry({"demo": tenant}), BY_COLUMN).route(messages))
 
-        assert {(entry.reason, json.loads(messages[entry.message].payload)["ts"]) for entry in routed.rejected} == {
-            (Reason.TOO_OLD, times[1])
-        }
-        assert len(routed.rejected) == 20
-        assert "is more than 2 days before the receipt" in routed.rejected[0].detail
+        assert {
+            (rejection.reason, json.loads(messages[rejection.message_index].payload)["ts"])
+            for rejection in routed.rejections
+        } == {(Reason.TOO_OLD, times[1])}
+        assert len(routed.rejections) == 20
+        assert "is more than 2 days before the receipt" in routed.rejections[0].detail
 
-    def test_leave_one_unusual_value_of_many_to_a_closer_look(self) -> None:
+    def test_leave_one_unusual_value_of_many_to_the_full_decoder(self) -> None:
         bodies = [{"a": number, "t": "x"} for number in range(20)]
         bodies[7]["a"] = 2**53 + 1
         bodies[9]["t"] = "\0"
@@ -174,13 +179,13 @@ class TestColumns:
 
         routed = route(messages, BY_COLUMN)
 
-        assert [(entry.message, entry.reason) for entry in sorted(routed.rejected)] == [
+        assert [(rejection.message_index, rejection.reason) for rejection in sorted(routed.rejections)] == [
             (7, Reason.UNSUPPORTED_VALUE),
             (9, Reason.UNSUPPORTED_VALUE),
         ]
-        assert len(routed.numbers.message) == len(routed.texts) == 18
+        assert len(routed.rows.numeric_rows.message_index) == len(routed.rows.text_rows) == 18
 
-    def test_leave_long_payloads_to_a_closer_look_and_remember_none_of_their_names(self) -> None:
+    def test_leave_long_payloads_to_the_full_decoder_and_remember_none_of_their_names(self) -> None:
         native._are_names.cache_clear()
         messages = batch([("sens/v1/demo/d1/telemetry", orjson.dumps({"n" * 100_000: 1}), 20)])
         texts = orjson.dumps({"a": "x" * 4096, "b": "x" * 4096, "c": 1})
@@ -190,7 +195,7 @@ class TestColumns:
 
         assert native._are_names.cache_info().currsize == 0
         assert comparable(routed) == comparable(route(messages, ONE_BY_ONE))
-        assert len(routed.rejected) == len(routed.numbers.message) == 20
+        assert len(routed.rejections) == len(routed.rows.numeric_rows.message_index) == 20
 
     def test_reject_every_message_of_a_shape_with_a_metric_beyond_the_limit(self) -> None:
         messages = batch(
@@ -199,5 +204,5 @@ class TestColumns:
 
         routed = route(messages, BY_COLUMN, metric_limit=1)
 
-        assert {entry.reason for entry in routed.rejected} == {Reason.LIMIT_REACHED}
-        assert [entry.message for entry in sorted(routed.rejected)] == list(range(10, 20))
+        assert {rejection.reason for rejection in routed.rejections} == {Reason.LIMIT_REACHED}
+        assert [rejection.message_index for rejection in sorted(routed.rejections)] == list(range(10, 20))

@@ -8,9 +8,9 @@ from sens_telemetry_worker.guard import (
     TRIAL_SECONDS,
     WINDOW_SECONDS,
     DeadLetterGuard,
-    Judged,
+    JudgedMessages,
     counts,
-    judged,
+    judge,
 )
 
 
@@ -24,13 +24,13 @@ class Clock:
         return self.now
 
 
-def some(messages: int, rejected: int, *, devices: int = 10) -> Judged:
+def some(messages: int, rejected: int, *, devices: int = 10) -> JudgedMessages:
     """Return messages whose devices take turns; the first messages are the rejected ones."""
     topics = [f"d{number % devices}" for number in range(messages)]
-    return judged(topics, topics[:rejected], dict.fromkeys(topics, "any"))["any"]
+    return judge(topics, topics[:rejected], dict.fromkeys(topics, "any"))["any"]
 
 
-def guard_of(*quiet: str, **tenants: Judged) -> tuple[DeadLetterGuard, Clock]:
+def guard_of(*quiet: str, **tenants: JudgedMessages) -> tuple[DeadLetterGuard, Clock]:
     """Return a guard that allows half and judges from 100 messages on, after one batch; the quiet tenants stored within the last day."""
     clock = Clock()
     guard = DeadLetterGuard(0.5, 100, clock)
@@ -39,7 +39,7 @@ def guard_of(*quiet: str, **tenants: Judged) -> tuple[DeadLetterGuard, Clock]:
     return guard, clock
 
 
-def settled(guard: DeadLetterGuard, batch: Mapping[str, Judged]) -> bool:
+def settled(guard: DeadLetterGuard, batch: Mapping[str, JudgedMessages]) -> bool:
     guard.note(batch)
     return guard.allows()
 
@@ -62,7 +62,7 @@ class TestOneTenant:
 
     def test_with_one_broken_device_among_several_is_not_rejected(self) -> None:
         topics = ["bad"] * 990 + ["good", "fine"]
-        guard, _ = guard_of(**judged(topics, topics[:990], dict.fromkeys(topics, "a")))
+        guard, _ = guard_of(**judge(topics, topics[:990], dict.fromkeys(topics, "a")))
         assert not guard.rejects_everything()
 
 
@@ -70,7 +70,7 @@ class TestSeveralTenants:
     def test_that_are_all_rejected_stop_the_worker(self) -> None:
         guard, _ = guard_of(one=some(60, 60), other=some(60, 31))
         assert not guard.allows()
-        assert guard.problem is not None
+        assert guard.has_stopped
 
     def test_do_not_stop_it_with_too_few_messages_to_judge(self) -> None:
         guard, _ = guard_of(one=some(60, 60), other=some(39, 39))
@@ -125,13 +125,13 @@ class TestStoppedWorker:
         clock.now += TRIAL_SECONDS
         assert guard.allows()
         assert not guard.allows()
-        assert guard.problem is not None
+        assert guard.has_stopped
 
     def test_goes_on_once_a_tenants_messages_pass(self) -> None:
         guard, _ = guard_of(one=some(100, 100), other=some(100, 100))
         assert not guard.allows()
         assert settled(guard, {"third": some(1, 0)})
-        assert guard.problem is None
+        assert not guard.has_stopped
 
     def test_goes_on_once_it_has_nothing_to_judge_by(self) -> None:
         guard, clock = guard_of(one=some(100, 100), other=some(100, 100))

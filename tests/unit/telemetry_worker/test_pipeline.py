@@ -10,23 +10,16 @@ from prometheus_client import REGISTRY
 
 from sens_common.dead_letters import Origin, Reason
 from sens_common.envelope import Message
-from sens_telemetry_worker import pipeline as pipeline_module
-from sens_telemetry_worker.accounting import Part
-from sens_telemetry_worker.columns import Tenant
-from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.flow import Flow
+from sens_telemetry_worker.accounting import WrittenPart
+from sens_telemetry_worker.batch import BatchPart
 from sens_telemetry_worker.guard import TRIAL_SECONDS, DeadLetterGuard
-from sens_telemetry_worker.pipeline import Pipeline
-from sens_telemetry_worker.routing import Router
-from sens_telemetry_worker.storing import StoreUnavailableError, Written
-from support.memory import MemoryEntry, MemoryFeed, MemoryInbox, MemoryRegistry, MemoryStore
+from sens_telemetry_worker.status import Status
+from sens_telemetry_worker.storing import StoreUnavailableError
+from sens_telemetry_worker.tenants import Tenant
+from support.memory import MemoryEnvelope, MemoryFeed, MemoryInbox, MemoryRegistry, MemoryStore
+from support.pipelines import pipeline_of
 
 NOW = 1_700_000_000_000_000
-
-
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_module, "FIRST_RETRY_SECONDS", 0.001)
 
 
 @dataclass
@@ -38,7 +31,7 @@ class Result:
 
     @property
     def reasons(self) -> dict[tuple[int, int], str]:
-        """The reasons of dead letters, by their envelopes' sequences and their numbers in these."""
+        """The reasons of dead letters, by their envelopes' sequences and their indexes in these."""
         return {(origin.sequence, origin.number): letter.reason for origin, letter in self.store.letters.items()}
 
 
@@ -47,7 +40,7 @@ def message(payload: str, topic: str = "sens/v1/demo/d1/telemetry", received_at:
 
 
 def run(
-    *batches: list[MemoryEntry],
+    *batches: list[MemoryEnvelope],
     store: MemoryStore | None = None,
     guard: DeadLetterGuard | None = None,
     when_halted: Callable[[asyncio.Event], None] | None = None,
@@ -63,17 +56,12 @@ def run(
             MemoryFeed({"demo"}),
             guard or DeadLetterGuard(1, 10),
         )
-        pipeline = Pipeline(
-            result.inbox,
-            router=Router(registry or MemoryRegistry({"demo": Tenant(1, "demo")}), decoder("native")),
-            store=result.store,
-            feed=result.feed,
-            guard=result.guard,
-            flow=Flow(),
+        pipeline = pipeline_of(
+            result.inbox, registry=registry, store=result.store, feed=result.feed, guard=result.guard
         )
         running = asyncio.create_task(pipeline.run(stop))
         if when_halted is not None:
-            while result.guard.problem is None and not running.done():  # noqa: ASYNC110 - the guard has no event
+            while not result.guard.has_stopped and not running.done():  # noqa: ASYNC110 - the guard has no event
                 await asyncio.sleep(0)
             when_halted(stop)
         await asyncio.wait_for(running, 10)
@@ -98,20 +86,20 @@ class Clock:
 class StuckStore(MemoryStore):
     """A database that never answers for rows with the value 666."""
 
-    async def write(self, part: Part) -> Written:
-        if 666.0 in part.rows.numbers.value:
+    async def write(self, part: BatchPart) -> WrittenPart:
+        if 666.0 in part.rows.numeric_rows.value:
             raise StoreUnavailableError("the database is away")
         return await super().write(part)
 
 
-def malformed(tenant: str, count: int) -> MemoryEntry:
-    return entry(
+def malformed(tenant: str, count: int) -> MemoryEnvelope:
+    return envelope(
         *(message("bad", topic=f"sens/v1/{tenant}/d1/telemetry") for _ in range(count)), sequence=sum(map(ord, tenant))
     )
 
 
-def entry(*messages: Message, sequence: int = 1) -> MemoryEntry:
-    return MemoryEntry(sequence, list(messages))
+def envelope(*messages: Message, sequence: int = 1) -> MemoryEnvelope:
+    return MemoryEnvelope(sequence, list(messages))
 
 
 def counted(name: str, **labels: str) -> float:
@@ -120,47 +108,48 @@ def counted(name: str, **labels: str) -> float:
 
 class TestStoring:
     def test_keeps_numbers_booleans_and_text_apart_by_kind(self) -> None:
-        result = run([entry(message('{"a": 1, "b": true, "c": "x"}'))])
+        result = run([envelope(message('{"a": 1, "b": true, "c": "x"}'))])
         assert sorted(result.store.values.items()) == [((1, 1, NOW), 1.0), ((1, 2, NOW), True), ((1, 3, NOW), "x")]
         assert result.inbox.acknowledged
 
     def test_the_same_message_twice_has_no_effect(self) -> None:
-        result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 1}'), sequence=2)])
+        result = run([envelope(message('{"a": 1}'))], [envelope(message('{"a": 1}'), sequence=2)])
         assert result.store.values == {(1, 1, NOW): 1.0}
         assert result.reasons == {}
 
     def test_waits_for_a_database_that_is_away(self) -> None:
-        result = run([entry(message('{"a": 1}'))], store=MemoryStore(failures=3))
+        result = run([envelope(message('{"a": 1}'))], store=MemoryStore(failures=3))
         assert result.store.values == {(1, 1, NOW): 1.0}
         assert result.store.writes == 4
 
 
 class TestDeadLetters:
-    def test_take_what_belongs_to_nobody(self) -> None:
-        result = run([entry(message("{}", topic="x"), message('{"a": 1}', topic="sens/v1/nobody/d1/telemetry"))])
+    def test_take_what_has_no_tenant(self) -> None:
+        result = run([envelope(message("{}", topic="x"), message('{"a": 1}', topic="sens/v1/nobody/d1/telemetry"))])
         assert result.reasons == {(1, 0): Reason.INVALID_TOPIC, (1, 1): Reason.UNKNOWN_TENANT}
         assert result.inbox.acknowledged
 
     def test_take_what_can_not_be_decoded_and_leave_the_rest(self) -> None:
-        result = run([entry(message('{"a": '), message('{"a": 2}'))])
+        result = run([envelope(message('{"a": '), message('{"a": 2}'))])
         assert result.reasons == {(1, 0): Reason.MALFORMED_PAYLOAD}
         assert result.store.letters[Origin(1, 1, 0)].payload == b'{"a": '
         assert list(result.store.values.values()) == [2.0]
 
     def test_make_room_in_the_batches_that_follow(self) -> None:
         result = run(
-            [entry(message("["), *(message('{"a": 1}') for _ in range(3)))], [entry(message('{"b": 2}'), sequence=2)]
+            [envelope(message("["), *(message('{"a": 1}') for _ in range(3)))],
+            [envelope(message('{"b": 2}'), sequence=2)],
         )
         assert result.inbox.rejected_shares == [0.0, 0.25, 0.0]
 
-    def test_are_named_after_their_place_in_their_envelope(self) -> None:
+    def test_are_named_after_their_index_in_their_envelope(self) -> None:
         bad, first, second, third = message("["), *(message('{"a": 1}', received_at=NOW + n) for n in range(3))
         result = run(
             [
-                entry(first, bad, sequence=1),
-                entry(sequence=2),
-                MemoryEntry(3, [bad, second], replays=2),
-                entry(third, first, bad, sequence=4),
+                envelope(first, bad, sequence=1),
+                envelope(sequence=2),
+                MemoryEnvelope(3, [bad, second], replays=2),
+                envelope(third, first, bad, sequence=4),
             ]
         )
         assert {(o.sequence, o.number): letter.replays for o, letter in result.store.letters.items()} == {
@@ -170,18 +159,18 @@ class TestDeadLetters:
         }
 
     def test_take_another_value_for_a_stored_key(self) -> None:
-        result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 2}'), sequence=2)])
+        result = run([envelope(message('{"a": 1}'))], [envelope(message('{"a": 2}'), sequence=2)])
         assert result.reasons == {(2, 0): Reason.CONFLICTING_VALUE}
         assert result.store.values == {(1, 1, NOW): 1.0}
 
     def test_take_another_value_for_the_same_key_in_one_batch(self) -> None:
-        result = run([entry(message('{"a": 1}'), message('{"a": 2}'), message('{"a": 1}'))])
+        result = run([envelope(message('{"a": 1}'), message('{"a": 2}'), message('{"a": 1}'))])
         assert result.reasons == {(1, 1): Reason.CONFLICTING_VALUE}
 
     def test_take_the_one_message_that_the_database_refuses(self) -> None:
         messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
         store = MemoryStore(poison={617.0})
-        result = run([entry(*messages)], store=store)
+        result = run([envelope(*messages)], store=store)
         assert result.reasons == {(1, 617): Reason.REFUSED_BY_DATABASE}
         assert len(store.values) == 999
         assert store.writes <= 2 * 10 + 1  # a pair of halves for each of log2(1000) steps, and the whole
@@ -190,7 +179,7 @@ class TestDeadLetters:
     def test_take_the_messages_whose_rows_the_database_names(self, refused: Sequence[int]) -> None:
         messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
         store = MemoryStore(poison=set(refused), suspected=lambda message: message)
-        result = run([entry(*messages)], store=store)
+        result = run([envelope(*messages)], store=store)
         assert result.reasons == {(1, number): Reason.REFUSED_BY_DATABASE for number in refused}
         assert len(store.values) == 1000 - len(refused)
         assert store.writes <= 3 * len(refused)
@@ -199,22 +188,22 @@ class TestDeadLetters:
     def test_do_not_take_the_message_of_another_row_than_the_refused_one(self, named: int) -> None:
         messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
         store = MemoryStore(poison={617.0}, suspected=lambda _message: named)
-        result = run([entry(*messages)], store=store)
+        result = run([envelope(*messages)], store=store)
         assert result.reasons == {(1, 617): Reason.REFUSED_BY_DATABASE}
         assert len(store.values) == 999
         assert store.writes <= 2 * 10 + 1 + 2
 
     def test_of_a_refused_message_do_not_take_the_equal_value_of_another_one(self) -> None:
         refused = message('{"ts": 1700000000, "a": 1, "b": 666}')
-        result = run([entry(refused, message('{"ts": 1700000000, "a": 1}'))], store=MemoryStore(poison={666.0}))
+        result = run([envelope(refused, message('{"ts": 1700000000, "a": 1}'))], store=MemoryStore(poison={666.0}))
         assert result.reasons == {(1, 0): Reason.REFUSED_BY_DATABASE}
         assert list(result.store.values.values()) == [1.0]
 
     def test_take_what_a_limit_does_not_allow(self) -> None:
         registry = MemoryRegistry({"demo": Tenant(1, "demo")}, device_limit=1, metric_limit=1)
         result = run(
-            [entry(message('{"a": 1}'))],
-            [entry(message('{"a": 1}', topic="sens/v1/demo/d2/telemetry"), message('{"b": 1}'), sequence=2)],
+            [envelope(message('{"a": 1}'))],
+            [envelope(message('{"a": 1}', topic="sens/v1/demo/d2/telemetry"), message('{"b": 1}'), sequence=2)],
             registry=registry,
         )
         assert result.reasons == {(2, 0): Reason.LIMIT_REACHED, (2, 1): Reason.LIMIT_REACHED}
@@ -222,7 +211,7 @@ class TestDeadLetters:
 
 class TestAnEnvelopeThatComesTwiceAtOnce:
     def test_is_stored_and_counted_once_and_acknowledged_twice(self) -> None:
-        twice = entry(message('{"a": 1}'), message("bad"))
+        twice = envelope(message('{"a": 1}'), message("bad"))
         result = run([twice, twice])
         assert list(result.store.values.values()) == [1.0]
         assert len(result.store.letters) == 1
@@ -249,7 +238,7 @@ class TestGuard:
             when_halted=asyncio.Event.set,
             registry=MemoryRegistry(TENANTS),
         )
-        assert result.guard.problem is not None
+        assert result.guard.has_stopped
         assert result.reasons == {}
         assert result.inbox.acknowledged == []
 
@@ -257,14 +246,14 @@ class TestGuard:
         clock = Clock()
         result = run(
             [malformed("demo", 10), malformed("acme", 10)],
-            [entry(message('{"a": 1}', topic="sens/v1/quiet/d1/telemetry"))],
+            [envelope(message('{"a": 1}', topic="sens/v1/quiet/d1/telemetry"))],
             guard=judging_guard(clock),
             when_halted=lambda _stop: clock.advance(TRIAL_SECONDS),
             registry=MemoryRegistry(TENANTS),
         )
         assert len(result.reasons) == 20
         assert list(result.store.values.values()) == [1.0]
-        assert result.guard.problem is None
+        assert not result.guard.has_stopped
 
     def test_finds_a_quiet_tenant_behind_what_hostile_ones_sent(self) -> None:
         """Though nothing of it was ever seen, and without waiting for a trial."""
@@ -274,24 +263,24 @@ class TestGuard:
                 each.sequence += 1000 * number
         result = run(
             *hostile,
-            [entry(message('{"a": 1}', topic="sens/v1/quiet/d1/telemetry"))],
+            [envelope(message('{"a": 1}', topic="sens/v1/quiet/d1/telemetry"))],
             guard=DeadLetterGuard(0.5, 10, Clock()),
             registry=MemoryRegistry(TENANTS),
         )
         assert list(result.store.values.values()) == [1.0]
         assert len(result.reasons) == 400
-        assert result.guard.problem is None
+        assert not result.guard.has_stopped
 
     def test_does_not_stop_the_worker_for_one_tenant(self) -> None:
-        result = run([malformed("demo", 2000)], [entry(message('{"a": 1}'))], guard=DeadLetterGuard(0.5, 10))
+        result = run([malformed("demo", 2000)], [envelope(message('{"a": 1}'))], guard=DeadLetterGuard(0.5, 10))
         assert len(result.reasons) == 2000
         assert list(result.store.values.values()) == [1.0]
 
-    def test_does_not_mind_what_belongs_to_nobody(self) -> None:
-        nobodys = entry(*(message("bad", topic="x") for _ in range(20)))
-        result = run([nobodys, malformed("nobody", 20)], guard=DeadLetterGuard(0.5, 10))
+    def test_does_not_mind_what_has_no_tenant(self) -> None:
+        without_tenant = envelope(*(message("bad", topic="x") for _ in range(20)))
+        result = run([without_tenant, malformed("nobody", 20)], guard=DeadLetterGuard(0.5, 10))
         assert len(result.reasons) == 40
-        assert result.guard.problem is None
+        assert not result.guard.has_stopped
 
 
 class TestProblem:
@@ -300,16 +289,11 @@ class TestProblem:
             stop = asyncio.Event()
             store = StuckStore()
             inbox = MemoryInbox(
-                [[entry(message('{"a": 666}'))], [entry(message('{"a": 2}', received_at=NOW + 1))]], stop
+                [[envelope(message('{"a": 666}'))], [envelope(message('{"a": 2}', received_at=NOW + 1))]], stop
             )
-            pipeline = Pipeline(
-                inbox,
-                router=Router(MemoryRegistry({"demo": Tenant(1, "demo")}), decoder("native")),
-                store=store,
-                feed=MemoryFeed(set()),
-                guard=DeadLetterGuard(1, 10),
-                flow=Flow(),
-            )
+            status = Status()
+            status.export_metrics()
+            pipeline = pipeline_of(inbox, store=store, status=status)
             lanes = [asyncio.create_task(pipeline.run(stop)) for _ in range(2)]
             await stop.wait()
             assert list(store.values.values()) == [2.0]
@@ -318,7 +302,7 @@ class TestProblem:
             return problem, REGISTRY.get_sample_value("sens_telemetry_lanes_count", {"state": "halted"})
 
         # A lane that gives up at the stop has not halted.
-        assert asyncio.run(work()) == ("the database is away", 0)
+        assert asyncio.run(work()) == ("the database does not store: the database is away", 0)
 
 
 class TestConservation:
@@ -326,7 +310,13 @@ class TestConservation:
         names = ("received", "stored", "duplicate")
         before = {name: counted(name, tenant="demo") for name in names}
         malformed = counted("dead_lettered", tenant="demo", reason="malformed_payload")
-        run([entry(message('{"a": 1}'), message('{"a": 1}'), message("bad"), message('{"a": 2}', received_at=NOW + 1))])
+        run(
+            [
+                envelope(
+                    message('{"a": 1}'), message('{"a": 1}'), message("bad"), message('{"a": 2}', received_at=NOW + 1)
+                )
+            ]
+        )
         after = {name: counted(name, tenant="demo") - before[name] for name in names}
         assert after == {"received": 4, "stored": 2, "duplicate": 1}
         assert counted("dead_lettered", tenant="demo", reason="malformed_payload") - malformed == 1
@@ -334,7 +324,7 @@ class TestConservation:
 
 class TestLive:
     def test_shows_new_readings_only(self) -> None:
-        result = run([entry(message('{"a": 1}'))], [entry(message('{"a": 1}'), sequence=2)])
+        result = run([envelope(message('{"a": 1}'))], [envelope(message('{"a": 1}'), sequence=2)])
         assert [
             (tenant, reading.device, reading.metric, reading.value) for tenant, reading in result.feed.readings
         ] == [("demo", "d1", "a", 1.0)]

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 import pytest
 
 from sens_common.envelope import Message
-from sens_telemetry_worker.columns import Tenant
 from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.routing import Registered, Router
+from sens_telemetry_worker.routing import Router
+from sens_telemetry_worker.tenants import RegisteredDevices, Tenant
 from support.memory import MemoryRegistry
 
 
 class WaitingRegistry(MemoryRegistry):
     """A registry that lets others go on before it answers."""
 
-    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> Registered:
+    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
         await asyncio.sleep(0)
         return await super().devices(wanted)
 
@@ -25,7 +25,7 @@ def batch(*devices: str) -> list[Message]:
 
 
 class TestCache:
-    def test_that_begins_anew_takes_no_device_from_another_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_that_is_emptied_takes_no_device_from_another_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sens_telemetry_worker.routing.MAX_CACHED_TOPICS", 3)
 
         async def work() -> list[bool]:

@@ -4,24 +4,25 @@ import asyncio
 
 from nats.aio.client import Client
 
-from sens_common.health import Check
+from sens_common.health import Check, Problems
 from sens_common.jetstream import connect, nats_check
 from sens_common.lifecycle import run
-from sens_common.operations import Heartbeat, not_started, problem_check, serve_operations
+from sens_common.operations import Heartbeat, not_started, serve_operations
 from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.flow import Flow
 from sens_telemetry_worker.guard import DeadLetterGuard
-from sens_telemetry_worker.history import History
-from sens_telemetry_worker.jetstream import LogInbox
+from sens_telemetry_worker.jetstream.dead_letter_migration import DeadLetterMigration
+from sens_telemetry_worker.jetstream.inbox import StreamInbox
+from sens_telemetry_worker.jetstream.trimming import StreamTrimmer
 from sens_telemetry_worker.letters import Quota
 from sens_telemetry_worker.live import LivePublisher
-from sens_telemetry_worker.moving import Moving
+from sens_telemetry_worker.nats_live import NatsLiveFeed
 from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.settings import TelemetrySettings
+from sens_telemetry_worker.status import Status
 from sens_telemetry_worker.timescale.bookkeeping import Bookkeeping
 from sens_telemetry_worker.timescale.database import Database, open_pool
-from sens_telemetry_worker.timescale.former_letters import FormerLetters
+from sens_telemetry_worker.timescale.migrated_letters import MigratedLetters
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore
 
@@ -32,54 +33,63 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
     """Wire the parts, and work until the stop."""
     payload_format = decoder(settings.decoder)
     batch = settings.batch
-    heartbeat = Heartbeat()
-    guard = DeadLetterGuard(settings.dead_letters.max_share, settings.dead_letters.window_messages)
-    flow = Flow()
+    letters = settings.dead_letters
+    guard = DeadLetterGuard(letters.max_share, letters.window_messages)
+    status = Status()
+    background = Problems("background")
     client = Client()
     pool_settings = settings.worker_database().model_copy(update={"pool_size": batch.lanes + 2})
+    guard.export_metrics()
+    status.export_metrics()
     checks: dict[str, Check] = {
         "nats": nats_check(client),
-        "dead_letter_share": problem_check(guard),
-        "log": not_started,
+        "dead_letter_share": guard.problems.check,
+        "stream": not_started,
     }
-    notes: dict[str, Check] = {}
+    notes: dict[str, Check] = {"background": background.check}
     async with (
-        serve_operations(SERVICE, settings.operations, checks, heartbeat, flow.describe, notes=notes),
+        serve_operations(SERVICE, settings.operations, checks, Heartbeat(), status.describe, notes=notes),
         open_pool(pool_settings, SERVICE) as pool,
         connect(settings.nats, SERVICE, client=client, stop=stop),
     ):
         jetstream = client.jetstream()
-        inbox = LogInbox(client, settings.nats, batch)
         database = Database(pool, pool_settings)
-        notes["database_roles"] = database.roles_note
-        unknown_tenants = Quota(
-            settings.dead_letters.unknown_count_limit, settings.dead_letters.unknown_byte_limit, 0, 0
-        )
+        unknown_tenants = Quota(letters.unknown_count_limit, letters.unknown_byte_limit, 0, 0)
+        inbox = StreamInbox(client, settings.nats, batch)
         store = TimescaleStore(database, unknown_tenants)
         books = Bookkeeping(database, unknown_tenants, guard.expect)
-        feed = LivePublisher(client)
-        router = Router(TimescaleRegistry(database), payload_format)
-        history = History(jetstream, settings.history, flow=flow, guard=guard, remembered=books)
-        moving = Moving(jetstream, FormerLetters(database))
-        pipeline = Pipeline(inbox, router=router, store=store, feed=feed, guard=guard, flow=flow)
-        checks |= {
-            "log": problem_check(inbox),
-            "database": database.check,
-            "store": pipeline.problems.check,
-            "lanes": flow.check,
-            "streams": problem_check(history),
-        }
+        trimmer = StreamTrimmer(jetstream, settings.history, status=status, guard=guard, settled=books)
+        migration = DeadLetterMigration(jetstream, MigratedLetters(database))
+        feed = NatsLiveFeed(client)
+        pipeline = Pipeline(
+            inbox,
+            router=Router(TimescaleRegistry(database), payload_format),
+            guard=guard,
+            store=store,
+            live=LivePublisher(feed, payload_format),
+            status=status,
+        )
+        notes["database_roles"] = database.roles_note
         async with inbox.open(), feed.open(), asyncio.TaskGroup() as tasks:
-            background = [
-                tasks.create_task(store.keep_partitions_ahead(), name="partitions ahead"),
-                tasks.create_task(history.keep_trimmed(), name="trim the log"),
-                tasks.create_task(books.keep(settings.history.trim_interval_seconds), name="keep the books"),
-                tasks.create_task(moving.keep_moving(), name="move the dead letters of before"),
+            checks |= {
+                "stream": inbox.problems.check,
+                "database": database.check,
+                "store": pipeline.problems.check,
+                "lanes": status.check,
+                "stream_limits": trimmer.problems.check,
+            }
+            keepers = [
+                tasks.create_task(store.partitions.keep_ahead(background), name="partitions ahead"),
+                tasks.create_task(trimmer.keep_trimmed(background), name="trim the stream"),
+                tasks.create_task(
+                    books.keep(background, settings.history.trim_interval_seconds), name="keep the books"
+                ),
+                tasks.create_task(migration.keep_migrating(background), name="migrate former dead letters"),
             ]
-            lanes = [tasks.create_task(pipeline.run(stop), name=f"lane {number}") for number in range(batch.lanes)]
+            lanes = [tasks.create_task(pipeline.run(stop), name=f"lane {index}") for index in range(batch.lanes)]
             await asyncio.gather(*lanes)
-            for task in background:
-                task.cancel()
+            for keeper in keepers:
+                keeper.cancel()
 
 
 if __name__ == "__main__":

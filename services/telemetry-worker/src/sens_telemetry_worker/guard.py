@@ -1,6 +1,6 @@
 """Stops the worker when every tenant's messages are dead-lettered for what they contain: the sign of a release that can't read them.
 
-Such a release must not empty the log into the dead letters. It fails with all tenants and most of their devices; one tenant's malformed
+Such a release must not empty the stream into the dead letters. It fails with all tenants and most of their devices; one tenant's malformed
 messages, however many, are that tenant's, and one broken sensor's are that sensor's: they stop nobody. So each tenant has a window of its
 own, its most recent messages of the last hour. A single tenant whose messages pass keeps the worker going, and so does one that is quiet:
 whose messages were stored within the last day, and not rejected since.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from sens_common.dead_letters import Reason
+from sens_common.health import Problems
 from sens_telemetry_worker import metrics
 
 _COUNTED: Final = frozenset(
@@ -35,6 +36,7 @@ QUIET_SECONDS: Final = 86_400.0
 TRIAL_SECONDS: Final = 60.0
 """Time between two batches of a worker that has stopped."""
 
+_RELEASE: Final = "release"
 _MAX_DEVICE_SHARE: Final = 0.5
 _MIN_TENANTS: Final = 2
 _ALERT_MESSAGES: Final = 100
@@ -45,7 +47,7 @@ def counts(reason: str) -> bool:
     return reason in _COUNTED
 
 
-class Judged(NamedTuple):
+class JudgedMessages(NamedTuple):
     """A tenant's messages of one batch, by topic, which stands for a device; those left out whose reason is not counted."""
 
     messages: dict[str, int]
@@ -56,7 +58,7 @@ class DeadLetterGuard:
     """Knows the share of rejected messages of each tenant.
 
     Attributes:
-        problem: Set while the worker has stopped, for the readiness check.
+        problems: Has one while the worker has stopped.
     """
 
     def __init__(self, max_share: float, window_messages: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -74,15 +76,23 @@ class DeadLetterGuard:
         self._rejected: set[str] = set()
         self._passed_at: dict[str, float] | None = None
         self._trial_at = 0.0
-        self.problem: str | None = None
+        self.problems = Problems("dead_letter_share")
+
+    def export_metrics(self) -> None:
+        """Let the metric of rejected tenants look here whenever somebody asks for it."""
         metrics.REJECTED_TENANTS.set_function(self.conspicuous)
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether the worker has stopped, but for a batch every `TRIAL_SECONDS`."""
+        return self.problems.problem is not None
 
     def expect(self, tenants: Iterable[str]) -> None:
         """Take note, once, of the tenants whose messages were stored before; until then the worker never stops."""
         if self._passed_at is None:
             self._passed_at = dict.fromkeys(tenants, self._clock())
 
-    def note(self, batch: Mapping[str, Judged]) -> None:
+    def note(self, batch: Mapping[str, JudgedMessages]) -> None:
         """Take a batch into account, by tenant; each batch once."""
         now = self._clock()
         for tenant, judged in batch.items():
@@ -95,21 +105,24 @@ class DeadLetterGuard:
                     self._passed_at[tenant] = now
 
     def allows(self) -> bool:
-        """Tell whether a batch may be settled now; a stopped worker is allowed one batch every `TRIAL_SECONDS`."""
+        """Tell whether a batch may be stored now; a stopped worker is allowed one every `TRIAL_SECONDS`."""
         if (
             not self._all_rejected(_MIN_TENANTS)
             or self._messages() < self._window_messages
             or self._somebody_is_quiet()
         ):
-            self.problem = None
+            self.problems.clear(_RELEASE)
             return True
         now = self._clock()
-        if self.problem is None:
+        if not self.has_stopped:
             self._trial_at = now + TRIAL_SECONDS
-        self.problem = (
+        self.problems.set(
+            _RELEASE,
+            "every tenant's messages would be dead-lettered",
             f"of each of {len(self._rejected)} tenants more than {self._max_share:.0%} of the recent messages, from most of its devices,"
             " would be dead-lettered (SENS_DEAD_LETTERS__MAX_SHARE): this release may be unable to read them; a batch a minute is tried,"
-            " and the worker goes on by itself once a tenant's messages can be stored"
+            " and the worker goes on by itself once a tenant's messages can be stored",
+            level="error",
         )
         if now < self._trial_at:
             return False
@@ -123,7 +136,7 @@ class DeadLetterGuard:
         return sum(self._tenants[tenant].total >= enough for tenant in self._rejected)
 
     def rejects_everything(self) -> bool:
-        """Tell whether every active tenant is rejected, be it only one: then the log is worth keeping."""
+        """Tell whether every active tenant is rejected, be it only one: then the stream is worth keeping."""
         return self._all_rejected(1)
 
     def _all_rejected(self, at_least: int) -> bool:
@@ -158,7 +171,9 @@ class DeadLetterGuard:
                 self._rejected.discard(tenant)
 
 
-def judged(topics: Iterable[str], rejected_topics: Iterable[str], tenant_of: Mapping[str, str]) -> dict[str, Judged]:
+def judge(
+    topics: Iterable[str], rejected_topics: Iterable[str], tenant_of: Mapping[str, str]
+) -> dict[str, JudgedMessages]:
     """Return a batch by tenant.
 
     Args:
@@ -166,11 +181,11 @@ def judged(topics: Iterable[str], rejected_topics: Iterable[str], tenant_of: Map
         rejected_topics: Of each message that is to be dead-lettered, among these or among those of a batch before.
         tenant_of: The tenant of each topic.
     """
-    batch: dict[str, Judged] = {}
-    for topic, number in Counter(topics).items():
-        batch.setdefault(tenant_of[topic], Judged({}, {})).messages[topic] = number
-    for topic, number in Counter(rejected_topics).items():
-        batch.setdefault(tenant_of[topic], Judged({}, {})).rejected[topic] = number
+    batch: dict[str, JudgedMessages] = {}
+    for topic, count in Counter(topics).items():
+        batch.setdefault(tenant_of[topic], JudgedMessages({}, {})).messages[topic] = count
+    for topic, count in Counter(rejected_topics).items():
+        batch.setdefault(tenant_of[topic], JudgedMessages({}, {})).rejected[topic] = count
     return batch
 
 
@@ -179,7 +194,7 @@ class _Window:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._batches: deque[tuple[float, Judged]] = deque()
+        self._batches: deque[tuple[float, JudgedMessages]] = deque()
         self._messages: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self.total = 0
@@ -191,7 +206,7 @@ class _Window:
             self._messages
         )
 
-    def add(self, now: float, batch: Judged) -> None:
+    def add(self, now: float, batch: JudgedMessages) -> None:
         """Take the messages of a batch in, and those out that are too many."""
         self._batches.append((now, batch))
         self._change(batch, 1)
@@ -204,11 +219,11 @@ class _Window:
             self._change(self._batches.popleft()[1], -1)
         return bool(self._batches)
 
-    def _change(self, batch: Judged, sign: int) -> None:
+    def _change(self, batch: JudgedMessages, sign: int) -> None:
         self.total += sign * sum(batch.messages.values())
         self._total_rejected += sign * sum(batch.rejected.values())
-        for counter, numbers in ((self._messages, batch.messages), (self._rejected, batch.rejected)):
-            for topic, number in numbers.items():
-                counter[topic] += sign * number
+        for counter, counted in ((self._messages, batch.messages), (self._rejected, batch.rejected)):
+            for topic, count in counted.items():
+                counter[topic] += sign * count
                 if not counter[topic]:
                     del counter[topic]

@@ -1,34 +1,22 @@
-"""Dead letters on their way to the database: what a tenant's quota leaves of them, and the bytes of a binary COPY.
+"""Dead letters on their way to the database, and what a tenant's quota leaves of them."""
 
-The format of the COPY is that of `rows`.
-"""
-
-import struct
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
-from sens_common.dead_letters import KEPT_BYTES, Origin
+from sens_common.dead_letters import KEPT_BYTES, Origin, Reason
+from sens_telemetry_worker.batch import BatchPart, Rejection
 from sens_telemetry_worker.decoders.native import MAX_PAYLOAD_BYTES
-from sens_telemetry_worker.rows import POSTGRES_EPOCH_MICROSECONDS, SIGNATURE, TRAILER
 
-COLUMNS: Final = (
-    "tenant_id", "device", "topic", "received_at", "dead_lettered_at", "reason", "detail", "payload", "payload_bytes",
-    "stream", "sequence", "number", "replays",
-)  # fmt: skip
-_LATEST: Final = 253_402_300_799_999_999  # the year 9999, with which dates of other programs end
-_NULL: Final = struct.pack(">i", -1)
-_TENANT: Final = struct.Struct(">hii")
-_NO_TENANT: Final = struct.Struct(">hi")
-_LENGTH: Final = struct.Struct(">i")
-_TIMES: Final = struct.Struct(">iqiq")
-_END: Final = struct.Struct(">iiiqiqiiii")
+MAX_DETAIL_CHARACTERS: Final = 1000
+
+_CONFLICT: Final = "another value is already stored for the same device, metric and time; the stored one stays"
 
 
 class Letter(NamedTuple):
     """A dead letter; its message may be kept in part.
 
     Attributes:
-        message: Number of the message in its batch.
+        message_index: Index of the message in its batch.
         origin: Where the message came from first.
         tenant_id: 0 where the topic names no tenant that exists.
         device: Canonical name in the topic, None when the topic has no valid one.
@@ -42,7 +30,7 @@ class Letter(NamedTuple):
         replays: How often it was replayed before.
     """
 
-    message: int
+    message_index: int
     origin: Origin
     tenant_id: int
     device: str | None
@@ -60,13 +48,44 @@ class Letter(NamedTuple):
         """Bytes that count against the tenant's quota, about; see schema/0007_dead_letters.sql."""
         return len(self.payload) + len(self.topic) + len(self.detail)
 
-    def shortened(self) -> "Letter":
+    def shortened(self) -> Self:
         """Return it with the beginning of its payload."""
         return self._replace(payload=self.payload[:KEPT_BYTES])
 
 
+def dead_letters(part: BatchPart, conflicting: Iterable[int]) -> list[Letter]:
+    """Return the dead letters of a part.
+
+    Args:
+        part: What is written; its rejections and the messages that conflict within the batch have a letter each.
+        conflicting: Messages of which the database has another value.
+    """
+    conflicts = sorted({*part.rows.conflicting, *conflicting})
+    rejections = [*part.rejections, *(Rejection(index, Reason.CONFLICTING_VALUE, _CONFLICT) for index in conflicts)]
+    return [_letter(part, rejection) for rejection in rejections]
+
+
+def _letter(part: BatchPart, rejection: Rejection) -> Letter:
+    batch, index = part.batch, rejection.message_index
+    message = batch.messages[index]
+    return Letter(
+        message_index=index,
+        origin=batch.origin(index),
+        tenant_id=int(batch.tenant_ids[index]),
+        device=batch.routed.device_name(index),
+        topic=message.topic,
+        received_at=message.received_at,
+        dead_lettered_at=part.dead_lettered_at,
+        reason=rejection.reason,
+        detail=rejection.detail[:MAX_DETAIL_CHARACTERS],
+        payload=message.payload,
+        payload_bytes=len(message.payload),
+        replays=batch.envelope(index).replays,
+    )
+
+
 class Quota(NamedTuple):
-    """What a tenant may have of dead letters, and has; that of all unknown tenants together for `Letter.tenant_id` 0."""
+    """The dead letters that a tenant may have, and those that it has; of all unknown tenants together for `Letter.tenant_id` 0."""
 
     count_limit: int
     byte_limit: int
@@ -108,53 +127,3 @@ def apportion(letters: Sequence[Letter], quotas: Mapping[int, Quota]) -> Apporti
         sizes[letter.tenant_id] += letter.size
         kept.append(letter)
     return Apportioned(kept, discarded)
-
-
-def copy_bytes(letters: Iterable[Letter]) -> bytes:
-    """Return letters as a binary COPY of `COLUMNS`."""
-    parts = [SIGNATURE]
-    for letter in letters:
-        topic, reason, detail = plain(letter.topic).encode(), letter.reason.encode(), plain(letter.detail).encode()
-        if letter.tenant_id:
-            parts.append(_TENANT.pack(len(COLUMNS), 4, letter.tenant_id))
-        else:
-            parts.append(_NO_TENANT.pack(len(COLUMNS), -1))
-        if letter.device is None:
-            parts.append(_NULL)
-        else:
-            device = letter.device.encode()
-            parts += (_LENGTH.pack(len(device)), device)
-        parts += (
-            _LENGTH.pack(len(topic)),
-            topic,
-            _TIMES.pack(8, _postgres_time(letter.received_at), 8, _postgres_time(letter.dead_lettered_at)),
-            _LENGTH.pack(len(reason)),
-            reason,
-            _LENGTH.pack(len(detail)),
-            detail,
-            _LENGTH.pack(len(letter.payload)),
-            letter.payload,
-            _END.pack(
-                *(4, letter.payload_bytes),
-                *(8, letter.origin.stream),
-                *(8, letter.origin.sequence),
-                *(4, letter.origin.number),
-                *(4, letter.replays),
-            ),
-        )
-    parts.append(TRAILER)
-    return b"".join(parts)
-
-
-def plain(text: str) -> str:
-    """Return a text without the character that PostgreSQL's texts can't hold."""
-    return text.replace("\0", "�") if "\0" in text else text
-
-
-def plausible(microseconds: int) -> int:
-    """Return a time that every program can show; only what is not from an ingestion worker has another one."""
-    return min(max(microseconds, 0), _LATEST)
-
-
-def _postgres_time(microseconds: int) -> int:
-    return plausible(microseconds) - POSTGRES_EPOCH_MICROSECONDS

@@ -38,8 +38,10 @@ LAG = Gauge("sens_telemetry_log_pending_envelopes_count", "Envelopes in the log 
 UNACKNOWLEDGED = Gauge(
     "sens_telemetry_log_unacknowledged_envelopes_count", "Envelopes taken and not yet settled, all workers."
 )
-LOG_BYTES = Gauge("sens_telemetry_log_size_bytes", "Size of the log.")
-LOG_FILLED = Gauge("sens_telemetry_log_filled_ratio", "Size of the log as a share of its limit; at 1 it takes nothing.")
+STREAM_BYTES = Gauge("sens_telemetry_log_size_bytes", "Size of the log.")
+STREAM_FILLED = Gauge(
+    "sens_telemetry_log_filled_ratio", "Size of the log as a share of its limit; at 1 it takes nothing."
+)
 DEAD_LETTERS = Gauge("sens_telemetry_dead_letters_count", "Dead letters in the database.", ["tenant"])
 DEAD_LETTERS_FILLED = Gauge(
     "sens_telemetry_dead_letters_filled_ratio",

@@ -27,7 +27,7 @@ class BatchSettings(Group):
 
 
 class DeadLetterSettings(Group):
-    """When the worker stops instead of dead-lettering everything, and what belongs to no tenant."""
+    """When the worker stops instead of dead-lettering everything, and the quota of dead letters without a tenant."""
 
     max_share: float = Field(
         0.9,
@@ -55,13 +55,13 @@ class DeadLetterSettings(Group):
     )
 
 
-class LogSettings(Group):
-    """How long stored messages stay in the log, from which they could be decoded and stored anew."""
+class HistorySettings(Group):
+    """How long stored messages stay in the stream, from which they could be decoded and stored again."""
 
     history_seconds: int = Field(
-        86_400, ge=60, le=31_536_000, description="Stored messages older than this are removed from the log."
+        86_400, ge=60, le=31_536_000, description="Stored messages older than this are removed from the stream."
     )
-    trim_interval_seconds: float = Field(5, gt=0, le=86_400, description="Time between two looks at the log.")
+    trim_interval_seconds: float = Field(5, gt=0, le=86_400, description="Time between two looks at the stream.")
 
 
 class TelemetrySettings(ServiceSettings):
@@ -74,7 +74,7 @@ class TelemetrySettings(ServiceSettings):
     decoder: str = Field("native", max_length=63, description="Payload format.")
     batch: BatchSettings = BatchSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
-    history: LogSettings = LogSettings()
+    history: HistorySettings = HistorySettings()
 
     def worker_database(self) -> DatabaseSettings:
         """Return the settings of the database with the worker's own login, where it has one."""

@@ -1,21 +1,24 @@
-"""Stores a batch, in parts where the database does not take it as a whole."""
+"""Stores a batch, in parts where the database does not take it as a whole.
+
+Of n messages, k that the database refuses cost 3 k writes where it names a row, 2 k log2(n) + 1 where it names none, at most; and one write
+for the dead letters of the last ones. Each part is prepared by itself: a value that was left out as another message's is stored when that
+message is refused. What the database does not finish in time is stored in halves: a batch that takes longer than a statement may would never
+be stored.
+"""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import structlog
-from numpy.typing import NDArray
 
 from sens_common.dead_letters import Reason
-from sens_telemetry_worker.accounting import Batch, Part, Place, Record, confirm
-from sens_telemetry_worker.columns import Rejected
-from sens_telemetry_worker.letters import Letter
-from sens_telemetry_worker.routing import Routed
-from sens_telemetry_worker.rows import NumberRows, TextRow, prepare
-
-log = structlog.get_logger()
+from sens_common.health import Problems
+from sens_telemetry_worker import metrics
+from sens_telemetry_worker.accounting import WrittenPart, confirm
+from sens_telemetry_worker.batch import Batch, BatchPart, Rejection, StreamPosition
+from sens_telemetry_worker.rows import Rows, prepare
 
 
 class StoreUnavailableError(Exception):
@@ -30,7 +33,7 @@ class RowsRefusedError(Exception):
     """The database refuses the rows for what they are; the text is its reason.
 
     Attributes:
-        suspect: The message of the row that it names, None where it names none.
+        suspect: The index of the message whose row it names, None where it names none.
     """
 
     def __init__(self, reason: str, suspect: int | None = None) -> None:
@@ -42,34 +45,18 @@ class SettledElsewhereError(Exception):
     """Others have settled envelopes of the batch, or messages of them; nothing of the part is stored.
 
     Attributes:
-        recorded: What the database knows of envelopes of the batch, see `accounting.Envelope.learn`.
+        recorded: What the database knows of envelopes of the batch; see `batch.EnvelopeProgress.learn`.
     """
 
-    def __init__(self, recorded: Mapping[Place, bytes | None]) -> None:
+    def __init__(self, recorded: Mapping[StreamPosition, bytes | None]) -> None:
         super().__init__(f"{len(recorded)} envelopes are settled already, or in part")
         self.recorded = recorded
-
-
-class Written(NamedTuple):
-    """What became of a part.
-
-    Attributes:
-        new_values: int, for each message of the batch the number of its values that were not stored before.
-        letters: Dead letters that were kept.
-        discarded: Those that had no room.
-        record: What the transaction has added to the accounts.
-    """
-
-    new_values: NDArray[np.int64]
-    letters: list[Letter]
-    discarded: list[Letter]
-    record: Record
 
 
 class Store(Protocol):
     """The database."""
 
-    async def write(self, part: Part) -> Written:
+    async def write(self, part: BatchPart) -> WrittenPart:
         """Store rows, dead letters and accounts in one transaction; rows that are there already have no effect.
 
         Raises:
@@ -80,101 +67,99 @@ class Store(Protocol):
         """
 
 
-class Storing:
-    """Stores one batch.
+async def store_in_parts(store: Store, batch: Batch, problems: Problems, key: str) -> AsyncIterator[WrittenPart]:
+    """Store a batch; yield each part when it is committed.
 
-    Of n messages, k that the database refuses cost 3 k writes where it names a row, 2 k log2(n) + 1 where it names none, at most; and one
-    write for the dead letters of the last ones. Each part is prepared anew: a value that was left out as another message's is stored when
-    that message is refused. What the database does not finish in time is stored in halves: a batch that takes longer than a statement may
-    would never be stored.
+    Args:
+        store: Where to.
+        batch: What.
+        problems: Are told, under the key, that the database did not finish in time.
+        key: Of the problem.
+
+    Raises:
+        StoreUnavailableError: The database can't be reached, or does not finish in time with the rows of a single message.
+        SettledElsewhereError: Route what is left, and store that.
+    """
+    unwritten = list(batch.routed.rejections)
+    pieces = [_all_with_rows(batch)]
+    while pieces:
+        piece = pieces.pop()
+        if not piece.message_indexes:
+            continue
+        try:
+            written = await store.write(_part(batch, piece, unwritten))
+        except RowsRefusedError as error:
+            if len(piece.message_indexes) > 1:
+                pieces += reversed(piece.after_refusal(error.suspect))
+            else:  # its dead letter goes with the next part
+                unwritten.append(Rejection(piece.message_indexes[0], Reason.REFUSED_BY_DATABASE, str(error)))
+        except StoreTooSlowError as error:
+            if len(piece.message_indexes) == 1:
+                raise
+            metrics.STORE_RETRIES.inc()
+            problems.set(key, "the database does not store in time; trying halves", str(error))
+            pieces += reversed(piece.in_halves())
+        else:
+            confirm(written.record)
+            unwritten = []
+            yield written
+    if unwritten or not batch.pending.is_done:
+        yield await _write_without_rows(store, batch, unwritten)
+
+
+async def _write_without_rows(store: Store, batch: Batch, rejections: Sequence[Rejection]) -> WrittenPart:
+    """Write the last dead letters, and settle envelopes that have no message left."""
+    try:
+        written = await store.write(_part(batch, _Piece(batch.routed.rows.none(), []), rejections))
+    except RowsRefusedError as error:
+        # A message must never be dropped: until somebody has repaired the database, it is tried again.
+        raise StoreUnavailableError(f"the database refuses the dead letters: {error}") from error
+    confirm(written.record)
+    return written
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Messages to be written together.
+
+    Attributes:
+        rows: Theirs.
+        message_indexes: Their indexes in the batch, in ascending order.
+        was_refused: Whether the database has refused them together with others before.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        batch: Batch,
-        routed: Routed,
-        *,
-        written: Callable[[Written], None],
-        slow: Callable[[str], None],
-    ) -> None:
-        """Begin.
+    rows: Rows
+    message_indexes: Sequence[int]
+    was_refused: bool = False
 
-        Args:
-            store: Where to.
-            batch: What.
-            routed: The batch as rows.
-            written: Is told of each part that is stored.
-            slow: Is told why the database did not finish in time.
-        """
-        self._store = store
-        self._batch = batch
-        self._routed = routed
-        self._written = written
-        self._slow = slow
-        self._without_letter = list(routed.rejected)
+    def after_refusal(self, suspect: int | None) -> list["_Piece"]:
+        """Return what to try next: the suspect alone and the others; these in halves when more than one is refused, or none is suspected."""
+        alone = [index for index in self.message_indexes if index == suspect]
+        others = [index for index in self.message_indexes if index != suspect]
+        divided = [others] if alone and not self.was_refused else _halves(others)
+        return [self._only(indexes, was_refused=True) for indexes in (alone, *divided)]
 
-    async def store(self) -> None:
-        """Store everything.
+    def in_halves(self) -> list["_Piece"]:
+        """Return both halves."""
+        return [self._only(half, was_refused=self.was_refused) for half in _halves(self.message_indexes)]
 
-        Raises:
-            StoreUnavailableError: The database can't be reached, or does not finish in time with the rows of a single message.
-            SettledElsewhereError: Route what is left, and store that.
-        """
-        present = np.ones(len(self._batch.messages), np.bool_)
-        present[[rejected.message for rejected in self._routed.rejected]] = False
-        await self._store_part(self._routed.numbers, self._routed.texts, np.flatnonzero(present).tolist())
-        if self._without_letter or not self._batch.is_done:
-            await self._write(self._routed.numbers.taken(np.zeros(0, np.intp)), [], [])
-
-    async def _store_part(
-        self, numbers: NumberRows, texts: list[TextRow], present: Sequence[int], *, halving: bool = False
-    ) -> None:
-        if not present:
-            return
-        try:
-            await self._write(numbers, texts, present)
-        except RowsRefusedError as error:
-            if len(present) == 1:
-                # Its dead letter goes with the next part.
-                self._without_letter.append(Rejected(present[0], Reason.REFUSED_BY_DATABASE, str(error)))
-                return
-            parts, halving = _divided(present, error.suspect, halving=halving), True
-        except StoreTooSlowError as error:
-            if len(present) == 1:
-                raise
-            self._slow(str(error))
-            log.warning("the database does not store in time; trying halves", error=str(error), messages=len(present))
-            parts = _divided(present, None, halving=True)
-        else:
-            return
-        for messages in parts:
-            chosen = np.zeros(len(self._batch.messages), np.bool_)
-            chosen[messages] = True
-            own_texts = [row for row in texts if chosen[row.message]]
-            await self._store_part(numbers.taken(chosen[numbers.message]), own_texts, messages, halving=halving)
-
-    async def _write(self, numbers: NumberRows, texts: list[TextRow], present: Sequence[int]) -> None:
-        part = Part(self._batch, prepare(numbers, texts), present, self._without_letter, time.time_ns() // 1000)
-        try:
-            written = await self._store.write(part)
-        except RowsRefusedError as error:
-            if present:
-                raise
-            # A message must never be dropped: until somebody has repaired the database, it is tried again.
-            raise StoreUnavailableError(f"the database refuses the dead letters: {error}") from error
-        confirm(written.record)
-        self._without_letter.clear()
-        self._written(written)
+    def _only(self, message_indexes: Sequence[int], *, was_refused: bool) -> "_Piece":
+        chosen = np.zeros(self.message_indexes[-1] + 1, np.bool_)
+        chosen[message_indexes] = True
+        return _Piece(self.rows.of_messages(chosen), message_indexes, was_refused)
 
 
-def _divided(messages: Sequence[int], suspect: int | None, *, halving: bool) -> list[Sequence[int]]:
-    """Return the parts to try next: the suspect alone and the others; these in halves when they are known to be many."""
-    parts: list[Sequence[int]] = []
-    if suspect is not None and suspect in messages:
-        parts.append([suspect])
-        messages = [message for message in messages if message != suspect]
-        if not halving:
-            return [*parts, messages]
-    middle = len(messages) // 2
-    return [*parts, messages[:middle], messages[middle:]]
+def _halves(indexes: Sequence[int]) -> list[Sequence[int]]:
+    middle = len(indexes) // 2
+    return [indexes[:middle], indexes[middle:]]
+
+
+def _all_with_rows(batch: Batch) -> _Piece:
+    has_rows = np.ones(len(batch.messages), np.bool_)
+    has_rows[[rejection.message_index for rejection in batch.routed.rejections]] = False
+    return _Piece(batch.routed.rows, np.flatnonzero(has_rows).tolist())
+
+
+def _part(batch: Batch, piece: _Piece, rejections: Sequence[Rejection]) -> BatchPart:
+    indexes = np.array([*piece.message_indexes, *(each.message_index for each in rejections)], np.int64)
+    return BatchPart(batch, prepare(piece.rows), indexes, list(rejections), time.time_ns() // 1000)

@@ -1,45 +1,12 @@
-"""What a transaction writes beside the measurements: dead letters, counts, and which envelopes are settled."""
+"""The accounts that a transaction writes: counts, and which envelopes are settled."""
 
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-import asyncpg
-import numpy as np
-from numpy.typing import NDArray
+from sens_telemetry_worker.accounting import Record
+from sens_telemetry_worker.batch import PendingMessages, StreamPosition
+from sens_telemetry_worker.timescale.database import Connection
 
-from sens_telemetry_worker.accounting import Part, Place, Record
-from sens_telemetry_worker.letters import COLUMNS, Letter, Quota, apportion, copy_bytes
-from sens_telemetry_worker.rows import Prepared
-from sens_telemetry_worker.storing import SettledElsewhereError, StoreUnavailableError, Written
-from sens_telemetry_worker.timescale.copying import copy_to
-from sens_telemetry_worker.timescale.database import REFUSED_CLASSES, Connection, Database
-
-_QUOTAS: Final = """
-    SELECT wanted.id, t.dead_letter_count_limit, t.dead_letter_byte_limit, usage.letters, usage.bytes
-    FROM unnest($1::int[]) AS wanted (id) LEFT JOIN sens.tenants t ON t.id = wanted.id
-    CROSS JOIN LATERAL (
-        SELECT coalesce(sum(u.letters), 0)::bigint AS letters, coalesce(sum(u.bytes), 0)::bigint AS bytes
-        FROM sens.dead_letter_usage u
-        WHERE u.tenant_id = wanted.id OR (wanted.id = 0 AND u.tenant_id IS NULL)
-    ) usage
-"""
-# The columns are those of a COPY, so that both ways take the same bytes.
-_STAGE: Final = f"""
-    CREATE TEMPORARY TABLE IF NOT EXISTS staged_dead_letters ON COMMIT DELETE ROWS AS
-    SELECT {", ".join(COLUMNS)} FROM sens.dead_letters WITH NO DATA
-"""  # noqa: S608 - our own names
-# A letter whose message was replayed and refused again is there, unless its replay was faster in deleting it. What a quota has
-# shortened meanwhile does not take the place of the whole; an older replay's refusal has no effect.
-_PUT: Final = f"""
-    INSERT INTO sens.dead_letters AS d ({", ".join(COLUMNS)})
-    SELECT DISTINCT ON (stream, sequence, number) {", ".join(COLUMNS)} FROM staged_dead_letters
-    ORDER BY stream, sequence, number, replays DESC
-    ON CONFLICT (stream, sequence, number) DO UPDATE SET
-        tenant_id = excluded.tenant_id, device = excluded.device, dead_lettered_at = excluded.dead_lettered_at,
-        reason = excluded.reason, detail = excluded.detail, replays = excluded.replays,
-        payload = CASE WHEN octet_length(excluded.payload) > octet_length(d.payload) THEN excluded.payload ELSE d.payload END
-    WHERE d.replays < excluded.replays
-"""  # noqa: S608 - our own names
 _RECORD: Final = """
     WITH counted AS (
         INSERT INTO sens.message_counts AS c
@@ -60,10 +27,6 @@ _RECORD: Final = """
     SELECT (SELECT count(*) FROM new), (SELECT generation FROM sens.name_generation)
 """
 # Reading the generation takes the lock of a reader, which who deletes devices or metrics waits for, and which waits for who does.
-_GONE: Final = """
-    SELECT EXISTS (SELECT FROM unnest($1::int[]) AS used (id) WHERE NOT EXISTS (SELECT FROM sens.devices d WHERE d.id = used.id))
-        OR EXISTS (SELECT FROM unnest($2::int[]) AS used (id) WHERE NOT EXISTS (SELECT FROM sens.metrics m WHERE m.id = used.id))
-"""
 _GO_ON: Final = """
     UPDATE sens.settled s SET outcomes = step.after
     FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[]) AS step (stream, sequence, before, after)
@@ -75,132 +38,42 @@ _RECORDED: Final = """
 """
 
 
-class LetterExistsError(Exception):
-    """A dead letter of the same origin is stored already; the transaction has to be rolled back."""
+class SettledMeanwhileError(Exception):
+    """An envelope is not as it was thought to be; the transaction has to be rolled back."""
 
 
-class Accounts:
-    """Dead letters, counts and settled envelopes."""
+async def write_record(connection: Connection, record: Record) -> int:
+    """Write counts and settled envelopes; return the generation of devices' and metrics' ids, which stays until the end of the transaction.
 
-    def __init__(self, database: Database, unknown_tenants: Quota) -> None:
-        self._database = database
-        self._unknown_tenants = unknown_tenants
-
-    async def write(
-        self,
-        connection: Connection,
-        part: Part,
-        new_values: NDArray[np.int64],
-        conflicting: set[int],
-        *,
-        letters_are_new: bool,
-    ) -> Written:
-        """Write what belongs to the rows that the transaction has written.
-
-        Args:
-            connection: In the transaction.
-            part: What is written.
-            new_values: int64, for each message of the batch the number of its values that were not stored before.
-            conflicting: Messages with a value other than the stored one.
-            letters_are_new: Whether no dead letter of the same origin is expected to be there, which is quicker.
-
-        Raises:
-            LetterExistsError: There is one.
-            SettledElsewhereError: An envelope is not as it was thought to be; what it is has to be asked for.
-            StoreUnavailableError: The database refuses the dead letters or counts, or devices or metrics were deleted meanwhile.
-        """
-        try:
-            return await self._write(connection, part, new_values, part.letters(conflicting), letters_are_new)
-        except asyncpg.UniqueViolationError as error:
-            raise LetterExistsError from error
-        except asyncpg.PostgresError as error:
-            if (error.sqlstate or "")[:2] in REFUSED_CLASSES:
-                # No message is to blame for it, and none may be dropped.
-                raise StoreUnavailableError(f"the database refuses dead letters or counts: {error}") from error
-            raise
-
-    async def _write(
-        self,
-        connection: Connection,
-        part: Part,
-        new_values: NDArray[np.int64],
-        letters: list[Letter],
-        letters_are_new: bool,
-    ) -> Written:
-        kept: list[Letter] = []
-        discarded: list[Letter] = []
-        if letters:
-            kept, discarded = apportion(letters, await self._quotas(connection, letters))
-            again = kept if not letters_are_new else [letter for letter in kept if letter.replays]
-            new = [letter for letter in kept if not letter.replays] if letters_are_new else []
-            if new:
-                await copy_to(connection, "dead_letters", COLUMNS, copy_bytes(new), schema="sens")
-            if again:
-                await put_letters(connection, again)
-        record = part.record(new_values, (letter.message for letter in kept), (letter.message for letter in discarded))
-        generation = await _record(connection, record)
-        if part.batch.generation != generation:
-            self._database.name_generation = max(generation, self._database.name_generation)
-            if await _some_are_gone(connection, part.rows):
-                raise StoreUnavailableError(
-                    "devices or metrics were deleted meanwhile; their names are looked up again"
-                )
-        return Written(new_values, kept, discarded, record)
-
-    async def _quotas(self, connection: Connection, letters: Iterable[Letter]) -> dict[int, Quota]:
-        rows = await connection.fetch(_QUOTAS, sorted({letter.tenant_id for letter in letters}))
-        unknown = self._unknown_tenants
-        return {
-            row["id"]: Quota(
-                row["dead_letter_count_limit"] if row["dead_letter_count_limit"] is not None else unknown.count_limit,
-                row["dead_letter_byte_limit"] if row["dead_letter_byte_limit"] is not None else unknown.byte_limit,
-                row["letters"],
-                row["bytes"],
-            )
-            for row in rows
-        }
-
-    async def recorded(self, connection: Connection, part: Part) -> dict[Place, bytes | None]:
-        """Return what the database knows of the batch's envelopes other than it was thought; see `accounting.Envelope`."""
-        expected = part.batch.recorded()
-        rows = await connection.fetch(_RECORDED, *_columns(expected, 2))
-        found = {Place(row["stream"], row["sequence"]): row["outcomes"] for row in rows}
-        return {place: outcomes for place, outcomes in found.items() if outcomes is None or outcomes != expected[place]}
-
-
-async def _some_are_gone(connection: Connection, rows: Prepared) -> bool:
-    """Tell whether a device or metric of the rows was deleted; behind the gate, so that the answer holds until the end of the transaction."""
-    devices = {*np.unique(rows.numbers.device_id).tolist(), *(row.device_id for row in rows.texts)}
-    ids = {*np.unique(rows.numbers.metric_id).tolist(), *(row.metric_id for row in rows.texts)}
-    gone: bool = await connection.fetchval(_GONE, list(devices), list(ids))
-    return gone
-
-
-async def put_letters(connection: Connection, letters: Iterable[Letter]) -> None:
-    """Write letters of which some may be there already, in a transaction."""
-    await connection.execute(_STAGE)
-    await copy_to(connection, "staged_dead_letters", COLUMNS, copy_bytes(letters))
-    await connection.execute(_PUT)
-
-
-async def _record(connection: Connection, record: Record) -> int:
-    """Write counts and settled envelopes; return the generation of devices' and metrics' ids, which stays until the end of the transaction."""
+    Raises:
+        SettledMeanwhileError: Another worker was faster.
+    """
     first = [each for each in record.settlements if each.before is None]
     further = [each for each in record.settlements if each.before is not None]
     row = await connection.fetchrow(
         _RECORD,
         *_columns(record.counts, 7),
-        *_columns([(*each.envelope.entry.place, each.after) for each in first], 3),
+        *_columns([(*each.progress.envelope.position, each.after) for each in first], 3),
     )
     assert row is not None  # noqa: S101 - for the type checker: a SELECT without FROM has one row
     new, generation = row
     if new != len(first):
-        raise SettledElsewhereError({})
+        raise SettledMeanwhileError
     if further:
-        steps = [(*each.envelope.entry.place, each.before, each.after) for each in further]
+        steps = [(*each.progress.envelope.position, each.before, each.after) for each in further]
         if await connection.execute(_GO_ON, *_columns(steps, 4)) != f"UPDATE {len(steps)}":
-            raise SettledElsewhereError({})
+            raise SettledMeanwhileError
     return int(generation)
+
+
+async def settled_meanwhile(connection: Connection, pending: PendingMessages) -> dict[StreamPosition, bytes | None]:
+    """Return what the database knows of envelopes other than it was thought; see `batch.EnvelopeProgress.learn`."""
+    expected = pending.recorded()
+    rows = await connection.fetch(_RECORDED, *_columns(expected, 2))
+    found = {StreamPosition(row["stream"], row["sequence"]): row["outcomes"] for row in rows}
+    return {
+        position: outcomes for position, outcomes in found.items() if outcomes is None or outcomes != expected[position]
+    }
 
 
 def _columns(rows: Iterable[Sequence[object]], width: int) -> list[list[object]]:

@@ -1,11 +1,12 @@
-"""What is looked at and tidied up in the accounts, now and then: quotas, conservation, what need not be remembered any more."""
+"""Observes and tidies the accounts every few seconds: quotas, conservation, and envelopes that need not be remembered any more."""
 
-import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
 
+from sens_common.attempts import Attempts
+from sens_common.health import Problems
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.letters import Quota
 from sens_telemetry_worker.storing import RowsRefusedError, StoreUnavailableError
@@ -30,7 +31,7 @@ _RECENTLY_STORED: Final = """
 """
 _FORGET: Final = (
     "DELETE FROM sens.settled WHERE stream = $1 AND sequence < $2",
-    # Streams that are no more; negative numbers are those of another kind, see `moving`.
+    # Streams that are no more; negative numbers are those of another kind, see `migrated_letters`.
     "DELETE FROM sens.settled WHERE (stream > 0 AND stream < $1 OR stream > $1) AND $2 >= 0",
 )
 
@@ -46,17 +47,21 @@ class Bookkeeping:
         self._recently_stored: Callable[[Iterable[str]], None] | None = recently_stored
         self._forgotten = (0, 0)
 
-    async def keep(self, interval_seconds: float) -> None:
-        """Look at everything, now and then again."""
-        while True:
-            try:
+    async def keep(self, problems: Problems, interval_seconds: float) -> None:
+        """Observe everything again and again."""
+        attempts = Attempts(
+            problems,
+            "accounts",
+            "the accounts can't be observed",
+            retry_on=(StoreUnavailableError, RowsRefusedError),
+            interval_seconds=interval_seconds,
+        )
+        async for attempt in attempts:
+            with attempt:
                 await self.observe()
-            except (StoreUnavailableError, RowsRefusedError) as error:
-                log.warning("the accounts can't be looked at; trying again later", error=str(error))
-            await asyncio.sleep(interval_seconds)
 
     async def observe(self) -> None:
-        """Set the metrics, and join what sessions that have ended have left.
+        """Set the metrics, and join the counts that sessions of the database have left that are over.
 
         Raises:
             StoreUnavailableError: The database can't be asked.
@@ -83,7 +88,7 @@ class Bookkeeping:
             log.error("messages are not accounted for: see sens.conservation()", messages=unaccounted)
 
     async def forget_before(self, stream: int, sequence: int) -> None:
-        """Forget which envelopes are settled that the stream no longer has; see `history.Settled`."""
+        """Forget which envelopes are settled that the stream no longer has; see `trimming.SettledEnvelopes`."""
         if (stream, sequence) == self._forgotten:
             return
         try:

@@ -1,13 +1,14 @@
-"""The database's connections, through asyncpg, and how its errors are told apart."""
+"""The database's connections, through asyncpg, and what the driver's errors mean for what was to be stored."""
 
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Final, cast
+from typing import cast
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from sens_common.database import connect_arguments, unavailable
+from sens_common.database_errors import DRIVER_ERRORS, DatabaseFault, fault_of, words_of_fault
 from sens_common.logins import WORKER_ROLE
 from sens_common.migrations import REQUIRED_VERSION, schema_version
 from sens_common.privileges import shortcomings
@@ -15,10 +16,6 @@ from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.storing import RowsRefusedError, StoreTooSlowError, StoreUnavailableError
 
 type Connection = PoolConnectionProxy[asyncpg.Record]
-
-REFUSED_CLASSES: Final = frozenset({"22", "23", "54", "P0"})
-"""SQLSTATE classes that speak of the rows themselves: data exception, integrity constraint, program limit, raised by a trigger
-(PostgreSQL documentation, appendix A). All others speak of the server's state."""
 
 
 async def _keep_state(_connection: object) -> None:
@@ -42,7 +39,7 @@ async def open_pool(settings: DatabaseSettings, application: str) -> "AsyncItera
 
 
 class Database:
-    """The pool, and how its errors are told apart.
+    """The pool.
 
     Attributes:
         name_generation: The newest generation of devices' and metrics' ids that a transaction has seen; what was remembered before is void.
@@ -62,30 +59,25 @@ class Database:
             StoreTooSlowError: A statement took longer than it may.
             RowsRefusedError: The server refuses the rows for what they are.
         """
-        lent = False
+        connected = False
         try:
             async with self._pool.acquire(timeout=10) as connection:
-                lent = True
+                connected = True
                 yield connection
-        except asyncpg.QueryCanceledError as error:
-            raise StoreTooSlowError(f"{error.sqlstate}: {unavailable(self._settings, error)}") from error
-        except asyncpg.ForeignKeyViolationError as error:
-            # What the rows belong to was deleted meanwhile; routed again, they belong to nobody.
-            raise StoreUnavailableError(f"{error.sqlstate}: {error}") from error
-        except asyncpg.PostgresError as error:
-            sqlstate: str = error.sqlstate or ""
-            if lent and sqlstate[:2] in REFUSED_CLASSES:  # before, they speak of the login and its role
-                raise RowsRefusedError(f"{sqlstate}: {error}") from error
-            raise StoreUnavailableError(f"{sqlstate}: {unavailable(self._settings, error)}") from error
-        except (asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            # The driver's words for a session that ended in the middle of something speak of its inner state.
-            lost = ConnectionError("the connection was lost")
-            raise StoreUnavailableError(str(unavailable(self._settings, lost))) from error
-        except (OSError, TimeoutError) as error:
-            too_slow = lent and isinstance(error, TimeoutError)
-            raise (StoreTooSlowError if too_slow else StoreUnavailableError)(
-                str(unavailable(self._settings, error))
-            ) from error
+        except DRIVER_ERRORS as error:
+            raise self._store_error(error, connected=connected) from error
+
+    def _store_error(self, error: Exception, *, connected: bool) -> Exception:
+        """Return what an error of the driver means for what was to be stored."""
+        fault = fault_of(error, connected=connected)
+        sqlstate = f"{error.sqlstate}: " if isinstance(error, asyncpg.PostgresError) else ""
+        if fault is DatabaseFault.REFUSED:
+            return RowsRefusedError(f"{sqlstate}{words_of_fault(error)}")
+        if fault is DatabaseFault.OUTDATED:
+            # A row's device or metric was deleted meanwhile; routed again, it has another one, or none.
+            return StoreUnavailableError(f"{sqlstate}{words_of_fault(error)}")
+        words = f"{sqlstate}{unavailable(self._settings, ConnectionError(words_of_fault(error, connected=connected)))}"
+        return StoreTooSlowError(words) if fault is DatabaseFault.TOO_SLOW else StoreUnavailableError(words)
 
     async def check(self) -> str | None:
         """Readiness check: the server answers, and its schema is new enough."""

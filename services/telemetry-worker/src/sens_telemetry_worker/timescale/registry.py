@@ -7,15 +7,26 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from sens_telemetry_worker import metrics
-from sens_telemetry_worker.columns import Kind, NewNames, Refusal, Tenant
-from sens_telemetry_worker.routing import Known, Registered
+from sens_telemetry_worker.routing import KnownNames
 from sens_telemetry_worker.storing import StoreUnavailableError
+from sens_telemetry_worker.tenants import (
+    DeviceKey,
+    MetricKey,
+    MetricKind,
+    NewMetrics,
+    Refusal,
+    RegisteredDevices,
+    RegisteredMetrics,
+    Tenant,
+)
 from sens_telemetry_worker.timescale.database import Connection, Database
-from sens_telemetry_worker.timescale.rooms import Limits, Noun, Room, note_registered, rooms
-
-type DeviceKey = tuple[int, str]
-"""Number of the tenant, name."""
-type MetricKey = tuple[int, str, Kind]
+from sens_telemetry_worker.timescale.name_limits import (
+    Allowance,
+    Limits,
+    NameTable,
+    lock_allowances,
+    note_registered,
+)
 
 REFRESH_SECONDS: Final = 5.0
 """A change of a tenant's limits is known within this time of the next message."""
@@ -31,13 +42,13 @@ class TimescaleRegistry:
         self._database = database
         self._clock = clock
         self._lock = asyncio.Lock()
-        self._known: Known | None = None
+        self._known: KnownNames | None = None
         self._tenant_generation = 0
         self._refresh_at = 0.0
-        self._limits: dict[Noun, dict[int, Limits]] = {"devices": {}, "metrics": {}}
-        self._recount_at: dict[tuple[int, Noun], float] = {}
+        self._limits: dict[NameTable, dict[int, Limits]] = {"devices": {}, "metrics": {}}
+        self._recount_at: dict[tuple[int, NameTable], float] = {}
 
-    async def known(self, tenants: Collection[str] = ()) -> Known:
+    async def known(self, tenants: Collection[str] = ()) -> KnownNames:
         """See `routing.Registry.known`."""
         known = self._known
         if known is None or self._outdated(known) or any(name not in known.tenants for name in tenants):
@@ -45,10 +56,10 @@ class TimescaleRegistry:
                 known = await self._refreshed()
         return known
 
-    def _outdated(self, known: Known) -> bool:
+    def _outdated(self, known: KnownNames) -> bool:
         return self._clock() >= self._refresh_at or self._database.name_generation > known.generation
 
-    async def _refreshed(self) -> Known:
+    async def _refreshed(self) -> KnownNames:
         """Ask what has changed; all tenants are known then, so that a name that is not among them is no tenant's."""
         refresh_at = self._clock() + REFRESH_SECONDS
         async with self._database.connection() as connection:
@@ -60,7 +71,7 @@ class TimescaleRegistry:
             known = self._known
             if known is None or known.generation != name_generation:
                 # Ids may be gone. Batches that are being routed go on with what they have, and are refused when they are stored.
-                known = Known(name_generation)
+                known = KnownNames(name_generation)
                 self._tenant_generation = 0
             if self._tenant_generation != tenant_generation:
                 rows = await connection.fetch(
@@ -69,7 +80,7 @@ class TimescaleRegistry:
                 )
                 ids = {row["name"]: row["id"] for row in rows}
                 if any(ids.get(name) != tenant.id for name, tenant in known.tenants.items()):  # a tenant was deleted
-                    known = Known(name_generation)
+                    known = KnownNames(name_generation)
                 for id_, name, devices, new_devices, measured, new_metrics, late_days in rows:
                     tenant = known.tenants.setdefault(name, Tenant(id_, name))
                     tenant.late_microseconds = late_days * _DAY_MICROSECONDS
@@ -79,82 +90,108 @@ class TimescaleRegistry:
         self._known, self._refresh_at = known, refresh_at
         return known
 
-    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> Registered:
+    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
         """See `routing.Registry.devices`."""
         tenants: dict[int, Tenant] = {}
-        names: set[DeviceKey] = set()
+        keys: set[DeviceKey] = set()
         for tenant, name in wanted:
             tenants[tenant.id] = tenant
-            names.add((tenant.id, name))
-        refused: dict[DeviceKey, Refusal] = {}
+            keys.add((tenant.id, name))
+        refusals: dict[DeviceKey, Refusal] = {}
         async with self._lock, self._database.connection() as connection:
-            ids = await _find_devices(connection, names)
-            if missing := names - ids.keys():
-                async with connection.transaction():
-                    left = await self._rooms(connection, [tenants[each[0]] for each in missing], "devices")
-                    allowed = []
-                    for key in sorted(missing):
-                        room = left[key[0]]
-                        if room.left:
-                            room.take(1)
-                            allowed.append(key)
-                        else:
-                            refused[key] = room.refusal(key[1], 1)
-                    created = await connection.fetch(
-                        "INSERT INTO sens.devices (tenant_id, name) SELECT * FROM unnest($1::int[], $2::text[])"
-                        " ON CONFLICT DO NOTHING RETURNING tenant_id",
-                        [tenant_id for tenant_id, _ in allowed],
-                        [name for _, name in allowed],
-                    )
-                    await note_registered(connection, Counter(row["tenant_id"] for row in created), "devices")
-                metrics.DEVICES.inc(len(created))
+            ids = await _find_devices(connection, keys)
+            if missing := keys - ids.keys():
+                refusals = await self._register_devices(connection, tenants, missing)
                 # Another worker may have registered some meanwhile, also of those that are refused.
                 ids |= await _find_devices(connection, missing)
-        _nothing_is_gone(names - ids.keys() - refused.keys())
-        return Registered(ids, {key: refusal for key, refusal in refused.items() if key not in ids})
+        _check_found(keys - ids.keys() - refusals.keys())
+        return RegisteredDevices(ids, {key: refusal for key, refusal in refusals.items() if key not in ids})
 
-    async def metrics(self, wanted: Sequence[NewNames]) -> dict[MetricKey, Refusal]:
+    async def _register_devices(
+        self, connection: Connection, tenants: Mapping[int, Tenant], missing: Collection[DeviceKey]
+    ) -> dict[DeviceKey, Refusal]:
+        """Register devices as far as their tenants' limits allow; return why the others are not."""
+        allowed: list[DeviceKey] = []
+        refusals: dict[DeviceKey, Refusal] = {}
+        async with connection.transaction():
+            allowances = await self._allowances(connection, [tenants[key[0]] for key in missing], "devices")
+            for key in sorted(missing):
+                allowance = allowances[key[0]]
+                if allowance.left:
+                    allowance.take(1)
+                    allowed.append(key)
+                else:
+                    refusals[key] = allowance.refusal(key[1], 1)
+            created = await connection.fetch(
+                "INSERT INTO sens.devices (tenant_id, name) SELECT * FROM unnest($1::int[], $2::text[])"
+                " ON CONFLICT DO NOTHING RETURNING tenant_id",
+                [tenant_id for tenant_id, _ in allowed],
+                [name for _, name in allowed],
+            )
+            await note_registered(connection, Counter(row["tenant_id"] for row in created), "devices")
+        metrics.DEVICES.inc(len(created))
+        return refusals
+
+    async def metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
         """See `routing.Registry.metrics`."""
-        tenants = {new.tenant.id: new.tenant for new in wanted}
-        keys = {(new.tenant.id, name, kind) for new in wanted for name, kind in new.names}
-        refused: dict[MetricKey, Refusal] = {}
+        keys = {(new.tenant.id, name, kind) for new in wanted for name, kind in new.metrics}
+        refusals: dict[MetricKey, Refusal] = {}
         async with self._lock, self._database.connection() as connection:
-            missing = keys - await _fill_metrics(connection, tenants, keys)
-            if missing:
-                async with connection.transaction():
-                    left = await self._rooms(connection, [tenants[each[0]] for each in missing], "metrics")
-                    allowed: set[MetricKey] = set()
-                    for tenant, names in wanted:
-                        more = ({(tenant.id, name, kind) for name, kind in names} & missing) - allowed
-                        room = left[tenant.id] if more else None
-                        if room is None:
-                            continue
-                        if len(more) <= room.left:
-                            room.take(len(more))
-                            allowed |= more
-                        else:
-                            refused |= {key: room.refusal(min(more)[1], len(more)) for key in more}
-                    created = await connection.fetch(
-                        "INSERT INTO sens.metrics (tenant_id, name, kind)"
-                        " SELECT * FROM unnest($1::int[], $2::text[], $3::text[]) ON CONFLICT DO NOTHING RETURNING tenant_id",
-                        *_columns(sorted(allowed)),
-                    )
-                    await note_registered(connection, Counter(row["tenant_id"] for row in created), "metrics")
-                missing -= await _fill_metrics(connection, tenants, missing)
-        _nothing_is_gone(missing - refused.keys())
-        return {key: refusal for key, refusal in refused.items() if key in missing}
+            ids = await _find_metrics(connection, keys)
+            if missing := keys - ids.keys():
+                refusals = await self._register_metrics(connection, wanted, missing)
+                ids |= await _find_metrics(connection, missing)
+        _check_found(keys - ids.keys() - refusals.keys())
+        return RegisteredMetrics(ids, {key: refusal for key, refusal in refusals.items() if key not in ids})
 
-    async def _rooms(self, connection: Connection, tenants: Iterable[Tenant], noun: Noun) -> dict[int, Room]:
+    async def _register_metrics(
+        self, connection: Connection, wanted: Sequence[NewMetrics], missing: set[MetricKey]
+    ) -> dict[MetricKey, Refusal]:
+        """Register metrics as far as their tenants' limits allow, those of a message all or none; return why the others are not."""
+        allowed: set[MetricKey] = set()
+        refusals: dict[MetricKey, Refusal] = {}
+        async with connection.transaction():
+            tenant_ids = {tenant_id for tenant_id, _, _ in missing}
+            tenants = [new.tenant for new in wanted if new.tenant.id in tenant_ids]
+            allowances = await self._allowances(connection, tenants, "metrics")
+            for tenant, names in wanted:
+                more = ({(tenant.id, name, kind) for name, kind in names} & missing) - allowed
+                if not more:
+                    continue
+                allowance = allowances[tenant.id]
+                if len(more) <= allowance.left:
+                    allowance.take(len(more))
+                    allowed |= more
+                else:
+                    refusals |= {key: allowance.refusal(min(more)[1], len(more)) for key in more}
+            created = await connection.fetch(
+                "INSERT INTO sens.metrics (tenant_id, name, kind)"
+                " SELECT * FROM unnest($1::int[], $2::text[], $3::text[]) ON CONFLICT DO NOTHING RETURNING tenant_id",
+                *_columns(sorted(allowed)),
+            )
+            await note_registered(connection, Counter(row["tenant_id"] for row in created), "metrics")
+        return refusals
+
+    async def _allowances(
+        self, connection: Connection, tenants: Iterable[Tenant], table: NameTable
+    ) -> dict[int, Allowance]:
         now = self._clock()
-        named = {tenant.id: (tenant.name, self._limits[noun][tenant.id]) for tenant in tenants}
-        recounted = {id_ for id_ in named if now >= self._recount_at.get((id_, noun), 0)}
-        left = await rooms(connection, named, noun, recounted)
-        self._recount_at |= {(id_, noun): now + _RECOUNT_SECONDS for id_ in recounted if left[id_].is_full}
-        return left
+        named = {tenant.id: (tenant.name, self._limits[table][tenant.id]) for tenant in tenants}
+        recounted = {tenant_id for tenant_id in named if now >= self._recount_at.get((tenant_id, table), 0)}
+        allowances = await lock_allowances(connection, named, table, recounted)
+        self._recount_at |= {
+            (tenant_id, table): now + _RECOUNT_SECONDS for tenant_id in recounted if allowances[tenant_id].is_full
+        }
+        return allowances
 
 
-def _nothing_is_gone(names: Collection[object]) -> None:
-    if names:
+def _check_found(missing: Collection[object]) -> None:
+    """Look that no name is missing.
+
+    Raises:
+        StoreUnavailableError: One is: it was deleted just after it was registered.
+    """
+    if missing:
         raise StoreUnavailableError("devices or metrics were deleted while they were registered")
 
 
@@ -168,21 +205,14 @@ async def _find_devices(connection: Connection, keys: Collection[DeviceKey]) -> 
     return {(row["tenant_id"], row["name"]): row["id"] for row in rows}
 
 
-async def _fill_metrics(
-    connection: Connection, tenants: Mapping[int, Tenant], keys: Collection[MetricKey]
-) -> set[MetricKey]:
-    """Fill in the numbers of those metrics that there are; return these."""
+async def _find_metrics(connection: Connection, keys: Collection[MetricKey]) -> dict[MetricKey, int]:
     rows = await connection.fetch(
         "SELECT m.tenant_id, m.name, m.kind, m.id FROM unnest($1::int[], $2::text[], $3::text[]) AS wanted (tenant_id, name, kind)"
         " JOIN sens.metrics m USING (tenant_id, name, kind)",
         *_columns(keys),
     )
-    found = set()
-    for tenant_id, name, kind, id_ in rows:
-        tenants[tenant_id].metric_ids[kind][name] = id_
-        found.add((tenant_id, name, kind))
-    return found
+    return {(row["tenant_id"], row["name"], row["kind"]): row["id"] for row in rows}
 
 
-def _columns(keys: Collection[MetricKey]) -> tuple[list[int], list[str], list[Kind]]:
+def _columns(keys: Collection[MetricKey]) -> tuple[list[int], list[str], list[MetricKind]]:
     return [key[0] for key in keys], [key[1] for key in keys], [key[2] for key in keys]

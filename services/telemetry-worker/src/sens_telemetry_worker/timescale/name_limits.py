@@ -12,11 +12,11 @@ from typing import Final, Literal, NamedTuple
 
 from sens_common.dead_letters import Reason
 from sens_common.names import shown
-from sens_telemetry_worker.columns import Refusal
+from sens_telemetry_worker.tenants import Refusal
 from sens_telemetry_worker.timescale.database import Connection
 
-type Noun = Literal["devices", "metrics"]
-"""What is registered; the names of tables and of columns."""
+type NameTable = Literal["devices", "metrics"]
+"""The tables of names; columns of ``sens.registrations`` have the same names."""
 
 _THIS_HOUR: Final = "date_trunc('hour', now(), 'UTC')"
 
@@ -29,11 +29,11 @@ class Limits(NamedTuple):
 
 
 @dataclass(slots=True)
-class Room:
-    """What is left of a tenant's limits."""
+class Allowance:
+    """How many names of a table a tenant has, how many came in this hour, and its limits."""
 
     tenant: str
-    noun: Noun
+    table: NameTable
     limits: Limits
     total: int
     this_hour: int
@@ -61,32 +61,32 @@ class Room:
         if self.limits.total - self.total < count:
             return Refusal(
                 Reason.LIMIT_REACHED,
-                f"tenant {self.tenant} has {self.total:,} {self.noun}, and its limit is {self.limits.total:,}; {what}."
-                f" Delete some, or raise the limit ({option} --{self.noun}), then replay",
+                f"tenant {self.tenant} has {self.total:,} {self.table}, and its limit is {self.limits.total:,}; {what}."
+                f" Delete some, or raise the limit ({option} --{self.table}), then replay",
             )
-        following = (self.hour + timedelta(hours=1)).astimezone(UTC)
+        next_hour = (self.hour + timedelta(hours=1)).astimezone(UTC)
         return Refusal(
             Reason.TOO_MANY_NEW_NAMES,
-            f"tenant {self.tenant} has registered {self.this_hour:,} {self.noun} within this hour, and its limit is"
-            f" {self.limits.per_hour:,} an hour; {what}. Replay after {following:%H:%M} UTC, or raise the limit first ({option}"
-            f" --new-{self.noun}-per-hour)",
+            f"tenant {self.tenant} has registered {self.this_hour:,} {self.table} within this hour, and its limit is"
+            f" {self.limits.per_hour:,} an hour; {what}. Replay after {next_hour:%H:%M} UTC, or raise the limit first ({option}"
+            f" --new-{self.table}-per-hour)",
         )
 
 
-async def rooms(
-    connection: Connection, tenants: dict[int, tuple[str, Limits]], noun: Noun, recounted: Collection[int]
-) -> dict[int, Room]:
-    """Lock the tenants' rows until the end of the transaction, in the order of their numbers; return what is left of their limits.
+async def lock_allowances(
+    connection: Connection, tenants: dict[int, tuple[str, Limits]], table: NameTable, recounted: Collection[int]
+) -> dict[int, Allowance]:
+    """Lock the tenants' rows until the end of the transaction, in the order of their ids; return their allowances.
 
     Args:
         connection: In a transaction.
-        tenants: Their names and limits by their numbers.
-        noun: What is to be registered.
+        tenants: Their names and limits by their ids.
+        table: Of the names that are to be registered.
         recounted: Tenants whose names are counted again, if they have reached their limit.
     """
     ids = sorted(tenants)
     select = (
-        f"SELECT tenant_id, {noun}, CASE WHEN hour = {_THIS_HOUR} THEN new_{noun} ELSE 0 END, {_THIS_HOUR}"  # noqa: S608 - constants
+        f"SELECT tenant_id, {table}, CASE WHEN hour = {_THIS_HOUR} THEN new_{table} ELSE 0 END, {_THIS_HOUR}"  # noqa: S608 - constants
         " FROM sens.registrations WHERE tenant_id = ANY ($1) ORDER BY tenant_id FOR UPDATE"
     )
     rows = await connection.fetch(select, ids)
@@ -102,26 +102,26 @@ async def rooms(
     found = {}
     for tenant_id, total, this_hour, hour in rows:
         name, limits = tenants[tenant_id]
-        room = found[tenant_id] = Room(name, noun, limits, total, this_hour, hour)
-        if room.is_full and tenant_id in recounted:
-            room.total = await connection.fetchval(
-                f"UPDATE sens.registrations SET {noun} = (SELECT count(*) FROM sens.{noun} WHERE tenant_id = $1)"  # noqa: S608 - same
-                f" WHERE tenant_id = $1 RETURNING {noun}",
+        allowance = found[tenant_id] = Allowance(name, table, limits, total, this_hour, hour)
+        if allowance.is_full and tenant_id in recounted:
+            allowance.total = await connection.fetchval(
+                f"UPDATE sens.registrations SET {table} = (SELECT count(*) FROM sens.{table} WHERE tenant_id = $1)"  # noqa: S608 - same
+                f" WHERE tenant_id = $1 RETURNING {table}",
                 tenant_id,
             )
     return found
 
 
-async def note_registered(connection: Connection, created: Counter[int], noun: Noun) -> None:
+async def note_registered(connection: Connection, created: Counter[int], table: NameTable) -> None:
     """Count what was registered, by tenant."""
     if not created:
         return
-    other: Noun = "metrics" if noun == "devices" else "devices"
+    other: NameTable = "metrics" if table == "devices" else "devices"
     await connection.execute(
-        f"UPDATE sens.registrations r SET {noun} = r.{noun} + c.number, hour = {_THIS_HOUR},"  # noqa: S608 - same
-        f" new_{noun} = CASE WHEN hour = {_THIS_HOUR} THEN r.new_{noun} ELSE 0 END + c.number,"
+        f"UPDATE sens.registrations r SET {table} = r.{table} + c.names, hour = {_THIS_HOUR},"  # noqa: S608 - same
+        f" new_{table} = CASE WHEN hour = {_THIS_HOUR} THEN r.new_{table} ELSE 0 END + c.names,"
         f" new_{other} = CASE WHEN hour = {_THIS_HOUR} THEN r.new_{other} ELSE 0 END"
-        " FROM unnest($1::int[], $2::int[]) AS c (tenant_id, number) WHERE r.tenant_id = c.tenant_id",
+        " FROM unnest($1::int[], $2::int[]) AS c (tenant_id, names) WHERE r.tenant_id = c.tenant_id",
         list(created),
         list(created.values()),
     )

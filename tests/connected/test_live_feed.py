@@ -8,7 +8,7 @@ from sens_common import live
 from sens_common.jetstream import connect
 from sens_common.live import Reading
 from sens_common.settings import NatsSettings
-from sens_telemetry_worker.live import MAX_BATCH_BYTES, LivePublisher
+from sens_telemetry_worker.nats_live import MAX_BATCH_BYTES, NatsLiveFeed
 
 
 def shown(nats: NatsSettings, *batches: list[Reading]) -> list[Msg]:
@@ -23,9 +23,9 @@ def shown(nats: NatsSettings, *batches: list[Reading]) -> list[Msg]:
         async with connect(nats, "reader") as reader, connect(nats, "worker") as client:
             await reader.subscribe(live.subject("demo"), cb=note)
             await reader.flush()
-            publisher = LivePublisher(client)
+            feed = NatsLiveFeed(client)
             for batch in batches:
-                await publisher.publish("demo", batch)
+                await feed.publish("demo", batch)
             await client.flush()
             await reader.flush()
         return messages
@@ -37,8 +37,8 @@ def readings(count: int, text: str) -> list[Reading]:
     return [Reading("d", "t", number, f"{number} {text}") for number in range(count)]
 
 
-class TestPublisher:
-    def test_shows_more_than_a_message_holds_in_several(self, nats: NatsSettings) -> None:
+class TestFeed:
+    def test_publishes_more_than_a_message_holds_in_several(self, nats: NatsSettings) -> None:
         batch = readings(3000, "x" * 1000)
 
         messages = shown(nats, batch)
@@ -68,11 +68,11 @@ class TestPublisher:
                 await reader.subscribe(live.subject("demo"), cb=note)
                 await reader.flush()
                 async with connect(nats, "closed") as closed:
-                    publisher = LivePublisher(closed)
-                await publisher.publish("demo", readings(7, "x"))
-                publisher._client = client
-                await publisher.publish("demo", readings(1, "x"))
-                await publisher.publish("demo", readings(1, "x"))
+                    feed = NatsLiveFeed(closed)
+                await feed.publish("demo", readings(7, "x"))
+                feed._client = client
+                await feed.publish("demo", readings(1, "x"))
+                await feed.publish("demo", readings(1, "x"))
                 return [await asyncio.wait_for(told.get(), 10) for _ in range(2)]
 
         assert asyncio.run(work()) == [7, 0]

@@ -1,4 +1,4 @@
-"""What each lane is doing, what waits in the log, and which hop holds: for the metrics and for ``/readyz``."""
+"""What each lane is doing, what waits in the stream, and which hop is the bottleneck: for the metrics and for ``/readyz``."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,21 +13,21 @@ from sens_telemetry_worker import metrics
 _HOPS: Final[Mapping[str, str | None]] = {
     "dead_letter_share": "this worker",
     "nats": "NATS",
-    "log": "the log",
+    "stream": "the stream",
     "database": "the database",
     "store": "the database",
     "lanes": None,
-    "streams": None,
+    "stream_limits": None,
 }
-"""Checks of ``/readyz`` and the hop each one speaks of, None for one that names it; the first one that fails is told."""
+"""Checks of ``/readyz`` and the hop of each, None for one that names it; the first one that fails is told."""
 
 STALLED_SECONDS: Final = 15.0
-"""A lane that does one thing for longer than this, other than taking, stands still."""
+"""A lane that does one thing for longer than this, other than taking, is stalled."""
 
 _BEHIND_SECONDS: Final = 5.0
 
 
-class State(StrEnum):
+class LaneState(StrEnum):
     """What a lane is doing."""
 
     TAKING = "taking"
@@ -35,20 +35,20 @@ class State(StrEnum):
     STORING = "storing"
     """It routes a batch and stores it in the database, again and again if need be."""
     ACKNOWLEDGING = "acknowledging"
-    """It settles the envelopes in the log."""
+    """It acknowledges the envelopes to the stream."""
     HALTED = "halted"
     """It only looks at what comes, because every tenant's messages would be dead-lettered; a batch a minute is tried."""
 
 
 _HOP_OF_STATE: Final = {
-    State.STORING: "the database",
-    State.ACKNOWLEDGING: "the log",
+    LaneState.STORING: "the database",
+    LaneState.ACKNOWLEDGING: "the stream",
 }
 
 
 @dataclass(slots=True)
-class LogState:
-    """The log as it was seen last.
+class StreamStatus:
+    """The stream as it was observed last.
 
     Attributes:
         waiting: Envelopes that are not settled, those under way included.
@@ -63,17 +63,17 @@ class LogState:
 
 @dataclass(slots=True)
 class Lane:
-    """What one lane is doing, and since when, seconds of `Flow`'s clock."""
+    """What one lane is doing, and since when, seconds of the status' clock."""
 
     name: str
     clock: Callable[[], float]
-    state: State = State.TAKING
+    state: LaneState = LaneState.TAKING
     since: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.since = self.clock()
 
-    def enter(self, state: State) -> None:
+    def enter(self, state: LaneState) -> None:
         """Say what the lane begins to do."""
         self.state = state
         self.since = self.clock()
@@ -84,36 +84,43 @@ class Lane:
         return self.clock() - self.since
 
 
-class Flow:
-    """The envelopes between the log and the database; the metrics look here when they are asked for."""
+class Status:
+    """The envelopes between the stream and the database.
+
+    Attributes:
+        stream: The stream as it was observed last.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lanes: list[Lane] = []
         self._stored_at = clock()
-        self.log = LogState()
-        for state in State:
+        self.stream = StreamStatus()
+
+    def export_metrics(self) -> None:
+        """Let the metrics of the lanes look here whenever somebody asks for them."""
+        for state in LaneState:
             metrics.LANES.labels(state).set_function(partial(self._count, state))
             metrics.LANE_SECONDS.labels(state).set_function(partial(self._seconds, state))
 
-    def lane(self) -> Lane:
+    def add_lane(self) -> Lane:
         """Return a new lane."""
         lane = Lane(f"lane {len(self._lanes)}", self._clock)
         self._lanes.append(lane)
         return lane
 
-    def stored(self) -> None:
-        """Say that a batch was stored."""
+    def note_stored(self) -> None:
+        """Take note that a batch was stored."""
         self._stored_at = self._clock()
 
-    def _count(self, state: State) -> int:
+    def _count(self, state: LaneState) -> int:
         return sum(lane.state is state for lane in self._lanes)
 
-    def _seconds(self, state: State) -> float:
+    def _seconds(self, state: LaneState) -> float:
         return max((lane.seconds for lane in self._lanes if lane.state is state), default=0.0)
 
     async def check(self) -> str | None:
-        """Readiness check: no lane stands still."""
+        """Readiness check: no lane is stalled."""
         for state, hop in _HOP_OF_STATE.items():
             seconds = self._seconds(state)
             if seconds > STALLED_SECONDS:
@@ -121,21 +128,22 @@ class Flow:
         return None
 
     def describe(self, answers: Mapping[str, str]) -> str:
-        """Return one sentence: which hop holds, what waits, and what the lanes do; see `operations.Flow`."""
-        log = self.log
-        held = holder(_HOPS, answers)
+        """Return one sentence: which hop is the bottleneck, what waits, and what the lanes do; see `operations.Flow`."""
+        stream = self.stream
+        bottleneck = holder(_HOPS, answers)
         parts = []
-        if held is not None:
+        if bottleneck is not None:
             parts.append(f"no batch stored for {self._clock() - self._stored_at:.0f} s")
-        if log.waiting:
-            parts.append(f"{amount(log.waiting, 'envelope')} in the log, the oldest for {log.oldest_seconds:.0f} s")
-        parts.append(f"the log is {log.filled:.0%} full")
+        if stream.waiting:
+            waiting = amount(stream.waiting, "envelope")
+            parts.append(f"{waiting} in the stream, the oldest for {stream.oldest_seconds:.0f} s")
+        parts.append(f"the stream is {stream.filled:.0%} full")
         doing = [
             f"{count} {state.replace('_', '-')} for {self._seconds(state):.0f} s"
-            for state in State
+            for state in LaneState
             if (count := self._count(state))
         ]
         parts.append(f"{amount(len(self._lanes), 'lane')}: {', '.join(doing)}")
-        if held is None:
-            held = "behind, and storing" if log.oldest_seconds > _BEHIND_SECONDS else "keeps up"
-        return "; ".join([held, *parts])
+        if bottleneck is None:
+            bottleneck = "behind, and storing" if stream.oldest_seconds > _BEHIND_SECONDS else "keeps up"
+        return "; ".join([bottleneck, *parts])

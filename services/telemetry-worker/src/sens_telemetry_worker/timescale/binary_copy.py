@@ -1,8 +1,18 @@
-"""COPY from memory."""
+"""The format of a binary COPY, and the COPY itself.
+
+PostgreSQL documentation, "COPY", section "Binary Format": a signature, then for each row the number of fields and for each field
+its length in bytes and its value, big-endian, then -1. A timestamptz is the number of microseconds since 2000-01-01T00:00:00Z.
+"""
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Final
 
 from sens_telemetry_worker.timescale.database import Connection
+
+POSTGRES_EPOCH_MICROSECONDS: Final = 946_684_800_000_000
+
+SIGNATURE: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+TRAILER: Final = b"\xff\xff"
 
 
 async def copy_to(

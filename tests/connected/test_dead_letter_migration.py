@@ -1,4 +1,4 @@
-"""Dead letters of versions before 0.2, moved from their stream into the database once."""
+"""Dead letters of versions before 0.2, migrated from their stream into the database."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,18 +16,18 @@ from nats.js.errors import NotFoundError
 from sens_common.jetstream import connect
 from sens_common.names import DEAD_LETTERS_STREAM
 from sens_common.settings import DatabaseSettings, NatsSettings
+from sens_telemetry_worker.jetstream.dead_letter_migration import DeadLetterMigration
 from sens_telemetry_worker.letters import Letter
-from sens_telemetry_worker.moving import Moving
 from sens_telemetry_worker.timescale.database import Database, open_pool
-from sens_telemetry_worker.timescale.former_letters import FormerLetters
+from sens_telemetry_worker.timescale.migrated_letters import MigratedLetters
 from support.servers import owner_pool
 
 TOPIC = "sens/v1/demo/d1/telemetry"
-LOG = 0xABC
+STREAM = 0xABC
 
 
 def alone(number: int) -> dict[str, Any]:
-    """Return a letter that lay alone in its message."""
+    """Return a letter that was alone in its message."""
     return {
         "tenant": "demo",
         "device": "d1",
@@ -42,13 +42,13 @@ def alone(number: int) -> dict[str, Any]:
 
 
 def member(number: int, topic: str = TOPIC) -> list[Any]:
-    """Return one that lay together with others."""
+    """Return one that was together with others."""
     return [number, topic, b"%d" % number, 1_700_000_000_000_000, "malformed_payload", "bad", 1_700_000_000_000_001, 0]
 
 
 @dataclass
 class Old:
-    """A log with the stream of before, and the database.
+    """The stream of before and the database.
 
     Attributes:
         created: When the stream was made, microseconds since the epoch.
@@ -57,7 +57,7 @@ class Old:
     client: Client
     pool: "asyncpg.Pool[asyncpg.Record]"
     worker_pool: "asyncpg.Pool[asyncpg.Record]"
-    destination: FormerLetters
+    destination: MigratedLetters
     created: int = 0
 
     async def make_stream(self) -> None:
@@ -99,91 +99,91 @@ async def old(nats: NatsSettings, database: DatabaseSettings) -> AsyncIterator[O
         open_pool(database, "test") as worker_pool,
     ):
         await pool.execute("INSERT INTO sens.tenants (name) VALUES ('demo')")
-        place = Old(client, pool, worker_pool, FormerLetters(Database(worker_pool, database)))
-        await place.make_stream()
-        yield place
+        it = Old(client, pool, worker_pool, MigratedLetters(Database(worker_pool, database)))
+        await it.make_stream()
+        yield it
 
 
-class TestMove:
+class TestMigration:
     def test_keeps_where_each_message_came_from(self, nats: NatsSettings, database: DatabaseSettings) -> None:
         async def work() -> None:
-            async with old(nats, database) as place:
-                await place.put(f"{LOG:x}-7-p0", [member(1), member(3, topic="elsewhere")])
-                await place.put(f"{LOG:x}-8-4", alone(4))
-                await place.put(f"r{place.created:x}-2-5", alone(5))
-                await place.put("s2-6", alone(6))
-                await place.put("strange", b"\xff")
-                assert await Moving(place.client.jetstream(), place.destination).move() == 6
-                assert await place.letters() == [
-                    (LOG, 7, 1, b"1"),
-                    (LOG, 7, 3, b"3"),
-                    (LOG, 8, 4, b"4"),
-                    (place.created, 2, 5, b"5"),
-                    (place.created, 2, 6, b"6"),
-                    (place.created, 5, 0, b"\xff"),
+            async with old(nats, database) as it:
+                await it.put(f"{STREAM:x}-7-p0", [member(1), member(3, topic="elsewhere")])
+                await it.put(f"{STREAM:x}-8-4", alone(4))
+                await it.put(f"r{it.created:x}-2-5", alone(5))
+                await it.put("s2-6", alone(6))
+                await it.put("strange", b"\xff")
+                assert await DeadLetterMigration(it.client.jetstream(), it.destination).migrate() == 6
+                assert await it.letters() == [
+                    (STREAM, 7, 1, b"1"),
+                    (STREAM, 7, 3, b"3"),
+                    (STREAM, 8, 4, b"4"),
+                    (it.created, 2, 5, b"5"),
+                    (it.created, 2, 6, b"6"),
+                    (it.created, 5, 0, b"\xff"),
                 ]
-                owned = await place.pool.fetchval("SELECT count(*) FROM sens.dead_letters WHERE tenant_id IS NOT NULL")
+                owned = await it.pool.fetchval("SELECT count(*) FROM sens.dead_letters WHERE tenant_id IS NOT NULL")
                 assert owned == 4
-                replayed = await place.pool.fetchval("SELECT replays FROM sens.dead_letters WHERE payload = '4'")
+                replayed = await it.pool.fetchval("SELECT replays FROM sens.dead_letters WHERE payload = '4'")
                 assert replayed == 2
-                assert await place.is_gone()
-                assert await place.pool.fetchval("SELECT count(*) FROM sens.settled") == 0
-                assert await Moving(place.client.jetstream(), place.destination).move() == 0
+                assert await it.is_gone()
+                assert await it.pool.fetchval("SELECT count(*) FROM sens.settled") == 0
+                assert await DeadLetterMigration(it.client.jetstream(), it.destination).migrate() == 0
 
         asyncio.run(work())
 
     def test_of_many_goes_in_several_steps(
         self, nats: NatsSettings, database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.moving._MOVED_TOGETHER", 3)
+        monkeypatch.setattr("sens_telemetry_worker.jetstream.dead_letter_migration.MESSAGES_AT_ONCE", 3)
 
         async def work() -> None:
-            async with old(nats, database) as place:
+            async with old(nats, database) as it:
                 for number in range(10):
-                    await place.put(f"{LOG:x}-{number}-p0", [member(number)])
-                assert await Moving(place.client.jetstream(), place.destination).move() == 10
-                assert len(await place.letters()) == 10
+                    await it.put(f"{STREAM:x}-{number}-p0", [member(number)])
+                assert await DeadLetterMigration(it.client.jetstream(), it.destination).migrate() == 10
+                assert len(await it.letters()) == 10
 
         asyncio.run(work())
 
 
 class KilledError(Exception):
-    """What ends a move in the middle."""
+    """What ends a migration in the middle."""
 
 
-class Killed(FormerLetters):
-    """Ends after messages were taken, or just before the end."""
+class Killed(MigratedLetters):
+    """Ends after letters were added, or just before the end."""
 
-    def __init__(self, database: Database, *, after_take: bool) -> None:
+    def __init__(self, database: Database, *, after_add: bool) -> None:
         super().__init__(database)
-        self._after_take = after_take
+        self._after_add = after_add
 
-    async def take(self, stream: int, messages: Mapping[int, list[Letter]]) -> int:
-        taken = await super().take(stream, messages)
-        if self._after_take:
+    async def add(self, stream: int, messages: Mapping[int, list[Letter]]) -> int:
+        added = await super().add(stream, messages)
+        if self._after_add:
             raise KilledError
-        return taken
+        return added
 
     async def finish(self, stream: int) -> None:  # noqa: ARG002 - the port's signature
         raise KilledError
 
 
-class TestMoveThatIsCutShort:
-    @pytest.mark.parametrize("after_take", [True, False], ids=["before the stream forgets", "before the end"])
+class TestMigrationThatIsCutShort:
+    @pytest.mark.parametrize("after_add", [True, False], ids=["before the stream forgets", "before the end"])
     def test_brings_back_nothing_that_was_replayed_or_deleted_meanwhile(
-        self, nats: NatsSettings, database: DatabaseSettings, after_take: bool
+        self, nats: NatsSettings, database: DatabaseSettings, after_add: bool
     ) -> None:
         async def work() -> None:
-            async with old(nats, database) as place:
+            async with old(nats, database) as it:
                 for number in range(3):
-                    await place.put(f"{LOG:x}-{number}-p0", [member(number)])
-                killed = Killed(Database(place.worker_pool, database), after_take=after_take)
+                    await it.put(f"{STREAM:x}-{number}-p0", [member(number)])
+                killed = Killed(Database(it.worker_pool, database), after_add=after_add)
                 with pytest.raises(KilledError):
-                    await Moving(place.client.jetstream(), killed).move()
-                await place.pool.execute("DELETE FROM sens.dead_letters WHERE payload = '1'")
-                await Moving(place.client.jetstream(), place.destination).move()
-                assert [payload for *_, payload in await place.letters()] == [b"0", b"2"]
-                assert await place.is_gone()
+                    await DeadLetterMigration(it.client.jetstream(), killed).migrate()
+                await it.pool.execute("DELETE FROM sens.dead_letters WHERE payload = '1'")
+                await DeadLetterMigration(it.client.jetstream(), it.destination).migrate()
+                assert [payload for *_, payload in await it.letters()] == [b"0", b"2"]
+                assert await it.is_gone()
 
         asyncio.run(work())
 
@@ -191,15 +191,15 @@ class TestMoveThatIsCutShort:
         self, nats: NatsSettings, database: DatabaseSettings
     ) -> None:
         async def work() -> None:
-            async with old(nats, database) as place:
+            async with old(nats, database) as it:
                 for number in range(50):
-                    await place.put(f"{LOG:x}-{number}-p0", [member(number), member(number + 100)])
-                movers = [Moving(place.client.jetstream(), place.destination) for _ in range(2)]
-                moved: Sequence[int | BaseException] = await asyncio.gather(
-                    *(mover.move() for mover in movers), return_exceptions=True
+                    await it.put(f"{STREAM:x}-{number}-p0", [member(number), member(number + 100)])
+                migrations = [DeadLetterMigration(it.client.jetstream(), it.destination) for _ in range(2)]
+                migrated: Sequence[int | BaseException] = await asyncio.gather(
+                    *(migration.migrate() for migration in migrations), return_exceptions=True
                 )
                 # One of them may find the stream gone.
-                assert all(isinstance(each, int | NotFoundError) for each in moved)
-                assert len(await place.letters()) == 100
+                assert all(isinstance(each, int | NotFoundError) for each in migrated)
+                assert len(await it.letters()) == 100
 
         asyncio.run(work())

@@ -1,0 +1,258 @@
+"""The nouns of a batch: envelopes taken from the stream, their pending messages, what these lead to, and the parts that are stored.
+
+``Envelope`` → ``EnvelopeProgress`` → ``PendingMessages`` → ``RoutedMessages`` → ``Batch`` → ``BatchPart``. A message is named by its index in
+the batch.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sens_common.dead_letters import Origin
+from sens_common.envelope import Message
+from sens_common.names import UNROUTED, native_route
+from sens_telemetry_worker.rows import PreparedRows, Rows
+from sens_telemetry_worker.tenants import Device
+
+
+class Outcome(IntEnum):
+    """What became of a message; a byte each in ``sens.settled.outcomes``."""
+
+    PENDING = 0
+    STORED = 1
+    DUPLICATE = 2
+    DEAD_LETTERED = 3
+    DISCARDED = 4
+
+
+class StreamPosition(NamedTuple):
+    """Which envelope: when its stream was created, microseconds since the epoch, and its sequence there."""
+
+    stream: int
+    sequence: int
+
+
+class Envelope(Protocol):
+    """An envelope taken from the stream.
+
+    Attributes:
+        position: Which one it is.
+        stored_at: When the stream took it, seconds since the epoch.
+        messages: Its messages.
+        replays: How often its messages came from the dead letters.
+        received: For how many messages of each tenant's name it accounts, those included that were discarded.
+        discarded: How many of those were discarded before.
+    """
+
+    @property
+    def position(self) -> StreamPosition: ...
+    @property
+    def stored_at(self) -> float: ...
+    @property
+    def messages(self) -> list[Message]: ...
+    @property
+    def replays(self) -> int: ...
+    @property
+    def received(self) -> Mapping[str, int]: ...
+    @property
+    def discarded(self) -> Mapping[str, int]: ...
+
+    def origin(self, index: int) -> Origin:
+        """Return where a message came from first, which names its dead letter."""
+
+
+@dataclass(slots=True)
+class EnvelopeProgress:
+    """An envelope and what is known of its messages.
+
+    Attributes:
+        envelope: As it was taken.
+        outcomes: An `Outcome` for each message.
+        recorded: The same as the database has it, None where it has nothing.
+        settled: Whether there is nothing left to do.
+    """
+
+    envelope: Envelope
+    outcomes: bytes
+    recorded: bytes | None = None
+    settled: bool = False
+
+    @classmethod
+    def of(cls, envelope: Envelope) -> Self:
+        """Return an envelope of which nothing is known."""
+        return cls(envelope, bytes(len(envelope.messages)))
+
+    def learn(self, recorded: bytes | None) -> None:
+        """Take over what the database knows: the outcomes of some of its messages, None where it is settled."""
+        self.recorded = recorded
+        if recorded is None:
+            self.settled = True
+        elif len(recorded) == len(self.outcomes):
+            self.outcomes = recorded
+
+    @property
+    def day(self) -> int:
+        """The day on which the stream took it, days since the epoch."""
+        return int(self.envelope.stored_at // 86_400)
+
+
+class Rejection(NamedTuple):
+    """A message that is not stored, and why: a dead letter's reason and detail."""
+
+    message_index: int
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PendingMessages:
+    """The messages of some envelopes whose outcome is not known yet.
+
+    Attributes:
+        envelopes: Those that are not settled.
+        messages: Their pending messages in order, n of them.
+        envelope_indexes: int64, n: for each message the index of its envelope in `envelopes`.
+        indexes_in_envelope: int64, n: for each message its index among all messages of its envelope.
+    """
+
+    envelopes: list[EnvelopeProgress]
+    messages: list[Message]
+    envelope_indexes: NDArray[np.int64]
+    indexes_in_envelope: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, progress: Iterable[EnvelopeProgress]) -> Self:
+        """Gather what is pending."""
+        envelopes = [each for each in progress if not each.settled]
+        messages: list[Message] = []
+        envelope_indexes = [np.zeros(0, np.int64)]
+        indexes_in_envelope = [np.zeros(0, np.int64)]
+        for envelope_index, each in enumerate(envelopes):
+            pending = np.flatnonzero(np.frombuffer(each.outcomes, np.uint8) == Outcome.PENDING)
+            everything = each.envelope.messages
+            messages += everything if len(pending) == len(everything) else [everything[n] for n in pending.tolist()]
+            envelope_indexes.append(np.full(len(pending), envelope_index, np.int64))
+            indexes_in_envelope.append(pending)
+        return cls(envelopes, messages, np.concatenate(envelope_indexes), np.concatenate(indexes_in_envelope))
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to do for any envelope."""
+        return all(each.settled for each in self.envelopes)
+
+    def recorded(self) -> dict[StreamPosition, bytes | None]:
+        """Return what the database is thought to have of each envelope; see `EnvelopeProgress.recorded`."""
+        return {each.envelope.position: each.recorded for each in self.envelopes if not each.settled}
+
+
+@dataclass(frozen=True, slots=True)
+class RoutedMessages:
+    """Messages with the devices and rows that they lead to.
+
+    Attributes:
+        messages: All of them.
+        devices: Each message's device, None where its topic leads to none.
+        rows: Of those messages that can be stored.
+        rejections: The other messages.
+        generation: Of the ids in the rows; see `routing.KnownNames`.
+    """
+
+    messages: Sequence[Message]
+    devices: list[Device | None]
+    rows: Rows
+    rejections: list[Rejection]
+    generation: int
+
+    def tenant_name(self, message_index: int) -> str:
+        """Return the tenant's name in a message's topic, `UNROUTED` where there is none."""
+        device = self.devices[message_index]
+        if device is not None:
+            return device.tenant.name
+        return native_route(self.messages[message_index].topic)[0] or UNROUTED
+
+    def device_name(self, message_index: int) -> str | None:
+        """Return the device's name in a message's topic, None where there is no valid one."""
+        device = self.devices[message_index]
+        if device is not None:
+            return device.name
+        return native_route(self.messages[message_index].topic)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pending messages that are ready to be stored.
+
+    Attributes:
+        pending: The messages, and the envelopes that brought them.
+        routed: What they lead to.
+        tenant_ids: int32, each message's tenant, 0 where its topic names none that exists.
+        tenant_ids_by_name: Ids of the tenants that envelopes or topics name, those that exist.
+        tenant_names: Names of tenants by id; that of 0 stands for all topics that name no tenant that exists.
+    """
+
+    pending: PendingMessages
+    routed: RoutedMessages
+    tenant_ids: NDArray[np.int32]
+    tenant_ids_by_name: Mapping[str, int]
+    tenant_names: Mapping[int, str]
+
+    @classmethod
+    def of(cls, pending: PendingMessages, routed: RoutedMessages, tenant_ids_by_name: Mapping[str, int]) -> Self:
+        """Join what is known of the messages; `tenant_ids_by_name` has those of `names_of_tenants` that exist."""
+        devices = routed.devices
+        tenant_ids = np.fromiter(
+            (device.tenant.id if device is not None else -1 for device in devices), np.int32, len(devices)
+        )
+        for index in np.flatnonzero(tenant_ids < 0).tolist():
+            tenant_ids[index] = tenant_ids_by_name.get(routed.tenant_name(index), 0)
+        names = {0: UNROUTED} | {tenant_id: name for name, tenant_id in tenant_ids_by_name.items()}
+        for first in np.unique(tenant_ids, return_index=True)[1].tolist():
+            device = devices[first]
+            if device is not None:
+                names[device.tenant.id] = device.tenant.name
+        return cls(pending, routed, tenant_ids, tenant_ids_by_name, names)
+
+    @property
+    def messages(self) -> list[Message]:
+        """Its messages."""
+        return self.pending.messages
+
+    def envelope(self, message_index: int) -> Envelope:
+        """Return the envelope that brought a message."""
+        return self.pending.envelopes[int(self.pending.envelope_indexes[message_index])].envelope
+
+    def origin(self, message_index: int) -> Origin:
+        """Return where a message came from first."""
+        return self.envelope(message_index).origin(int(self.pending.indexes_in_envelope[message_index]))
+
+
+def names_of_tenants(pending: PendingMessages, routed: RoutedMessages) -> set[str]:
+    """Return the names of tenants whose ids a batch needs and its devices do not tell."""
+    names: set[str] = set()
+    for each in pending.envelopes:
+        names.update(each.envelope.received, each.envelope.discarded)
+    names.update(routed.tenant_name(index) for index, device in enumerate(routed.devices) if device is None)
+    return names - {UNROUTED}
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPart:
+    """What one transaction writes: rows of some messages of a batch, and the dead letters of others.
+
+    Attributes:
+        batch: What it is a part of.
+        rows: Of its messages.
+        message_indexes: int64, all its messages.
+        rejections: Those of its messages that have no rows.
+        dead_lettered_at: The time of its dead letters, microseconds since the epoch.
+    """
+
+    batch: Batch
+    rows: PreparedRows
+    message_indexes: NDArray[np.int64]
+    rejections: Sequence[Rejection]
+    dead_lettered_at: int

@@ -1,0 +1,1 @@
+"""NATS JetStream: the stream of envelopes, and the stream of dead letters of versions before 0.2."""

@@ -1,0 +1,108 @@
+"""An envelope as JetStream delivers it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import structlog
+from nats.aio.msg import Msg
+
+from sens_common import envelope
+from sens_common.dead_letters import Origin
+from sens_common.envelope import Message
+from sens_telemetry_worker.accounting import count_by_tenant
+from sens_telemetry_worker.batch import StreamPosition
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StreamEnvelope:
+    """An envelope taken from the stream, as `batch.Envelope`.
+
+    Attributes:
+        size: Bytes of its body.
+    """
+
+    position: StreamPosition
+    stored_at: float
+    messages: list[Message]
+    replays: int
+    received: Mapping[str, int]
+    discarded: Mapping[str, int]
+    size: int
+    _origins: Sequence[Origin]
+    _delivery: Msg
+
+    @classmethod
+    def read(cls, delivery: Msg, stream_created_at: int) -> Self:
+        """Read a JetStream message; `stream_created_at` in microseconds since the epoch."""
+        position = StreamPosition(stream_created_at, delivery.metadata.sequence.stream)
+        stored_at = delivery.metadata.timestamp.timestamp()
+        headers = delivery.headers or {}
+        replays = _replays(headers)
+        try:
+            messages = envelope.decode(delivery.data)
+        except ValueError as error:
+            # Not ours, but not for us to drop either: it becomes a dead letter without a topic.
+            log.warning(
+                "the stream has a message that is not an envelope",
+                subject=delivery.subject,
+                sequence=position.sequence,
+                error=str(error),
+            )
+            messages = [Message("", delivery.data, int(stored_at * 1e6))]
+            headers = {}
+        received = _counts(headers, envelope.RECEIVED_HEADER)
+        return cls(
+            position=position,
+            stored_at=stored_at,
+            messages=messages,
+            replays=replays,
+            received=count_by_tenant(messages) if received is None else received,
+            discarded=_counts(headers, envelope.DISCARDED_HEADER) or {},
+            size=len(delivery.data),
+            _origins=_replayed_origins(headers),
+            _delivery=delivery,
+        )
+
+    def origin(self, index: int) -> Origin:
+        """See `batch.Envelope.origin`."""
+        if len(self._origins) == len(self.messages):
+            return self._origins[index]
+        return Origin(*self.position, index)
+
+    async def acknowledge(self) -> None:
+        """Settle the envelope."""
+        await self._delivery.ack()
+
+    async def keep_in_progress(self) -> None:
+        """Begin the time limit for acknowledging again."""
+        await self._delivery.in_progress()
+
+    async def release(self, delay_seconds: float | None = None) -> None:
+        """Give the envelope back, for another worker or for later."""
+        await self._delivery.nak(delay=delay_seconds)
+
+
+def _replays(headers: Mapping[str, str]) -> int:
+    """Return how often the messages came from the dead letters, 0 where no header says it."""
+    text = headers.get(envelope.REPLAYS_HEADER, "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0  # noqa: PLR2004
+
+
+def _counts(headers: Mapping[str, str], name: str) -> dict[str, int] | None:
+    """Return the counts by tenant in a header, None when there are none that can be read."""
+    try:
+        return envelope.decode_counts(headers[name]) if name in headers else None
+    except ValueError as error:
+        log.warning("an envelope's header can't be read", header=name, error=str(error))
+        return None
+
+
+def _replayed_origins(headers: Mapping[str, str]) -> list[Origin]:
+    """Return the origins of replayed messages, in their order; none where it is no replay."""
+    try:
+        return envelope.decode_origins(headers[envelope.REPLAY_OF_HEADER])
+    except (KeyError, ValueError):
+        return []
