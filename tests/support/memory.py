@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sens_common.dead_letters import Origin, Reason
 from sens_common.envelope import Message, mark
 from sens_common.live import Reading as LiveReading
+from sens_common.topics import NATIVE
 from sens_mqtt_ingestion_worker.flow import Waiting
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError, SupersededError
-from sens_telemetry_worker.accounting import Record, WrittenPart, count_by_tenant, record_of
+from sens_telemetry_worker.accounting import Record, WrittenPart, record_of
 from sens_telemetry_worker.batch import BatchPart, StreamPosition
 from sens_telemetry_worker.letters import Letter, Quota, apportion, dead_letters
 from sens_telemetry_worker.routing import KnownNames
@@ -107,7 +108,9 @@ class MemoryEnvelope:
 
     @property
     def received(self) -> Mapping[str, int]:
-        return count_by_tenant(self.messages) if self.says_received is None else self.says_received
+        if self.says_received is not None:
+            return self.says_received
+        return NATIVE.count_by_tenant([message.topic for message in self.messages])
 
     def origin(self, index: int) -> Origin:
         return self.origins[index] if self.origins else Origin(*self.position, index)

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from sens_common.envelope import Message
+from sens_common.topics import NATIVE
 from sens_telemetry_worker.batch import Batch, BatchPart, EnvelopeProgress, PendingMessages, Rejection, RoutedMessages
 from sens_telemetry_worker.letters import Quota
 from sens_telemetry_worker.rows import PreparedRows, Rows
@@ -35,8 +36,9 @@ def part_of(
         envelopes = [EnvelopeProgress.of(MemoryEnvelope(sequence, topics, **envelope))]
     pending = PendingMessages.of(envelopes)
     count = len(pending.messages)
+    routes = {message.topic: NATIVE.route(message.topic) for message in pending.messages}
     rows = Rows(prepared.numeric_rows, prepared.text_rows)
-    batch = Batch.of(pending, RoutedMessages(pending.messages, [None] * count, rows, [], 1), {})
+    batch = Batch.of(pending, RoutedMessages(pending.messages, [None] * count, routes, rows, [], 1), {})
     gone = {each.message_index for each in rejected}
     with_rows = [index for index in (range(count) if only is None else only) if index not in gone]
     indexes = np.array([*with_rows, *(each.message_index for each in rejected)], np.int64)

@@ -4,10 +4,10 @@ import ast
 import inspect
 from types import ModuleType
 
-from sens_common import dead_letters, names
+from sens_common import dead_letters, formats, names
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 from sens_telemetry_worker import tenants
-from sens_telemetry_worker.decoders import native, reading, timestamps
+from sens_telemetry_worker.decoders import native, timestamps
 from tools.reference.markdown import code, table
 
 
@@ -65,7 +65,7 @@ def payload_page() -> str:
         ],
         [
             "A text value",
-            f"{reading.MAX_TEXT_CHARACTERS:,} characters, none of them NUL",
+            f"{formats.MAX_TEXT_CHARACTERS:,} characters, none of them NUL",
             "`too_large`, `unsupported_value`",
         ],
         [

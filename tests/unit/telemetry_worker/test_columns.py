@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
+from sens_common.formats import Format
 from sens_telemetry_worker.batch import RoutedMessages
-from sens_telemetry_worker.decoders import Format, native
+from sens_telemetry_worker.decoders import native
 from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.tenants import Tenant
 from support.memory import MemoryRegistry

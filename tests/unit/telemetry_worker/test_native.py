@@ -7,7 +7,8 @@ import pytest
 
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
-from sens_telemetry_worker.decoders import Reading, Value, native
+from sens_common.formats import Reading, Value
+from sens_telemetry_worker.decoders import native
 
 RECEIVED_AT = 1_769_860_800_250_000  # 2026-01-31T12:00:00.25Z
 NOON = 1_769_860_800_000_000  # 2026-01-31T12:00:00Z

@@ -13,8 +13,6 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sens_common.envelope import Message
-from sens_common.names import UNROUTED, native_route
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.batch import Batch, BatchPart, EnvelopeProgress, Outcome
 from sens_telemetry_worker.letters import Letter
@@ -148,11 +146,3 @@ def add_to_metrics(batch: Batch, written: WrittenPart) -> None:
     reasons = Counter((names[letter.tenant_id], letter.reason) for letter in written.letters)
     for (tenant, reason), count in reasons.items():
         metrics.DEAD_LETTERED.labels(tenant, reason).inc(count)
-
-
-def count_by_tenant(messages: Iterable[Message]) -> dict[str, int]:
-    """Return how many messages each tenant's name has, `UNROUTED` for topics that name none."""
-    counts: Counter[str] = Counter()
-    for topic, count in Counter(message.topic for message in messages).items():
-        counts[native_route(topic)[0] or UNROUTED] += count
-    return dict(counts)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
-from sens_common.names import UNROUTED, native_route
+from sens_common.names import UNROUTED
+from sens_common.topics import Route
 from sens_telemetry_worker.rows import PreparedRows, Rows
 from sens_telemetry_worker.tenants import Device
 
@@ -156,6 +157,7 @@ class RoutedMessages:
     Attributes:
         messages: All of them.
         devices: Each message's device, None where its topic leads to none.
+        routes: What the topics say that lead to no device.
         rows: Of those messages that can be stored.
         rejections: The other messages.
         generation: Of the ids in the rows; see `routing.KnownNames`.
@@ -163,6 +165,7 @@ class RoutedMessages:
 
     messages: Sequence[Message]
     devices: list[Device | None]
+    routes: Mapping[str, Route]
     rows: Rows
     rejections: list[Rejection]
     generation: int
@@ -170,16 +173,12 @@ class RoutedMessages:
     def tenant_name(self, message_index: int) -> str:
         """Return the tenant's name in a message's topic, `UNROUTED` where there is none."""
         device = self.devices[message_index]
-        if device is not None:
-            return device.tenant.name
-        return native_route(self.messages[message_index].topic)[0] or UNROUTED
+        return device.tenant.name if device is not None else self.routes[self.messages[message_index].topic].tenant
 
     def device_name(self, message_index: int) -> str | None:
         """Return the device's name in a message's topic, None where there is no valid one."""
         device = self.devices[message_index]
-        if device is not None:
-            return device.name
-        return native_route(self.messages[message_index].topic)[1]
+        return device.name if device is not None else self.routes[self.messages[message_index].topic].device
 
 
 @dataclass(frozen=True, slots=True)

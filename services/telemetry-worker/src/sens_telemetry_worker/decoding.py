@@ -14,9 +14,8 @@ import numpy as np
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.errors import RejectedMessageError
+from sens_common.formats import EXACT_BELOW, Format, Reading, is_plain_text
 from sens_telemetry_worker.batch import Rejection
-from sens_telemetry_worker.decoders import Format, Reading
-from sens_telemetry_worker.decoders.reading import EXACT_BELOW, is_plain_text
 from sens_telemetry_worker.decoders.timestamps import time_text
 from sens_telemetry_worker.tenants import KINDS, Device, MetricKind, NewMetrics, Tenant
 

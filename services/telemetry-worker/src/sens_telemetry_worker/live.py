@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sens_common import live
+from sens_common.formats import Format
 from sens_telemetry_worker.batch import Batch
-from sens_telemetry_worker.decoders import Format
 
 
 class LiveFeed(Protocol):

@@ -10,11 +10,10 @@ from typing import Final, NamedTuple, Protocol
 
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
-from sens_common.errors import InvalidTopicError
-from sens_common.names import Route, parse_native_topic
+from sens_common.formats import Format
+from sens_common.topics import NATIVE, Route
 from sens_telemetry_worker.batch import Batch, PendingMessages, Rejection, RoutedMessages, names_of_tenants
 from sens_telemetry_worker.columns import build_rows
-from sens_telemetry_worker.decoders import Format
 from sens_telemetry_worker.decoding import decode
 from sens_telemetry_worker.tenants import (
     Device,
@@ -66,11 +65,13 @@ class _Topics(NamedTuple):
 
     Attributes:
         devices: Those of topics that lead to one.
-        refusals: Why the others do not.
+        routes: What the other topics say.
+        refusals: Why they lead to none.
         generation: Of the devices' ids.
     """
 
     devices: dict[str, Device]
+    routes: dict[str, Route]
     refusals: dict[str, Refusal]
     generation: int
 
@@ -106,7 +107,7 @@ class Router:
         refusals = await self._register(decoded.new_metrics())
         built = build_rows(decoded, refusals)
         rejections = unrouted + decoded.rejections + built.rejections
-        return RoutedMessages(messages, devices, built.rows, rejections, topics.generation)
+        return RoutedMessages(messages, devices, topics.routes, built.rows, rejections, topics.generation)
 
     async def _register(self, wanted: Sequence[NewMetrics]) -> dict[MetricKey, Refusal]:
         """Register new metrics and remember their ids; return why some are not registered."""
@@ -121,15 +122,20 @@ class Router:
     async def _topics(self, topics: set[str]) -> _Topics:
         """Return where topics lead, and remember it."""
         known = await self._registry.known()
-        devices, routes, refusals = _look_up(topics, known)
-        unknown = {route.tenant for route in routes.values()} - known.tenants.keys()
+        devices = _known_devices(topics, known)
+        routes = {topic: NATIVE.route(topic) for topic in topics - devices.keys()}
+        unknown = {route.tenant for route in routes.values() if route.refusal is None} - known.tenants.keys()
         if unknown and (newer := await self._registry.known(unknown)) is not known:
             known = newer
-            devices, routes, refusals = _look_up(topics, known)
+            devices = _known_devices(topics, known)
+            routes = {topic: NATIVE.route(topic) for topic in topics - devices.keys()}
+        refusals: dict[str, Refusal] = {}
         wanted: dict[str, tuple[Tenant, str]] = {}
         for topic, route in routes.items():
             tenant = known.tenants.get(route.tenant)
-            if tenant is None:
+            if route.device is None:
+                refusals[topic] = Refusal(Reason.INVALID_TOPIC, route.refusal or "the topic names no device")
+            elif tenant is None:
                 detail = f"there is no tenant {route.tenant}; create it, then replay"
                 refusals[topic] = Refusal(Reason.UNKNOWN_TENANT, detail)
             else:
@@ -142,19 +148,11 @@ class Router:
                     refusals[topic] = registered.refusals[key]
                 else:
                     devices[topic] = known.devices[topic] = Device(registered.ids[key], name, tenant)
-        return _Topics(devices, refusals, known.generation)
+        return _Topics(devices, {topic: routes[topic] for topic in refusals}, refusals, known.generation)
 
 
-def _look_up(topics: set[str], known: KnownNames) -> tuple[dict[str, Device], dict[str, Route], dict[str, Refusal]]:
-    """Return the devices that are known by their topics, the routes of topics that may lead to others, and why the rest leads to none."""
+def _known_devices(topics: set[str], known: KnownNames) -> dict[str, Device]:
+    """Return the devices of those topics whose device is remembered."""
     if len(known.devices) + len(topics) > MAX_CACHED_TOPICS:
         known.devices.clear()
-    devices = {topic: known.devices[topic] for topic in topics & known.devices.keys()}
-    routes: dict[str, Route] = {}
-    refusals: dict[str, Refusal] = {}
-    for topic in topics - devices.keys():
-        try:
-            routes[topic] = parse_native_topic(topic)
-        except InvalidTopicError as error:
-            refusals[topic] = Refusal(error.reason, error.detail)
-    return devices, routes, refusals
+    return {topic: known.devices[topic] for topic in topics & known.devices.keys()}

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from sens_common.errors import SettingsError
+from sens_common.formats import Format
 from sens_telemetry_worker.decoders import native
-from sens_telemetry_worker.decoders.reading import Format, Reading, Value
-
-__all__ = ["DECODERS", "Format", "Reading", "Value", "decoder"]
 
 DECODERS: Final[Mapping[str, Format]] = {
     "native": native,

@@ -18,6 +18,7 @@ are rounded to the nearest float, as everywhere.
 
 import json
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, NoReturn
 
@@ -25,9 +26,9 @@ import orjson
 
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
+from sens_common.formats import EXACT_BELOW, MAX_TEXT_CHARACTERS, FlatPayload, Reading, Value
 from sens_common.names import shown
 from sens_telemetry_worker.decoders import strict_json
-from sens_telemetry_worker.decoders.reading import EXACT_BELOW, MAX_TEXT_CHARACTERS, Reading, Value
 from sens_telemetry_worker.decoders.timestamps import measured_at
 
 MAX_PAYLOAD_BYTES: Final = 262_144
@@ -50,7 +51,7 @@ _MAX_FLAT_BYTES: Final = 8192
 
 
 def decode(payload: bytes, received_at: int) -> list[Reading]:
-    """Return the readings of a native payload; see `reading.Format.decode`."""
+    """Return the readings of a native payload; see `sens_common.formats.Format.decode`."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise RejectedMessageError(
             Reason.TOO_LARGE, f"the payload has {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are allowed"
@@ -65,8 +66,8 @@ def decode(payload: bytes, received_at: int) -> list[Reading]:
     return readings
 
 
-def flat(payload: bytes, received_at: int) -> tuple[int, dict[str, object]] | None:
-    """Return time and members of an object of metrics without anything unusual about it; see `reading.Format.flat`.
+def flat(payload: bytes, received_at: int) -> FlatPayload | None:
+    """Return time and members of an object of metrics without anything unusual about it; see `sens_common.formats.Format.flat`.
 
     Most messages are of this kind, so the worker's speed depends on this function.
 
@@ -176,7 +177,12 @@ def _entry(document: object, received_at: int, *, needs_time: bool) -> list[Read
             raise RejectedMessageError(Reason.INVALID_TIME, "it has no ts, which each entry of a backlog needs")
         instant = received_at
     values: dict[str, Value] = {}
-    _collect(members, "", 1, values)
+    for name, value in _metrics(members, "", 1):
+        if name in values:
+            raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"two metrics have the joined name {shown(name)}")
+        if len(values) == MAX_METRICS:
+            raise RejectedMessageError(Reason.TOO_LARGE, f"one object has more than {MAX_METRICS} metrics")
+        values[name] = _value(name, value)
     if not values and not _has_null(members):
         raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the object has no metrics")
     return [Reading(name, instant, value) for name, value in values.items()]
@@ -195,8 +201,8 @@ def _nothing_but_nulls() -> NoReturn:
     )
 
 
-def _collect(members: dict[str, object], prefix: str, depth: int, values: dict[str, Value]) -> None:
-    """Add an object's metrics to the values."""
+def _metrics(members: dict[str, object], prefix: str, depth: int) -> Iterator[tuple[str, object]]:
+    """Yield the joined names of an object's metrics with their values, as parsed; those without a value are left out."""
     for key, value in members.items():
         name = prefix + key
         if isinstance(value, dict):
@@ -204,27 +210,27 @@ def _collect(members: dict[str, object], prefix: str, depth: int, values: dict[s
                 raise RejectedMessageError(
                     Reason.TOO_LARGE, f"{shown(name)} is an object more than {MAX_NESTING} levels deep"
                 )
-            _collect(value, f"{name}.", depth + 1, values)
-            continue
-        if isinstance(value, list):
-            _collect(_elements(name, value), f"{name}.", MAX_NESTING, values)
-            continue
-        if value is None:
-            continue
-        if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
-            raise RejectedMessageError(
-                Reason.INVALID_METRIC,
-                f"the metric's name {shown(name)} has {len(name)} characters; 1 to {MAX_NAME_CHARACTERS} are allowed",
-            )
-        if not name.isprintable() and _CONTROL.search(name):
-            raise RejectedMessageError(
-                Reason.INVALID_METRIC, f"the metric's name {shown(name)} has a control character"
-            )
-        if name in values:
-            raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"two metrics have the joined name {shown(name)}")
-        if len(values) == MAX_METRICS:
-            raise RejectedMessageError(Reason.TOO_LARGE, f"one object has more than {MAX_METRICS} metrics")
-        values[name] = _value(name, value)
+            yield from _metrics(value, f"{name}.", depth + 1)
+        elif isinstance(value, list):
+            yield from _metrics(_elements(name, value), f"{name}.", MAX_NESTING)
+        elif value is not None:
+            _check_name(name)
+            yield name, value
+
+
+def _check_name(name: str) -> None:
+    """Look that a metric can have this joined name.
+
+    Raises:
+        RejectedMessageError: It can't.
+    """
+    if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
+        raise RejectedMessageError(
+            Reason.INVALID_METRIC,
+            f"the metric's name {shown(name)} has {len(name)} characters; 1 to {MAX_NAME_CHARACTERS} are allowed",
+        )
+    if not name.isprintable() and _CONTROL.search(name):
+        raise RejectedMessageError(Reason.INVALID_METRIC, f"the metric's name {shown(name)} has a control character")
 
 
 def _elements(name: str, array: list[object]) -> dict[str, object]:

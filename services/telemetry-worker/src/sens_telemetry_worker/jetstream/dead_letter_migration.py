@@ -16,7 +16,8 @@ from nats.js.errors import NotFoundError
 from sens_common.attempts import Attempts
 from sens_common.dead_letters import Origin
 from sens_common.health import Problems
-from sens_common.names import DEAD_LETTERS_STREAM, native_route
+from sens_common.names import DEAD_LETTERS_STREAM
+from sens_common.topics import NATIVE
 from sens_telemetry_worker.jetstream.former_dead_letters import read_letters
 from sens_telemetry_worker.letters import Letter
 from sens_telemetry_worker.storing import RowsRefusedError, StoreUnavailableError
@@ -102,9 +103,9 @@ class DeadLetterMigration:
         return await self._with_tenants(letters)
 
     async def _with_tenants(self, letters: Mapping[int, list[Letter]]) -> dict[int, list[Letter]]:
-        names = {name for each in letters.values() for letter in each if (name := native_route(letter.topic)[0])}
+        names = {NATIVE.tenant_of(letter.topic) for each in letters.values() for letter in each}
         ids = await self._destination.tenant_ids(sorted(names))
         return {
-            sequence: [letter._replace(tenant_id=ids.get(native_route(letter.topic)[0] or "", 0)) for letter in each]
+            sequence: [letter._replace(tenant_id=ids.get(NATIVE.tenant_of(letter.topic), 0)) for letter in each]
             for sequence, each in letters.items()
         }

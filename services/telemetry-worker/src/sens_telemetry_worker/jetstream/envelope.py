@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from sens_common import envelope
 from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
-from sens_telemetry_worker.accounting import count_by_tenant
+from sens_common.topics import NATIVE
 from sens_telemetry_worker.batch import StreamPosition
 
 log = structlog.get_logger()
@@ -54,12 +54,14 @@ class StreamEnvelope:
             messages = [Message("", delivery.data, int(stored_at * 1e6))]
             headers = {}
         received = _counts(headers, envelope.RECEIVED_HEADER)
+        if received is None:
+            received = NATIVE.count_by_tenant([message.topic for message in messages])
         return cls(
             position=position,
             stored_at=stored_at,
             messages=messages,
             replays=replays,
-            received=count_by_tenant(messages) if received is None else received,
+            received=received,
             discarded=_counts(headers, envelope.DISCARDED_HEADER) or {},
             size=len(delivery.data),
             _origins=_replayed_origins(headers),
