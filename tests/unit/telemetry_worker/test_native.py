@@ -120,7 +120,7 @@ class TestBacklog:
                 Reason.UNSUPPORTED_VALUE,
                 "entry 2: 'b' is an array",
             ),
-            ('[{"a":1,"ts":1769860800},{"b":2,"b":3,"ts":1769860800}]', Reason.MALFORMED_PAYLOAD, "'b' stands twice"),
+            ('[{"a":1,"ts":1769860800},{"b":2,"b":3,"ts":1769860800}]', Reason.MALFORMED_PAYLOAD, "'b' is there twice"),
         ],
     )
     def test_names_the_entry_that_is_wrong(self, payload: str, reason: Reason, detail: str) -> None:
@@ -183,7 +183,7 @@ class TestMalformedPayload:
     def test_duplicate_keys_are_found(self, payload: str) -> None:
         reason, detail = rejection(payload)
         assert reason == Reason.MALFORMED_PAYLOAD
-        assert "stands twice" in detail
+        assert "is there twice" in detail
 
     @pytest.mark.parametrize(
         "payload", ['{"a.b":1,"a":{"b":2}}', '{"a":{"b":2},"a.b":1}', '{"a":{"b.c":1,"b":{"c":1}}}']
@@ -332,8 +332,8 @@ class TestOtherNamesOfTheTime:
         ("value", "reason", "said"),
         [
             ("12.5", Reason.IMPLAUSIBLE_TIME, "1970-01-01T00:00:12.500000Z, before 2000"),
-            ('"12:30"', Reason.INVALID_TIME, "time '12:30' is no time"),
-            ("true", Reason.INVALID_TIME, "time True is no time"),
+            ('"12:30"', Reason.INVALID_TIME, "time '12:30' is not a time"),
+            ("true", Reason.INVALID_TIME, "time True is not a time"),
         ],
     )
     def test_that_are_no_times_are_said_to_stand_in_for_ts(self, value: str, reason: Reason, said: str) -> None:
@@ -353,7 +353,7 @@ class TestTime:
             ('"2026-01-31T12:00:00+0100"', "has an offset without a colon"),
             ('"1769860800"', "is a number in quotes"),
             ("null", "is null; leave it out"),
-            ('"yesterday"', "is no time"),
+            ('"yesterday"', "is not a time"),
         ],
     )
     def test_that_can_not_be_read_is_said_with_what_to_write(self, timestamp: str, said: str) -> None:

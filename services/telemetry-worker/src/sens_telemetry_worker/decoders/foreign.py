@@ -1,4 +1,4 @@
-"""What a payload is that is no JSON, in words: what devices send by mistake, and what to do about it.
+"""Says what a payload is that is not JSON: the mistakes of devices, and what to do about each.
 
 `describe` is asked only about payloads that a JSON parser has refused, so it may take its time; it looks at a bounded part of them.
 """
@@ -14,7 +14,7 @@ _EXAMPLE: Final = '{"temperature": 21.5}'
 _MAX_WORD_BYTES: Final = 64
 _LOOKED_AT_BYTES: Final = 4096
 
-# Names of what is compressed or packed, by the first bytes: RFC 1952, section 2.3.1; RFC 8878, section 3.1.1; LZ4 frame format; PKWARE's
+# Names of compressed and packed formats, by the first bytes: RFC 1952, section 2.3.1; RFC 8878, section 3.1.1; LZ4 frame format; PKWARE's
 # APPNOTE, section 4.3.7; XZ file format, section 2.1.1.1.
 _COMPRESSED: Final = {
     b"\x1f\x8b": "gzip",
@@ -110,18 +110,18 @@ def _is_sparkplug(payload: bytes) -> bool:
     position, fields = 0, []
     while position < len(payload):
         key, position = _varint(payload, position)
-        number, wire_type = key >> 3, key & 7
-        if (number, wire_type) not in {(1, 0), (2, 2), (3, 0), (4, 2), (5, 2)}:
+        field_number, wire_type = key >> 3, key & 7
+        if (field_number, wire_type) not in {(1, 0), (2, 2), (3, 0), (4, 2), (5, 2)}:
             return False
         value, position = _varint(payload, position)
         if wire_type == 2:  # noqa: PLR2004 - of Protocol Buffers: bytes with their length before them
             position += value
-        fields.append(number)
+        fields.append(field_number)
     return position == len(payload) and 2 in fields  # noqa: PLR2004 - the metrics
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return a number (Protocol Buffers, "Base 128 Varints") and what follows it; beyond the end when it is cut off."""
+    """Return a number (Protocol Buffers, "Base 128 Varints") and the position after it; that is beyond the end when it is cut off."""
     value = shift = 0
     while position < len(data) and shift < 70:  # noqa: PLR2004 - ten groups of seven bits
         byte = data[position]
@@ -161,16 +161,14 @@ def _inside_json(payload: bytes, error: json.JSONDecodeError) -> str | None:
     where = f"line {error.lineno} column {error.colno}"
     at = text[error.pos : error.pos + _MAX_WORD_BYTES]
     if (match := _NOT_A_NUMBER.match(at)) is not None:
-        return (
-            f"{match[0]} ({where}) is no number in JSON; send null where a sensor has no value, or leave the metric out"
-        )
+        return f"{match[0]} ({where}) is not a number in JSON; send null where a sensor has no value, or leave the metric out"
     if at.startswith("'"):
-        return f"names and texts stand in double quotes in JSON, not in single ones ({where})"
+        return f"JSON has names and texts in double quotes, not in single ones ({where})"
     word = _WORD.match(at)
     if word is not None and word[0] in _PYTHON:
-        return f"{word[0]} ({where}) is no JSON; write {_PYTHON[word[0]]}"
+        return f"{word[0]} ({where}) is not JSON; write {_PYTHON[word[0]]}"
     if word is not None and error.msg.endswith("a string key"):
-        return f"the name {word[0]} ({where}) stands without quotes; JSON needs double ones"
+        return f"the name {word[0]} ({where}) has no quotes; JSON needs double ones"
     return None
 
 
@@ -178,7 +176,7 @@ def _plain_text(payload: bytes, _error: json.JSONDecodeError) -> str | None:
     text = payload.decode().strip(" \t\r\n\0")
     if _NOT_A_NUMBER.fullmatch(text):
         return (
-            f"the payload is {text}, no number: has the sensor no value? Send an object, with null for what has no value:"
+            f"the payload is {text}, which is not a number: has the sensor no value? Send an object, with null for what has no value:"
             ' {"temperature": null}'
         )
     if text.startswith("<"):

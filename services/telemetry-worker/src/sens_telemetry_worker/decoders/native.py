@@ -12,7 +12,7 @@
 - In a backlog of two or more entries each entry has its own time.
 
 Nothing is stored that differs from what was sent: a number that a 64-bit float can't hold exactly when it is written as an
-integer, a key that stands twice, two keys with the same joined name are refused. Numbers written with a fraction or an exponent
+integer, two equal keys in one object, and two keys with the same joined name are refused. Numbers written with a fraction or an exponent
 are rounded to the nearest float, as everywhere.
 """
 
@@ -114,7 +114,7 @@ def _take_time(members: dict[str, object], received_at: int) -> int | None:
 
 
 def _unambiguous_object(payload: bytes) -> dict[str, object] | None:
-    # A payload has at least one colon for each key, so the count can only be right when no key stands twice. Colons in texts are
+    # A payload has at least one colon for each key, so the count can only be right when no key is there twice. Colons in texts are
     # told apart where no character is escaped.
     if len(payload) > _MAX_FLAT_BYTES:
         return None

@@ -1,4 +1,4 @@
-"""What orjson does not tell: duplicate keys, and integers that it rounded.
+"""A second parser for two things that orjson does not tell: duplicate keys, and integers that it rounded.
 
 RFC 8259 leaves both open (section 4: names "SHOULD be unique"; section 6: numbers beyond IEEE 754 binary64). orjson takes the last
 of several equal keys and turns integers beyond 64 bits into floats. Here neither passes unseen. This second parser costs several
@@ -25,7 +25,7 @@ def parse(payload: bytes) -> object:
         payload: Valid JSON.
 
     Raises:
-        RejectedMessageError: An object has two equal keys, or something that stands below such a pair is too deep.
+        RejectedMessageError: An object has two equal keys, or something below such a pair is too deep.
     """
     try:
         document: object = json.loads(payload.decode(), object_pairs_hook=_unique)
@@ -88,7 +88,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(members) < len(pairs):
         seen: set[str] = set()
         duplicate = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"the key {duplicate!r:.80} stands twice in one object")
+        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"the key {duplicate!r:.80} is there twice in one object")
     return members
 
 

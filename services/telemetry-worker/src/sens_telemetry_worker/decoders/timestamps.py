@@ -138,7 +138,7 @@ def _invalid(timestamp: object, name: str) -> RejectedMessageError:
     elif type(timestamp) is str and _OFFSET_WITHOUT_COLON.fullmatch(timestamp):
         problem = "has an offset without a colon; write it as +01:00"
     else:
-        problem = "is no time: RFC 3339 (2026-01-31T12:00:00Z) or epoch s, ms, µs or ns are understood"
+        problem = "is not a time: RFC 3339 (2026-01-31T12:00:00Z) or epoch s, ms, µs or ns are understood"
     return RejectedMessageError(Reason.INVALID_TIME, f"{name} {timestamp!r:.60} {problem}")
 
 
