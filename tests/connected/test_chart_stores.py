@@ -97,35 +97,30 @@ def server_with_users() -> Iterator[NatsSettings]:
 
 
 class TestNatsWithAUserForEachService:
-    def test_takes_each_one_with_its_password_and_nobody_else(self, server_with_users: NatsSettings) -> None:
+    async def test_takes_each_one_with_its_password_and_nobody_else(self, server_with_users: NatsSettings) -> None:
         async def log_in(user: str | None, password: str | None) -> str:
             secret = None if password is None else SecretStr(password)
             async with connect(server_with_users.model_copy(update={"user": user, "password": secret}), "test"):
                 return "in"
 
         for who, user in USERS.items():
-            assert asyncio.run(log_in(user, PASSWORDS[who])) == "in"
+            assert await log_in(user, PASSWORDS[who]) == "in"
         for other, password in ((None, None), (API_USER, PASSWORDS["telemetry"]), (ADMINISTRATOR, "b")):
             with pytest.raises(UnavailableError):
-                asyncio.run(log_in(other, password))
+                await log_in(other, password)
 
-    def test_lets_the_api_purge_nothing(self, server_with_users: NatsSettings) -> None:
-        async def scenario() -> None:
-            for who, client_name in (("telemetry", TELEMETRY_USER), ("api", API_USER)):
-                settings = server_with_users.model_copy(
-                    update={"user": USERS[who], "password": SecretStr(PASSWORDS[who])}
-                )
-                async with connect(settings, client_name) as client:
-                    jetstream = client.jetstream(timeout=0.5)
-                    if who == "telemetry":
-                        await ensure_streams(jetstream, settings)
+    async def test_lets_the_api_purge_nothing(self, server_with_users: NatsSettings) -> None:
+        for who, client_name in (("telemetry", TELEMETRY_USER), ("api", API_USER)):
+            settings = server_with_users.model_copy(update={"user": USERS[who], "password": SecretStr(PASSWORDS[who])})
+            async with connect(settings, client_name) as client:
+                jetstream = client.jetstream(timeout=0.5)
+                if who == "telemetry":
+                    await ensure_streams(jetstream, settings)
+                    await jetstream.purge_stream(TELEMETRY_STREAM)
+                else:
+                    await jetstream.stream_info(TELEMETRY_STREAM)
+                    with pytest.raises(TimeoutError):  # the server refuses the question, so that nobody answers
                         await jetstream.purge_stream(TELEMETRY_STREAM)
-                    else:
-                        await jetstream.stream_info(TELEMETRY_STREAM)
-                        with pytest.raises(TimeoutError):  # the server refuses the question, so that nobody answers
-                            await jetstream.purge_stream(TELEMETRY_STREAM)
-
-        asyncio.run(scenario())
 
     def test_has_the_users_of_the_products_table(self) -> None:
         assert nats_users.FILE.read_text(encoding="utf-8") == nats_users.text()
@@ -177,13 +172,10 @@ class TestANewDatabase:
 
 
 class TestNats:
-    def test_has_room_for_both_streams(self, server: tuple[NatsSettings, int]) -> None:
-        async def streams() -> set[str]:
-            async with connect(server[0], "test") as client:
-                await ensure_streams(client.jetstream(), server[0])
-                return {info.config.name or "" for info in await client.jetstream().streams_info()}
-
-        assert asyncio.run(streams()) == {TELEMETRY_STREAM}
+    async def test_has_room_for_both_streams(self, server: tuple[NatsSettings, int]) -> None:
+        async with connect(server[0], "test") as client:
+            await ensure_streams(client.jetstream(), server[0])
+            assert {info.config.name or "" for info in await client.jetstream().streams_info()} == {TELEMETRY_STREAM}
 
     def test_answers_its_probes(self, server: tuple[NatsSettings, int], rendered: Render) -> None:
         container = rendered.container("nats")
@@ -192,13 +184,10 @@ class TestNats:
             path = probe["httpGet"]["path"]
             wait_until(lambda path=path: _ok(server[1], path), f"{path} answers")  # type: ignore[misc]  # of a lambda's default
 
-    def test_asks_for_the_token(self, server: tuple[NatsSettings, int]) -> None:
-        async def log_in() -> None:
+    async def test_asks_for_the_token(self, server: tuple[NatsSettings, int]) -> None:
+        with pytest.raises(UnavailableError):
             async with connect(server[0].model_copy(update={"token": SecretStr("wrong")}), "test"):
                 pass
-
-        with pytest.raises(UnavailableError):
-            asyncio.run(log_in())
 
 
 def _ok(port: int, path: str) -> bool:
@@ -210,19 +199,18 @@ def _ok(port: int, path: str) -> bool:
 
 
 class TestDatabase:
-    def test_knows_its_parameters(self, postgres: DatabaseSettings, rendered: Render) -> None:
+    async def test_knows_its_parameters(self, postgres: DatabaseSettings, rendered: Render) -> None:
         arguments = rendered.container("timescaledb").args
         given = {match[1] for argument in arguments if (match := re.match(r"([a-z_.]+)=", argument))}
 
-        async def known() -> set[str]:
-            connection = await connect_database(postgres, "test")
-            try:
-                return {row["name"] for row in await connection.fetch("SELECT name FROM pg_settings")}
-            finally:
-                await connection.close()
-
         # Those of TimescaleDB exist only where it is loaded.
-        assert {name for name in given if not name.startswith("timescaledb.")} <= asyncio.run(known())
+        connection = await connect_database(postgres, "test")
+        try:
+            assert {name for name in given if not name.startswith("timescaledb.")} <= {
+                row["name"] for row in await connection.fetch("SELECT name FROM pg_settings")
+            }
+        finally:
+            await connection.close()
         assert "shared_preload_libraries" in given
 
 

@@ -105,46 +105,40 @@ async def old(nats: NatsSettings, database: DatabaseSettings) -> AsyncIterator[O
 
 
 class TestMigration:
-    def test_keeps_where_each_message_came_from(self, nats: NatsSettings, database: DatabaseSettings) -> None:
-        async def work() -> None:
-            async with old(nats, database) as it:
-                await it.put(f"{STREAM:x}-7-p0", [member(1), member(3, topic="elsewhere")])
-                await it.put(f"{STREAM:x}-8-4", alone(4))
-                await it.put(f"r{it.created:x}-2-5", alone(5))
-                await it.put("s2-6", alone(6))
-                await it.put("strange", b"\xff")
-                assert await DeadLetterMigration(it.client.jetstream(), it.destination).migrate() == 6
-                assert await it.letters() == [
-                    (STREAM, 7, 1, b"1"),
-                    (STREAM, 7, 3, b"3"),
-                    (STREAM, 8, 4, b"4"),
-                    (it.created, 2, 5, b"5"),
-                    (it.created, 2, 6, b"6"),
-                    (it.created, 5, 0, b"\xff"),
-                ]
-                owned = await it.pool.fetchval("SELECT count(*) FROM sens.dead_letters WHERE tenant_id IS NOT NULL")
-                assert owned == 4
-                replayed = await it.pool.fetchval("SELECT replays FROM sens.dead_letters WHERE payload = '4'")
-                assert replayed == 2
-                assert await it.is_gone()
-                assert await it.pool.fetchval("SELECT count(*) FROM sens.settled") == 0
-                assert await DeadLetterMigration(it.client.jetstream(), it.destination).migrate() == 0
+    async def test_keeps_where_each_message_came_from(self, nats: NatsSettings, database: DatabaseSettings) -> None:
+        async with old(nats, database) as it:
+            await it.put(f"{STREAM:x}-7-p0", [member(1), member(3, topic="elsewhere")])
+            await it.put(f"{STREAM:x}-8-4", alone(4))
+            await it.put(f"r{it.created:x}-2-5", alone(5))
+            await it.put("s2-6", alone(6))
+            await it.put("strange", b"\xff")
+            assert await DeadLetterMigration(it.client.jetstream(), it.destination).migrate() == 6
+            assert await it.letters() == [
+                (STREAM, 7, 1, b"1"),
+                (STREAM, 7, 3, b"3"),
+                (STREAM, 8, 4, b"4"),
+                (it.created, 2, 5, b"5"),
+                (it.created, 2, 6, b"6"),
+                (it.created, 5, 0, b"\xff"),
+            ]
+            owned = await it.pool.fetchval("SELECT count(*) FROM sens.dead_letters WHERE tenant_id IS NOT NULL")
+            assert owned == 4
+            replayed = await it.pool.fetchval("SELECT replays FROM sens.dead_letters WHERE payload = '4'")
+            assert replayed == 2
+            assert await it.is_gone()
+            assert await it.pool.fetchval("SELECT count(*) FROM sens.settled") == 0
+            assert await DeadLetterMigration(it.client.jetstream(), it.destination).migrate() == 0
 
-        asyncio.run(work())
-
-    def test_of_many_goes_in_several_steps(
+    async def test_of_many_goes_in_several_steps(
         self, nats: NatsSettings, database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sens_telemetry_worker.jetstream.dead_letter_migration.MESSAGES_AT_ONCE", 3)
 
-        async def work() -> None:
-            async with old(nats, database) as it:
-                for number in range(10):
-                    await it.put(f"{STREAM:x}-{number}-p0", [member(number)])
-                assert await DeadLetterMigration(it.client.jetstream(), it.destination).migrate() == 10
-                assert len(await it.letters()) == 10
-
-        asyncio.run(work())
+        async with old(nats, database) as it:
+            for number in range(10):
+                await it.put(f"{STREAM:x}-{number}-p0", [member(number)])
+            assert await DeadLetterMigration(it.client.jetstream(), it.destination).migrate() == 10
+            assert len(await it.letters()) == 10
 
 
 class KilledError(Exception):
@@ -170,36 +164,30 @@ class Killed(MigratedLetters):
 
 class TestMigrationThatIsCutShort:
     @pytest.mark.parametrize("after_add", [True, False], ids=["before the stream forgets", "before the end"])
-    def test_brings_back_nothing_that_was_replayed_or_deleted_meanwhile(
+    async def test_brings_back_nothing_that_was_replayed_or_deleted_meanwhile(
         self, nats: NatsSettings, database: DatabaseSettings, after_add: bool
     ) -> None:
-        async def work() -> None:
-            async with old(nats, database) as it:
-                for number in range(3):
-                    await it.put(f"{STREAM:x}-{number}-p0", [member(number)])
-                killed = Killed(Database(it.worker_pool, database), after_add=after_add)
-                with pytest.raises(KilledError):
-                    await DeadLetterMigration(it.client.jetstream(), killed).migrate()
-                await it.pool.execute("DELETE FROM sens.dead_letters WHERE payload = '1'")
-                await DeadLetterMigration(it.client.jetstream(), it.destination).migrate()
-                assert [payload for *_, payload in await it.letters()] == [b"0", b"2"]
-                assert await it.is_gone()
+        async with old(nats, database) as it:
+            for number in range(3):
+                await it.put(f"{STREAM:x}-{number}-p0", [member(number)])
+            killed = Killed(Database(it.worker_pool, database), after_add=after_add)
+            with pytest.raises(KilledError):
+                await DeadLetterMigration(it.client.jetstream(), killed).migrate()
+            await it.pool.execute("DELETE FROM sens.dead_letters WHERE payload = '1'")
+            await DeadLetterMigration(it.client.jetstream(), it.destination).migrate()
+            assert [payload for *_, payload in await it.letters()] == [b"0", b"2"]
+            assert await it.is_gone()
 
-        asyncio.run(work())
-
-    def test_by_two_workers_at_once_moves_each_letter_once(
+    async def test_by_two_workers_at_once_moves_each_letter_once(
         self, nats: NatsSettings, database: DatabaseSettings
     ) -> None:
-        async def work() -> None:
-            async with old(nats, database) as it:
-                for number in range(50):
-                    await it.put(f"{STREAM:x}-{number}-p0", [member(number), member(number + 100)])
-                migrations = [DeadLetterMigration(it.client.jetstream(), it.destination) for _ in range(2)]
-                migrated: Sequence[int | BaseException] = await asyncio.gather(
-                    *(migration.migrate() for migration in migrations), return_exceptions=True
-                )
-                # One of them may find the stream gone.
-                assert all(isinstance(each, int | NotFoundError) for each in migrated)
-                assert len(await it.letters()) == 100
-
-        asyncio.run(work())
+        async with old(nats, database) as it:
+            for number in range(50):
+                await it.put(f"{STREAM:x}-{number}-p0", [member(number), member(number + 100)])
+            migrations = [DeadLetterMigration(it.client.jetstream(), it.destination) for _ in range(2)]
+            migrated: Sequence[int | BaseException] = await asyncio.gather(
+                *(migration.migrate() for migration in migrations), return_exceptions=True
+            )
+            # One of them may find the stream gone.
+            assert all(isinstance(each, int | NotFoundError) for each in migrated)
+            assert len(await it.letters()) == 100

@@ -122,67 +122,62 @@ async def finish(settings: DatabaseSettings) -> None:
 
 
 class TestDevice:
-    def test_is_out_of_sight_at_once_and_gone_in_steps(self, database: DatabaseSettings) -> None:
-        async def work() -> tuple[list[int], list[int], list[str]]:
-            async with opened(database) as place:
-                await place.fill(700)
-                assert await place.delete_device("d2")
-                seen = [
-                    await place.api.fetchval(f"SELECT count(*) FROM sens.{view}")  # noqa: S608 - constants
-                    for view in ("tenant_measurements", "tenant_text_measurements")
-                ]
-                steps = await place.finish()
-                assert await place.owner.fetchval(COUNT) == 6 * 700
-                names = await place.owner.fetch("SELECT name FROM sens.devices ORDER BY name")
-                return seen, steps, [row[0] for row in names]
+    async def test_is_out_of_sight_at_once_and_gone_in_steps(self, database: DatabaseSettings) -> None:
+        async with opened(database) as place:
+            await place.fill(700)
+            assert await place.delete_device("d2")
+            seen = [
+                await place.api.fetchval(f"SELECT count(*) FROM sens.{view}")  # noqa: S608 - constants
+                for view in ("tenant_measurements", "tenant_text_measurements")
+            ]
+            steps = await place.finish()
+            assert await place.owner.fetchval(COUNT) == 6 * 700
+            names = await place.owner.fetch("SELECT name FROM sens.devices ORDER BY name")
+            assert (seen, steps, [row[0] for row in names]) == ([4 * 700, 2 * 700], [1000, 1000, 100], ["d1", "d3"])
 
-        assert asyncio.run(work()) == ([4 * 700, 2 * 700], [1000, 1000, 100], ["d1", "d3"])
+    async def test_of_another_tenant_does_not_exist(self, database: DatabaseSettings) -> None:
+        async with opened(database) as place:
+            await place.fill(1)
+            other = await place.owner.fetchval("INSERT INTO sens.tenants (name) VALUES ('other') RETURNING id")
+            unknown = await place.delete_device("nothing")
+            await place.api.execute("SELECT set_config('sens.tenant_id', $1, false)", str(other))
+            assert (unknown, await place.delete_device("d1"), await place.owner.fetchval(COUNT)) == (False, False, 9)
 
-    def test_of_another_tenant_does_not_exist(self, database: DatabaseSettings) -> None:
-        async def work() -> tuple[bool, bool, int]:
-            async with opened(database) as place:
-                await place.fill(1)
-                other = await place.owner.fetchval("INSERT INTO sens.tenants (name) VALUES ('other') RETURNING id")
-                unknown = await place.delete_device("nothing")
-                await place.api.execute("SELECT set_config('sens.tenant_id', $1, false)", str(other))
-                return unknown, await place.delete_device("d1"), await place.owner.fetchval(COUNT)
-
-        assert asyncio.run(work()) == (False, False, 9)
-
-    def test_makes_room_for_another_and_is_in_the_audit(self, database: DatabaseSettings) -> None:
-        async def work() -> tuple[int, tuple[object, ...]]:
-            async with opened(database) as place:
-                await place.fill(1)
-                await place.delete_device("d1")
-                event = await place.owner.fetchrow(
-                    "SELECT tenant, actor, action, subject, address, request_id FROM sens.audit_events"
-                )
-                assert event is not None
-                return await place.owner.fetchval("SELECT devices FROM sens.registrations"), tuple(event)
-
-        assert asyncio.run(work()) == (2, ("demo", "key 1 (test)", "device.deleted", "d1", "192.0.2.1", "r"))
+    async def test_makes_room_for_another_and_is_in_the_audit(self, database: DatabaseSettings) -> None:
+        async with opened(database) as place:
+            await place.fill(1)
+            await place.delete_device("d1")
+            event = await place.owner.fetchrow(
+                "SELECT tenant, actor, action, subject, address, request_id FROM sens.audit_events"
+            )
+            assert event is not None
+            assert (await place.owner.fetchval("SELECT devices FROM sens.registrations"), tuple(event)) == (
+                2,
+                ("demo", "key 1 (test)", "device.deleted", "d1", "192.0.2.1", "r"),
+            )
 
 
 class TestMetric:
-    def test_of_one_kind_goes_from_all_devices(self, database: DatabaseSettings) -> None:
-        async def work() -> tuple[list[str], int, int]:
-            async with opened(database) as place:
-                await place.fill(700)
-                await place.router.route([Message("sens/v1/demo/d1/telemetry", orjson.dumps({"a": "text"}), NOW)])
-                delete = "SELECT sens.delete_metric($1, $2, 'key 1 (test)', NULL, NULL)"
-                kinds = []
-                for each in (("a", "number"), ("b", None), ("x", None)):
-                    kinds.append(await place.api.fetchval(delete, *each))
-                    await place.go_on()
-                assert kinds == [["number"], ["boolean"], []]
-                steps = await place.finish()
-                assert sum(steps) == 6 * 700
-                assert max(steps) <= 1000
-                left = await place.owner.fetch("SELECT name || ' ' || kind FROM sens.metrics ORDER BY 1")
-                counted = await place.owner.fetchval("SELECT metrics FROM sens.registrations")
-                return [row[0] for row in left], await place.owner.fetchval(COUNT), counted
-
-        assert asyncio.run(work()) == (["a text", "c text"], 3 * 700, 2)
+    async def test_of_one_kind_goes_from_all_devices(self, database: DatabaseSettings) -> None:
+        async with opened(database) as place:
+            await place.fill(700)
+            await place.router.route([Message("sens/v1/demo/d1/telemetry", orjson.dumps({"a": "text"}), NOW)])
+            delete = "SELECT sens.delete_metric($1, $2, 'key 1 (test)', NULL, NULL)"
+            kinds = []
+            for each in (("a", "number"), ("b", None), ("x", None)):
+                kinds.append(await place.api.fetchval(delete, *each))
+                await place.go_on()
+            assert kinds == [["number"], ["boolean"], []]
+            steps = await place.finish()
+            assert sum(steps) == 6 * 700
+            assert max(steps) <= 1000
+            left = await place.owner.fetch("SELECT name || ' ' || kind FROM sens.metrics ORDER BY 1")
+            counted = await place.owner.fetchval("SELECT metrics FROM sens.registrations")
+            assert ([row[0] for row in left], await place.owner.fetchval(COUNT), counted) == (
+                ["a text", "c text"],
+                3 * 700,
+                2,
+            )
 
 
 class TestStoring:
@@ -260,54 +255,45 @@ class TestStoring:
 
 
 class TestGate:
-    def test_lets_a_tenant_delete_now_and_then_only(self, database: DatabaseSettings) -> None:
-        async def work() -> None:
-            async with opened(database) as place:
-                await place.fill(1)
-                assert await place.delete_device("d1")
-                with pytest.raises(asyncpg.LockNotAvailableError, match=r"every 0\.2 s"):
-                    await place.delete_device("d2")
-                await place.go_on()
-                assert await place.delete_device("d2")
+    async def test_lets_a_tenant_delete_now_and_then_only(self, database: DatabaseSettings) -> None:
+        async with opened(database) as place:
+            await place.fill(1)
+            assert await place.delete_device("d1")
+            with pytest.raises(asyncpg.LockNotAvailableError, match=r"every 0\.2 s"):
+                await place.delete_device("d2")
+            await place.go_on()
+            assert await place.delete_device("d2")
 
-        asyncio.run(work())
+    async def test_makes_a_deletion_wait_for_what_is_being_stored(self, database: DatabaseSettings) -> None:
+        async with opened(database) as place:
+            await place.fill(1)
+            async with place.database.connection() as connection, connection.transaction():
+                await connection.fetchval("SELECT generation FROM sens.name_generation")
+                await place.api.execute("SELECT set_config('lock_timeout', '50ms', false)")
+                with pytest.raises(asyncpg.LockNotAvailableError):
+                    await place.delete_device("d1")
+            assert await place.delete_device("d1")
 
-    def test_makes_a_deletion_wait_for_what_is_being_stored(self, database: DatabaseSettings) -> None:
-        async def work() -> None:
-            async with opened(database) as place:
-                await place.fill(1)
-                async with place.database.connection() as connection, connection.transaction():
-                    await connection.fetchval("SELECT generation FROM sens.name_generation")
-                    await place.api.execute("SELECT set_config('lock_timeout', '50ms', false)")
-                    with pytest.raises(asyncpg.LockNotAvailableError):
-                        await place.delete_device("d1")
-                assert await place.delete_device("d1")
-
-        asyncio.run(work())
-
-    def test_holds_while_names_are_registered(self, database: DatabaseSettings) -> None:
+    async def test_holds_while_names_are_registered(self, database: DatabaseSettings) -> None:
         """Registering and deleting at once neither lock each other out nor lose count."""
 
-        async def work() -> tuple[int, int]:
-            async with opened(database) as place:
-                names = [f"d{number}" for number in range(40)]
+        async with opened(database) as place:
+            names = [f"d{number}" for number in range(40)]
 
-                async def register() -> None:
-                    for name in names * 3:
-                        router = Router(TimescaleRegistry(place.database), decoder("native"))  # remembers nothing
-                        await router.route([Message(f"sens/v1/demo/{name}/telemetry", b'{"a": 1}', NOW)])
+            async def register() -> None:
+                for name in names * 3:
+                    router = Router(TimescaleRegistry(place.database), decoder("native"))  # remembers nothing
+                    await router.route([Message(f"sens/v1/demo/{name}/telemetry", b'{"a": 1}', NOW)])
 
-                async def delete() -> None:
-                    for name in names * 3:
-                        await place.go_on()
-                        await place.delete_device(name)
+            async def delete() -> None:
+                for name in names * 3:
+                    await place.go_on()
+                    await place.delete_device(name)
 
-                await asyncio.gather(register(), delete())
-                return (
-                    await place.owner.fetchval("SELECT count(*) FROM sens.devices"),
-                    await place.owner.fetchval("SELECT devices FROM sens.registrations"),
-                )
-
-        existing, counted = asyncio.run(work())
+            await asyncio.gather(register(), delete())
+            existing, counted = (
+                await place.owner.fetchval("SELECT count(*) FROM sens.devices"),
+                await place.owner.fetchval("SELECT devices FROM sens.registrations"),
+            )
         assert existing == counted
         assert existing <= 40

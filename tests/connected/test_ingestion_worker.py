@@ -39,66 +39,58 @@ async def two_logs(nats: NatsSettings) -> AsyncIterator[tuple[JetStreamContext, 
 
 
 class TestPublishOfAFrozenWorker:
-    def test_is_refused_when_its_successor_has_published(self, nats: NatsSettings) -> None:
-        async def work() -> None:
-            async with two_logs(nats) as (_, frozen, successor):
-                await frozen.publish([message(1)], {})
-                assert await successor.tail(10) == [message(1)]
-                await successor.publish([message(2)], {})
-                with pytest.raises(SupersededError, match=r"SENS_MQTT__CLIENT_ID"):
-                    await frozen.publish([message(2)], {})
-                assert await frozen.tail(10) == [message(1), message(2)]
-                await frozen.publish([message(3)], {})
-                assert await successor.tail(10) == [message(1), message(2), message(3)]
+    async def test_is_refused_when_its_successor_has_published(self, nats: NatsSettings) -> None:
+        async with two_logs(nats) as (_, frozen, successor):
+            await frozen.publish([message(1)], {})
+            assert await successor.tail(10) == [message(1)]
+            await successor.publish([message(2)], {})
+            with pytest.raises(SupersededError, match=r"SENS_MQTT__CLIENT_ID"):
+                await frozen.publish([message(2)], {})
+            assert await frozen.tail(10) == [message(1), message(2)]
+            await frozen.publish([message(3)], {})
+            assert await successor.tail(10) == [message(1), message(2), message(3)]
 
-        asyncio.run(work())
-
-    def test_is_found_out_by_the_successor_that_had_read_the_tail_before(self, nats: NatsSettings) -> None:
-        async def work() -> None:
-            async with two_logs(nats) as (_, frozen, successor):
-                assert await successor.tail(10) == []
-                await frozen.publish([message(1)], {})
-                with pytest.raises(SupersededError):
-                    await successor.publish([message(1)], {})
-                assert await successor.tail(10) == [message(1)]
-
-        asyncio.run(work())
+    async def test_is_found_out_by_the_successor_that_had_read_the_tail_before(self, nats: NatsSettings) -> None:
+        async with two_logs(nats) as (_, frozen, successor):
+            assert await successor.tail(10) == []
+            await frozen.publish([message(1)], {})
+            with pytest.raises(SupersededError):
+                await successor.publish([message(1)], {})
+            assert await successor.tail(10) == [message(1)]
 
 
 class TestEnvelope:
-    def test_says_how_many_messages_of_each_tenant_it_holds(self, nats: NatsSettings) -> None:
-        async def work() -> dict[str, str]:
-            async with two_logs(nats) as (jetstream, log, _):
-                topics = [
-                    "sens/v1/demo/d1/telemetry",
-                    "sens/v1/other/d1/telemetry",
-                    "sens/v1/demo/not one/telemetry",
-                    "x",
-                ]
-                await log.publish([Message(topic, b"{}", number, number) for number, topic in enumerate(topics, 1)], {})
-                return (await jetstream.get_last_msg(TELEMETRY_STREAM, "sens.telemetry.w")).headers or {}
-
-        headers = asyncio.run(work())
+    async def test_says_how_many_messages_of_each_tenant_it_holds(self, nats: NatsSettings) -> None:
+        async with two_logs(nats) as (jetstream, log, _):
+            topics = [
+                "sens/v1/demo/d1/telemetry",
+                "sens/v1/other/d1/telemetry",
+                "sens/v1/demo/not one/telemetry",
+                "x",
+            ]
+            await log.publish([Message(topic, b"{}", number, number) for number, topic in enumerate(topics, 1)], {})
+            headers = (await jetstream.get_last_msg(TELEMETRY_STREAM, "sens.telemetry.w")).headers or {}
         assert envelope.decode_counts(headers[envelope.RECEIVED_HEADER]) == {"demo": 2, "other": 1, "~": 1}
 
-    def test_of_thousands_of_tenants_that_somebody_made_up_is_stored(self, nats: NatsSettings) -> None:
-        async def work() -> dict[str, str]:
-            async with two_logs(nats) as (jetstream, log, _):
-                messages = [
-                    Message(f"sens/v1/{'made-up-' * 6}{number}/d1/telemetry", b"{}", number, number)
-                    for number in range(1, 4001)
+    async def test_of_thousands_of_tenants_that_somebody_made_up_is_stored(self, nats: NatsSettings) -> None:
+        async with two_logs(nats) as (jetstream, log, _):
+            messages = [
+                Message(f"sens/v1/{'made-up-' * 6}{number}/d1/telemetry", b"{}", number, number)
+                for number in range(1, 4001)
+            ]
+            await log.publish(messages, {})
+            assert await log.tail(10) == messages
+            received = envelope.decode_counts(
+                ((await jetstream.get_last_msg(TELEMETRY_STREAM, "sens.telemetry.w")).headers or {})[
+                    envelope.RECEIVED_HEADER
                 ]
-                await log.publish(messages, {})
-                assert await log.tail(10) == messages
-                return (await jetstream.get_last_msg(TELEMETRY_STREAM, "sens.telemetry.w")).headers or {}
-
-        received = envelope.decode_counts(asyncio.run(work())[envelope.RECEIVED_HEADER])
+            )
         assert sum(received.values()) == 4000
         assert received["~"] > len(received) > 50
 
 
 class TestReceiptTimes:
-    def test_are_never_given_again_by_a_successor_on_a_clock_that_was_set_back(self, nats: NatsSettings) -> None:
+    async def test_are_never_given_again_by_a_successor_on_a_clock_that_was_set_back(self, nats: NatsSettings) -> None:
         machine = Machine()
 
         async def session() -> list[int]:
@@ -120,54 +112,44 @@ class TestReceiptTimes:
                     await log.publish([Message("t", b"{}", at, 1) for at in times[-3000:]], {})
                 return times
 
-        async def work() -> list[int]:
-            times = await session()
-            for by in (
-                -1_000_000,
-                3_600_000_000,
-                -3_600_000_000,
-                3_598_000_000,
-            ):  # at last a second of the hour ahead comes again
-                machine.set(by)
-                times += await session()
-            return times
-
-        times = asyncio.run(work())
+        times = await session()
+        for by in (
+            -1_000_000,
+            3_600_000_000,
+            -3_600_000_000,
+            3_598_000_000,
+        ):  # at last a second of the hour ahead comes again
+            machine.set(by)
+            times += await session()
         assert len(set(times)) == len(times) == 300_000
 
 
 class TestPurgedLog:
-    def test_takes_what_comes_next(self, nats: NatsSettings) -> None:
-        async def work() -> list[Message]:
-            async with two_logs(nats) as (jetstream, log, _):
-                await log.publish([message(1)], {})
-                await jetstream.purge_stream(TELEMETRY_STREAM)
-                await log.publish([message(2)], {})
-                return await log.tail(10)
-
-        assert asyncio.run(work()) == [message(2)]
+    async def test_takes_what_comes_next(self, nats: NatsSettings) -> None:
+        async with two_logs(nats) as (jetstream, log, _):
+            await log.publish([message(1)], {})
+            await jetstream.purge_stream(TELEMETRY_STREAM)
+            await log.publish([message(2)], {})
+            assert (await log.tail(10)) == [message(2)]
 
 
 class TestRemovedStream:
-    def test_is_made_anew_and_its_tail_can_be_read(self, nats: NatsSettings) -> None:
-        async def work() -> list[Message]:
-            async with connect(nats, "test") as client, asyncio.timeout(20):
-                jetstream = client.jetstream()
-                await ensure_streams(jetstream, nats)
-                log = JetStreamLog(
-                    jetstream,
-                    nats,
-                    "w",
-                    ReceiptClock("w"),
-                    Rates(),
-                    receive_max=10,
-                    max_payload_bytes=client.max_payload,
-                )
-                for number in range(1, 6):
-                    await log.publish([message(number)], {})
-                await jetstream.delete_stream(TELEMETRY_STREAM)
-                await log.publish([message(6)], {})
-                return await log.tail(10)
-
+    async def test_is_made_anew_and_its_tail_can_be_read(self, nats: NatsSettings) -> None:
         # The sequences of the removed stream, from which the tail was to be read, are none of the new one.
-        assert asyncio.run(work()) == [message(6)]
+        async with connect(nats, "test") as client, asyncio.timeout(20):
+            jetstream = client.jetstream()
+            await ensure_streams(jetstream, nats)
+            log = JetStreamLog(
+                jetstream,
+                nats,
+                "w",
+                ReceiptClock("w"),
+                Rates(),
+                receive_max=10,
+                max_payload_bytes=client.max_payload,
+            )
+            for number in range(1, 6):
+                await log.publish([message(number)], {})
+            await jetstream.delete_stream(TELEMETRY_STREAM)
+            await log.publish([message(6)], {})
+            assert (await log.tail(10)) == [message(6)]

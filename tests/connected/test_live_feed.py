@@ -11,26 +11,23 @@ from sens_common.settings import NatsSettings
 from sens_telemetry_worker.nats_live import MAX_BATCH_BYTES, NatsLiveFeed
 
 
-def shown(nats: NatsSettings, *batches: list[Reading]) -> list[Msg]:
+async def shown(nats: NatsSettings, *batches: list[Reading]) -> list[Msg]:
     """Publish batches of a tenant; return the messages that somebody who watches gets."""
 
-    async def work() -> list[Msg]:
-        messages: list[Msg] = []
+    messages: list[Msg] = []
 
-        async def note(message: Msg) -> None:
-            messages.append(message)
+    async def note(message: Msg) -> None:
+        messages.append(message)
 
-        async with connect(nats, "reader") as reader, connect(nats, "worker") as client:
-            await reader.subscribe(live.subject("demo"), cb=note)
-            await reader.flush()
-            feed = NatsLiveFeed(client)
-            for batch in batches:
-                await feed.publish("demo", batch)
-            await client.flush()
-            await reader.flush()
-        return messages
-
-    return asyncio.run(work())
+    async with connect(nats, "reader") as reader, connect(nats, "worker") as client:
+        await reader.subscribe(live.subject("demo"), cb=note)
+        await reader.flush()
+        feed = NatsLiveFeed(client)
+        for batch in batches:
+            await feed.publish("demo", batch)
+        await client.flush()
+        await reader.flush()
+    return messages
 
 
 def readings(count: int, text: str) -> list[Reading]:
@@ -38,18 +35,20 @@ def readings(count: int, text: str) -> list[Reading]:
 
 
 class TestFeed:
-    def test_publishes_more_than_a_message_holds_in_several(self, nats: NatsSettings) -> None:
+    async def test_publishes_more_than_a_message_holds_in_several(self, nats: NatsSettings) -> None:
         batch = readings(3000, "x" * 1000)
 
-        messages = shown(nats, batch)
+        messages = await shown(nats, batch)
 
         assert [reading for message in messages for reading in live.decode(message.data)] == batch
         assert not any(live.dropped(message.headers) for message in messages)
 
-    def test_leaves_out_the_oldest_of_a_batch_that_is_too_large_and_says_so_first(self, nats: NatsSettings) -> None:
+    async def test_leaves_out_the_oldest_of_a_batch_that_is_too_large_and_says_so_first(
+        self, nats: NatsSettings
+    ) -> None:
         batch = readings(3000, "x" * 4000)
 
-        first, *others = shown(nats, batch)
+        first, *others = await shown(nats, batch)
 
         seen = [reading for message in (first, *others) for reading in live.decode(message.data)]
         assert MAX_BATCH_BYTES / 5000 < len(seen) < MAX_BATCH_BYTES / 4000
@@ -57,22 +56,19 @@ class TestFeed:
         assert live.dropped(first.headers) == len(batch) - len(seen)
         assert not any(live.dropped(message.headers) for message in others)
 
-    def test_tells_of_what_could_not_be_sent_while_nats_was_away(self, nats: NatsSettings) -> None:
-        async def work() -> list[int]:
-            told: asyncio.Queue[int] = asyncio.Queue()
+    async def test_tells_of_what_could_not_be_sent_while_nats_was_away(self, nats: NatsSettings) -> None:
+        told: asyncio.Queue[int] = asyncio.Queue()
 
-            async def note(message: Msg) -> None:
-                told.put_nowait(live.dropped(message.headers))
+        async def note(message: Msg) -> None:
+            told.put_nowait(live.dropped(message.headers))
 
-            async with connect(nats, "reader") as reader, connect(nats, "worker") as client:
-                await reader.subscribe(live.subject("demo"), cb=note)
-                await reader.flush()
-                async with connect(nats, "closed") as closed:
-                    feed = NatsLiveFeed(closed)
-                await feed.publish("demo", readings(7, "x"))
-                feed._client = client
-                await feed.publish("demo", readings(1, "x"))
-                await feed.publish("demo", readings(1, "x"))
-                return [await asyncio.wait_for(told.get(), 10) for _ in range(2)]
-
-        assert asyncio.run(work()) == [7, 0]
+        async with connect(nats, "reader") as reader, connect(nats, "worker") as client:
+            await reader.subscribe(live.subject("demo"), cb=note)
+            await reader.flush()
+            async with connect(nats, "closed") as closed:
+                feed = NatsLiveFeed(closed)
+            await feed.publish("demo", readings(7, "x"))
+            feed._client = client
+            await feed.publish("demo", readings(1, "x"))
+            await feed.publish("demo", readings(1, "x"))
+            assert [await asyncio.wait_for(told.get(), 10) for _ in range(2)] == [7, 0]

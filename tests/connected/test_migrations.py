@@ -20,41 +20,34 @@ async def _version(settings: DatabaseSettings) -> int:
 
 
 class TestMigrate:
-    def test_brings_an_empty_database_up_to_date(self, empty_database: DatabaseSettings) -> None:
-        applied = asyncio.run(migrate(empty_database))
+    async def test_brings_an_empty_database_up_to_date(self, empty_database: DatabaseSettings) -> None:
+        applied = await migrate(empty_database)
         assert [migration.version for migration in applied] == list(range(1, REQUIRED_VERSION + 1))
-        assert asyncio.run(_version(empty_database)) == REQUIRED_VERSION
+        assert await _version(empty_database) == REQUIRED_VERSION
 
-    def test_does_nothing_the_second_time(self, database: DatabaseSettings) -> None:
-        assert asyncio.run(migrate(database)) == []
+    async def test_does_nothing_the_second_time(self, database: DatabaseSettings) -> None:
+        assert await migrate(database) == []
 
-    def test_is_safe_from_several_processes_at_once(self, empty_database: DatabaseSettings) -> None:
-        async def several() -> list[int]:
-            applied = await asyncio.gather(*(migrate(empty_database) for _ in range(5)))
-            return [migration.version for each in applied for migration in each]
+    async def test_is_safe_from_several_processes_at_once(self, empty_database: DatabaseSettings) -> None:
+        applied = await asyncio.gather(*(migrate(empty_database) for _ in range(5)))
+        assert sorted([migration.version for each in applied for migration in each]) == list(
+            range(1, REQUIRED_VERSION + 1)
+        )
 
-        assert sorted(asyncio.run(several())) == list(range(1, REQUIRED_VERSION + 1))
-
-    def test_refuses_a_schema_whose_applied_migration_has_another_text(self, database: DatabaseSettings) -> None:
-        async def tamper() -> None:
-            connection = await connect(database, "test")
-            await connection.execute("UPDATE sens.schema_migrations SET checksum = 'other' WHERE version = 2")
-            await connection.close()
-
-        asyncio.run(tamper())
+    async def test_refuses_a_schema_whose_applied_migration_has_another_text(self, database: DatabaseSettings) -> None:
+        connection = await connect(database, "test")
+        await connection.execute("UPDATE sens.schema_migrations SET checksum = 'other' WHERE version = 2")
+        await connection.close()
         with pytest.raises(SchemaError, match="migration 0002"):
-            asyncio.run(migrate(database))
+            await migrate(database)
 
-    def test_accepts_a_newer_schema(self, database: DatabaseSettings) -> None:
-        async def pretend() -> None:
-            connection = await connect(database, "test")
-            await connection.execute("INSERT INTO sens.schema_migrations VALUES (9999, 'from_the_future', 'x')")
-            await connection.close()
+    async def test_accepts_a_newer_schema(self, database: DatabaseSettings) -> None:
+        connection = await connect(database, "test")
+        await connection.execute("INSERT INTO sens.schema_migrations VALUES (9999, 'from_the_future', 'x')")
+        await connection.close()
+        assert await migrate(database) == []
 
-        asyncio.run(pretend())
-        assert asyncio.run(migrate(database)) == []
-
-    def test_chooses_the_storage_once_and_keeps_to_it(self, database: DatabaseSettings) -> None:
+    async def test_chooses_the_storage_once_and_keeps_to_it(self, database: DatabaseSettings) -> None:
         async def kind() -> str:
             connection = await connect(database, "test")
             try:
@@ -71,12 +64,12 @@ class TestMigrate:
             finally:
                 await connection.close()
 
-        before = asyncio.run(kind())
-        assert before == ("timescaledb" if asyncio.run(has_extension()) else "postgresql")
-        asyncio.run(migrate(database))
-        assert asyncio.run(kind()) == before
+        before = await kind()
+        assert before == ("timescaledb" if await has_extension() else "postgresql")
+        await migrate(database)
+        assert await kind() == before
 
-    def test_leaves_nothing_of_a_migration_that_fails(
+    async def test_leaves_nothing_of_a_migration_that_fails(
         self, empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         broken = Migration(2, "broken", "CREATE TABLE sens.half_made (); SELECT 1 / 0")
@@ -87,13 +80,13 @@ class TestMigrate:
         with monkeypatch.context() as patch:
             patch.setattr(migrations, "load", first_and_broken)
             with pytest.raises(SchemaError, match="division by zero"):
-                asyncio.run(migrate(empty_database))
-        assert asyncio.run(_version(empty_database)) == 1
+                await migrate(empty_database)
+        assert await _version(empty_database) == 1
         # The next run finds a schema to go on from, and nobody holds the lock.
-        applied = asyncio.run(migrate(empty_database))
+        applied = await migrate(empty_database)
         assert [migration.version for migration in applied] == list(range(2, REQUIRED_VERSION + 1))
 
-    def test_that_the_server_ends_can_be_run_again(
+    async def test_that_the_server_ends_can_be_run_again(
         self, empty_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ended = Migration(2, "ended", "CREATE TABLE sens.half_made (); SELECT pg_terminate_backend(pg_backend_pid())")
@@ -104,18 +97,17 @@ class TestMigrate:
         with monkeypatch.context() as patch:
             patch.setattr(migrations, "load", first_and_ended)
             with pytest.raises(UnavailableError, match="interrupted"):
-                asyncio.run(migrate(empty_database))
-        assert len(asyncio.run(migrate(empty_database))) == REQUIRED_VERSION - 1
+                await migrate(empty_database)
+        assert len(await migrate(empty_database)) == REQUIRED_VERSION - 1
 
-    def test_says_which_right_is_missing(self, empty_database: DatabaseSettings, postgres: DatabaseSettings) -> None:
-        async def give_away() -> None:
-            connection = await connect(postgres, "test")
-            await connection.execute(f"ALTER DATABASE {empty_database.name} OWNER TO {postgres.user}")
-            await connection.close()
-
-        asyncio.run(give_away())
+    async def test_says_which_right_is_missing(
+        self, empty_database: DatabaseSettings, postgres: DatabaseSettings
+    ) -> None:
+        connection = await connect(postgres, "test")
+        await connection.execute(f"ALTER DATABASE {empty_database.name} OWNER TO {postgres.user}")
+        await connection.close()
         with pytest.raises(SchemaError, match=f"role {empty_database.user} lacks a right"):
-            asyncio.run(migrate(empty_database))
+            await migrate(empty_database)
 
 
 class TestLoad:

@@ -1,13 +1,12 @@
 """What each service's user may do on a real NATS server, and what not; the services themselves run as these users in all tests."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 from nats.aio.client import Client
-from nats.js.api import KeyValueConfig, StreamConfig
+from nats.js.api import KeyValueConfig
 from nats.js.errors import KeyNotFoundError
 from structlog.testing import capture_logs
 
@@ -54,16 +53,13 @@ async def not_published(client: Client, *subjects: str) -> list[str]:
     return await refused(client, lambda subject: client.publish(subject, b"{}"), *subjects)
 
 
-def run[T](nats: NatsSettings, user: str, work: Callable[[Client], Awaitable[T]]) -> T:
+async def run[T](nats: NatsSettings, user: str, work: Callable[[Client], Awaitable[T]]) -> T:
     """Let the telemetry worker prepare the streams, and do something as a user."""
 
-    async def scenario() -> T:
-        async with client_of(nats, TELEMETRY_USER) as client:
-            await ensure_consumer(client, nats)
-        async with client_of(nats, user) as client:
-            return await work(client)
-
-    return asyncio.run(scenario())
+    async with client_of(nats, TELEMETRY_USER) as client:
+        await ensure_consumer(client, nats)
+    async with client_of(nats, user) as client:
+        return await work(client)
 
 
 DESTRUCTIVE = [
@@ -87,32 +83,32 @@ CONSUMING = [
 
 class TestEveryService:
     @pytest.mark.parametrize("user", SERVICES)
-    def test_can_neither_remove_nor_change_the_log_nor_make_streams(self, nats: NatsSettings, user: str) -> None:
+    async def test_can_neither_remove_nor_change_the_log_nor_make_streams(self, nats: NatsSettings, user: str) -> None:
         async def attempt(client: Client) -> list[str]:
             return await not_published(client, *DESTRUCTIVE)
 
-        assert run(nats, user, attempt) == DESTRUCTIVE
+        assert await run(nats, user, attempt) == DESTRUCTIVE
 
     @pytest.mark.parametrize("user", SERVICES)
-    def test_reads_no_other_ones_answers_and_not_the_log_itself(self, nats: NatsSettings, user: str) -> None:
+    async def test_reads_no_other_ones_answers_and_not_the_log_itself(self, nats: NatsSettings, user: str) -> None:
         subjects = [f"_INBOX.{other}.>" for other in SERVICES if other != user] + ["_INBOX.>", "sens.>", "$JS.>", ">"]
 
         async def listen(client: Client) -> list[str]:
             return await refused(client, client.subscribe, *subjects)
 
-        assert run(nats, user, listen) == subjects
+        assert await run(nats, user, listen) == subjects
 
 
 class TestTheApi:
-    def test_can_neither_purge_nor_consume_nor_write_as_a_session(self, nats: NatsSettings) -> None:
+    async def test_can_neither_purge_nor_consume_nor_write_as_a_session(self, nats: NatsSettings) -> None:
         forbidden = [PURGE, *CONSUMING, f"{TELEMETRY_SUBJECT}.sens-0", f"{LIVE_SUBJECT}.demo"]
 
         async def attempt(client: Client) -> list[str]:
             return await not_published(client, *forbidden)
 
-        assert run(nats, API_USER, attempt) == forbidden
+        assert await run(nats, API_USER, attempt) == forbidden
 
-    def test_replays_reads_single_envelopes_and_asks_for_live_readings(self, nats: NatsSettings) -> None:
+    async def test_replays_reads_single_envelopes_and_asks_for_live_readings(self, nats: NatsSettings) -> None:
         async def work(client: Client) -> bytes | None:
             jetstream = client.jetstream()
             stored = await jetstream.publish(f"{TELEMETRY_SUBJECT}.replay", b"x", stream=TELEMETRY_STREAM)
@@ -122,9 +118,9 @@ class TestTheApi:
             await jetstream.get_msg(TELEMETRY_STREAM, seq=stored.seq)
             return (await jetstream.get_msg(TELEMETRY_STREAM, seq=stored.seq, direct=True)).data
 
-        assert run(nats, API_USER, work) == b"x"
+        assert await run(nats, API_USER, work) == b"x"
 
-    def test_keeps_the_tenants_limits_for_the_ingestion_to_watch(self, nats: NatsSettings) -> None:
+    async def test_keeps_the_tenants_limits_for_the_ingestion_to_watch(self, nats: NatsSettings) -> None:
         async def write(client: Client) -> list[str]:
             bucket = await client.jetstream().create_key_value(KeyValueConfig(bucket=BUCKET))
             await bucket.put("demo", b"1")
@@ -144,12 +140,15 @@ class TestTheApi:
             assert seen[0].key == "demo"
             return (await bucket.get("demo")).value, unwritable
 
-        assert run(nats, API_USER, write) == ["demo"]
-        assert run(nats, INGESTION_USER, read) == (b"1", [f"$KV.{BUCKET}.demo", f"$JS.API.STREAM.DELETE.KV_{BUCKET}"])
+        assert await run(nats, API_USER, write) == ["demo"]
+        assert await run(nats, INGESTION_USER, read) == (
+            b"1",
+            [f"$KV.{BUCKET}.demo", f"$JS.API.STREAM.DELETE.KV_{BUCKET}"],
+        )
 
 
 class TestTheIngestion:
-    def test_reads_the_tenants_limits(self, nats: NatsSettings) -> None:
+    async def test_reads_the_tenants_limits(self, nats: NatsSettings) -> None:
         async def write(client: Client) -> None:
             bucket = await client.jetstream().create_key_value(KeyValueConfig(bucket=BUCKET))
             await bucket.put("demo", b'{"messages_per_second": 5}')
@@ -159,45 +158,41 @@ class TestTheIngestion:
             await limits._read()
             return await limits.check()
 
-        run(nats, API_USER, write)
-        assert run(nats, INGESTION_USER, read) is None
+        await run(nats, API_USER, write)
+        assert await run(nats, INGESTION_USER, read) is None
 
-    def test_takes_nothing_from_the_telemetry_workers(self, nats: NatsSettings) -> None:
+    async def test_takes_nothing_from_the_telemetry_workers(self, nats: NatsSettings) -> None:
         async def attempt(client: Client) -> list[str]:
             return await not_published(client, PURGE, *CONSUMING)
 
-        assert run(nats, INGESTION_USER, attempt) == [PURGE, *CONSUMING]
+        assert await run(nats, INGESTION_USER, attempt) == [PURGE, *CONSUMING]
 
-    def test_makes_the_streams_where_they_are_missing(self, nats: NatsSettings) -> None:
-        async def work() -> StreamConfig:
-            async with client_of(nats, INGESTION_USER) as client:
-                await ensure_streams(client.jetstream(), nats)
-                return (await client.jetstream().stream_info(TELEMETRY_STREAM)).config
+    async def test_makes_the_streams_where_they_are_missing(self, nats: NatsSettings) -> None:
+        async with client_of(nats, INGESTION_USER) as client:
+            await ensure_streams(client.jetstream(), nats)
+            assert ((await client.jetstream().stream_info(TELEMETRY_STREAM)).config).subjects == [
+                f"{TELEMETRY_SUBJECT}.>"
+            ]
 
-        assert asyncio.run(work()).subjects == [f"{TELEMETRY_SUBJECT}.>"]
-
-    def test_keeps_what_its_sessions_are_subscribed_to(self, nats: NatsSettings) -> None:
+    async def test_keeps_what_its_sessions_are_subscribed_to(self, nats: NatsSettings) -> None:
         filters = frozenset({"sens/v1/+/+/telemetry"})
 
-        async def work() -> frozenset[str] | None:
-            async with client_of(nats, INGESTION_USER) as client:
-                record = SessionRecord(client.jetstream(), nats, MqttSettings(client_id="one"))
-                await record.save(filters)
-                return await record.load()
-
-        assert asyncio.run(work()) == filters
+        async with client_of(nats, INGESTION_USER) as client:
+            record = SessionRecord(client.jetstream(), nats, MqttSettings(client_id="one"))
+            await record.save(filters)
+            assert (await record.load()) == filters
 
 
 class TestTheTelemetryWorker:
-    def test_writes_nothing_into_the_log(self, nats: NatsSettings) -> None:
+    async def test_writes_nothing_into_the_log(self, nats: NatsSettings) -> None:
         forbidden = [f"{TELEMETRY_SUBJECT}.sens-0", f"{TELEMETRY_SUBJECT}.replay", f"$KV.{BUCKET}.demo"]
 
         async def attempt(client: Client) -> list[str]:
             return await not_published(client, *forbidden)
 
-        assert run(nats, TELEMETRY_USER, attempt) == forbidden
+        assert await run(nats, TELEMETRY_USER, attempt) == forbidden
 
-    def test_reads_acknowledges_and_trims(self, nats: NatsSettings) -> None:
+    async def test_reads_acknowledges_and_trims(self, nats: NatsSettings) -> None:
         async def fill(client: Client) -> None:
             await client.jetstream().publish(f"{TELEMETRY_SUBJECT}.sens-0", b"x", stream=TELEMETRY_STREAM)
 
@@ -210,8 +205,8 @@ class TestTheTelemetryWorker:
             consumer = await jetstream.consumer_info(TELEMETRY_STREAM, TELEMETRY_CONSUMER)
             return (await jetstream.stream_info(TELEMETRY_STREAM)).state.messages, consumer.num_ack_pending or 0
 
-        run(nats, INGESTION_USER, fill)
-        assert run(nats, TELEMETRY_USER, work) == (0, 0)
+        await run(nats, INGESTION_USER, fill)
+        assert await run(nats, TELEMETRY_USER, work) == (0, 0)
 
 
 def test_every_subject_of_the_table_is_of_something_that_exists() -> None:

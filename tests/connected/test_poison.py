@@ -70,7 +70,7 @@ def messages(refused: Collection[int], count: int) -> list[Message]:
     ]
 
 
-def outcome(
+async def outcome(
     settings: DatabaseSettings,
     refused: Collection[int],
     *,
@@ -80,112 +80,106 @@ def outcome(
 ) -> Outcome:
     """Settle one batch with refused messages, of which another one may be stored already."""
 
-    async def work() -> Outcome:
-        async with open_pool(settings, "test") as pool:
-            await execute_as(settings, "INSERT INTO sens.tenants (name) VALUES ('demo')", rule)
-            database = CountingDatabase(pool, settings)
-            router = Router(TimescaleRegistry(database), decoder("native"))
-            store = TimescaleStore(database, NO_QUOTA)
-            batch = messages(refused, count)
+    async with open_pool(settings, "test") as pool:
+        await execute_as(settings, "INSERT INTO sens.tenants (name) VALUES ('demo')", rule)
+        database = CountingDatabase(pool, settings)
+        router = Router(TimescaleRegistry(database), decoder("native"))
+        store = TimescaleStore(database, NO_QUOTA)
+        batch = messages(refused, count)
 
-            async def settle(envelope: MemoryEnvelope) -> set[int]:
-                stop = asyncio.Event()
-                inbox = MemoryInbox([[envelope]], stop)
-                pipeline = pipeline_of(inbox, router=router, store=store, guard=DeadLetterGuard(1, 1))
-                await pipeline.run(stop)
-                letters = await pool.fetch(
-                    "SELECT number, reason FROM sens.dead_letters WHERE sequence = $1", envelope.sequence
-                )
-                assert {letter["reason"] for letter in letters} <= {Reason.REFUSED_BY_DATABASE}
-                return {letter["number"] for letter in letters}
-
-            # Devices, metrics and partitions are known afterwards.
-            first = [Message(each.topic, b'{"a": 0, "b": 0}', NOW - 1) for each in batch[:50]]
-            await settle(MemoryEnvelope(1, first))
-            if stored_before is not None:
-                await settle(MemoryEnvelope(2, [batch[stored_before]]))
-            database.transactions = 0
-            found = await settle(MemoryEnvelope(3, batch))
-            transactions = database.transactions
-            stored = await pool.fetchval(
-                "SELECT count(*) FROM sens.measurements WHERE ts >= to_timestamp($1)", NOW / 1_000_000
+        async def settle(envelope: MemoryEnvelope) -> set[int]:
+            stop = asyncio.Event()
+            inbox = MemoryInbox([[envelope]], stop)
+            pipeline = pipeline_of(inbox, router=router, store=store, guard=DeadLetterGuard(1, 1))
+            await pipeline.run(stop)
+            letters = await pool.fetch(
+                "SELECT number, reason FROM sens.dead_letters WHERE sequence = $1", envelope.sequence
             )
-            return Outcome(found, stored // 2, transactions)
+            assert {letter["reason"] for letter in letters} <= {Reason.REFUSED_BY_DATABASE}
+            return {letter["number"] for letter in letters}
 
-    return asyncio.run(work())
+        # Devices, metrics and partitions are known afterwards.
+        first = [Message(each.topic, b'{"a": 0, "b": 0}', NOW - 1) for each in batch[:50]]
+        await settle(MemoryEnvelope(1, first))
+        if stored_before is not None:
+            await settle(MemoryEnvelope(2, [batch[stored_before]]))
+        database.transactions = 0
+        found = await settle(MemoryEnvelope(3, batch))
+        transactions = database.transactions
+        stored = await pool.fetchval(
+            "SELECT count(*) FROM sens.measurements WHERE ts >= to_timestamp($1)", NOW / 1_000_000
+        )
+        return Outcome(found, stored // 2, transactions)
 
 
-def counted(settings: DatabaseSettings) -> tuple[int, ...]:
+async def counted(settings: DatabaseSettings) -> tuple[int, ...]:
     """Return how many messages the database has counted as received, stored, duplicate and dead-lettered, and how many are unaccounted for."""
 
-    async def work() -> tuple[int, ...]:
-        async with open_pool(settings, "test") as pool:
-            row = await pool.fetchrow(
-                "SELECT sum(received), sum(stored), sum(duplicate), sum(dead_lettered), sum(abs(unaccounted)) FROM sens.conservation()"
-            )
-            assert row is not None
-            return tuple(map(int, row))
-
-    return asyncio.run(work())
+    async with open_pool(settings, "test") as pool:
+        row = await pool.fetchrow(
+            "SELECT sum(received), sum(stored), sum(duplicate), sum(dead_lettered), sum(abs(unaccounted)) FROM sens.conservation()"
+        )
+        assert row is not None
+        return tuple(map(int, row))
 
 
 class TestOneRefusedMessageOfTenThousand:
-    def test_costs_three_transactions(self, database: DatabaseSettings) -> None:
-        assert outcome(database, {6171}) == Outcome({6171}, MANY - 1, 3)
+    async def test_costs_three_transactions(self, database: DatabaseSettings) -> None:
+        assert await outcome(database, {6171}) == Outcome({6171}, MANY - 1, 3)
 
-    def test_costs_a_handful_where_another_one_is_stored_already(self, database: DatabaseSettings) -> None:
+    async def test_costs_a_handful_where_another_one_is_stored_already(self, database: DatabaseSettings) -> None:
         # Its row stops the copy before the refused one, and the merge names no row: halves are copied until one of them names it.
-        result = outcome(database, {6171}, stored_before=0)
+        result = await outcome(database, {6171}, stored_before=0)
         assert (result.refused, result.stored) == ({6171}, MANY - 1)
         assert result.transactions <= 20
 
-    def test_is_found_by_halves_where_the_database_names_no_row(self, database: DatabaseSettings) -> None:
-        result = outcome(database, {6171}, rule=WORDLESS)
+    async def test_is_found_by_halves_where_the_database_names_no_row(self, database: DatabaseSettings) -> None:
+        result = await outcome(database, {6171}, rule=WORDLESS)
         assert (result.refused, result.stored) == ({6171}, MANY - 1)
         assert result.transactions <= 2 * 14 + 1
 
 
 class TestSeveralRefusedMessages:
-    def test_cost_three_transactions_each(self, database: DatabaseSettings) -> None:
-        result = outcome(database, SEVERAL)
+    async def test_cost_three_transactions_each(self, database: DatabaseSettings) -> None:
+        result = await outcome(database, SEVERAL)
         assert (result.refused, result.stored) == (SEVERAL, MANY - len(SEVERAL))
         assert result.transactions <= 3 * len(SEVERAL)
 
     @pytest.mark.parametrize("stored_before", [1, 9998])
-    def test_are_found_where_another_one_is_stored_already(
+    async def test_are_found_where_another_one_is_stored_already(
         self, database: DatabaseSettings, stored_before: int
     ) -> None:
-        result = outcome(database, SEVERAL, stored_before=stored_before)
+        result = await outcome(database, SEVERAL, stored_before=stored_before)
         assert (result.refused, result.stored) == (SEVERAL, MANY - len(SEVERAL))
         assert result.transactions <= 2 * 14 * len(SEVERAL)
 
 
 class TestRefusalOfEverything:
-    def test_costs_three_transactions_a_message(self, database: DatabaseSettings) -> None:
+    async def test_costs_three_transactions_a_message(self, database: DatabaseSettings) -> None:
         count = 1000
-        result = outcome(database, range(count), count=count)
+        result = await outcome(database, range(count), count=count)
         assert (result.refused, result.stored) == (set(range(count)), 0)
         assert result.transactions <= 3 * count
 
 
 class TestBatchThatIsNotStoredInTime:
-    def test_is_stored_in_parts(self, database: DatabaseSettings) -> None:
+    async def test_is_stored_in_parts(self, database: DatabaseSettings) -> None:
         # 1,600 rows, and no more than 100 of them at once: 16 parts, and 15 tries with too many.
-        assert outcome(database, (), count=800, rule=CANCELLED) == Outcome(set(), 800, 31)
+        assert await outcome(database, (), count=800, rule=CANCELLED) == Outcome(set(), 800, 31)
 
-    def test_is_stored_in_parts_where_the_worker_loses_patience(self, database: DatabaseSettings) -> None:
+    async def test_is_stored_in_parts_where_the_worker_loses_patience(self, database: DatabaseSettings) -> None:
         impatient = database.model_copy(update={"command_timeout_seconds": 2})
-        assert outcome(impatient, (), count=100, rule=ASLEEP) == Outcome(set(), 100, 3)
+        assert await outcome(impatient, (), count=100, rule=ASLEEP) == Outcome(set(), 100, 3)
 
-    def test_does_not_hide_a_refused_message(self, database: DatabaseSettings) -> None:
+    async def test_does_not_hide_a_refused_message(self, database: DatabaseSettings) -> None:
         refusing = f"ALTER TABLE sens.measurements ADD CONSTRAINT small CHECK (value < 1e6); {CANCELLED}"
-        result = outcome(database, {17, 555}, count=800, rule=refusing)
+        result = await outcome(database, {17, 555}, count=800, rule=refusing)
         assert (result.refused, result.stored) == ({17, 555}, 798)
 
-    def test_counts_each_message_once(self, database: DatabaseSettings) -> None:
-        outcome(database, (), count=800, rule=CANCELLED)
-        assert counted(database) == (850, 850, 0, 0, 0)
+    async def test_counts_each_message_once(self, database: DatabaseSettings) -> None:
+        await outcome(database, (), count=800, rule=CANCELLED)
+        assert await counted(database) == (850, 850, 0, 0, 0)
 
-    def test_counts_each_refused_message_once(self, database: DatabaseSettings) -> None:
-        outcome(database, SEVERAL, count=MANY)
-        assert counted(database) == (MANY + 50, MANY + 50 - len(SEVERAL), 0, len(SEVERAL), 0)
+    async def test_counts_each_refused_message_once(self, database: DatabaseSettings) -> None:
+        await outcome(database, SEVERAL, count=MANY)
+        assert await counted(database) == (MANY + 50, MANY + 50 - len(SEVERAL), 0, len(SEVERAL), 0)

@@ -86,133 +86,107 @@ def reasons(routed: RoutedMessages) -> list[str]:
 
 
 class TestUnknownTenants:
-    def test_of_a_whole_batch_are_one_question(self, database: DatabaseSettings) -> None:
-        async def work() -> tuple[list[str], list[int]]:
-            async with bench(database) as it:
-                await it.devices("d1")
-                messages = [Message(f"sens/v1/nobody-{n}/d1/telemetry", b'{"a": 1}', NOW) for n in range(500)]
-                questions = []
-                for _ in range(2):
-                    before = len(it.database.statements)
-                    routed = await it.router.route(messages)
-                    questions.append(len(it.database.statements) - before)
-                return reasons(routed), questions
-
-        found, questions = asyncio.run(work())
+    async def test_of_a_whole_batch_are_one_question(self, database: DatabaseSettings) -> None:
+        async with bench(database) as it:
+            await it.devices("d1")
+            messages = [Message(f"sens/v1/nobody-{n}/d1/telemetry", b'{"a": 1}', NOW) for n in range(500)]
+            questions = []
+            for _ in range(2):
+                before = len(it.database.statements)
+                routed = await it.router.route(messages)
+                questions.append(len(it.database.statements) - before)
+            found = reasons(routed)
         assert found == [Reason.UNKNOWN_TENANT] * 500
         assert questions == [1, 1]
 
-    def test_are_known_as_soon_as_they_are_made(self, database: DatabaseSettings) -> None:
-        async def work() -> list[list[str]]:
-            async with bench(database) as it:
-                first = await it.devices("d1", tenant="acme")
-                await it.execute("INSERT INTO sens.tenants (name) VALUES ('acme')")
-                return [reasons(first), reasons(await it.devices("d1", tenant="acme"))]
+    async def test_are_known_as_soon_as_they_are_made(self, database: DatabaseSettings) -> None:
+        async with bench(database) as it:
+            first = await it.devices("d1", tenant="acme")
+            await it.execute("INSERT INTO sens.tenants (name) VALUES ('acme')")
+            assert [reasons(first), reasons(await it.devices("d1", tenant="acme"))] == [[Reason.UNKNOWN_TENANT], []]
 
-        assert asyncio.run(work()) == [[Reason.UNKNOWN_TENANT], []]
-
-    def test_are_those_that_were_deleted(self, database: DatabaseSettings) -> None:
-        async def work() -> list[list[str]]:
-            async with bench(database) as it:
-                await it.execute("INSERT INTO sens.tenants (name) VALUES ('acme')")
-                found = [reasons(await it.devices("d1", tenant="acme"))]
-                await it.execute(
-                    "DELETE FROM sens.metrics; DELETE FROM sens.devices; DELETE FROM sens.tenants WHERE name = 'acme'"
-                )
-                it.now += REFRESH_SECONDS
-                found.append(reasons(await it.devices("d1", tenant="acme")))
-                return found
-
-        assert asyncio.run(work()) == [[], [Reason.UNKNOWN_TENANT]]
+    async def test_are_those_that_were_deleted(self, database: DatabaseSettings) -> None:
+        async with bench(database) as it:
+            await it.execute("INSERT INTO sens.tenants (name) VALUES ('acme')")
+            found = [reasons(await it.devices("d1", tenant="acme"))]
+            await it.execute(
+                "DELETE FROM sens.metrics; DELETE FROM sens.devices; DELETE FROM sens.tenants WHERE name = 'acme'"
+            )
+            it.now += REFRESH_SECONDS
+            found.append(reasons(await it.devices("d1", tenant="acme")))
+            assert found == [[], [Reason.UNKNOWN_TENANT]]
 
 
 class TestLimits:
-    def test_of_devices_leave_those_that_are_known(self, database: DatabaseSettings) -> None:
-        async def work() -> tuple[list[str], str]:
-            async with bench(database, ", device_limit", ", 2") as it:
-                await it.devices("d1")
-                routed = await it.devices("d1", "d2", "d3", "d4")
-                return reasons(routed), routed.rejections[0].detail
-
-        found, detail = asyncio.run(work())
+    async def test_of_devices_leave_those_that_are_known(self, database: DatabaseSettings) -> None:
+        async with bench(database, ", device_limit", ", 2") as it:
+            await it.devices("d1")
+            routed = await it.devices("d1", "d2", "d3", "d4")
+            found, detail = reasons(routed), routed.rejections[0].detail
         assert found == [Reason.LIMIT_REACHED] * 2
         assert detail == (
             "tenant demo has 2 devices, and its limit is 2; 'd3' is new. Delete some, or raise the limit (sens tenants limits demo --devices),"
             " then replay"
         )
 
-    def test_hold_for_several_workers_together(self, database: DatabaseSettings) -> None:
-        async def work() -> tuple[int, int]:
-            async with bench(database, ", device_limit", ", 50") as it:
-                workers = [it.another() for _ in range(4)]
-                await asyncio.gather(
-                    *(
-                        it.devices(*(f"w{worker}-{number}" for number in range(start, start + 10)), router=router)
-                        for start in range(0, 100, 10)
-                        for worker, router in enumerate(workers)
-                    )
+    async def test_hold_for_several_workers_together(self, database: DatabaseSettings) -> None:
+        async with bench(database, ", device_limit", ", 50") as it:
+            workers = [it.another() for _ in range(4)]
+            await asyncio.gather(
+                *(
+                    it.devices(*(f"w{worker}-{number}" for number in range(start, start + 10)), router=router)
+                    for start in range(0, 100, 10)
+                    for worker, router in enumerate(workers)
                 )
-                return await it.count("devices"), await it.owner.fetchval("SELECT devices FROM sens.registrations")
+            )
+            assert (await it.count("devices"), await it.owner.fetchval("SELECT devices FROM sens.registrations")) == (
+                50,
+                50,
+            )
 
-        assert asyncio.run(work()) == (50, 50)
-
-    def test_of_metrics_are_not_used_up_by_a_message_that_is_refused(self, database: DatabaseSettings) -> None:
-        async def work() -> tuple[list[str], int, list[str], str]:
-            async with bench(database, ", metric_limit", ", 10") as it:
-                many = {f"m{number}": 1 for number in range(11)}
-                first = await it.route(many, {"a": 1, "b": 2}, many)
-                count = await it.count("metrics")
-                second = await it.route({f"n{number}": 1 for number in range(8)}, {"a": 1, "c": 2})
-                return reasons(first), count, reasons(second), first.rejections[0].detail
-
-        first, count, second, detail = asyncio.run(work())
-        assert first == [Reason.LIMIT_REACHED] * 2
+    async def test_of_metrics_are_not_used_up_by_a_message_that_is_refused(self, database: DatabaseSettings) -> None:
+        async with bench(database, ", metric_limit", ", 10") as it:
+            many = {f"m{number}": 1 for number in range(11)}
+            first = await it.route(many, {"a": 1, "b": 2}, many)
+            count = await it.count("metrics")
+            second = await it.route({f"n{number}": 1 for number in range(8)}, {"a": 1, "c": 2})
+            detail = first.rejections[0].detail
+        assert reasons(first) == [Reason.LIMIT_REACHED] * 2
         assert count == 2
-        assert second == [Reason.LIMIT_REACHED]
+        assert reasons(second) == [Reason.LIMIT_REACHED]
         assert "has 0 metrics, and its limit is 10; 'm0' and 10 more are new" in detail
 
-    def test_that_are_raised_hold_without_a_restart(self, database: DatabaseSettings) -> None:
-        async def work() -> list[list[str]]:
-            async with bench(database, ", metric_limit, late_days", ", 1, 1") as it:
-                bodies: list[dict[str, Any]] = [{"a": 1, "b": 2}, {"a": 1, "ts": (NOW - 2 * 86_400_000_000)}]
-                found = [reasons(await it.route(*bodies))]
-                await it.execute("UPDATE sens.tenants SET metric_limit = 2, late_days = 3")
-                found.append(reasons(await it.route(*bodies)))
-                it.now += REFRESH_SECONDS
-                found.append(reasons(await it.route(*bodies)))
-                return found
-
+    async def test_that_are_raised_hold_without_a_restart(self, database: DatabaseSettings) -> None:
         refused = [Reason.LIMIT_REACHED, Reason.TOO_OLD]
-        assert asyncio.run(work()) == [refused, refused, []]
+        async with bench(database, ", metric_limit, late_days", ", 1, 1") as it:
+            bodies: list[dict[str, Any]] = [{"a": 1, "b": 2}, {"a": 1, "ts": (NOW - 2 * 86_400_000_000)}]
+            found = [reasons(await it.route(*bodies))]
+            await it.execute("UPDATE sens.tenants SET metric_limit = 2, late_days = 3")
+            found.append(reasons(await it.route(*bodies)))
+            it.now += REFRESH_SECONDS
+            found.append(reasons(await it.route(*bodies)))
+            assert found == [refused, refused, []]
 
-    def test_leave_room_again_when_names_were_deleted_by_hand(self, database: DatabaseSettings) -> None:
-        async def work() -> list[list[str]]:
-            async with bench(database, ", device_limit", ", 1") as it:
-                await it.devices("d1")
-                found = [reasons(await it.devices("d2"))]
-                await it.execute("DELETE FROM sens.devices")
-                it.now += 60
-                found.append(reasons(await it.devices("d2")))
-                return found
-
-        assert asyncio.run(work()) == [[Reason.LIMIT_REACHED], []]
+    async def test_leave_room_again_when_names_were_deleted_by_hand(self, database: DatabaseSettings) -> None:
+        async with bench(database, ", device_limit", ", 1") as it:
+            await it.devices("d1")
+            found = [reasons(await it.devices("d2"))]
+            await it.execute("DELETE FROM sens.devices")
+            it.now += 60
+            found.append(reasons(await it.devices("d2")))
+            assert found == [[Reason.LIMIT_REACHED], []]
 
 
 class TestNewNames:
-    def test_of_an_hour_are_limited_and_the_rest_of_the_limit_is_left(self, database: DatabaseSettings) -> None:
-        async def work() -> tuple[list[str], int, str, list[str], list[str]]:
-            async with bench(database) as it:
-                # Ten messages with 1,000 new names each, as a counter in a metric's name makes them.
-                routed = await it.route(
-                    *({f"m{message}-{number}": 1 for number in range(1000)} for message in range(10))
-                )
-                metrics = await it.count("metrics")
-                soon = reasons(await it.route({"temperature": 21.5}))
-                await it.execute("UPDATE sens.registrations SET hour = hour - interval '1 hour'")
-                later = reasons(await it.route({"temperature": 21.5}))
-                return reasons(routed), metrics, routed.rejections[0].detail, soon, later
-
-        found, metrics, detail, soon, later = asyncio.run(work())
+    async def test_of_an_hour_are_limited_and_the_rest_of_the_limit_is_left(self, database: DatabaseSettings) -> None:
+        async with bench(database) as it:
+            # Ten messages with 1,000 new names each, as a counter in a metric's name makes them.
+            routed = await it.route(*({f"m{message}-{number}": 1 for number in range(1000)} for message in range(10)))
+            metrics = await it.count("metrics")
+            soon = reasons(await it.route({"temperature": 21.5}))
+            await it.execute("UPDATE sens.registrations SET hour = hour - interval '1 hour'")
+            later = reasons(await it.route({"temperature": 21.5}))
+            found, detail = reasons(routed), routed.rejections[0].detail
         assert found == [Reason.TOO_MANY_NEW_NAMES] * 9
         assert metrics == 1000
         assert "has registered 1,000 metrics within this hour, and its limit is 1,000 an hour" in detail
@@ -220,14 +194,11 @@ class TestNewNames:
         assert soon == [Reason.TOO_MANY_NEW_NAMES]
         assert later == []
 
-    def test_count_devices_and_metrics_apart(self, database: DatabaseSettings) -> None:
-        async def work() -> list[list[str]]:
-            limits = ", new_devices_per_hour, new_metrics_per_hour"
-            async with bench(database, limits, ", 2, 1") as it:
-                return [
-                    reasons(await it.devices("d1", "d2", "d3")),
-                    reasons(await it.route({"a": 1})),
-                    reasons(await it.route({"b": 1})),
-                ]
-
-        assert asyncio.run(work()) == [[Reason.TOO_MANY_NEW_NAMES], [], [Reason.TOO_MANY_NEW_NAMES]]
+    async def test_count_devices_and_metrics_apart(self, database: DatabaseSettings) -> None:
+        limits = ", new_devices_per_hour, new_metrics_per_hour"
+        async with bench(database, limits, ", 2, 1") as it:
+            assert [
+                reasons(await it.devices("d1", "d2", "d3")),
+                reasons(await it.route({"a": 1})),
+                reasons(await it.route({"b": 1})),
+            ] == [[Reason.TOO_MANY_NEW_NAMES], [], [Reason.TOO_MANY_NEW_NAMES]]

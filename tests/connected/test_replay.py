@@ -171,77 +171,66 @@ async def replay_all(
 
 
 class TestReplayOfMany:
-    def test_sends_all_of_a_tenant_in_a_few_envelopes(self, nats: NatsSettings, database: DatabaseSettings) -> None:
-        async def work() -> None:
-            async with place(nats, database) as here:
-                await here.put([*(letter(number, tenant="other") for number in range(50)), *map(letter, range(2500))])
-                assert await replay_all(here.letters, here.log) == 2500
-                envelopes, payloads = await here.logged()
-                assert payloads == Counter(letter(number).payload for number in range(2500))
-                assert envelopes <= 10
-                assert len(await here.left()) == 50
-
-        asyncio.run(work())
-
-    def test_by_a_filter_leaves_the_others(self, nats: NatsSettings, database: DatabaseSettings) -> None:
-        async def work() -> None:
-            async with place(nats, database) as here:
-                numbers = await here.put([letter(number, reason=REASONS[number % 2]) for number in range(600)])
-                assert await replay_all(here.letters, here.log, Filter(reason=Reason.MALFORMED_PAYLOAD)) == 300
-                _, payloads = await here.logged()
-                assert payloads == Counter(letter(number).payload for number in range(1, 600, 2))
-                page = await service.list_page(here.letters, EVERYTHING, below=None, limit=1000)
-                assert [summary.id for summary in page.letters] == sorted(numbers[::2], reverse=True)
-
-        asyncio.run(work())
-
-    def test_keeps_messages_apart_that_were_replayed_before(
+    async def test_sends_all_of_a_tenant_in_a_few_envelopes(
         self, nats: NatsSettings, database: DatabaseSettings
     ) -> None:
-        async def work() -> None:
-            async with place(nats, database) as here:
-                await here.put([letter(0), letter(1, replays=4), letter(2)])
-                await replay_all(here.letters, here.log)
-                jetstream = here.client.jetstream()
-                headers = [(await jetstream.get_msg(TELEMETRY_STREAM, seq=number)).headers or {} for number in (1, 2)]
-                assert [(each["Sens-Replays"], each["Sens-Count"]) for each in headers] == [("1", "2"), ("5", "1")]
+        async with place(nats, database) as here:
+            await here.put([*(letter(number, tenant="other") for number in range(50)), *map(letter, range(2500))])
+            assert await replay_all(here.letters, here.log) == 2500
+            envelopes, payloads = await here.logged()
+            assert payloads == Counter(letter(number).payload for number in range(2500))
+            assert envelopes <= 10
+            assert len(await here.left()) == 50
 
-        asyncio.run(work())
+    async def test_by_a_filter_leaves_the_others(self, nats: NatsSettings, database: DatabaseSettings) -> None:
+        async with place(nats, database) as here:
+            numbers = await here.put([letter(number, reason=REASONS[number % 2]) for number in range(600)])
+            assert await replay_all(here.letters, here.log, Filter(reason=Reason.MALFORMED_PAYLOAD)) == 300
+            _, payloads = await here.logged()
+            assert payloads == Counter(letter(number).payload for number in range(1, 600, 2))
+            page = await service.list_page(here.letters, EVERYTHING, below=None, limit=1000)
+            assert [summary.id for summary in page.letters] == sorted(numbers[::2], reverse=True)
+
+    async def test_keeps_messages_apart_that_were_replayed_before(
+        self, nats: NatsSettings, database: DatabaseSettings
+    ) -> None:
+        async with place(nats, database) as here:
+            await here.put([letter(0), letter(1, replays=4), letter(2)])
+            await replay_all(here.letters, here.log)
+            jetstream = here.client.jetstream()
+            headers = [(await jetstream.get_msg(TELEMETRY_STREAM, seq=number)).headers or {} for number in (1, 2)]
+            assert [(each["Sens-Replays"], each["Sens-Count"]) for each in headers] == [("1", "2"), ("5", "1")]
 
 
 class TestShortenedDeadLetter:
-    def test_is_replayed_as_a_whole_while_the_log_has_it(self, nats: NatsSettings, database: DatabaseSettings) -> None:
-        async def work() -> None:
-            async with place(nats, database) as here:
-                jetstream = here.client.jetstream()
-                created = (await jetstream.stream_info(TELEMETRY_STREAM)).created
-                assert created is not None
-                stream = int(created.timestamp() * 1e6)
-                whole = b"[" * 300_000
-                messages = [envelope.Message("a", b"first", 1), envelope.Message("sens/v1/demo/d0/telemetry", whole, 2)]
-                await jetstream.publish("sens.telemetry.test", envelope.encode(messages))
-                [number] = await here.put(
-                    [dead_letter(device="d0", payload=whole[:4096], payload_bytes=300_000, origin=Origin(stream, 1, 1))]
-                )
-                await service.replay_one(here.letters, here.log, number)
-                assert (await here.logged())[1][whole] == 2
-                assert await here.left() == []
-
-        asyncio.run(work())
-
-    def test_is_refused_and_stays_when_the_log_no_longer_has_it(
+    async def test_is_replayed_as_a_whole_while_the_log_has_it(
         self, nats: NatsSettings, database: DatabaseSettings
     ) -> None:
-        async def work() -> None:
-            async with place(nats, database) as here:
-                [number] = await here.put([dead_letter(device="d0", payload_bytes=300_000)])
-                with pytest.raises(AlreadyExistsError, match="only the beginning"):
-                    await service.replay_one(here.letters, here.log, number)
-                done = await service.replay_page(here.letters, here.log, EVERYTHING, limit=10)
-                assert (done.replayed, done.incomplete, done.above) == (0, 1, None)
-                assert await here.left() == [("d0", 0)]
+        async with place(nats, database) as here:
+            jetstream = here.client.jetstream()
+            created = (await jetstream.stream_info(TELEMETRY_STREAM)).created
+            assert created is not None
+            stream = int(created.timestamp() * 1e6)
+            whole = b"[" * 300_000
+            messages = [envelope.Message("a", b"first", 1), envelope.Message("sens/v1/demo/d0/telemetry", whole, 2)]
+            await jetstream.publish("sens.telemetry.test", envelope.encode(messages))
+            [number] = await here.put(
+                [dead_letter(device="d0", payload=whole[:4096], payload_bytes=300_000, origin=Origin(stream, 1, 1))]
+            )
+            await service.replay_one(here.letters, here.log, number)
+            assert (await here.logged())[1][whole] == 2
+            assert await here.left() == []
 
-        asyncio.run(work())
+    async def test_is_refused_and_stays_when_the_log_no_longer_has_it(
+        self, nats: NatsSettings, database: DatabaseSettings
+    ) -> None:
+        async with place(nats, database) as here:
+            [number] = await here.put([dead_letter(device="d0", payload_bytes=300_000)])
+            with pytest.raises(AlreadyExistsError, match="only the beginning"):
+                await service.replay_one(here.letters, here.log, number)
+            done = await service.replay_page(here.letters, here.log, EVERYTHING, limit=10)
+            assert (done.replayed, done.incomplete, done.above) == (0, 1, None)
+            assert await here.left() == [("d0", 0)]
 
 
 class InterruptionError(Exception):
@@ -264,31 +253,25 @@ class TestInterruptedReplay:
         await service.replay_one(here.letters, here.log, first.summary.id)
         assert await replay_all(here.letters, here.log, limit=5) == 19
 
-    def test_stores_what_was_sent_twice_once(self, nats: NatsSettings, database: DatabaseSettings) -> None:
-        async def work() -> None:
-            async with place(nats, database) as here:
-                await here.put([letter(number) for number in range(20)])
-                await self.interrupt_and_finish(here)
-                assert (await here.logged())[1].total() == 27
-                await here.settle()
-                assert sorted(value for _, value in await here.stored()) == [float(number) for number in range(20)]
-                assert await here.left() == []
-                assert await here.unaccounted() == 0
+    async def test_stores_what_was_sent_twice_once(self, nats: NatsSettings, database: DatabaseSettings) -> None:
+        async with place(nats, database) as here:
+            await here.put([letter(number) for number in range(20)])
+            await self.interrupt_and_finish(here)
+            assert (await here.logged())[1].total() == 27
+            await here.settle()
+            assert sorted(value for _, value in await here.stored()) == [float(number) for number in range(20)]
+            assert await here.left() == []
+            assert await here.unaccounted() == 0
 
-        asyncio.run(work())
-
-    def test_makes_one_dead_letter_of_what_is_refused_again(
+    async def test_makes_one_dead_letter_of_what_is_refused_again(
         self, nats: NatsSettings, database: DatabaseSettings
     ) -> None:
-        async def work() -> None:
-            async with place(nats, database) as here:
-                await here.put([dead_letter(device=f"d{number:02}", payload=b"{") for number in range(20)])
-                await self.interrupt_and_finish(here)
-                await here.settle()
-                assert await here.left() == [(f"d{number:02}", 1) for number in range(20)]
-                assert await here.unaccounted() == 0
-
-        asyncio.run(work())
+        async with place(nats, database) as here:
+            await here.put([dead_letter(device=f"d{number:02}", payload=b"{") for number in range(20)])
+            await self.interrupt_and_finish(here)
+            await here.settle()
+            assert await here.left() == [(f"d{number:02}", 1) for number in range(20)]
+            assert await here.unaccounted() == 0
 
 
 # What two replays of one dead letter and the worker do, in any order; each step may be the last of its replay, as if it was killed then.

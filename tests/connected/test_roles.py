@@ -78,7 +78,7 @@ async def refused(connection: Connection, *statements: str) -> None:
 
 
 class TestLogins:
-    def test_are_no_superusers_and_members_of_their_rights_alone(self, logins: Logins) -> None:
+    async def test_are_no_superusers_and_members_of_their_rights_alone(self, logins: Logins) -> None:
         async def ask() -> list[tuple[bool, bool, bool, list[str]]]:
             async with session(logins.owner) as connection:
                 return [
@@ -93,52 +93,40 @@ class TestLogins:
                     )
                 ]
 
-        assert asyncio.run(ask()) == [(False, False, False, [API_ROLE]), (False, False, False, [WORKER_ROLE])]
+        assert await ask() == [(False, False, False, [API_ROLE]), (False, False, False, [WORKER_ROLE])]
 
-    def test_can_become_neither_the_owner_nor_each_other(self, logins: Logins) -> None:
-        async def attempt() -> None:
-            for settings, role, others in (
-                (logins.api, API_ROLE, (logins.owner.user, logins.worker.user, WORKER_ROLE)),
-                (logins.worker, WORKER_ROLE, (logins.owner.user, logins.api.user, API_ROLE)),
-            ):
-                for start in (role, None):
-                    async with session(settings, start) as connection:
-                        await refused(connection, *(f'SET ROLE "{other}"' for other in others))
+    async def test_can_become_neither_the_owner_nor_each_other(self, logins: Logins) -> None:
+        for settings, role, others in (
+            (logins.api, API_ROLE, (logins.owner.user, logins.worker.user, WORKER_ROLE)),
+            (logins.worker, WORKER_ROLE, (logins.owner.user, logins.api.user, API_ROLE)),
+        ):
+            for start in (role, None):
+                async with session(settings, start) as connection:
+                    await refused(connection, *(f'SET ROLE "{other}"' for other in others))
 
-        asyncio.run(attempt())
-
-    def test_get_a_new_password_at_the_next_migration(self, logins: Logins) -> None:
-        async def change() -> None:
-            changed = logins.made[0]._replace(password=SecretStr("another-password"))
-            assert await migrate(logins.owner, [changed]) == []
-            async with session(logins.api.model_copy(update={"password": changed.password})):
+    async def test_get_a_new_password_at_the_next_migration(self, logins: Logins) -> None:
+        changed = logins.made[0]._replace(password=SecretStr("another-password"))
+        assert await migrate(logins.owner, [changed]) == []
+        async with session(logins.api.model_copy(update={"password": changed.password})):
+            pass
+        with pytest.raises(UnavailableError, match="password authentication failed"):
+            async with session(logins.api):
                 pass
-            with pytest.raises(UnavailableError, match="password authentication failed"):
-                async with session(logins.api):
-                    pass
 
-        asyncio.run(change())
-
-    def test_that_the_owner_may_not_make_are_asked_of_an_administrator(
+    async def test_that_the_owner_may_not_make_are_asked_of_an_administrator(
         self, empty_database: DatabaseSettings, postgres: DatabaseSettings
     ) -> None:
-        async def attempt() -> None:
-            await execute_as(postgres, f"ALTER ROLE {empty_database.user} NOCREATEROLE")
-            with pytest.raises(SchemaError, match=f'GRANT {API_ROLE} TO "sens_of_nobody"'):
-                await migrate(empty_database, [Login("sens_of_nobody", SecretStr("x"), API_ROLE)])
+        await execute_as(postgres, f"ALTER ROLE {empty_database.user} NOCREATEROLE")
+        with pytest.raises(SchemaError, match=f'GRANT {API_ROLE} TO "sens_of_nobody"'):
+            await migrate(empty_database, [Login("sens_of_nobody", SecretStr("x"), API_ROLE)])
 
-        asyncio.run(attempt())
-
-    def test_that_an_administrator_has_made_are_taken_as_they_are(
+    async def test_that_an_administrator_has_made_are_taken_as_they_are(
         self, logins: Logins, postgres: DatabaseSettings
     ) -> None:
-        async def attempt() -> None:
-            await execute_as(postgres, f"ALTER ROLE {logins.owner.user} NOCREATEROLE")
-            await migrate(logins.owner, logins.made)
-            with pytest.raises(SchemaError, match=f'GRANT {API_ROLE} TO "{logins.api.user}"'):
-                await migrate(logins.owner, [logins.made[0]._replace(password=SecretStr("another"))])
-
-        asyncio.run(attempt())
+        await execute_as(postgres, f"ALTER ROLE {logins.owner.user} NOCREATEROLE")
+        await migrate(logins.owner, logins.made)
+        with pytest.raises(SchemaError, match=f'GRANT {API_ROLE} TO "{logins.api.user}"'):
+            await migrate(logins.owner, [logins.made[0]._replace(password=SecretStr("another"))])
 
     def test_take_no_password_that_clients_would_send_in_another_form(self) -> None:
         with pytest.raises(SettingsError, match="printable ASCII"):
@@ -148,7 +136,7 @@ class TestLogins:
 class TestTheMigrationsLock:
     """What keeps two migrations apart is nothing that the API or a worker could hold."""
 
-    def test_is_not_held_up_by_advisory_locks(
+    async def test_is_not_held_up_by_advisory_locks(
         self, logins: Logins, postgres: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def hold_and_migrate() -> list[Migration]:
@@ -164,9 +152,9 @@ class TestTheMigrationsLock:
             return [*load(storage), Migration(9999, "more", "CREATE TABLE sens.more ()")]
 
         monkeypatch.setattr(migrations, "load", one_more)
-        assert [migration.name for migration in asyncio.run(hold_and_migrate())] == ["more"]
+        assert [migration.name for migration in await hold_and_migrate()] == ["more"]
 
-    def test_is_not_held_up_by_who_reads_the_schemas_version(
+    async def test_is_not_held_up_by_who_reads_the_schemas_version(
         self, logins: Logins, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         async def read_and_migrate() -> list[Migration]:
@@ -179,26 +167,23 @@ class TestTheMigrationsLock:
             return [*load(storage), Migration(9999, "more", "CREATE TABLE sens.more ()")]
 
         monkeypatch.setattr(migrations, "load", one_more)
-        assert [migration.name for migration in asyncio.run(read_and_migrate())] == ["more"]
+        assert [migration.name for migration in await read_and_migrate()] == ["more"]
 
-    def test_and_that_of_the_partitions_are_refused_to_both(self, logins: Logins) -> None:
+    async def test_and_that_of_the_partitions_are_refused_to_both(self, logins: Logins) -> None:
         modes = ("ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE")
 
-        async def attempt() -> None:
-            for settings, role in ((logins.api, API_ROLE), (logins.worker, WORKER_ROLE)):
-                async with session(settings, role) as connection:
-                    for mode in modes:
-                        await refused(
-                            connection,
-                            f"LOCK TABLE sens.schema_migrations IN {mode} MODE",
-                            f"LOCK TABLE sens.partition_gate IN {mode} MODE",
-                        )
-
-        asyncio.run(attempt())
+        for settings, role in ((logins.api, API_ROLE), (logins.worker, WORKER_ROLE)):
+            async with session(settings, role) as connection:
+                for mode in modes:
+                    await refused(
+                        connection,
+                        f"LOCK TABLE sens.schema_migrations IN {mode} MODE",
+                        f"LOCK TABLE sens.partition_gate IN {mode} MODE",
+                    )
 
 
 class TestEveryLogin:
-    def test_may_take_no_advisory_lock(self, logins: Logins) -> None:
+    async def test_may_take_no_advisory_lock(self, logins: Logins) -> None:
         async def attempt() -> list[str]:
             async with session(logins.api) as connection:
                 await refused(
@@ -215,79 +200,68 @@ class TestEveryLogin:
                 )
                 return [row[0] for row in left]
 
-        assert asyncio.run(attempt()) == []
+        assert await attempt() == []
 
-    def test_may_not_use_the_schema_public(self, logins: Logins) -> None:
-        async def attempt() -> None:
-            await execute_as(
-                logins.owner, "CREATE TABLE public.of_the_owner ()", "GRANT ALL ON public.of_the_owner TO public"
-            )
-            for settings in (logins.api, logins.worker):
-                async with session(settings) as connection:
-                    await refused(connection, "SELECT FROM public.of_the_owner", "CREATE TABLE public.mine ()")
+    async def test_may_not_use_the_schema_public(self, logins: Logins) -> None:
+        await execute_as(
+            logins.owner, "CREATE TABLE public.of_the_owner ()", "GRANT ALL ON public.of_the_owner TO public"
+        )
+        for settings in (logins.api, logins.worker):
+            async with session(settings) as connection:
+                await refused(connection, "SELECT FROM public.of_the_owner", "CREATE TABLE public.mine ()")
 
-        asyncio.run(attempt())
-
-    def test_but_the_workers_may_make_no_temporary_table(self, logins: Logins) -> None:
-        async def attempt() -> None:
-            async with session(logins.api, API_ROLE) as connection:
-                await refused(connection, "CREATE TEMPORARY TABLE mine ()")
-            async with session(logins.worker, WORKER_ROLE) as connection:
-                await connection.execute("CREATE TEMPORARY TABLE mine ()")
-
-        asyncio.run(attempt())
+    async def test_but_the_workers_may_make_no_temporary_table(self, logins: Logins) -> None:
+        async with session(logins.api, API_ROLE) as connection:
+            await refused(connection, "CREATE TEMPORARY TABLE mine ()")
+        async with session(logins.worker, WORKER_ROLE) as connection:
+            await connection.execute("CREATE TEMPORARY TABLE mine ()")
 
 
 class TestTheApi:
-    def test_gives_a_connection_back_and_takes_it_again(self, logins: Logins) -> None:
-        async def ask() -> list[int]:
-            async with open_api_pools(logins.api.model_copy(update={"pool_size": 1}), "test", LimitSettings()) as (
-                pool,
-                _keys,
-            ):
-                answers = []
-                for _ in range(3):
-                    async with transaction(pool) as connection:
-                        answers.append(await connection.fetchval("SELECT count(*)::int FROM sens.tenants"))
-                return answers
-
-        assert asyncio.run(ask()) == [0, 0, 0]
+    async def test_gives_a_connection_back_and_takes_it_again(self, logins: Logins) -> None:
+        async with open_api_pools(logins.api.model_copy(update={"pool_size": 1}), "test", LimitSettings()) as (
+            pool,
+            _keys,
+        ):
+            answers = []
+            for _ in range(3):
+                async with transaction(pool) as connection:
+                    answers.append(await connection.fetchval("SELECT count(*)::int FROM sens.tenants"))
+            assert answers == [0, 0, 0]
 
 
 class TestTheWorker:
-    def test_stores_recognises_copies_and_makes_partitions_that_are_the_owners(self, logins: Logins) -> None:
-        async def work() -> tuple[list[int], list[int], set[str]]:
-            rows = prepare(Rows(numeric_rows([0], [1], [1], [AT], [21.5]), [TextRow(1, 2, AT, 0, "x")]))
-            async with open_worker_pool(logins.worker, "test") as pool:
-                store = TimescaleStore(Database(pool, logins.worker), NO_QUOTA)
-                first = await store.write(part_of(rows, 1))
-                bad = [Rejection(1, "malformed_payload", "bad")]
-                again = await store.write(part_of(rows, 2, rejected=bad))
-            async with session(logins.owner) as connection:
-                owners = await connection.fetch(
-                    "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'sens'::regnamespace"
-                )
-            return first.new_values.tolist(), again.new_values.tolist(), {row[0] for row in owners}
+    async def test_stores_recognises_copies_and_makes_partitions_that_are_the_owners(self, logins: Logins) -> None:
+        rows = prepare(Rows(numeric_rows([0], [1], [1], [AT], [21.5]), [TextRow(1, 2, AT, 0, "x")]))
+        async with open_worker_pool(logins.worker, "test") as pool:
+            store = TimescaleStore(Database(pool, logins.worker), NO_QUOTA)
+            first = await store.write(part_of(rows, 1))
+            bad = [Rejection(1, "malformed_payload", "bad")]
+            again = await store.write(part_of(rows, 2, rejected=bad))
+        async with session(logins.owner) as connection:
+            owners = await connection.fetch(
+                "SELECT DISTINCT relowner::regrole::text FROM pg_class WHERE relnamespace = 'sens'::regnamespace"
+            )
+        assert (first.new_values.tolist(), again.new_values.tolist(), {row[0] for row in owners}) == (
+            [2],
+            [0, 0],
+            {logins.owner.user},
+        )
 
-        assert asyncio.run(work()) == ([2], [0, 0], {logins.owner.user})
-
-    def test_changes_nothing_of_tenants_keys_and_records(self, logins: Logins) -> None:
-        async def attempt() -> None:
-            async with session(logins.worker, WORKER_ROLE) as connection:
-                await refused(
-                    connection,
-                    "SELECT 1 FROM sens.api_keys",
-                    "INSERT INTO sens.tenants (name) VALUES ('mine')",
-                    "UPDATE sens.tenants SET device_limit = 0",
-                    "UPDATE sens.measurements SET value = 0",
-                    "DELETE FROM sens.measurements",
-                    "TRUNCATE sens.measurements",
-                    "DELETE FROM sens.message_counts",
-                    "INSERT INTO sens.schema_migrations (version, name, checksum) VALUES (99, 'x', 'x')",
-                    "CREATE TABLE sens.mine ()",
-                )
-
-        asyncio.run(attempt())
+    async def test_changes_nothing_of_tenants_keys_and_records(self, logins: Logins) -> None:
+        async with session(logins.worker, WORKER_ROLE) as connection:
+            await refused(
+                connection,
+                "SELECT 1 FROM sens.api_keys",
+                "INSERT INTO sens.tenants (name) VALUES ('mine')",
+                "UPDATE sens.tenants SET device_limit = 0",
+                "UPDATE sens.measurements SET value = 0",
+                "DELETE FROM sens.measurements",
+                "TRUNCATE sens.measurements",
+                "DELETE FROM sens.message_counts",
+                "INSERT INTO sens.schema_migrations (version, name, checksum) VALUES (99, 'x', 'x')",
+                "CREATE TABLE sens.mine ()",
+            )
 
 
 class TestShortcomings:
@@ -295,42 +269,36 @@ class TestShortcomings:
         async with session(settings, API_ROLE) as connection:
             return await shortcomings(connection, "SENS_API_LOGIN__PASSWORD", "postgres-api-password")
 
-    def test_are_none_with_logins_of_their_own(self, logins: Logins) -> None:
-        assert asyncio.run(self.of(logins.api)) == []
+    async def test_are_none_with_logins_of_their_own(self, logins: Logins) -> None:
+        assert await self.of(logins.api) == []
 
-    def test_name_a_service_that_logs_in_as_the_owner(self, database: DatabaseSettings) -> None:
-        (found,) = asyncio.run(self.of(database))
+    async def test_name_a_service_that_logs_in_as_the_owner(self, database: DatabaseSettings) -> None:
+        (found,) = await self.of(database)
         assert f"logs in as {database.user}" in found
         assert "SENS_API_LOGIN__PASSWORD" in found
         assert "postgres-api-password" in found
 
-    def test_name_what_only_a_superuser_can_mend(self, logins: Logins, postgres: DatabaseSettings) -> None:
+    async def test_name_what_only_a_superuser_can_mend(self, logins: Logins, postgres: DatabaseSettings) -> None:
         there = postgres.model_copy(update={"name": logins.owner.name})
 
-        async def undo_and_mend() -> tuple[list[str], list[str]]:
-            await execute_as(
-                there,
-                "GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO public",
-                f"ALTER ROLE {logins.owner.user} SUPERUSER",
-            )
-            before = await self.of(logins.api)
-            await execute_as(there, ADVISORY_LOCKS, f"ALTER ROLE {logins.owner.user} NOSUPERUSER")
-            return before, await self.of(logins.api)
-
-        before, after = asyncio.run(undo_and_mend())
+        await execute_as(
+            there,
+            "GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO public",
+            f"ALTER ROLE {logins.owner.user} SUPERUSER",
+        )
+        before = await self.of(logins.api)
+        await execute_as(there, ADVISORY_LOCKS, f"ALTER ROLE {logins.owner.user} NOSUPERUSER")
+        after = await self.of(logins.api)
         assert [("superuser of the server" in text, "advisory locks" in text) for text in before] == [
             (True, False),
             (False, True),
         ]
         assert after == []
 
-    def test_name_what_the_owner_can_mend_by_a_migration(self, logins: Logins) -> None:
-        async def undo_and_mend() -> tuple[list[str], list[str]]:
-            await execute_as(logins.owner, f"GRANT TEMPORARY ON DATABASE {logins.owner.name} TO public")
-            before = await self.of(logins.api)
-            await migrate(logins.owner)
-            return before, await self.of(logins.api)
-
-        before, after = asyncio.run(undo_and_mend())
+    async def test_name_what_the_owner_can_mend_by_a_migration(self, logins: Logins) -> None:
+        await execute_as(logins.owner, f"GRANT TEMPORARY ON DATABASE {logins.owner.name} TO public")
+        before = await self.of(logins.api)
+        await migrate(logins.owner)
+        after = await self.of(logins.api)
         assert ["temporary tables" in text for text in before] == [True]
         assert after == []

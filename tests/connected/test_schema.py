@@ -127,13 +127,13 @@ async def partitions(connection: Connection, parent: str = "measurements") -> di
 
 
 class TestRowsOfATenant:
-    def test_are_all_that_a_request_of_the_tenant_sees(self, tenants: Tenants) -> None:
+    async def test_are_all_that_a_request_of_the_tenant_sees(self, tenants: Tenants) -> None:
         async def see(tenant: Tenant) -> dict[str, list[asyncpg.Record]]:
             async with api(tenants.database, tenant.id) as connection:
                 return {table: await connection.fetch(f"SELECT * FROM sens.{table}") for table in TENANT_TABLES}  # noqa: S608 - our own names
 
         for tenant, name in ((tenants.a, "a"), (tenants.b, "b")):
-            seen = asyncio.run(see(tenant))
+            seen = await see(tenant)
             assert [(row["id"], row["name"]) for row in seen["tenants"]] == [(tenant.id, name)]
             assert [row["id"] for row in seen["devices"]] == [tenant.device]
             assert {row["id"] for row in seen["metrics"]} == {tenant.number, tenant.text}
@@ -147,23 +147,20 @@ class TestRowsOfATenant:
                 (tenant.device, tenant.text, NOON, f"secret of {name}")
             ]
 
-    def test_are_not_found_by_another_tenant_who_names_them(self, tenants: Tenants) -> None:
-        async def look() -> list[int]:
-            async with api(tenants.database, tenants.a.id) as connection:
-                return [
-                    await connection.fetchval("SELECT count(*) FROM sens.tenants WHERE id = $1", tenants.b.id),
-                    await connection.fetchval("SELECT count(*) FROM sens.devices WHERE id = $1", tenants.b.device),
-                    await connection.fetchval(
-                        "SELECT count(*) FROM sens.tenant_measurements WHERE device_id = $1", tenants.b.device
-                    ),
-                    await connection.fetchval(
-                        "SELECT count(*) FROM sens.tenant_text_measurements WHERE value LIKE 'secret of b%'"
-                    ),
-                ]
+    async def test_are_not_found_by_another_tenant_who_names_them(self, tenants: Tenants) -> None:
+        async with api(tenants.database, tenants.a.id) as connection:
+            assert [
+                await connection.fetchval("SELECT count(*) FROM sens.tenants WHERE id = $1", tenants.b.id),
+                await connection.fetchval("SELECT count(*) FROM sens.devices WHERE id = $1", tenants.b.device),
+                await connection.fetchval(
+                    "SELECT count(*) FROM sens.tenant_measurements WHERE device_id = $1", tenants.b.device
+                ),
+                await connection.fetchval(
+                    "SELECT count(*) FROM sens.tenant_text_measurements WHERE value LIKE 'secret of b%'"
+                ),
+            ] == [0, 0, 0, 0]
 
-        assert asyncio.run(look()) == [0, 0, 0, 0]
-
-    def test_are_invisible_without_a_tenant(self, tenants: Tenants) -> None:
+    async def test_are_invisible_without_a_tenant(self, tenants: Tenants) -> None:
         async def count(setting: str | None) -> list[int]:
             async with api(tenants.database, None) as connection:
                 if setting is not None:
@@ -171,22 +168,19 @@ class TestRowsOfATenant:
                 return [await connection.fetchval(f"SELECT count(*) FROM sens.{table}") for table in TENANT_TABLES]  # noqa: S608 - our own names
 
         for setting in (None, "", "0"):
-            assert asyncio.run(count(setting)) == [0] * len(TENANT_TABLES)
+            assert await count(setting) == [0] * len(TENANT_TABLES)
 
-    def test_are_forgotten_at_the_end_of_the_transaction(self, tenants: Tenants) -> None:
-        async def count() -> tuple[int, int]:
-            connection = await connect(tenants.database, "test", role=API_ROLE)
-            try:
-                async with connection.transaction():
-                    await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenants.a.id))
-                    during = await connection.fetchval("SELECT count(*) FROM sens.tenant_measurements")
-                return during, await connection.fetchval("SELECT count(*) FROM sens.tenant_measurements")
-            finally:
-                await connection.close()
+    async def test_are_forgotten_at_the_end_of_the_transaction(self, tenants: Tenants) -> None:
+        connection = await connect(tenants.database, "test", role=API_ROLE)
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenants.a.id))
+                during = await connection.fetchval("SELECT count(*) FROM sens.tenant_measurements")
+            assert (during, await connection.fetchval("SELECT count(*) FROM sens.tenant_measurements")) == (1, 0)
+        finally:
+            await connection.close()
 
-        assert asyncio.run(count()) == (1, 0)
-
-    def test_give_the_api_no_right_on_tables_and_none_to_write(self, tenants: Tenants) -> None:
+    async def test_give_the_api_no_right_on_tables_and_none_to_write(self, tenants: Tenants) -> None:
         statements = [
             "SELECT 1 FROM sens.api_keys",
             "SELECT 1 FROM sens.measurements",
@@ -202,16 +196,13 @@ class TestRowsOfATenant:
             "CREATE TABLE sens.mine ()",
         ]
 
-        async def attempt() -> None:
-            async with api(tenants.database, tenants.a.id) as connection:
-                for statement in statements:
-                    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                        async with connection.transaction():
-                            await connection.execute(statement)
+        async with api(tenants.database, tenants.a.id) as connection:
+            for statement in statements:
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    async with connection.transaction():
+                        await connection.execute(statement)
 
-        asyncio.run(attempt())
-
-    def test_are_out_of_reach_in_the_partitions_and_chunks_too(self, tenants: Tenants) -> None:
+    async def test_are_out_of_reach_in_the_partitions_and_chunks_too(self, tenants: Tenants) -> None:
         async def readable() -> list[str]:
             async with owner(tenants.database) as connection:
                 tables = await connection.fetch(
@@ -225,12 +216,12 @@ class TestRowsOfATenant:
                 )
                 return sorted(row["name"] for row in tables)
 
-        assert asyncio.run(readable()) == sorted(
+        assert await readable() == sorted(
             f"sens.{table}"
             for table in (*TENANT_TABLES, "audit_events", "deletions", "registrations", "schema_migrations")
         )
 
-    def test_are_not_shown_to_a_function_in_another_tenants_query(self, tenants: Tenants) -> None:
+    async def test_are_not_shown_to_a_function_in_another_tenants_query(self, tenants: Tenants) -> None:
         heard: list[str] = []
 
         async def spy(table: str, column: str) -> list[str]:
@@ -249,21 +240,21 @@ class TestRowsOfATenant:
             return heard
 
         device = str(tenants.a.device)
-        assert asyncio.run(spy("sens.tenant_text_measurements", "value")) == ["secret of a"]
-        assert asyncio.run(spy("sens.tenant_measurements", "device_id::text")) == [device]
-        assert asyncio.run(spy("sens.devices", "id::text")) == [device]
+        assert await spy("sens.tenant_text_measurements", "value") == ["secret of a"]
+        assert await spy("sens.tenant_measurements", "device_id::text") == [device]
+        assert await spy("sens.devices", "id::text") == [device]
 
-    def test_are_not_shown_by_an_error_in_another_tenants_query(self, tenants: Tenants) -> None:
-        async def divide() -> int:
-            async with api(tenants.database, tenants.a.id) as connection:
-                return len(
+    async def test_are_not_shown_by_an_error_in_another_tenants_query(self, tenants: Tenants) -> None:
+        async with api(tenants.database, tenants.a.id) as connection:
+            assert (
+                len(
                     await connection.fetch(
                         "SELECT * FROM sens.tenant_measurements WHERE 1 / (device_id - $1) IS NOT NULL",
                         tenants.b.device,
                     )
                 )
-
-        assert asyncio.run(divide()) == 1
+                == 1
+            )
 
 
 class TestAuthenticate:
@@ -282,39 +273,36 @@ class TestAuthenticate:
         async with api(database, None) as connection:
             return await connection.fetch("SELECT * FROM sens.authenticate($1)", key_hash)
 
-    def test_names_the_tenant_of_a_key(self, keys: Tenants) -> None:
-        (row,) = asyncio.run(self.ask(keys.database, KEY_HASH))
+    async def test_names_the_tenant_of_a_key(self, keys: Tenants) -> None:
+        (row,) = await self.ask(keys.database, KEY_HASH)
         assert (row["tenant_id"], row["tenant"]) == (keys.b.id, "b")
 
-    def test_names_none_for_a_revoked_or_unknown_key(self, keys: Tenants) -> None:
+    async def test_names_none_for_a_revoked_or_unknown_key(self, keys: Tenants) -> None:
         for key_hash in (REVOKED_HASH, hashlib.sha256(b"unknown").digest(), b"", None):
-            assert asyncio.run(self.ask(keys.database, key_hash)) == []
+            assert await self.ask(keys.database, key_hash) == []
 
 
 class TestEnsurePartitions:
-    def run(self, database: DatabaseSettings, work: Callable[[Connection], Awaitable[object]]) -> dict[str, str]:
+    async def run(self, database: DatabaseSettings, work: Callable[[Connection], Awaitable[object]]) -> dict[str, str]:
         """Do the work and return the measurements' partitions afterwards."""
 
-        async def work_and_look() -> dict[str, str]:
-            async with owner(database) as connection:
-                await work(connection)
-                numbers = await partitions(connection)
-                texts = await partitions(connection, "text_measurements")
-                assert {f"text_{name}": bounds for name, bounds in numbers.items()} == texts
-                return numbers
+        async with owner(database) as connection:
+            await work(connection)
+            numbers = await partitions(connection)
+            texts = await partitions(connection, "text_measurements")
+            assert {f"text_{name}": bounds for name, bounds in numbers.items()} == texts
+            return numbers
 
-        return asyncio.run(work_and_look())
-
-    def test_has_made_this_month_and_the_next_two_ahead(self, partitioned: DatabaseSettings) -> None:
+    async def test_has_made_this_month_and_the_next_two_ahead(self, partitioned: DatabaseSettings) -> None:
         async def nothing(connection: Connection) -> None:
             pass
 
         months = [datetime.now(UTC).replace(day=1)]
         for _ in range(2):
             months.append((months[-1] + timedelta(days=32)).replace(day=1))
-        assert {f"measurements_{month:%Y_%m}" for month in months} <= set(self.run(partitioned, nothing))
+        assert {f"measurements_{month:%Y_%m}" for month in months} <= set(await self.run(partitioned, nothing))
 
-    def test_gives_a_late_reading_of_last_year_a_home(self, partitioned: DatabaseSettings) -> None:
+    async def test_gives_a_late_reading_of_last_year_a_home(self, partitioned: DatabaseSettings) -> None:
         late = datetime(datetime.now(UTC).year - 1, 3, 15, tzinfo=UTC)
 
         async def store(connection: Connection) -> None:
@@ -325,9 +313,9 @@ class TestEnsurePartitions:
             await connection.execute(insert, late)
             assert await connection.fetchval("SELECT value FROM sens.measurements WHERE ts = $1", late) == 5
 
-        assert f"measurements_{late:%Y_%m}" in self.run(partitioned, store)
+        assert f"measurements_{late:%Y_%m}" in await self.run(partitioned, store)
 
-    def test_covers_every_month_from_the_first_to_the_last(self, partitioned: DatabaseSettings) -> None:
+    async def test_covers_every_month_from_the_first_to_the_last(self, partitioned: DatabaseSettings) -> None:
         async def make(connection: Connection) -> None:
             await connection.execute(
                 "SELECT sens.ensure_partitions($1, $2)",
@@ -335,10 +323,12 @@ class TestEnsurePartitions:
                 datetime(2020, 2, 1, tzinfo=UTC),
             )
 
-        made = [name for name in self.run(partitioned, make) if re.search("2019|2020", name)]
+        made = [name for name in await self.run(partitioned, make) if re.search("2019|2020", name)]
         assert made == [f"measurements_{month}" for month in ("2019_11", "2019_12", "2020_01", "2020_02")]
 
-    def test_cuts_at_the_months_of_utc_whatever_the_sessions_time_zone(self, partitioned: DatabaseSettings) -> None:
+    async def test_cuts_at_the_months_of_utc_whatever_the_sessions_time_zone(
+        self, partitioned: DatabaseSettings
+    ) -> None:
         last_instant = datetime(2020, 2, 29, 23, 59, 59, 999_999, tzinfo=UTC)
 
         async def make(connection: Connection) -> None:
@@ -351,13 +341,13 @@ class TestEnsurePartitions:
             await connection.execute("SET timezone = 'UTC'")
             await connection.execute("SET datestyle = 'ISO'")
 
-        made = {name: bounds for name, bounds in self.run(partitioned, make).items() if "2020" in name}
+        made = {name: bounds for name, bounds in (await self.run(partitioned, make)).items() if "2020" in name}
         assert made == {
             "measurements_2020_02": "FOR VALUES FROM ('2020-02-01 00:00:00+00') TO ('2020-03-01 00:00:00+00')",
             "measurements_2020_03": "FOR VALUES FROM ('2020-03-01 00:00:00+00') TO ('2020-04-01 00:00:00+00')",
         }
 
-    def test_is_safe_from_several_sessions_that_write_at_once(self, partitioned: DatabaseSettings) -> None:
+    async def test_is_safe_from_several_sessions_that_write_at_once(self, partitioned: DatabaseSettings) -> None:
         months = [datetime(2018, month, 1, tzinfo=UTC) for month in range(1, 13)]
 
         async def write(session: int) -> None:
@@ -371,9 +361,9 @@ class TestEnsurePartitions:
             await asyncio.gather(*(write(session) for session in range(6)))
             assert await connection.fetchval("SELECT count(*) FROM sens.measurements") == 6 * len(months)
 
-        assert len([name for name in self.run(partitioned, several) if "2018" in name]) == len(months)
+        assert len([name for name in await self.run(partitioned, several) if "2018" in name]) == len(months)
 
-    def test_lets_others_write_while_a_partition_is_being_made(self, partitioned: DatabaseSettings) -> None:
+    async def test_lets_others_write_while_a_partition_is_being_made(self, partitioned: DatabaseSettings) -> None:
         async def write(connection: Connection) -> None:
             async with owner(partitioned) as other, connection.transaction():
                 await connection.execute("SELECT sens.ensure_partitions('2017-05-01', '2017-05-01')")
@@ -381,9 +371,9 @@ class TestEnsurePartitions:
                 await other.execute("INSERT INTO sens.measurements VALUES (1, 1, now(), 1)")
                 assert await other.fetchval("SELECT count(*) FROM sens.measurements") == 1
 
-        assert "measurements_2017_05" in self.run(partitioned, write)
+        assert "measurements_2017_05" in await self.run(partitioned, write)
 
-    def test_refuses_times_without_end(self, partitioned: DatabaseSettings) -> None:
+    async def test_refuses_times_without_end(self, partitioned: DatabaseSettings) -> None:
         async def call(connection: Connection) -> None:
             for first, last in (("-infinity", "2020-01-01"), ("2020-01-01", "infinity")):
                 with pytest.raises(asyncpg.RaiseError, match="must be finite"):
@@ -391,19 +381,16 @@ class TestEnsurePartitions:
                         "SELECT sens.ensure_partitions($1::text::timestamptz, $2::text::timestamptz)", first, last
                     )
 
-        assert not [name for name in self.run(partitioned, call) if "2020" in name]
+        assert not [name for name in await self.run(partitioned, call) if "2020" in name]
 
-    def test_does_nothing_where_the_extension_makes_chunks(self, database: DatabaseSettings) -> None:
-        async def call() -> None:
-            async with owner(database) as connection:
-                for _ in range(2):
-                    await connection.execute("SELECT sens.ensure_partitions(now(), now() + interval '2 months')")
-
-        asyncio.run(call())
+    async def test_does_nothing_where_the_extension_makes_chunks(self, database: DatabaseSettings) -> None:
+        async with owner(database) as connection:
+            for _ in range(2):
+                await connection.execute("SELECT sens.ensure_partitions(now(), now() + interval '2 months')")
 
 
 class TestRangeQuery:
-    def test_of_one_device_reads_its_months_by_the_primary_key_alone(self, partitioned: DatabaseSettings) -> None:
+    async def test_of_one_device_reads_its_months_by_the_primary_key_alone(self, partitioned: DatabaseSettings) -> None:
         async def explain() -> str:
             async with owner(partitioned) as connection:
                 await connection.execute(
@@ -435,7 +422,7 @@ class TestRangeQuery:
                 )
                 return "\n".join(row[0] for row in rows)
 
-        plan = asyncio.run(explain())
+        plan = await explain()
         assert set(re.findall(r" on (measurements_\d{4}_\d\d)", plan)) == {
             "measurements_2025_11",
             "measurements_2025_12",
@@ -459,30 +446,27 @@ class TestAuditEvents:
             )
         return connection
 
-    def test_are_written_and_read_by_the_api_for_its_tenant_only(self, database: DatabaseSettings) -> None:
-        async def scenario() -> list[str]:
-            connection = await self._recorded(database)
-            tenant_id = await connection.fetchval("SELECT id FROM sens.tenants WHERE name = 'a'")
-            async with connection.transaction():
-                await connection.execute("SET LOCAL ROLE sens_api")
-                await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenant_id))
-                await connection.execute("SELECT sens.record_audit($1, 'key 1 (x)', 'device.deleted', 'd')", tenant_id)
-                with pytest.raises(asyncpg.InsufficientPrivilegeError):
-                    async with connection.transaction():
-                        await connection.execute(
-                            "INSERT INTO sens.audit_events (actor, action, subject) VALUES ('x', 'a.b', '')"
-                        )
-                rows = await connection.fetch("SELECT tenant, action FROM sens.audit_events ORDER BY id")
-            await connection.close()
-            return [f"{row['tenant']} {row['action']}" for row in rows]
-
-        assert asyncio.run(scenario()) == ["a key.created", "a device.deleted"]
+    async def test_are_written_and_read_by_the_api_for_its_tenant_only(self, database: DatabaseSettings) -> None:
+        connection = await self._recorded(database)
+        tenant_id = await connection.fetchval("SELECT id FROM sens.tenants WHERE name = 'a'")
+        async with connection.transaction():
+            await connection.execute("SET LOCAL ROLE sens_api")
+            await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenant_id))
+            await connection.execute("SELECT sens.record_audit($1, 'key 1 (x)', 'device.deleted', 'd')", tenant_id)
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                async with connection.transaction():
+                    await connection.execute(
+                        "INSERT INTO sens.audit_events (actor, action, subject) VALUES ('x', 'a.b', '')"
+                    )
+            rows = await connection.fetch("SELECT tenant, action FROM sens.audit_events ORDER BY id")
+        await connection.close()
+        assert [f"{row['tenant']} {row['action']}" for row in rows] == ["a key.created", "a device.deleted"]
 
     @pytest.mark.parametrize(
         "change",
         ["UPDATE sens.audit_events SET actor = 'x'", "DELETE FROM sens.audit_events", "TRUNCATE sens.audit_events"],
     )
-    def test_are_not_changed_by_their_owner_either(self, database: DatabaseSettings, change: str) -> None:
+    async def test_are_not_changed_by_their_owner_either(self, database: DatabaseSettings, change: str) -> None:
         async def scenario() -> None:
             connection = await self._recorded(database)
             try:
@@ -491,4 +475,4 @@ class TestAuditEvents:
                 await connection.close()
 
         with pytest.raises(asyncpg.RaiseError, match="neither changed nor deleted"):
-            asyncio.run(scenario())
+            await scenario()

@@ -75,12 +75,9 @@ async def times_received(broker: MqttBroker, record: MemoryRecord, *filters: str
         return topics.count(TOPIC.format("d1"))
 
 
-def run[T](work: Coroutine[None, None, T]) -> T:
-    async def within() -> T:
-        async with asyncio.timeout(20):
-            return await work
-
-    return asyncio.run(within())
+async def run[T](work: Coroutine[None, None, T]) -> T:
+    async with asyncio.timeout(20):
+        return await work
 
 
 class TestSession:
@@ -88,7 +85,7 @@ class TestSession:
         ("before", "after"),
         [(NATIVE_TOPIC_FILTER, SHARED), (SHARED, NATIVE_TOPIC_FILTER), (NATIVE_TOPIC_FILTER, NARROWER), (ALL, SHARED)],
     )
-    def test_that_is_given_another_filter_gets_every_message_once(
+    async def test_that_is_given_another_filter_gets_every_message_once(
         self, broker: MqttBroker, before: str, after: str
     ) -> None:
         async def work() -> int:
@@ -97,10 +94,10 @@ class TestSession:
                 pass
             return await times_received(broker, record, after)
 
-        assert run(work()) == 1
+        assert await run(work()) == 1
 
     @pytest.mark.parametrize("has", [[ALL], [ALL, NATIVE_TOPIC_FILTER], [NATIVE_TOPIC_FILTER], []])
-    def test_whose_worker_was_killed_while_the_filter_changed_gets_every_message_once(
+    async def test_whose_worker_was_killed_while_the_filter_changed_gets_every_message_once(
         self, broker: MqttBroker, has: list[str]
     ) -> None:
         """Before the broker subscribed, before it unsubscribed, before that was recorded; or the broker has lost the session."""
@@ -113,7 +110,7 @@ class TestSession:
                     pass
             return await times_received(broker, MemoryRecord(ALL, NATIVE_TOPIC_FILTER), NATIVE_TOPIC_FILTER)
 
-        assert run(work()) == 1
+        assert await run(work()) == 1
 
     @pytest.mark.parametrize(
         ("before", "after"),
@@ -124,7 +121,7 @@ class TestSession:
             (SHARED, NARROWER),
         ],
     )
-    def test_of_which_nothing_is_recorded_is_rid_of_the_usual_filters(
+    async def test_of_which_nothing_is_recorded_is_rid_of_the_usual_filters(
         self, broker: MqttBroker, before: str, after: str
     ) -> None:
         async def work() -> int:
@@ -132,11 +129,11 @@ class TestSession:
                 pass
             return await times_received(broker, MemoryRecord(), after)
 
-        assert run(work()) == 1
+        assert await run(work()) == 1
 
 
 class TestRecord:
-    def test_is_kept_for_each_session_and_broker(self, nats: NatsSettings) -> None:
+    async def test_is_kept_for_each_session_and_broker(self, nats: NatsSettings) -> None:
         async def work() -> None:
             async with connect(nats, "test") as client:
 
@@ -151,7 +148,7 @@ class TestRecord:
                 assert await record(".w-0.", "mqtt://b:1").load() is None
                 assert await record("w-1", "mqtt://a:1").load() is None
 
-        run(work())
+        await run(work())
 
 
 class TestWorker:

@@ -104,7 +104,7 @@ class TestGuard:
 
 
 class TestLive:
-    def test_readings_are_published_to_who_is_interested(self, path: TelemetryPath) -> None:
+    async def test_readings_are_published_to_who_is_interested(self, path: TelemetryPath) -> None:
         async def work() -> list[live.Reading]:
             readings: asyncio.Queue[list[live.Reading]] = asyncio.Queue()
             async with connect(path.nats, "test") as client:
@@ -124,7 +124,7 @@ class TestLive:
                             return await asyncio.wait_for(readings.get(), 1)
             return []
 
-        [reading] = asyncio.run(work())
+        [reading] = await work()
         assert (reading.device, reading.metric, reading.value) == ("d1", "open", True)
         assert reading.measured_at % 1_000_000 == 0
 
@@ -145,88 +145,74 @@ async def settle(inbox: StreamInbox, count: int) -> None:
 
 
 class TestInbox:
-    def test_gives_back_what_was_not_taken(self, nats: NatsSettings) -> None:
-        async def run() -> None:
-            stop = asyncio.Event()
-            async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                await publish(client, 3)
-                for _ in range(2):
-                    inbox = StreamInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
-                    async with inbox.open():
-                        assert await inbox.take(stop)
-
-        asyncio.run(run())
-
-    def test_hands_over_a_foreign_message_as_one_without_a_topic(self, nats: NatsSettings) -> None:
-        async def run() -> None:
-            async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                await client.jetstream().publish("sens.telemetry.foreign", b"not an envelope")
+    async def test_gives_back_what_was_not_taken(self, nats: NatsSettings) -> None:
+        stop = asyncio.Event()
+        async with connect(nats, "test") as client:
+            await ensure_streams(client.jetstream(), nats)
+            await publish(client, 3)
+            for _ in range(2):
                 inbox = StreamInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
                 async with inbox.open():
-                    (taken_envelope,) = await inbox.take(asyncio.Event())
-                assert [(message.topic, message.payload) for message in taken_envelope.messages] == [
-                    ("", b"not an envelope")
-                ]
+                    assert await inbox.take(stop)
 
-        asyncio.run(run())
+    async def test_hands_over_a_foreign_message_as_one_without_a_topic(self, nats: NatsSettings) -> None:
+        async with connect(nats, "test") as client:
+            await ensure_streams(client.jetstream(), nats)
+            await client.jetstream().publish("sens.telemetry.foreign", b"not an envelope")
+            inbox = StreamInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
+            async with inbox.open():
+                (taken_envelope,) = await inbox.take(asyncio.Event())
+            assert [(message.topic, message.payload) for message in taken_envelope.messages] == [
+                ("", b"not an envelope")
+            ]
 
-    def test_takes_no_more_than_its_size_at_once(self, nats: NatsSettings) -> None:
-        async def run() -> list[int]:
-            async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                body = envelope.encode([envelope.Message(TOPIC, bytes(900_000), 1)])
-                for _ in range(20):
-                    await client.jetstream().publish("sens.telemetry.test", body)
-                inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=5000))
-                sizes: list[int] = []
-                async with inbox.open():
-                    while sum(sizes) < 20:
-                        envelopes = await inbox.take(asyncio.Event())
-                        await inbox.acknowledge(envelopes)
-                        sizes.append(len(envelopes))
-                return sizes
-
-        sizes = asyncio.run(run())
+    async def test_takes_no_more_than_its_size_at_once(self, nats: NatsSettings) -> None:
+        async with connect(nats, "test") as client:
+            await ensure_streams(client.jetstream(), nats)
+            body = envelope.encode([envelope.Message(TOPIC, bytes(900_000), 1)])
+            for _ in range(20):
+                await client.jetstream().publish("sens.telemetry.test", body)
+            inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=5000))
+            sizes: list[int] = []
+            async with inbox.open():
+                while sum(sizes) < 20:
+                    envelopes = await inbox.take(asyncio.Event())
+                    await inbox.acknowledge(envelopes)
+                    sizes.append(len(envelopes))
         assert sum(sizes) == 20
         assert max(sizes) * 900_000 <= 8 << 20
 
     @pytest.mark.parametrize(("rejected_share", "taken"), [(0.0, 4), (0.5, 8), (0.9, 8)])
-    def test_takes_as_many_more_as_are_rejected(self, nats: NatsSettings, rejected_share: float, taken: int) -> None:
-        async def run() -> int:
-            async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                await publish(client, 20)
-                inbox = StreamInbox(client, nats, BatchSettings(messages=4, linger_milliseconds=5000))
-                async with inbox.open():
-                    return len(await inbox.take(asyncio.Event(), rejected_share=rejected_share))
-
-        assert asyncio.run(run()) == taken
+    async def test_takes_as_many_more_as_are_rejected(
+        self, nats: NatsSettings, rejected_share: float, taken: int
+    ) -> None:
+        async with connect(nats, "test") as client:
+            await ensure_streams(client.jetstream(), nats)
+            await publish(client, 20)
+            inbox = StreamInbox(client, nats, BatchSettings(messages=4, linger_milliseconds=5000))
+            async with inbox.open():
+                assert len(await inbox.take(asyncio.Event(), rejected_share=rejected_share)) == taken
 
     @pytest.mark.parametrize(("behind_seconds", "taken"), [(-60.0, 2), (60.0, 1)])
-    def test_waits_for_more_only_when_it_is_behind(
+    async def test_waits_for_more_only_when_it_is_behind(
         self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch, behind_seconds: float, taken: int
     ) -> None:
         monkeypatch.setattr("sens_telemetry_worker.jetstream.inbox.BEHIND_SECONDS", behind_seconds)
 
-        async def run() -> int:
-            async with connect(nats, "test") as client:
-                await ensure_streams(client.jetstream(), nats)
-                inbox = StreamInbox(
-                    client,
-                    nats,
-                    BatchSettings(messages=2, linger_milliseconds=0, linger_milliseconds_behind=5000),
-                )
-                async with inbox.open():
-                    taking = asyncio.create_task(inbox.take(asyncio.Event()))
-                    await publish(client, 1)
-                    if taken == 1:
-                        await asyncio.wait({taking})
-                    await publish(client, 1)
-                    return len(await taking)
-
-        assert asyncio.run(run()) == taken
+        async with connect(nats, "test") as client:
+            await ensure_streams(client.jetstream(), nats)
+            inbox = StreamInbox(
+                client,
+                nats,
+                BatchSettings(messages=2, linger_milliseconds=0, linger_milliseconds_behind=5000),
+            )
+            async with inbox.open():
+                taking = asyncio.create_task(inbox.take(asyncio.Event()))
+                await publish(client, 1)
+                if taken == 1:
+                    await asyncio.wait({taking})
+                await publish(client, 1)
+                assert len(await taking) == taken
 
 
 async def take_one(inbox: StreamInbox, seconds: float) -> Origin:
@@ -238,7 +224,7 @@ async def take_one(inbox: StreamInbox, seconds: float) -> Origin:
 
 
 class TestInboxAfterALoss:
-    def test_of_its_request_in_a_restart_of_nats_asks_again(self) -> None:
+    async def test_of_its_request_in_a_restart_of_nats_asks_again(self) -> None:
         port, password = free_port(), "secret"
 
         async def run(folder: Path) -> None:
@@ -256,24 +242,23 @@ class TestInboxAfterALoss:
                         await take_one(inbox, 12)
 
         with scratch_folder("sens-nats-") as folder:
-            asyncio.run(run(folder))
+            await run(folder)
 
-    def test_of_stream_and_consumer_makes_them_again_and_tells_their_messages_apart(self, nats: NatsSettings) -> None:
-        async def run() -> None:
-            async with connect(nats, "test") as client:
-                inbox = StreamInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
-                async with inbox.open():
-                    await publish(client, 1)
-                    before = await take_one(inbox, 10)
-                    await client.jetstream().delete_stream(TELEMETRY_STREAM)
-                    taking = asyncio.create_task(take_one(inbox, 10))
-                    await eventually(lambda: publishes(client), "the stream is there again")
-                    after = await taking
-                # Both were the first message of their stream; a dead letter of one must not pass for one of the other.
-                assert before.sequence == after.sequence == 1
-                assert before != after
-
-        asyncio.run(run())
+    async def test_of_stream_and_consumer_makes_them_again_and_tells_their_messages_apart(
+        self, nats: NatsSettings
+    ) -> None:
+        async with connect(nats, "test") as client:
+            inbox = StreamInbox(client, nats, BatchSettings(messages=1, linger_milliseconds=0))
+            async with inbox.open():
+                await publish(client, 1)
+                before = await take_one(inbox, 10)
+                await client.jetstream().delete_stream(TELEMETRY_STREAM)
+                taking = asyncio.create_task(take_one(inbox, 10))
+                await eventually(lambda: publishes(client), "the stream is there again")
+                after = await taking
+            # Both were the first message of their stream; a dead letter of one must not pass for one of the other.
+            assert before.sequence == after.sequence == 1
+            assert before != after
 
 
 async def publishes(client: Client) -> bool:
@@ -306,40 +291,42 @@ def trimmer_of(client: Client, settings: HistorySettings, guard: DeadLetterGuard
 
 
 class TestSettledEnvelopes:
-    def test_are_forgotten_once_the_log_no_longer_has_them(
+    async def test_are_forgotten_once_the_log_no_longer_has_them(
         self, nats: NatsSettings, database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sens_telemetry_worker.jetstream.trimming.KEPT_ENVELOPES", 0)
 
-        async def run() -> list[tuple[int, int]]:
-            async with (
-                connect(nats, "test") as client,
-                owner_pool(database) as owner,
-                open_pool(database, "test") as pool,
-            ):
-                created = await ensure_consumer(client, nats)
-                await publish(client, 10)
-                await client.jetstream().purge_stream(TELEMETRY_STREAM, seq=8)
-                rows = [(created, sequence) for sequence in range(1, 11)] + [
-                    (created - 1, 99),
-                    (created + 1, 1),
-                    (-5, 1),
-                ]
-                await owner.executemany("INSERT INTO sens.settled (stream, sequence) VALUES ($1, $2)", rows)
-                books = Bookkeeping(Database(pool, database), Quota(1, 1, 0, 0), lambda _tenants: None)
-                trimmer = StreamTrimmer(
-                    client.jetstream(), HistorySettings(), status=Status(), guard=DeadLetterGuard(1, 1), settled=books
-                )
-                await trimmer.observe_and_trim()
-                left = await owner.fetch("SELECT stream, sequence FROM sens.settled ORDER BY 1, 2")
-                return [(row[0] - created if row[0] > 0 else row[0], row[1]) for row in left]
-
         # The negative one is not of a stream of envelopes.
-        assert asyncio.run(run()) == [(-5, 1), (0, 8), (0, 9), (0, 10)]
+        async with (
+            connect(nats, "test") as client,
+            owner_pool(database) as owner,
+            open_pool(database, "test") as pool,
+        ):
+            created = await ensure_consumer(client, nats)
+            await publish(client, 10)
+            await client.jetstream().purge_stream(TELEMETRY_STREAM, seq=8)
+            rows = [(created, sequence) for sequence in range(1, 11)] + [
+                (created - 1, 99),
+                (created + 1, 1),
+                (-5, 1),
+            ]
+            await owner.executemany("INSERT INTO sens.settled (stream, sequence) VALUES ($1, $2)", rows)
+            books = Bookkeeping(Database(pool, database), Quota(1, 1, 0, 0), lambda _tenants: None)
+            trimmer = StreamTrimmer(
+                client.jetstream(), HistorySettings(), status=Status(), guard=DeadLetterGuard(1, 1), settled=books
+            )
+            await trimmer.observe_and_trim()
+            left = await owner.fetch("SELECT stream, sequence FROM sens.settled ORDER BY 1, 2")
+            assert [(row[0] - created if row[0] > 0 else row[0], row[1]) for row in left] == [
+                (-5, 1),
+                (0, 8),
+                (0, 9),
+                (0, 10),
+            ]
 
 
 class TestTenantsOfTheLastDay:
-    def test_are_told_once_by_the_messages_that_were_stored(self, database: DatabaseSettings) -> None:
+    async def test_are_told_once_by_the_messages_that_were_stored(self, database: DatabaseSettings) -> None:
         told: list[list[str]] = []
 
         async def run() -> None:
@@ -359,92 +346,80 @@ class TestTenantsOfTheLastDay:
                 await books.observe()
                 await books.observe()
 
-        asyncio.run(run())
+        await run()
         assert told == [["today"]]
 
 
 class TestHistory:
-    def test_of_what_is_not_settled_stays(self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_of_what_is_not_settled_stays(self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sens_telemetry_worker.jetstream.trimming.KEPT_ENVELOPES", 0)
 
-        async def run() -> int:
-            async with connect(nats, "test") as client:
-                await ensure_consumer(client, nats)
-                await publish(client, 20)
-                old = HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
-                return await trimmer_of(client, old).observe_and_trim()
+        async with connect(nats, "test") as client:
+            await ensure_consumer(client, nats)
+            await publish(client, 20)
+            old = HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
+            assert (await trimmer_of(client, old).observe_and_trim()) == 0
 
-        assert asyncio.run(run()) == 0
-
-    def test_that_is_settled_and_old_goes(self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_that_is_settled_and_old_goes(self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sens_telemetry_worker.jetstream.trimming.KEPT_ENVELOPES", 5)
 
-        async def run() -> tuple[int, int]:
-            async with connect(nats, "test") as client:
-                jetstream = client.jetstream()
-                await ensure_streams(jetstream, nats)
-                await publish(client, 20)
-                inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
-                async with inbox.open():
-                    await settle(inbox, 20)
-                    await client.flush()
-                    trimmer = trimmer_of(
-                        client, HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
-                    )
-                    removed = 0
-                    async with asyncio.timeout(20):
-                        while removed < 15:
-                            removed += await trimmer.observe_and_trim()
-                return removed, (await jetstream.stream_info(TELEMETRY_STREAM)).state.messages
+        async with connect(nats, "test") as client:
+            jetstream = client.jetstream()
+            await ensure_streams(jetstream, nats)
+            await publish(client, 20)
+            inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
+            async with inbox.open():
+                await settle(inbox, 20)
+                await client.flush()
+                trimmer = trimmer_of(
+                    client, HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
+                )
+                removed = 0
+                async with asyncio.timeout(20):
+                    while removed < 15:
+                        removed += await trimmer.observe_and_trim()
+            assert (removed, (await jetstream.stream_info(TELEMETRY_STREAM)).state.messages) == (15, 5)
 
-        assert asyncio.run(run()) == (15, 5)
-
-    def test_stays_while_the_guard_finds_that_nothing_can_be_stored(
+    async def test_stays_while_the_guard_finds_that_nothing_can_be_stored(
         self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("sens_telemetry_worker.jetstream.trimming.KEPT_ENVELOPES", 0)
 
-        async def run() -> tuple[int, int]:
-            guard = DeadLetterGuard(0.5, 1)
-            old = HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
-            async with connect(nats, "test") as client:
-                jetstream = client.jetstream()
-                await ensure_streams(jetstream, nats)
-                await publish(client, 20)
-                inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
-                async with inbox.open():
-                    await settle(inbox, 20)
-                    await client.flush()
+        guard = DeadLetterGuard(0.5, 1)
+        old = HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
+        async with connect(nats, "test") as client:
+            jetstream = client.jetstream()
+            await ensure_streams(jetstream, nats)
+            await publish(client, 20)
+            inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
+            async with inbox.open():
+                await settle(inbox, 20)
+                await client.flush()
 
-                    async def is_settled() -> bool:
-                        info = await jetstream.consumer_info(TELEMETRY_STREAM, "telemetry-worker")
-                        return not info.num_pending and not info.num_ack_pending
+                async def is_settled() -> bool:
+                    info = await jetstream.consumer_info(TELEMETRY_STREAM, "telemetry-worker")
+                    return not info.num_pending and not info.num_ack_pending
 
-                    await eventually(is_settled, "the log is settled")
-                    trimmer = trimmer_of(client, old, guard)
-                    guard.note({"demo": JudgedMessages({TOPIC: 1}, {TOPIC: 1})})
-                    kept = await trimmer.observe_and_trim()
-                    guard.note({"demo": JudgedMessages({TOPIC: 1}, {})})
-                    return kept, await trimmer.observe_and_trim()
+                await eventually(is_settled, "the log is settled")
+                trimmer = trimmer_of(client, old, guard)
+                guard.note({"demo": JudgedMessages({TOPIC: 1}, {TOPIC: 1})})
+                kept = await trimmer.observe_and_trim()
+                guard.note({"demo": JudgedMessages({TOPIC: 1}, {})})
+                assert (kept, await trimmer.observe_and_trim()) == (0, 20)
 
-        assert asyncio.run(run()) == (0, 20)
-
-    def test_goes_before_its_time_when_the_log_is_crowded(self, nats: NatsSettings) -> None:
+    async def test_goes_before_its_time_when_the_log_is_crowded(self, nats: NatsSettings) -> None:
         small = nats.model_copy(update={"stream_max_bytes": 1 << 20})
 
-        async def run() -> int:
-            async with connect(small, "test") as client:
-                jetstream = client.jetstream()
-                await ensure_streams(jetstream, small)
-                for _ in range(7):
-                    await jetstream.publish("sens.telemetry.test", bytes(100_000))
-                inbox = StreamInbox(client, small, BatchSettings(messages=1000, linger_milliseconds=200))
-                async with inbox.open():
-                    await settle(inbox, 7)
-                    await client.flush()
-                    removed = 0
-                    while not removed:
-                        removed = await trimmer_of(client, HistorySettings()).observe_and_trim()
-                return removed
-
-        assert 1 <= asyncio.run(run()) <= 4
+        async with connect(small, "test") as client:
+            jetstream = client.jetstream()
+            await ensure_streams(jetstream, small)
+            for _ in range(7):
+                await jetstream.publish("sens.telemetry.test", bytes(100_000))
+            inbox = StreamInbox(client, small, BatchSettings(messages=1000, linger_milliseconds=200))
+            async with inbox.open():
+                await settle(inbox, 7)
+                await client.flush()
+                removed = 0
+                while not removed:
+                    removed = await trimmer_of(client, HistorySettings()).observe_and_trim()
+            assert 1 <= removed <= 4

@@ -108,34 +108,31 @@ class TestIngestionWorkers:
         values = {key: (await bucket.get(key)).value or b"" for key in keys}
         return {key: tenant_limits.decode(value).messages_per_second for key, value in values.items()}
 
-    def test_are_told_what_the_database_says_whatever_happened_to_the_bucket(
+    async def test_are_told_what_the_database_says_whatever_happened_to_the_bucket(
         self, database: DatabaseSettings, nats: NatsSettings
     ) -> None:
         async def change(statement: str) -> None:
             await asyncio.to_thread(as_owner, database, lambda connection: connection.execute(statement))
 
-        async def work() -> None:
-            async with self.parts(database, nats) as (pool, client):
-                bucket = LimitsBucket(client)
-                await change(
-                    "INSERT INTO sens.tenants (name, messages_per_second) VALUES ('plant.north', 10), ('b', 20), ('c', NULL)"
-                )
-                assert await tell_limits(IngestionLimits(pool), bucket) == 2
-                assert await self.told(client) == {"plant=2Enorth": 10, "b": 20}
-                assert await tell_limits(IngestionLimits(pool), bucket) == 0
+        async with self.parts(database, nats) as (pool, client):
+            bucket = LimitsBucket(client)
+            await change(
+                "INSERT INTO sens.tenants (name, messages_per_second) VALUES ('plant.north', 10), ('b', 20), ('c', NULL)"
+            )
+            assert await tell_limits(IngestionLimits(pool), bucket) == 2
+            assert await self.told(client) == {"plant=2Enorth": 10, "b": 20}
+            assert await tell_limits(IngestionLimits(pool), bucket) == 0
 
-                await change("UPDATE sens.tenants SET messages_per_second = CASE name WHEN 'b' THEN NULL ELSE 5 END")
-                assert await tell_limits(IngestionLimits(pool), bucket) == 3
-                assert await self.told(client) == {"plant=2Enorth": 5, "c": 5}
+            await change("UPDATE sens.tenants SET messages_per_second = CASE name WHEN 'b' THEN NULL ELSE 5 END")
+            assert await tell_limits(IngestionLimits(pool), bucket) == 3
+            assert await self.told(client) == {"plant=2Enorth": 5, "c": 5}
 
-                # The bucket was restored from an older backup, or is gone with the server's disk.
-                stored = await client.jetstream().key_value(tenant_limits.BUCKET)
-                await stored.put("c", tenant_limits.encode(tenant_limits.TenantLimits(1)))
-                await stored.put("gone", b"x")
-                assert await tell_limits(IngestionLimits(pool), bucket) == 2
-                assert await self.told(client) == {"plant=2Enorth": 5, "c": 5}
-                await client.jetstream().delete_key_value(tenant_limits.BUCKET)
-                assert await tell_limits(IngestionLimits(pool), bucket) == 2
-                assert await self.told(client) == {"plant=2Enorth": 5, "c": 5}
-
-        asyncio.run(work())
+            # The bucket was restored from an older backup, or is gone with the server's disk.
+            stored = await client.jetstream().key_value(tenant_limits.BUCKET)
+            await stored.put("c", tenant_limits.encode(tenant_limits.TenantLimits(1)))
+            await stored.put("gone", b"x")
+            assert await tell_limits(IngestionLimits(pool), bucket) == 2
+            assert await self.told(client) == {"plant=2Enorth": 5, "c": 5}
+            await client.jetstream().delete_key_value(tenant_limits.BUCKET)
+            assert await tell_limits(IngestionLimits(pool), bucket) == 2
+            assert await self.told(client) == {"plant=2Enorth": 5, "c": 5}

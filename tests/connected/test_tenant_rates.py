@@ -24,12 +24,9 @@ from support.servers import nats_server, scratch_folder, wait_until
 from support.workers import Publisher, running_path
 
 
-def run[T](work: Coroutine[None, None, T]) -> T:
-    async def within() -> T:
-        async with asyncio.timeout(60):
-            return await work
-
-    return asyncio.run(within())
+async def run[T](work: Coroutine[None, None, T]) -> T:
+    async with asyncio.timeout(60):
+        return await work
 
 
 async def write(client: Client, limits: Mapping[str, bytes | None]) -> None:
@@ -53,7 +50,7 @@ def let_through(rates: Rates, tenant: str) -> int:
 
 
 class TestLimits:
-    def test_are_those_of_the_bucket_as_it_changes(self, nats: NatsSettings) -> None:
+    async def test_are_those_of_the_bucket_as_it_changes(self, nats: NatsSettings) -> None:
         async def work() -> None:
             async with connect(nats, "test") as client:
                 rates = Rates(lambda: 0.0)
@@ -73,9 +70,9 @@ class TestLimits:
                 assert let_through(rates, "other") == 7
                 assert rates.tenants == {"other"}
 
-        run(work())
+        await run(work())
 
-    def test_of_hundreds_of_tenants_are_read(self, nats: NatsSettings) -> None:
+    async def test_of_hundreds_of_tenants_are_read(self, nats: NatsSettings) -> None:
         async def work() -> int:
             async with connect(nats, "test") as client:
                 rates = Rates()
@@ -83,9 +80,11 @@ class TestLimits:
                 await TenantLimits(client.jetstream(), rates).read()
                 return len(rates.tenants)
 
-        assert run(work()) == 600
+        assert await run(work()) == 600
 
-    def test_that_were_known_last_hold_while_the_bucket_or_nats_is_away(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_that_were_known_last_hold_while_the_bucket_or_nats_is_away(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         async def work(nats: NatsSettings, client: Client) -> TenantLimits:
             rates = Rates(lambda: 0.0)
             limits = TenantLimits(client.jetstream(timeout=1), rates)
@@ -107,10 +106,10 @@ class TestLimits:
                     return await (await work(nats, client)).check()
 
         assert "the tenants' limits were last read 0 s ago, and those hold: nats: connection closed" in (
-            run(connected()) or ""
+            await run(connected()) or ""
         )
 
-    def test_that_can_not_be_understood_are_told_and_the_others_hold(self, nats: NatsSettings) -> None:
+    async def test_that_can_not_be_understood_are_told_and_the_others_hold(self, nats: NatsSettings) -> None:
         async def work() -> None:
             async with connect(nats, "test") as client:
                 rates = Rates(lambda: 0.0)
@@ -124,7 +123,7 @@ class TestLimits:
                 assert await limits.check() is None
                 assert let_through(rates, "demo") == 10
 
-        run(work())
+        await run(work())
 
 
 async def envelopes(client: Client) -> list[tuple[dict[str, str], bytes]]:
@@ -148,7 +147,7 @@ def counted(found: list[tuple[dict[str, str], bytes]], header: str) -> Counter[s
 
 
 class TestEnvelopes:
-    def publish(
+    async def publish(
         self, nats: NatsSettings, messages: list[Message], discarded: dict[int, str], tenants: set[str]
     ) -> tuple[list[tuple[dict[str, str], bytes]], list[Message]]:
         """Publish, and return the envelopes and the tail."""
@@ -170,25 +169,25 @@ class TestEnvelopes:
                 await log.publish(messages, discarded)
                 return await envelopes(client), await log.tail(40_000)
 
-        return run(work())
+        return await run(work())
 
-    def test_count_what_was_discarded_and_mark_what_may_come_again(self, nats: NatsSettings) -> None:
+    async def test_count_what_was_discarded_and_mark_what_may_come_again(self, nats: NatsSettings) -> None:
         messages = [Message("sens/v1/demo/d1/telemetry", b"%d" % number, number, number) for number in range(4)]
-        [(headers, body)], tail = self.publish(nats, messages, {0: "demo", 2: "demo"}, {"demo"})
+        [(headers, body)], tail = await self.publish(nats, messages, {0: "demo", 2: "demo"}, {"demo"})
         assert headers[envelope.COUNT_HEADER] == "2"
         assert envelope.decode_counts(headers[envelope.RECEIVED_HEADER]) == {"demo": 4}
         assert envelope.decode_counts(headers[envelope.DISCARDED_HEADER]) == {"demo": 2}
         assert envelope.decode(body) == [messages[1], messages[3]]
         assert tail == [messages[1], envelope.mark(messages[2]), messages[3]]
 
-    def test_hold_no_message_when_all_were_discarded(self, nats: NatsSettings) -> None:
+    async def test_hold_no_message_when_all_were_discarded(self, nats: NatsSettings) -> None:
         messages = [Message("sens/v1/demo/d1/telemetry", b"{}", number, number) for number in range(1, 4)]
-        [(headers, body)], tail = self.publish(nats, messages, dict.fromkeys(range(3), "demo"), {"demo"})
+        [(headers, body)], tail = await self.publish(nats, messages, dict.fromkeys(range(3), "demo"), {"demo"})
         assert envelope.decode(body) == []
         assert headers[envelope.COUNT_HEADER] == "0"
         assert tail == [envelope.mark(message) for message in messages]
 
-    def test_are_as_many_as_the_names_of_all_tenants_need(self, nats: NatsSettings) -> None:
+    async def test_are_as_many_as_the_names_of_all_tenants_need(self, nats: NatsSettings) -> None:
         """Names that somebody made up share a number; those of tenants are counted one by one."""
         tenants = {f"{'tenant-' * 8}{number}" for number in range(700)}
         made_up = {f"{'made-up-' * 7}{number}" for number in range(700)}
@@ -199,7 +198,7 @@ class TestEnvelopes:
             for place, message in enumerate(messages)
             if place >= 1400 and message.topic.split("/")[2] in tenants
         }
-        found, _tail = self.publish(nats, messages, discarded, tenants)
+        found, _tail = await self.publish(nats, messages, discarded, tenants)
         received, over = counted(found, envelope.RECEIVED_HEADER), counted(found, envelope.DISCARDED_HEADER)
         assert received.total() == 2800
         assert all(received[tenant] == 2 for tenant in tenants)
@@ -220,7 +219,7 @@ class TestWorker:
                 async with connect(nats, "test") as client:
                     await write(client, {"noisy": rate(20), "silent": rate(0), "demo": rate(None)})
 
-            run(limited())
+            asyncio.run(run(limited()))
             path.fetch("INSERT INTO sens.tenants (name) VALUES ('noisy')")
             sample = "sens_ingestion_messages_discarded_total"
             with Publisher(broker) as publisher:
@@ -259,7 +258,7 @@ class TestWorker:
                 async with connect(nats, "test") as client:
                     return await envelopes(client)
 
-            found = run(log())
+            found = asyncio.run(run(log()))
             received, discarded = counted(found, envelope.RECEIVED_HEADER), counted(found, envelope.DISCARDED_HEADER)
             stored = Counter(
                 {

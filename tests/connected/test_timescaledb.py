@@ -12,7 +12,6 @@ import pytest
 from sens_common.database import connect
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.accounting import WrittenPart
 from sens_telemetry_worker.rows import Rows, numeric_rows, prepare
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.store import TimescaleStore
@@ -84,12 +83,9 @@ def columnstore(timescaledb: DatabaseSettings) -> DatabaseSettings:
     return timescaledb
 
 
-def run[T](database: DatabaseSettings, work: Callable[[Connection], Awaitable[T]]) -> T:
-    async def connected() -> T:
-        async with owner(database) as connection:
-            return await work(connection)
-
-    return asyncio.run(connected())
+async def run[T](database: DatabaseSettings, work: Callable[[Connection], Awaitable[T]]) -> T:
+    async with owner(database) as connection:
+        return await work(connection)
 
 
 async def copy(
@@ -127,13 +123,13 @@ async def fill_columnstore(connection: Connection) -> int:
 
 
 class TestHypertables:
-    def test_are_what_the_migrations_choose_here(self, timescaledb: DatabaseSettings) -> None:
+    async def test_are_what_the_migrations_choose_here(self, timescaledb: DatabaseSettings) -> None:
         async def kind(connection: Connection) -> str:
             return str(await connection.fetchval("SELECT kind FROM sens.storage"))
 
-        assert run(timescaledb, kind) == "timescaledb"
+        assert await run(timescaledb, kind) == "timescaledb"
 
-    def test_hold_the_measurements_in_chunks_of_a_week(self, timescaledb: DatabaseSettings) -> None:
+    async def test_hold_the_measurements_in_chunks_of_a_week(self, timescaledb: DatabaseSettings) -> None:
         async def dimensions(connection: Connection) -> list[tuple[object, ...]]:
             return [
                 tuple(row)
@@ -145,9 +141,9 @@ class TestHypertables:
                 )
             ]
 
-        assert run(timescaledb, dimensions) == [(name, "ts", timedelta(days=7)) for name in HYPERTABLES]
+        assert await run(timescaledb, dimensions) == [(name, "ts", timedelta(days=7)) for name in HYPERTABLES]
 
-    def test_have_the_primary_key_as_their_only_index(self, timescaledb: DatabaseSettings) -> None:
+    async def test_have_the_primary_key_as_their_only_index(self, timescaledb: DatabaseSettings) -> None:
         async def indexes(connection: Connection) -> list[str]:
             await copy(connection, [(1, 1, OLD, 1.0)])
             (chunk,) = await chunks(connection)
@@ -160,11 +156,11 @@ class TestHypertables:
             )
             return [row["definition"] for row in rows]
 
-        definitions = run(timescaledb, indexes)
+        definitions = await run(timescaledb, indexes)
         assert len(definitions) == 3
         assert all("UNIQUE" in text and text.endswith("(device_id, metric_id, ts)") for text in definitions)
 
-    def test_find_a_chunk_for_a_late_reading(self, timescaledb: DatabaseSettings) -> None:
+    async def test_find_a_chunk_for_a_late_reading(self, timescaledb: DatabaseSettings) -> None:
         late = datetime(2001, 3, 15, tzinfo=UTC)
 
         async def store(connection: Connection) -> list[asyncpg.Record]:
@@ -173,10 +169,10 @@ class TestHypertables:
             assert await connection.fetchval("SELECT value FROM sens.measurements WHERE ts = $1", late) == 5
             return await chunks(connection)
 
-        first, _ = run(timescaledb, store)
+        first, _ = await run(timescaledb, store)
         assert first["range_start"] <= late < first["range_end"]
 
-    def test_refuse_a_second_copy_of_a_key_and_take_it_by_the_conflict_path(
+    async def test_refuse_a_second_copy_of_a_key_and_take_it_by_the_conflict_path(
         self, timescaledb: DatabaseSettings
     ) -> None:
         rows = [(1, 1, OLD, 1.0), (1, 2, OLD, 2.0)]
@@ -191,11 +187,11 @@ class TestHypertables:
             stored = await connection.fetch("SELECT * FROM sens.measurements ORDER BY 1, 2, 3")
             return status, [tuple(row) for row in stored]
 
-        assert run(timescaledb, store) == ("INSERT 0 1", [*rows, (1, 3, OLD, 3.0)])
+        assert await run(timescaledb, store) == ("INSERT 0 1", [*rows, (1, 3, OLD, 3.0)])
 
 
 class TestColumnstore:
-    def test_takes_chunks_older_than_a_month_by_itself(self, columnstore: DatabaseSettings) -> None:
+    async def test_takes_chunks_older_than_a_month_by_itself(self, columnstore: DatabaseSettings) -> None:
         async def policies(connection: Connection) -> dict[str, asyncpg.Record]:
             rows = await connection.fetch(
                 """
@@ -208,12 +204,12 @@ class TestColumnstore:
             )
             return {row["hypertable_name"]: row for row in rows}
 
-        found = run(columnstore, policies)
+        found = await run(columnstore, policies)
         assert sorted(found) == HYPERTABLES
         for policy in found.values():
             assert (policy["after"], policy["segmentby"], policy["orderby"]) == ("30 days", "device_id,metric_id", "ts")
 
-    def test_is_filled_by_the_policy(self, columnstore: DatabaseSettings) -> None:
+    async def test_is_filled_by_the_policy(self, columnstore: DatabaseSettings) -> None:
         async def let_it_work(connection: Connection) -> list[bool]:
             await copy(connection, [(1, 1, OLD, 1.0), (1, 1, datetime.now(UTC), 2.0)])
             job = await connection.fetchval(
@@ -222,28 +218,29 @@ class TestColumnstore:
             await connection.execute("CALL run_job($1)", job)
             return [chunk["is_compressed"] for chunk in await chunks(connection)]
 
-        assert run(columnstore, let_it_work) == [True, False]
+        assert await run(columnstore, let_it_work) == [True, False]
 
-    def test_keeps_a_tenants_rows_to_the_tenant(self, columnstore: DatabaseSettings) -> None:
-        tenant = run(columnstore, fill_columnstore)
+    async def test_keeps_a_tenants_rows_to_the_tenant(self, columnstore: DatabaseSettings) -> None:
+        tenant = await run(columnstore, fill_columnstore)
 
-        async def see() -> tuple[int, int, float]:
-            connection = await connect(columnstore, "test", role=API_ROLE)
-            try:
-                async with connection.transaction():
-                    await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenant))
-                    seen = await connection.fetchval("SELECT count(*) FROM sens.tenant_measurements")
-                    value = await connection.fetchval(
-                        "SELECT value FROM sens.tenant_measurements WHERE metric_id = 2 AND ts = $1",
-                        OLD + timedelta(minutes=3),
-                    )
-                return seen, await connection.fetchval("SELECT count(*) FROM sens.tenant_measurements"), value
-            finally:
-                await connection.close()
+        connection = await connect(columnstore, "test", role=API_ROLE)
+        try:
+            async with connection.transaction():
+                await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenant))
+                seen = await connection.fetchval("SELECT count(*) FROM sens.tenant_measurements")
+                value = await connection.fetchval(
+                    "SELECT value FROM sens.tenant_measurements WHERE metric_id = 2 AND ts = $1",
+                    OLD + timedelta(minutes=3),
+                )
+            assert (seen, await connection.fetchval("SELECT count(*) FROM sens.tenant_measurements"), value) == (
+                1200,
+                0,
+                1.5,
+            )
+        finally:
+            await connection.close()
 
-        assert asyncio.run(see()) == (1200, 0, 1.5)
-
-    def test_gives_the_api_no_right_on_its_chunks(self, columnstore: DatabaseSettings) -> None:
+    async def test_gives_the_api_no_right_on_its_chunks(self, columnstore: DatabaseSettings) -> None:
         async def readable(connection: Connection) -> list[str]:
             await fill_columnstore(connection)
             rows = await connection.fetch(
@@ -256,9 +253,9 @@ class TestColumnstore:
             assert len(rows) >= 2
             return [row["name"] for row in rows if row["readable"]]
 
-        assert run(columnstore, readable) == []
+        assert await run(columnstore, readable) == []
 
-    def test_takes_a_late_reading_and_refuses_a_second_copy_of_a_key(self, columnstore: DatabaseSettings) -> None:
+    async def test_takes_a_late_reading_and_refuses_a_second_copy_of_a_key(self, columnstore: DatabaseSettings) -> None:
         between = OLD + timedelta(seconds=30)
 
         async def store(connection: Connection) -> tuple[str, float, float]:
@@ -281,9 +278,11 @@ class TestColumnstore:
                 await connection.fetchval(query, device, between),
             )
 
-        assert run(columnstore, store) == ("INSERT 0 1", 0.0, 7.0)
+        assert await run(columnstore, store) == ("INSERT 0 1", 0.0, 7.0)
 
-    def test_recognises_thousands_of_duplicates_in_the_time_of_a_statement(self, columnstore: DatabaseSettings) -> None:
+    async def test_recognises_thousands_of_duplicates_in_the_time_of_a_statement(
+        self, columnstore: DatabaseSettings
+    ) -> None:
         async def fill(connection: Connection) -> None:
             await connection.execute(
                 """
@@ -295,25 +294,24 @@ class TestColumnstore:
             for chunk in await chunks(connection):
                 await connection.execute(f"CALL convert_to_columnstore('{chunk['name']}')")
 
-        async def write() -> WrittenPart:
-            keys = [(device, metric, step) for device in range(1, 101) for metric in range(1, 6) for step in range(10)]
-            devices, metrics, steps = (list(column) for column in zip(*keys, strict=True))
-            microseconds = int(OLD.timestamp() * 1_000_000)
-            values = [float(step) for step in steps]
-            values[1234] = -1.0
-            times = [microseconds + step * 60_000_000 for step in steps]
-            times[4321] += 1
-            rows = prepare(Rows(numeric_rows(list(range(len(keys))), devices, metrics, times, values), []))
-            async with open_pool(columnstore, "test") as pool:
-                return await TimescaleStore(Database(pool, columnstore), NO_QUOTA).write(part_of(rows, len(keys)))
-
-        run(columnstore, fill)
-        written = asyncio.run(write())
+        await run(columnstore, fill)
+        keys = [(device, metric, step) for device in range(1, 101) for metric in range(1, 6) for step in range(10)]
+        devices, metrics, steps = (list(column) for column in zip(*keys, strict=True))
+        microseconds = int(OLD.timestamp() * 1_000_000)
+        values = [float(step) for step in steps]
+        values[1234] = -1.0
+        times = [microseconds + step * 60_000_000 for step in steps]
+        times[4321] += 1
+        rows = prepare(Rows(numeric_rows(list(range(len(keys))), devices, metrics, times, values), []))
+        async with open_pool(columnstore, "test") as pool:
+            written = await TimescaleStore(Database(pool, columnstore), NO_QUOTA).write(part_of(rows, len(keys)))
         assert np.flatnonzero(written.new_values).tolist() == [4321]
         assert [letter.message_index for letter in written.letters] == [1234]
 
-    def test_is_read_by_device_and_metric_in_the_chunks_of_the_range_only(self, columnstore: DatabaseSettings) -> None:
-        tenant = run(columnstore, fill_columnstore)
+    async def test_is_read_by_device_and_metric_in_the_chunks_of_the_range_only(
+        self, columnstore: DatabaseSettings
+    ) -> None:
+        tenant = await run(columnstore, fill_columnstore)
 
         async def explain() -> tuple[str, list[asyncpg.Record]]:
             async with owner(columnstore) as connection:
@@ -338,7 +336,7 @@ class TestColumnstore:
                 await connection.close()
             return "\n".join(row[0] for row in rows), all_chunks
 
-        plan, all_chunks = asyncio.run(explain())
+        plan, all_chunks = await explain()
         read = [chunk["range_start"] for chunk in all_chunks if f" on {chunk['name'].split('.')[1]}" in plan]
         assert len(all_chunks) == 4
         assert read == [all_chunks[0]["range_start"]], plan

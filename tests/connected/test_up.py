@@ -135,30 +135,27 @@ class TestARunningPlatform:
         # What children get they get from us; none reads another one's secret.
         assert {path.stat().st_uid for path in (platform.data_dir / "secrets").iterdir()} == {0}
 
-    def test_logs_each_part_in_to_the_stores_as_itself(self, platform: Platform) -> None:
-        async def sessions() -> set[tuple[str, str]]:
-            superuser = DatabaseSettings(
-                host=platform.host,
-                port=platform.ports.postgres,
-                name="sens_platform",
-                user="postgres",
-                password=SecretStr((platform.data_dir / "secrets/postgres-superuser-password").read_text().strip()),
-                ssl="disable",
-            )
-            connection = await connect(superuser, "test")
-            try:
-                rows = await connection.fetch(
-                    "SELECT DISTINCT application_name, usename FROM pg_stat_activity WHERE application_name LIKE '%-%'"
-                )
-                assert not await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = 'sens_platform'")
-            finally:
-                await connection.close()
-            return {(row[0], row[1]) for row in rows}
-
+    async def test_logs_each_part_in_to_the_stores_as_itself(self, platform: Platform) -> None:
         for port in (platform.ports.api, platform.ports.telemetry_operations):
             status, body = answer_of(f"http://{platform.host}:{port}/readyz")
             assert (status, "notes" in json.loads(body)) == (200, False), body
-        assert asyncio.run(sessions()) == {
+        superuser = DatabaseSettings(
+            host=platform.host,
+            port=platform.ports.postgres,
+            name="sens_platform",
+            user="postgres",
+            password=SecretStr((platform.data_dir / "secrets/postgres-superuser-password").read_text().strip()),
+            ssl="disable",
+        )
+        connection = await connect(superuser, "test")
+        try:
+            rows = await connection.fetch(
+                "SELECT DISTINCT application_name, usename FROM pg_stat_activity WHERE application_name LIKE '%-%'"
+            )
+            assert not await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = 'sens_platform'")
+        finally:
+            await connection.close()
+        assert {(row[0], row[1]) for row in rows} == {
             ("platform-api", "sens_platform_api"),
             ("telemetry-worker", "sens_platform_worker"),
         }
@@ -224,9 +221,9 @@ class TestTheLifeOfAnInstance:
             assert processes_below(running.data_dir) == []
             assert Instance.load(running.data_dir) is None
 
-    def test_what_is_not_ready_or_not_read_is_said(self, folder: Path) -> None:
+    async def test_what_is_not_ready_or_not_read_is_said(self, folder: Path) -> None:
         with running_platform(folder / "data", "--no-simulator") as running:
-            assert asyncio.run(counts_of(running)) >= 1, "counted in an earlier start"
+            assert await counts_of(running) >= 1, "counted in an earlier start"
             worker = psutil.Process(running.process_number("telemetry-worker"))
             running.sens("publish", "x", "{}", "--topic", "tele/x/SENSOR")
             worker.suspend()

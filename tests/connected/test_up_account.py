@@ -1,6 +1,5 @@
 """Children that root starts as another account, on the real system."""
 
-import asyncio
 import os
 import stat
 import subprocess
@@ -33,8 +32,8 @@ def run(started_as: Children, *command: str) -> "subprocess.CompletedProcess[str
 
 
 class TestChildren:
-    def test_have_neither_roots_number_nor_its_groups_nor_a_way_back(self, tmp_path: Path) -> None:
-        started_as = asyncio.run(children(tmp_path))
+    async def test_have_neither_roots_number_nor_its_groups_nor_a_way_back(self, tmp_path: Path) -> None:
+        started_as = await children(tmp_path)
         status = run(started_as, "/bin/cat", "/proc/self/status").stdout
         fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
         assert started_as.account is not None
@@ -74,12 +73,12 @@ class TestChildren:
         number = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
         wait_until(lambda: process_identity(number) is None, "the child ends")
 
-    def test_are_refused_at_the_start_where_the_account_can_run_nothing(
+    async def test_are_refused_at_the_start_where_the_account_can_run_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(account, "_CHECK", "import nothing_of_that_name")
         with pytest.raises(SensError, match=r"can't run them: .*nothing_of_that_name.*\n.*another user"):
-            asyncio.run(children(tmp_path))
+            await children(tmp_path)
 
 
 class TestFiles:

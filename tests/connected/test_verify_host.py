@@ -1,6 +1,5 @@
 """What ``sens verify`` finds of the Linux user of deployments: on files of the test's own, as an account that is really asked."""
 
-import asyncio
 import base64
 import json
 import os
@@ -46,12 +45,12 @@ class Server:
         file.write_text(text, encoding="utf-8")
         file.chmod(mode)
 
-    def check(self) -> str:
-        return asyncio.run(check_host(ENVIRONMENT, USER.pw_name, self.root))
+    async def check(self) -> str:
+        return await check_host(ENVIRONMENT, USER.pw_name, self.root)
 
-    def problem(self) -> str:
+    async def problem(self) -> str:
         with pytest.raises(CheckFailedError) as error:
-            self.check()
+            await self.check()
         assert host.RUNBOOK in error.value.remedy
         return error.value.detail
 
@@ -74,8 +73,8 @@ async def _no_rules(_user: host.LinuxUser) -> str:
 
 
 class TestAServer:
-    def test_that_is_in_order(self, server: Server) -> None:
-        assert server.check().endswith("has no other kubeconfig; no sudo")
+    async def test_that_is_in_order(self, server: Server) -> None:
+        assert (await server.check()).endswith("has no other kubeconfig; no sudo")
 
     @pytest.mark.parametrize(
         "path",
@@ -86,16 +85,16 @@ class TestAServer:
             "var/lib/rancher/k3s/storage/pvc/data",
         ],
     )
-    def test_whose_keys_and_volumes_can_be_read(self, server: Server, path: str) -> None:
+    async def test_whose_keys_and_volumes_can_be_read(self, server: Server, path: str) -> None:
         server.write(path, mode=0o644)
 
-        assert "it can read" in server.problem()
+        assert "it can read" in await server.problem()
 
     @pytest.mark.parametrize("path", ["run/docker.sock", "usr/local/bin/k3s", "etc/systemd/system/k3s.service"])
-    def test_whose_programs_can_be_changed(self, server: Server, path: str) -> None:
+    async def test_whose_programs_can_be_changed(self, server: Server, path: str) -> None:
         server.write(path, mode=0o666)
 
-        assert f"it can write to {server.root / path}" in server.problem()
+        assert f"it can write to {server.root / path}" in await server.problem()
 
     @pytest.mark.parametrize(
         ("text", "said"),
@@ -111,57 +110,61 @@ class TestAServer:
         ids=["production", "opaque", "administrator", "one line"],
     )
     @pytest.mark.parametrize("file", ["home/.kube/production", "home/production.kubeconfig"])
-    def test_where_it_has_another_key_of_the_cluster(self, server: Server, file: str, text: str, said: str) -> None:
+    async def test_where_it_has_another_key_of_the_cluster(
+        self, server: Server, file: str, text: str, said: str
+    ) -> None:
         server.write(file, text, mode=0o600)
 
-        problem = server.problem()
+        problem = await server.problem()
 
         assert f"{server.root / file} holds {said}" in problem
         assert "opaque" not in problem.replace("pytest-opaque", "")
 
-    def test_where_others_can_read_its_key(self, server: Server) -> None:
+    async def test_where_others_can_read_its_key(self, server: Server) -> None:
         (server.home / ".kube/config").chmod(0o640)
 
-        assert f"others can read {server.home / '.kube/config'}" in server.problem()
+        assert f"others can read {server.home / '.kube/config'}" in await server.problem()
 
-    def test_where_sudo_lets_it(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_where_sudo_lets_it(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         async def rules(_user: host.LinuxUser) -> str:
             return "(ALL) NOPASSWD: ALL"
 
         monkeypatch.setattr(host, "_sudo_rules", rules)
 
-        assert "sudo: (ALL) NOPASSWD: ALL" in server.problem()
+        assert "sudo: (ALL) NOPASSWD: ALL" in await server.problem()
 
-    def test_where_only_root_can_list_what_sudo_allows(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_where_only_root_can_list_what_sudo_allows(
+        self, server: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         async def unknown(_user: host.LinuxUser) -> None:
             return None
 
         monkeypatch.setattr(host, "_sudo_rules", unknown)
 
         with pytest.raises(NotRunError, match="root alone can list what sudo allows it: sudo -l -U"):
-            server.check()
+            await server.check()
 
-    def test_where_it_is_in_a_powerful_group(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_where_it_is_in_a_powerful_group(self, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         user = host.LinuxUser(USER.pw_name, USER.pw_uid, USER.pw_gid, [USER.pw_gid, 0], server.home)
         monkeypatch.setattr(host.LinuxUser, "find", lambda _name: user)
 
-        assert "it is in the group root" in server.problem()
+        assert "it is in the group root" in await server.problem()
 
 
 class TestElsewhere:
-    def test_nothing_is_known(self, tmp_path: Path) -> None:
+    async def test_nothing_is_known(self, tmp_path: Path) -> None:
         with pytest.raises(NotRunError, match="this is not the server"):
-            asyncio.run(check_host(ENVIRONMENT, root=tmp_path))
+            await check_host(ENVIRONMENT, root=tmp_path)
 
-    def test_without_the_user_nothing_is_known(self, tmp_path: Path) -> None:
+    async def test_without_the_user_nothing_is_known(self, tmp_path: Path) -> None:
         (tmp_path / "etc/rancher/k3s").mkdir(parents=True)
 
         with pytest.raises(NotRunError, match="no Linux user nobody-of-this-name"):
-            asyncio.run(check_host(ENVIRONMENT, "nobody-of-this-name", tmp_path))
+            await check_host(ENVIRONMENT, "nobody-of-this-name", tmp_path)
 
-    def test_the_account_must_be_known(self, tmp_path: Path) -> None:
+    async def test_the_account_must_be_known(self, tmp_path: Path) -> None:
         with pytest.raises(NotRunError, match="--deploy-account"):
-            asyncio.run(check_host(Environment(name="x"), root=tmp_path))
+            await check_host(Environment(name="x"), root=tmp_path)
 
 
 class TestSudo:
@@ -179,7 +182,7 @@ class TestSudo:
         ],
     )
     @pytest.mark.skipif(os.geteuid() != 0, reason="not run: only root lists what sudo allows another user")
-    def test_is_understood(
+    async def test_is_understood(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, code: int, rules: str
     ) -> None:
         program = tmp_path / "sudo"
@@ -188,7 +191,7 @@ class TestSudo:
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
         user = host.LinuxUser("deploy-test", 1, 1, [1], tmp_path)
 
-        found = asyncio.run(host._sudo_rules(user))
+        found = await host._sudo_rules(user)
 
         assert (found == "") == (rules == "")
         assert rules in (found or "")

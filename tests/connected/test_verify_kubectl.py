@@ -1,6 +1,5 @@
 """The checks of ``sens verify`` that ask kubectl: on a program of that name which answers from a table."""
 
-import asyncio
 import json
 import time
 from collections.abc import Awaitable, Callable
@@ -54,38 +53,29 @@ def listed(*workloads: dict[str, Any]) -> dict[str, str]:
     return {"output": json.dumps({"kind": "List", "items": workloads})}
 
 
-def run(check: Callable[[Cluster], Callable[[], Awaitable[str]]], environment: Environment = ENVIRONMENT) -> str:
-    async def outcome() -> str:
-        return await check(Cluster(environment, Kubectl()))()
-
-    return asyncio.run(outcome())
+async def run(check: Callable[[Cluster], Callable[[], Awaitable[str]]], environment: Environment = ENVIRONMENT) -> str:
+    return await check(Cluster(environment, Kubectl()))()
 
 
-def failure(check: Callable[[Cluster], Callable[[], Awaitable[str]]]) -> CheckFailedError:
+async def failure(check: Callable[[Cluster], Callable[[], Awaitable[str]]]) -> CheckFailedError:
     with pytest.raises(CheckFailedError) as error:
-        run(check)
+        await run(check)
     return error.value
 
 
-def production(environment: Environment = ENVIRONMENT) -> str:
-    async def outcome() -> str:
-        return await check_production(environment, Kubectl())
-
-    return asyncio.run(outcome())
+async def production(environment: Environment = ENVIRONMENT) -> str:
+    return await check_production(environment, Kubectl())
 
 
-def in_test(environment: Environment = ENVIRONMENT) -> str:
-    async def outcome() -> str:
-        return await check_test(environment, Kubectl())
-
-    return asyncio.run(outcome())
+async def in_test(environment: Environment = ENVIRONMENT) -> str:
+    return await check_test(environment, Kubectl())
 
 
 class TestRollouts:
-    def test_that_are_complete(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_that_are_complete(self, fake_kubectl: FakeKubectl) -> None:
         fake_kubectl.answer(["get"], listed(workload("api"), workload("nats", kind="StatefulSet")))
 
-        assert run(lambda cluster: cluster.rolled_out) == "2 of 2: api, nats"
+        assert await run(lambda cluster: cluster.rolled_out) == "2 of 2: api, nats"
         assert fake_kubectl.calls == [
             [
                 "get",
@@ -109,41 +99,43 @@ class TestRollouts:
             (workload() | {"status": {}}, "api: its controller has not seen"),
         ],
     )
-    def test_that_are_not_complete_say_what_they_wait_for(
+    async def test_that_are_not_complete_say_what_they_wait_for(
         self, fake_kubectl: FakeKubectl, broken: dict[str, Any], said: str
     ) -> None:
         fake_kubectl.answer(["get"], listed(workload("docs"), broken))
 
-        assert said in failure(lambda cluster: cluster.rolled_out).detail
+        assert said in (await failure(lambda cluster: cluster.rolled_out)).detail
 
-    def test_with_old_pods_are_not_complete(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_with_old_pods_are_not_complete(self, fake_kubectl: FakeKubectl) -> None:
         old = workload()
         old["status"]["replicas"] = 2
         fake_kubectl.answer(["get"], listed(old))
 
-        assert failure(lambda cluster: cluster.rolled_out).detail == "api: 1 old pods are still there"
+        assert (await failure(lambda cluster: cluster.rolled_out)).detail == "api: 1 old pods are still there"
 
-    def test_of_nothing_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_of_nothing_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
         fake_kubectl.answer(["get"], listed())
 
-        error = failure(lambda cluster: cluster.rolled_out)
+        error = await failure(lambda cluster: cluster.rolled_out)
 
         assert error.detail == "there is no workload of release sens-platform-test in namespace sens-test"
         assert "--kube-context" in error.remedy
 
     @pytest.mark.parametrize("output", ["", "Welcome!", "[]", '{"items": [1]}', '{"items": [{}]}', '{"items": 7}', "{"])
-    def test_of_something_else_than_kubectl_are_never_complete(self, fake_kubectl: FakeKubectl, output: str) -> None:
+    async def test_of_something_else_than_kubectl_are_never_complete(
+        self, fake_kubectl: FakeKubectl, output: str
+    ) -> None:
         fake_kubectl.answer(["get"], {"output": output})
 
-        assert failure(lambda cluster: cluster.rolled_out).remedy
+        assert (await failure(lambda cluster: cluster.rolled_out)).remedy
 
 
 class TestImages:
-    def test_are_those_of_the_release(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_are_those_of_the_release(self, fake_kubectl: FakeKubectl) -> None:
         nats = workload("nats", kind="StatefulSet", image="docker.io/library/nats:2.15.0-alpine")
         fake_kubectl.answer(["get"], listed(workload(), nats))
 
-        assert run(lambda cluster: cluster.images) == "0.5.0-alpha.12.1: platform-api"
+        assert await run(lambda cluster: cluster.images) == "0.5.0-alpha.12.1: platform-api"
 
     @pytest.mark.parametrize(
         "image",
@@ -154,15 +146,15 @@ class TestImages:
             "localhost:5000/platform-api:latest",
         ],
     )
-    def test_that_are_others_are_a_failure(self, fake_kubectl: FakeKubectl, image: str) -> None:
+    async def test_that_are_others_are_a_failure(self, fake_kubectl: FakeKubectl, image: str) -> None:
         fake_kubectl.answer(["get"], listed(workload(image=image)))
 
-        assert f"api has {image}, released is" in failure(lambda cluster: cluster.images).detail
+        assert f"api has {image}, released is" in (await failure(lambda cluster: cluster.images)).detail
 
-    def test_of_none_of_the_platform_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_of_none_of_the_platform_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
         fake_kubectl.answer(["get"], listed(workload(image="nginx:1.0.0")))
 
-        assert "no image of the platform" in failure(lambda cluster: cluster.images).detail
+        assert "no image of the platform" in (await failure(lambda cluster: cluster.images)).detail
 
 
 def pod(name: str, *, ready: bool = True, **status: object) -> dict[str, Any]:
@@ -171,12 +163,15 @@ def pod(name: str, *, ready: bool = True, **status: object) -> dict[str, Any]:
 
 
 class TestStores:
-    def test_are_ready_and_nothing_is_run_in_them(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_are_ready_and_nothing_is_run_in_them(self, fake_kubectl: FakeKubectl) -> None:
         fake_kubectl.answer(["component=timescaledb"], listed(pod("db-0")))
         fake_kubectl.answer(["component=nats"], listed(pod("nats-0")))
 
-        assert run(lambda cluster: cluster.database) == "db-0: pg_isready in its pod says that it accepts connections"
-        assert run(lambda cluster: cluster.nats) == "nats-0: its /healthz says that it is healthy"
+        assert (
+            await run(lambda cluster: cluster.database)
+            == "db-0: pg_isready in its pod says that it accepts connections"
+        )
+        assert await run(lambda cluster: cluster.nats) == "nats-0: its /healthz says that it is healthy"
         labels = "app.kubernetes.io/instance=sens-platform-test,app.kubernetes.io/component="
         assert fake_kubectl.calls == [
             ["get", "pods", "--namespace=sens-test", f"--selector={labels}{store}", "--output=json"]
@@ -202,53 +197,53 @@ class TestStores:
         ],
         ids=["recovers", "crashes", "ends", "begins"],
     )
-    def test_that_are_not_ready_are_a_failure_with_the_reason(
+    async def test_that_are_not_ready_are_a_failure_with_the_reason(
         self, fake_kubectl: FakeKubectl, broken: dict[str, Any], said: str
     ) -> None:
         fake_kubectl.answer(["get"], listed(broken))
 
-        error = failure(lambda cluster: cluster.database)
+        error = await failure(lambda cluster: cluster.database)
 
         assert said in error.detail
         assert "kubectl -n sens-test logs statefulset/sens-platform-test-timescaledb" in error.remedy
 
     @pytest.mark.parametrize("output", ['{"items": []}', '{"items": [{}]}', '{"items": [{"metadata": 7}]}', "", "ok"])
-    def test_without_a_pod_that_can_be_read_are_a_failure(self, fake_kubectl: FakeKubectl, output: str) -> None:
+    async def test_without_a_pod_that_can_be_read_are_a_failure(self, fake_kubectl: FakeKubectl, output: str) -> None:
         fake_kubectl.answer(["get"], {"output": output})
 
         for check in (lambda cluster: cluster.database, lambda cluster: cluster.nats):
-            assert failure(check).remedy
+            assert (await failure(check)).remedy
 
-    def test_that_are_outside_of_the_cluster_are_not_asked(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_that_are_outside_of_the_cluster_are_not_asked(self, fake_kubectl: FakeKubectl) -> None:
         outside = Environment(name="x", namespace="a", release="b", external_database=True, external_nats=True)
 
         for check in (lambda cluster: cluster.database, lambda cluster: cluster.nats):
             with pytest.raises(NotRunError, match="outside of the cluster"):
-                run(check, outside)
+                await run(check, outside)
         assert fake_kubectl.calls == []
 
 
 class TestMetrics:
-    def test_are_asked_for_in_the_pod(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_are_asked_for_in_the_pod(self, fake_kubectl: FakeKubectl) -> None:
         fake_kubectl.answer(
             ["deployment/sens-platform-test-docs"], {"output": "# TYPE sens_docs_responses counter\na 1\nb 2\n"}
         )
         fake_kubectl.answer(["python"], {"output": "# TYPE sens_api_requests counter\nsens_api_requests_total 1\n"})
 
-        assert run(lambda cluster: partial(cluster.metrics, "platform-api")) == "1 series"
-        assert run(lambda cluster: partial(cluster.metrics, "docs")) == "2 series"
+        assert await run(lambda cluster: partial(cluster.metrics, "platform-api")) == "1 series"
+        assert await run(lambda cluster: partial(cluster.metrics, "docs")) == "2 series"
 
     @pytest.mark.parametrize("output", ["", "404 page not found"])
-    def test_that_are_none_are_a_failure(self, fake_kubectl: FakeKubectl, output: str) -> None:
+    async def test_that_are_none_are_a_failure(self, fake_kubectl: FakeKubectl, output: str) -> None:
         fake_kubectl.answer(["exec"], {"output": output})
 
-        assert failure(lambda cluster: partial(cluster.metrics, "docs")).remedy
+        assert (await failure(lambda cluster: partial(cluster.metrics, "docs"))).remedy
 
-    def test_of_a_program_that_fails_say_its_words(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_of_a_program_that_fails_say_its_words(self, fake_kubectl: FakeKubectl) -> None:
         said = "ConnectionRefusedError"
         fake_kubectl.answer(["exec"], {"output": said, "errors": "command terminated with exit code 1\n", "code": 1})
 
-        error = failure(lambda cluster: partial(cluster.metrics, "docs"))
+        error = await failure(lambda cluster: partial(cluster.metrics, "docs"))
 
         assert said in error.detail
         assert "exit code 1" in error.detail
@@ -260,39 +255,39 @@ def job(name: str, start: str, *conditions: str) -> dict[str, Any]:
 
 
 class TestNames:
-    def test_resolve_as_the_newest_run_that_has_ended_says(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_resolve_as_the_newest_run_that_has_ended_says(self, fake_kubectl: FakeKubectl) -> None:
         runs = (job("old", "2026-01-01T00:00:00Z", "Failed"), job("new", "2026-01-02T00:00:00Z", "Complete"))
         fake_kubectl.answer(["get"], listed(*runs, job("running", "2026-01-03T00:00:00Z")))
         fake_kubectl.answer(["logs", "job/new"], {"output": "ok name a: 192.0.2.7\nok name b: 10.0.0.1\n"})
 
-        said = run(lambda cluster: cluster.names)
+        said = await run(lambda cluster: cluster.names)
 
         assert said == "2 of 2: name a: 192.0.2.7, name b: 10.0.0.1 (2026-01-02T00:00:00Z)"
 
-    def test_that_do_not_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_that_do_not_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
         fake_kubectl.answer(["get"], listed(job("new", "2026-01-02T00:00:00Z", "Failed")))
         fake_kubectl.answer(["logs"], {"output": "ok name a: 192.0.2.7\nfailed name b: Name or service not known\n"})
 
-        error = failure(lambda cluster: cluster.names)
+        error = await failure(lambda cluster: cluster.names)
 
         assert error.detail == "failed name b: Name or service not known (2026-01-02T00:00:00Z)"
         assert "coredns" in error.remedy
 
     @pytest.mark.parametrize(("condition", "output"), [("Complete", ""), ("Failed", "ok name a: 192.0.2.7\n")])
-    def test_without_a_result_are_a_failure(self, fake_kubectl: FakeKubectl, condition: str, output: str) -> None:
+    async def test_without_a_result_are_a_failure(self, fake_kubectl: FakeKubectl, condition: str, output: str) -> None:
         fake_kubectl.answer(["get"], listed(job("new", "2026-01-02T00:00:00Z", condition)))
         fake_kubectl.answer(["logs"], {"output": output})
 
-        assert "ended without a result" in failure(lambda cluster: cluster.names).detail
+        assert "ended without a result" in (await failure(lambda cluster: cluster.names)).detail
 
     @pytest.mark.parametrize("runs", [[], [job("running", "2026-01-03T00:00:00Z")]])
-    def test_that_nobody_has_looked_at_are_not_known(
+    async def test_that_nobody_has_looked_at_are_not_known(
         self, fake_kubectl: FakeKubectl, runs: list[dict[str, Any]]
     ) -> None:
         fake_kubectl.answer(["get"], listed(*runs))
 
         with pytest.raises(NotRunError, match=r"checks\.enabled"):
-            run(lambda cluster: cluster.names)
+            await run(lambda cluster: cluster.names)
 
 
 class TestKubectl:
@@ -307,76 +302,71 @@ class TestKubectl:
             "error: no configuration has been provided, try setting KUBERNETES_MASTER environment variable",
         ],
     )
-    def test_without_access_leaves_the_check_undone(self, fake_kubectl: FakeKubectl, errors: str) -> None:
+    async def test_without_access_leaves_the_check_undone(self, fake_kubectl: FakeKubectl, errors: str) -> None:
         fake_kubectl.answer([], {"errors": f"a warning\n{errors}\n", "code": 1})
 
         for check in (lambda cluster: cluster.rolled_out, lambda cluster: cluster.nats):
             with pytest.raises(NotRunError) as error:
-                run(check)
+                await run(check)
             assert str(error.value) == f"kubectl has no access: {errors}"
         with pytest.raises(NotRunError):
-            production()
+            await production()
 
-    def test_that_never_answers_is_ended(self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_that_never_answers_is_ended(
+        self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 0.2)
         fake_kubectl.answer(["get"], {"hangs": True})
         started = time.monotonic()
 
         with pytest.raises(NotRunError, match=r"no answer within 0\.2 s"):
-            run(lambda cluster: cluster.rolled_out)
+            await run(lambda cluster: cluster.rolled_out)
         assert time.monotonic() - started < 30
 
     @pytest.mark.parametrize(
         "answer", [{"hangs": True}, {"errors": "Unable to connect to the server: dial tcp: i/o timeout", "code": 1}]
     )
-    def test_that_can_not_reach_the_cluster_is_not_asked_again(
+    async def test_that_can_not_reach_the_cluster_is_not_asked_again(
         self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch, answer: Answer
     ) -> None:
         monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 2.0)
         fake_kubectl.answer([], answer)
 
-        async def outcomes() -> list[str]:
-            cluster, said = Cluster(ENVIRONMENT, Kubectl()), []
-            for check in (cluster.rolled_out, cluster.nats):
-                with pytest.raises(NotRunError) as error:
-                    await check()
-                said.append(str(error.value))
-            return said
-
-        first, second = asyncio.run(outcomes())
+        cluster, said = Cluster(ENVIRONMENT, Kubectl()), []
+        for check in (cluster.rolled_out, cluster.nats):
+            with pytest.raises(NotRunError) as error:
+                await check()
+            said.append(str(error.value))
+        first, second = said
         assert first == second
         assert len(fake_kubectl.calls) == 1
 
-    def test_that_hangs_in_a_pod_is_asked_again(
+    async def test_that_hangs_in_a_pod_is_asked_again(
         self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 2.0)
         fake_kubectl.answer(["exec"], {"hangs": True})
         fake_kubectl.answer(["get"], listed(workload()))
 
-        async def outcome() -> str:
-            cluster = Cluster(ENVIRONMENT, Kubectl())
-            with pytest.raises(NotRunError, match="no answer"):
-                await cluster.metrics("docs")
-            monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 15.0)
-            return await cluster.rolled_out()
+        cluster = Cluster(ENVIRONMENT, Kubectl())
+        with pytest.raises(NotRunError, match="no answer"):
+            await cluster.metrics("docs")
+        monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 15.0)
+        assert (await cluster.rolled_out()) == "1 of 1: api"
 
-        assert asyncio.run(outcome()) == "1 of 1: api"
-
-    def test_that_prints_without_end_is_ended(self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_that_prints_without_end_is_ended(
+        self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(runner, "MAXIMUM_BYTES", 100_000)
         fake_kubectl.answer(["get"], {"output": "x" * 1000, "times": 1000})
 
         with pytest.raises(NotRunError, match="more than 100000 bytes"):
-            run(lambda cluster: cluster.rolled_out)
+            await run(lambda cluster: cluster.rolled_out)
 
-    def test_is_told_the_context(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_is_told_the_context(self, fake_kubectl: FakeKubectl) -> None:
         fake_kubectl.answer(["get"], listed(workload()))
 
-        async def outcome() -> str:
-            return await Cluster(ENVIRONMENT, Kubectl("mine")).rolled_out()
-
-        asyncio.run(outcome())
+        await Cluster(ENVIRONMENT, Kubectl("mine")).rolled_out()
         assert fake_kubectl.calls[0][0] == "--context=mine"
 
 
@@ -391,30 +381,30 @@ class TestRights:
         for verb, resource, subresource in self.NEEDED:
             fake_kubectl.allow(verb, resource, "sens-test", subresource)
 
-    def test_are_enough_for_test_and_nothing_in_production(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_are_enough_for_test_and_nothing_in_production(self, fake_kubectl: FakeKubectl) -> None:
         self.allow_the_needed(fake_kubectl)
 
-        assert in_test().startswith("it can do 17 of 17 things for its work; 28 of 28 questions")
-        assert "system:serviceaccount:sens-test:deploy-test may do more: no" in production()
+        assert (await in_test()).startswith("it can do 17 of 17 things for its work; 28 of 28 questions")
+        assert "system:serviceaccount:sens-test:deploy-test may do more: no" in await production()
         asked = [call for call in fake_kubectl.calls if f"--as={ACCOUNT}" in call]
         assert len(asked) == len(fake_kubectl.calls) - 3  # beside those that ask who kubectl is
 
-    def test_are_asked_for_by_the_account_itself_without_a_right_to_impersonate(
+    async def test_are_asked_for_by_the_account_itself_without_a_right_to_impersonate(
         self, fake_kubectl: FakeKubectl
     ) -> None:
         self.allow_the_needed(fake_kubectl)
         fake_kubectl.be(ACCOUNT)
 
-        assert in_test()
-        assert production()
+        assert await in_test()
+        assert await production()
         assert not [call for call in fake_kubectl.calls if any(word.startswith("--as") for word in call)]
 
-    def test_that_are_missing_in_test_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_that_are_missing_in_test_are_a_failure(self, fake_kubectl: FakeKubectl) -> None:
         for verb, resource, subresource in self.NEEDED[:-1]:
             fake_kubectl.allow(verb, resource, "sens-test", subresource)
 
         with pytest.raises(CheckFailedError) as error:
-            in_test()
+            await in_test()
         assert error.value.detail.endswith("can't delete pods --namespace=sens-test")
 
     @pytest.mark.parametrize(
@@ -426,14 +416,14 @@ class TestRights:
             ("patch", "deployments", ""),
         ],
     )
-    def test_that_are_too_many_in_test_are_a_failure(
+    async def test_that_are_too_many_in_test_are_a_failure(
         self, fake_kubectl: FakeKubectl, verb: str, resource: str, subresource: str
     ) -> None:
         self.allow_the_needed(fake_kubectl)
         fake_kubectl.allow(verb, resource, "sens-test", subresource)
 
         with pytest.raises(CheckFailedError, match=f"can {verb} {resource}"):
-            in_test()
+            await in_test()
 
     @pytest.mark.parametrize(
         ("right", "shown"),
@@ -458,25 +448,25 @@ class TestRights:
             (("update", "certificatesigningrequests", "", "approval"), "--subresource=approval"),
         ],
     )
-    def test_in_production_are_a_failure(
+    async def test_in_production_are_a_failure(
         self, fake_kubectl: FakeKubectl, right: tuple[str, str, str, str], shown: str
     ) -> None:
         fake_kubectl.allow(*right)
 
         with pytest.raises(CheckFailedError) as error:
-            production()
+            await production()
         assert shown in error.value.detail
         assert f"kubectl auth can-i {right[0]} {right[1]}" in error.value.remedy
 
-    def test_that_the_cluster_does_not_answer_for_are_not_none(self, fake_kubectl: FakeKubectl) -> None:
+    async def test_that_the_cluster_does_not_answer_for_are_not_none(self, fake_kubectl: FakeKubectl) -> None:
         fake_kubectl.answer(["create"], {"output": ""})
 
         with pytest.raises(NotRunError, match="did not answer 40 of 40 questions"):
-            production()
+            await production()
 
     @pytest.mark.parametrize("output", ["{}", '{"spec": {}}', '{"spec": {"resourceAttributes": {}}, "status": 1}'])
-    def test_from_a_broken_answer_are_not_none(self, fake_kubectl: FakeKubectl, output: str) -> None:
+    async def test_from_a_broken_answer_are_not_none(self, fake_kubectl: FakeKubectl, output: str) -> None:
         fake_kubectl.answer(["create"], {"output": output})
 
         with pytest.raises(NotRunError, match="something else than an access review"):
-            production()
+            await production()

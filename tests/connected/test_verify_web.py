@@ -71,7 +71,7 @@ async def server(served: Served | None, context: ssl.SSLContext | None = None) -
         yield listener.sockets[0].getsockname()[1]
 
 
-def service_outcome(
+async def service_outcome(
     served: Served | None,
     ask: Callable[[Service], Callable[[], Awaitable[str]]],
     *,
@@ -80,89 +80,85 @@ def service_outcome(
 ) -> str:
     """Return what a check of a service says of a server's answers."""
 
-    async def outcome() -> str:
-        async with server(served) as port:
-            host = Endpoint("http", NAME, port)
-            environment = Environment(name="test", address=HOST, expected=expected)
-            async with Web(environment, PLAIN) as client:
-                return await ask(Service(name, host, "--api-host", environment, client))()
-
-    return asyncio.run(outcome())
+    async with server(served) as port:
+        host = Endpoint("http", NAME, port)
+        environment = Environment(name="test", address=HOST, expected=expected)
+        async with Web(environment, PLAIN) as client:
+            return await ask(Service(name, host, "--api-host", environment, client))()
 
 
-def service_failure(served: Served | None, ask: Callable[[Service], Callable[[], Awaitable[str]]]) -> CheckFailedError:
+async def service_failure(
+    served: Served | None, ask: Callable[[Service], Callable[[], Awaitable[str]]]
+) -> CheckFailedError:
     with pytest.raises(CheckFailedError) as error:
-        service_outcome(served, ask)
+        await service_outcome(served, ask)
     assert error.value.remedy
     return error.value
 
 
-def certificate_outcome(served: ssl.SSLContext | None, ca_file: Path | None, *, days: int = 14) -> str:
+async def certificate_outcome(served: ssl.SSLContext | None, ca_file: Path | None, *, days: int = 14) -> str:
     """Return what the check of a certificate says of a server."""
 
-    async def outcome() -> str:
-        async with server(None, served) as port:
-            environment = Environment(name="test", namespace="sens-test", address=HOST)
-            host = Endpoint("https", NAME, port)
-            return await check_certificate(environment, host, "--api-host", trust(ca_file), days)
-
-    return asyncio.run(outcome())
+    async with server(None, served) as port:
+        environment = Environment(name="test", namespace="sens-test", address=HOST)
+        host = Endpoint("https", NAME, port)
+        return await check_certificate(environment, host, "--api-host", trust(ca_file), days)
 
 
-def certificate_failure(certificate: Certificate, ca_file: Path | None, *, days: int = 14) -> CheckFailedError:
+async def certificate_failure(certificate: Certificate, ca_file: Path | None, *, days: int = 14) -> CheckFailedError:
     with pytest.raises(CheckFailedError) as error:
-        certificate_outcome(certificate.context(), ca_file, days=days)
+        await certificate_outcome(certificate.context(), ca_file, days=days)
     return error.value
 
 
 class TestACertificate:
-    def test_that_is_trusted_and_lasts(self, authority: Authority) -> None:
-        said = certificate_outcome(authority.certificate(NAME, 60).context(), authority.root.file)
+    async def test_that_is_trusted_and_lasts(self, authority: Authority) -> None:
+        said = await certificate_outcome(authority.certificate(NAME, 60).context(), authority.root.file)
 
         assert said == f"{NAME}: 59 days left, by Test authority"
 
-    def test_that_should_have_been_renewed(self, authority: Authority) -> None:
-        error = certificate_failure(authority.certificate(NAME, 10), authority.root.file)
+    async def test_that_should_have_been_renewed(self, authority: Authority) -> None:
+        error = await certificate_failure(authority.certificate(NAME, 10), authority.root.file)
 
         assert error.detail == f"{NAME}: 9 days left, by Test authority"
         assert "kubectl -n sens-test describe certificate" in error.remedy
 
-    def test_that_has_expired(self, authority: Authority) -> None:
-        error = certificate_failure(authority.certificate(NAME, -1), authority.root.file)
+    async def test_that_has_expired(self, authority: Authority) -> None:
+        error = await certificate_failure(authority.certificate(NAME, -1), authority.root.file)
 
         assert error.detail == f"the certificate of {NAME} has expired"
 
-    def test_of_another_host(self, authority: Authority) -> None:
-        error = certificate_failure(authority.certificate("other.example.test", 60), authority.root.file)
+    async def test_of_another_host(self, authority: Authority) -> None:
+        error = await certificate_failure(authority.certificate("other.example.test", 60), authority.root.file)
 
         assert "is another host's" in error.detail
 
-    def test_that_is_self_signed(self, authority: Authority) -> None:
+    async def test_that_is_self_signed(self, authority: Authority) -> None:
         certificate = authority.self_signed("own", "/CN=own", NAME)
 
-        assert "is self-signed" in certificate_failure(certificate, authority.root.file).detail
+        assert "is self-signed" in (await certificate_failure(certificate, authority.root.file)).detail
 
-    def test_of_an_authority_that_is_not_trusted(self, authority: Authority) -> None:
-        error = certificate_failure(authority.certificate(NAME, 60), None)
+    async def test_of_an_authority_that_is_not_trusted(self, authority: Authority) -> None:
+        error = await certificate_failure(authority.certificate(NAME, 60), None)
 
         assert "not trusted" in error.detail
         assert "--ca-file" in error.remedy
 
-    def test_that_is_traefiks_own(self, authority: Authority) -> None:
+    async def test_that_is_traefiks_own(self, authority: Authority) -> None:
         certificate = authority.self_signed("traefik", "/CN=TRAEFIK DEFAULT CERT", "default.traefik.test")
 
-        assert "Traefik's default one" in certificate_failure(certificate, None).detail
+        assert "Traefik's default one" in (await certificate_failure(certificate, None)).detail
 
-    def test_of_a_staging_authority(self, tmp_path: Path, authority: Authority) -> None:
+    async def test_of_a_staging_authority(self, tmp_path: Path, authority: Authority) -> None:
         del authority  # it tells whether openssl is there
         staging = Authority(tmp_path, "(STAGING) Some Name")
 
-        error = certificate_failure(staging.certificate(NAME, 60), None)
+        error = await certificate_failure(staging.certificate(NAME, 60), None)
 
         assert "staging authority" in error.detail
         assert "acme-v02.api.letsencrypt.org" in error.remedy
 
-    def test_of_what_does_not_speak_tls(self) -> None:
+    async def test_of_what_does_not_speak_tls(self) -> None:
         async def outcome() -> str:
             async def greet(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 writer.write(b"220 mail.example.test ESMTP\r\n")
@@ -174,25 +170,25 @@ class TestACertificate:
                 return await check_certificate(Environment(name="x", address=HOST), host, "--api-host", PLAIN, 14)
 
         with pytest.raises(CheckFailedError, match="does not speak TLS"):
-            asyncio.run(outcome())
+            await outcome()
 
-    def test_of_what_never_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_of_what_never_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(certificates, "TIMEOUT_SECONDS", 0.1)
 
         with pytest.raises(CheckFailedError, match=r"no answer within 0\.1 s"):
-            certificate_outcome(None, None)
+            await certificate_outcome(None, None)
 
-    def test_of_what_is_not_there(self) -> None:
+    async def test_of_what_is_not_there(self) -> None:
         host = Endpoint("https", NAME, free_port())
 
         with pytest.raises(CheckFailedError, match="can't be reached"):
-            asyncio.run(check_certificate(Environment(name="x", address=HOST), host, "--api-host", PLAIN, 14))
+            await check_certificate(Environment(name="x", address=HOST), host, "--api-host", PLAIN, 14)
 
-    def test_of_a_host_without_tls_is_not_looked_at(self) -> None:
+    async def test_of_a_host_without_tls_is_not_looked_at(self) -> None:
         host = Endpoint("http", NAME, 80)
 
         with pytest.raises(NotRunError, match="without TLS"):
-            asyncio.run(check_certificate(Environment(name="x"), host, "--api-host", PLAIN, 14))
+            await check_certificate(Environment(name="x"), host, "--api-host", PLAIN, 14)
 
     @pytest.mark.parametrize("content", [None, "no certificate"])
     def test_of_an_authority_needs_its_file(self, tmp_path: Path, content: str | None) -> None:
@@ -205,7 +201,7 @@ class TestACertificate:
 
 
 class TestAService:
-    def test_that_works(self) -> None:
+    async def test_that_works(self) -> None:
         served = {
             "/healthz": answer({"status": "ok", "detail": None}),
             "/readyz": answer({"status": "ok", "checks": {"database": "ok"}}),
@@ -214,34 +210,36 @@ class TestAService:
             "/": answer(b"<!doctype html><html></html>", content_type="text/html; charset=utf-8"),
         }
 
-        assert service_outcome(served, lambda service: service.healthy) == "ok"
-        assert service_outcome(served, lambda service: service.ready) == "ok"
-        assert service_outcome(served, lambda service: service.version) == f"0.5.0, commit {COMMIT}"
-        assert "test endpoint called" in service_outcome(served, lambda service: service.tested)
-        assert service_outcome(served, lambda service: service.page) == "a page of 28 bytes"
+        assert await service_outcome(served, lambda service: service.healthy) == "ok"
+        assert await service_outcome(served, lambda service: service.ready) == "ok"
+        assert await service_outcome(served, lambda service: service.version) == f"0.5.0, commit {COMMIT}"
+        assert "test endpoint called" in await service_outcome(served, lambda service: service.tested)
+        assert await service_outcome(served, lambda service: service.page) == "a page of 28 bytes"
 
-    def test_that_works_and_should_be_otherwise_says_what(self) -> None:
+    async def test_that_works_and_should_be_otherwise_says_what(self) -> None:
         noted = {
             "status": "ok",
             "checks": {},
             "notes": {"database_roles": "it logs in as the owner", "nats": "no password"},
         }
 
-        said = service_outcome({"/readyz": answer(noted)}, lambda service: service.ready)
+        said = await service_outcome({"/readyz": answer(noted)}, lambda service: service.ready)
 
         assert said == "ok, but should be otherwise: it logs in as the owner; no password"
 
-    def test_that_is_not_ready_says_why(self) -> None:
+    async def test_that_is_not_ready_says_why(self) -> None:
         failed = {"status": "failed", "checks": {"database": "no answer", "nats": "ok"}}
 
-        error = service_failure({"/readyz": answer(failed, "503 Service Unavailable")}, lambda service: service.ready)
+        error = await service_failure(
+            {"/readyz": answer(failed, "503 Service Unavailable")}, lambda service: service.ready
+        )
 
         assert error.detail.endswith("/readyz answers with 503: database: no answer")
 
-    def test_of_which_a_part_does_not_work_says_which(self) -> None:
+    async def test_of_which_a_part_does_not_work_says_which(self) -> None:
         degraded = {"status": "degraded", "checks": {"database": "ok", "nats": "not connected to NATS"}}
 
-        error = service_failure({"/readyz": answer(degraded)}, lambda service: service.ready)
+        error = await service_failure({"/readyz": answer(degraded)}, lambda service: service.ready)
 
         assert error.detail.endswith("/readyz answers with 200, degraded: nats: not connected to NATS")
 
@@ -263,7 +261,7 @@ class TestAService:
         ],
         ids=["404", "failed", "busy", "page", "list", "deep", "other service", "types", "other message", "short", "no HTTP", "header"],
     )  # fmt: skip
-    def test_that_is_another_one_or_none_is_never_well(self, given: bytes) -> None:
+    async def test_that_is_another_one_or_none_is_never_well(self, given: bytes) -> None:
         served = dict.fromkeys(["/healthz", "/readyz", "/version", "/test", "/"], given)
 
         for ask in (
@@ -273,39 +271,36 @@ class TestAService:
             lambda service: service.tested,
             lambda service: service.page,
         ):
-            service_failure(served, ask)
+            await service_failure(served, ask)
 
-    def test_that_redirects_is_not_followed(self) -> None:
+    async def test_that_redirects_is_not_followed(self) -> None:
         redirect = b"HTTP/1.1 302 Found\r\nLocation: https://elsewhere.example.test/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
-        error = service_failure({"/healthz": redirect}, lambda service: service.healthy)
+        error = await service_failure({"/healthz": redirect}, lambda service: service.healthy)
 
         assert "redirects (302) to https://elsewhere.example.test/" in error.detail
 
-    def test_that_answers_without_end_is_left(self) -> None:
+    async def test_that_answers_without_end_is_left(self) -> None:
         given = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" + b" " * 5_000_000
 
-        error = service_failure({"/readyz": given}, lambda service: service.ready)
+        error = await service_failure({"/readyz": given}, lambda service: service.ready)
 
         assert "more than 262144 bytes" in error.detail
 
-    def test_that_never_answers_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_that_never_answers_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(web, "TIMEOUT_SECONDS", 0.1)
 
-        assert "no answer within 0.1 s" in service_failure(None, lambda service: service.ready).detail
+        assert "no answer within 0.1 s" in (await service_failure(None, lambda service: service.ready)).detail
 
-    def test_over_tls_is_asked_by_its_name(self, authority: Authority) -> None:
-        async def outcome() -> str:
-            context = authority.certificate(NAME, 60).context()
-            async with server({"/healthz": answer({"status": "ok"})}, context) as port:
-                environment = Environment(name="test", address=HOST)
-                async with Web(environment, trust(authority.root.file)) as client:
-                    host = Endpoint("https", NAME, port)
-                    return await Service("platform-api", host, "--api-host", environment, client).healthy()
+    async def test_over_tls_is_asked_by_its_name(self, authority: Authority) -> None:
+        context = authority.certificate(NAME, 60).context()
+        async with server({"/healthz": answer({"status": "ok"})}, context) as port:
+            environment = Environment(name="test", address=HOST)
+            async with Web(environment, trust(authority.root.file)) as client:
+                host = Endpoint("https", NAME, port)
+                assert (await Service("platform-api", host, "--api-host", environment, client).healthy()) == "ok"
 
-        assert asyncio.run(outcome()) == "ok"
-
-    def test_over_tls_of_another_name_is_refused(self, authority: Authority) -> None:
+    async def test_over_tls_of_another_name_is_refused(self, authority: Authority) -> None:
         async def outcome() -> str:
             context = authority.certificate("other.example.test", 60).context()
             async with server({"/healthz": answer({"status": "ok"})}, context) as port:
@@ -315,7 +310,7 @@ class TestAService:
                     return await Service("platform-api", host, "--api-host", environment, client).healthy()
 
         with pytest.raises(CheckFailedError, match="certificate"):
-            asyncio.run(outcome())
+            await outcome()
 
 
 RELEASED: Served = {"/version": answer({"name": "platform-api", "version": "0.5.0", "product_commit": COMMIT})}
@@ -331,8 +326,8 @@ class TestTheRelease:
             Expected(commit=COMMIT[:7]),
         ],
     )
-    def test_runs(self, expected: Expected) -> None:
-        said = service_outcome(RELEASED, lambda service: service.released, expected=expected)
+    async def test_runs(self, expected: Expected) -> None:
+        said = await service_outcome(RELEASED, lambda service: service.released, expected=expected)
 
         assert said == f"{expected.version or '0.5.0'}, commit {COMMIT}"
 
@@ -344,18 +339,18 @@ class TestTheRelease:
             (Expected(version="0.5.0", commit="f" * 40), f"commit is {COMMIT}, released is {'f' * 40}"),
         ],
     )
-    def test_that_is_another_one_is_a_failure(self, expected: Expected, said: str) -> None:
+    async def test_that_is_another_one_is_a_failure(self, expected: Expected, said: str) -> None:
         with pytest.raises(CheckFailedError) as error:
-            service_outcome(RELEASED, lambda service: service.released, expected=expected)
+            await service_outcome(RELEASED, lambda service: service.released, expected=expected)
         assert said in error.value.detail
 
-    def test_that_is_not_known_is_not_compared(self) -> None:
+    async def test_that_is_not_known_is_not_compared(self) -> None:
         with pytest.raises(NotRunError, match="no release yet"):
-            service_outcome(RELEASED, lambda service: service.released)
+            await service_outcome(RELEASED, lambda service: service.released)
 
 
 class TestInternalPorts:
-    def test_that_are_closed(self) -> None:
+    async def test_that_are_closed(self) -> None:
         async def outcome(closed: int) -> str:
             async with server({}) as port:
                 host = Endpoint("https", NAME, port)
@@ -364,9 +359,9 @@ class TestInternalPorts:
                 )
 
         closed = free_port()
-        assert asyncio.run(outcome(closed)) == f"{HOST} accepts no connection on {closed}"
+        assert await outcome(closed) == f"{HOST} accepts no connection on {closed}"
 
-    def test_that_are_open_are_a_failure(self) -> None:
+    async def test_that_are_open_are_a_failure(self) -> None:
         async def outcome() -> str:
             async with server({}) as port, server(None) as nats:
                 host = Endpoint("https", NAME, port)
@@ -377,49 +372,48 @@ class TestInternalPorts:
                 )
 
         with pytest.raises(CheckFailedError, match=r"accepts connections on [0-9]+ \(nats\)$"):
-            asyncio.run(outcome())
+            await outcome()
 
-    def test_prove_nothing_where_nothing_is_reachable(self) -> None:
+    async def test_prove_nothing_where_nothing_is_reachable(self) -> None:
         environment = Environment(name="x", address=HOST, api_host=Endpoint("https", NAME, free_port()))
 
         with pytest.raises(NotRunError, match="closed ports prove nothing"):
-            asyncio.run(check_ports(environment))
+            await check_ports(environment)
 
 
 class TestInternalPaths:
-    def outcome(self, served: Served, docs: Served, *, public_metrics: bool = False) -> str:
-        async def outcome() -> str:
-            async with server(served) as port, server(docs) as docs_port:
-                environment = Environment(
-                    name="x",
-                    address=HOST,
-                    api_host=Endpoint("http", NAME, port),
-                    docs_host=Endpoint("http", NAME, docs_port),
-                    public_metrics=public_metrics,
-                )
-                async with Web(environment, PLAIN) as client:
-                    return await check_paths(environment, client)
+    async def outcome(self, served: Served, docs: Served, *, public_metrics: bool = False) -> str:
+        async with server(served) as port, server(docs) as docs_port:
+            environment = Environment(
+                name="x",
+                address=HOST,
+                api_host=Endpoint("http", NAME, port),
+                docs_host=Endpoint("http", NAME, docs_port),
+                public_metrics=public_metrics,
+            )
+            async with Web(environment, PLAIN) as client:
+                return await check_paths(environment, client)
 
-        return asyncio.run(outcome())
-
-    def test_that_lead_nowhere(self) -> None:
-        assert self.outcome({}, {}) == f"{NAME} and {NAME} do not answer on /metrics, /varz, /jsz, /connz"
+    async def test_that_lead_nowhere(self) -> None:
+        assert await self.outcome({}, {}) == f"{NAME} and {NAME} do not answer on /metrics, /varz, /jsz, /connz"
 
     @pytest.mark.parametrize(
         ("path", "content"),
         [("/metrics", b"# HELP a b\n# TYPE a counter\na 1\n"), ("/varz", b'{\n  "server_id": "NA"}')],
     )
     @pytest.mark.parametrize("host", ["api", "docs"])
-    def test_that_lead_inside_are_a_failure(self, path: str, content: bytes, host: str) -> None:
+    async def test_that_lead_inside_are_a_failure(self, path: str, content: bytes, host: str) -> None:
         served = {path: answer(content, content_type="text/plain")}
 
         with pytest.raises(CheckFailedError, match=f"is answered at http://[^ ]+{path}$"):
-            self.outcome(served if host == "api" else {}, served if host == "docs" else {})
+            await self.outcome(served if host == "api" else {}, served if host == "docs" else {})
 
-    def test_are_not_the_metrics_where_these_are_public(self) -> None:
+    async def test_are_not_the_metrics_where_these_are_public(self) -> None:
         served = {"/metrics": answer(b"# TYPE a counter\na 1\n", content_type="text/plain")}
 
-        assert self.outcome(served, served, public_metrics=True).endswith("do not answer on /varz, /jsz, /connz")
+        assert (await self.outcome(served, served, public_metrics=True)).endswith(
+            "do not answer on /varz, /jsz, /connz"
+        )
 
 
 METRICS: Served = {
@@ -430,21 +424,21 @@ METRICS: Served = {
 
 
 class TestPublicMetrics:
-    def test_are_given_on_the_host(self) -> None:
-        assert service_outcome(METRICS, lambda service: service.metrics).startswith("1 series, on http://")
+    async def test_are_given_on_the_host(self) -> None:
+        assert (await service_outcome(METRICS, lambda service: service.metrics)).startswith("1 series, on http://")
 
-    def test_that_are_missing_say_where_they_are_switched_on(self) -> None:
-        error = service_failure({}, lambda service: service.metrics)
+    async def test_that_are_missing_say_where_they_are_switched_on(self) -> None:
+        error = await service_failure({}, lambda service: service.metrics)
 
         assert "answers with 404" in error.detail
         assert "ingress.publicMetrics" in error.remedy
 
-    def test_are_those_of_the_service(self) -> None:
+    async def test_are_those_of_the_service(self) -> None:
         with pytest.raises(CheckFailedError):
-            service_outcome(METRICS, lambda service: service.metrics, name="docs")
+            await service_outcome(METRICS, lambda service: service.metrics, name="docs")
 
     @pytest.mark.parametrize(("public", "path"), [(True, "/metrics"), (False, None)])
-    def test_are_asked_for_on_the_host_only_where_they_are_public(
+    async def test_are_asked_for_on_the_host_only_where_they_are_public(
         self, public: bool, path: str | None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("PATH", "")
@@ -460,35 +454,34 @@ class TestPublicMetrics:
                     return await checks["api.metrics"]()
 
         if path:
-            assert asyncio.run(outcome()).endswith(path)
+            assert (await outcome()).endswith(path)
         else:
             with pytest.raises(NotRunError, match="no kubectl"):
-                asyncio.run(outcome())
+                await outcome()
 
 
 class TestTheData:
     REFUSED = answer({"code": "unauthenticated", "status": 401}, "401 Unauthorized", "application/problem+json")
 
-    def outcome(self, given: bytes | None, *, public: bool) -> str:
-        async def outcome() -> str:
-            async with server({} if given is None else {DATA_PATH: given}) as port:
-                environment = Environment(name="x", address=HOST, public_data=public)
-                async with Web(environment, PLAIN) as client:
-                    host = Endpoint("http", NAME, port)
-                    return await Service("platform-api", host, "--api-host", environment, client).data()
+    async def outcome(self, given: bytes | None, *, public: bool) -> str:
+        async with server({} if given is None else {DATA_PATH: given}) as port:
+            environment = Environment(name="x", address=HOST, public_data=public)
+            async with Web(environment, PLAIN) as client:
+                host = Endpoint("http", NAME, port)
+                return await Service("platform-api", host, "--api-host", environment, client).data()
 
-        return asyncio.run(outcome())
+    async def test_are_public_and_ask_for_a_key(self) -> None:
+        assert (await self.outcome(self.REFUSED, public=True)).endswith("asks for a key")
 
-    def test_are_public_and_ask_for_a_key(self) -> None:
-        assert self.outcome(self.REFUSED, public=True).endswith("asks for a key")
-
-    def test_are_not_public(self) -> None:
-        assert "is not served" in self.outcome(None, public=False)
+    async def test_are_not_public(self) -> None:
+        assert "is not served" in await self.outcome(None, public=False)
 
     @pytest.mark.parametrize(("given", "public"), [(None, True), (REFUSED, False), (answer([]), True)])
-    def test_that_are_public_or_not_against_what_is_said_are_a_failure(self, given: bytes | None, public: bool) -> None:
+    async def test_that_are_public_or_not_against_what_is_said_are_a_failure(
+        self, given: bytes | None, public: bool
+    ) -> None:
         with pytest.raises(CheckFailedError) as error:
-            self.outcome(given, public=public)
+            await self.outcome(given, public=public)
         assert "ingress.publicData" in error.value.remedy
 
 
@@ -497,41 +490,35 @@ def redirect(location: str, status: str = "308 Permanent Redirect") -> bytes:
 
 
 class TestPlainHttp:
-    def outcome(self, given: bytes | None, monkeypatch: pytest.MonkeyPatch, *, path: str = "/healthz") -> str:
-        async def outcome() -> str:
-            async with server({} if given is None else {path: given}) as port:
-                monkeypatch.setattr(plaintext, "PORT", port)
-                host = Endpoint("https", NAME, 443)
-                if path == "/healthz":
-                    environment = Environment(name="x", address=HOST, api_host=host)
-                else:
-                    environment = Environment(name="x", address=HOST, argo_host=host)
-                async with Web(environment, PLAIN) as client:
-                    return await check_plaintext(environment, client)
-
-        return asyncio.run(outcome())
+    async def outcome(self, given: bytes | None, monkeypatch: pytest.MonkeyPatch, *, path: str = "/healthz") -> str:
+        async with server({} if given is None else {path: given}) as port:
+            monkeypatch.setattr(plaintext, "PORT", port)
+            host = Endpoint("https", NAME, 443)
+            if path == "/healthz":
+                environment = Environment(name="x", address=HOST, api_host=host)
+            else:
+                environment = Environment(name="x", address=HOST, argo_host=host)
+            async with Web(environment, PLAIN) as client:
+                return await check_plaintext(environment, client)
 
     @pytest.mark.parametrize("path", ["/healthz", "/"])
     @pytest.mark.parametrize(
         "status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"]
     )
-    def test_that_is_redirected(self, monkeypatch: pytest.MonkeyPatch, status: str, path: str) -> None:
-        said = self.outcome(redirect(f"https://{NAME}{path}", status), monkeypatch, path=path)
+    async def test_that_is_redirected(self, monkeypatch: pytest.MonkeyPatch, status: str, path: str) -> None:
+        said = await self.outcome(redirect(f"https://{NAME}{path}", status), monkeypatch, path=path)
 
         assert said == f"http://{NAME} redirects to HTTPS"
 
-    def test_that_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert self.outcome(None, monkeypatch).endswith("refuses (404)")
+    async def test_that_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert (await self.outcome(None, monkeypatch)).endswith("refuses (404)")
 
-    def test_that_nothing_listens_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_that_nothing_listens_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(plaintext, "PORT", free_port())
         environment = Environment(name="x", address=HOST, docs_host=Endpoint("https", NAME, 443))
 
-        async def outcome() -> str:
-            async with Web(environment, PLAIN) as client:
-                return await check_plaintext(environment, client)
-
-        assert "no connection" in asyncio.run(outcome())
+        async with Web(environment, PLAIN) as client:
+            assert "no connection" in (await check_plaintext(environment, client))
 
     @pytest.mark.parametrize(
         "given",
@@ -547,18 +534,18 @@ class TestPlainHttp:
         ],
         ids=["ok", "failed", "page", "500", "plain", "elsewhere", "path", "broken"],
     )
-    def test_that_is_served_is_a_failure(self, monkeypatch: pytest.MonkeyPatch, given: bytes) -> None:
+    async def test_that_is_served_is_a_failure(self, monkeypatch: pytest.MonkeyPatch, given: bytes) -> None:
         with pytest.raises(CheckFailedError) as error:
-            self.outcome(given, monkeypatch)
+            await self.outcome(given, monkeypatch)
 
         assert f"http://{NAME}" in error.value.detail
         assert "router.entrypoints: websecure" in error.value.remedy
 
-    def test_is_not_known_while_no_pod_is_ready(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_is_not_known_while_no_pod_is_ready(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(NotRunError, match="no pod is ready"):
-            self.outcome(answer(b"no available server", "503 Service Unavailable", "text/plain"), monkeypatch)
+            await self.outcome(answer(b"no available server", "503 Service Unavailable", "text/plain"), monkeypatch)
 
-    def test_is_not_looked_at_without_tls(self) -> None:
+    async def test_is_not_looked_at_without_tls(self) -> None:
         environment = Environment(name="x", api_host=Endpoint("http", NAME, 80))
 
         async def outcome() -> str:
@@ -566,51 +553,45 @@ class TestPlainHttp:
                 return await check_plaintext(environment, client)
 
         with pytest.raises(NotRunError, match="no host with TLS"):
-            asyncio.run(outcome())
+            await outcome()
 
 
 class TestHsts:
-    def outcome(self, authority: Authority, header: str) -> str:
+    async def outcome(self, authority: Authority, header: str) -> str:
         body = answer({"status": "ok"}).replace(b"Connection: close", f"{header}Connection: close".encode())
 
-        async def outcome() -> str:
-            async with server({"/healthz": body}, authority.certificate(NAME, 60).context()) as port:
-                environment = Environment(name="x", address=HOST, api_host=Endpoint("https", NAME, port))
-                async with Web(environment, trust(authority.root.file)) as client:
-                    return await check_hsts(environment, client)
+        async with server({"/healthz": body}, authority.certificate(NAME, 60).context()) as port:
+            environment = Environment(name="x", address=HOST, api_host=Endpoint("https", NAME, port))
+            async with Web(environment, trust(authority.root.file)) as client:
+                return await check_hsts(environment, client)
 
-        return asyncio.run(outcome())
-
-    def test_is_there(self, authority: Authority) -> None:
-        said = self.outcome(authority, "Strict-Transport-Security: includeSubDomains; max-age=31536000\r\n")
+    async def test_is_there(self, authority: Authority) -> None:
+        said = await self.outcome(authority, "Strict-Transport-Security: includeSubDomains; max-age=31536000\r\n")
 
         assert said == f"{NAME}: 365 days"
 
     @pytest.mark.parametrize(
         "header", ["", "Strict-Transport-Security: max-age=0\r\n", "Strict-Transport-Security: x\r\n"]
     )
-    def test_that_is_missing_is_a_failure(self, authority: Authority, header: str) -> None:
+    async def test_that_is_missing_is_a_failure(self, authority: Authority, header: str) -> None:
         with pytest.raises(CheckFailedError) as error:
-            self.outcome(authority, header)
+            await self.outcome(authority, header)
 
         assert "hstsSeconds" in error.value.remedy
 
 
 class TestTheWholeCommand:
-    def test_prints_what_it_found_with_remedies(self, authority: Authority, tmp_path: Path) -> None:
-        async def report() -> "tuple[int, dict[str, object]]":
-            served = {"/healthz": answer({"status": "ok"})}
-            async with server(served, authority.certificate(NAME, 60).context()) as port:
-                command_line = [sys.executable, "-m", "sens_cli", "verify"]
-                command = await asyncio.create_subprocess_exec(
-                    *command_line, "--api-host", f"{NAME}:{port}", "--address", HOST, "--ca-file", str(authority.root.file),
-                    "--check", "certificate.api", "--check", "api.healthz", "--check", "api.readyz", "--json",
-                    stdout=subprocess.PIPE, cwd=tmp_path,
-                )  # fmt: skip
-                output, _errors = await command.communicate()
-                return await command.wait(), json.loads(output)
-
-        code, found = asyncio.run(report())
+    async def test_prints_what_it_found_with_remedies(self, authority: Authority, tmp_path: Path) -> None:
+        served = {"/healthz": answer({"status": "ok"})}
+        async with server(served, authority.certificate(NAME, 60).context()) as port:
+            command_line = [sys.executable, "-m", "sens_cli", "verify"]
+            command = await asyncio.create_subprocess_exec(
+                *command_line, "--api-host", f"{NAME}:{port}", "--address", HOST, "--ca-file", str(authority.root.file),
+                "--check", "certificate.api", "--check", "api.healthz", "--check", "api.readyz", "--json",
+                stdout=subprocess.PIPE, cwd=tmp_path,
+            )  # fmt: skip
+            output, _errors = await command.communicate()
+            code, found = await command.wait(), json.loads(output)
 
         assert code == 1
         assert found["passed"] is False

@@ -1,6 +1,5 @@
 """What the ingestion pipeline expects of a log, held by the one in memory and by JetStream."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -55,19 +54,19 @@ def reopen(request: pytest.FixtureRequest) -> Opener:
     return open_jetstream
 
 
-def run(work: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(work())
+async def run(work: Callable[[], Coroutine[None, None, None]]) -> None:
+    await work()
 
 
 class TestTail:
-    def test_of_an_empty_log_is_empty(self, reopen: Opener) -> None:
+    async def test_of_an_empty_log_is_empty(self, reopen: Opener) -> None:
         async def work() -> None:
             async with reopen() as log:
                 assert await log.tail(RECEIVE_MAX) == []
 
-        run(work)
+        await run(work)
 
-    def test_is_what_was_published_last(self, reopen: Opener) -> None:
+    async def test_is_what_was_published_last(self, reopen: Opener) -> None:
         async def work() -> None:
             messages = [message(number) for number in range(200)]
             async with reopen() as log:
@@ -77,9 +76,9 @@ class TestTail:
                 tail = await log.tail(RECEIVE_MAX)
             assert tail[-RECEIVE_MAX:] == messages[-RECEIVE_MAX:]
 
-        run(work)
+        await run(work)
 
-    def test_reaches_back_over_several_restarts(self, reopen: Opener) -> None:
+    async def test_reaches_back_over_several_restarts(self, reopen: Opener) -> None:
         async def work() -> None:
             messages = [message(number) for number in range(30)]
             for number in range(0, 30, 10):
@@ -89,15 +88,15 @@ class TestTail:
             async with reopen() as log:
                 assert await log.tail(RECEIVE_MAX) == messages
 
-        run(work)
+        await run(work)
 
 
 class TestPublish:
-    def test_takes_more_than_fits_into_one_message(self, reopen: Opener) -> None:
+    async def test_takes_more_than_fits_into_one_message(self, reopen: Opener) -> None:
         async def work() -> None:
             messages = [message(number, size=300_000) for number in range(8)]
             async with reopen() as log:
                 await log.publish(messages, {})
                 assert await log.tail(RECEIVE_MAX) == messages
 
-        run(work)
+        await run(work)

@@ -97,294 +97,245 @@ async def write(store: Store, prepared: PreparedRows, messages: int) -> tuple[li
 
 
 class TestWrite:
-    def test_counts_new_values_for_each_message(self, opened: Opener) -> None:
-        async def work() -> None:
-            async with opened() as store:
-                text = TextRow(1, 2, AT, 1, "é")
-                prepared = rows((0, 1, 0, 1.0), (0, 1, 1, 2.0), (2, 2, 0, 3.0), texts=(text,))
-                assert await write(store, prepared, 4) == ([2, 1, 1, 0], set())
+    async def test_counts_new_values_for_each_message(self, opened: Opener) -> None:
+        async with opened() as store:
+            text = TextRow(1, 2, AT, 1, "é")
+            prepared = rows((0, 1, 0, 1.0), (0, 1, 1, 2.0), (2, 2, 0, 3.0), texts=(text,))
+            assert await write(store, prepared, 4) == ([2, 1, 1, 0], set())
 
-        asyncio.run(work())
+    async def test_of_the_same_values_again_has_no_effect(self, opened: Opener) -> None:
+        same = rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),))
+        async with opened() as store:
+            await write(store, same, 1)
+            assert await write(store, same, 1) == ([0], set())
 
-    def test_of_the_same_values_again_has_no_effect(self, opened: Opener) -> None:
-        async def work() -> None:
-            same = rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),))
-            async with opened() as store:
-                await write(store, same, 1)
-                assert await write(store, same, 1) == ([0], set())
+    async def test_keeps_the_stored_value_and_dead_letters_the_message_with_another_one(self, opened: Opener) -> None:
+        async with opened() as store:
+            await write(store, rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),)), 1)
+            other = rows((0, 1, 0, 9.0), (1, 1, 0 + 5, 1.0), texts=(TextRow(1, 2, AT, 2, "y"),))
+            assert await write(store, other, 3) == ([0, 1, 0], {0, 2})
 
-        asyncio.run(work())
+    async def test_finds_a_home_for_every_time_from_2000_on(self, opened: Opener) -> None:
+        year = 31_557_600_000_000
+        async with opened() as store:
+            prepared = rows(*((number, 1, -number * year, 1.0) for number in range(23)))
+            assert await write(store, prepared, 23) == ([1] * 23, set())
 
-    def test_keeps_the_stored_value_and_dead_letters_the_message_with_another_one(self, opened: Opener) -> None:
-        async def work() -> None:
-            async with opened() as store:
-                await write(store, rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),)), 1)
-                other = rows((0, 1, 0, 9.0), (1, 1, 0 + 5, 1.0), texts=(TextRow(1, 2, AT, 2, "y"),))
-                assert await write(store, other, 3) == ([0, 1, 0], {0, 2})
-
-        asyncio.run(work())
-
-    def test_finds_a_home_for_every_time_from_2000_on(self, opened: Opener) -> None:
-        async def work() -> None:
-            year = 31_557_600_000_000
-            async with opened() as store:
-                prepared = rows(*((number, 1, -number * year, 1.0) for number in range(23)))
-                assert await write(store, prepared, 23) == ([1] * 23, set())
-
-        asyncio.run(work())
-
-    def test_by_several_lanes_at_once_stores_everything_once(self, opened: Opener) -> None:
-        async def work() -> None:
-            async with opened() as store:
-                overlapping = [
-                    rows(*((number, 1, start + number, 1.0) for number in range(200))) for start in range(0, 400, 50)
-                ]
-                written = await asyncio.gather(*(write(store, batch, 200) for batch in overlapping))
-                assert sum(sum(new_values) for new_values, _ in written) == 550
-                assert not any(conflicting for _, conflicting in written)
-
-        asyncio.run(work())
+    async def test_by_several_lanes_at_once_stores_everything_once(self, opened: Opener) -> None:
+        async with opened() as store:
+            overlapping = [
+                rows(*((number, 1, start + number, 1.0) for number in range(200))) for start in range(0, 400, 50)
+            ]
+            written = await asyncio.gather(*(write(store, batch, 200) for batch in overlapping))
+            assert sum(sum(new_values) for new_values, _ in written) == 550
+            assert not any(conflicting for _, conflicting in written)
 
 
 class TestSettledEnvelope:
-    def test_is_neither_stored_nor_counted_again(self, opened: Opener) -> None:
-        async def work() -> None:
-            async with opened() as store:
-                first = part_of(rows((0, 1, 0, 1.0)), 1, sequence=1, rejected=[])
-                await store.write(first)
-                with pytest.raises(SettledElsewhereError) as refusal:
-                    await store.write(part_of(rows((0, 1, 7, 1.0)), 1, sequence=1))
-                assert refusal.value.recorded == {StreamPosition(1, 1): None}
-                assert await write(store, rows((0, 1, 7, 1.0)), 1) == ([1], set())
+    async def test_is_neither_stored_nor_counted_again(self, opened: Opener) -> None:
+        async with opened() as store:
+            first = part_of(rows((0, 1, 0, 1.0)), 1, sequence=1, rejected=[])
+            await store.write(first)
+            with pytest.raises(SettledElsewhereError) as refusal:
+                await store.write(part_of(rows((0, 1, 7, 1.0)), 1, sequence=1))
+            assert refusal.value.recorded == {StreamPosition(1, 1): None}
+            assert await write(store, rows((0, 1, 7, 1.0)), 1) == ([1], set())
 
-        asyncio.run(work())
-
-    def test_whose_dead_letters_come_again_has_them_once(self, opened: Opener) -> None:
-        async def work() -> None:
-            bad = [Rejection(0, "malformed_payload", "bad")]
-            async with opened() as store:
+    async def test_whose_dead_letters_come_again_has_them_once(self, opened: Opener) -> None:
+        bad = [Rejection(0, "malformed_payload", "bad")]
+        async with opened() as store:
+            await store.write(part_of(rows(), 1, sequence=1, rejected=bad))
+            with pytest.raises(SettledElsewhereError) as refusal:
                 await store.write(part_of(rows(), 1, sequence=1, rejected=bad))
-                with pytest.raises(SettledElsewhereError) as refusal:
-                    await store.write(part_of(rows(), 1, sequence=1, rejected=bad))
-                assert refusal.value.recorded == {StreamPosition(1, 1): None}
+            assert refusal.value.recorded == {StreamPosition(1, 1): None}
 
-        asyncio.run(work())
+    async def test_is_settled_once_by_several_lanes_at_once(self, opened: Opener) -> None:
+        async with opened() as store:
+            parts = [part_of(rows((0, 1, number, 1.0)), 1, sequence=1) for number in range(8)]
+            outcomes = await asyncio.gather(*map(store.write, parts), return_exceptions=True)
+            assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == 1
+            assert sum(isinstance(outcome, SettledElsewhereError) for outcome in outcomes) == 7
 
-    def test_is_settled_once_by_several_lanes_at_once(self, opened: Opener) -> None:
-        async def work() -> None:
-            async with opened() as store:
-                parts = [part_of(rows((0, 1, number, 1.0)), 1, sequence=1) for number in range(8)]
-                outcomes = await asyncio.gather(*map(store.write, parts), return_exceptions=True)
-                assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == 1
-                assert sum(isinstance(outcome, SettledElsewhereError) for outcome in outcomes) == 7
-
-        asyncio.run(work())
-
-    def test_may_be_empty(self, opened: Opener) -> None:
-        async def work() -> None:
-            async with opened() as store:
-                await store.write(part_of(rows(), 0, sequence=1, says_received={"~": 3}, discarded={"~": 3}))
-                with pytest.raises(SettledElsewhereError):
-                    await store.write(part_of(rows(), 0, sequence=1))
-
-        asyncio.run(work())
+    async def test_may_be_empty(self, opened: Opener) -> None:
+        async with opened() as store:
+            await store.write(part_of(rows(), 0, sequence=1, says_received={"~": 3}, discarded={"~": 3}))
+            with pytest.raises(SettledElsewhereError):
+                await store.write(part_of(rows(), 0, sequence=1))
 
 
 class TestEnvelopeInParts:
-    def test_is_gone_on_with_by_who_knows_what_is_done(self, opened: Opener) -> None:
-        async def work() -> None:
-            async with opened() as store:
-                progress = EnvelopeProgress.of(MemoryEnvelope(1, [Message("elsewhere", b"", AT)] * 3))
-                written = await store.write(part_of(rows((1, 1, 0, 1.0)), 3, envelopes=[progress], only=[1]))
-                confirm(written.record)
-                assert progress.recorded == bytes([0, Outcome.STORED, 0])
+    async def test_is_gone_on_with_by_who_knows_what_is_done(self, opened: Opener) -> None:
+        async with opened() as store:
+            progress = EnvelopeProgress.of(MemoryEnvelope(1, [Message("elsewhere", b"", AT)] * 3))
+            written = await store.write(part_of(rows((1, 1, 0, 1.0)), 3, envelopes=[progress], only=[1]))
+            confirm(written.record)
+            assert progress.recorded == bytes([0, Outcome.STORED, 0])
 
-                # Another worker gets it too, and does not know.
-                other = EnvelopeProgress.of(progress.envelope)
-                with pytest.raises(SettledElsewhereError) as refusal:
-                    await store.write(part_of(rows((0, 1, 1, 1.0)), 3, envelopes=[other]))
-                other.learn(refusal.value.recorded[StreamPosition(1, 1)])
-                assert len(PendingMessages.of([other]).messages) == 2
-                await store.write(part_of(rows((0, 1, 1, 1.0), (1, 1, 2, 1.0)), 2, envelopes=[other]))
+            # Another worker gets it too, and does not know.
+            other = EnvelopeProgress.of(progress.envelope)
+            with pytest.raises(SettledElsewhereError) as refusal:
+                await store.write(part_of(rows((0, 1, 1, 1.0)), 3, envelopes=[other]))
+            other.learn(refusal.value.recorded[StreamPosition(1, 1)])
+            assert len(PendingMessages.of([other]).messages) == 2
+            await store.write(part_of(rows((0, 1, 1, 1.0), (1, 1, 2, 1.0)), 2, envelopes=[other]))
 
-                # The first one comes too late.
-                with pytest.raises(SettledElsewhereError) as refusal:
-                    await store.write(part_of(rows((0, 1, 3, 1.0)), 2, envelopes=[progress], only=[0]))
-                assert refusal.value.recorded == {StreamPosition(1, 1): None}
-
-        asyncio.run(work())
+            # The first one comes too late.
+            with pytest.raises(SettledElsewhereError) as refusal:
+                await store.write(part_of(rows((0, 1, 3, 1.0)), 2, envelopes=[progress], only=[0]))
+            assert refusal.value.recorded == {StreamPosition(1, 1): None}
 
 
 class TestReplay:
-    def test_that_is_refused_again_updates_its_dead_letter(self, database: DatabaseSettings) -> None:
+    async def test_that_is_refused_again_updates_its_dead_letter(self, database: DatabaseSettings) -> None:
         """Whether the API has deleted it or not, in either order, and twice."""
 
-        async def work() -> None:
-            origin = Origin(7, 7, 0)
-            bad = [Rejection(0, "malformed_payload", "still bad")]
-            async with open_pool(database, "test") as worker, owner_pool(database) as pool:
-                store = TimescaleStore(Database(worker, database), NO_QUOTA)
+        origin = Origin(7, 7, 0)
+        bad = [Rejection(0, "malformed_payload", "still bad")]
+        async with open_pool(database, "test") as worker, owner_pool(database) as pool:
+            store = TimescaleStore(Database(worker, database), NO_QUOTA)
 
-                async def letters() -> list[tuple[int, str]]:
-                    found = await pool.fetch("SELECT replays, detail FROM sens.dead_letters ORDER BY id")
-                    return [(row["replays"], row["detail"]) for row in found]
+            async def letters() -> list[tuple[int, str]]:
+                found = await pool.fetch("SELECT replays, detail FROM sens.dead_letters ORDER BY id")
+                return [(row["replays"], row["detail"]) for row in found]
 
-                await insert_dead_letters(pool, [dead_letter(origin=origin)])
-                await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=1))
-                assert await letters() == [(1, "still bad")]
-                # The same replay, sent twice, has no further effect.
-                await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=1))
-                assert await letters() == [(1, "still bad")]
-                # The API was faster in deleting.
-                await pool.execute("DELETE FROM sens.dead_letters")
-                await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=2))
-                assert await letters() == [(2, "still bad")]
-                # An older copy comes late.
-                older = [Rejection(0, "malformed_payload", "older")]
-                await store.write(part_of(rows(), 1, rejected=older, origins=[origin], replays=1))
-                assert await letters() == [(2, "still bad")]
-                # Twice in one batch.
-                twice = [Rejection(number, "malformed_payload", "again") for number in range(2)]
-                await store.write(part_of(rows(), 2, rejected=twice, origins=[origin, origin], replays=3))
-                assert await letters() == [(3, "again")]
-                usage = await pool.fetchrow("SELECT sum(letters)::int, count(*)::int FROM sens.dead_letter_usage")
-                assert usage is not None
-                assert usage[0] == 1
+            await insert_dead_letters(pool, [dead_letter(origin=origin)])
+            await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=1))
+            assert await letters() == [(1, "still bad")]
+            # The same replay, sent twice, has no further effect.
+            await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=1))
+            assert await letters() == [(1, "still bad")]
+            # The API was faster in deleting.
+            await pool.execute("DELETE FROM sens.dead_letters")
+            await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=2))
+            assert await letters() == [(2, "still bad")]
+            # An older copy comes late.
+            older = [Rejection(0, "malformed_payload", "older")]
+            await store.write(part_of(rows(), 1, rejected=older, origins=[origin], replays=1))
+            assert await letters() == [(2, "still bad")]
+            # Twice in one batch.
+            twice = [Rejection(number, "malformed_payload", "again") for number in range(2)]
+            await store.write(part_of(rows(), 2, rejected=twice, origins=[origin, origin], replays=3))
+            assert await letters() == [(3, "again")]
+            usage = await pool.fetchrow("SELECT sum(letters)::int, count(*)::int FROM sens.dead_letter_usage")
+            assert usage is not None
+            assert usage[0] == 1
 
-        asyncio.run(work())
-
-    def test_of_the_whole_does_not_lose_it_to_a_quota(self, database: DatabaseSettings) -> None:
-        async def work() -> list[int]:
-            origin = Origin(7, 7, 0)
-            async with open_pool(database, "test") as pool:
-                store = TimescaleStore(Database(pool, database), Quota(0, 0, 0, 0))
-                bad = [Rejection(0, "malformed_payload", "bad")]
-                await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=1, payload=bytes(9000)))
-                return [row[0] for row in await pool.fetch("SELECT octet_length(payload) FROM sens.dead_letters")]
-
-        assert asyncio.run(work()) == [9000]
+    async def test_of_the_whole_does_not_lose_it_to_a_quota(self, database: DatabaseSettings) -> None:
+        origin = Origin(7, 7, 0)
+        async with open_pool(database, "test") as pool:
+            store = TimescaleStore(Database(pool, database), Quota(0, 0, 0, 0))
+            bad = [Rejection(0, "malformed_payload", "bad")]
+            await store.write(part_of(rows(), 1, rejected=bad, origins=[origin], replays=1, payload=bytes(9000)))
+            assert [row[0] for row in await pool.fetch("SELECT octet_length(payload) FROM sens.dead_letters")] == [9000]
 
 
 class TestQuota:
-    def test_shortens_over_its_bytes_and_discards_over_its_count(self, opened_with_quota: QuotaOpener) -> None:
-        async def work() -> None:
-            async with opened_with_quota(Quota(3, 10_000, 0, 0)) as store:
-                bad = [Rejection(number, "malformed_payload", "bad") for number in range(2)]
-                written = await store.write(part_of(rows(), 2, rejected=bad, payload=bytes(8000)))
-                assert [len(letter.payload) for letter in written.letters] == [8000, 4096]
-                assert [letter.payload_bytes for letter in written.letters] == [8000, 8000]
-                written = await store.write(part_of(rows(), 2, rejected=bad, payload=b"{"))
-                assert [letter.message_index for letter in written.letters] == [0]
-                assert [letter.message_index for letter in written.discarded] == [1]
-                (count,) = written.record.counts
-                assert (count.received, count.dead_lettered, count.discarded) == (2, 1, 1)
+    async def test_shortens_over_its_bytes_and_discards_over_its_count(self, opened_with_quota: QuotaOpener) -> None:
+        async with opened_with_quota(Quota(3, 10_000, 0, 0)) as store:
+            bad = [Rejection(number, "malformed_payload", "bad") for number in range(2)]
+            written = await store.write(part_of(rows(), 2, rejected=bad, payload=bytes(8000)))
+            assert [len(letter.payload) for letter in written.letters] == [8000, 4096]
+            assert [letter.payload_bytes for letter in written.letters] == [8000, 8000]
+            written = await store.write(part_of(rows(), 2, rejected=bad, payload=b"{"))
+            assert [letter.message_index for letter in written.letters] == [0]
+            assert [letter.message_index for letter in written.discarded] == [1]
+            (count,) = written.record.counts
+            assert (count.received, count.dead_lettered, count.discarded) == (2, 1, 1)
 
-        asyncio.run(work())
+    async def test_keeps_the_beginning_of_what_is_too_large_in_any_case(self, opened: Opener) -> None:
+        async with opened() as store:
+            bad = [Rejection(0, "too_large", "bad")]
+            written = await store.write(part_of(rows(), 1, rejected=bad, payload=bytes(300_000)))
+            assert [(len(each.payload), each.payload_bytes) for each in written.letters] == [(4096, 300_000)]
 
-    def test_keeps_the_beginning_of_what_is_too_large_in_any_case(self, opened: Opener) -> None:
-        async def work() -> None:
-            async with opened() as store:
-                bad = [Rejection(0, "too_large", "bad")]
-                written = await store.write(part_of(rows(), 1, rejected=bad, payload=bytes(300_000)))
-                assert [(len(each.payload), each.payload_bytes) for each in written.letters] == [(4096, 300_000)]
+    async def test_counts_what_is_there_after_every_way_of_adding_and_deleting(
+        self, database: DatabaseSettings
+    ) -> None:
+        async with owner_pool(database) as pool:
 
-        asyncio.run(work())
+            async def used() -> dict[int | None, tuple[int, int]]:
+                found = await pool.fetch(
+                    "SELECT tenant_id, sum(letters)::int, sum(bytes)::int FROM sens.dead_letter_usage GROUP BY 1"
+                )
+                return {row[0]: (row[1], row[2]) for row in found if row[1] or row[2]}
 
-    def test_counts_what_is_there_after_every_way_of_adding_and_deleting(self, database: DatabaseSettings) -> None:
-        async def work() -> None:
-            async with owner_pool(database) as pool:
-
-                async def used() -> dict[int | None, tuple[int, int]]:
-                    found = await pool.fetch(
-                        "SELECT tenant_id, sum(letters)::int, sum(bytes)::int FROM sens.dead_letter_usage GROUP BY 1"
-                    )
-                    return {row[0]: (row[1], row[2]) for row in found if row[1] or row[2]}
-
-                size = len("sens/v1/demo/sensor-1/telemetry") + len("the payload is not JSON") + 1
-                await insert_dead_letters(pool, [dead_letter() for _ in range(3)])
-                assert await used() == {None: (3, 3 * size)}
-                tenant = await pool.fetchval("INSERT INTO sens.tenants (name) VALUES ('demo') RETURNING id")
-                assert await used() == {tenant: (3, 3 * size)}
-                await pool.execute("DELETE FROM sens.dead_letters WHERE id = (SELECT min(id) FROM sens.dead_letters)")
-                assert await used() == {tenant: (2, 2 * size)}
-                await pool.execute("UPDATE sens.dead_letter_usage SET backend = -1")  # of a session that has ended
-                await pool.execute("SELECT sens.compact_dead_letter_usage()")
-                assert await used() == {tenant: (2, 2 * size)}
-                await pool.execute("DELETE FROM sens.tenants")
-                assert await used() == {}
-                assert await pool.fetchval("SELECT count(*) FROM sens.dead_letters") == 0
-
-        asyncio.run(work())
+            size = len("sens/v1/demo/sensor-1/telemetry") + len("the payload is not JSON") + 1
+            await insert_dead_letters(pool, [dead_letter() for _ in range(3)])
+            assert await used() == {None: (3, 3 * size)}
+            tenant = await pool.fetchval("INSERT INTO sens.tenants (name) VALUES ('demo') RETURNING id")
+            assert await used() == {tenant: (3, 3 * size)}
+            await pool.execute("DELETE FROM sens.dead_letters WHERE id = (SELECT min(id) FROM sens.dead_letters)")
+            assert await used() == {tenant: (2, 2 * size)}
+            await pool.execute("UPDATE sens.dead_letter_usage SET backend = -1")  # of a session that has ended
+            await pool.execute("SELECT sens.compact_dead_letter_usage()")
+            assert await used() == {tenant: (2, 2 * size)}
+            await pool.execute("DELETE FROM sens.tenants")
+            assert await used() == {}
+            assert await pool.fetchval("SELECT count(*) FROM sens.dead_letters") == 0
 
 
 class TestLetter:
-    def test_is_stored_as_it_is(self, database: DatabaseSettings) -> None:
-        async def work() -> None:
-            async with open_pool(database, "test") as worker, owner_pool(database) as pool:
-                tenant = await pool.fetchval("INSERT INTO sens.tenants (name) VALUES ('demo') RETURNING id")
-                letter = Letter(
-                    0,
-                    Origin(1 << 50, 1 << 40, 999),
+    async def test_is_stored_as_it_is(self, database: DatabaseSettings) -> None:
+        async with open_pool(database, "test") as worker, owner_pool(database) as pool:
+            tenant = await pool.fetchval("INSERT INTO sens.tenants (name) VALUES ('demo') RETURNING id")
+            letter = Letter(
+                0,
+                Origin(1 << 50, 1 << 40, 999),
+                tenant,
+                "Küche",
+                "sens/v1/\0/é",
+                AT,
+                AT + 1,
+                "r",
+                "d\0",
+                b"\0\xff",
+                9,
+                4,
+            )
+            far = letter._replace(tenant_id=0, device=None, origin=Origin(2, 2, 2), received_at=-(1 << 63))
+            async with Database(worker, database).connection() as connection:
+                data = copy_bytes([letter, far])
+                await copy_to(connection, "dead_letters", COLUMNS, data, schema="sens")
+            stored = await pool.fetch(f"SELECT {', '.join(COLUMNS)} FROM sens.dead_letters ORDER BY id")  # noqa: S608 - our names
+            at = datetime(2023, 11, 14, 22, 13, 20, 0, UTC)
+            assert tuple(stored[0]) == (
+                *(
                     tenant,
                     "Küche",
-                    "sens/v1/\0/é",
-                    AT,
-                    AT + 1,
+                    "sens/v1/\ufffd/é",
+                    at,
+                    at + timedelta(microseconds=1),
                     "r",
-                    "d\0",
+                    "d\ufffd",
                     b"\0\xff",
                     9,
-                    4,
-                )
-                far = letter._replace(tenant_id=0, device=None, origin=Origin(2, 2, 2), received_at=-(1 << 63))
-                async with Database(worker, database).connection() as connection:
-                    data = copy_bytes([letter, far])
-                    await copy_to(connection, "dead_letters", COLUMNS, data, schema="sens")
-                stored = await pool.fetch(f"SELECT {', '.join(COLUMNS)} FROM sens.dead_letters ORDER BY id")  # noqa: S608 - our names
-                at = datetime(2023, 11, 14, 22, 13, 20, 0, UTC)
-                assert tuple(stored[0]) == (
-                    *(
-                        tenant,
-                        "Küche",
-                        "sens/v1/\ufffd/é",
-                        at,
-                        at + timedelta(microseconds=1),
-                        "r",
-                        "d\ufffd",
-                        b"\0\xff",
-                        9,
-                    ),
-                    *(1 << 50, 1 << 40, 999, 4),
-                )
-                assert (stored[1]["tenant_id"], stored[1]["device"]) == (None, None)
-                assert stored[1]["received_at"] == datetime(1970, 1, 1, tzinfo=UTC)
-
-        asyncio.run(work())
+                ),
+                *(1 << 50, 1 << 40, 999, 4),
+            )
+            assert (stored[1]["tenant_id"], stored[1]["device"]) == (None, None)
+            assert stored[1]["received_at"] == datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class TestRefusal:
-    def test_names_the_message_of_the_row(self, database: DatabaseSettings) -> None:
-        async def work() -> tuple[int | None, int | None]:
-            async with open_pool(database, "test") as pool:
-                await execute_as(
-                    database,
-                    "ALTER TABLE sens.measurements ADD CHECK (value <> 666)",
-                    "ALTER TABLE sens.text_measurements ADD CHECK (value <> 'bad')",
-                )
-                store = TimescaleStore(Database(pool, database), NO_QUOTA)
-                suspects = []
-                for refused in (
-                    rows((3, 2, 0, 1.0), (8, 1, 0, 666.0), (5, 1, 1, 2.0)),
-                    rows((0, 9, 0, 1.0), texts=(TextRow(1, 2, AT, 6, "good"), TextRow(1, 2, AT + 1, 7, "bad"))),
-                ):
-                    with pytest.raises(RowsRefusedError) as refusal:
-                        await store.write(part_of(refused, 9))
-                    suspects.append(refusal.value.suspect)
-                return suspects[0], suspects[1]
+    async def test_names_the_message_of_the_row(self, database: DatabaseSettings) -> None:
+        async with open_pool(database, "test") as pool:
+            await execute_as(
+                database,
+                "ALTER TABLE sens.measurements ADD CHECK (value <> 666)",
+                "ALTER TABLE sens.text_measurements ADD CHECK (value <> 'bad')",
+            )
+            store = TimescaleStore(Database(pool, database), NO_QUOTA)
+            suspects = []
+            for refused in (
+                rows((3, 2, 0, 1.0), (8, 1, 0, 666.0), (5, 1, 1, 2.0)),
+                rows((0, 9, 0, 1.0), texts=(TextRow(1, 2, AT, 6, "good"), TextRow(1, 2, AT + 1, 7, "bad"))),
+            ):
+                with pytest.raises(RowsRefusedError) as refusal:
+                    await store.write(part_of(refused, 9))
+                suspects.append(refusal.value.suspect)
+            assert (suspects[0], suspects[1]) == (8, 7)
 
-        assert asyncio.run(work()) == (8, 7)
-
-    def test_that_comes_at_the_commit_names_none(self, database: DatabaseSettings) -> None:
+    async def test_that_comes_at_the_commit_names_none(self, database: DatabaseSettings) -> None:
         async def work() -> int | None:
             async with open_pool(database, "test") as pool:
                 await execute_as(
@@ -401,19 +352,16 @@ class TestRefusal:
                     )
                 return refusal.value.suspect
 
-        assert asyncio.run(work()) is None
+        assert await work() is None
 
-    def test_of_dead_letters_blames_no_message(self, database: DatabaseSettings) -> None:
-        async def work() -> None:
-            await execute_as(database, "ALTER TABLE sens.dead_letters ADD CHECK (false)")
-            async with open_pool(database, "test") as pool:
-                store = TimescaleStore(Database(pool, database), NO_QUOTA)
-                bad = [Rejection(0, "malformed_payload", "bad")]
-                with pytest.raises(StoreUnavailableError, match="refuses dead letters"):
-                    await store.write(part_of(rows((1, 1, 0, 1.0)), 2, rejected=bad))
-                assert await pool.fetchval("SELECT count(*) FROM sens.measurements") == 0
-
-        asyncio.run(work())
+    async def test_of_dead_letters_blames_no_message(self, database: DatabaseSettings) -> None:
+        await execute_as(database, "ALTER TABLE sens.dead_letters ADD CHECK (false)")
+        async with open_pool(database, "test") as pool:
+            store = TimescaleStore(Database(pool, database), NO_QUOTA)
+            bad = [Rejection(0, "malformed_payload", "bad")]
+            with pytest.raises(StoreUnavailableError, match="refuses dead letters"):
+                await store.write(part_of(rows((1, 1, 0, 1.0)), 2, rejected=bad))
+            assert await pool.fetchval("SELECT count(*) FROM sens.measurements") == 0
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

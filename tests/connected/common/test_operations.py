@@ -51,25 +51,25 @@ async def client_of(
 
 
 class TestHealthz:
-    def test_answers_200_while_the_loop_goes_round(self) -> None:
-        response = asyncio.run(ask("/healthz"))
+    async def test_answers_200_while_the_loop_goes_round(self) -> None:
+        response = await ask("/healthz")
 
         assert (response.status_code, response.json()) == (200, {"status": "ok"})
 
-    def test_answers_503_when_the_loop_stands_still(self) -> None:
+    async def test_answers_503_when_the_loop_stands_still(self) -> None:
         times = iter([0.0, 0.0])  # when it was made, and its first beat
-        response = asyncio.run(ask("/healthz", clock=lambda: next(times, HEALTHY_WITHIN_SECONDS)))
+        response = await ask("/healthz", clock=lambda: next(times, HEALTHY_WITHIN_SECONDS))
 
         assert response.status_code == 503
         assert response.json() == {"status": "failed", "detail": "the loop last went round 15 s ago"}
 
-    def test_asks_no_dependency(self) -> None:
+    async def test_asks_no_dependency(self) -> None:
         async def broken() -> str:
             return "not connected"
 
-        assert asyncio.run(ask("/healthz", {"database": broken})).status_code == 200
+        assert (await ask("/healthz", {"database": broken})).status_code == 200
 
-    def test_answers_200_again_after_a_beat(self) -> None:
+    async def test_answers_200_again_after_a_beat(self) -> None:
         now = 0.0
 
         async def scenario() -> list[int]:
@@ -82,21 +82,21 @@ class TestHealthz:
                 statuses.append((await client.get("/healthz")).status_code)
             return statuses
 
-        assert asyncio.run(scenario()) == [503, 200]
+        assert await scenario() == [503, 200]
 
 
 class TestReadyz:
-    def test_answers_200_when_every_check_passes(self) -> None:
-        response = asyncio.run(ask("/readyz", {"nats": fine, "database": fine}))
+    async def test_answers_200_when_every_check_passes(self) -> None:
+        response = await ask("/readyz", {"nats": fine, "database": fine})
 
         assert response.status_code == 200
         assert response.json() == {"status": "ok", "checks": {"nats": "ok", "database": "ok"}}
 
-    def test_answers_503_and_says_which_check_fails(self) -> None:
+    async def test_answers_503_and_says_which_check_fails(self) -> None:
         async def broken() -> str:
             return "not connected to PostgreSQL"
 
-        response = asyncio.run(ask("/readyz", {"nats": fine, "database": broken}))
+        response = await ask("/readyz", {"nats": fine, "database": broken})
 
         assert response.status_code == 503
         assert response.json() == {
@@ -104,17 +104,18 @@ class TestReadyz:
             "checks": {"nats": "ok", "database": "not connected to PostgreSQL"},
         }
 
-    def test_tells_what_flows_by_the_checks_answers(self) -> None:
+    async def test_tells_what_flows_by_the_checks_answers(self) -> None:
         def flow(answers: Mapping[str, str]) -> str:
             return f"nats is {answers['nats']}"
 
-        async def scenario() -> object:
-            async with client_of({"nats": fine}, Heartbeat(), flow) as client:
-                return (await client.get("/readyz")).json()
+        async with client_of({"nats": fine}, Heartbeat(), flow) as client:
+            assert (await client.get("/readyz")).json() == {
+                "status": "ok",
+                "checks": {"nats": "ok"},
+                "flow": "nats is ok",
+            }
 
-        assert asyncio.run(scenario()) == {"status": "ok", "checks": {"nats": "ok"}, "flow": "nats is ok"}
-
-    def test_notes_what_works_but_should_be_otherwise(self) -> None:
+    async def test_notes_what_works_but_should_be_otherwise(self) -> None:
         async def ok() -> None:
             return None
 
@@ -130,83 +131,80 @@ class TestReadyz:
                 return response.status_code, response.json()
 
         plain = {"status": "ok", "checks": {"database": "ok"}}
-        assert asyncio.run(scenario({"roles": remark, "other": ok, "unknown": unknown})) == (
+        assert await scenario({"roles": remark, "other": ok, "unknown": unknown}) == (
             200,
             plain | {"notes": {"roles": "it logs in as the owner"}},
         )
-        assert asyncio.run(scenario({"other": ok})) == (200, plain)
+        assert await scenario({"other": ok}) == (200, plain)
 
-    def test_answers_when_a_check_is_added_meanwhile(self) -> None:
+    async def test_answers_when_a_check_is_added_meanwhile(self) -> None:
         checks: dict[str, Check] = {}
 
         async def connecting() -> None:
             checks["database"] = fine
 
         checks["nats"] = connecting
-        response = asyncio.run(ask("/readyz", checks))
+        response = await ask("/readyz", checks)
 
         assert (response.status_code, response.json()) == (200, {"status": "ok", "checks": {"nats": "ok"}})
 
-    def test_answers_503_when_a_check_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_answers_503_when_a_check_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(operations, "CHECK_TIMEOUT_SECONDS", 0.05)
 
         async def hanging() -> None:
             await asyncio.Event().wait()
 
-        response = asyncio.run(ask("/readyz", {"nats": hanging, "database": fine}))
+        response = await ask("/readyz", {"nats": hanging, "database": fine})
 
         assert response.status_code == 503
         assert response.json()["checks"] == {"nats": "no answer within 0.05 s", "database": "ok"}
 
-    def test_answers_503_when_a_check_raises(self) -> None:
+    async def test_answers_503_when_a_check_raises(self) -> None:
         async def raising() -> None:
             raise ZeroDivisionError("unforeseen")
 
-        response = asyncio.run(ask("/readyz", {"log": raising}))
+        response = await ask("/readyz", {"log": raising})
 
         assert (response.status_code, response.json()["checks"]) == (503, {"log": "ZeroDivisionError: unforeseen"})
 
-    def test_follows_a_part_that_keeps_its_problem_up_to_date(self) -> None:
+    async def test_follows_a_part_that_keeps_its_problem_up_to_date(self) -> None:
         class Part:
             problem: str | None = "the log is full"
 
         part = Part()
 
-        async def scenario() -> list[int]:
-            async with client_of({"part": problem_check(part)}, Heartbeat()) as client:
-                statuses = [(await client.get("/readyz")).status_code]
-                part.problem = None
-                return [*statuses, (await client.get("/readyz")).status_code]
-
-        assert asyncio.run(scenario()) == [503, 200]
+        async with client_of({"part": problem_check(part)}, Heartbeat()) as client:
+            statuses = [(await client.get("/readyz")).status_code]
+            part.problem = None
+            assert [*statuses, (await client.get("/readyz")).status_code] == [503, 200]
 
 
 class TestVersion:
-    def test_names_service_version_and_commit(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_names_service_version_and_commit(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SENS_PRODUCT_COMMIT", "0123abc")
 
-        assert asyncio.run(ask("/version")).json() == {
+        assert (await ask("/version")).json() == {
             "name": "example",
             "version": product_version(),
             "product_commit": "0123abc",
         }
 
-    def test_says_that_the_commit_is_unknown(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_says_that_the_commit_is_unknown(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("SENS_PRODUCT_COMMIT", raising=False)
 
-        assert asyncio.run(ask("/version")).json()["product_commit"] == "unknown"
+        assert (await ask("/version")).json()["product_commit"] == "unknown"
 
 
 class TestMetrics:
-    def test_are_prometheus_text(self) -> None:
-        response = asyncio.run(ask("/metrics"))
+    async def test_are_prometheus_text(self) -> None:
+        response = await ask("/metrics")
 
         assert response.headers["content-type"].startswith("text/plain")
         assert "python_info" in {family.name for family in text_string_to_metric_families(response.text)}
 
 
 class TestServe:
-    def test_says_which_port_is_taken_and_what_to_do(self) -> None:
+    async def test_says_which_port_is_taken_and_what_to_do(self) -> None:
         async def scenario(port: int) -> None:
             async with serve_operations("example", OperationsSettings(host=HOST, port=port), {}, Heartbeat()):
                 pytest.fail("the port is taken")
@@ -216,51 +214,39 @@ class TestServe:
             other.listen()
             port: int = other.getsockname()[1]
             with pytest.raises(UnavailableError, match=rf"{HOST} port {port}: Address already in use.*Stop what uses"):
-                asyncio.run(scenario(port))
+                await scenario(port)
 
-    def test_says_that_an_address_is_not_this_machines(self) -> None:
-        async def scenario() -> None:
+    async def test_says_that_an_address_is_not_this_machines(self) -> None:
+        with pytest.raises(UnavailableError, match=r"can't listen on 192\.0\.2\.1 port 8081"):
             async with serve_operations("example", OperationsSettings(host="192.0.2.1"), {}, Heartbeat()):
                 pytest.fail("the address is reserved for documentation (RFC 5737)")
 
-        with pytest.raises(UnavailableError, match=r"can't listen on 192\.0\.2\.1 port 8081"):
-            asyncio.run(scenario())
+    async def test_frees_the_port_at_its_end(self) -> None:
+        settings = OperationsSettings(host=HOST, port=free_port())
+        for _ in range(2):
+            async with serve_operations("example", settings, {}, Heartbeat()):
+                pass
 
-    def test_frees_the_port_at_its_end(self) -> None:
-        async def scenario() -> None:
-            settings = OperationsSettings(host=HOST, port=free_port())
-            for _ in range(2):
-                async with serve_operations("example", settings, {}, Heartbeat()):
-                    pass
-
-        asyncio.run(scenario())
-
-    def test_answers_an_unforeseen_error_with_a_problem_document(self) -> None:
+    async def test_answers_an_unforeseen_error_with_a_problem_document(self) -> None:
         def broken(_checks: Mapping[str, str]) -> str:
             raise RuntimeError("nobody has foreseen this")
 
-        async def run() -> httpx.Response:
-            async with client_of({}, Heartbeat(), broken) as client:
-                return await client.get("/readyz")
-
-        answer = asyncio.run(run())
+        async with client_of({}, Heartbeat(), broken) as client:
+            answer = await client.get("/readyz")
         assert answer.status_code == 500
         assert answer.headers["content-type"] == "application/problem+json"
         assert "foreseen this" not in answer.text
 
-    def test_answers_what_is_no_http_with_a_problem_document(self) -> None:
-        async def run() -> bytes:
-            async with client_of({}, Heartbeat()) as client:
-                reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
-                writer.write(b"nonsense\r\n\r\n")
-                try:
-                    return await reader.read()
-                finally:
-                    writer.close()
-
-        answer = asyncio.run(run())
+    async def test_answers_what_is_no_http_with_a_problem_document(self) -> None:
+        async with client_of({}, Heartbeat()) as client:
+            reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+            writer.write(b"nonsense\r\n\r\n")
+            try:
+                answer = await reader.read()
+            finally:
+                writer.close()
         assert answer.startswith(b"HTTP/1.1 400")
         assert b"application/problem+json" in answer
 
-    def test_answers_404_to_other_paths(self) -> None:
-        assert asyncio.run(ask("/secrets")).status_code == 404
+    async def test_answers_404_to_other_paths(self) -> None:
+        assert (await ask("/secrets")).status_code == 404

@@ -82,7 +82,7 @@ def component(
     )
 
 
-def supervise(
+async def supervise(
     data: DataFolder,
     components: list[Component],
     check: Callable[[Running], Awaitable[None]],
@@ -91,19 +91,16 @@ def supervise(
     """Run components until the check is done, then stop them."""
     recorder = Recorder()
 
-    async def main() -> None:
-        supervisor = Supervisor(components, steps or [], data=data, environment={}, display=recorder)
-        work = asyncio.create_task(supervisor.run())
-        try:
-            await check(Running(supervisor, recorder, work))
-        finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-            await supervisor.stop()
-        if not work.cancelled() and (error := work.exception()) is not None:
-            raise error
-
-    asyncio.run(main())
+    supervisor = Supervisor(components, steps or [], data=data, environment={}, display=recorder)
+    work = asyncio.create_task(supervisor.run())
+    try:
+        await check(Running(supervisor, recorder, work))
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        await supervisor.stop()
+    if not work.cancelled() and (error := work.exception()) is not None:
+        raise error
     return recorder
 
 
@@ -117,12 +114,12 @@ async def given_up(running: Running) -> None:
 
 
 class TestStarting:
-    def test_waits_for_what_a_component_needs(self, data: DataFolder) -> None:
+    async def test_waits_for_what_a_component_needs(self, data: DataFolder) -> None:
         async def work() -> str:
             assert (data.run / "store.ready").exists()
             return "done"
 
-        recorder = supervise(
+        recorder = await supervise(
             data,
             [component(data, "service", READY_THEN_WAIT, after=("step",)), component(data, "store", READY_THEN_WAIT)],
             all_ready,
@@ -134,25 +131,25 @@ class TestStarting:
             "ready service",
         ]
 
-    def test_gives_up_on_what_keeps_dying_and_says_its_last_words(
+    async def test_gives_up_on_what_keeps_dying_and_says_its_last_words(
         self, data: DataFolder, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(supervisor_module, "FIRST_BACKOFF_SECONDS", 0.01)
 
         with pytest.raises(ExceptionGroup) as caught:
-            supervise(data, [component(data, "broken", "import sys; sys.exit('no such disk')")], given_up)
+            await supervise(data, [component(data, "broken", "import sys; sys.exit('no such disk')")], given_up)
         error = caught.value.exceptions[0]
         assert isinstance(error, SensError)
         assert "broken can't be started: ended with code 1; its last words: no such disk" in str(error)
 
-    def test_gives_up_at_once_on_wrong_settings(self, data: DataFolder) -> None:
+    async def test_gives_up_at_once_on_wrong_settings(self, data: DataFolder) -> None:
         with pytest.raises(ExceptionGroup) as caught:
-            supervise(data, [component(data, "broken", "raise SystemExit(78)")], given_up)
+            await supervise(data, [component(data, "broken", "raise SystemExit(78)")], given_up)
         assert "ended with code 78" in str(caught.value.exceptions[0])
 
 
 class TestRestarting:
-    def test_follows_a_death_and_is_said(self, data: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_follows_a_death_and_is_said(self, data: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(supervisor_module, "FIRST_BACKOFF_SECONDS", 0.01)
 
         async def kill_it(running: Running) -> None:
@@ -164,7 +161,7 @@ class TestRestarting:
 
             await eventually(ready_twice, "it is started again")
 
-        recorder = supervise(data, [component(data, "worker", READY_THEN_WAIT)], kill_it)
+        recorder = await supervise(data, [component(data, "worker", READY_THEN_WAIT)], kill_it)
         assert "worker was ended by SIGKILL; starting it again in 0.01 s" in recorder.lines
 
     def test_waits_longer_each_time_up_to_a_bound(self) -> None:
@@ -175,17 +172,17 @@ class TestRestarting:
 
 
 class TestStopping:
-    def test_follows_the_stages(self, data: DataFolder, tmp_path: Path) -> None:
+    async def test_follows_the_stages(self, data: DataFolder, tmp_path: Path) -> None:
         order = tmp_path / "order"
         members = [
             component(data, name, NOTE_AT_STOP, str(order), name, stop_stage=stage)
             for name, stage in (("store", 4), ("source", 0), ("worker", 1))
         ]
-        supervise(data, members, all_ready)
+        await supervise(data, members, all_ready)
         assert order.read_text().split() == ["source", "worker", "store"]
         assert list(data.run.glob("*.pid")) == []
 
-    def test_kills_what_does_not_stop(self, data: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_kills_what_does_not_stop(self, data: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(supervisor_module, "SERVICES_STOP_SECONDS", 0.0)
         numbers: list[int] = []
 
@@ -193,17 +190,17 @@ class TestStopping:
             await running.supervisor.all_ready()
             numbers.append(running.supervisor._children["stubborn"].pid)
 
-        recorder = supervise(data, [component(data, "stubborn", STUBBORN)], note)
+        recorder = await supervise(data, [component(data, "stubborn", STUBBORN)], note)
         assert process_identity(numbers[0]) is None
         assert recorder.lines[-1] == "stubborn did not stop within 0.5 s: killed"
 
-    def test_is_hurried_by_a_second_signal(self, data: DataFolder) -> None:
+    async def test_is_hurried_by_a_second_signal(self, data: DataFolder) -> None:
         async def hurry(running: Running) -> None:
             await running.supervisor.all_ready()
             running.supervisor.hurry()
             assert running.supervisor._children["stubborn"].returncode is None
 
-        recorder = supervise(data, [component(data, "stubborn", STUBBORN)], hurry)
+        recorder = await supervise(data, [component(data, "stubborn", STUBBORN)], hurry)
         assert not [line for line in recorder.lines if "did not stop" in line]
 
 

@@ -28,13 +28,10 @@ def sens(*arguments: str) -> tuple[int, str]:
 
 
 class TestTheChecks:
-    def test_are_what_the_list_says(self) -> None:
-        async def names() -> list[str]:
-            environment, context = Environment(name="x"), ssl.create_default_context()
-            async with Web(environment, context) as web:
-                return list(catalogue(environment, web=web, context=context, kubectl=Kubectl(), days=14))
-
-        assert asyncio.run(names()) == list(CHECKS)
+    async def test_are_what_the_list_says(self) -> None:
+        environment, context = Environment(name="x"), ssl.create_default_context()
+        async with Web(environment, context) as web:
+            assert list(catalogue(environment, web=web, context=context, kubectl=Kubectl(), days=14)) == list(CHECKS)
 
     def test_are_chosen_by_name_and_by_group(self) -> None:
         assert chosen(["cluster.nats", "docs"]) == [
@@ -139,7 +136,7 @@ class TestTheChannel:
 class TestNames:
     HOST = Endpoint("https", "api.example.org", 443)
 
-    def check(self, environment: Environment, *, ipv4: set[str], ipv6: set[str]) -> str:
+    async def check(self, environment: Environment, *, ipv4: set[str], ipv6: set[str]) -> str:
         def lookup(name: str, family: socket.AddressFamily) -> set[str]:
             assert name == "api.example.org"
             found = ipv6 if family == socket.AF_INET6 else ipv4
@@ -147,12 +144,12 @@ class TestNames:
                 raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
             return found
 
-        return asyncio.run(check_name(environment, self.HOST, "--api-host", lookup))
+        return await check_name(environment, self.HOST, "--api-host", lookup)
 
-    def test_lead_to_the_expected_addresses(self) -> None:
+    async def test_lead_to_the_expected_addresses(self) -> None:
         environment = Environment(name="x", address="192.0.2.7", address_ipv6="2001:db8::7")
 
-        assert self.check(environment, ipv4={"192.0.2.7"}, ipv6={"2001:db8::7"}) == (
+        assert await self.check(environment, ipv4={"192.0.2.7"}, ipv6={"2001:db8::7"}) == (
             "api.example.org: A 192.0.2.7, AAAA 2001:db8::7"
         )
 
@@ -165,26 +162,26 @@ class TestNames:
             (set(), set(), "Make the record A 192.0.2.7 of api.example.org"),
         ],
     )
-    def test_that_lead_elsewhere_are_a_failure(self, ipv4: set[str], ipv6: set[str], remedy: str) -> None:
+    async def test_that_lead_elsewhere_are_a_failure(self, ipv4: set[str], ipv6: set[str], remedy: str) -> None:
         with pytest.raises(CheckFailedError) as error:
-            self.check(Environment(name="x", address="192.0.2.7"), ipv4=ipv4, ipv6=ipv6)
+            await self.check(Environment(name="x", address="192.0.2.7"), ipv4=ipv4, ipv6=ipv6)
 
         assert remedy in error.value.remedy
 
-    def test_are_not_asked_of_a_resolver_that_fails(self) -> None:
+    async def test_are_not_asked_of_a_resolver_that_fails(self) -> None:
         def lookup(_name: str, _family: socket.AddressFamily) -> set[str]:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
         with pytest.raises(CheckFailedError, match="Temporary failure"):
-            asyncio.run(check_name(Environment(name="x", address="192.0.2.7"), self.HOST, "--api-host", lookup))
+            await check_name(Environment(name="x", address="192.0.2.7"), self.HOST, "--api-host", lookup)
 
-    def test_without_an_expected_address_are_not_run(self) -> None:
+    async def test_without_an_expected_address_are_not_run(self) -> None:
         with pytest.raises(NotRunError, match="--address"):
-            self.check(Environment(name="x"), ipv4={"192.0.2.7"}, ipv6=set())
+            await self.check(Environment(name="x"), ipv4={"192.0.2.7"}, ipv6=set())
 
 
 class TestARun:
-    def test_tells_how_each_check_ended(self) -> None:
+    async def test_tells_how_each_check_ended(self) -> None:
         async def well() -> str:
             return "all is well"
 
@@ -199,7 +196,7 @@ class TestARun:
             return ""
 
         checks: dict[str, Check] = {"a": well, "b": badly, "c": unknown, "d": forever}
-        outcomes = asyncio.run(run_checks(checks, 0.05))
+        outcomes = await run_checks(checks, 0.05)
 
         assert [(each.name, each.status, each.detail) for each in outcomes[:3]] == [
             ("a", Status.OK, "all is well"),

@@ -1,7 +1,5 @@
 """What people are told of components that are not ready."""
 
-import asyncio
-
 from sens_cli.up.components import Component, Launch
 from sens_cli.up.watch import Watch
 
@@ -30,7 +28,7 @@ def component(answers: list[str | None], *, restart: bool) -> Component:
     )
 
 
-def look(
+async def look(
     answers: list[str | None], *, restart: bool = False, ended: list[str] | None = None
 ) -> tuple[list[dict[str, str]], list[tuple[str, bool]]]:
     """Look once for each answer; return the problems after each look, and what was told."""
@@ -39,22 +37,22 @@ def look(
     watch = Watch([one], told, broker_operations=None, end=([] if ended is None else ended).append)
     seen = []
     for _ in answers:
-        asyncio.run(watch.look())
+        await watch.look()
         seen.append(watch.problems)
     return seen, told.notices
 
 
 class TestWatch:
-    def test_tells_once_when_a_component_is_not_ready_and_once_when_it_is_again(self) -> None:
-        seen, told = look([None, "no database", "no database", "no database", None, None])
+    async def test_tells_once_when_a_component_is_not_ready_and_once_when_it_is_again(self) -> None:
+        seen, told = await look([None, "no database", "no database", "no database", None, None])
         assert seen == [{}, *[{"worker": "no database"}] * 3, {}, {}]
         assert told == [("worker is not ready: no database", True), ("worker is ready again", False)]
 
-    def test_tells_nothing_of_a_moment(self) -> None:
-        assert look([None, "reconnecting", None, "reconnecting", None])[1] == []
+    async def test_tells_nothing_of_a_moment(self) -> None:
+        assert (await look([None, "reconnecting", None, "reconnecting", None]))[1] == []
 
-    def test_ends_what_is_stuck_where_that_is_wanted(self) -> None:
+    async def test_ends_what_is_stuck_where_that_is_wanted(self) -> None:
         for restart, expected in ((True, ["worker", "worker"]), (False, [])):
             ended: list[str] = []
-            look(["stuck"] * 4 + [None] + ["stuck"] * 10, restart=restart, ended=ended)
+            await look(["stuck"] * 4 + [None] + ["stuck"] * 10, restart=restart, ended=ended)
             assert ended == expected

@@ -85,26 +85,26 @@ class Scene:
 
 
 class TestUntilItSucceeds:
-    def test_a_success_is_the_only_attempt(self) -> None:
+    async def test_a_success_is_the_only_attempt(self) -> None:
         scene = Scene()
 
-        assert asyncio.run(scene.run(None)) == 1
+        assert await scene.run(None) == 1
         assert scene.time.slept == []
 
-    def test_the_pauses_double_up_to_the_longest(self) -> None:
+    async def test_the_pauses_double_up_to_the_longest(self) -> None:
         scene = Scene(backoff=Backoff(0.5, 3))
 
-        assert asyncio.run(scene.run(*[ConnectionResetError()] * 5, None)) == 6
+        assert await scene.run(*[ConnectionResetError()] * 5, None) == 6
         assert scene.time.slept == [0.5, 1, 2, 3, 3]
 
-    def test_each_run_begins_with_the_first_pause(self) -> None:
+    async def test_each_run_begins_with_the_first_pause(self) -> None:
         scene = Scene()
         for _ in range(2):
-            asyncio.run(scene.run(TimeoutError(), TimeoutError(), None))
+            await scene.run(TimeoutError(), TimeoutError(), None)
 
         assert scene.time.slept == [1, 2, 1, 2]
 
-    def test_a_return_within_the_body_is_a_success(self) -> None:
+    async def test_a_return_within_the_body_is_a_success(self) -> None:
         scene = Scene()
 
         async def publish() -> str:
@@ -115,36 +115,33 @@ class TestUntilItSucceeds:
                     return f"stored at attempt {attempt.number}"
             raise AssertionError
 
-        assert asyncio.run(publish()) == "stored at attempt 3"
+        assert await publish() == "stored at attempt 3"
         assert scene.problems.problem is None
 
-    def test_other_errors_pass_through(self) -> None:
+    async def test_other_errors_pass_through(self) -> None:
         scene = Scene()
         with pytest.raises(ZeroDivisionError):
-            asyncio.run(scene.run(ZeroDivisionError(), None))
+            await scene.run(ZeroDivisionError(), None)
 
         assert scene.time.slept == []
 
-    def test_a_group_is_tried_again_when_each_of_its_errors_may_be(self) -> None:
+    async def test_a_group_is_tried_again_when_each_of_its_errors_may_be(self) -> None:
         scene = Scene()
         inner = ExceptionGroup("inner", [TimeoutError()])
         group = ExceptionGroup("tasks", [ConnectionResetError("reset"), inner, ConnectionResetError("reset")])
         with capture_logs() as lines:
-            asyncio.run(scene.run(group, None))
+            await scene.run(group, None)
 
         assert lines[0]["error"] == "reset; no answer in time"
         with pytest.raises(ExceptionGroup):
-            asyncio.run(scene.run(ExceptionGroup("tasks", [TimeoutError(), ZeroDivisionError()]), None))
+            await scene.run(ExceptionGroup("tasks", [TimeoutError(), ZeroDivisionError()]), None)
 
-    def test_a_body_outside_of_the_attempt_is_a_fault(self) -> None:
+    async def test_a_body_outside_of_the_attempt_is_a_fault(self) -> None:
         scene = Scene()
 
-        async def run() -> None:
+        with pytest.raises(RuntimeError, match="with attempt"):
             async for _ in scene.attempts:
                 pass
-
-        with pytest.raises(RuntimeError, match="with attempt"):
-            asyncio.run(run())
 
     def test_without_any_pause_they_are_refused(self) -> None:
         with pytest.raises(ValueError, match="back-off"):
@@ -163,7 +160,7 @@ class TestUntilItSucceeds:
 
 
 class TestRun:
-    def test_returns_what_the_work_returns_in_the_end(self) -> None:
+    async def test_returns_what_the_work_returns_in_the_end(self) -> None:
         answers = iter([TimeoutError(), TimeoutError(), None])
 
         async def work() -> str:
@@ -174,10 +171,10 @@ class TestRun:
 
         scene = Scene()
 
-        assert asyncio.run(scene.attempts.run(work)) == "stored"
+        assert await scene.attempts.run(work) == "stored"
         assert scene.time.slept == [1, 2]
 
-    def test_says_that_the_stop_came_first(self) -> None:
+    async def test_says_that_the_stop_came_first(self) -> None:
         async def scenario() -> None:
             stop = asyncio.Event()
 
@@ -188,26 +185,26 @@ class TestRun:
             await Scene(stop=stop).attempts.run(work)
 
         with pytest.raises(StoppedError):
-            asyncio.run(scenario())
+            await scenario()
 
 
 class TestWhoIsTold:
-    def test_health_is_told_what_is_wrong_and_when_it_is_over(self) -> None:
+    async def test_health_is_told_what_is_wrong_and_when_it_is_over(self) -> None:
         scene = Scene()
         told: list[str | None] = []
 
         async def look(_attempt: Attempt) -> None:
             told.append(scene.problems.problem)
 
-        asyncio.run(scene.run(TimeoutError(), look))
+        await scene.run(TimeoutError(), look)
 
         assert told == [f"{WHAT}: no answer in time"]
         assert scene.problems.problem is None
 
-    def test_the_log_gets_a_line_for_each_change_and_none_for_each_attempt(self) -> None:
+    async def test_the_log_gets_a_line_for_each_change_and_none_for_each_attempt(self) -> None:
         scene = Scene()
         with capture_logs() as lines:
-            asyncio.run(scene.run(*[TimeoutError()] * 4, *[ConnectionResetError("reset")] * 4, None))
+            await scene.run(*[TimeoutError()] * 4, *[ConnectionResetError("reset")] * 4, None)
 
         assert [(line["event"], line.get("error"), line["log_level"]) for line in lines] == [
             (WHAT, "no answer in time", "warning"),
@@ -216,75 +213,66 @@ class TestWhoIsTold:
         ]
         assert lines[0]["messages"] == 7
 
-    def test_nobody_is_told_of_a_success_without_a_failure(self) -> None:
+    async def test_nobody_is_told_of_a_success_without_a_failure(self) -> None:
         scene = Scene()
         with capture_logs() as lines:
-            asyncio.run(scene.run(None))
+            await scene.run(None)
 
         assert lines == []
         assert scene.retries.count == 0
 
-    def test_each_attempt_that_is_tried_again_is_counted(self) -> None:
+    async def test_each_attempt_that_is_tried_again_is_counted(self) -> None:
         scene = Scene()
-        asyncio.run(scene.run(*[TimeoutError()] * 4, None))
+        await scene.run(*[TimeoutError()] * 4, None)
 
         assert scene.retries.count == 4
 
-    def test_the_problem_stays_when_an_error_passes_through(self) -> None:
+    async def test_the_problem_stays_when_an_error_passes_through(self) -> None:
         scene = Scene()
         with pytest.raises(ZeroDivisionError):
-            asyncio.run(scene.run(TimeoutError(), ZeroDivisionError()))
+            await scene.run(TimeoutError(), ZeroDivisionError())
 
         assert scene.problems.problem == f"{WHAT}: no answer in time"
         assert scene.retries.count == 1
 
 
 class TestTheStop:
-    def test_there_is_no_attempt_after_it(self) -> None:
-        async def scenario() -> int:
-            stop = asyncio.Event()
+    async def test_there_is_no_attempt_after_it(self) -> None:
+        stop = asyncio.Event()
+        stop.set()
+        assert (await Scene(stop=stop).run(None)) == 0
+
+    async def test_it_ends_a_pause(self) -> None:
+        stop = asyncio.Event()
+        scene = Scene(stop=stop)
+
+        async def sleep(_seconds: float) -> None:
             stop.set()
-            return await Scene(stop=stop).run(None)
+            await asyncio.get_running_loop().create_future()
 
-        assert asyncio.run(scenario()) == 0
+        scene.attempts = Attempts(
+            scene.problems, "publish", WHAT, retry_on=(TimeoutError,), backoff=Backoff(1, 1), stop=stop, sleep=sleep
+        )
+        assert (await scene.run(TimeoutError(), None)) == 1
 
-    def test_it_ends_a_pause(self) -> None:
-        async def scenario() -> int:
-            stop = asyncio.Event()
-            scene = Scene(stop=stop)
+    async def test_it_cuts_no_attempt_short(self) -> None:
+        stop = asyncio.Event()
+        finished = []
 
-            async def sleep(_seconds: float) -> None:
-                stop.set()
-                await asyncio.get_running_loop().create_future()
+        async def body(_attempt: Attempt) -> None:
+            stop.set()
+            await asyncio.sleep(0)
+            finished.append("attempt")
+            raise TimeoutError
 
-            scene.attempts = Attempts(
-                scene.problems, "publish", WHAT, retry_on=(TimeoutError,), backoff=Backoff(1, 1), stop=stop, sleep=sleep
-            )
-            return await scene.run(TimeoutError(), None)
-
-        assert asyncio.run(scenario()) == 1
-
-    def test_it_cuts_no_attempt_short(self) -> None:
-        async def scenario() -> list[str]:
-            stop = asyncio.Event()
-            finished = []
-
-            async def body(_attempt: Attempt) -> None:
-                stop.set()
-                await asyncio.sleep(0)
-                finished.append("attempt")
-                raise TimeoutError
-
-            assert await Scene(stop=stop).run(body, None) == 1
-            return finished
-
-        assert asyncio.run(scenario()) == ["attempt"]
+        assert await Scene(stop=stop).run(body, None) == 1
+        assert finished == ["attempt"]
 
 
 class TestWorkThatLasts:
     """A connection: it succeeds first, and fails later."""
 
-    def test_the_problem_is_over_while_the_attempt_goes_on(self) -> None:
+    async def test_the_problem_is_over_while_the_attempt_goes_on(self) -> None:
         scene = Scene()
         told: list[str | None] = []
 
@@ -293,11 +281,11 @@ class TestWorkThatLasts:
             told.append(scene.problems.problem)
             raise ConnectionResetError
 
-        asyncio.run(scene.run(TimeoutError(), connection, None))
+        await scene.run(TimeoutError(), connection, None)
 
         assert told == [None]
 
-    def test_it_begins_with_the_first_pause_after_it_was_stable(self) -> None:
+    async def test_it_begins_with_the_first_pause_after_it_was_stable(self) -> None:
         scene = Scene(backoff=Backoff(1, 8, stable_seconds=30))
 
         def lasting(seconds: float) -> Callable[[Attempt], Awaitable[None]]:
@@ -308,58 +296,49 @@ class TestWorkThatLasts:
 
             return connection
 
-        asyncio.run(scene.run(TimeoutError(), TimeoutError(), lasting(29), lasting(30), lasting(1), None))
+        await scene.run(TimeoutError(), TimeoutError(), lasting(29), lasting(30), lasting(1), None)
 
         assert scene.time.slept == [1, 2, 4, 1, 2]
 
-    def test_a_slow_failure_is_not_stable(self) -> None:
+    async def test_a_slow_failure_is_not_stable(self) -> None:
         scene = Scene(backoff=Backoff(1, 8, stable_seconds=30))
 
         async def slow(_attempt: Attempt) -> None:
             scene.time.now += 60
             raise TimeoutError
 
-        asyncio.run(scene.run(slow, slow, None))
+        await scene.run(slow, slow, None)
 
         assert scene.time.slept == [1, 2]
 
 
 class TestWorkAtIntervals:
-    def test_it_goes_on_after_a_success(self) -> None:
-        async def scenario() -> list[float]:
-            stop = asyncio.Event()
-            scene = Scene(backoff=None, interval_seconds=60, stop=stop)
+    async def test_it_goes_on_after_a_success(self) -> None:
+        stop = asyncio.Event()
+        scene = Scene(backoff=None, interval_seconds=60, stop=stop)
 
-            async def last(_attempt: Attempt) -> None:
-                stop.set()
+        async def last(_attempt: Attempt) -> None:
+            stop.set()
 
-            assert await scene.run(None, TimeoutError(), None, last) == 4
-            return scene.time.slept
+        assert await scene.run(None, TimeoutError(), None, last) == 4
+        assert scene.time.slept == [60, 60, 60]
 
-        assert asyncio.run(scenario()) == [60, 60, 60]
+    async def test_failures_have_their_own_pauses(self) -> None:
+        stop = asyncio.Event()
+        scene = Scene(interval_seconds=60, stop=stop)
 
-    def test_failures_have_their_own_pauses(self) -> None:
-        async def scenario() -> list[float]:
-            stop = asyncio.Event()
-            scene = Scene(interval_seconds=60, stop=stop)
+        async def last(_attempt: Attempt) -> None:
+            stop.set()
 
-            async def last(_attempt: Attempt) -> None:
-                stop.set()
+        await scene.run(None, TimeoutError(), TimeoutError(), None, TimeoutError(), last)
+        assert scene.time.slept == [60, 1, 2, 60, 1]
 
-            await scene.run(None, TimeoutError(), TimeoutError(), None, TimeoutError(), last)
-            return scene.time.slept
+    async def test_a_success_ends_the_problem(self) -> None:
+        stop = asyncio.Event()
+        scene = Scene(interval_seconds=60, stop=stop)
 
-        assert asyncio.run(scenario()) == [60, 1, 2, 60, 1]
+        async def last(_attempt: Attempt) -> None:
+            stop.set()
 
-    def test_a_success_ends_the_problem(self) -> None:
-        async def scenario() -> str | None:
-            stop = asyncio.Event()
-            scene = Scene(interval_seconds=60, stop=stop)
-
-            async def last(_attempt: Attempt) -> None:
-                stop.set()
-
-            await scene.run(TimeoutError(), last)
-            return scene.problems.problem
-
-        assert asyncio.run(scenario()) is None
+        await scene.run(TimeoutError(), last)
+        assert scene.problems.problem is None

@@ -1,7 +1,5 @@
 """Problems by key."""
 
-import asyncio
-
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
@@ -9,12 +7,12 @@ from sens_common.health import Problems
 
 
 class TestProblems:
-    def test_one_that_is_solved_leaves_the_others(self) -> None:
+    async def test_one_that_is_solved_leaves_the_others(self) -> None:
         problems = Problems("store")
         problems.set("lane 0", "the database holds")
         problems.set("lane 1", "the log holds")
         problems.clear("lane 1")
-        assert asyncio.run(problems.check()) == "the database holds"
+        assert await problems.check() == "the database holds"
 
     def test_all_that_stand_are_told_each_once(self) -> None:
         problems = Problems("store")

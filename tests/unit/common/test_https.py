@@ -1,6 +1,5 @@
 """What came over plain HTTP is not served, and browsers are told to use HTTPS."""
 
-import asyncio
 from collections.abc import Mapping
 
 import httpx
@@ -28,31 +27,28 @@ class Asked:
         self.noted: list[str] = []
         self._app = HttpsOnly(served, settings, self.noted.append)
 
-    def ask(
+    async def ask(
         self, url: str = "/", *, by: str | None, method: str = "GET", headers: Mapping[str, str] | None = None
     ) -> httpx.Response:
         given = dict(headers or {}) | ({} if by is None else {"X-Forwarded-Proto": by})
 
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self._app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://api.example.org") as client:
-                return await client.request(method, url, headers=given)
-
-        return asyncio.run(send())
+        transport = httpx.ASGITransport(self._app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://api.example.org") as client:
+            return await client.request(method, url, headers=given)
 
 
 class TestPlainHttp:
     @pytest.mark.parametrize("by", ["http", "HTTP", "http, https", " http", "ws"])
-    def test_is_redirected_to_the_same_place(self, by: str) -> None:
+    async def test_is_redirected_to_the_same_place(self, by: str) -> None:
         asked = Asked()
 
-        answer = asked.ask("/a%2Fb?c=d&e=%20", by=by)
+        answer = await asked.ask("/a%2Fb?c=d&e=%20", by=by)
 
         assert (answer.status_code, answer.headers["Location"]) == (308, "https://api.example.org/a%2Fb?c=d&e=%20")
         assert asked.noted == ["redirected"]
 
-    def test_loses_its_port(self) -> None:
-        answer = Asked().ask(by="http", headers={"Host": "[2001:db8::7]:8080"})
+    async def test_loses_its_port(self) -> None:
+        answer = await Asked().ask(by="http", headers={"Host": "[2001:db8::7]:8080"})
 
         assert answer.headers["Location"] == "https://[2001:db8::7]/"
 
@@ -66,12 +62,12 @@ class TestPlainHttp:
         ],
         ids=["key", "body", "host", "no host"],
     )
-    def test_is_refused_where_a_redirect_would_hide_a_mistake(
+    async def test_is_refused_where_a_redirect_would_hide_a_mistake(
         self, method: str, headers: Mapping[str, str], outcome: str
     ) -> None:
         asked = Asked()
 
-        answer = asked.ask(by="http", method=method, headers=headers)
+        answer = await asked.ask(by="http", method=method, headers=headers)
 
         assert answer.status_code == 403
         assert answer.headers["Content-Type"] == "application/problem+json"
@@ -79,35 +75,35 @@ class TestPlainHttp:
         assert "evil" not in answer.text
         assert asked.noted == [outcome]
 
-    def test_with_a_key_says_to_replace_it_and_never_repeats_it(self) -> None:
+    async def test_with_a_key_says_to_replace_it_and_never_repeats_it(self) -> None:
         with capture_logs() as logs:
-            answer = Asked().ask(by="http", headers={"Authorization": "Bearer sens_secret"})
+            answer = await Asked().ask(by="http", headers={"Authorization": "Bearer sens_secret"})
 
         assert "ask https://api.example.org instead, and replace the key" in answer.json()["detail"]
         assert "sens_secret" not in f"{answer.text} {logs}"
         assert [entry["log_level"] for entry in logs] == ["warning"]
 
-    def test_is_served_where_nothing_else_is_asked_for(self) -> None:
+    async def test_is_served_where_nothing_else_is_asked_for(self) -> None:
         asked = Asked(HttpsSettings())
 
-        assert asked.ask("/x", by="http").text == "served /x"
+        assert (await asked.ask("/x", by="http")).text == "served /x"
         assert asked.noted == []
 
 
 class TestHttps:
-    def test_is_served_and_browsers_are_told_to_stay(self) -> None:
-        answer = Asked().ask("/x", by="https", method="POST")
+    async def test_is_served_and_browsers_are_told_to_stay(self) -> None:
+        answer = await Asked().ask("/x", by="https", method="POST")
 
         assert answer.text == "served /x"
         assert answer.headers["Strict-Transport-Security"] == "max-age=600"
 
-    def test_is_not_recommended_where_it_is_not_asked_for(self) -> None:
-        assert "Strict-Transport-Security" not in Asked(HttpsSettings(only=True)).ask(by="https").headers
+    async def test_is_not_recommended_where_it_is_not_asked_for(self) -> None:
+        assert "Strict-Transport-Security" not in (await Asked(HttpsSettings(only=True)).ask(by="https")).headers
 
 
 class TestWithoutAProxy:
-    def test_probes_and_prometheus_are_served(self) -> None:
-        answer = Asked().ask("/healthz", by=None)
+    async def test_probes_and_prometheus_are_served(self) -> None:
+        answer = await Asked().ask("/healthz", by=None)
 
         assert answer.status_code == 200
         assert "Strict-Transport-Security" not in answer.headers

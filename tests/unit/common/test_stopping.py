@@ -9,83 +9,65 @@ from sens_common.stopping import Race, before_stop, wait_or_stop
 
 
 class TestBeforeStop:
-    def test_returns_what_the_work_returns(self) -> None:
-        async def scenario() -> str:
-            return await before_stop(asyncio.Event(), asyncio.sleep(0, "done"))
+    async def test_returns_what_the_work_returns(self) -> None:
+        assert (await before_stop(asyncio.Event(), asyncio.sleep(0, "done"))) == "done"
 
-        assert asyncio.run(scenario()) == "done"
-
-    def test_gives_the_work_up_when_the_stop_comes_first(self) -> None:
-        async def scenario() -> bool:
-            stop = asyncio.Event()
-            stop.set()
-            work = asyncio.get_running_loop().create_future()
-            with pytest.raises(StoppedError):
-                await before_stop(stop, work)
-            return work.cancelled()
-
-        assert asyncio.run(scenario())
+    async def test_gives_the_work_up_when_the_stop_comes_first(self) -> None:
+        stop = asyncio.Event()
+        stop.set()
+        work = asyncio.get_running_loop().create_future()
+        with pytest.raises(StoppedError):
+            await before_stop(stop, work)
+        assert work.cancelled()
 
 
 class TestWaitOrStop:
-    def test_tells_that_the_time_has_passed(self) -> None:
-        assert asyncio.run(wait_or_stop(asyncio.Event(), 0.001)) is False
+    async def test_tells_that_the_time_has_passed(self) -> None:
+        assert await wait_or_stop(asyncio.Event(), 0.001) is False
 
-    def test_tells_that_the_stop_came(self) -> None:
-        async def scenario() -> bool:
-            stop = asyncio.Event()
-            stop.set()
-            return await wait_or_stop(stop, 60)
-
-        assert asyncio.run(scenario()) is True
+    async def test_tells_that_the_stop_came(self) -> None:
+        stop = asyncio.Event()
+        stop.set()
+        assert (await wait_or_stop(stop, 60)) is True
 
 
 class TestRace:
-    def test_runs_one_piece_of_work_after_another(self) -> None:
-        async def scenario() -> list[int]:
-            with Race(asyncio.Event()) as race:
-                return [await race.run(asyncio.sleep(0, number)) for number in range(3)]
+    async def test_runs_one_piece_of_work_after_another(self) -> None:
+        with Race(asyncio.Event()) as race:
+            assert [await race.run(asyncio.sleep(0, number)) for number in range(3)] == [0, 1, 2]
 
-        assert asyncio.run(scenario()) == [0, 1, 2]
+    async def test_ends_work_under_way_and_waits_for_its_end(self) -> None:
+        stop = asyncio.Event()
+        events = []
 
-    def test_ends_work_under_way_and_waits_for_its_end(self) -> None:
-        async def scenario() -> list[str]:
-            stop = asyncio.Event()
-            events = []
+        async def work() -> None:
+            stop.set()
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                await asyncio.sleep(0)
+                events.append("cleaned up")
 
-            async def work() -> None:
-                stop.set()
-                try:
-                    await asyncio.get_running_loop().create_future()
-                finally:
-                    await asyncio.sleep(0)
-                    events.append("cleaned up")
+        with Race(stop) as race:
+            with pytest.raises(StoppedError):
+                await race.run(work())
+            events.append("stopped")
+        assert events == ["cleaned up", "stopped"]
 
-            with Race(stop) as race:
-                with pytest.raises(StoppedError):
-                    await race.run(work())
-                events.append("stopped")
-            return events
+    async def test_begins_no_work_after_the_stop(self) -> None:
+        stop = asyncio.Event()
+        begun = []
 
-        assert asyncio.run(scenario()) == ["cleaned up", "stopped"]
+        async def work() -> None:
+            begun.append("work")
 
-    def test_begins_no_work_after_the_stop(self) -> None:
-        async def scenario() -> list[str]:
-            stop = asyncio.Event()
-            begun = []
+        with Race(stop) as race:
+            stop.set()
+            with pytest.raises(StoppedError):
+                await race.run(work())
+        assert begun == []
 
-            async def work() -> None:
-                begun.append("work")
-
-            with Race(stop) as race:
-                stop.set()
-                with pytest.raises(StoppedError):
-                    await race.run(work())
-            return begun
-
-        assert asyncio.run(scenario()) == []
-
-    def test_passes_on_what_the_work_raises(self) -> None:
+    async def test_passes_on_what_the_work_raises(self) -> None:
         async def scenario() -> None:
             async def work() -> None:
                 raise ConnectionResetError
@@ -94,26 +76,20 @@ class TestRace:
                 await race.run(work())
 
         with pytest.raises(ConnectionResetError):
-            asyncio.run(scenario())
+            await scenario()
 
-    def test_cancels_the_work_when_it_is_cancelled_itself(self) -> None:
-        async def scenario() -> bool:
-            work = asyncio.get_running_loop().create_future()
-            with Race(asyncio.Event()) as race:
-                running = asyncio.create_task(race.run(work))
-                await asyncio.sleep(0)
-                running.cancel()
-                await asyncio.wait({running})
-            return work.cancelled()
-
-        assert asyncio.run(scenario())
-
-    def test_leaves_no_task_behind(self) -> None:
-        async def scenario() -> set[str]:
-            asyncio.current_task().set_name("scenario")  # type: ignore[union-attr]  # there is one
-            with Race(asyncio.Event()) as race:
-                await race.run(asyncio.sleep(0))
+    async def test_cancels_the_work_when_it_is_cancelled_itself(self) -> None:
+        work = asyncio.get_running_loop().create_future()
+        with Race(asyncio.Event()) as race:
+            running = asyncio.create_task(race.run(work))
             await asyncio.sleep(0)
-            return {task.get_name() for task in asyncio.all_tasks()} - {"scenario"}
+            running.cancel()
+            await asyncio.wait({running})
+        assert work.cancelled()
 
-        assert asyncio.run(scenario()) == set()
+    async def test_leaves_no_task_behind(self) -> None:
+        asyncio.current_task().set_name("scenario")  # type: ignore[union-attr]  # there is one
+        with Race(asyncio.Event()) as race:
+            await race.run(asyncio.sleep(0))
+        await asyncio.sleep(0)
+        assert ({task.get_name() for task in asyncio.all_tasks()} - {"scenario"}) == set()

@@ -1,6 +1,5 @@
 """The documentation's site, without a network."""
 
-import asyncio
 from pathlib import Path
 
 import httpx
@@ -28,16 +27,13 @@ class Client:
     def __init__(self, app: Starlette) -> None:
         self._app = app
 
-    def get(self, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
-        return self.request("GET", path, headers)
+    async def get(self, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+        return await self.request("GET", path, headers)
 
-    def request(self, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self._app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://docs.example") as client:
-                return await client.request(method, f"http://docs.example{path}", headers=headers)
-
-        return asyncio.run(send())
+    async def request(self, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+        transport = httpx.ASGITransport(self._app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://docs.example") as client:
+            return await client.request(method, f"http://docs.example{path}", headers=headers)
 
 
 def client(folder: Path) -> Client:
@@ -45,94 +41,94 @@ def client(folder: Path) -> Client:
 
 
 class TestPages:
-    def test_the_start_is_index_html(self, folder: Path) -> None:
-        answer = client(folder).get("/")
+    async def test_the_start_is_index_html(self, folder: Path) -> None:
+        answer = await client(folder).get("/")
         assert answer.status_code == 200
         assert "Start" in answer.text
 
-    def test_a_folder_is_redirected_to_its_path_with_a_slash_on_this_site(self, folder: Path) -> None:
-        answer = client(folder).get("/guides", headers={"Host": "elsewhere.example"})
+    async def test_a_folder_is_redirected_to_its_path_with_a_slash_on_this_site(self, folder: Path) -> None:
+        answer = await client(folder).get("/guides", headers={"Host": "elsewhere.example"})
         assert answer.status_code == 307
         assert answer.headers["Location"] == "/guides/"
 
-    def test_a_doubled_slash_redirects_to_no_other_host(self, folder: Path) -> None:
-        answer = client(folder).get("//guides")
+    async def test_a_doubled_slash_redirects_to_no_other_host(self, folder: Path) -> None:
+        answer = await client(folder).get("//guides")
         assert answer.headers.get("Location", "/").startswith("//") is False
 
-    def test_a_missing_page_has_a_page_of_its_own(self, folder: Path) -> None:
-        answer = client(folder).get("/nope")
+    async def test_a_missing_page_has_a_page_of_its_own(self, folder: Path) -> None:
+        answer = await client(folder).get("/nope")
         assert answer.status_code == 404
         assert "There is no such page" in answer.text
 
-    def test_the_themes_page_for_missing_pages_is_preferred(self, folder: Path) -> None:
+    async def test_the_themes_page_for_missing_pages_is_preferred(self, folder: Path) -> None:
         (folder / "404.html").write_text("<h1>Lost</h1>")
-        answer = client(folder).get("/nope")
+        answer = await client(folder).get("/nope")
         assert (answer.status_code, answer.text) == (404, "<h1>Lost</h1>")
 
-    def test_only_reading_is_allowed(self, folder: Path) -> None:
-        assert client(folder).request("POST", "/").status_code == 405
+    async def test_only_reading_is_allowed(self, folder: Path) -> None:
+        assert (await client(folder).request("POST", "/")).status_code == 405
 
     @pytest.mark.parametrize(
         "path", ["/../secret.txt", "/%2e%2e/secret.txt", "/..%2fsecret.txt", "/guides/..%5c..%5csecret.txt"]
     )
-    def test_nothing_outside_the_folder_is_served(self, folder: Path, path: str) -> None:
-        answer = client(folder).get(path)
+    async def test_nothing_outside_the_folder_is_served(self, folder: Path, path: str) -> None:
+        answer = await client(folder).get(path)
         assert answer.status_code == 404
         assert "secret" not in answer.text
 
-    def test_a_link_out_of_the_folder_is_not_followed(self, folder: Path) -> None:
+    async def test_a_link_out_of_the_folder_is_not_followed(self, folder: Path) -> None:
         (folder / "link.txt").symlink_to(folder.parent / "secret.txt")
-        assert client(folder).get("/link.txt").status_code == 404
+        assert (await client(folder).get("/link.txt")).status_code == 404
 
-    def test_a_path_with_nul_is_a_missing_page(self, folder: Path) -> None:
-        assert client(folder).get("/%00").status_code == 404
+    async def test_a_path_with_nul_is_a_missing_page(self, folder: Path) -> None:
+        assert (await client(folder).get("/%00")).status_code == 404
 
 
 class TestHeaders:
     @pytest.mark.parametrize("path", ["/", "/search.json", "/nope", "/healthz"])
-    def test_every_response_carries_the_security_headers(self, folder: Path, path: str) -> None:
-        headers = client(folder).get(path).headers
+    async def test_every_response_carries_the_security_headers(self, folder: Path, path: str) -> None:
+        headers = (await client(folder).get(path)).headers
         assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
         assert "default-src 'self'" in headers["Content-Security-Policy"]
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert headers["Referrer-Policy"]
 
-    def test_an_unchanged_page_is_not_sent_again(self, folder: Path) -> None:
+    async def test_an_unchanged_page_is_not_sent_again(self, folder: Path) -> None:
         site = client(folder)
-        etag = site.get("/").headers["ETag"]
-        assert site.get("/", headers={"If-None-Match": etag}).status_code == 304
+        etag = (await site.get("/")).headers["ETag"]
+        assert (await site.get("/", headers={"If-None-Match": etag})).status_code == 304
 
 
 class TestOperations:
-    def test_is_ready_with_an_index(self, folder: Path) -> None:
-        answer = client(folder).get("/readyz")
+    async def test_is_ready_with_an_index(self, folder: Path) -> None:
+        answer = await client(folder).get("/readyz")
         assert (answer.status_code, answer.json()) == (200, {"status": "ok", "checks": {"site": "ok"}})
 
-    def test_a_folder_that_is_not_there_is_named_and_serves_missing_pages(self, tmp_path: Path) -> None:
+    async def test_a_folder_that_is_not_there_is_named_and_serves_missing_pages(self, tmp_path: Path) -> None:
         site = client(tmp_path / "later")
-        answer = site.get("/readyz")
+        answer = await site.get("/readyz")
         assert answer.status_code == 503
         assert "SENS_SITE__FOLDER" in answer.json()["checks"]["site"]
-        assert site.get("/").status_code == 404
+        assert (await site.get("/")).status_code == 404
 
-    def test_serves_a_folder_that_came_later(self, tmp_path: Path, folder: Path) -> None:
+    async def test_serves_a_folder_that_came_later(self, tmp_path: Path, folder: Path) -> None:
         site = client(tmp_path / "later")
-        assert site.get("/").status_code == 404
+        assert (await site.get("/")).status_code == 404
         folder.rename(tmp_path / "later")
-        assert site.get("/").status_code == 200
+        assert (await site.get("/")).status_code == 200
 
-    def test_counts_responses_by_class(self, folder: Path) -> None:
+    async def test_counts_responses_by_class(self, folder: Path) -> None:
         site = client(folder)
-        site.get("/nope")
-        assert 'sens_docs_responses_total{status="4xx"}' in site.get("/metrics").text
+        await site.get("/nope")
+        assert 'sens_docs_responses_total{status="4xx"}' in (await site.get("/metrics")).text
 
-    def test_shows_no_metrics_where_they_have_a_port_of_their_own(self, folder: Path) -> None:
+    async def test_shows_no_metrics_where_they_have_a_port_of_their_own(self, folder: Path) -> None:
         pages, metrics = Client(create_app(folder, Heartbeat(), with_metrics=False)), Client(metrics_app(Heartbeat()))
 
-        assert pages.get("/metrics").status_code == 404
-        assert pages.get("/healthz").status_code == 200
-        assert "# TYPE sens_docs_responses_total" in metrics.get("/metrics").text
-        assert metrics.get("/").status_code == 404
+        assert (await pages.get("/metrics")).status_code == 404
+        assert (await pages.get("/healthz")).status_code == 200
+        assert "# TYPE sens_docs_responses_total" in (await metrics.get("/metrics")).text
+        assert (await metrics.get("/")).status_code == 404
 
-    def test_tells_its_name_and_version(self, folder: Path) -> None:
-        assert client(folder).get("/version").json()["name"] == "docs"
+    async def test_tells_its_name_and_version(self, folder: Path) -> None:
+        assert (await client(folder).get("/version")).json()["name"] == "docs"

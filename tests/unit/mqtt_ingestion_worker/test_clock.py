@@ -1,6 +1,5 @@
 """Receipt times: near the clock, and never twice the same."""
 
-import asyncio
 import itertools
 
 import pytest
@@ -27,8 +26,8 @@ def taken(clock: ReceiptClock, count: int = 3) -> list[int]:
     return times
 
 
-def problem(clock: ReceiptClock) -> str | None:
-    return asyncio.run(clock.check())
+async def problem(clock: ReceiptClock) -> str | None:
+    return await clock.check()
 
 
 def sample(name: str) -> float:
@@ -74,32 +73,32 @@ class TestClockThatIsSet:
         machine.wait(SECOND)
         assert taken(clock)[0] - machine.now < 100
 
-    def test_is_a_problem_until_it_is_set_again(self) -> None:
+    async def test_is_a_problem_until_it_is_set_again(self) -> None:
         machine = Machine()
         clock = clock_of(machine)
         jumps = sample("jumps_total")
-        assert problem(clock) is None
+        assert await problem(clock) is None
         machine.set(3 * HOUR)
         machine.wait(7 * SECOND)
         taken(clock)
         machine.wait(5 * SECOND)
-        assert problem(clock) == (
+        assert await problem(clock) == (
             "the machine's clock was set 10,800.0 s forward 5 s ago; messages without a time get what it says: is it right?"
         )
         assert sample("off_seconds") == 3 * 3600
         machine.set(-3 * HOUR)
-        assert problem(clock) is None
+        assert await problem(clock) is None
         assert sample("jumps_total") == jumps + 2
 
-    def test_is_no_problem_any_more_when_nobody_has_set_it_for_five_minutes(self) -> None:
+    async def test_is_no_problem_any_more_when_nobody_has_set_it_for_five_minutes(self) -> None:
         machine = Machine()
         clock = clock_of(machine)
         machine.set(-3 * HOUR)
-        assert "10,800.0 s back" in (problem(clock) or "")
+        assert "10,800.0 s back" in (await problem(clock) or "")
         machine.wait(299 * SECOND)
-        assert problem(clock)
+        assert await problem(clock)
         machine.wait(2 * SECOND)
-        assert problem(clock) is None
+        assert await problem(clock) is None
 
     def test_is_not_one_of_a_process_that_stood_still_between_two_looks(self) -> None:
         machine = Machine()
@@ -122,7 +121,7 @@ class TestRestart:
         clock.recall(header, newest)
         return clock
 
-    def test_goes_on_where_the_newest_message_is(self) -> None:
+    async def test_goes_on_where_the_newest_message_is(self) -> None:
         machine = Machine()
         clock = clock_of(machine)
         given = taken(clock, 10_000)
@@ -130,9 +129,9 @@ class TestRestart:
         again = self.restarted(machine, clock.header, given[-1])
         assert taken(again)[0] == given[-1] + STEP
         assert again.header is None
-        assert problem(again) is None
+        assert await problem(again) is None
 
-    def test_after_the_clock_was_set_back_gives_no_time_twice_and_says_so(self) -> None:
+    async def test_after_the_clock_was_set_back_gives_no_time_twice_and_says_so(self) -> None:
         machine = Machine()
         given = []
         clock = clock_of(machine)
@@ -141,13 +140,13 @@ class TestRestart:
             given += taken(clock, 100)
         machine.set(-500 * SECOND)
         clock = self.restarted(machine, clock.header, given[-1])
-        assert "set 500." in (problem(clock) or "")
+        assert "set 500." in (await problem(clock) or "")
         for _ in range(1000):
             machine.wait(SECOND)
             given += taken(clock, 100)
         assert len(set(given)) == len(given)
 
-    def test_knows_what_was_given_while_the_clock_was_ahead(self) -> None:
+    async def test_knows_what_was_given_while_the_clock_was_ahead(self) -> None:
         """And does not take a moment that the clock was ahead, and is no more, for one to come."""
         machine = Machine()
         clock = clock_of(machine)
@@ -157,7 +156,7 @@ class TestRestart:
         machine.set(-HOUR)
         given += taken(clock)
         clock = self.restarted(machine, clock.header, given[-1])
-        assert problem(clock) is None
+        assert await problem(clock) is None
         machine.wait(HOUR - SECOND)
         for _ in range(10):
             given += taken(clock, 20_000)

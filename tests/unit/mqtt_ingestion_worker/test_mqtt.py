@@ -56,8 +56,8 @@ def publish(topic: str, payload: bytes, packet_id: int | None, *, duplicate: boo
     return mqtt5.PublishPacket(topic, payload, qos=qos, packet_id=packet_id, duplicate=duplicate).write()
 
 
-def received(connection: MqttConnection) -> list[Message]:
-    return asyncio.run(connection.receive()).messages
+async def received(connection: MqttConnection) -> list[Message]:
+    return (await connection.receive()).messages
 
 
 @given(
@@ -71,7 +71,7 @@ def test_messages_are_the_same_however_the_bytes_are_cut(payloads: list[tuple[by
         connection.data_received(data[:cut])
         data = data[cut:]
     connection.data_received(data)
-    messages = received(connection)
+    messages = asyncio.run(received(connection))
     assert [(message.payload, message.packet_id) for message in messages] == payloads
     times = [message.received_at for message in messages]
     assert all(later > earlier for earlier, later in itertools.pairwise(times))
@@ -98,41 +98,41 @@ class TestAcknowledge:
 
 
 class TestEnd:
-    def test_keeps_what_came_with_qos_0_and_forgets_what_comes_again(self) -> None:
+    async def test_keeps_what_came_with_qos_0_and_forgets_what_comes_again(self) -> None:
         connection, _ = opened()
         connection.data_received(publish("t", b"zero", None) + publish("t", b"one", 1))
         connection.connection_lost(ConnectionResetError("reset"))
-        assert [message.payload for message in received(connection)] == [b"zero"]
+        assert [message.payload for message in await received(connection)] == [b"zero"]
         with pytest.raises(SourceUnavailableError, match="reset"):
-            received(connection)
+            await received(connection)
 
-    def test_by_the_broker_says_its_reason(self) -> None:
+    async def test_by_the_broker_says_its_reason(self) -> None:
         connection, _ = opened()
         connection.data_received(
             mqtt5.DisconnectPacket(reason_code=mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER).write()
         )
         with pytest.raises(SessionTakenError, match="session taken over"):
-            received(connection)
+            await received(connection)
 
 
 class TestBackpressure:
-    def test_pauses_reading_while_too_many_messages_wait(self) -> None:
+    async def test_pauses_reading_while_too_many_messages_wait(self) -> None:
         connection, transport = opened(receive_max=2)
         connection.data_received(b"".join(publish("t", b"x", None) for _ in range(5)))
         assert not transport.reading
-        assert len(received(connection)) == 5
+        assert len(await received(connection)) == 5
         assert transport.reading
 
-    def test_pauses_reading_while_too_many_bytes_wait(self) -> None:
+    async def test_pauses_reading_while_too_many_bytes_wait(self) -> None:
         connection, transport = opened()
         for packet_id in range(1, 81):
             connection.data_received(publish("t", bytes(900_000), packet_id))
         paused = not transport.reading
         assert paused
-        assert len(received(connection)) == 80
+        assert len(await received(connection)) == 80
         assert transport.reading
 
-    def test_gives_up_a_packet_that_is_larger_than_allowed(self) -> None:
+    async def test_gives_up_a_packet_that_is_larger_than_allowed(self) -> None:
         connection, transport = opened()
         packet = publish("t", bytes(3_000_000), 1)
         for start in range(0, len(packet), 250_000):
@@ -142,7 +142,7 @@ class TestBackpressure:
         assert transport.closed
         assert start < 1_500_000
         with pytest.raises(SourceUnavailableError, match="more than 1,000,000 bytes"):
-            received(connection)
+            await received(connection)
 
 
 class TestGathering:
@@ -160,19 +160,16 @@ class TestGathering:
             receiving.send(None)
         return len(returned.value.value.messages)
 
-    def test_waits_after_a_large_delivery(self) -> None:
+    async def test_waits_after_a_large_delivery(self) -> None:
         connection, _ = opened(receive_max=400)
-
-        async def work() -> int:
-            receiving = asyncio.create_task(connection.receive())
-            await asyncio.sleep(0)
-            self.feed(connection, 60)
-            return len((await receiving).messages)
 
         self.feed(connection, 50)
         assert self.received_at_once(connection) == 50
         self.feed(connection, 60)
-        assert asyncio.run(work()) == 120
+        receiving = asyncio.create_task(connection.receive())
+        await asyncio.sleep(0)
+        self.feed(connection, 60)
+        assert len((await receiving).messages) == 120
 
     def test_does_not_wait_after_a_small_delivery(self) -> None:
         connection, _ = opened(receive_max=400)
@@ -180,18 +177,18 @@ class TestGathering:
             self.feed(connection, 49)
             assert self.received_at_once(connection) == 49
 
-    def test_does_not_wait_for_what_the_brokers_own_limit_holds_back(self) -> None:
+    async def test_does_not_wait_for_what_the_brokers_own_limit_holds_back(self) -> None:
         connection, _ = opened(receive_max=400)
         for _ in range(3):
             self.feed(connection, 60)
-            assert len(received(connection)) == 60
+            assert len(await received(connection)) == 60
         self.feed(connection, 60)
         assert self.received_at_once(connection) == 60
         self.feed(connection, 61)
-        assert len(received(connection)) == 61
+        assert len(await received(connection)) == 61
         self.feed(connection, 60)
         with pytest.raises(SourceUnavailableError):
-            asyncio.run(self.end_while_gathering(connection))
+            await self.end_while_gathering(connection)
 
     @staticmethod
     async def end_while_gathering(connection: MqttConnection) -> None:
@@ -203,13 +200,13 @@ class TestGathering:
 
 
 class TestReceiptTime:
-    def test_of_a_message_that_follows_another_at_once_is_a_step_later(self) -> None:
+    async def test_of_a_message_that_follows_another_at_once_is_a_step_later(self) -> None:
         connection, _ = opened()
         connection.data_received(publish("t", b"a", 1) + publish("t", b"b", 2))
-        first, second = received(connection)
+        first, second = await received(connection)
         assert second.received_at == first.received_at + STEP
 
-    def test_follows_a_clock_that_is_set_for_a_moment(self) -> None:
+    async def test_follows_a_clock_that_is_set_for_a_moment(self) -> None:
         """Three hours forward for one message, then right again: the messages after it were written three hours ahead."""
         machine = Machine()
         connection = MqttConnection(
@@ -220,10 +217,10 @@ class TestReceiptTime:
             machine.set(by)
             machine.wait(1000)
             connection.data_received(publish("t", b"x", 1))
-            off.append(received(connection)[0].received_at - machine.now)
+            off.append((await received(connection))[0].received_at - machine.now)
         assert max(map(abs, off)) < 1_000_000
 
-    def test_does_not_run_ahead_of_the_clock_however_fast_messages_come(self) -> None:
+    async def test_does_not_run_ahead_of_the_clock_however_fast_messages_come(self) -> None:
         machine = Machine()
         connection = MqttConnection(
             MqttSettings(), 1_000_000, ReceiptClock("w", wall_ns=machine.wall, steady_ns=machine.steady)
@@ -232,7 +229,7 @@ class TestReceiptTime:
         for _ in range(100):
             machine.wait(10_000)  # 200,000 messages a second
             connection.data_received(b"".join(publish(f"device-{number % 500}", b"x", None) for number in range(2000)))
-            for message in received(connection):
+            for message in await received(connection):
                 times.setdefault(message.topic, []).append(message.received_at)
                 assert -1_000_000 < message.received_at - machine.now < 1_000_000
         assert all(len(set(of_device)) == len(of_device) == 400 for of_device in times.values())
@@ -244,34 +241,34 @@ class TestCaughtUp:
     PING = mqtt5.PingReqPacket().write()
     ANSWER = mqtt5.PingRespPacket().write()
 
-    def next_is_caught_up(self, connection: MqttConnection) -> bool:
+    async def next_is_caught_up(self, connection: MqttConnection) -> bool:
         connection.data_received(publish("t", b"next", 99))
-        return asyncio.run(connection.receive()).caught_up
+        return (await connection.receive()).caught_up
 
-    def test_is_a_broker_that_answers_and_sends_nothing_before(self) -> None:
+    async def test_is_a_broker_that_answers_and_sends_nothing_before(self) -> None:
         connection, transport = opened()
         connection.ask_for_more()
         assert transport.written == self.PING
         connection.data_received(self.ANSWER)
         connection.ask_for_more()
         assert transport.written == self.PING
-        assert self.next_is_caught_up(connection)
+        assert await self.next_is_caught_up(connection)
 
-    def test_is_not_one_that_has_not_answered(self) -> None:
+    async def test_is_not_one_that_has_not_answered(self) -> None:
         connection, _ = opened()
         connection.ask_for_more()
-        assert not self.next_is_caught_up(connection)
+        assert not await self.next_is_caught_up(connection)
 
     @pytest.mark.parametrize("taken", [True, False])
-    def test_is_not_one_that_sends_something_before_it_answers(self, *, taken: bool) -> None:
+    async def test_is_not_one_that_sends_something_before_it_answers(self, *, taken: bool) -> None:
         connection, _ = opened()
         connection.ask_for_more()
         connection.data_received(publish("t", b"x", 1))
         if taken:
-            received(connection)
+            await received(connection)
             connection.ask_for_more()
         connection.data_received(self.ANSWER)
-        assert not self.next_is_caught_up(connection)
+        assert not await self.next_is_caught_up(connection)
 
     def test_is_asked_only_when_all_that_came_is_taken(self) -> None:
         connection, transport = opened()
@@ -281,7 +278,7 @@ class TestCaughtUp:
 
 
 class TestDupFlag:
-    def test_is_handed_on(self) -> None:
+    async def test_is_handed_on(self) -> None:
         connection, _ = opened()
         connection.data_received(publish("t", b"x", 7, duplicate=True))
-        assert asyncio.run(connection.receive()).flagged == {7}
+        assert (await connection.receive()).flagged == {7}

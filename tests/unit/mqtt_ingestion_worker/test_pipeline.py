@@ -28,46 +28,41 @@ def delivery(*packet_ids: int) -> Delivery:
     return Delivery([message(packet_id) for packet_id in packet_ids], frozenset())
 
 
-def run(log: MemoryLog, *connections: MemoryConnection, rates: Rates | None = None) -> Pipeline:
-    async def work() -> Pipeline:
-        stop = asyncio.Event()
-        pipeline = Pipeline(
-            MemorySource(connections, stop), log, Flow(), rates or Rates(), receive_max=10, backoff=AT_ONCE
-        )
-        await pipeline.run(stop)
-        return pipeline
-
-    return asyncio.run(work())
+async def run(log: MemoryLog, *connections: MemoryConnection, rates: Rates | None = None) -> Pipeline:
+    stop = asyncio.Event()
+    pipeline = Pipeline(MemorySource(connections, stop), log, Flow(), rates or Rates(), receive_max=10, backoff=AT_ONCE)
+    await pipeline.run(stop)
+    return pipeline
 
 
 class TestMessages:
-    def test_are_published_in_order_and_then_acknowledged(self) -> None:
+    async def test_are_published_in_order_and_then_acknowledged(self) -> None:
         log = MemoryLog()
         connection = MemoryConnection([delivery(1, 2), delivery(3)], session_present=False, ends=True)
-        run(log, connection)
+        await run(log, connection)
         assert log.kept == connection.acknowledged == [message(1), message(2), message(3)]
 
-    def test_delivered_again_after_a_lost_connection_are_published_once_and_acknowledged(self) -> None:
+    async def test_delivered_again_after_a_lost_connection_are_published_once_and_acknowledged(self) -> None:
         log = MemoryLog()
         first = MemoryConnection([delivery(1, 2)], session_present=False, ends=True)
         second = MemoryConnection([delivery(1, 2, 3)], session_present=True, ends=True)
-        run(log, first, second)
+        await run(log, first, second)
         assert log.kept == [message(1), message(2), message(3)]
         assert second.acknowledged == [message(1), message(2), message(3)]
 
-    def test_that_repeat_earlier_ones_are_published_once_the_broker_has_sent_all_that_it_had(self) -> None:
+    async def test_that_repeat_earlier_ones_are_published_once_the_broker_has_sent_all_that_it_had(self) -> None:
         log = MemoryLog([message(1), message(2)])
         late = delivery(2)._replace(caught_up=True)
-        run(log, MemoryConnection([delivery(1), late], session_present=True, ends=True))
+        await run(log, MemoryConnection([delivery(1), late], session_present=True, ends=True))
         assert log.kept == [message(1), message(2), message(2)]
 
-    def test_published_before_a_restart_are_recognised_by_the_logs_tail(self) -> None:
+    async def test_published_before_a_restart_are_recognised_by_the_logs_tail(self) -> None:
         log = MemoryLog([message(1), message(2)])
         connection = MemoryConnection([delivery(2, 3)], session_present=True, ends=True)
-        run(log, connection)
+        await run(log, connection)
         assert log.kept == [message(1), message(2), message(3)]
 
-    def test_that_another_process_has_published_meanwhile_are_published_once(self) -> None:
+    async def test_that_another_process_has_published_meanwhile_are_published_once(self) -> None:
         log = MemoryLog()
 
         class Frozen(MemoryConnection):
@@ -78,13 +73,13 @@ class TestMessages:
 
         frozen = Frozen([delivery(1, 2)], session_present=True, ends=True)
         resumed = MemoryConnection([delivery(2, 3)], session_present=True, ends=True)
-        run(log, frozen, resumed)
+        await run(log, frozen, resumed)
         assert log.kept == [message(1), message(2), message(3)]
         assert (frozen.acknowledged, resumed.acknowledged) == ([], [message(2), message(3)])
 
-    def test_of_qos_0_are_published(self) -> None:
+    async def test_of_qos_0_are_published(self) -> None:
         log = MemoryLog()
-        run(log, MemoryConnection([delivery(0, 0)], session_present=False, ends=True))
+        await run(log, MemoryConnection([delivery(0, 0)], session_present=False, ends=True))
         assert log.kept == [message(0), message(0)]
 
 
@@ -103,61 +98,60 @@ class TestRate:
         rates.set({"demo": 2})
         return rates
 
-    def test_discards_what_is_over_it_of_that_tenant_alone(self) -> None:
+    async def test_discards_what_is_over_it_of_that_tenant_alone(self) -> None:
         log = MemoryLog([Message("t", b"", int(time.time() * 1e6), 99)])
         connection = MemoryConnection(
             [self.of("demo", 1, 2, 3), self.of("other", 4, 5, 6)], session_present=False, ends=True
         )
         discarded = gauge("messages_discarded_total", tenant="demo")
-        run(log, connection, rates=self.rates())
+        await run(log, connection, rates=self.rates())
         assert [message.packet_id for message in log.kept] == [99, 1, 2, -3, 4, 5, 6]
         assert [message.packet_id for message in connection.acknowledged] == [1, 2, 3, 4, 5, 6]
         assert gauge("messages_discarded_total", tenant="demo") == discarded + 1
 
-    def test_counts_nothing_again_that_the_broker_sends_again(self) -> None:
+    async def test_counts_nothing_again_that_the_broker_sends_again(self) -> None:
         log = MemoryLog([Message("t", b"", int(time.time() * 1e6), 99)])
         connection = MemoryConnection([self.of("demo", 1, 2, 3, 4)], session_present=False, ends=True)
-        run(log, connection, rates=self.rates())
+        await run(log, connection, rates=self.rates())
         # Killed between the log's acknowledgement and the broker's: another process knows only what the log holds.
         again = MemoryConnection([self.of("demo", 1, 2, 3, 4), self.of("other", 5)], session_present=True, ends=True)
         discarded = gauge("messages_discarded_total", tenant="demo")
-        run(log, again, rates=self.rates())
+        await run(log, again, rates=self.rates())
         assert [message.packet_id for message in log.kept] == [99, 1, 2, -3, -4, 5]
         assert gauge("messages_discarded_total", tenant="demo") == discarded
 
-    def test_does_not_count_against_a_tenant_while_the_worker_was_away(self) -> None:
+    async def test_does_not_count_against_a_tenant_while_the_worker_was_away(self) -> None:
         log = MemoryLog([Message("t", b"", int((time.time() - 60) * 1e6), 99)])
-        run(
+        await run(
             log, MemoryConnection([self.of("demo", *range(1, 98))], session_present=True, ends=True), rates=self.rates()
         )
         assert [message.packet_id for message in log.kept] == [99, *range(1, 98)]
 
-    def test_counts_against_a_tenant_in_a_new_session_in_which_nothing_can_have_waited(self) -> None:
+    async def test_counts_against_a_tenant_in_a_new_session_in_which_nothing_can_have_waited(self) -> None:
         log = MemoryLog()
-        run(log, MemoryConnection([self.of("demo", 1, 2, 3)], session_present=False, ends=True), rates=self.rates())
+        await run(
+            log, MemoryConnection([self.of("demo", 1, 2, 3)], session_present=False, ends=True), rates=self.rates()
+        )
         assert [message.packet_id for message in log.kept] == [1, 2, -3]
 
 
 class TestStop:
-    def test_ends_the_wait_for_messages(self) -> None:
-        async def work() -> None:
-            stop = asyncio.Event()
-            connection = MemoryConnection([], session_present=False, ends=False)
-            running = asyncio.create_task(
-                Pipeline(MemorySource([connection], stop), MemoryLog(), Flow(), Rates(), receive_max=1).run(stop)
-            )
-            await asyncio.sleep(0)
-            stop.set()
-            await asyncio.wait_for(running, 5)
-
-        asyncio.run(work())
+    async def test_ends_the_wait_for_messages(self) -> None:
+        stop = asyncio.Event()
+        connection = MemoryConnection([], session_present=False, ends=False)
+        running = asyncio.create_task(
+            Pipeline(MemorySource([connection], stop), MemoryLog(), Flow(), Rates(), receive_max=1).run(stop)
+        )
+        await asyncio.sleep(0)
+        stop.set()
+        await asyncio.wait_for(running, 5)
 
 
 class TestProblem:
-    def test_says_why_there_is_no_connection(self) -> None:
-        assert run(MemoryLog()).problems.problem == "there is no broker"
+    async def test_says_why_there_is_no_connection(self) -> None:
+        assert (await run(MemoryLog())).problems.problem == "there is no broker"
 
-    def test_of_a_session_that_another_process_uses_stays_until_a_connection_lasts(
+    async def test_of_a_session_that_another_process_uses_stays_until_a_connection_lasts(
         self,
     ) -> None:
         """Two workers take it from each other, and each is connected for a moment: that hid it."""
@@ -183,7 +177,7 @@ class TestProblem:
         pipeline = Pipeline(
             MemorySource(connections, stop), MemoryLog(), Flow(), Rates(), receive_max=10, backoff=AT_ONCE
         )
-        asyncio.run(pipeline.run(stop))
+        await pipeline.run(stop)
         first, second, third, fourth = seen
         assert (first, fourth) == (None, None)
         assert second == third

@@ -49,56 +49,53 @@ class TestForm:
 
 
 class TestAuthenticator:
-    def test_asks_once_within_the_time_and_again_after_it(self) -> None:
+    async def test_asks_once_within_the_time_and_again_after_it(self) -> None:
         keys, clock = Keys(KEY), Clock()
         authenticator = Authenticator(keys, clock)
-        assert asyncio.run(authenticator.caller(KEY)) == CALLER
-        assert asyncio.run(authenticator.caller(KEY)) == CALLER
+        assert await authenticator.caller(KEY) == CALLER
+        assert await authenticator.caller(KEY) == CALLER
         assert keys.questions == 1
         keys.callers.clear()
         clock.now = module.CACHE_SECONDS
         with pytest.raises(UnauthenticatedError, match="revoked"):
-            asyncio.run(authenticator.caller(KEY))
+            await authenticator.caller(KEY)
 
-    def test_asks_nothing_about_what_has_not_the_form_of_a_key(self) -> None:
+    async def test_asks_nothing_about_what_has_not_the_form_of_a_key(self) -> None:
         keys = Keys()
         with pytest.raises(UnauthenticatedError):
-            asyncio.run(Authenticator(keys).caller("x" * 10_000))
+            await Authenticator(keys).caller("x" * 10_000)
         assert keys.questions == 0
 
-    def test_remembers_a_bounded_number_of_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_remembers_a_bounded_number_of_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "CACHE_SIZE", 2)
         many = [f"sens_{index:043}" for index in range(5)]
         authenticator = Authenticator(Keys(*many))
         for key in many:
-            asyncio.run(authenticator.caller(key))
+            await authenticator.caller(key)
         assert len(authenticator._cache) == 2
 
-    def test_remembers_no_unknown_key(self) -> None:
+    async def test_remembers_no_unknown_key(self) -> None:
         authenticator = Authenticator(Keys())
         with pytest.raises(UnauthenticatedError):
-            asyncio.run(authenticator.caller(KEY))
+            await authenticator.caller(KEY)
         assert not authenticator._cache
 
-    def test_notes_the_use_of_a_key_once_a_minute(self) -> None:
+    async def test_notes_the_use_of_a_key_once_a_minute(self) -> None:
         keys, clock = Keys(KEY), Clock()
         authenticator = Authenticator(keys, clock)
         for now in (0.0, 3.0, 59.0, 60.0, 63.0):
             clock.now = now
-            asyncio.run(authenticator.caller(KEY))
+            await authenticator.caller(KEY)
         assert keys.noted == [1, 1]
 
-    def test_finds_the_caller_though_the_use_can_not_be_noted(self) -> None:
+    async def test_finds_the_caller_though_the_use_can_not_be_noted(self) -> None:
         keys = Keys(KEY)
         keys.problem = UnavailableError("the database can only be read")
-        assert asyncio.run(Authenticator(keys).caller(KEY)) == CALLER
+        assert await Authenticator(keys).caller(KEY) == CALLER
 
-    def test_asks_once_for_requests_at_the_same_time(self) -> None:
+    async def test_asks_once_for_requests_at_the_same_time(self) -> None:
         keys = Keys(KEY)
 
-        async def many() -> list[Caller]:
-            authenticator = Authenticator(keys)
-            return await asyncio.gather(*(authenticator.caller(KEY) for _ in range(20)))
-
-        assert asyncio.run(many()) == [CALLER] * 20
+        authenticator = Authenticator(keys)
+        assert (await asyncio.gather(*(authenticator.caller(KEY) for _ in range(20)))) == [CALLER] * 20
         assert keys.questions == 1

@@ -1,7 +1,5 @@
 """A live reader's queue, and how its events look."""
 
-import asyncio
-
 from sens_common.live import Reading
 from sens_platform_api.live.reader import _EVENT_OVERHEAD, TAKE_BYTES, Batch, Event, Reader
 from sens_platform_api.live.schemas import render_dropped, render_reading
@@ -21,86 +19,62 @@ def reader(most: int = 1 << 20, devices: frozenset[str] = frozenset()) -> Reader
 
 
 class TestReader:
-    def test_gets_what_came_in_order(self) -> None:
-        async def run() -> Batch:
-            one = reader()
-            one.give(texts(3))
-            return await one.take(60)
+    async def test_gets_what_came_in_order(self) -> None:
+        one = reader()
+        one.give(texts(3))
+        assert (await one.take(60)) == Batch(given(texts(3)), 0)
 
-        assert asyncio.run(run()) == Batch(given(texts(3)), 0)
+    async def test_that_is_idle_gets_a_backlog_of_thousands(self) -> None:
+        one, count, dropped = reader(), 0, 0
+        one.give([Event("d", render_reading(Reading("sensor-0001", "temperature", 1, 21.5)))] * 3000)
+        while count + dropped < 3000:
+            batch = await one.take(60)
+            count += len(batch.events)
+            dropped += batch.dropped
+        assert (count, dropped) == (3000, 0)
 
-    def test_that_is_idle_gets_a_backlog_of_thousands(self) -> None:
-        async def run() -> tuple[int, int]:
-            one, count, dropped = reader(), 0, 0
-            one.give([Event("d", render_reading(Reading("sensor-0001", "temperature", 1, 21.5)))] * 3000)
-            while count + dropped < 3000:
-                batch = await one.take(60)
-                count += len(batch.events)
-                dropped += batch.dropped
-            return count, dropped
-
-        assert asyncio.run(run()) == (3000, 0)
-
-    def test_that_is_slow_loses_the_oldest_and_is_told_how_many(self) -> None:
-        async def run() -> tuple[Batch, Batch]:
-            one = reader(most=10 * (20 + _EVENT_OVERHEAD))
-            one.give(texts(25))
-            first = await one.take(60)
-            one.give(texts(1))
-            return first, await one.take(60)
-
-        first, second = asyncio.run(run())
+    async def test_that_is_slow_loses_the_oldest_and_is_told_how_many(self) -> None:
+        one = reader(most=10 * (20 + _EVENT_OVERHEAD))
+        one.give(texts(25))
+        first = await one.take(60)
+        one.give(texts(1))
+        second = await one.take(60)
         assert first == Batch(given(texts(25)[15:]), 15)
         assert second.dropped == 0
 
-    def test_is_told_of_losses_even_when_nothing_is_left(self) -> None:
-        async def run() -> Batch:
-            one = reader(most=10)
-            one.give(texts(2))
-            return await one.take(60)
+    async def test_is_told_of_losses_even_when_nothing_is_left(self) -> None:
+        one = reader(most=10)
+        one.give(texts(2))
+        assert (await one.take(60)) == Batch([], 2)
 
-        assert asyncio.run(run()) == Batch([], 2)
+    async def test_takes_a_bounded_part_at_once(self) -> None:
+        one = reader()
+        sizes: list[int] = []
+        one.give(texts(10, size=TAKE_BYTES // 2))
+        while sum(sizes) < 10:
+            sizes.append(len((await one.take(60)).events))
+        assert sizes == [2, 2, 2, 2, 2]
 
-    def test_takes_a_bounded_part_at_once(self) -> None:
-        async def run() -> list[int]:
-            one = reader()
-            sizes: list[int] = []
-            one.give(texts(10, size=TAKE_BYTES // 2))
-            while sum(sizes) < 10:
-                sizes.append(len((await one.take(60)).events))
-            return sizes
+    async def test_gets_only_the_devices_it_wants(self) -> None:
+        one = reader(devices=frozenset({"d"}))
+        one.give([Event("other", b"x"), *texts(1)])
+        assert (await one.take(60)) == Batch(given(texts(1)), 0)
 
-        assert asyncio.run(run()) == [2, 2, 2, 2, 2]
-
-    def test_gets_only_the_devices_it_wants(self) -> None:
-        async def run() -> Batch:
-            one = reader(devices=frozenset({"d"}))
-            one.give([Event("other", b"x"), *texts(1)])
-            return await one.take(60)
-
-        assert asyncio.run(run()) == Batch(given(texts(1)), 0)
-
-    def test_gets_nothing_when_nothing_comes(self) -> None:
-        async def run() -> Batch:
-            return await reader().take(0)
-
-        assert asyncio.run(run()) == Batch([], 0)
+    async def test_gets_nothing_when_nothing_comes(self) -> None:
+        assert (await reader().take(0)) == Batch([], 0)
 
 
 class TestEvents:
-    def test_end_when_the_reader_is_closed(self) -> None:
-        async def run() -> list[Batch | None]:
-            async def check() -> bool:
-                return True
+    async def test_end_when_the_reader_is_closed(self) -> None:
+        async def check() -> bool:
+            return True
 
-            one = reader()
-            one.give(texts(1))
-            stream = events(one, check)
-            seen = [await anext(stream)]
-            one.close()
-            return seen + [batch async for batch in stream]
-
-        assert asyncio.run(run()) == [Batch(given(texts(1)), 0)]
+        one = reader()
+        one.give(texts(1))
+        stream = events(one, check)
+        seen = [await anext(stream)]
+        one.close()
+        assert (seen + [batch async for batch in stream]) == [Batch(given(texts(1)), 0)]
 
     def test_are_server_sent_events(self) -> None:
         assert render_dropped(3) == b'event: dropped\ndata: {"count":3}\n\n'

@@ -1,6 +1,5 @@
 """Measurements: parameters, continuation, JSON and CSV."""
 
-import asyncio
 import csv
 import io
 import json
@@ -106,7 +105,7 @@ class InMemory:
 
 class TestMerging:
     @pytest.mark.parametrize("descending", [False, True])
-    def test_is_by_time_and_then_by_series(self, descending: bool) -> None:
+    async def test_is_by_time_and_then_by_series(self, descending: bool) -> None:
         async def fill(sources: Sequence[InMemory]) -> None:
             for source in sources:
                 if len(source.rows) < 2:
@@ -121,7 +120,7 @@ class TestMerging:
             ]
             return [row async for row in merged(sources, fill, descending=descending)]
 
-        found = [((row.time - NOON) // MINUTE, row.series.name) for row in asyncio.run(run())]
+        found = [((row.time - NOON) // MINUTE, row.series.name) for row in await run()]
         expected = [(0, "t"), (0, "text"), (1, "text"), (2, "t"), (3, "t"), (3, "text"), (4, "t"), (5, "t")]
         assert found == (sorted(expected, key=lambda item: (-item[0], item[1])) if descending else expected)
 
@@ -164,9 +163,9 @@ async def _chunks(body: AsyncGenerator[bytes]) -> list[bytes]:
 
 
 class TestRendering:
-    def test_gives_one_json_document(self) -> None:
+    async def test_gives_one_json_document(self) -> None:
         items = rows(NUMBER, [0]) + rows(TEXT, [1], 'ü"')
-        document = json.loads(b"".join(asyncio.run(_chunks(as_json(Stored(items), [])))))
+        document = json.loads(b"".join(await _chunks(as_json(Stored(items), []))))
         assert document == {
             "device": "d",
             "measurements": [
@@ -176,24 +175,24 @@ class TestRendering:
             "next": None,
         }
 
-    def test_gives_csv_that_a_reader_understands(self) -> None:
+    async def test_gives_csv_that_a_reader_understands(self) -> None:
         items = rows(TEXT, [0], 'a,"b"\r\nc') + rows(NUMBER, [1], 0.1)
-        text = b"".join(asyncio.run(_chunks(as_csv(Stored(items), [])))).decode()
+        text = b"".join(await _chunks(as_csv(Stored(items), []))).decode()
         assert list(csv.reader(io.StringIO(text, newline=""))) == [
             ["time", "metric", "value"],
             ["2026-11-24T12:00:00Z", "text", 'a,"b"\r\nc'],
             ["2026-11-24T12:01:00Z", "t", "0.1"],
         ]
 
-    def test_of_aggregates_names_them(self) -> None:
+    async def test_of_aggregates_names_them(self) -> None:
         items = [Row(NOON, TEXT, (None, 3))]
-        [line] = json.loads(b"".join(asyncio.run(_chunks(as_json(Stored(items), ["avg", "count"])))))["measurements"]
+        [line] = json.loads(b"".join(await _chunks(as_json(Stored(items), ["avg", "count"]))))["measurements"]
         assert line == {"time": "2026-11-24T12:00:00Z", "metric": "text", "kind": "text", "avg": None, "count": 3}
 
     @pytest.mark.parametrize("render", [as_json, as_csv])
-    def test_comes_in_bounded_chunks(self, render: object) -> None:
+    async def test_comes_in_bounded_chunks(self, render: object) -> None:
         assert callable(render)
-        chunks = asyncio.run(_chunks(render(Stored(rows(NUMBER, list(range(5000)))), [])))
+        chunks = await _chunks(render(Stored(rows(NUMBER, list(range(5000)))), []))
         assert len(chunks) >= 5
         assert max(len(chunk) for chunk in chunks) < 2 * CHUNK_BYTES
 
@@ -205,23 +204,23 @@ class TestRendering:
             (CsvStyle("comma"), "2026-11-24 12:00:00;text;'=1+1\r\n2026-11-24 12:01:00;t;-1,5\r\n"),
         ],
     )
-    def test_gives_csv_exactly_or_for_spreadsheets(self, style: CsvStyle, expected: str) -> None:
+    async def test_gives_csv_exactly_or_for_spreadsheets(self, style: CsvStyle, expected: str) -> None:
         items = rows(TEXT, [0], "=1+1") + rows(NUMBER, [1], -1.5)
-        text = b"".join(asyncio.run(_chunks(as_csv(Stored(items), [], style)))).decode()
+        text = b"".join(await _chunks(as_csv(Stored(items), [], style))).decode()
         header, _, body = text.partition("\r\n")
         assert header.startswith("\ufeff") == (style.spreadsheet is not None)
         assert body == expected
 
     @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
-    def test_for_spreadsheets_makes_texts_harmless_that_begin_like_a_formula(self, start: str) -> None:
+    async def test_for_spreadsheets_makes_texts_harmless_that_begin_like_a_formula(self, start: str) -> None:
         items = rows(Series(3, f"{start}name", "text"), [0], f"{start}x")
-        text = b"".join(asyncio.run(_chunks(as_csv(Stored(items), [], CsvStyle("point"))))).decode()
+        text = b"".join(await _chunks(as_csv(Stored(items), [], CsvStyle("point")))).decode()
         [_, cells] = list(csv.reader(io.StringIO(text, newline="")))
         assert cells[1:] == [f"'{start}name", f"'{start}x"]
 
-    def test_ends_with_a_line_where_the_protocol_has_no_end(self) -> None:
+    async def test_ends_with_a_line_where_the_protocol_has_no_end(self) -> None:
         span = Span(NOON, NOON + MINUTE)
         items = Stored(rows(NUMBER, [0]), Position(NOON, ("t", "number"), span))
-        lines = b"".join(asyncio.run(_chunks(as_csv(items, [], CsvStyle(end_line=True))))).split(b"\r\n")
+        lines = b"".join(await _chunks(as_csv(items, [], CsvStyle(end_line=True)))).split(b"\r\n")
         assert lines[-3].startswith(b"# next: ")
         assert lines[-2:] == [b"# end", b""]

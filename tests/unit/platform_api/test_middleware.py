@@ -40,7 +40,7 @@ class Keys:
         del key_id
 
 
-def ask[T](work: Callable[[httpx.AsyncClient], Awaitable[T]], http: HttpSettings | None = None) -> T:
+async def ask[T](work: Callable[[httpx.AsyncClient], Awaitable[T]], http: HttpSettings | None = None) -> T:
     """Ask an API whose database is missing altogether: whatever needs it fails in an unforeseen way."""
     limits = LimitSettings()
     keys = Authenticator(Keys())
@@ -51,7 +51,7 @@ def ask[T](work: Callable[[httpx.AsyncClient], Awaitable[T]], http: HttpSettings
         ANSWERS.provided(AnswerCounter(limits)),
     ]
 
-    async def run() -> T:
+    with capture_logs():
         transport = httpx.ASGITransport(
             create_app(Gate(keys, limits), parts, http or HttpSettings(), limits), raise_app_exceptions=False
         )
@@ -59,13 +59,10 @@ def ask[T](work: Callable[[httpx.AsyncClient], Awaitable[T]], http: HttpSettings
         async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
             return await work(client)
 
-    with capture_logs():
-        return asyncio.run(run())
-
 
 class TestErrors:
-    def test_that_nobody_has_foreseen_are_problem_documents(self) -> None:
-        answer = ask(lambda client: client.get("/api/v1/devices"))
+    async def test_that_nobody_has_foreseen_are_problem_documents(self) -> None:
+        answer = await ask(lambda client: client.get("/api/v1/devices"))
         assert answer.status_code == 500
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.json()["code"] == "internal"
@@ -73,27 +70,27 @@ class TestErrors:
 
 
 class TestKeys:
-    def test_that_may_only_read_can_not_change_anything(self) -> None:
+    async def test_that_may_only_read_can_not_change_anything(self) -> None:
         headers = {"Authorization": f"Bearer {READER}"}
-        answer = ask(lambda client: client.post("/api/v1/dead-letters/replay", headers=headers))
+        answer = await ask(lambda client: client.post("/api/v1/dead-letters/replay", headers=headers))
         assert answer.status_code == 403
         assert answer.json()["code"] == "read_only_key"
 
-    def test_are_looked_at_before_the_path(self) -> None:
+    async def test_are_looked_at_before_the_path(self) -> None:
         async def both(client: httpx.AsyncClient) -> list[httpx.Response]:
             headers = {"Authorization": ""}
             return [await client.get(path, headers=headers) for path in ("/api/v1/devices", "/api/x")]
 
-        answers = ask(both)
+        answers = await ask(both)
         assert [answer.status_code for answer in answers] == [401, 401]
 
-    def test_that_are_wrong_are_not_all_looked_up_when_they_come_at_once(self) -> None:
+    async def test_that_are_wrong_are_not_all_looked_up_when_they_come_at_once(self) -> None:
         async def many(client: httpx.AsyncClient) -> list[int]:
             keys = [f"sens_{number:043}" for number in range(100)]
             asked = (client.get("/api/v1/devices", headers={"Authorization": f"Bearer {key}"}) for key in keys)
             return [answer.status_code for answer in await asyncio.gather(*asked)]
 
-        statuses = ask(many)
+        statuses = await ask(many)
         assert statuses.count(401) == LimitSettings().wrong_keys_per_minute
         assert statuses.count(429) == 100 - LimitSettings().wrong_keys_per_minute
 
@@ -107,19 +104,19 @@ class TestMethods:
             ("/openapi.json", "GET, HEAD, OPTIONS"),
         ],
     )
-    def test_of_a_path_are_told(self, path: str, allow: str) -> None:
-        answer = ask(lambda client: client.options(path, headers={"Authorization": ""}))
+    async def test_of_a_path_are_told(self, path: str, allow: str) -> None:
+        answer = await ask(lambda client: client.options(path, headers={"Authorization": ""}))
         assert answer.status_code == 204
         assert set(allow.split(", ")) <= set(answer.headers["allow"].split(", "))
 
-    def test_that_a_path_does_not_take_are_refused_with_those_that_it_takes(self) -> None:
-        answer = ask(lambda client: client.put("/api/v1/audit"))
+    async def test_that_a_path_does_not_take_are_refused_with_those_that_it_takes(self) -> None:
+        answer = await ask(lambda client: client.put("/api/v1/audit"))
         assert answer.status_code == 405
         assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
         assert answer.json()["code"] == "method_not_allowed"
 
-    def test_head_has_the_header_of_get_and_no_body(self) -> None:
-        answer = ask(lambda client: client.head("/version"))
+    async def test_head_has_the_header_of_get_and_no_body(self) -> None:
+        answer = await ask(lambda client: client.head("/version"))
         assert answer.status_code == 200
         assert answer.headers["content-type"] == "application/json"
         assert answer.content == b""
@@ -132,16 +129,16 @@ class TestOtherOrigins:
         "Authorization": "",
     }
 
-    def test_may_not_read_by_default(self) -> None:
-        answer = ask(lambda client: client.get("/version", headers={"Origin": "https://board.example"}))
+    async def test_may_not_read_by_default(self) -> None:
+        answer = await ask(lambda client: client.get("/version", headers={"Origin": "https://board.example"}))
         assert "access-control-allow-origin" not in answer.headers
 
-    def test_may_read_when_a_setting_names_them(self) -> None:
+    async def test_may_read_when_a_setting_names_them(self) -> None:
         http = HttpSettings(cors_origins=["https://board.example"])
-        allowed = ask(lambda client: client.options("/api/v1/devices", headers=self.PREFLIGHT), http)
+        allowed = await ask(lambda client: client.options("/api/v1/devices", headers=self.PREFLIGHT), http)
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == "https://board.example"
-        refused = ask(
+        refused = await ask(
             lambda client: client.get(
                 "/api/v1/devices", headers={"Origin": "https://board.example", "Authorization": ""}
             ),
@@ -149,5 +146,5 @@ class TestOtherOrigins:
         )
         assert refused.status_code == 401
         assert refused.headers["access-control-allow-origin"] == "https://board.example"
-        strange = ask(lambda client: client.get("/version", headers={"Origin": "https://other.example"}), http)
+        strange = await ask(lambda client: client.get("/version", headers={"Origin": "https://other.example"}), http)
         assert "access-control-allow-origin" not in strange.headers

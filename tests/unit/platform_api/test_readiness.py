@@ -30,51 +30,48 @@ class Server:
         return self.problem
 
 
-def look(readiness: ApiReadiness) -> Look:
+async def look(readiness: ApiReadiness) -> Look:
     with capture_logs():
-        return asyncio.run(readiness.look())
+        return await readiness.look()
 
 
 class TestReadiness:
-    def test_asks_once_a_second_however_many_want_to_know(self) -> None:
+    async def test_asks_once_a_second_however_many_want_to_know(self) -> None:
         clock, server = Clock(), Server()
         readiness = ApiReadiness({"database": server}, clock=clock)
 
-        async def many() -> None:
-            await asyncio.gather(*(readiness.look() for _ in range(50)))
-
-        asyncio.run(many())
+        await asyncio.gather(*(readiness.look() for _ in range(50)))
         assert server.questions == 1
         clock.now = CACHE_SECONDS
-        look(readiness)
+        await look(readiness)
         assert server.questions == 2
 
-    def test_is_degraded_while_a_part_is_away_and_failed_while_all_is(self) -> None:
+    async def test_is_degraded_while_a_part_is_away_and_failed_while_all_is(self) -> None:
         clock, database, nats = Clock(), Server(), Server()
         readiness = ApiReadiness({"database": database, "nats": nats}, partial=frozenset({"nats"}), clock=clock)
-        assert look(readiness).status == "ok"
+        assert (await look(readiness)).status == "ok"
         nats.problem = "not connected to NATS"
         clock.now += CACHE_SECONDS
-        assert look(readiness) == Look("degraded", {"database": "ok", "nats": "not connected to NATS"}, {})
+        assert await look(readiness) == Look("degraded", {"database": "ok", "nats": "not connected to NATS"}, {})
         database.problem = "no"
         clock.now += CACHE_SECONDS
-        assert look(readiness).status == "failed"
+        assert (await look(readiness)).status == "failed"
 
-    def test_waits_a_while_for_a_part_that_was_never_there(self) -> None:
+    async def test_waits_a_while_for_a_part_that_was_never_there(self) -> None:
         clock = Clock()
         readiness = ApiReadiness({"nats": Server("not connected")}, partial=frozenset({"nats"}), clock=clock)
-        assert look(readiness).status == "failed"
+        assert (await look(readiness)).status == "failed"
         clock.now = START_SECONDS
-        assert look(readiness).status == "degraded"
+        assert (await look(readiness)).status == "degraded"
 
-    def test_tells_nothing_of_what_a_driver_says(self) -> None:
+    async def test_tells_nothing_of_what_a_driver_says(self) -> None:
         secret = "password authentication failed for user sens at 10.0.0.7"
         checks: dict[str, Check] = {
             "database": Server(UnavailableError(secret)),
             "other": Server(RuntimeError(secret)),
             "schema": Server(SchemaError("run the migrations (sens migrate)")),
         }
-        answers = look(ApiReadiness(checks)).checks
+        answers = (await look(ApiReadiness(checks))).checks
         assert secret not in "".join(answers.values())
         assert answers["database"] == "the database can't be used; the log of this service says why"
         assert answers["schema"] == "run the migrations (sens migrate)"

@@ -42,20 +42,17 @@ class FailingStore(MemoryStore):
         return written
 
 
-def settle(store: MemoryStore, *batches: list[MemoryEnvelope]) -> None:
+async def settle(store: MemoryStore, *batches: list[MemoryEnvelope]) -> None:
     """Let a new worker settle batches, until it is killed by the end."""
 
-    async def work() -> None:
-        stop = asyncio.Event()
-        pipeline = pipeline_of(
-            MemoryInbox(batches, stop),
-            registry=MemoryRegistry({"demo": Tenant(1, "demo"), "acme": Tenant(2, "acme")}, device_limit=10),
-            store=store,
-            guard=DeadLetterGuard(1, 1),
-        )
-        await asyncio.wait_for(pipeline.run(stop), 20)
-
-    asyncio.run(work())
+    stop = asyncio.Event()
+    pipeline = pipeline_of(
+        MemoryInbox(batches, stop),
+        registry=MemoryRegistry({"demo": Tenant(1, "demo"), "acme": Tenant(2, "acme")}, device_limit=10),
+        store=store,
+        guard=DeadLetterGuard(1, 1),
+    )
+    await asyncio.wait_for(pipeline.run(stop), 20)
 
 
 def unaccounted(store: MemoryStore) -> dict[tuple[int, object], int]:
@@ -114,7 +111,7 @@ def test_every_message_is_counted_once_whatever_fails(
     for _ in range(data.draw(st.integers(1, 3))):
         order = data.draw(st.permutations(envelopes))
         cut = data.draw(st.integers(0, len(order)))
-        settle(store, *(batch for batch in (order[:cut], order[cut:]) if batch))
+        asyncio.run(settle(store, *(batch for batch in (order[:cut], order[cut:]) if batch)))
     assert unaccounted(store) == {}
     assert store.settled == {taken.position: None for taken in envelopes}
     received = sum(sum(taken.received.values()) for taken in envelopes)
@@ -125,24 +122,24 @@ def test_every_message_is_counted_once_whatever_fails(
 
 
 class TestLaw:
-    def test_fails_where_an_envelope_says_that_more_was_received_than_it_brings(self) -> None:
+    async def test_fails_where_an_envelope_says_that_more_was_received_than_it_brings(self) -> None:
         store = MemoryStore()
         taken = envelope(1, [("good", "demo")], 0, {})
         taken.says_received = {"demo": 2}
-        settle(store, [taken])
+        await settle(store, [taken])
         assert list(unaccounted(store).values()) == [1]
 
 
 class TestEnvelopeWithoutMessages:
-    def test_books_what_was_discarded_before_it(self) -> None:
+    async def test_books_what_was_discarded_before_it(self) -> None:
         store = MemoryStore()
-        settle(store, [envelope(1, [], 1, {"demo": 3, "nobody": 1, "~": 1})])
+        await settle(store, [envelope(1, [], 1, {"demo": 3, "nobody": 1, "~": 1})])
         assert store.counted("received") == store.counted("discarded") == {1: 3, 0: 2}
 
 
 class TestDay:
-    def test_is_that_on_which_the_stream_took_the_envelope(self) -> None:
+    async def test_is_that_on_which_the_stream_took_the_envelope(self) -> None:
         store = MemoryStore()
-        settle(store, [envelope(1, [("good", "demo")], 0, {}), envelope(2, [("good", "demo")], 365, {})])
+        await settle(store, [envelope(1, [("good", "demo")], 0, {}), envelope(2, [("good", "demo")], 365, {})])
         days = {str(day) for (_, day, word), amount in store.counts.items() if word == "received" and amount}
         assert days == {"1970-01-01", "1971-01-01"}

@@ -100,9 +100,9 @@ def batch(groups: list[tuple[str, bytes, int]]) -> list[Message]:
     return [Message(topic, payload, NOW + number) for number, (topic, payload) in enumerate(flat)]
 
 
-def route(messages: list[Message], payload_format: Format, metric_limit: int = 1000) -> RoutedMessages:
+async def route(messages: list[Message], payload_format: Format, metric_limit: int = 1000) -> RoutedMessages:
     registry = MemoryRegistry({"demo": Tenant(1, "demo"), "other": Tenant(2, "other")}, metric_limit=metric_limit)
-    return asyncio.run(Router(registry, payload_format).route(messages))
+    return await Router(registry, payload_format).route(messages)
 
 
 def comparable(routed: RoutedMessages) -> tuple[object, ...]:
@@ -139,7 +139,9 @@ class TestColumns:
     def test_hold_what_the_messages_hold(self, groups: list[tuple[str, bytes, int]]) -> None:
         messages = batch(groups)
 
-        assert comparable(route(messages, BY_COLUMN)) == comparable(route(messages, ONE_BY_ONE))
+        assert comparable(asyncio.run(route(messages, BY_COLUMN))) == comparable(
+            asyncio.run(route(messages, ONE_BY_ONE))
+        )
 
     @settings(max_examples=200, deadline=None)
     @given(st.lists(repeated, max_size=12), st.integers(0, 3))
@@ -148,11 +150,11 @@ class TestColumns:
     ) -> None:
         messages = batch(groups)
 
-        assert comparable(route(messages, BY_COLUMN, metric_limit)) == comparable(
-            route(messages, ONE_BY_ONE, metric_limit)
+        assert comparable(asyncio.run(route(messages, BY_COLUMN, metric_limit))) == comparable(
+            asyncio.run(route(messages, ONE_BY_ONE, metric_limit))
         )
 
-    def test_refuse_what_lies_further_back_than_the_tenant_allows(self) -> None:
+    async def test_refuse_what_lies_further_back_than_the_tenant_allows(self) -> None:
         day = 86_400_000_000
         tenant = Tenant(1, "demo", late_microseconds=2 * day)
         times = [NOW - 2 * day, NOW - 2 * day - 1, NOW - day]
@@ -163,7 +165,7 @@ class TestColumns:
         ]
         messages += [Message("sens/v1/demo/d1/telemetry", orjson.dumps({"ts": at, "a": 1}), NOW) for at in times * 10]
 
-        routed = asyncio.run(Router(MemoryRegistry({"demo": tenant}), BY_COLUMN).route(messages))
+        routed = await Router(MemoryRegistry({"demo": tenant}), BY_COLUMN).route(messages)
 
         assert {
             (rejection.reason, json.loads(messages[rejection.message_index].payload)["ts"])
@@ -172,13 +174,13 @@ class TestColumns:
         assert len(routed.rejections) == 20
         assert "is more than 2 days before the receipt" in routed.rejections[0].detail
 
-    def test_leave_one_unusual_value_of_many_to_the_full_decoder(self) -> None:
+    async def test_leave_one_unusual_value_of_many_to_the_full_decoder(self) -> None:
         bodies = [{"a": number, "t": "x"} for number in range(20)]
         bodies[7]["a"] = 2**53 + 1
         bodies[9]["t"] = "\0"
         messages = [Message("sens/v1/demo/d1/telemetry", orjson.dumps(body), NOW + n) for n, body in enumerate(bodies)]
 
-        routed = route(messages, BY_COLUMN)
+        routed = await route(messages, BY_COLUMN)
 
         assert [(rejection.message_index, rejection.reason) for rejection in sorted(routed.rejections)] == [
             (7, Reason.UNSUPPORTED_VALUE),
@@ -186,24 +188,24 @@ class TestColumns:
         ]
         assert len(routed.rows.numeric_rows.message_index) == len(routed.rows.text_rows) == 18
 
-    def test_leave_long_payloads_to_the_full_decoder_and_remember_none_of_their_names(self) -> None:
+    async def test_leave_long_payloads_to_the_full_decoder_and_remember_none_of_their_names(self) -> None:
         native._are_names.cache_clear()
         messages = batch([("sens/v1/demo/d1/telemetry", orjson.dumps({"n" * 100_000: 1}), 20)])
         texts = orjson.dumps({"a": "x" * 4096, "b": "x" * 4096, "c": 1})
         messages += batch([("sens/v1/demo/d1/telemetry", texts, 20)])
 
-        routed = route(messages, BY_COLUMN)
+        routed = await route(messages, BY_COLUMN)
 
         assert native._are_names.cache_info().currsize == 0
-        assert comparable(routed) == comparable(route(messages, ONE_BY_ONE))
+        assert comparable(routed) == comparable(await route(messages, ONE_BY_ONE))
         assert len(routed.rejections) == len(routed.rows.numeric_rows.message_index) == 20
 
-    def test_reject_every_message_of_a_shape_with_a_metric_beyond_the_limit(self) -> None:
+    async def test_reject_every_message_of_a_shape_with_a_metric_beyond_the_limit(self) -> None:
         messages = batch(
             [("sens/v1/demo/d1/telemetry", b'{"a": 1}', 10), ("sens/v1/demo/d1/telemetry", b'{"b": 1}', 10)]
         )
 
-        routed = route(messages, BY_COLUMN, metric_limit=1)
+        routed = await route(messages, BY_COLUMN, metric_limit=1)
 
         assert {rejection.reason for rejection in routed.rejections} == {Reason.LIMIT_REACHED}
         assert [rejection.message_index for rejection in sorted(routed.rejections)] == list(range(10, 20))

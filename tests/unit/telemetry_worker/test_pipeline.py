@@ -39,7 +39,7 @@ def message(payload: str, topic: str = "sens/v1/demo/d1/telemetry", received_at:
     return Message(topic, payload.encode(), received_at)
 
 
-def run(
+async def run(
     *batches: list[MemoryEnvelope],
     store: MemoryStore | None = None,
     guard: DeadLetterGuard | None = None,
@@ -48,26 +48,21 @@ def run(
 ) -> Result:
     """Run a worker to the end of the batches; what is to happen once it has halted is given the stop."""
 
-    async def work() -> Result:
-        stop = asyncio.Event()
-        result = Result(
-            MemoryInbox(batches, stop),
-            store or MemoryStore(),
-            MemoryFeed({"demo"}),
-            guard or DeadLetterGuard(1, 10),
-        )
-        pipeline = pipeline_of(
-            result.inbox, registry=registry, store=result.store, feed=result.feed, guard=result.guard
-        )
-        running = asyncio.create_task(pipeline.run(stop))
-        if when_halted is not None:
-            while not result.guard.has_stopped and not running.done():  # noqa: ASYNC110 - the guard has no event
-                await asyncio.sleep(0)
-            when_halted(stop)
-        await asyncio.wait_for(running, 10)
-        return result
-
-    return asyncio.run(work())
+    stop = asyncio.Event()
+    result = Result(
+        MemoryInbox(batches, stop),
+        store or MemoryStore(),
+        MemoryFeed({"demo"}),
+        guard or DeadLetterGuard(1, 10),
+    )
+    pipeline = pipeline_of(result.inbox, registry=registry, store=result.store, feed=result.feed, guard=result.guard)
+    running = asyncio.create_task(pipeline.run(stop))
+    if when_halted is not None:
+        while not result.guard.has_stopped and not running.done():  # noqa: ASYNC110 - the guard has no event
+            await asyncio.sleep(0)
+        when_halted(stop)
+    await asyncio.wait_for(running, 10)
+    return result
 
 
 class Clock:
@@ -107,44 +102,46 @@ def counted(name: str, **labels: str) -> float:
 
 
 class TestStoring:
-    def test_keeps_numbers_booleans_and_text_apart_by_kind(self) -> None:
-        result = run([envelope(message('{"a": 1, "b": true, "c": "x"}'))])
+    async def test_keeps_numbers_booleans_and_text_apart_by_kind(self) -> None:
+        result = await run([envelope(message('{"a": 1, "b": true, "c": "x"}'))])
         assert sorted(result.store.values.items()) == [((1, 1, NOW), 1.0), ((1, 2, NOW), True), ((1, 3, NOW), "x")]
         assert result.inbox.acknowledged
 
-    def test_the_same_message_twice_has_no_effect(self) -> None:
-        result = run([envelope(message('{"a": 1}'))], [envelope(message('{"a": 1}'), sequence=2)])
+    async def test_the_same_message_twice_has_no_effect(self) -> None:
+        result = await run([envelope(message('{"a": 1}'))], [envelope(message('{"a": 1}'), sequence=2)])
         assert result.store.values == {(1, 1, NOW): 1.0}
         assert result.reasons == {}
 
-    def test_waits_for_a_database_that_is_away(self) -> None:
-        result = run([envelope(message('{"a": 1}'))], store=MemoryStore(failures=3))
+    async def test_waits_for_a_database_that_is_away(self) -> None:
+        result = await run([envelope(message('{"a": 1}'))], store=MemoryStore(failures=3))
         assert result.store.values == {(1, 1, NOW): 1.0}
         assert result.store.writes == 4
 
 
 class TestDeadLetters:
-    def test_take_what_has_no_tenant(self) -> None:
-        result = run([envelope(message("{}", topic="x"), message('{"a": 1}', topic="sens/v1/nobody/d1/telemetry"))])
+    async def test_take_what_has_no_tenant(self) -> None:
+        result = await run(
+            [envelope(message("{}", topic="x"), message('{"a": 1}', topic="sens/v1/nobody/d1/telemetry"))]
+        )
         assert result.reasons == {(1, 0): Reason.INVALID_TOPIC, (1, 1): Reason.UNKNOWN_TENANT}
         assert result.inbox.acknowledged
 
-    def test_take_what_can_not_be_decoded_and_leave_the_rest(self) -> None:
-        result = run([envelope(message('{"a": '), message('{"a": 2}'))])
+    async def test_take_what_can_not_be_decoded_and_leave_the_rest(self) -> None:
+        result = await run([envelope(message('{"a": '), message('{"a": 2}'))])
         assert result.reasons == {(1, 0): Reason.MALFORMED_PAYLOAD}
         assert result.store.letters[Origin(1, 1, 0)].payload == b'{"a": '
         assert list(result.store.values.values()) == [2.0]
 
-    def test_make_room_in_the_batches_that_follow(self) -> None:
-        result = run(
+    async def test_make_room_in_the_batches_that_follow(self) -> None:
+        result = await run(
             [envelope(message("["), *(message('{"a": 1}') for _ in range(3)))],
             [envelope(message('{"b": 2}'), sequence=2)],
         )
         assert result.inbox.rejected_shares == [0.0, 0.25, 0.0]
 
-    def test_are_named_after_their_index_in_their_envelope(self) -> None:
+    async def test_are_named_after_their_index_in_their_envelope(self) -> None:
         bad, first, second, third = message("["), *(message('{"a": 1}', received_at=NOW + n) for n in range(3))
-        result = run(
+        result = await run(
             [
                 envelope(first, bad, sequence=1),
                 envelope(sequence=2),
@@ -158,50 +155,52 @@ class TestDeadLetters:
             (4, 2): 0,
         }
 
-    def test_take_another_value_for_a_stored_key(self) -> None:
-        result = run([envelope(message('{"a": 1}'))], [envelope(message('{"a": 2}'), sequence=2)])
+    async def test_take_another_value_for_a_stored_key(self) -> None:
+        result = await run([envelope(message('{"a": 1}'))], [envelope(message('{"a": 2}'), sequence=2)])
         assert result.reasons == {(2, 0): Reason.CONFLICTING_VALUE}
         assert result.store.values == {(1, 1, NOW): 1.0}
 
-    def test_take_another_value_for_the_same_key_in_one_batch(self) -> None:
-        result = run([envelope(message('{"a": 1}'), message('{"a": 2}'), message('{"a": 1}'))])
+    async def test_take_another_value_for_the_same_key_in_one_batch(self) -> None:
+        result = await run([envelope(message('{"a": 1}'), message('{"a": 2}'), message('{"a": 1}'))])
         assert result.reasons == {(1, 1): Reason.CONFLICTING_VALUE}
 
-    def test_take_the_one_message_that_the_database_refuses(self) -> None:
+    async def test_take_the_one_message_that_the_database_refuses(self) -> None:
         messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
         store = MemoryStore(poison={617.0})
-        result = run([envelope(*messages)], store=store)
+        result = await run([envelope(*messages)], store=store)
         assert result.reasons == {(1, 617): Reason.REFUSED_BY_DATABASE}
         assert len(store.values) == 999
         assert store.writes <= 2 * 10 + 1  # a pair of halves for each of log2(1000) steps, and the whole
 
     @pytest.mark.parametrize("refused", [[617], [0, 1, 2, 500, 999], range(300)])
-    def test_take_the_messages_whose_rows_the_database_names(self, refused: Sequence[int]) -> None:
+    async def test_take_the_messages_whose_rows_the_database_names(self, refused: Sequence[int]) -> None:
         messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
         store = MemoryStore(poison=set(refused), suspected=lambda message: message)
-        result = run([envelope(*messages)], store=store)
+        result = await run([envelope(*messages)], store=store)
         assert result.reasons == {(1, number): Reason.REFUSED_BY_DATABASE for number in refused}
         assert len(store.values) == 1000 - len(refused)
         assert store.writes <= 3 * len(refused)
 
     @pytest.mark.parametrize("named", [0, 5, 999, 1000])
-    def test_do_not_take_the_message_of_another_row_than_the_refused_one(self, named: int) -> None:
+    async def test_do_not_take_the_message_of_another_row_than_the_refused_one(self, named: int) -> None:
         messages = [message(f'{{"a": {number}}}', received_at=NOW + number) for number in range(1000)]
         store = MemoryStore(poison={617.0}, suspected=lambda _message: named)
-        result = run([envelope(*messages)], store=store)
+        result = await run([envelope(*messages)], store=store)
         assert result.reasons == {(1, 617): Reason.REFUSED_BY_DATABASE}
         assert len(store.values) == 999
         assert store.writes <= 2 * 10 + 1 + 2
 
-    def test_of_a_refused_message_do_not_take_the_equal_value_of_another_one(self) -> None:
+    async def test_of_a_refused_message_do_not_take_the_equal_value_of_another_one(self) -> None:
         refused = message('{"ts": 1700000000, "a": 1, "b": 666}')
-        result = run([envelope(refused, message('{"ts": 1700000000, "a": 1}'))], store=MemoryStore(poison={666.0}))
+        result = await run(
+            [envelope(refused, message('{"ts": 1700000000, "a": 1}'))], store=MemoryStore(poison={666.0})
+        )
         assert result.reasons == {(1, 0): Reason.REFUSED_BY_DATABASE}
         assert list(result.store.values.values()) == [1.0]
 
-    def test_take_what_a_limit_does_not_allow(self) -> None:
+    async def test_take_what_a_limit_does_not_allow(self) -> None:
         registry = MemoryRegistry({"demo": Tenant(1, "demo")}, device_limit=1, metric_limit=1)
-        result = run(
+        result = await run(
             [envelope(message('{"a": 1}'))],
             [envelope(message('{"a": 1}', topic="sens/v1/demo/d2/telemetry"), message('{"b": 1}'), sequence=2)],
             registry=registry,
@@ -210,9 +209,9 @@ class TestDeadLetters:
 
 
 class TestAnEnvelopeThatComesTwiceAtOnce:
-    def test_is_stored_and_counted_once_and_acknowledged_twice(self) -> None:
+    async def test_is_stored_and_counted_once_and_acknowledged_twice(self) -> None:
         twice = envelope(message('{"a": 1}'), message("bad"))
-        result = run([twice, twice])
+        result = await run([twice, twice])
         assert list(result.store.values.values()) == [1.0]
         assert len(result.store.letters) == 1
         assert result.inbox.acknowledged == [twice, twice]
@@ -231,8 +230,8 @@ def judging_guard(clock: Callable[[], float] = time.monotonic) -> DeadLetterGuar
 
 
 class TestGuard:
-    def test_stops_the_worker_before_it_dead_letters_everything_of_all_tenants(self) -> None:
-        result = run(
+    async def test_stops_the_worker_before_it_dead_letters_everything_of_all_tenants(self) -> None:
+        result = await run(
             [malformed("demo", 10), malformed("acme", 10)],
             guard=judging_guard(),
             when_halted=asyncio.Event.set,
@@ -242,9 +241,9 @@ class TestGuard:
         assert result.reasons == {}
         assert result.inbox.acknowledged == []
 
-    def test_lets_a_stopped_worker_try_a_batch_and_go_on_by_itself(self) -> None:
+    async def test_lets_a_stopped_worker_try_a_batch_and_go_on_by_itself(self) -> None:
         clock = Clock()
-        result = run(
+        result = await run(
             [malformed("demo", 10), malformed("acme", 10)],
             [envelope(message('{"a": 1}', topic="sens/v1/quiet/d1/telemetry"))],
             guard=judging_guard(clock),
@@ -255,13 +254,13 @@ class TestGuard:
         assert list(result.store.values.values()) == [1.0]
         assert not result.guard.has_stopped
 
-    def test_finds_a_quiet_tenant_behind_what_hostile_ones_sent(self) -> None:
+    async def test_finds_a_quiet_tenant_behind_what_hostile_ones_sent(self) -> None:
         """Though nothing of it was ever seen, and without waiting for a trial."""
         hostile = [[malformed("demo", 10), malformed("acme", 10)] for _ in range(20)]
         for number, batch in enumerate(hostile):
             for each in batch:
                 each.sequence += 1000 * number
-        result = run(
+        result = await run(
             *hostile,
             [envelope(message('{"a": 1}', topic="sens/v1/quiet/d1/telemetry"))],
             guard=DeadLetterGuard(0.5, 10, Clock()),
@@ -271,46 +270,46 @@ class TestGuard:
         assert len(result.reasons) == 400
         assert not result.guard.has_stopped
 
-    def test_does_not_stop_the_worker_for_one_tenant(self) -> None:
-        result = run([malformed("demo", 2000)], [envelope(message('{"a": 1}'))], guard=DeadLetterGuard(0.5, 10))
+    async def test_does_not_stop_the_worker_for_one_tenant(self) -> None:
+        result = await run([malformed("demo", 2000)], [envelope(message('{"a": 1}'))], guard=DeadLetterGuard(0.5, 10))
         assert len(result.reasons) == 2000
         assert list(result.store.values.values()) == [1.0]
 
-    def test_does_not_mind_what_has_no_tenant(self) -> None:
+    async def test_does_not_mind_what_has_no_tenant(self) -> None:
         without_tenant = envelope(*(message("bad", topic="x") for _ in range(20)))
-        result = run([without_tenant, malformed("nobody", 20)], guard=DeadLetterGuard(0.5, 10))
+        result = await run([without_tenant, malformed("nobody", 20)], guard=DeadLetterGuard(0.5, 10))
         assert len(result.reasons) == 40
         assert not result.guard.has_stopped
 
 
 class TestProblem:
-    def test_of_one_lane_stays_visible_while_another_works(self) -> None:
-        async def work() -> tuple[str | None, float | None]:
-            stop = asyncio.Event()
-            store = StuckStore()
-            inbox = MemoryInbox(
-                [[envelope(message('{"a": 666}'))], [envelope(message('{"a": 2}', received_at=NOW + 1))]], stop
-            )
-            status = Status()
-            status.export_metrics()
-            pipeline = pipeline_of(inbox, store=store, status=status)
-            lanes = [asyncio.create_task(pipeline.run(stop)) for _ in range(2)]
-            await stop.wait()
-            assert list(store.values.values()) == [2.0]
-            problem = pipeline.problems.problem
-            await asyncio.wait_for(asyncio.gather(*lanes), 10)
-            return problem, REGISTRY.get_sample_value("sens_telemetry_lanes_count", {"state": "halted"})
-
+    async def test_of_one_lane_stays_visible_while_another_works(self) -> None:
         # A lane that gives up at the stop has not halted.
-        assert asyncio.run(work()) == ("the database does not store: the database is away", 0)
+        stop = asyncio.Event()
+        store = StuckStore()
+        inbox = MemoryInbox(
+            [[envelope(message('{"a": 666}'))], [envelope(message('{"a": 2}', received_at=NOW + 1))]], stop
+        )
+        status = Status()
+        status.export_metrics()
+        pipeline = pipeline_of(inbox, store=store, status=status)
+        lanes = [asyncio.create_task(pipeline.run(stop)) for _ in range(2)]
+        await stop.wait()
+        assert list(store.values.values()) == [2.0]
+        problem = pipeline.problems.problem
+        await asyncio.wait_for(asyncio.gather(*lanes), 10)
+        assert (problem, REGISTRY.get_sample_value("sens_telemetry_lanes_count", {"state": "halted"})) == (
+            "the database does not store: the database is away",
+            0,
+        )
 
 
 class TestConservation:
-    def test_every_message_is_counted_once(self) -> None:
+    async def test_every_message_is_counted_once(self) -> None:
         names = ("received", "stored", "duplicate")
         before = {name: counted(name, tenant="demo") for name in names}
         malformed = counted("dead_lettered", tenant="demo", reason="malformed_payload")
-        run(
+        await run(
             [
                 envelope(
                     message('{"a": 1}'), message('{"a": 1}'), message("bad"), message('{"a": 2}', received_at=NOW + 1)
@@ -323,8 +322,8 @@ class TestConservation:
 
 
 class TestLive:
-    def test_shows_new_readings_only(self) -> None:
-        result = run([envelope(message('{"a": 1}'))], [envelope(message('{"a": 1}'), sequence=2)])
+    async def test_shows_new_readings_only(self) -> None:
+        result = await run([envelope(message('{"a": 1}'))], [envelope(message('{"a": 1}'), sequence=2)])
         assert [
             (tenant, reading.device, reading.metric, reading.value) for tenant, reading in result.feed.readings
         ] == [("demo", "d1", "a", 1.0)]

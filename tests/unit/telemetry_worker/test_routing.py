@@ -25,13 +25,10 @@ def batch(*devices: str) -> list[Message]:
 
 
 class TestCache:
-    def test_that_is_emptied_takes_no_device_from_another_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_that_is_emptied_takes_no_device_from_another_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sens_telemetry_worker.routing.MAX_CACHED_TOPICS", 3)
 
-        async def work() -> list[bool]:
-            router = Router(WaitingRegistry({"demo": Tenant(1, "demo")}), decoder("native"))
-            await router.route(batch("d1"))
-            routed = await asyncio.gather(router.route(batch("d1", "d2")), router.route(batch("d3", "d4", "d5")))
-            return [None in part.devices for part in routed]
-
-        assert asyncio.run(work()) == [False, False]
+        router = Router(WaitingRegistry({"demo": Tenant(1, "demo")}), decoder("native"))
+        await router.route(batch("d1"))
+        routed = await asyncio.gather(router.route(batch("d1", "d2")), router.route(batch("d3", "d4", "d5")))
+        assert [None in part.devices for part in routed] == [False, False]

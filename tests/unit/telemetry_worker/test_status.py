@@ -1,7 +1,5 @@
 """What the telemetry worker says of its lanes."""
 
-import asyncio
-
 from prometheus_client import REGISTRY
 
 from sens_telemetry_worker.status import STALLED_SECONDS, LaneState, Status, StreamStatus
@@ -27,23 +25,23 @@ def status_with_lanes(*states: LaneState) -> tuple[Status, Clock]:
 
 
 class TestCheck:
-    def test_names_the_hop_that_a_lane_waits_for(self) -> None:
+    async def test_names_the_hop_that_a_lane_waits_for(self) -> None:
         status, clock = status_with_lanes(LaneState.TAKING, LaneState.STORING)
         clock.now += STALLED_SECONDS + 5
-        assert asyncio.run(status.check()) == "the database holds: a lane has been storing for 20 s"
+        assert await status.check() == "the database holds: a lane has been storing for 20 s"
 
-    def test_minds_no_lane_that_waits_for_envelopes(self) -> None:
+    async def test_minds_no_lane_that_waits_for_envelopes(self) -> None:
         status, clock = status_with_lanes(LaneState.TAKING)
         clock.now += 86_400
-        assert asyncio.run(status.check()) is None
+        assert await status.check() is None
 
-    def test_minds_no_lane_that_goes_on(self) -> None:
+    async def test_minds_no_lane_that_goes_on(self) -> None:
         status, clock = status_with_lanes()
         lane = status.add_lane()
         for state in (LaneState.STORING, LaneState.ACKNOWLEDGING, LaneState.TAKING, LaneState.STORING):
             lane.enter(state)
             clock.now += STALLED_SECONDS - 1
-            assert asyncio.run(status.check()) is None
+            assert await status.check() is None
 
 
 class TestSentence:
