@@ -1,10 +1,9 @@
-"""Fixtures of real servers, for every test; property tests that depend on no clock and repeat."""
+"""Fixtures of real servers; property tests that repeat; which tests share a process."""
 
-from typing import Final, override
+from typing import Final
 
 import hypothesis
 import pytest
-from xdist.scheduler import LoadFileScheduling
 
 pytest_plugins = [
     "support.servers",
@@ -29,40 +28,17 @@ hypothesis.settings.load_profile("suite")
 _SLOW_FIRST: Final = ("tests/torture/", "tests/images/", "tests/connected/", "tests/release/")
 
 
-class _ByFile(LoadFileScheduling):  # type: ignore[misc] # carries no types
-    """Tests of a file stay together, for they share servers; those of the images too, which are built once.
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the tests of a file in one process, as they share servers, and those of the images, as they are built once.
 
-    The files that take long come first, so that all processes end at about the same time.
+    The folders that take long come first, so that all processes end at about the same time.
     """
-
-    @override
-    def _split_scope(self, nodeid: str) -> str:
-        file: str = super()._split_scope(nodeid)
-        return "tests/images" if file.startswith("tests/images/") else file
-
-    @override
-    def _assign_work_unit(self, node: object) -> None:
-        self.workqueue.move_to_end(min(self.workqueue, key=_rank), last=False)
-        super()._assign_work_unit(node)
-
-    @override
-    def remove_node(self, node: object) -> str | None:
-        # A test that ended its process has failed: it is not tried again in the next one, as xdist would.
-        work = self.assigned_work[node]
-        left = [test for tests in work.values() for test, done in tests.items() if not done]
-        if left:
-            work[self._split_scope(left[0])][left[0]] = True
-        # A process that is given a file without tests waits for ever.
-        for file in [file for file, tests in work.items() if all(tests.values())]:
-            del work[file]
-        super().remove_node(node)
-        return left[0] if left else None
+    files = [item.path.relative_to(config.rootpath).as_posix() for item in items]
+    for item, file in zip(items, files, strict=True):
+        item.add_marker(pytest.mark.xdist_group("images" if file.startswith("tests/images/") else file))
+    items.sort(key=_rank)
 
 
-def _rank(file: str) -> int:
-    return next((rank for rank, folder in enumerate(_SLOW_FIRST) if f"{file}/".startswith(folder)), len(_SLOW_FIRST))
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _ByFile:
-    """Hand tests out to several processes; pytest-xdist asks."""
-    return _ByFile(config, log)
+def _rank(item: pytest.Item) -> int:
+    return next((rank for rank, folder in enumerate(_SLOW_FIRST) if item.nodeid.startswith(folder)), len(_SLOW_FIRST))
