@@ -1,4 +1,4 @@
-"""Fixtures of real servers; property tests that repeat; which tests share a process."""
+"""Fixtures of real servers; property tests that repeat; which tests share a process, and which may open no socket."""
 
 from typing import Final
 
@@ -26,17 +26,20 @@ hypothesis.settings.load_profile("suite")
 
 
 _SLOW_FIRST: Final = ("tests/torture/", "tests/images/", "tests/connected/", "tests/release/")
+_WITHOUT_SOCKETS: Final = ("tests/architecture/", "tests/unit/")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist and pytest-socket read the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of a file in one process, as they share servers, and those of the images, as they are built once.
 
-    The folders that take long come first, so that all processes end at about the same time.
+    The folders that take long come first, so that all processes end at about the same time. Within a folder the order is random.
     """
     files = [item.path.relative_to(config.rootpath).as_posix() for item in items]
     for item, file in zip(items, files, strict=True):
         item.add_marker(pytest.mark.xdist_group("images" if file.startswith("tests/images/") else file))
+        if file.startswith(_WITHOUT_SOCKETS):
+            item.add_marker(pytest.mark.disable_socket)
     items.sort(key=_rank)
 
 
