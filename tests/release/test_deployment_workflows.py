@@ -270,3 +270,30 @@ class TestBoth:
         assert workflow["permissions"] == {}
         assert set(job["permissions"]) <= {"contents", "packages", "pull-requests"}
         assert workflow["concurrency"]["cancel-in-progress"] is False
+
+
+class TestTheGitHubApp:
+    """Where there is one, its tokens, which end within the hour and are for one repository, take the place of personal ones."""
+
+    PERSONAL = re.compile(r"secrets\.(?:SENS_PLATFORM_READ_TOKEN|GITOPS_PULL_REQUEST_TOKEN)")
+
+    @pytest.mark.parametrize("name", [PROMOTE, "check.yml", "verify.yml"])
+    def test_goes_before_each_personal_token(self, scene: Scene, name: str) -> None:
+        workflow = yaml.safe_load((scene.gitops.folder / ".github" / "workflows" / name).read_text())
+        apps: dict[str, dict[str, str]] = {}
+        used = 0
+        for step in (step for job in workflow["jobs"].values() for step in job["steps"]):
+            if step.get("uses", "").startswith("actions/create-github-app-token@"):
+                assert "vars.SENS_PLATFORM_APP_CLIENT_ID != ''" in step["if"]
+                apps[step["id"]] = step["with"]
+            for expression in re.findall(r"\$\{\{(.*?)\}\}", str(step)):
+                if self.PERSONAL.search(expression):
+                    first, _, _ = expression.partition("||")
+                    match = re.fullmatch(r"\s*steps\.([a-z]+)\.outputs\.token\s*", first)
+                    assert match is not None, expression
+                    assert apps[match[1]]["private-key"] == "${{ secrets.SENS_PLATFORM_APP_PRIVATE_KEY }}"
+                    used += 1
+        assert used
+        # Each is for the one repository that the step is about, with one right.
+        assert all(app["repositories"] and "," not in app["repositories"] for app in apps.values())
+        assert all(sum(key.startswith("permission-") for key in app) == 1 for app in apps.values())
