@@ -16,6 +16,8 @@ import psutil
 import pytest
 
 from sens_common.settings import DatabaseSettings, NatsSettings
+from sens_platform_api.postgresql import QueryKind, TenantDatabase, open_pools
+from sens_platform_api.settings import LimitSettings
 from support.api import RunningApi, as_owner, connection_to, make_tenant, running_api, store
 from support.servers import wait_until
 
@@ -185,6 +187,40 @@ class TestTenants:
                     assert (await two.get("/api/v1/devices")).status_code == HTTPStatus.OK
                     assert (await two.get("/readyz")).status_code == HTTPStatus.OK
                     stuck.cancel()
+
+            as_owner(database, ask_meanwhile)
+
+
+class TestQueries:
+    def test_have_a_time_limit_by_what_they_ask(self, database: DatabaseSettings) -> None:
+        limits = LimitSettings(
+            key_query_seconds=1, lookup_query_seconds=2, measurements_query_seconds=3, aggregates_query_seconds=4
+        )
+
+        async def ask() -> dict[str, str]:
+            found: dict[str, str] = {}
+            async with open_pools(database, "test", limits) as (pool, _keys):
+                for kind in QueryKind:
+                    async with TenantDatabase(pool, 1).transaction(kind) as connection:
+                        found[kind] = await connection.fetchval("SHOW statement_timeout")
+            return found
+
+        assert asyncio.run(ask()) == {"key": "1s", "lookup": "2s", "measurements": "3s", "aggregates": "4s"}
+
+    def test_that_take_too_long_are_ended_and_said_so(
+        self, tmp_path: Path, database: DatabaseSettings, nats: NatsSettings
+    ) -> None:
+        key = make_tenant(database, "demo")
+        store(database, "demo", [("d", "t", NOW, 1.0)])
+        settings = {"SENS_LIMITS__LOOKUP_QUERY_SECONDS": "0.2"}
+        with running_api(tmp_path, database, nats, settings) as api:
+
+            async def ask_meanwhile(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+                async with api.async_client(key) as client, connection.transaction():
+                    await connection.execute("LOCK TABLE sens.metrics IN ACCESS EXCLUSIVE MODE")
+                    answer = await client.get("/api/v1/devices/d/latest")
+                    assert problem(answer, 504) == "too_slow"
+                    assert answer.json()["detail"] == "the database took too long; ask for less at once"
 
             as_owner(database, ask_meanwhile)
 
