@@ -64,3 +64,22 @@ class TestSite:
 
     def test_can_be_searched(self, site: Path) -> None:
         assert "conflicting_value" in (site / "search.json").read_text(encoding="utf-8")
+
+
+class TestLimitsOfThisInstallation:
+    """What must be done before real customer data: each line leads to the page that does it, or is marked open."""
+
+    def rows(self, heading: str) -> list[list[str]]:
+        text = (ROOT / "docs/operations/limits.md").read_text(encoding="utf-8")
+        _, _, section = text.partition(f"\n## {heading}\n")
+        lines = [line for line in section.partition("\n## ")[0].splitlines() if line.startswith("|")]
+        return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+    def test_say_where_each_thing_is_done_or_that_it_is_open(self) -> None:
+        rows = self.rows("Before real customer data")
+        assert len(rows) > 20
+        for what, where in rows:
+            assert "](" in where or "**open**" in where or "`sens verify" in where, what
+
+    def test_say_that_there_is_one_node_and_no_high_availability(self) -> None:
+        assert "One node, no high availability" in [limit for limit, _ in self.rows("What one server can't do")]

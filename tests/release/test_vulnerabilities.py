@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, override
 
 import pytest
+import yaml
 
 from support.services import ROOT
 from tools.vulnerabilities.__main__ import main
@@ -280,3 +281,17 @@ def test_the_script_needs_python_alone(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("not run: ")
+
+
+class TestProposals:
+    def test_are_made_for_actions_locks_and_the_images_base(self) -> None:
+        configuration = yaml.safe_load((ROOT / ".github/dependabot.yml").read_text(encoding="utf-8"))
+        watched: dict[str, list[str]] = {}
+        for each in configuration["updates"]:
+            watched[each["package-ecosystem"]] = each.get("directories") or [each["directory"]]
+
+        assert watched.keys() == {"github-actions", "pip", "docker"}
+        (locks,), (image,) = watched["pip"], watched["docker"]
+        assert len(list((ROOT / locks.strip("/")).glob("*.txt"))) > 5
+        assert (ROOT / image.strip("/") / "Dockerfile").is_file()
+        assert "/infra/gitops/template/.github/workflows" in watched["github-actions"]
