@@ -76,7 +76,7 @@ def stored(path: TelemetryPath) -> list[float | bool | str]:
 
 @pytest.fixture
 def small_path(any_mqtt_broker: MqttBroker, nats: NatsSettings, database: DatabaseSettings) -> Iterator[TelemetryPath]:
-    """The path with a log of 4 MiB, and with few unacknowledged messages; room in the log is made as soon as there is some."""
+    """The path with a stream of 4 MiB, and with few unacknowledged messages; room in the stream is made as soon as there is some."""
     small = nats.model_copy(update={"stream_max_bytes": LIMIT_BYTES})
     settings = {"SENS_MQTT__RECEIVE_MAX": str(RECEIVE_MAX), "SENS_HISTORY__TRIM_INTERVAL_SECONDS": "0.2"}
     with running_path(any_mqtt_broker, small, database, settings) as path:
@@ -94,7 +94,7 @@ class TestDatabaseThatIsAway:
                 wait_until(
                     says(path.telemetry, "the database holds", "not currently accepting", "storing"), "it says so"
                 )
-                wait_until(says(path.ingestion, "the log is full", "PUBACKs stop", "not acknowledged"), "it says so")
+                wait_until(says(path.ingestion, "the stream is full", "PUBACKs stop", "not acknowledged"), "it says so")
                 held = state(path, TELEMETRY_STREAM)
                 acknowledged = path.ingestion.metric("sens_ingestion_messages_acknowledged_total")
                 refusals = path.ingestion.metric("sens_ingestion_publish_retries_total")

@@ -13,7 +13,7 @@ from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import NatsSettings
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
-from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
+from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
 from sens_mqtt_ingestion_worker.pipeline import SupersededError
 from sens_mqtt_ingestion_worker.rates import Rates
 from support.clocks import Machine
@@ -24,13 +24,15 @@ def message(number: int) -> Message:
 
 
 @asynccontextmanager
-async def two_logs(nats: NatsSettings) -> AsyncIterator[tuple[JetStreamContext, JetStreamLog, JetStreamLog]]:
-    """Open one session's log in two processes' place."""
+async def two_streams(
+    nats: NatsSettings,
+) -> AsyncIterator[tuple[JetStreamContext, JetStreamPublisher, JetStreamPublisher]]:
+    """Open one session's stream twice, as two processes do."""
     async with connect(nats, "test") as client, asyncio.timeout(20):
         jetstream = client.jetstream()
         await ensure_streams(jetstream, nats)
         first, second = (
-            JetStreamLog(
+            JetStreamPublisher(
                 jetstream, nats, "w", ReceiptClock("w"), Rates(), receive_max=10, max_payload_bytes=client.max_payload
             )
             for _ in range(2)
@@ -40,7 +42,7 @@ async def two_logs(nats: NatsSettings) -> AsyncIterator[tuple[JetStreamContext, 
 
 class TestPublishOfAFrozenWorker:
     async def test_is_refused_when_its_successor_has_published(self, nats: NatsSettings) -> None:
-        async with two_logs(nats) as (_, frozen, successor):
+        async with two_streams(nats) as (_, frozen, successor):
             await frozen.publish([message(1)], {})
             assert await successor.tail(10) == [message(1)]
             await successor.publish([message(2)], {})
@@ -51,7 +53,7 @@ class TestPublishOfAFrozenWorker:
             assert await successor.tail(10) == [message(1), message(2), message(3)]
 
     async def test_is_found_out_by_the_successor_that_had_read_the_tail_before(self, nats: NatsSettings) -> None:
-        async with two_logs(nats) as (_, frozen, successor):
+        async with two_streams(nats) as (_, frozen, successor):
             assert await successor.tail(10) == []
             await frozen.publish([message(1)], {})
             with pytest.raises(SupersededError):
@@ -61,25 +63,25 @@ class TestPublishOfAFrozenWorker:
 
 class TestEnvelope:
     async def test_says_how_many_messages_of_each_tenant_it_holds(self, nats: NatsSettings) -> None:
-        async with two_logs(nats) as (jetstream, log, _):
+        async with two_streams(nats) as (jetstream, stream, _):
             topics = [
                 "sens/v1/demo/d1/telemetry",
                 "sens/v1/other/d1/telemetry",
                 "sens/v1/demo/not one/telemetry",
                 "x",
             ]
-            await log.publish([Message(topic, b"{}", number, number) for number, topic in enumerate(topics, 1)], {})
+            await stream.publish([Message(topic, b"{}", number, number) for number, topic in enumerate(topics, 1)], {})
             headers = (await jetstream.get_last_msg(TELEMETRY_STREAM, "sens.telemetry.w")).headers or {}
         assert envelope.decode_counts(headers[envelope.RECEIVED_HEADER]) == {"demo": 2, "other": 1, "~": 1}
 
     async def test_of_thousands_of_tenants_that_somebody_made_up_is_stored(self, nats: NatsSettings) -> None:
-        async with two_logs(nats) as (jetstream, log, _):
+        async with two_streams(nats) as (jetstream, stream, _):
             messages = [
                 Message(f"sens/v1/{'made-up-' * 6}{number}/d1/telemetry", b"{}", number, number)
                 for number in range(1, 4001)
             ]
-            await log.publish(messages, {})
-            assert await log.tail(10) == messages
+            await stream.publish(messages, {})
+            assert await stream.tail(10) == messages
             received = envelope.decode_counts(
                 ((await jetstream.get_last_msg(TELEMETRY_STREAM, "sens.telemetry.w")).headers or {})[
                     envelope.RECEIVED_HEADER
@@ -99,17 +101,17 @@ class TestReceiptTimes:
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, nats)
                 clock = ReceiptClock("w", wall_ns=machine.wall, steady_ns=machine.steady)
-                log = JetStreamLog(
+                stream = JetStreamPublisher(
                     jetstream, nats, "w", clock, Rates(), receive_max=10, max_payload_bytes=client.max_payload
                 )
-                await log.tail(40)
+                await stream.tail(40)
                 times: list[int] = []
                 for _ in range(20):
                     machine.wait(50_000)
                     first, _crowded = clock.next()
                     times += range(first, first + 3000 * 16, 16)
                     clock.gave(times[-1])
-                    await log.publish([Message("t", b"{}", at, 1) for at in times[-3000:]], {})
+                    await stream.publish([Message("t", b"{}", at, 1) for at in times[-3000:]], {})
                 return times
 
         times = await session()
@@ -126,11 +128,11 @@ class TestReceiptTimes:
 
 class TestPurgedLog:
     async def test_takes_what_comes_next(self, nats: NatsSettings) -> None:
-        async with two_logs(nats) as (jetstream, log, _):
-            await log.publish([message(1)], {})
+        async with two_streams(nats) as (jetstream, stream, _):
+            await stream.publish([message(1)], {})
             await jetstream.purge_stream(TELEMETRY_STREAM)
-            await log.publish([message(2)], {})
-            assert (await log.tail(10)) == [message(2)]
+            await stream.publish([message(2)], {})
+            assert (await stream.tail(10)) == [message(2)]
 
 
 class TestRemovedStream:
@@ -139,7 +141,7 @@ class TestRemovedStream:
         async with connect(nats, "test") as client, asyncio.timeout(20):
             jetstream = client.jetstream()
             await ensure_streams(jetstream, nats)
-            log = JetStreamLog(
+            stream = JetStreamPublisher(
                 jetstream,
                 nats,
                 "w",
@@ -149,7 +151,7 @@ class TestRemovedStream:
                 max_payload_bytes=client.max_payload,
             )
             for number in range(1, 6):
-                await log.publish([message(number)], {})
+                await stream.publish([message(number)], {})
             await jetstream.delete_stream(TELEMETRY_STREAM)
-            await log.publish([message(6)], {})
-            assert (await log.tail(10)) == [message(6)]
+            await stream.publish([message(6)], {})
+            assert (await stream.tail(10)) == [message(6)]

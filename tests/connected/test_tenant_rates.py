@@ -16,7 +16,7 @@ from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_mqtt_ingestion_worker import limits as limits_module
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
-from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
+from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
 from sens_mqtt_ingestion_worker.limits import TenantLimits
 from sens_mqtt_ingestion_worker.rates import Rates
 from support.brokers import mosquitto
@@ -157,7 +157,7 @@ class TestEnvelopes:
                 await ensure_streams(client.jetstream(), nats)
                 rates = Rates()
                 rates.set(dict.fromkeys(tenants, 1))
-                log = JetStreamLog(
+                log = JetStreamPublisher(
                     client.jetstream(),
                     nats,
                     "w",

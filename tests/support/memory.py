@@ -14,8 +14,8 @@ from sens_common.dead_letters import Origin, Reason
 from sens_common.envelope import Message, mark
 from sens_common.live import Reading as LiveReading
 from sens_common.topics import NATIVE
-from sens_mqtt_ingestion_worker.flow import Waiting
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError, SupersededError
+from sens_mqtt_ingestion_worker.status import Waiting
 from sens_telemetry_worker.accounting import Record, WrittenPart, record_of
 from sens_telemetry_worker.batch import BatchPart, StreamPosition
 from sens_telemetry_worker.letters import Letter, Quota, apportion, dead_letters
@@ -70,8 +70,8 @@ class MemorySource:
         yield self._connections.pop(0)
 
 
-class MemoryLog:
-    """A log that keeps what is published."""
+class MemoryStream:
+    """A stream that keeps what is published."""
 
     def __init__(self, kept: Iterable[Message] = ()) -> None:
         self.kept = list(kept)
@@ -85,7 +85,7 @@ class MemoryLog:
         await asyncio.sleep(0)
         if self.known != len(self.kept):
             raise SupersededError("somebody else has published")
-        self.kept += [mark(message) if place in discarded else message for place, message in enumerate(messages)]
+        self.kept += [mark(message) if index in discarded else message for index, message in enumerate(messages)]
         self.known = len(self.kept)
 
 

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sens_common import operations
 from sens_common.errors import UnavailableError
 from sens_common.health import Check
-from sens_common.operations import HEALTHY_WITHIN_SECONDS, Flow, Heartbeat, problem_check, serve_operations
+from sens_common.operations import HEALTHY_WITHIN_SECONDS, Describe, Heartbeat, problem_check, serve_operations
 from sens_common.settings import OperationsSettings
 from sens_common.version import product_version
 from support.servers import HOST, free_port
@@ -39,7 +39,7 @@ async def ask(
 async def client_of(
     checks: dict[str, Check],
     heartbeat: Heartbeat,
-    flow: Flow | None = None,
+    flow: Describe | None = None,
     notes: dict[str, Check] | None = None,
 ) -> AsyncIterator[httpx.AsyncClient]:
     settings = OperationsSettings(host=HOST, port=free_port())

@@ -76,6 +76,7 @@ class TestClockThatIsSet:
     async def test_is_a_problem_until_it_is_set_again(self) -> None:
         machine = Machine()
         clock = clock_of(machine)
+        clock.export_metrics()
         jumps = sample("jumps_total")
         assert await problem(clock) is None
         machine.set(3 * HOUR)

@@ -1,7 +1,7 @@
 """The operations port: ``/healthz``, ``/readyz``, ``/version`` and ``/metrics`` of every service.
 
-``/healthz`` says that the event loop went round lately and asks no dependency; ``/readyz`` runs the named checks and answers 503
-when one fails, and a worker's says there which hop holds; what works but should be otherwise is a note there; ``/metrics`` is Prometheus' text format (Prometheus documentation,
+``/healthz`` says that the event loop turns, and asks no dependency; ``/readyz`` runs the named checks and answers 503
+when one fails, and a worker's says there which hop is the bottleneck; what works but should be otherwise is a note there; ``/metrics`` is Prometheus' text format (Prometheus documentation,
 "Exposition formats").
 """
 
@@ -33,8 +33,8 @@ log = structlog.get_logger()
 # The time at which a counter was made doubles the number of series and tells nobody anything.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library carries no type for it
 
-Flow = Callable[[Mapping[str, str]], str]
-"""Says in one sentence, given the checks' answers, what a service passes on, and which hop holds when it can't."""
+Describe = Callable[[Mapping[str, str]], str]
+"""Says in one sentence, given the checks' answers, what a service passes on, and which hop is the bottleneck when it can't."""
 
 
 class Reporting(Protocol):
@@ -100,7 +100,7 @@ async def readiness(checks: Mapping[str, Check]) -> tuple[bool, dict[str, str]]:
         except Exception as error:  # noqa: BLE001 - a check that fails in an unforeseen way has failed
             return f"{type(error).__name__}: {error}"
 
-    # A service that is starting may put checks in their places meanwhile.
+    # A service that is starting may exchange checks meanwhile.
     names = list(checks)
     answers = await asyncio.gather(*(run(check) for check in checks.values()))
     results = dict(zip(names, answers, strict=True))
@@ -127,7 +127,7 @@ def operations_routes(
     service: str,
     checks: Mapping[str, Check],
     heartbeat: Heartbeat,
-    flow: Flow | None = None,
+    describe: Describe | None = None,
     registry: CollectorRegistry = REGISTRY,
     *,
     notes: Mapping[str, Check] | None = None,
@@ -145,8 +145,8 @@ def operations_routes(
     async def readyz(_request: Request) -> Response:
         ready, results = await readiness(checks)
         body: dict[str, object] = {"status": "ok" if ready else "failed", "checks": results}
-        if flow is not None:
-            body["flow"] = flow(results)
+        if describe is not None:
+            body["flow"] = describe(results)
         if notes and (found := await noted(notes)):
             body["notes"] = found
         return _json(body, 200 if ready else 503)
@@ -263,7 +263,7 @@ async def serve_operations(
     settings: OperationsSettings,
     checks: Mapping[str, Check],
     heartbeat: Heartbeat,
-    flow: Flow | None = None,
+    describe: Describe | None = None,
     *,
     notes: Mapping[str, Check] | None = None,
 ) -> AsyncIterator[None]:
@@ -273,7 +273,7 @@ async def serve_operations(
         UnavailableError: The port can't be listened on.
     """
     app = Starlette(
-        routes=operations_routes(service, checks, heartbeat, flow, notes=notes),
+        routes=operations_routes(service, checks, heartbeat, describe, notes=notes),
         exception_handlers={Exception: _unforeseen},
     )
     beating = asyncio.create_task(heartbeat.keep(), name="heartbeat")

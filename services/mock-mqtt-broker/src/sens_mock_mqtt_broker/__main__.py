@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 
 from sens_common.health import Check
 from sens_common.lifecycle import run
-from sens_common.operations import Flow, Heartbeat, serve_operations
+from sens_common.operations import Describe, Heartbeat, serve_operations
 from sens_mock_mqtt_broker.fleet import Fleet
 from sens_mock_mqtt_broker.listening import client_host, run_broker
 from sens_mock_mqtt_broker.publisher import Publisher, wall_clock
@@ -23,19 +23,19 @@ async def main(settings: MockBrokerSettings, stop: asyncio.Event) -> None:
     heartbeat = Heartbeat()
     checks: dict[str, Check] = {}
     work: Work = {"heartbeat": heartbeat.keep}
-    flow: Flow | None = None
+    describe: Describe | None = None
     async with contextlib.AsyncExitStack() as cleanup:
         if settings.broker.enabled:
             listener = await cleanup.enter_async_context(run_broker(settings.broker))
             checks["broker"] = listener.check
             work["watch the broker"] = listener.watch
-            flow = listener.flow
+            describe = listener.describe
         if settings.fleet.enabled:
             publisher = _publisher(settings)
             checks["fleet"] = publisher.problems.check
             work["fleet"] = publisher.run
         async with (
-            serve_operations(SERVICE, settings.operations, checks, heartbeat, flow),
+            serve_operations(SERVICE, settings.operations, checks, heartbeat, describe),
             asyncio.TaskGroup() as tasks,
         ):
             working = [tasks.create_task(start(), name=name) for name, start in work.items()]

@@ -55,7 +55,7 @@ class Listener:
         """Tell what is wrong, for ``/readyz``: clients of both versions must be greeted."""
         return (await asyncio.to_thread(greeting, self._settings, PROBE_SECONDS)).problem
 
-    def flow(self, _answers: Mapping[str, str]) -> str:
+    def describe(self, _answers: Mapping[str, str]) -> str:
         """Tell of topics that nobody reads, for ``/readyz``; empty when there are none."""
         return self._broker.unread.sentence()
 

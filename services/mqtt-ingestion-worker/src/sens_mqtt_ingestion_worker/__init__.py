@@ -1,1 +1,1 @@
-"""MQTT to JetStream: acknowledges to the broker only what the log has stored."""
+"""MQTT to JetStream: acknowledges to the broker only what the stream has stored."""

@@ -10,14 +10,14 @@ from sens_common.jetstream import connect, ensure_streams, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, not_started, serve_operations
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
-from sens_mqtt_ingestion_worker.flow import Flow
-from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
+from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
 from sens_mqtt_ingestion_worker.limits import TenantLimits
 from sens_mqtt_ingestion_worker.mqtt import MqttSource
 from sens_mqtt_ingestion_worker.pipeline import Pipeline
 from sens_mqtt_ingestion_worker.rates import Rates
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import IngestionSettings
+from sens_mqtt_ingestion_worker.status import IngestionStatus
 
 SERVICE = "mqtt-ingestion-worker"
 
@@ -26,11 +26,11 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
     """Wire the parts, and work until the stop."""
     mqtt = settings.mqtt
     heartbeat = Heartbeat()
-    flow = Flow()
+    status = IngestionStatus()
     client = Client()
-    checks: dict[str, Check] = {"nats": nats_check(client), "log": not_started, "mqtt": not_started}
+    checks: dict[str, Check] = {"nats": nats_check(client), "stream": not_started, "mqtt": not_started}
     async with (
-        serve_operations(SERVICE, settings.operations, checks, heartbeat, flow.describe),
+        serve_operations(SERVICE, settings.operations, checks, heartbeat, status.describe),
         connect(settings.nats, f"{SERVICE} {mqtt.client_id}", client=client, stop=stop),
     ):
         jetstream = client.jetstream()
@@ -39,7 +39,9 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         rates = Rates()
         limits = TenantLimits(jetstream, rates)
         await limits.read()
-        log = JetStreamLog(
+        for part in (status, clock, limits):
+            part.export_metrics()
+        stream = JetStreamPublisher(
             jetstream,
             settings.nats,
             mqtt.client_id,
@@ -54,19 +56,19 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
             SessionRecord(jetstream, settings.nats, mqtt),
             max_packet_bytes=client.max_payload - OVERHEAD_BYTES,
         )
-        pipeline = Pipeline(source, log, flow, rates, receive_max=mqtt.receive_max)
+        pipeline = Pipeline(source, stream, status, rates, receive_max=mqtt.receive_max)
         checks |= {
-            "log": log.problems.check,
+            "stream": stream.problems.check,
             "mqtt": pipeline.problems.check,
             "subscriptions": source.subscriptions.check,
             "clock": clock.check,
             "limits": limits.check,
         }
-        following = asyncio.create_task(limits.follow(), name="follow the tenants' limits")
+        reading = asyncio.create_task(limits.keep_reading(), name="read the tenants' limits")
         try:
             await pipeline.run(stop)
         finally:
-            following.cancel()
+            reading.cancel()
 
 
 if __name__ == "__main__":

@@ -93,6 +93,9 @@ class ReceiptClock:
         self._until = _NEVER
         self._offset = self._trusted = wall_ns() // 1000 - steady_ns() // 1000
         self._set_at = 0
+
+    def export_metrics(self) -> None:
+        """Let the metrics look here whenever they are asked for."""
         metrics.CLOCK_OFF_SECONDS.set_function(lambda: self._off() / 1e6)
 
     def next(self) -> tuple[int, bool]:
@@ -117,7 +120,7 @@ class ReceiptClock:
     # A clock that is set.
 
     def _look(self) -> int:
-        """Look at both clocks at once, and begin anew where this one is; return what it says."""
+        """Look at both clocks at once, and follow this one where it was set; return what it says."""
         now = after = 0
         for _ in range(_READINGS):  # a process can stand still between two looks
             before = self._steady_ns() // 1000
@@ -237,7 +240,7 @@ class ReceiptClock:
             self._set_at = now - self._offset
             metrics.CLOCK_JUMPS.inc()
             log.warning(
-                "this session's newest message in the log is from the future: the machine's clock was set back",
+                "this session's newest message in the stream is from the future: the machine's clock was set back",
                 seconds=round(ahead / 1e6, 3),
             )
         given: _Given = ([_Stretch(0, newest)], [])
@@ -259,13 +262,13 @@ def crowd(messages: list[Message], first: int) -> list[Message]:
 
     More than 62,500 messages a second, each with a time of its own, would run ahead of the clock.
     """
-    following: dict[str, int] = {}
+    next_times: dict[str, int] = {}
     crowded = []
     for message in messages:
         # An EUI is one device in any of its spellings; see `names.device_name`.
         device = message.topic.lower().replace("-", "").replace(":", "")
-        at = following.get(device, first)
-        following[device] = at + STEP
+        at = next_times.get(device, first)
+        next_times[device] = at + STEP
         crowded.append(Message(message.topic, message.payload, at, message.packet_id))
     return crowded
 

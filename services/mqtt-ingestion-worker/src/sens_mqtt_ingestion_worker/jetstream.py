@@ -1,4 +1,4 @@
-"""The log: envelopes in JetStream, one publisher per MQTT session. See `sens_common.envelope` for their form."""
+"""The stream of envelopes on JetStream, one publisher per MQTT session. See `sens_common.envelope` for their form."""
 
 import contextlib
 import secrets
@@ -44,30 +44,30 @@ _PROBLEM: Final = "stream"
 _WRONG_LAST_SEQUENCE: Final = 10071  # JSStreamWrongLastSequenceErrF, nats-server server/errors.json
 
 
-class _Batch(NamedTuple):
+class _Contents(NamedTuple):
     """What one envelope holds.
 
     Attributes:
-        entries: Messages, and marks of those that were discarded.
-        stored: Number of messages.
+        messages: Messages, and marks of those that were discarded.
+        message_count: How many are messages.
         received: Messages of each tenant, those included that were discarded.
         discarded: Those.
     """
 
-    entries: list[Message]
-    stored: int
+    messages: list[Message]
+    message_count: int
     received: dict[str, int]
     discarded: dict[str, int]
 
 
-class JetStreamLog:
-    """The log, as `pipeline.Log`.
+class JetStreamPublisher:
+    """The stream, as `pipeline.Stream`.
 
     Each publish names the envelope that it follows (header ``Nats-Expected-Last-Subject-Sequence``), and JetStream refuses it when
-    the session's newest envelope is another one: a worker that was frozen and wakes after its successor can't store a batch twice.
+    the session's newest envelope is another one: a worker that was frozen and wakes after its successor can't store a message twice.
 
     Attributes:
-        problems: Why the current batch is not stored yet; for the readiness check.
+        problems: Why the current envelope is not stored yet; for the readiness check.
     """
 
     def __init__(
@@ -90,21 +90,21 @@ class JetStreamLog:
         self._max_envelope_bytes = max_payload_bytes - envelope.OVERHEAD_BYTES
         # Message ids must differ between two runs of the same publisher.
         self._message_id_prefix = f"{subject_token(publisher)}-{secrets.token_hex(6)}"
-        self._batches = 0
+        self._envelopes = 0
         self._last_sequence = 0
-        self._recent: deque[tuple[int, int]] = deque()  # stream sequence and number of messages of the newest batches
+        self._recent: deque[tuple[int, int]] = deque()  # stream sequence and number of messages of the newest envelopes
         self._recent_messages = 0
         self.problems = Problems("stream")
         self._reading = Attempts(
             self.problems,
             _PROBLEM,
-            "the log's tail can't be read",
+            "the stream's tail can't be read",
             retry_on=(NatsError, TimeoutError),
             backoff=_READ_BACKOFF,
         )
 
     async def tail(self, count: int) -> list[Message]:
-        """See `pipeline.Log.tail`."""
+        """See `pipeline.Stream.tail`."""
         return await self._reading.run(lambda: self._tail(count))
 
     async def _tail(self, count: int) -> list[Message]:
@@ -131,95 +131,97 @@ class JetStreamLog:
         try:
             sequence = 0
             while sequence < last_sequence:
-                for entry in await subscription.fetch(_TAIL_FETCH, timeout=_TAIL_TIMEOUT_SECONDS):
-                    sequence = entry.metadata.sequence.stream
-                    batch = envelope.decode_with_marks(entry.data)
-                    self._recent.append((sequence, len(batch)))
-                    self._recent_messages += len(batch)
-                    messages.extend(batch)
-                    newest = max((message.received_at for message in batch), default=0) or newest
+                for message in await subscription.fetch(_TAIL_FETCH, timeout=_TAIL_TIMEOUT_SECONDS):
+                    sequence = message.metadata.sequence.stream
+                    contents = envelope.decode_with_marks(message.data)
+                    self._recent.append((sequence, len(contents)))
+                    self._recent_messages += len(contents)
+                    messages.extend(contents)
+                    newest = max((each.received_at for each in contents), default=0) or newest
         finally:
             await subscription.unsubscribe()
         self._clock.recall((last.headers or {}).get(envelope.CLOCK_HEADER), newest)
-        log.info("read the log's tail", envelopes=len(self._recent), messages=len(messages), wanted=count)
+        log.info("read the stream's tail", envelopes=len(self._recent), messages=len(messages), wanted=count)
         return messages
 
     async def publish(self, messages: list[Message], discarded: Mapping[int, str]) -> None:
-        """See `pipeline.Log.publish`."""
-        for batch in self._batched(messages, discarded):
+        """See `pipeline.Stream.publish`."""
+        for contents in self._divided(messages, discarded):
             started = time.perf_counter()
-            acknowledgement = await self._publish(batch)
+            sequence = await self._publish(contents)
             metrics.PUBLISH_SECONDS.observe(time.perf_counter() - started)
-            metrics.BATCH_MESSAGES.observe(batch.stored)
-            metrics.BATCHES.inc()
-            self._remember(acknowledgement, len(batch.entries))
+            metrics.ENVELOPE_MESSAGES.observe(contents.message_count)
+            metrics.ENVELOPES.inc()
+            self._remember(sequence, len(contents.messages))
 
-    def _batched(self, messages: list[Message], discarded: Mapping[int, str]) -> Iterator[_Batch]:
+    def _divided(self, messages: list[Message], discarded: Mapping[int, str]) -> Iterator[_Contents]:
         """Split so that each envelope, and its headers, fit into a NATS message."""
         start = size = 0
-        for place, message in enumerate(messages):
-            if discarded and place in discarded:
+        for index, message in enumerate(messages):
+            if discarded and index in discarded:
                 message_size = _MARK_BYTES
             else:
                 # A character of a topic takes up to four bytes; most take one.
                 topic_bytes = len(message.topic) if message.topic.isascii() else 4 * len(message.topic)
                 message_size = topic_bytes + len(message.payload) + _MESSAGE_OVERHEAD_BYTES
             if size and size + message_size > self._max_envelope_bytes:
-                yield from self._named(messages, discarded, start, place)
-                start, size = place, 0
+                yield from self._divided_by_names(messages, discarded, start, index)
+                start, size = index, 0
             size += message_size
         if start < len(messages):
-            yield from self._named(messages, discarded, start, len(messages))
+            yield from self._divided_by_names(messages, discarded, start, len(messages))
 
-    def _named(self, messages: list[Message], discarded: Mapping[int, str], start: int, end: int) -> Iterator[_Batch]:
+    def _divided_by_names(
+        self, messages: list[Message], discarded: Mapping[int, str], start: int, end: int
+    ) -> Iterator[_Contents]:
         """Split what fits into one envelope where its headers have no room for the names of all tenants that exist."""
         received = NATIVE.count_by_tenant([message.topic for message in messages[start:end]])
         over = (
-            Counter(discarded[place] for place in range(start, end) if place in discarded) if discarded else Counter()
+            Counter(discarded[index] for index in range(start, end) if index in discarded) if discarded else Counter()
         )
         shown = fitted(received, self._rates.tenants, _RECEIVED_BYTES)
         shown_over = fitted(over, self._rates.tenants, _DISCARDED_BYTES)
         left_out = (received.keys() - shown.keys()) | (over.keys() - shown_over.keys())
         if end - start > 1 and not left_out.isdisjoint(self._rates.tenants):
             middle = (start + end) // 2
-            yield from self._named(messages, discarded, start, middle)
-            yield from self._named(messages, discarded, middle, end)
+            yield from self._divided_by_names(messages, discarded, start, middle)
+            yield from self._divided_by_names(messages, discarded, middle, end)
             return
         if not over:
-            yield _Batch(messages[start:end], end - start, shown, {})
+            yield _Contents(messages[start:end], end - start, shown, {})
             return
         # What came with QoS 0 can't come again, and needs no mark.
-        entries = [
-            envelope.mark(messages[place]) if place in discarded else messages[place]
-            for place in range(start, end)
-            if place not in discarded or messages[place].packet_id
+        kept = [
+            envelope.mark(messages[index]) if index in discarded else messages[index]
+            for index in range(start, end)
+            if index not in discarded or messages[index].packet_id
         ]
-        yield _Batch(entries, end - start - over.total(), shown, shown_over)
+        yield _Contents(kept, end - start - over.total(), shown, shown_over)
 
-    async def _publish(self, batch: _Batch) -> int:
-        self._batches += 1
-        message_id = f"{self._message_id_prefix}-{self._batches}"
-        body = envelope.encode(batch.entries)
+    async def _publish(self, contents: _Contents) -> int:
+        self._envelopes += 1
+        message_id = f"{self._message_id_prefix}-{self._envelopes}"
+        body = envelope.encode(contents.messages)
         headers = {
             envelope.VERSION_HEADER: envelope.VERSION,
-            envelope.COUNT_HEADER: str(batch.stored),
-            envelope.RECEIVED_HEADER: envelope.encode_counts(batch.received),
+            envelope.COUNT_HEADER: str(contents.message_count),
+            envelope.RECEIVED_HEADER: envelope.encode_counts(contents.received),
             envelope.TAIL_HEADER: str(self._recent[0][0] if self._recent else 0),
             envelope.MESSAGE_ID_HEADER: message_id,
         }
-        if batch.discarded:
-            headers[envelope.DISCARDED_HEADER] = envelope.encode_counts(batch.discarded)
+        if contents.discarded:
+            headers[envelope.DISCARDED_HEADER] = envelope.encode_counts(contents.discarded)
         clock = self._clock.header
         if clock is not None:
             headers[envelope.CLOCK_HEADER] = clock
         attempts = Attempts(
             self.problems,
             _PROBLEM,
-            "the log does not take messages",
+            "the stream does not take messages",
             retry_on=(NatsError, TimeoutError, OSError),
             backoff=_PUBLISH_BACKOFF,
             retries=metrics.PUBLISH_RETRIES,
-            details={"messages": batch.stored},
+            details={"messages": contents.message_count},
         )
         async for attempt in attempts:
             with attempt:
@@ -268,7 +270,7 @@ class JetStreamLog:
         except (NatsError, TimeoutError, OSError):
             return None
         if last is None:
-            self._last_sequence = 0  # purged, or the stream was made anew
+            self._last_sequence = 0  # purged, or the stream was deleted and made again
             return None
         sequence = last.seq or 0
         if (last.headers or {}).get(envelope.MESSAGE_ID_HEADER) == message_id:
@@ -289,9 +291,9 @@ class JetStreamLog:
             return None
 
     def _remember(self, sequence: int, count: int) -> None:
-        """Keep the sequences of the newest batches that hold the newest messages, `kept_messages` of them, between them."""
+        """Keep the sequences of the newest envelopes that hold the newest messages, `kept_messages` of them, between them."""
         if self._recent and sequence < self._recent[-1][0]:
-            self._forget()  # the stream was made anew
+            self._forget()  # the stream was deleted and made again
         self._last_sequence = sequence
         self._recent.append((sequence, count))
         self._recent_messages += count

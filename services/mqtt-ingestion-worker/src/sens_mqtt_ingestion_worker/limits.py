@@ -45,9 +45,12 @@ class TenantLimits:
             why_says_all=True,
             interval_seconds=_INTERVAL_SECONDS,
         )
+
+    def export_metrics(self) -> None:
+        """Let the metrics look here whenever they are asked for."""
         metrics.LIMITS_AGE_SECONDS.set_function(lambda: time.monotonic() - self._read_at)
 
-    async def follow(self) -> None:
+    async def keep_reading(self) -> None:
         """Read the limits again and again."""
         async for attempt in self._attempts:
             with attempt:
@@ -100,14 +103,14 @@ class TenantLimits:
         try:
             pending = 1
             while pending:
-                for entry in await subscription.fetch(_FETCH, timeout=_TIMEOUT_SECONDS):
-                    pending = entry.metadata.num_pending
-                    tenant = tenant_limits.tenant(entry.subject.removeprefix(_SUBJECT))
-                    if _OPERATION_HEADER in (entry.headers or {}):
+                for message in await subscription.fetch(_FETCH, timeout=_TIMEOUT_SECONDS):
+                    pending = message.metadata.num_pending
+                    tenant = tenant_limits.tenant(message.subject.removeprefix(_SUBJECT))
+                    if _OPERATION_HEADER in (message.headers or {}):
                         limits.pop(tenant, None)
                         self._problems.clear(tenant)
                         continue
-                    limits[tenant] = self._rate(tenant, entry.data)
+                    limits[tenant] = self._rate(tenant, message.data)
         finally:
             await subscription.unsubscribe()
         return limits

@@ -7,7 +7,7 @@ RECEIVED = Counter(
 )
 REDELIVERED = Counter(
     "sens_ingestion_messages_redelivered_total",
-    "Messages recognised as copies of what the log already holds; acknowledged, not published again.",
+    "Messages recognised as copies of what the stream already has; acknowledged, not published again.",
 )
 PUBLISHED = Counter("sens_ingestion_messages_published_total", "Messages whose envelope JetStream has stored.")
 DISCARDED = Counter(
@@ -22,7 +22,7 @@ LIMITS_AGE_SECONDS = Gauge(
 ACKNOWLEDGED = Counter(
     "sens_ingestion_messages_acknowledged_total", "Messages acknowledged to the broker (PUBACK written)."
 )
-BATCHES = Counter("sens_ingestion_batches_published_total", "Envelopes that JetStream has stored.")
+ENVELOPES = Counter("sens_ingestion_envelopes_published_total", "Envelopes that JetStream has stored.")
 PUBLISH_RETRIES = Counter(
     "sens_ingestion_publish_retries_total", "Attempts to publish an envelope that had to be repeated."
 )
@@ -48,7 +48,7 @@ BUFFERED_BYTES = Gauge(
 )
 OLDEST_SECONDS = Gauge(
     "sens_ingestion_oldest_unacknowledged_seconds",
-    "How long the oldest message that is not acknowledged to the broker has waited for the log, 0 when there is none.",
+    "How long the oldest message that is not acknowledged to the broker has waited for the stream, 0 when there is none.",
 )
 PAUSED = Gauge("sens_ingestion_reading_paused_count", "1 while nothing is read from the broker, else 0.")
 PUBLISH_SECONDS = Histogram(
@@ -56,8 +56,8 @@ PUBLISH_SECONDS = Histogram(
     "From handing an envelope to NATS to JetStream's acknowledgement, retries included.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60),
 )
-BATCH_MESSAGES = Histogram(
-    "sens_ingestion_batch_messages",
+ENVELOPE_MESSAGES = Histogram(
+    "sens_ingestion_envelope_messages",
     "Messages in an envelope.",
     buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000),
 )

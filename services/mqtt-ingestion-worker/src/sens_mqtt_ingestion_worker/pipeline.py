@@ -1,7 +1,7 @@
-"""From the broker to the log: receive, drop copies, publish, acknowledge. The order is the promise.
+"""From the broker to the stream: receive, drop copies, publish, acknowledge. The order is the promise.
 
-A message is acknowledged to the broker only after the log has stored it, and messages are acknowledged in the order in which they
-came. While the log takes one batch, the next one gathers; so batches grow with the load and nothing waits when there is none.
+A message is acknowledged to the broker only after the stream has stored it, and messages are acknowledged in the order in which they
+came. While the stream takes one envelope, messages gather for the next one; so envelopes grow with the load and nothing waits when there is none.
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from sens_common.errors import StoppedError
 from sens_common.health import Problems
 from sens_common.stopping import Race
 from sens_mqtt_ingestion_worker import metrics
-from sens_mqtt_ingestion_worker.flow import Flow, Waiting
 from sens_mqtt_ingestion_worker.rates import IDLE_SECONDS, Rates
 from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_messages
+from sens_mqtt_ingestion_worker.status import IngestionStatus, Waiting
 
 log = structlog.get_logger()
 
@@ -99,8 +99,8 @@ class Source(Protocol):
         """
 
 
-class Log(Protocol):
-    """The log that keeps the messages."""
+class Stream(Protocol):
+    """The stream that keeps the messages, in envelopes."""
 
     async def tail(self, count: int) -> list[Message]:
         """Return the newest messages that this session published, oldest first: `count` of them or a few more, if there are so many.
@@ -115,11 +115,11 @@ class Log(Protocol):
 
         Args:
             messages: As they came from the broker.
-            discarded: Places of those that are not stored, only counted and remembered, and the tenant of each.
+            discarded: Indices of those that are not stored, only counted and remembered, and the tenant of each.
 
         Raises:
             SupersededError: The session's newest messages are not those that are known here. Some of these may be stored; the
-                tail, read anew, tells which.
+                tail, read again, tells which.
         """
 
 
@@ -133,16 +133,16 @@ class Pipeline:
     def __init__(
         self,
         source: Source,
-        log_: Log,
-        flow: Flow,
+        stream: Stream,
+        status: IngestionStatus,
         rates: Rates,
         *,
         receive_max: int,
         backoff: Backoff = BACKOFF,
     ) -> None:
         self._source = source
-        self._log = log_
-        self._flow = flow
+        self._stream = stream
+        self._status = status
         self._rates = rates
         self._backoff = backoff
         self._took_at = time.monotonic()
@@ -178,7 +178,7 @@ class Pipeline:
             async with self._source.connect() as connection:
                 self._opened(connection)
                 attempt.succeed()
-                with self._flow.of(connection), self._alone_when_stable():
+                with self._status.of(connection), self._alone_when_stable():
                     await self._forward(connection, stop)
         except SessionTakenError:
             self.problems.set(_SESSION, _TAKEN)
@@ -202,9 +202,9 @@ class Pipeline:
             timer.cancel()
 
     async def _recall(self) -> int:
-        """Know the session's newest messages from the log; return when the newest one was received, 0 if there is none."""
+        """Know the session's newest messages from the stream; return when the newest one was received, 0 if there is none."""
         self._recent = RecentMessages(self._kept)
-        tail = await self._log.tail(self._kept)
+        tail = await self._stream.tail(self._kept)
         self._recent.remember(tail)
         return max((message.received_at for message in tail), default=0)
 
@@ -223,17 +223,17 @@ class Pipeline:
                     connection.ask_for_more()
                 delivery = await self._next(connection, race)
                 metrics.RECEIVED.inc(len(delivery.messages))
-                self._flow.hold(delivery.messages)
+                self._status.hold(delivery.messages)
                 new = self._recent.without_copies(delivery.messages, delivery.flagged, caught_up=delivery.caught_up)
                 metrics.REDELIVERED.inc(len(delivery.messages) - len(new))
                 if new:
                     over = self._rates.over(new)
-                    await self._log.publish(new, over)
+                    await self._stream.publish(new, over)
                     self._recent.remember(new)
                     metrics.PUBLISHED.inc(len(new) - len(over))
-                    self._flow.discarded(Counter(over.values()))
+                    self._status.discarded(Counter(over.values()))
                 connection.acknowledge(delivery.messages)
-                self._flow.hold([])
+                self._status.hold([])
 
     async def _next(self, connection: Connection, race: Race) -> Delivery:
         """Receive, and let the rates know how long nothing could be taken, or that nothing was there.

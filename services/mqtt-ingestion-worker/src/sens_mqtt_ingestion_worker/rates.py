@@ -81,7 +81,7 @@ class Rates:
             bucket.forget_away()
 
     def over(self, messages: list[Message]) -> dict[int, str]:
-        """Return which of the messages are over their tenant's rate: their places among them, and the tenant of each."""
+        """Return which of the messages are over their tenant's rate: their indices, and the tenant of each."""
         if not self._buckets:
             return {}
         now = self._clock()
@@ -93,10 +93,10 @@ class Rates:
         if not left:
             return {}
         over: dict[int, str] = {}
-        for place, message in enumerate(messages):
+        for index, message in enumerate(messages):
             tenant = NATIVE.tenant_of(message.topic)
             if tenant in left:
                 left[tenant] -= 1
                 if left[tenant] < 0:
-                    over[place] = tenant
+                    over[index] = tenant
         return over

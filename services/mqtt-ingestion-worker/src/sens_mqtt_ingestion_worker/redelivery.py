@@ -1,7 +1,7 @@
 """Recognises the messages that a broker delivers again after a connection ended.
 
 A broker sends again what it holds as unacknowledged, under the same packet identifiers, before anything new (MQTT 5.0, sections
-4.4 and 4.6). What this session has published to the log but not, or not provably, acknowledged is among its newest messages: at
+4.4 and 4.6). What this session has published but not, or not provably, acknowledged is among its newest messages: at
 most ``receive_max`` of them, and more with a broker that counts wrongly; see `kept_messages`. A message that comes first on a resumed
 connection and equals one of those in packet identifier, topic and payload is a copy. The first message that equals none ends the
 search: from there on everything is new.
@@ -11,7 +11,7 @@ unacknowledged then, then what was queued, which it has not sent before as far a
 other, but not of the newest ones.
 
 The DUP flag says that a message is old, but its absence says nothing: some brokers do not set it, and what was queued has none. So a
-message without it is a copy only where it follows, in the log, the copies that came before it (after copies of the newest messages, which
+message without it is a copy only where it follows, in the stream, the copies that came before it (after copies of the newest messages, which
 is what a broker sends that was not killed, there are none of these); and only until the broker has sent all that it had for the session,
 for a broker that went back in time gives new messages the identifiers that others had before.
 """
@@ -36,19 +36,19 @@ def kept_messages(receive_max: int) -> int:
 
 
 class RecentMessages:
-    """The newest published messages of one MQTT session: their identifiers, and a hash of topic and payload in place of these.
+    """The newest published messages of one MQTT session: their identifiers, and a hash of topic and payload instead of these.
 
-    A message that was discarded because of its tenant's rate is remembered likewise, after a restart by its mark in the log. It would
+    A message that was discarded because of its tenant's rate is remembered likewise, after a restart by its mark in the stream. It would
     end the search otherwise, and be counted once more.
     """
 
     def __init__(self, count: int) -> None:
         self._recent: deque[tuple[int, int | bytes]] = deque(maxlen=count)
-        self._candidates: dict[int, tuple[int, int | bytes]] = {}  # by identifier: place among the newest, and hash
-        self._next_place = 0
+        self._candidates: dict[int, tuple[int, int | bytes]] = {}  # by identifier: position among the newest, and hash
+        self._next_position = 0
 
     def remember(self, messages: Iterable[Message]) -> None:
-        """Take note of messages that the log has stored, and of marks in it; those of QoS 0 can't come again."""
+        """Take note of messages that the stream has stored, and of marks in it; those of QoS 0 can't come again."""
         self._recent.extend(
             (message.packet_id, _content(message)) if message.packet_id > 0 else (-message.packet_id, message.payload)
             for message in messages
@@ -57,10 +57,10 @@ class RecentMessages:
 
     def connection_opened(self, *, session_present: bool) -> None:
         """Start over with a connection: copies come only when the broker has resumed the session."""
-        self._next_place = 0
+        self._next_position = 0
         # Identifiers are unique among unacknowledged messages, so only the newest message of each can come again.
         self._candidates = (
-            {packet_id: (place, content) for place, (packet_id, content) in enumerate(self._recent)}
+            {packet_id: (position, content) for position, (packet_id, content) in enumerate(self._recent)}
             if session_present
             else {}
         )
@@ -83,20 +83,20 @@ class RecentMessages:
         if not self._candidates:
             return messages
         new = []
-        for position, message in enumerate(messages):
+        for index, message in enumerate(messages):
             if not message.packet_id:
                 new.append(message)
                 continue
-            place, original = self._candidates.pop(message.packet_id, (-1, 0))
-            is_old = message.packet_id in flagged or (place >= self._next_place and not caught_up)
+            position, original = self._candidates.pop(message.packet_id, (-1, 0))
+            is_old = message.packet_id in flagged or (position >= self._next_position and not caught_up)
             if (
                 not is_old
-                or place < 0
+                or position < 0
                 or original != (_content(message) if isinstance(original, int) else digest(message))
             ):
                 self._candidates = {}
-                return new + messages[position:]
-            self._next_place = max(self._next_place, place + 1)
+                return new + messages[index:]
+            self._next_position = max(self._next_position, position + 1)
         return new
 
 

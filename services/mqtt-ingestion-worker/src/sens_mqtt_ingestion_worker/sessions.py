@@ -34,7 +34,7 @@ class SessionRecord:
     async def load(self) -> frozenset[str] | None:
         """See `mqtt.source.Record.load`."""
         try:
-            entry = await (await self._bucket()).get(self._key)
+            found = await (await self._bucket()).get(self._key)
         except KeyNotFoundError:
             return None
         except (NatsError, TimeoutError, OSError) as error:
@@ -42,7 +42,7 @@ class SessionRecord:
                 f"NATS does not tell what this session is subscribed to: {words_of(error)}"
             ) from error
         try:
-            return _decoder.decode(entry.value or b"")
+            return _decoder.decode(found.value or b"")
         except msgspec.DecodeError as error:
             log.warning("the record of the session's subscriptions can't be read", key=self._key, error=str(error))
             return None

@@ -14,9 +14,9 @@ import structlog
 from sens_common.envelope import Message
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock, crowd
-from sens_mqtt_ingestion_worker.flow import Waiting
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SessionTakenError, SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
+from sens_mqtt_ingestion_worker.status import Waiting
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ _GATHERED_SHARE: Final = 4
 _GATHERED_BYTES: Final = 1 << 20
 _GATHERING_SECONDS: Final = 0.02
 _GATHERING_STEP_SECONDS: Final = 0.004
-"""An envelope costs this worker and the log as much as a hundred messages. So when the last delivery had `_BUSY_MESSAGES`, the next one
+"""An envelope costs this worker and the stream as much as a hundred messages. So when the last delivery had `_BUSY_MESSAGES`, the next one
 is gathered until it has ``receive_max`` divided by `_GATHERED_SHARE`, or so many bytes, for `_GATHERING_SECONDS` at most. A broker that
 stops at the same number twice waits for acknowledgements, because its own limit is lower; then that number is enough."""
 
@@ -141,7 +141,7 @@ class MqttConnection(asyncio.Protocol):
             self._wake_up()
 
     def _crowd(self, before: int, first: int) -> int:
-        """Let messages of different devices have the same receipt times, from a place on; return the last one given."""
+        """Let messages of different devices have the same receipt times, from a message on; return the last one given."""
         crowded = crowd(self._messages[before:], first)
         self._messages[before:] = crowded
         return max(message.received_at for message in crowded)

@@ -56,7 +56,7 @@ class MqttSource:
             settings: Of the broker and the session.
             clock: For the receipt times.
             record: Of the session's subscriptions.
-            max_packet_bytes: Largest packet that the log can take; the smaller of this and the setting is told to the broker.
+            max_packet_bytes: Largest packet that the stream can take; the smaller of this and the setting is told to the broker.
 
         Raises:
             SettingsError: The certificate authority's file can't be used.

@@ -1,4 +1,4 @@
-"""What the ingestion pipeline expects of a log, held by the one in memory and by JetStream."""
+"""What the ingestion pipeline expects of the stream, held by the one in memory and by JetStream."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -9,12 +9,12 @@ from sens_common.envelope import Message
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.settings import NatsSettings
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
-from sens_mqtt_ingestion_worker.jetstream import JetStreamLog
-from sens_mqtt_ingestion_worker.pipeline import Log
+from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
+from sens_mqtt_ingestion_worker.pipeline import Stream
 from sens_mqtt_ingestion_worker.rates import Rates
-from support.memory import MemoryLog
+from support.memory import MemoryStream
 
-type Opener = Callable[[], AbstractAsyncContextManager[Log]]
+type Opener = Callable[[], AbstractAsyncContextManager[Stream]]
 
 RECEIVE_MAX = 50
 
@@ -25,23 +25,23 @@ def message(number: int, size: int = 10) -> Message:
 
 @pytest.fixture(params=["memory", "jetstream"])
 def reopen(request: pytest.FixtureRequest) -> Opener:
-    """Open the log of one session, as often as the session is restarted."""
+    """Open the stream of one session, as often as the session is restarted."""
     if request.param == "memory":
-        memory = MemoryLog()
+        memory = MemoryStream()
 
         @asynccontextmanager
-        async def open_memory() -> AsyncIterator[Log]:
+        async def open_memory() -> AsyncIterator[Stream]:
             yield memory
 
         return open_memory
     settings: NatsSettings = request.getfixturevalue("nats")
 
     @asynccontextmanager
-    async def open_jetstream() -> AsyncIterator[Log]:
+    async def open_jetstream() -> AsyncIterator[Stream]:
         async with connect(settings, "test") as client:
             jetstream = client.jetstream()
             await ensure_streams(jetstream, settings)
-            yield JetStreamLog(
+            yield JetStreamPublisher(
                 jetstream,
                 settings,
                 "worker.0",
@@ -59,21 +59,21 @@ async def run(work: Callable[[], Coroutine[None, None, None]]) -> None:
 
 
 class TestTail:
-    async def test_of_an_empty_log_is_empty(self, reopen: Opener) -> None:
+    async def test_of_an_empty_stream_is_empty(self, reopen: Opener) -> None:
         async def work() -> None:
-            async with reopen() as log:
-                assert await log.tail(RECEIVE_MAX) == []
+            async with reopen() as stream:
+                assert await stream.tail(RECEIVE_MAX) == []
 
         await run(work)
 
     async def test_is_what_was_published_last(self, reopen: Opener) -> None:
         async def work() -> None:
             messages = [message(number) for number in range(200)]
-            async with reopen() as log:
+            async with reopen() as stream:
                 for start in range(0, 200, 8):
-                    await log.publish(messages[start : start + 8], {})
-            async with reopen() as log:
-                tail = await log.tail(RECEIVE_MAX)
+                    await stream.publish(messages[start : start + 8], {})
+            async with reopen() as stream:
+                tail = await stream.tail(RECEIVE_MAX)
             assert tail[-RECEIVE_MAX:] == messages[-RECEIVE_MAX:]
 
         await run(work)
@@ -82,11 +82,11 @@ class TestTail:
         async def work() -> None:
             messages = [message(number) for number in range(30)]
             for number in range(0, 30, 10):
-                async with reopen() as log:
-                    await log.tail(RECEIVE_MAX)
-                    await log.publish(messages[number : number + 10], {})
-            async with reopen() as log:
-                assert await log.tail(RECEIVE_MAX) == messages
+                async with reopen() as stream:
+                    await stream.tail(RECEIVE_MAX)
+                    await stream.publish(messages[number : number + 10], {})
+            async with reopen() as stream:
+                assert await stream.tail(RECEIVE_MAX) == messages
 
         await run(work)
 
@@ -95,8 +95,8 @@ class TestPublish:
     async def test_takes_more_than_fits_into_one_message(self, reopen: Opener) -> None:
         async def work() -> None:
             messages = [message(number, size=300_000) for number in range(8)]
-            async with reopen() as log:
-                await log.publish(messages, {})
-                assert await log.tail(RECEIVE_MAX) == messages
+            async with reopen() as stream:
+                await stream.publish(messages, {})
+                assert await stream.tail(RECEIVE_MAX) == messages
 
         await run(work)

@@ -1,4 +1,4 @@
-"""What the worker holds, for how long, and which hop makes it wait: for the metrics and for ``/readyz``."""
+"""What the worker holds, for how long, and which hop is the bottleneck: for the metrics and for ``/readyz``."""
 
 import contextlib
 import time
@@ -9,8 +9,8 @@ from sens_common.envelope import Message
 from sens_common.holding import amount, holder
 from sens_mqtt_ingestion_worker import metrics
 
-_HOPS: Final[Mapping[str, str | None]] = {"nats": "NATS", "log": "the log", "mqtt": "the broker"}
-"""Checks of ``/readyz`` and the hop each one speaks of; the first one that fails is told."""
+_HOPS: Final[Mapping[str, str | None]] = {"nats": "NATS", "stream": "the stream", "mqtt": "the broker"}
+"""Checks of ``/readyz`` and the hop of each; the first one that fails is told."""
 
 _SLOW_SECONDS: Final = 2.0
 _RECENT_SECONDS: Final = 60.0
@@ -39,8 +39,8 @@ class _Connection(Protocol):
         """See `pipeline.Connection.waiting`."""
 
 
-class Flow:
-    """The messages between the broker and the log; the metrics look here when they are asked for."""
+class IngestionStatus:
+    """The messages between the broker and the stream."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock  # not the time of receipt: somebody may have set that clock
@@ -48,6 +48,9 @@ class Flow:
         self._held_since = 0.0
         self._discarded_at: dict[str, float] = {}  # by tenant
         self._connection: _Connection | None = None
+
+    def export_metrics(self) -> None:
+        """Let the metrics look here whenever they are asked for."""
         metrics.BUFFERED.set_function(lambda: len(self._held) + self._waiting.messages)
         metrics.BUFFERED_BYTES.set_function(self._bytes)
         metrics.OLDEST_SECONDS.set_function(self._oldest_seconds)
@@ -64,7 +67,7 @@ class Flow:
             self._held = []
 
     def hold(self, messages: list[Message]) -> None:
-        """Take note of the messages that the log is about to get and the broker has no acknowledgement of, oldest first."""
+        """Take note of the messages that are about to be published and that the broker has no acknowledgement of, oldest first."""
         self._held = messages
         self._held_since = self._clock()
 
@@ -93,11 +96,11 @@ class Flow:
         return self._clock() - self._held_since if self._held else 0.0
 
     def describe(self, answers: Mapping[str, str]) -> str:
-        """Return one sentence: which hop holds, and what waits here; see `operations.Flow`."""
+        """Return one sentence: which hop holds, and what waits here; see `operations.Describe`."""
         waiting = self._waiting
         messages = len(self._held) + waiting.messages
         seconds = self._oldest_seconds()
-        held = holder(_HOPS, answers) or ("the log holds: it is slow" if seconds > _SLOW_SECONDS else None)
+        held = holder(_HOPS, answers) or ("the stream holds: it is slow" if seconds > _SLOW_SECONDS else None)
         connected = answers.get("mqtt", "ok") == "ok"
         parts = []
         if messages:
