@@ -32,7 +32,7 @@ class Result:
     @property
     def reasons(self) -> dict[tuple[int, int], str]:
         """The reasons of dead letters, by their envelopes' sequences and their indexes in these."""
-        return {(origin.sequence, origin.number): letter.reason for origin, letter in self.store.letters.items()}
+        return {(origin.sequence, origin.message_index): letter.reason for origin, letter in self.store.letters.items()}
 
 
 def message(payload: str, topic: str = "sens/v1/demo/d1/telemetry", received_at: int = NOW) -> Message:
@@ -149,7 +149,7 @@ class TestDeadLetters:
                 envelope(third, first, bad, sequence=4),
             ]
         )
-        assert {(o.sequence, o.number): letter.replays for o, letter in result.store.letters.items()} == {
+        assert {(o.sequence, o.message_index): letter.replays for o, letter in result.store.letters.items()} == {
             (1, 1): 0,
             (3, 0): 2,
             (4, 2): 0,

@@ -45,9 +45,9 @@ class Origin(NamedTuple):
     Attributes:
         stream: When the stream was made, microseconds since the epoch.
         sequence: Of the envelope in the stream.
-        number: Of the message in the envelope, from 0.
+        message_index: Of the message in the envelope, from 0.
     """
 
     stream: int
     sequence: int
-    number: int
+    message_index: int

@@ -37,7 +37,7 @@ REPLAYS_HEADER: Final = "Sens-Replays"
 """How often the messages of this envelope came from the dead letters; absent means never."""
 REPLAY_OF_HEADER: Final = "Sens-Replay-Of"
 """Which dead letters the messages of a replay were: their origins (`dead_letters.Origin`), all of one stream. When it was made, hexadecimal, a
-colon, and for each message, in their order and separated by commas, sequence, hyphen, number."""
+colon, and for each message, in their order and separated by commas, sequence, hyphen, index."""
 RECEIVED_HEADER: Final = "Sens-Received"
 """How many messages of each tenant this envelope speaks for, those included that were discarded: a JSON object of the tenants in the
 topics, `names.UNROUTED` where a topic names none."""
@@ -105,7 +105,7 @@ def digest(message: Message) -> bytes:
 
 def encode_origins(origins: Sequence[Origin]) -> str:
     """Return the origins of a replay's messages, at least one and all of one stream, as the value of `REPLAY_OF_HEADER`."""
-    places = ",".join(f"{origin.sequence}-{origin.number}" for origin in origins)
+    places = ",".join(f"{origin.sequence}-{origin.message_index}" for origin in origins)
     return f"{origins[0].stream:x}:{places}"
 
 
@@ -119,16 +119,16 @@ def decode_origins(header: str) -> list[Origin]:
         raise ValueError("not the origins of a replay")
     stream, _, places = header.partition(":")
     parts = (place.partition("-") for place in places.split(","))
-    return [Origin(int(stream, 16), int(sequence), int(number or 0)) for sequence, _, number in parts]
+    return [Origin(int(stream, 16), int(sequence), int(index or 0)) for sequence, _, index in parts]
 
 
 def encode_counts(counts: Mapping[str, int]) -> str:
-    """Return numbers by tenant as the value of a header."""
+    """Return counts by tenant as the value of a header."""
     return msgspec.json.encode(counts).decode()
 
 
 def decode_counts(header: str) -> dict[str, int]:
-    """Return the numbers by tenant in the value of a header.
+    """Return the counts by tenant in the value of a header.
 
     Raises:
         ValueError: The header is not a JSON object of numbers.
@@ -136,4 +136,4 @@ def decode_counts(header: str) -> dict[str, int]:
     try:
         return _counts_decoder.decode(header)
     except (msgspec.DecodeError, RecursionError) as error:  # a ValidationError is a DecodeError
-        raise ValueError(f"not numbers by tenant: {error}") from error
+        raise ValueError(f"not counts by tenant: {error}") from error

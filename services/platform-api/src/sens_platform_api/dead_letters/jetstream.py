@@ -73,7 +73,7 @@ class TelemetryStream:
                 found = await jetstream.get_msg(TELEMETRY_STREAM, seq=origin.sequence)
             except NatsNotFoundError:
                 return None
-        payload = _payload(found.data or b"", origin.number)
+        payload = _payload(found.data or b"", origin.message_index)
         is_whole = payload is not None and len(payload) == letter.summary.payload_bytes
         return letter._replace(payload=payload) if payload is not None and is_whole else None
 
@@ -89,13 +89,13 @@ class TelemetryStream:
             raise UnavailableError(f"NATS does not do what is needed: {str(error) or 'no answer in time'}") from error
 
 
-def _payload(body: bytes, number: int) -> bytes | None:
+def _payload(body: bytes, index: int) -> bytes | None:
     """Return the payload of a message of an envelope; what is no envelope is one message."""
     try:
         messages = envelope.decode(body)
     except ValueError:
-        return body if number == 0 else None
-    return messages[number].payload if number < len(messages) else None
+        return body if index == 0 else None
+    return messages[index].payload if index < len(messages) else None
 
 
 def _envelopes(letters: Sequence[StoredDeadLetter], max_bytes: int) -> Iterator[list[StoredDeadLetter]]:

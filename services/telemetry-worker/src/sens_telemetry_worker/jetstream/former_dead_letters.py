@@ -66,7 +66,7 @@ def read_letters(position: Origin, subject: str, body: bytes) -> list[Letter]:
         )
     if isinstance(found, SingleLetter):
         return [_letter(first, found)]
-    return [_letter(first._replace(number=each.index), each) for each in found]
+    return [_letter(first._replace(message_index=each.index), each) for each in found]
 
 
 def _origin(position: Origin, token: str) -> Origin:

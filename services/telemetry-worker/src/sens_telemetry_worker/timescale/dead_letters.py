@@ -131,7 +131,7 @@ def copy_bytes(letters: Iterable[Letter]) -> bytes:
                 *(4, letter.payload_bytes),
                 *(8, letter.origin.stream),
                 *(8, letter.origin.sequence),
-                *(4, letter.origin.number),
+                *(4, letter.origin.message_index),
                 *(4, letter.replays),
             ),
         )
