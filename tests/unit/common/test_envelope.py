@@ -95,5 +95,5 @@ class TestCounts:
 
     @pytest.mark.parametrize("header", ["", "[]", '{"demo": -1}', '{"demo": "3"}', "{" * 5000])
     def test_that_are_none_are_refused(self, header: str) -> None:
-        with pytest.raises(ValueError, match="not numbers by tenant"):
+        with pytest.raises(ValueError, match="not counts by tenant"):
             envelope.decode_counts(header)
