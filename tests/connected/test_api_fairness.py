@@ -270,6 +270,24 @@ class TestStrangers:
                 assert metric(client, "sens_http_connections_count") <= 10
                 assert metric(client, 'sens_http_connections_closed_total{reason="room"}') >= 11
 
+    def test_make_room_before_who_has_a_key(
+        self, tmp_path: Path, database: DatabaseSettings, nats: NatsSettings
+    ) -> None:
+        key = make_tenant(database, "demo")
+        request = f"HEAD /api/v1/devices HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n\r\n".encode()
+        settings = {"SENS_LIMITS__CONNECTIONS": "10"}
+        with (
+            running_api(tmp_path, database, nats, settings) as api,
+            contextlib.ExitStack() as stack,
+            connection_to(api) as known,
+        ):
+            known.sendall(request)
+            assert known.recv(65_536).startswith(b"HTTP/1.1 200")
+            strangers = [stack.enter_context(connection_to(api)) for _ in range(20)]
+            assert strangers[9].recv(10) == b""
+            known.sendall(request)
+            assert known.recv(65_536).startswith(b"HTTP/1.1 200")
+
     def test_can_try_a_few_wrong_keys_a_minute(
         self, tmp_path: Path, database: DatabaseSettings, nats: NatsSettings
     ) -> None:

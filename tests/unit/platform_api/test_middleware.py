@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import httpx
 import pytest
@@ -17,6 +17,7 @@ from sens_platform_api.live.endpoints import KEYS, LIVE
 from sens_platform_api.measurements.endpoints import ANSWERS
 from sens_platform_api.middleware.authentication import Gate
 from sens_platform_api.operations.endpoints import HEARTBEAT, READINESS
+from sens_platform_api.postgresql import Pool
 from sens_platform_api.settings import HttpSettings, LimitSettings
 from sens_platform_api.state import Provided
 from sens_platform_api.streaming import AnswerCounter
@@ -40,13 +41,16 @@ class Keys:
         del key_id
 
 
-async def ask[T](work: Callable[[httpx.AsyncClient], Awaitable[T]], http: HttpSettings | None = None) -> T:
-    """Ask an API whose database is missing altogether: whatever needs it fails in an unforeseen way."""
+async def ask[T](
+    work: Callable[[httpx.AsyncClient], Awaitable[T]], http: HttpSettings | None = None, pool: Pool | None = None
+) -> T:
+    """Ask an API whose database is missing altogether, without a pool: whatever needs it fails in an unforeseen way."""
     limits = LimitSettings()
     keys = Authenticator(Keys())
-    missing = (POOL, STREAM, LIVE, HEARTBEAT, READINESS)
+    missing = (STREAM, LIVE, HEARTBEAT, READINESS)
     parts = [
         *(Provided(part.name, None) for part in missing),
+        Provided(POOL.name, pool),
         KEYS.provided(keys),
         ANSWERS.provided(AnswerCounter(limits)),
     ]
@@ -58,6 +62,51 @@ async def ask[T](work: Callable[[httpx.AsyncClient], Awaitable[T]], http: HttpSe
         headers = {"Authorization": f"Bearer {WRITER}"}
         async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
             return await work(client)
+
+
+class TestStrangers:
+    """Who sends one wrong key after the other, over many connections."""
+
+    COUNT: ClassVar = 100
+
+    async def test_do_not_hold_up_who_has_a_key(self) -> None:
+        async def work(client: httpx.AsyncClient) -> tuple[int, int]:
+            refused = 0
+            enough = asyncio.Event()
+
+            async def stranger(number: int) -> None:
+                nonlocal refused
+                headers = {"Authorization": f"Bearer sens_{number:043}"}
+                while True:
+                    answer = await client.get("/api/v1/devices", headers=headers)
+                    refused += answer.status_code in {401, 429}
+                    if refused == 2 * self.COUNT:
+                        enough.set()
+                    await asyncio.sleep(0)
+
+            await client.get("/api/v1/devices")  # from here on the key is known
+            tasks = [asyncio.create_task(stranger(number)) for number in range(self.COUNT)]
+            await enough.wait()
+            before = refused
+            answer = await client.get("/api/v1/devices")
+            refused_meanwhile = refused - before
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            return answer.status_code, refused_meanwhile
+
+        status, refused = await ask(work, pool=Pool(cast("Any", SlowConnections()), LimitSettings()))
+        assert status == 503  # as everybody is told while the database is away
+        assert refused < self.COUNT
+
+
+class SlowConnections:
+    """A pool of the driver that takes ten rounds of the loop to find that the database is away."""
+
+    async def acquire(self, **_options: object) -> None:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        raise TimeoutError
 
 
 class TestErrors:

@@ -2,14 +2,15 @@
 
 Who opens connections and sends nothing, or sends slowly, takes from nobody else: a header has to be complete within a time, a body
 is read only when the application asks for it, and when there are too many connections the one that has been idle for longest makes
-room. Connections with a request under way are never closed for that.
+room: one of a stranger first, and one of a client that the application knows (`KNOWN`) only when there is no other. Connections with a
+request under way are never closed for that.
 """
 
 import asyncio
 import resource
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import h11
 import msgspec
@@ -26,6 +27,10 @@ log = structlog.get_logger()
 _SPARE_FILES = 100
 _SMALL_READ_BYTES = 4096
 _LARGE_READ_BYTES = 65_536
+
+
+KNOWN: Final = "known"
+"""Key of a request's state by which the application says that it knows the client."""
 
 
 class ConnectionLimits(NamedTuple):
@@ -49,7 +54,9 @@ class BoundedProtocol(H11Protocol):
 
     limits: ClassVar[ConnectionLimits]
     idle: ClassVar[dict["BoundedProtocol", None]]
-    """Connections of the server without a request under way, the one that has been so for longest first."""
+    """Strangers' connections without a request under way, the one that has been so for longest first."""
+    idle_known: ClassVar[dict["BoundedProtocol", None]]
+    """The same of clients that the application knows."""
 
     def __init__(
         self,
@@ -61,6 +68,7 @@ class BoundedProtocol(H11Protocol):
         super().__init__(config, server_state, app_state, _loop)
         self._deadline: asyncio.TimerHandle | None = None
         self._cutting: asyncio.TimerHandle | None = None
+        self._is_known = False
         self._application = self.app
         self.app = self._run
 
@@ -69,7 +77,7 @@ class BoundedProtocol(H11Protocol):
         super().connection_made(transport)
         CONNECTIONS.inc()
         if len(self.connections) > self.limits.connections:
-            oldest = next(iter(self.idle), None)
+            oldest = next(iter(self.idle), None) or next(iter(self.idle_known), None)
             if oldest is None:
                 CONNECTIONS_CLOSED.labels("full").inc()
                 self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "busy", "as many connections are busy as there may be")
@@ -99,6 +107,7 @@ class BoundedProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Wait for the next request, and keep nothing of a body that the application did not want."""
         self.cycle.body = bytearray()
+        self._is_known = KNOWN in self.cycle.scope.get("state", {})
         self._await_header()
         super().on_response_complete()
         if self.is_busy:
@@ -145,11 +154,12 @@ class BoundedProtocol(H11Protocol):
 
     def _await_header(self) -> None:
         self._stop_waiting()
-        self.idle[self] = None
+        (self.idle_known if self._is_known else self.idle)[self] = None
         self._deadline = self.loop.call_later(self.limits.header_seconds, self._header_is_late)
 
     def _stop_waiting(self) -> None:
         self.idle.pop(self, None)
+        self.idle_known.pop(self, None)
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
@@ -235,6 +245,7 @@ def bounded_protocol(limits: ConnectionLimits) -> Callable[..., asyncio.BaseProt
     class Bounded(BoundedProtocol):
         limits = wanted._replace(connections=_allowed_by_files(wanted.connections))
         idle: ClassVar[dict[BoundedProtocol, None]] = {}
+        idle_known: ClassVar[dict[BoundedProtocol, None]] = {}
 
     small, large = memoryview(bytearray(_SMALL_READ_BYTES)), memoryview(bytearray(_LARGE_READ_BYTES))
 

@@ -40,6 +40,10 @@ FAILED_LOGINS = Counter(
     "Requests for data without a valid key: missing, malformed, unknown (also revoked or expired), read_only (a key that may not write).",
     ["reason"],
 )
+WAITING = Gauge(
+    "sens_api_requests_waiting_count",
+    "Requests without a key that was valid before, or with one that asks too fast, that wait for their turn.",
+)
 ANSWERS = Gauge("sens_api_answers_count", "Answers with measurements that are being sent.")
 for _bound in ("tenant_connections", "answers", "live_readers", "requests_per_key", "wrong_keys"):
     REFUSED.labels(_bound)

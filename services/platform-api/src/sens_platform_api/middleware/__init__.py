@@ -4,6 +4,7 @@ From the outside to the inside:
 
 - `request_log`: names the request, counts and logs it, adds the headers of every answer
 - `problems_for_errors`: answers with problem details when a layer or the application fails
+- `turns`: lets requests of strangers take turns, so that they do not hold up the others
 - `time_limits`: how long an answer may take
 - `targets`: what a path, a query and a header may be like
 - `options`: answers OPTIONS

@@ -9,6 +9,7 @@ from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from sens_common.connections import KNOWN
 from sens_platform_api import metrics
 from sens_platform_api.caller import Caller, bearer_key
 from sens_platform_api.errors import (
@@ -19,6 +20,7 @@ from sens_platform_api.errors import (
     UnauthenticatedError,
 )
 from sens_platform_api.keys.authenticator import Authenticator
+from sens_platform_api.middleware.turns import Turns
 from sens_platform_api.settings import LimitSettings
 
 DATA_PATHS: Final = "/api/"
@@ -29,17 +31,23 @@ _IPV6_NETWORK = 64
 
 
 class Authentication:
-    """Puts the caller of a request for data into the request's state, as ``caller``."""
+    """Puts the caller of a request for data into the request's state, as ``caller``, and marks the connection as that of a known client."""
 
-    def __init__(self, app: ASGIApp, gate: "Gate") -> None:
+    def __init__(self, app: ASGIApp, gate: "Gate", turns: Turns) -> None:
         self._app = app
         self._gate = gate
+        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; raises as `Gate.admit`."""
         if scope["path"].startswith(DATA_PATHS):
             state = scope["state"]
-            state["caller"] = await self._gate.admit(scope, state["address"], state["request_id"])
+            try:
+                state["caller"] = await self._gate.admit(scope, state["address"], state["request_id"])
+            except TooManyRequestsError:
+                await self._turns.take()  # who asks too fast waits like a stranger
+                raise
+            state[KNOWN] = True
         await self._app(scope, receive, send)
 
 
@@ -55,6 +63,10 @@ class Gate:
         self._requests: RateLimitItem = RateLimitItemPerMinute(limits.requests_per_minute, namespace="requests")
         self._wrong_keys: RateLimitItem = RateLimitItemPerMinute(limits.wrong_keys_per_minute, namespace="wrong keys")
         self._looking_up: dict[str, Counter[str]] = {}
+
+    def is_known(self, key: str) -> bool:
+        """Tell whether the key was valid when it was looked up last."""
+        return self._authenticator.is_known(key)
 
     async def admit(self, scope: Scope, address: str | None, request_id: str) -> Caller:
         """Return the caller.
