@@ -111,7 +111,9 @@ class TestDatabaseThatIsAway:
                 assert path.ingestion.metric("sens_ingestion_buffered_messages_count") > 0
                 assert path.ingestion.metric("sens_ingestion_oldest_unacknowledged_seconds") > 0
                 assert path.telemetry.metric("sens_telemetry_lanes_count") == 2
-                wait_until(lambda: path.telemetry.metric("sens_telemetry_log_filled_ratio") > 0.5, "the log fills up")
+                wait_until(
+                    lambda: path.telemetry.metric("sens_telemetry_stream_filled_ratio") > 0.5, "the stream fills up"
+                )
                 assert len(publisher.acknowledged) == 400  # by the broker, which queues
             path.wait_until_idle()
         assert stored(path) == list(range(400))

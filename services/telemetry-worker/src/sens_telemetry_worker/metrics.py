@@ -7,7 +7,7 @@ UNKNOWN_TENANT = "~"
 
 RECEIVED = Counter(
     "sens_telemetry_messages_received_total",
-    "Messages of settled envelopes, those included that were discarded before they came to the log.",
+    "Messages of settled envelopes, those included that were discarded before they came to the stream.",
     ["tenant"],
 )
 STORED = Counter("sens_telemetry_messages_stored_total", "Messages of which at least one value was new.", ["tenant"])
@@ -34,27 +34,27 @@ LIVE_DROPPED = Counter(
 DEVICES = Counter("sens_telemetry_devices_registered_total", "Devices registered with their first message.")
 BATCHES = Counter("sens_telemetry_batches_stored_total", "Batches by how they were stored.", ["path"])
 STORE_RETRIES = Counter("sens_telemetry_store_retries_total", "Attempts to store a batch that had to be repeated.")
-LAG = Gauge("sens_telemetry_log_pending_envelopes_count", "Envelopes in the log that no worker has taken yet.")
+LAG = Gauge("sens_telemetry_stream_pending_envelopes_count", "Envelopes in the stream that no worker has taken yet.")
 UNACKNOWLEDGED = Gauge(
-    "sens_telemetry_log_unacknowledged_envelopes_count", "Envelopes taken and not yet settled, all workers."
+    "sens_telemetry_stream_unacknowledged_envelopes_count", "Envelopes taken and not yet settled, all workers."
 )
-STREAM_BYTES = Gauge("sens_telemetry_log_size_bytes", "Size of the log.")
+STREAM_BYTES = Gauge("sens_telemetry_stream_size_bytes", "Size of the stream.")
 STREAM_FILLED = Gauge(
-    "sens_telemetry_log_filled_ratio", "Size of the log as a share of its limit; at 1 it takes nothing."
+    "sens_telemetry_stream_filled_ratio", "Size of the stream as a share of its limit; at 1 it takes nothing."
 )
 DEAD_LETTERS = Gauge("sens_telemetry_dead_letters_count", "Dead letters in the database.", ["tenant"])
 DEAD_LETTERS_FILLED = Gauge(
     "sens_telemetry_dead_letters_filled_ratio",
-    "Dead letters as a share of the tenant's quota of number or size, whichever is fuller; at 1 payloads are shortened, or messages discarded.",
+    "Dead letters as a share of the tenant's quota of count or size, whichever is fuller; at 1 payloads are shortened, or messages discarded.",
     ["tenant"],
 )
 UNACCOUNTED = Gauge(
     "sens_telemetry_unaccounted_messages_count",
-    "Messages of the last week that were received and became nothing, or the reverse; must be 0.",
+    "Messages of the last week that were received and have no outcome, or the reverse; must be 0.",
 )
 OLDEST_SECONDS = Gauge(
-    "sens_telemetry_log_oldest_unsettled_seconds",
-    "Age of the oldest envelope in the log that is not settled, 0 without one.",
+    "sens_telemetry_stream_oldest_unsettled_seconds",
+    "Age of the oldest envelope in the stream that is not settled, 0 without one.",
 )
 LANES = Gauge("sens_telemetry_lanes_count", "Lanes by what they are doing.", ["state"])
 LANE_SECONDS = Gauge(
