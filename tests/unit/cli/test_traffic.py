@@ -3,12 +3,16 @@
 import io
 import json
 
+import pytest
 from rich.console import Console
 
+from sens_cli.up import traffic
 from sens_cli.up.components import Options
+from sens_cli.up.counts import Counts, DatabaseCounts
 from sens_cli.up.display import TerminalDisplay
 from sens_cli.up.platform import live_warnings
-from sens_cli.up.traffic import RECEIVED_METRIC, Traffic, log_lag, metric_sum
+from sens_cli.up.ports import Ports
+from sens_cli.up.traffic import RECEIVED_METRIC, Traffic, TrafficReader, log_lag, metric_sum
 from sens_mqtt_ingestion_worker import metrics as ingestion_metrics
 
 
@@ -37,6 +41,28 @@ class TestTheLog:
     def test_that_is_missing_has_none(self) -> None:
         for answer in (b"", b"{}", b"[]", b'{"account_details": [{}]}'):
             assert log_lag(answer) is None
+
+
+class FixedCounts(DatabaseCounts):
+    """A database that has counted 7 messages and has 3 dead letters."""
+
+    def __init__(self) -> None:
+        super().__init__(1, "")
+
+    async def read(self) -> Counts:
+        return Counts(stored=7, dead_letters=3)
+
+
+class TestTheReader:
+    async def test_has_what_the_database_has_counted_also_while_nothing_else_answers(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def get(_port: int, _path: str) -> tuple[int, bytes]:
+            raise ConnectionRefusedError
+
+        monkeypatch.setattr(traffic, "get", get)
+        reader = TrafficReader(Ports(), FixedCounts())
+        assert await reader.read() == Traffic(rate=None, stored=7, lag=None, dead_letters=3)
 
 
 class TestTheLine:
