@@ -19,6 +19,7 @@ import psutil
 import pytest
 import uvloop
 
+from sens_common.attempts import Backoff
 from sens_mock_mqtt_broker.fleet import Fleet
 from sens_mock_mqtt_broker.publisher import Publisher, wall_clock
 from support.brokers import MOCK_BROKER, MqttBroker, mock_broker, mock_broker_environment
@@ -101,6 +102,11 @@ def readiness(broker: MqttBroker) -> tuple[int, dict[str, str]]:
             return answer.status, json.load(answer)["checks"]
     except urllib.error.HTTPError as error:
         return error.code, json.load(error)["checks"]
+
+
+def flow(broker: MqttBroker) -> str:
+    with urllib.request.urlopen(f"http://{broker.host}:{broker.operations_port}/readyz", timeout=5) as answer:
+        return str(json.load(answer)["flow"])
 
 
 def metric(broker: MqttBroker, name: str) -> float:
@@ -218,7 +224,7 @@ class TestTopicsThatNobodyReads:
         assert metric(mqtt_broker, "sens_broker_messages_without_subscriber_total") == 2
         with urllib.request.urlopen(f"http://{HOST}:{mqtt_broker.operations_port}/readyz", timeout=5) as answer:
             assert json.load(answer)["flow"] == (
-                "2 messages were published to topics that nobody reads, lately tele/x/SENSOR (2)"
+                "2 messages were published to topics that nobody reads, most recently tele/x/SENSOR (2)"
             )
         assert "nobody reads this topic" in mqtt_broker.log.read_text()
 
@@ -235,6 +241,44 @@ class TestFleet:
             # A message may reach its subscriber before its acknowledgement reaches the fleet.
             wait_until(lambda: metric(broker, "sens_fleet_messages_acknowledged_total") >= 200, "they are counted")
             assert metric(broker, "sens_fleet_connections_total") == 1
+
+    def test_publishes_nothing_before_somebody_reads_it(self) -> None:
+        settings = {"SENS_FLEET__ENABLED": "true", "SENS_FLEET__RATE": "500", "SENS_FLEET__DEVICES": "5"}
+        with mock_broker(settings=settings) as broker, client(broker, V311) as subscriber:
+            waits = "the fleet waits: nobody reads sens/v1/demo/+/telemetry"
+            wait_until(lambda: flow(broker) == waits, "the fleet says that it waits")
+            subscriber.subscribe("something/else")
+            assert metric(broker, "sens_fleet_messages_published_total") == 0
+            assert readiness(broker) == (200, {"broker": "ok", "fleet": "ok"})
+            subscriber.subscribe("sens/v1/demo/+/telemetry")
+            for _ in range(50):
+                subscriber.receive()
+            assert metric(broker, "sens_broker_messages_without_subscriber_total") == 0
+            assert flow(broker) == ""
+
+    async def test_keeps_what_a_broker_elsewhere_had_no_reader_for(self) -> None:
+        fleet = Fleet.create(seed=1, tenant="demo", devices=3, rate=50, malformed_share=0, start=wall_clock())
+        with mock_broker() as broker:
+            publisher = Publisher(fleet, HOST, broker.port, backoff=Backoff(0.01, 0.01))
+            working = asyncio.create_task(publisher.run())
+            tries = "the fleet waits: nobody reads sens/v1/demo/+/telemetry"
+
+            async def has_tried_again() -> bool:
+                return metric(broker, "sens_broker_messages_without_subscriber_total") > 5
+
+            await eventually(has_tried_again, "the fleet tries again")
+            assert publisher.readers.problem == tries
+            with client(broker, V5) as subscriber:
+                await asyncio.to_thread(subscriber.subscribe, "sens/#")
+                received = [await asyncio.to_thread(subscriber.receive) for _ in range(50)]
+            working.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await working
+        first = fleet.message(0)
+        assert first is not None
+        assert received[0] == (first.topic, first.payload)
+        assert len(set(received)) == len(received)
+        assert publisher.readers.problem is None
 
     def test_publishes_again_after_the_broker_was_away(self) -> None:
         async def scenario() -> None:

@@ -230,7 +230,7 @@ class TestTheLifeOfAnInstance:
             wait_until(lambda: "telemetry-worker is not ready" in running.output.read_text(), "it is said", 60)
             worker.resume()
             wait_until(lambda: "telemetry-worker is ready again" in running.output.read_text(), "it is said", 60)
-            assert "nobody reads, lately tele/x/SENSOR (1)" in running.output.read_text()
+            assert "nobody reads, most recently tele/x/SENSOR (1)" in running.output.read_text()
 
     def test_what_is_killed_leaves_nothing_and_starts_again_with_its_data(self, folder: Path) -> None:
         with running_platform(folder / "data", "--no-simulator") as running:

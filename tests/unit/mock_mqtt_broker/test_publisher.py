@@ -1,6 +1,7 @@
 """When the fleet's messages are taken."""
 
 from sens_mock_mqtt_broker.fleet import Fleet, Message
+from sens_mock_mqtt_broker.mqtt import Answers
 from sens_mock_mqtt_broker.publisher import BEHIND_MICROSECONDS, Publisher
 from sens_mock_mqtt_broker.series import SECOND
 
@@ -75,3 +76,30 @@ class TestPause:
             source = publisher(Clock(), rate)
             source._take(1)
             assert source._pause() == pause
+
+
+class TestReaders:
+    """Whether anybody reads, as far as the broker's acknowledgements say."""
+
+    @staticmethod
+    def with_readers() -> Publisher:
+        source = publisher(Clock())
+        source._has_readers = True
+        return source
+
+    def test_are_gone_when_a_whole_round_of_sensors_comes_back_unread(self) -> None:
+        source = self.with_readers()
+        unread = expected(0, 10)
+        for message in unread[:-1]:
+            source._look_for_readers(Answers(0, [message]))
+        assert source._has_readers
+        source._look_for_readers(Answers(0, unread[-1:]))
+        assert not source._has_readers
+        assert source._take(500) == [*unread, *expected(0, 1)]
+
+    def test_of_some_sensors_are_enough(self) -> None:
+        source = self.with_readers()
+        for message in expected(0, 100):
+            source._look_for_readers(Answers(1, [message]))
+        assert source._has_readers
+        assert source._take(500) == expected(0, 1)

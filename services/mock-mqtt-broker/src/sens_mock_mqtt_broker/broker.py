@@ -52,6 +52,21 @@ class Broker:
         self._routes: Routes[Session] = Routes()
         self._retained: dict[bytes, Message] = {}
         self._retained_bytes = 0
+        self._has_subscribed = asyncio.Event()
+
+    def reads(self, topics: Sequence[str]) -> bool:
+        """Tell whether somebody has subscribed to one of the topics."""
+        for topic in map(str.encode, topics):
+            route = self._routes.route(len(topic).to_bytes(2) + topic)
+            if route.sessions or route.shares:
+                return True
+        return False
+
+    async def arrives(self, topics: Sequence[str]) -> None:
+        """Wait until somebody has subscribed to one of the topics."""
+        while not self.reads(topics):
+            self._has_subscribed.clear()
+            await self._has_subscribed.wait()
 
     async def sweep(self) -> None:
         """End connections of clients that have been silent for too long, for ever."""
@@ -133,6 +148,7 @@ class Broker:
             subscription = Subscription(qos, no_local, retain_as_published)
             session.subscriptions[text] = topic_filter, subscription
             self._routes.add(topic_filter, session, subscription)
+            self._has_subscribed.set()
             codes.append(qos)
             if topic_filter.share is None and (handling == 0 or (handling == 1 and not known)):
                 retained += [

@@ -51,6 +51,16 @@ class Fleet:
         sensors = tuple(series.sensor(seed, number) for number in range(devices))
         return cls(seed, tenant, sensors, rate, malformed_share, start)
 
+    @property
+    def topics(self) -> list[str]:
+        """Topics of its messages."""
+        return [NATIVE_PATTERN.topic(self.tenant, sensor.name) for sensor in self.sensors]
+
+    @property
+    def topic_filter(self) -> str:
+        """Topic filter that matches them all."""
+        return NATIVE_PATTERN.topic(self.tenant, "+")
+
     def starting(self, start: int) -> "Fleet":
         """Return the same fleet with another start."""
         return replace(self, start=start)

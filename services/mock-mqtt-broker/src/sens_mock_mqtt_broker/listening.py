@@ -8,7 +8,7 @@ import itertools
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import structlog
@@ -54,6 +54,14 @@ class Listener:
     async def check(self) -> str | None:
         """Tell what is wrong, for ``/readyz``: clients of both versions must be greeted."""
         return (await asyncio.to_thread(greeting, self._settings, PROBE_SECONDS)).problem
+
+    def reads(self, topics: Sequence[str]) -> bool:
+        """See `publisher.Audience.reads`."""
+        return self._broker.reads(topics)
+
+    async def arrives(self, topics: Sequence[str]) -> None:
+        """See `publisher.Audience.arrives`."""
+        await self._broker.arrives(topics)
 
     def describe(self, _answers: Mapping[str, str]) -> str:
         """Tell of topics that nobody reads, for ``/readyz``; empty when there are none."""

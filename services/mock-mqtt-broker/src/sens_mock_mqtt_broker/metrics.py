@@ -1,6 +1,7 @@
 """Metrics of the broker and its simulated fleet.
 
-Of the fleet: published = acknowledged + unacknowledged + what a lost connection made be sent again.
+Of the fleet: published = acknowledged + unacknowledged + what a lost connection made be sent again. A message that nobody reads is
+acknowledged, and published once more when it is sent again.
 """
 
 from prometheus_client import Counter, Gauge
@@ -32,6 +33,10 @@ PUBLISHED = Counter(
     "Messages written to the broker, those sent again after a lost connection included.",
 )
 ACKNOWLEDGED = Counter("sens_fleet_messages_acknowledged_total", "Messages that the broker has acknowledged (PUBACK).")
+UNREAD = Counter(
+    "sens_fleet_messages_unread_total",
+    "Messages that the broker has acknowledged and nobody reads; while nobody reads any, they are sent again.",
+)
 MALFORMED = Counter("sens_fleet_messages_malformed_total", "Messages made malformed on purpose.")
 SKIPPED = Counter(
     "sens_fleet_messages_skipped_total",

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import mqtt5
 
@@ -26,6 +26,18 @@ class SessionEndedError(UnavailableError):
     """The broker refused or ended the session, or has fallen silent."""
 
 
+class Answers(NamedTuple):
+    """What the broker said of messages, since it was asked for last.
+
+    Attributes:
+        read: How many went to a subscriber, as far as the broker says.
+        unread: Those that nobody reads, in their order.
+    """
+
+    read: int
+    unread: list[Message]
+
+
 class Session:
     """An open session.
 
@@ -40,6 +52,7 @@ class Session:
         self._packet_id = 0
         self._unacknowledged: dict[int, Message] = {}
         self._acknowledged = asyncio.Event()
+        self._answers = Answers(0, [])
 
     @property
     def unacknowledged(self) -> Sequence[Message]:
@@ -56,6 +69,17 @@ class Session:
         while self.room <= 0:
             self._acknowledged.clear()
             await self._acknowledged.wait()
+
+    async def wait_for_answers(self) -> None:
+        """Wait until all messages are acknowledged."""
+        while self._unacknowledged:
+            self._acknowledged.clear()
+            await self._acknowledged.wait()
+
+    def take_answers(self) -> Answers:
+        """Return what became of the messages that were acknowledged since the last call."""
+        answers, self._answers = self._answers, Answers(0, [])
+        return answers
 
     async def publish(self, messages: Iterable[Message]) -> None:
         """Write messages, not more than there is room for."""
@@ -99,14 +123,24 @@ class Session:
             for packet in await self._read():
                 match packet:
                     case mqtt5.PubAckPacket():
-                        if self._unacknowledged.pop(packet.packet_id, None) is not None:
-                            metrics.ACKNOWLEDGED.inc()
+                        self._take_puback(packet)
                     case mqtt5.PingRespPacket():
                         pass
                     case _:
                         raise SessionEndedError(f"the broker ended the fleet's session: {packet!r}")
             metrics.UNACKNOWLEDGED.set(len(self._unacknowledged))
             self._acknowledged.set()
+
+    def _take_puback(self, packet: mqtt5.PubAckPacket) -> None:
+        message = self._unacknowledged.pop(packet.packet_id, None)
+        if message is None:
+            return
+        metrics.ACKNOWLEDGED.inc()
+        if packet.reason_code is mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS:
+            metrics.UNREAD.inc()
+            self._answers.unread.append(message)
+        else:
+            self._answers = self._answers._replace(read=self._answers.read + 1)
 
     async def _write(self, data: bytes) -> None:
         if self._writer.is_closing():

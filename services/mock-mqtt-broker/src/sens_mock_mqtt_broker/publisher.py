@@ -3,8 +3,9 @@
 import asyncio
 import secrets
 import time
-from collections.abc import Callable
-from typing import Final, NoReturn
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NoReturn, Protocol
 
 import structlog
 
@@ -12,7 +13,7 @@ from sens_common.attempts import Attempts, Backoff
 from sens_common.health import Problems
 from sens_mock_mqtt_broker import metrics
 from sens_mock_mqtt_broker.fleet import Fleet, Message
-from sens_mock_mqtt_broker.mqtt import KEEP_ALIVE_SECONDS, Session, SessionEndedError, open_session
+from sens_mock_mqtt_broker.mqtt import KEEP_ALIVE_SECONDS, Answers, Session, SessionEndedError, open_session
 
 log = structlog.get_logger()
 
@@ -28,7 +29,12 @@ BEHIND_MICROSECONDS: Final = 60_000_000
 
 BACKOFF: Final = Backoff(0.1, 5)
 
+KEPT: Final = 500
+"""Messages that are kept while nobody reads them; the oldest of more are dropped."""
+
 _CONNECTION: Final = "connection"  # key of a problem
+_READERS: Final = "readers"  # likewise
+_WAITS: Final = "the fleet waits"
 
 
 def wall_clock() -> int:
@@ -36,11 +42,31 @@ def wall_clock() -> int:
     return time.time_ns() // 1000
 
 
+class NobodyReadsError(Exception):
+    """The broker has taken messages, and nobody has subscribed to their topics."""
+
+
+class Audience(Protocol):
+    """Who has subscribed, at a broker that can be asked for it."""
+
+    def reads(self, topics: Sequence[str]) -> bool:
+        """Tell whether somebody has subscribed to one of the topics."""
+
+    async def arrives(self, topics: Sequence[str]) -> None:
+        """Wait until somebody has subscribed to one of the topics."""
+
+
 class Publisher:
     """Publishes a fleet's messages.
 
+    It waits with the first one until somebody reads it, as a sensor's owner would set up the reader first. A broker that can be asked says when
+    that is so. Any other broker of MQTT 5 acknowledges a message that nobody reads with a reason code of its own ("No matching subscribers",
+    MQTT 5.0, section 3.4.2.1): then the message is kept and sent again after a while. When a whole round of sensors comes back unread
+    later, it waits again.
+
     Attributes:
         problems: Why nothing is published; for the readiness check.
+        readers: That nobody reads what the fleet would publish; no trouble of the fleet's own.
     """
 
     def __init__(
@@ -49,17 +75,22 @@ class Publisher:
         host: str,
         port: int,
         *,
+        audience: Audience | None = None,
         clock: Callable[[], int] = wall_clock,
         backoff: Backoff = BACKOFF,
     ) -> None:
         self._fleet = fleet
         self._host = host
         self._port = port
+        self._audience = audience
         self._clock = clock
         self._backoff = backoff
         self._client_id = f"sens-mock-fleet-{secrets.token_hex(4)}"
         self._next = 0
         self._again: list[Message] = []
+        self._has_readers = False
+        self._unread: deque[Message] = deque(maxlen=len(fleet.sensors))  # since one was read
+        self.readers = Problems("fleet_readers")
         self.problems = Problems("fleet")
         self.problems.set(_CONNECTION, "not connected yet", level="debug")
 
@@ -90,20 +121,94 @@ class Publisher:
         finally:
             metrics.CONNECTED.set(0)
             # Not acknowledged means not known to have arrived: sent again, as QoS 1 asks (MQTT 5.0, section 4.4).
-            self._again = [*session.unacknowledged, *self._again]
+            self._again = [*session.take_answers().unread, *session.unacknowledged, *self._again]
 
     async def _publish(self, session: Session) -> NoReturn:
-        quiet_since = time.monotonic()
         while True:
+            if not self._has_readers:
+                await self._find_readers(session)
             await session.wait_for_room()
-            messages = self._take(min(BATCH, session.room))
-            if messages:
-                await session.publish(messages)
-                quiet_since = time.monotonic()
-            elif time.monotonic() - quiet_since > PING_SECONDS:
+            await session.publish(await self._due(session, min(BATCH, session.room)))
+            self._look_for_readers(session.take_answers())
+            await asyncio.sleep(self._pause())
+
+    async def _due(self, session: Session, room: int) -> list[Message]:
+        """Wait until messages are due, keeping the session alive meanwhile; return them."""
+        quiet_since = time.monotonic()
+        while not (messages := self._take(room)):
+            if time.monotonic() - quiet_since > PING_SECONDS:
                 await session.ping()
                 quiet_since = time.monotonic()
             await asyncio.sleep(self._pause())
+        return messages
+
+    def _look_for_readers(self, answers: Answers) -> None:
+        """Take note of whether anybody reads; what a whole round of sensors has sent in vain is sent again."""
+        if answers.read:
+            self._unread.clear()
+        self._unread.extend(answers.unread)
+        if len(self._unread) == self._unread.maxlen:
+            self._again = [*self._unread, *self._again]
+            self._unread.clear()
+            self._has_readers = False
+
+    async def _find_readers(self, session: Session) -> None:
+        """Wait until somebody reads the fleet's messages; if that takes time, the schedule begins then."""
+        if self._audience is not None:
+            has_waited = await self._await_audience(self._audience, session)
+        else:
+            has_waited = await self._try_until_read(session)
+        if has_waited:
+            self._restart(self._clock())
+        self._has_readers = True
+
+    async def _await_audience(self, audience: Audience, session: Session) -> bool:
+        topics = self._fleet.topics
+        if audience.reads(topics):
+            return False
+        self.readers.set(_READERS, _WAITS, self._nobody, level="info")
+        arriving = asyncio.create_task(audience.arrives(topics), name="wait for a subscriber")
+        try:
+            while not (await asyncio.wait({arriving}, timeout=PING_SECONDS))[0]:
+                await session.ping()
+        finally:
+            arriving.cancel()
+        self.readers.clear(_READERS)
+        return True
+
+    async def _try_until_read(self, session: Session) -> bool:
+        attempts = Attempts(
+            self.readers, _READERS, _WAITS, words=str, retry_on=(NobodyReadsError,), backoff=self._backoff
+        )
+        count = 0
+        async for attempt in attempts:
+            with attempt:
+                count = attempt.number
+                await self._try(session)
+        return count > 1
+
+    async def _try(self, session: Session) -> None:
+        """Send what nobody has read yet, and one message more, in case somebody reads that sensor alone.
+
+        Raises:
+            NobodyReadsError: Nobody reads any of it.
+        """
+        await session.publish(await self._due(session, min(len(self._again) + 1, session.room)))
+        await session.wait_for_answers()
+        answers = session.take_answers()
+        self._again = [*answers.unread, *self._again]
+        if not answers.read:
+            metrics.SKIPPED.inc(max(0, len(self._again) - KEPT))
+            self._again = self._again[-KEPT:]
+            raise NobodyReadsError(self._nobody)
+
+    def describe(self, _answers: Mapping[str, str]) -> str:
+        """Tell that nobody reads, for ``/readyz``; empty while somebody does."""
+        return self.readers.problem or ""
+
+    @property
+    def _nobody(self) -> str:
+        return f"nobody reads {self._fleet.topic_filter}"
 
     def _take(self, room: int) -> list[Message]:
         """Return the messages that are due, those to be sent again first, as far as there is room."""
@@ -127,6 +232,9 @@ class Publisher:
             return
         if behind > 0:
             metrics.SKIPPED.inc(int(behind * self._fleet.rate / 1_000_000))
+        self._restart(now)
+
+    def _restart(self, now: int) -> None:
         self._fleet = self._fleet.starting(now)
         self._next = 0
 

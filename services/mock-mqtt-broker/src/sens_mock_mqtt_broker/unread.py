@@ -54,7 +54,7 @@ class UnreadTopics:
         names = [f"{topic} ({count:,})" for topic, count in list(self._messages.items())[: -_NAMED - 1 : -1]]
         more = ", …" if len(self._messages) > _NAMED else ""
         messages = "1 message was" if self._total == 1 else f"{self._total:,} messages were"
-        return f"{messages} published to topics that nobody reads, lately {', '.join(names)}{more}"
+        return f"{messages} published to topics that nobody reads, most recently {', '.join(names)}{more}"
 
     def _tell(self, topic: str) -> None:
         now = self._clock()
