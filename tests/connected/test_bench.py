@@ -12,26 +12,27 @@ import pytest
 from tools.bench import hops, page, scale, telegraf
 from tools.bench.__main__ import main
 from tools.bench.backlog import backlog
-from tools.bench.figures import EndToEnd, Latency, Mishap, Rate, Results, Telegraf
+from tools.bench.figures import AfterFault, EndToEnd, Latency, Rate, Results, Telegraf
 from tools.bench.load import Shape
 from tools.bench.machine import machine
 from tools.bench.malformed import malformed
+from tools.bench.measured_path import MeasuredPath
 from tools.bench.report import SECTIONS, report
-from tools.bench.rig import Rig
 from tools.bench.runs import end_to_end, fastest, latency
-from tools.stack.path import POSTGRES, TELEMETRY, Stack
+from tools.stack.path import TELEMETRY, Stack
+from tools.stack.programs import POSTGRES
 
 SHAPE = Shape(400, devices=20, connections=4)
 WORKERS = {"ingestion", "telemetry"}
 
 
 @pytest.fixture(scope="module")
-def rig() -> Iterator[Rig]:
+def path() -> Iterator[MeasuredPath]:
     if shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None:
         pytest.skip("mosquitto is not installed")
     before = signal.getsignal(signal.SIGTERM)
     with Stack.running("mosquitto", tenants=("bench",)) as stack:
-        yield Rig(stack)
+        yield MeasuredPath(stack)
     signal.signal(signal.SIGTERM, before)
 
 
@@ -48,9 +49,9 @@ class TestFastest:
         assert [one.offered_per_second for one in rounds] == [pytest.approx(133.1)] * 2
         assert loads == pytest.approx([0, 100, 110, 121, 133.1, 146.41, 161.051, 133.1, 133.1])
 
-    def test_keeps_to_a_rate(self, rig: Rig) -> None:
-        figures = rig.afresh(end_to_end)(SHAPE._replace(rate=1000.0))
-        assert rig.stack.fetch("SELECT count(*) FROM sens.measurements")[0][0] == 5 * 400
+    def test_keeps_to_a_rate(self, path: MeasuredPath) -> None:
+        figures = path.with_empty_tables(end_to_end)(SHAPE._replace(rate=1000.0))
+        assert path.stack.fetch("SELECT count(*) FROM sens.measurements")[0][0] == 5 * 400
         assert figures.offered_per_second == 1000.0
         assert figures.acknowledged_per_second <= 1000.0 * 400 / (400 - 4 * 64)
 
@@ -61,53 +62,53 @@ def positive(figures: Mapping[str, float]) -> bool:
 
 class TestParts:
     @pytest.mark.parametrize(("payload", "values"), [("numbers", 5), ("numbers-and-text", 6)])
-    def test_end_to_end(self, rig: Rig, payload: str, values: int) -> None:
-        figures = end_to_end(rig, SHAPE._replace(payload=payload))
+    def test_end_to_end(self, path: MeasuredPath, payload: str, values: int) -> None:
+        figures = end_to_end(path, SHAPE._replace(payload=payload))
         assert figures.messages == 400
         assert figures.values_per_second == pytest.approx(values * figures.per_second)
         assert set(figures.cpu_microseconds) == WORKERS | {"broker", "nats", "postgres", "generator"}
         assert set(figures.megabytes) >= WORKERS
         assert positive(figures.megabytes)
 
-    def test_hops(self, rig: Rig) -> None:
-        alone = hops.broker_alone(rig, SHAPE)
+    def test_hops(self, path: MeasuredPath) -> None:
+        alone = hops.broker_alone(path, SHAPE)
         assert alone.per_second > 0
         assert "subscriber" in alone.cpu_microseconds
-        logged = hops.into_the_log(rig, SHAPE)
+        logged = hops.into_the_stream(path, SHAPE)
         assert logged.per_second > 0
         assert TELEMETRY not in logged.cpu_microseconds
-        stored = hops.into_the_database(rig, SHAPE.messages)
+        stored = hops.into_the_database(path, SHAPE.messages)
         assert stored.per_second > 0
         assert TELEMETRY in stored.cpu_microseconds
 
-    def test_latency(self, rig: Rig) -> None:
-        figures = latency(rig, 200, 1, SHAPE)
+    def test_latency(self, path: MeasuredPath) -> None:
+        figures = latency(path, 200, 1, SHAPE)
         assert figures.probes == 100
         assert list(figures.milliseconds.values()) == sorted(figures.milliseconds.values())
         assert positive(figures.milliseconds)
         assert figures.poll_milliseconds > 0
 
     @pytest.mark.parametrize("away", [TELEMETRY, POSTGRES])
-    def test_backlog(self, rig: Rig, away: str) -> None:
-        figures = backlog(rig, SHAPE, away)
+    def test_backlog(self, path: MeasuredPath, away: str) -> None:
+        figures = backlog(path, SHAPE, away)
         assert (figures.away, figures.waited) == (away, 400)
         assert figures.per_second > 0
         assert positive(figures.peak_megabytes)
         assert figures.samples[-1].waiting == 0
 
-    def test_devices(self, rig: Rig) -> None:
-        figures = scale.devices(rig, SHAPE._replace(devices=400, tenant="bench"))
+    def test_devices(self, path: MeasuredPath) -> None:
+        figures = scale.devices(path, SHAPE._replace(devices=400, tenant="bench"))
         assert figures.devices == 400
         assert positive({"first": figures.first.per_second, "again": figures.again.per_second})
 
-    def test_rows(self, rig: Rig) -> None:
-        figures = scale.rows(rig, SHAPE, 0, 30_000)
+    def test_rows(self, path: MeasuredPath) -> None:
+        figures = scale.rows(path, SHAPE, 0, 30_000)
         assert figures.load.per_second > 0
-        ((rows,),) = rig.stack.fetch("SELECT count(*) FROM sens.measurements")
+        ((rows,),) = path.stack.fetch("SELECT count(*) FROM sens.measurements")
         assert 20_000 < rows < 40_000
 
-    def test_malformed(self, rig: Rig) -> None:
-        figures = malformed(rig, SHAPE, 0.25)
+    def test_malformed(self, path: MeasuredPath) -> None:
+        figures = malformed(path, SHAPE, 0.25)
         assert (figures.messages, figures.malformed) == (400, 100)
         assert 0 < figures.stored_per_second < figures.per_second
 
@@ -115,7 +116,7 @@ class TestParts:
     @pytest.mark.timeout(400)
     def test_telegraf(self) -> None:
         with Stack.running("mosquitto", tenants=("bench",)) as stack:
-            figures = telegraf.compare(Rig(stack), SHAPE, 1)
+            figures = telegraf.compare(MeasuredPath(stack), SHAPE, 1)
         assert figures.rounds[0].per_second > 0
         assert [one.messages for one in figures.beside] == [400]
         assert figures.malformed.published == 400
@@ -164,13 +165,13 @@ class TestPage:
 
     def test_compares_with_the_runs_beside_telegraf(self) -> None:
         used = dict.fromkeys(["ingestion", "nats", "telemetry", "telegraf"], 5.0)
-        mishap = Mishap(10, 9, 9)
+        fault = AfterFault(10, 9, 9)
         other = Telegraf(
             "one",
             {"one": 20_000.0},
             [Rate(400, 20_000.0, used)],
-            mishap,
-            mishap,
+            fault,
+            fault,
             5,
             [EndToEnd(400, 30_000.0, used, 1, 1, 1, {})],
         )

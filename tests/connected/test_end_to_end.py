@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator
 
 import httpx
-import paho.mqtt.client as paho
 import pytest
+from aiomqtt import ProtocolVersion
 
 from support.brokers import MqttBroker
 from support.platform import Platform, clean_environment
@@ -60,9 +60,9 @@ class LiveReader:
 
 
 class TestOneMessage:
-    @pytest.mark.parametrize("version", [paho.MQTTv311, paho.MQTTv5], ids=["MQTT 3.1.1", "MQTT 5"])
+    @pytest.mark.parametrize("version", [ProtocolVersion.V311, ProtocolVersion.V5], ids=["MQTT 3.1.1", "MQTT 5"])
     def test_shows_in_latest_measurements_live_and_tail(
-        self, platform: Platform, broker: MqttBroker, api: httpx.Client, version: int
+        self, platform: Platform, broker: MqttBroker, api: httpx.Client, version: ProtocolVersion
     ) -> None:
         device = device_name()
         live = LiveReader(platform, device)

@@ -22,8 +22,9 @@ import uvloop
 from sens_common.attempts import Backoff
 from sens_mock_mqtt_broker.fleet import Fleet
 from sens_mock_mqtt_broker.publisher import Publisher, wall_clock
-from support.brokers import MOCK_BROKER, MqttBroker, mock_broker, mock_broker_environment
+from support.brokers import MqttBroker, mock_broker
 from support.servers import HOST, accepts_connections, eventually, free_port, process, wait_until
+from tools.stack.programs import MOCK_BROKER, mock_broker_environment
 
 # Loaded by name, untyped: the published stubs (types-paho-mqtt) describe paho-mqtt 1.6, which has another constructor.
 paho = importlib.import_module("paho.mqtt.client")

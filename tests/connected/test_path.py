@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import paho.mqtt.client as paho
 import pytest
+from aiomqtt import ProtocolVersion
 
 from sens_common.migrations import migrate
 from sens_common.settings import DatabaseSettings, NatsSettings
@@ -40,15 +40,17 @@ def shared_path(postgres: DatabaseSettings) -> Iterator[TelemetryPath]:
 
 
 class TestMessage:
-    @pytest.mark.parametrize("version", [paho.MQTTv311, paho.MQTTv5])
-    def test_of_an_ordinary_client_is_stored_with_its_types(self, shared_path: TelemetryPath, version: int) -> None:
+    @pytest.mark.parametrize("version", [ProtocolVersion.V311, ProtocolVersion.V5], ids=["MQTT 3.1.1", "MQTT 5"])
+    def test_of_an_ordinary_client_is_stored_with_its_types(
+        self, shared_path: TelemetryPath, version: ProtocolVersion
+    ) -> None:
         with Publisher(shared_path.broker, version=version) as publisher:
             publisher.publish(
-                TOPIC.format(f"00-04-A3-0B-00-1C-05-3{version}"),
+                TOPIC.format(f"00-04-A3-0B-00-1C-05-3{version.value}"),
                 '{"ts": 1700000000, "temperature": 21.5, "open": false, "firmware": "1.2", "air": {"co2": 417}}',
             )
         shared_path.wait_until_idle()
-        device, at = f"0004a30b001c053{version}", microseconds(1_700_000_000)
+        device, at = f"0004a30b001c053{version.value}", microseconds(1_700_000_000)
         assert values_of(shared_path, device) == [
             ("air.co2", at, 417.0),
             ("firmware", at, "1.2"),

@@ -27,7 +27,7 @@ from sens_common.nats_permissions import API_USER
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_platform_api.keys import service as keys
 from sens_platform_api.tenants import repository as tenants
-from support.servers import HOST, free_port, nats_server, new_database, process, scratch_folder, wait_until
+from support.servers import HOST, free_port, nats_server, new_database, process, scratch_folder
 
 type Value = float | bool | str
 type Row = tuple[str, str, datetime, Value]
@@ -171,19 +171,16 @@ def running_api(
         for name, value in (settings or {}).items():
             patch.setenv(name, value)
         environment = dict(os.environ)
-    with process([sys.executable, "-m", "sens_platform_api"], log, env=environment) as child:
-        api = RunningApi(f"http://{HOST}:{port}", database, nats, log, child)
-        with api.client() as client:
+    url = f"http://{HOST}:{port}"
 
-            def ready() -> bool:
-                with contextlib.suppress(httpx.TransportError):
-                    return client.get(ready_path).status_code == HTTPStatus.OK
-                return False
+    def ready() -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return httpx.get(f"{url}{ready_path}", trust_env=False).status_code == HTTPStatus.OK
+        return False
 
-            wait_until(lambda: child.poll() is not None or ready(), "the API is ready")
-        if child.poll() is not None:
-            pytest.fail(log.read_text())
-        yield api
+    command = [sys.executable, "-m", "sens_platform_api"]
+    with process(command, log, ready=ready, env=environment) as child:
+        yield RunningApi(url, database, nats, log, child)
 
 
 @contextmanager

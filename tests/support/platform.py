@@ -22,8 +22,9 @@ from sens_cli.instance import Instance
 from sens_cli.up.display import READY_LINE
 from sens_cli.up.ports import Ports, check_free, ports
 from sens_common.errors import SensError
-from support.servers import HOST, process, scratch_folder, wait_until
+from support.servers import HOST, scratch_folder
 from tools.ports import claim_port
+from tools.program import Program
 
 READY_SECONDS = 90.0
 
@@ -150,18 +151,19 @@ def running_platform(data_dir: Path, *options: str, offset: int | None = None) -
     """
     chosen = free_port_offset() if offset is None else offset
     output = data_dir.parent / f"up-{secrets.token_hex(4)}.txt"
-    with process(command(data_dir, chosen, *options), output, env=clean_environment()) as child:
-        wait_until(
-            lambda: child.poll() is not None or READY_LINE in output.read_text(encoding="utf-8").splitlines(),
-            f"sens up says {READY_LINE!r}",
-            READY_SECONDS,
-        )
-        if child.poll() is not None:
-            pytest.fail(output.read_text(encoding="utf-8"))
+    program = Program(
+        "sens up",
+        command(data_dir, chosen, *options),
+        output,
+        ready=lambda: READY_LINE in output.read_text(encoding="utf-8").splitlines(),
+        env=clean_environment(),
+    )
+    with program.running_until_left(READY_SECONDS):
+        assert program.process is not None
         instance = Instance.load(data_dir)
         assert instance is not None
         key = Path(instance.key_file).read_text(encoding="ascii").strip()
-        yield Platform(child, data_dir, chosen, ports(chosen), instance.tenant, key, output)
+        yield Platform(program.process, data_dir, chosen, ports(chosen), instance.tenant, key, output)
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol, override
 
 import pytest
 
-from support.servers import HOST, accepts_connections, free_port, process, scratch_folder, wait_until
+from support.servers import HOST, accepts_connections, free_port, process, scratch_folder
 from tools.release.registry import REVISION, Registry
 from tools.release.registry_http import Credentials
 
@@ -423,10 +423,8 @@ def docker_registry(*, login: bool = False) -> Iterator[DebianRegistry]:
         file = folder / "config.yml"
         file.write_text(json.dumps(configuration))  # which is YAML
         environment = {"PATH": os.defpath, "OTEL_TRACES_EXPORTER": "none"}
-        with process([path, "serve", str(file)], folder / "log", env=environment) as child:
-            wait_until(lambda: child.poll() is not None or accepts_connections(port), "docker-registry starts")
-            if child.poll() is not None:
-                pytest.fail((folder / "log").read_text())
+        command = [path, "serve", str(file)]
+        with process(command, folder / "log", ready=lambda: accepts_connections(port), env=environment):
             yield DebianRegistry(f"{HOST}:{port}", Credentials("tests", "secret") if login else None, folder / "images")
 
 

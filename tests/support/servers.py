@@ -9,33 +9,34 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 import urllib.parse
-import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Unpack
 
 import asyncpg
 import pytest
 from pydantic import SecretStr
 
-from sens_cli.up import nats as embedded_nats
-from sens_cli.up import postgres as embedded_postgres
+from sens_cli.up.postgres import SUPERUSER
 from sens_common import privileges
 from sens_common.database import connect
 from sens_common.logins import API_ROLE, WORKER_ROLE
 from sens_common.migrations import migrate
-from sens_common.nats_permissions import ADMINISTRATOR, PERMISSIONS
+from sens_common.nats_permissions import ADMINISTRATOR
 from sens_common.settings import DatabaseSettings, NatsSettings
 from tools import ports
+from tools.program import Options, Program
+from tools.stack import programs, server
 
-HOST = "127.0.0.1"
+HOST = server.HOST
 START_SECONDS = 30.0
 free_port = ports.free_port
+accepts_connections = programs.listens
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = START_SECONDS) -> None:
@@ -57,13 +58,6 @@ async def eventually[T](check: Callable[[], Awaitable[T]], what: str, seconds: f
     return answer
 
 
-def accepts_connections(port: int) -> bool:
-    """Tell whether something listens on the port."""
-    with socket.socket() as client:
-        client.settimeout(1)
-        return client.connect_ex((HOST, port)) == 0
-
-
 @contextmanager
 def scratch_folder(prefix: str) -> Iterator[Path]:
     """Give a folder that the account of the PostgreSQL server can reach too."""
@@ -77,68 +71,43 @@ def scratch_folder(prefix: str) -> Iterator[Path]:
 
 @contextmanager
 def process(
-    command: list[str], log: Path, *, stop_signal: int = signal.SIGTERM, **options: object
+    command: Sequence[str],
+    log: Path,
+    *,
+    ready: Callable[[], bool] = lambda: True,
+    stop_signal: int = signal.SIGTERM,
+    **options: Unpack[Options],
 ) -> Iterator["subprocess.Popen[bytes]"]:
-    """Run a server while the context is open."""
-    with log.open("ab") as output:
-        child: subprocess.Popen[bytes] = subprocess.Popen(
-            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, **options
-        )  # type: ignore[call-overload]
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.send_signal(stop_signal)
-            try:
-                child.wait(15)
-            except subprocess.TimeoutExpired:
-                child.kill()
-        child.wait()
+    """Run a server while the context is open, once it is ready."""
+    program = Program(" ".join(command[:3]), command, log, ready=ready, stop_signal=stop_signal, **options)
+    with program.running_until_left():
+        assert program.process is not None
+        yield program.process
 
 
 @contextmanager
 def postgres_server() -> Iterator[DatabaseSettings]:
     """Run a PostgreSQL server; the settings are those of its superuser."""
-    password = secrets.token_urlsafe(16)
-    programs = os.environ.get("SENS_TEST_POSTGRES_BIN")
+    installation = os.environ.get("SENS_TEST_POSTGRES_BIN")
+    superuser = DatabaseSettings(
+        host=HOST,
+        port=free_port(),
+        name="postgres",
+        user=SUPERUSER,
+        password=SecretStr(secrets.token_urlsafe(16)),
+        ssl="disable",
+    )
+    settings = {
+        "fsync": "off",
+        "max_connections": "200",
+        "timescaledb.max_background_workers": "0",  # a policy runs when a test calls it, not in the middle of another
+    }
     with scratch_folder("sens-postgres-") as folder:
-        cluster = embedded_postgres.prepare(folder / "data", password, programs=Path(programs) if programs else None)
-        port = free_port()
-        preload = cluster.programs.parent
-        settings = {"fsync": "off", "max_connections": "200"}
-        if list(preload.glob("**/timescaledb.so")):
-            settings |= {
-                "shared_preload_libraries": "timescaledb",
-                "timescaledb.telemetry_level": "off",
-                "timescaledb.max_background_workers": "0",  # a policy runs when a test calls it, not in the middle of another
-            }
-        command = cluster.command(host=HOST, port=port, settings=settings)
-        with process(
-            command, folder / "log", stop_signal=signal.SIGINT, cwd="/", **embedded_postgres.identity(cluster.account)
-        ) as child:
-            superuser = DatabaseSettings(
-                host=HOST,
-                port=port,
-                name="postgres",
-                user=embedded_postgres.SUPERUSER,
-                password=SecretStr(password),
-                ssl="disable",
-            )
-            wait_until(lambda: child.poll() is not None or _serves(superuser), "PostgreSQL starts")
-            if child.poll() is not None:
-                pytest.fail((folder / "log").read_text())
+        server = programs.postgres(
+            folder, superuser, settings=settings, programs=Path(installation) if installation else None
+        )
+        with server.running_until_left():
             yield superuser
-
-
-def _serves(settings: DatabaseSettings) -> bool:
-    """Tell whether the server answers: it listens a moment before it does."""
-    if not accepts_connections(settings.port):
-        return False
-    try:
-        asyncio.run(execute_as(settings))
-    except asyncpg.CannotConnectNowError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="session")
@@ -154,7 +123,7 @@ def postgres() -> Iterator[DatabaseSettings]:
         host=parts.hostname or HOST,
         port=parts.port or 5432,
         name=parts.path.lstrip("/") or "postgres",
-        user=urllib.parse.unquote(parts.username or embedded_postgres.SUPERUSER),
+        user=urllib.parse.unquote(parts.username or SUPERUSER),
         password=SecretStr(urllib.parse.unquote(parts.password or "")),
         ssl="prefer",
     )
@@ -269,32 +238,11 @@ def nats_server(folder: Path, port: int | None = None, password: str | None = No
     The settings are the administrator's; the services' users have the same password.
     """
     port = port or free_port()
-    monitoring_port = free_port()
     password = password or secrets.token_urlsafe(16)
-    configuration = folder / "nats.conf"
-    embedded_nats.write_configuration(
-        configuration,
-        host=HOST,
-        port=port,
-        monitoring_port=monitoring_port,
-        store=folder / "store",
-        passwords=dict.fromkeys((ADMINISTRATOR, *PERMISSIONS), password),
-    )
-    with process([str(embedded_nats.embedded_program()), "-c", str(configuration)], folder / "log") as child:
-        wait_until(lambda: child.poll() is not None or _healthy(monitoring_port), "NATS starts")
-        if child.poll() is not None:
-            pytest.fail((folder / "log").read_text())
+    with programs.nats(folder, port=port, password=password).running_until_left():
         yield NatsSettings(
             url=f"nats://{HOST}:{port}", user=ADMINISTRATOR, password=SecretStr(password), stream_max_bytes=64 << 20
         )
-
-
-def _healthy(monitoring_port: int) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://{HOST}:{monitoring_port}/healthz", timeout=1) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False
 
 
 @pytest.fixture

@@ -2,109 +2,77 @@
 
 import asyncio
 import contextlib
-import os
 import signal
-import subprocess
 import sys
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, override
 
+import aiomqtt
 import asyncpg
 import nats as nats_client
-import paho.mqtt.client as paho
 import pytest
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from aiomqtt import ProtocolVersion
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from sens_common.database import connect
 from sens_common.nats_permissions import INGESTION_USER, TELEMETRY_USER
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.brokers import MqttBroker
 from support.servers import HOST, free_port, scratch_folder, wait_until
+from tools.stack import server
 
 INGESTION = "sens_mqtt_ingestion_worker"
 TELEMETRY = "sens_telemetry_worker"
 
 
-@dataclass
-class Worker:
+class Worker(server.Worker):
     """A worker's process, which can be killed and started again."""
 
-    module: str
-    environment: Mapping[str, str]
-    port: int
-    log: Path
-    process: "subprocess.Popen[bytes] | None" = field(default=None)
+    def __init__(self, module: str, environment: Mapping[str, str], port: int, log: Path) -> None:
+        super().__init__(module, module, environment, port, log)
 
-    def start(self) -> None:
-        """Start the process; it need not be ready when this returns."""
-        with self.log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", self.module],
-                env={**os.environ, **self.environment, "SENS_OPERATIONS__PORT": str(self.port)},
-                stdout=output,
-                stderr=output,
-            )
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal and wait for the end; return the exit code."""
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-    def get(self, path: str) -> tuple[int, str]:
-        """Ask the operations port; return status and body, 0 when nothing answers."""
-        try:
-            with urllib.request.urlopen(f"http://{HOST}:{self.port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
-
-    def wait_until_ready(self) -> None:
-        """Wait for ``/readyz`` to say yes."""
-        assert self.process is not None
-        child = self.process
-        wait_until(lambda: child.poll() is not None or self.get("/readyz")[0] == 200, f"{self.module} is ready")
-        if child.poll() is not None:
-            pytest.fail(f"{self.module} ended with {child.returncode}: {self.log.read_text()[-2000:]}")
-
+    @override
     def metric(self, name: str) -> float:
-        """Return the sum of a metric over its labels."""
-        lines = [line for line in self.get("/metrics")[1].splitlines() if line.startswith((f"{name}{{", f"{name} "))]
-        return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
+        """Return the sum of a metric over its labels, 0 while the worker does not answer."""
+        try:
+            return super().metric(name)
+        except OSError:
+            return 0.0
 
 
 class Publisher:
     """An ordinary MQTT client; `acknowledged` holds what the broker has acknowledged."""
 
-    def __init__(self, broker: MqttBroker, *, version: int = paho.MQTTv311) -> None:
-        self._client = paho.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion(version))
-        self._client.max_inflight_messages_set(200)
-        self._broker = broker
+    def __init__(self, broker: MqttBroker, *, version: ProtocolVersion = ProtocolVersion.V311) -> None:
+        self._port = broker.port_v5 if version is ProtocolVersion.V5 else broker.port
         self._version = version
+        self._resources = contextlib.ExitStack()
+        self._portal: BlockingPortal
+        self._client: aiomqtt.Client
         self.acknowledged: list[tuple[str, bytes]] = []
 
     def __enter__(self) -> Self:
-        port = self._broker.port_v5 if self._version == paho.MQTTv5 else self._broker.port
-        connected = threading.Event()
-        self._client.on_connect = lambda *_: connected.set()
-        self._client.connect(HOST, port)
-        self._client.loop_start()
-        assert connected.wait(20)
+        with contextlib.ExitStack() as resources:
+            self._portal = resources.enter_context(start_blocking_portal())
+            self._client = resources.enter_context(self._portal.wrap_async_context_manager(self._connected()))
+            self._resources = resources.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        self._resources.close()
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[aiomqtt.Client]:
+        async with aiomqtt.Client(
+            HOST, self._port, protocol=self._version, max_inflight_messages=200, timeout=60
+        ) as client:
+            client.pending_calls_threshold = 10_000  # many at once are wanted here, and no reason for a warning
+            yield client
 
     def publish(self, topic: str, payload: bytes | str) -> None:
         """Publish with QoS 1 and wait for the acknowledgement."""
@@ -112,11 +80,13 @@ class Publisher:
 
     def publish_all(self, messages: list[tuple[str, bytes]]) -> None:
         """Publish with QoS 1, many at once, and wait for all acknowledgements."""
-        pending = [(message, self._client.publish(*message, qos=1)) for message in messages]
-        for message, info in pending:
-            # Not paho's own wait: it gives up when the connection is lost, and paho itself does not.
-            wait_until(info.is_published, "the broker acknowledges")
-            self.acknowledged.append(message)
+        self._portal.call(self._publish_all, messages)
+        self.acknowledged += messages
+
+    async def _publish_all(self, messages: list[tuple[str, bytes]]) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for message in messages:
+                tasks.create_task(self._client.publish(*message, qos=1))
 
 
 @dataclass
@@ -226,9 +196,7 @@ def running_path(
             yield path
         finally:
             for worker in workers:
-                if worker.process is not None and worker.process.poll() is None:
-                    worker.process.kill()
-                    worker.process.wait()
+                worker.stop(signal.SIGKILL)
                 # pytest shows it beside a failure.
                 sys.stdout.write(worker.log.read_text()[-5000:] if worker.log.exists() else "")
 

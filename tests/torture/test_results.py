@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tools.torture.faults import chosen, faults
+from tools.torture.faults import faults
 from tools.torture.results import Group, Result, insert, table
+from tools.torture.schedule import chosen
 
 RESULT = Result(
     7,

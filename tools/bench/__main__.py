@@ -19,10 +19,11 @@ from tools.bench import backlog, hops, malformed, page, runs, scale, telegraf
 from tools.bench.figures import Rate, Results
 from tools.bench.load import VALUES, Shape
 from tools.bench.machine import machine
+from tools.bench.measured_path import MeasuredPath
 from tools.bench.replay import replay
 from tools.bench.report import report
-from tools.bench.rig import Rig
-from tools.stack.path import POSTGRES, TELEMETRY, Stack, StackError
+from tools.stack.path import TELEMETRY, Stack, StackError
+from tools.stack.programs import POSTGRES
 
 _FAILURES: Final = (StackError, SensError, OSError, ExceptionGroup, asyncpg.PostgresError, TimeoutError)
 
@@ -149,11 +150,11 @@ def _results(options: argparse.Namespace) -> Results:
 
 
 @contextlib.contextmanager
-def _rig(results: Results, options: argparse.Namespace) -> Iterator[Rig]:
+def _measured_path(results: Results, options: argparse.Namespace) -> Iterator[MeasuredPath]:
     """Run a path of its own, with an empty database, for a part."""
     with Stack.running("mosquitto", postgres_programs=options.postgres_programs, tenants=("bench",)) as stack:
         results.machine.versions.update(stack.database_versions())
-        yield Rig(stack)
+        yield MeasuredPath(stack)
 
 
 def _shape(options: argparse.Namespace) -> Shape:
@@ -163,37 +164,37 @@ def _shape(options: argparse.Namespace) -> Shape:
 def _end_to_end(results: Results, options: argparse.Namespace) -> None:
     for payload in options.payload:
         shape = _shape(options)._replace(payload=payload)
-        with _rig(results, options) as rig:
-            rig.warm_up(shape)
-            results.end_to_end[payload] = runs.fastest(rig.afresh(runs.end_to_end), shape, options.rounds)
+        with _measured_path(results, options) as path:
+            path.warm_up(shape)
+            results.end_to_end[payload] = runs.fastest(path.with_empty_tables(runs.end_to_end), shape, options.rounds)
 
 
 def _hops(results: Results, options: argparse.Namespace) -> None:
     for payload in options.payload:
         shape = _shape(options)._replace(payload=payload)
-        with _rig(results, options) as rig:
-            rig.warm_up(shape)
+        with _measured_path(results, options) as path:
+            path.warm_up(shape)
             stored: list[Rate] = []
             results.hops[payload] = {
-                hops.BROKER_ALONE: runs.fastest(rig.afresh(hops.broker_alone), shape, options.rounds),
-                hops.INTO_THE_LOG: runs.fastest(
-                    rig.afresh(partial(hops.one_after_the_other, stored)), shape, options.rounds
+                hops.BROKER_ALONE: runs.fastest(path.with_empty_tables(hops.broker_alone), shape, options.rounds),
+                hops.INTO_THE_STREAM: runs.fastest(
+                    path.with_empty_tables(partial(hops.one_after_the_other, stored)), shape, options.rounds
                 ),
                 hops.INTO_THE_DATABASE: stored[-options.rounds :],
             }
 
 
 def _latency(results: Results, options: argparse.Namespace) -> None:
-    with _rig(results, options) as rig:
-        results.latency = [runs.latency(rig, rate, options.seconds, _shape(options)) for rate in options.rates]
+    with _measured_path(results, options) as path:
+        results.latency = [runs.latency(path, rate, options.seconds, _shape(options)) for rate in options.rates]
 
 
 def _backlog(results: Results, options: argparse.Namespace) -> None:
     shape = _shape(options)._replace(messages=options.backlog)
     results.backlog = []
     for away in (TELEMETRY, POSTGRES):
-        with _rig(results, options) as rig:
-            results.backlog.append(backlog.backlog(rig, shape, away))
+        with _measured_path(results, options) as path:
+            results.backlog.append(backlog.backlog(path, shape, away))
 
 
 def _devices(results: Results, options: argparse.Namespace) -> None:
@@ -201,38 +202,38 @@ def _devices(results: Results, options: argparse.Namespace) -> None:
     results.devices = []
     for count in counts:
         shape = _shape(options)._replace(messages=counts[-1], devices=count)
-        with _rig(results, options) as rig:
-            results.devices.append(scale.devices(rig, shape))
+        with _measured_path(results, options) as path:
+            results.devices.append(scale.devices(path, shape))
 
 
 def _rows(results: Results, options: argparse.Namespace) -> None:
     results.rows = []
-    with _rig(results, options) as rig:
+    with _measured_path(results, options) as path:
         present = 0
         for wanted in sorted(options.rows):
-            results.rows.append(scale.rows(rig, _shape(options), present, wanted))
+            results.rows.append(scale.rows(path, _shape(options), present, wanted))
             present = results.rows[-1].rows + 5 * options.messages
 
 
 def _malformed(results: Results, options: argparse.Namespace) -> None:
-    with _rig(results, options) as rig:
+    with _measured_path(results, options) as path:
         shape = _shape(options)
-        rig.warm_up(shape)
-        results.malformed = malformed.compare(rig, shape, options.malformed, options.rounds)
+        path.warm_up(shape)
+        results.malformed = malformed.compare(path, shape, options.malformed, options.rounds)
 
 
 def _replay(results: Results, options: argparse.Namespace) -> None:
-    with _rig(results, options) as rig:
-        results.replay = [replay(rig.stack, options.replay, filtered=filtered) for filtered in (False, True)]
+    with _measured_path(results, options) as path:
+        results.replay = [replay(path.stack, options.replay, filtered=filtered) for filtered in (False, True)]
 
 
 def _telegraf(results: Results, options: argparse.Namespace) -> None:
     if telegraf.installed() is None:
         raise StackError("telegraf is not on PATH")
     for payload in options.payload:
-        with _rig(results, options) as rig:
+        with _measured_path(results, options) as path:
             shape = _shape(options)._replace(payload=payload)
-            results.telegraf[payload] = telegraf.compare(rig, shape, options.rounds)
+            results.telegraf[payload] = telegraf.compare(path, shape, options.rounds)
 
 
 PARTS: Final[MappingProxyType[str, Callable[[Results, argparse.Namespace], None]]] = MappingProxyType(

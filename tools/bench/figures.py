@@ -53,7 +53,7 @@ class EndToEnd(Rate):
 
     Attributes:
         acknowledged_per_second: Messages acknowledged to the publishers.
-        logged_per_second: Messages in the log.
+        logged_per_second: Messages in the stream.
         values_per_second: Values in the database.
         megabytes: Memory of each process at the end.
     """
@@ -87,7 +87,7 @@ class Sample:
 
     Attributes:
         seconds: Since the outage began.
-        waiting: Messages in the log that are not stored.
+        waiting: Messages in the stream that are not stored.
         megabytes: Memory of each process.
     """
 
@@ -102,7 +102,7 @@ class Backlog(Rate):
 
     Attributes:
         away: What was stopped.
-        waited: Messages in the log when it was back.
+        waited: Messages in the stream when it was back.
         recovery_seconds: From its being ready again to the first message that is stored.
         peak_megabytes: Each process' highest memory, from the outage to the last message.
         samples: In the course of time.
@@ -144,8 +144,8 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Mishap:
-    """What another program makes of messages in a mishap.
+class AfterFault:
+    """What another program has kept of messages after a fault.
 
     Attributes:
         published: Messages acknowledged to the publishers.
@@ -175,8 +175,8 @@ class Telegraf:
     settings: str
     tried: dict[str, float]
     rounds: list[Rate]
-    malformed: Mishap
-    killed: Mishap
+    malformed: AfterFault
+    killed: AfterFault
     kills: int
     beside: list[EndToEnd] = field(default_factory=list)
 

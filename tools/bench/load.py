@@ -93,7 +93,7 @@ def payload(shape: Shape, number: int, time_milliseconds: int) -> bytes:
 
 
 def prepared(shape: Shape, connection: int, first_time_milliseconds: int) -> list[Chunk]:
-    """Return a connection's PUBLISH packets; their packet identifiers count from 1 to 65535 and begin anew.
+    """Return a connection's PUBLISH packets; their packet identifiers count from 1 to 65535 and begin again.
 
     A device's messages are a millisecond apart or more, so no two have the same device and time.
     """

@@ -7,7 +7,7 @@ from typing import Final
 
 from tools.bench.figures import Malformed
 from tools.bench.load import Chunk, Shape
-from tools.bench.rig import SETTLED, STORED, Rig
+from tools.bench.measured_path import SETTLED, STORED, MeasuredPath
 from tools.bench.runs import end_to_end, sustained
 from tools.stack.path import TELEMETRY, StackError
 from tools.stack.usage import difference
@@ -15,9 +15,9 @@ from tools.stack.usage import difference
 _DEAD_LETTERED: Final = (TELEMETRY, "sens_telemetry_messages_dead_lettered_total")
 
 
-def compare(rig: Rig, shape: Shape, share: float, rounds: int) -> list[Malformed]:
+def compare(path: MeasuredPath, shape: Shape, share: float, rounds: int) -> list[Malformed]:
     """Measure with malformed messages and without, in turns, each at the load of which most gets through."""
-    without, with_them = rig.afresh(end_to_end), rig.afresh(partial(malformed, share=share))
+    without, with_them = path.with_empty_tables(end_to_end), path.with_empty_tables(partial(malformed, share=share))
     good, mixed = sustained(without, shape), sustained(with_them, shape)
     figures = []
     for _ in range(rounds):
@@ -26,22 +26,22 @@ def compare(rig: Rig, shape: Shape, share: float, rounds: int) -> list[Malformed
     return figures
 
 
-def malformed(rig: Rig, shape: Shape, share: float) -> Malformed:
+def malformed(path: MeasuredPath, shape: Shape, share: float) -> Malformed:
     """Publish good and malformed messages, and wait until all are stored or dead letters.
 
     Raises:
         StackError: A good message was not stored, or a malformed one is no dead letter.
     """
-    spoilt = [_spoilt(chunks, share) for chunks in rig.prepare(shape)]
+    spoilt = [_spoilt(chunks, share) for chunks in path.prepare(shape)]
     count = sum(number for _, number in spoilt)
-    settled, *first = (rig.count(counter) for counter in (SETTLED, STORED, _DEAD_LETTERED))
-    before = rig.usage()
+    settled, *first = (path.count(counter) for counter in (SETTLED, STORED, _DEAD_LETTERED))
+    before = path.usage()
     started = time.perf_counter()
-    rig.publish(shape, [chunks for chunks, _ in spoilt])
-    seconds = rig.reach(SETTLED, settled + shape.messages) - started
-    after = rig.usage()
+    path.publish(shape, [chunks for chunks, _ in spoilt])
+    seconds = path.reach(SETTLED, settled + shape.messages) - started
+    after = path.usage()
     stored, dead_lettered = (
-        rig.count(counter) - base for counter, base in zip((STORED, _DEAD_LETTERED), first, strict=True)
+        path.count(counter) - base for counter, base in zip((STORED, _DEAD_LETTERED), first, strict=True)
     )
     if (stored, dead_lettered) != (shape.messages - count, count):
         raise StackError(f"of {count} malformed messages, {dead_lettered:g} are dead letters; {stored:g} were stored")

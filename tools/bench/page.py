@@ -1,4 +1,4 @@
-"""Writes the figures into the documentation's page, between the lines that mark their places."""
+"""Writes the figures into the documentation's page, between the lines that mark their sections."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from tools.bench.report import SECTIONS
 
 PAGE: Final = Path("docs/operations/performance.md")
 ASSETS: Final = Path("docs/assets")
-_PLACE: Final = "<!-- figures: {} -->"
+_BEGIN: Final = "<!-- figures: {} -->"
 _END: Final = "<!-- end of figures -->"
 _ALTERNATIVES: Final = {
     "latency": "Percentiles of the time from publish to visible, by load",
@@ -24,7 +24,7 @@ def publish(results: Results, page: Path = PAGE, assets: Path = ASSETS) -> None:
 
     Raises:
         OSError: There is no such page.
-        ValueError: A place is not marked on it.
+        ValueError: A section is not marked on it.
     """
     shown = {name: section(results) or "Not measured." for name, section in SECTIONS.items()}
     drawn = draw(results, assets)
@@ -33,7 +33,7 @@ def publish(results: Results, page: Path = PAGE, assets: Path = ASSETS) -> None:
         shown[f"drawing of {name}"] = image if name in drawn else ""
     content = page.read_text(encoding="utf-8")
     for name, text in shown.items():
-        begin = _PLACE.format(name)
+        begin = _BEGIN.format(name)
         if begin not in content:
             raise ValueError(f"{page} has no line {begin}")
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(_END)}", re.DOTALL)

@@ -2,17 +2,18 @@
 
 import json
 import os
-import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from sens_common.dead_letters import Reason
 from tools.bench.figures import Replayed
 from tools.bench.load import Shape, payload
 from tools.stack.path import TELEMETRY, Stack, StackError
-from tools.stack.usage import usage
+from tools.stack.server import Server
 
 _STORED: Final = "sens_telemetry_messages_stored_total"
 _DUPLICATE: Final = "sens_telemetry_messages_duplicate_total"
@@ -35,33 +36,37 @@ def replay(stack: Stack, dead_letters: int, *, filtered: bool) -> Replayed:
     Raises:
         StackError: A message was lost, or stored twice.
     """
+    with tempfile.TemporaryDirectory(prefix="sens-bench-") as folder:
+        return _replay(stack, dead_letters, Path(folder), filtered=filtered)
+
+
+def _replay(stack: Stack, dead_letters: int, folder: Path, *, filtered: bool) -> Replayed:
     tenant = f"replay-{time.time_ns():x}"
     stack.fetch("INSERT INTO sens.tenants (name, device_limit) VALUES ($1, 1000000)", tenant)
     others = dead_letters if filtered else 0
     _make(stack, tenant, dead_letters, filtered=filtered)
-    stored, duplicate = (stack.metric(TELEMETRY, name) for name in (_STORED, _DUPLICATE))
+    stored, duplicate = (stack.workers[TELEMETRY].metric(name) for name in (_STORED, _DUPLICATE))
 
-    first = _start(stack, tenant)
+    first, second = (_command(stack, tenant, folder / name) for name in ("first", "second"))
+    first.start()
     goal = stored + dead_letters * _KILLED_AFTER
-    _wait(lambda: stack.metric(TELEMETRY, _STORED) > goal, "the replay is under way")
+    _wait(lambda: stack.workers[TELEMETRY].metric(_STORED) > goal, "the replay is under way")
     first.kill()
-    first.communicate()
 
     started = time.perf_counter()
-    second = _start(stack, tenant)
+    second.start()
     megabytes = 0.0
-    while second.poll() is None:
-        megabytes = max(megabytes, usage(second.pid).resident_megabytes)
+    while (used := second.usage()) is not None:
+        megabytes = max(megabytes, used.resident_megabytes)
         time.sleep(_POLL_SECONDS)
     seconds = time.perf_counter() - started
-    output, error = second.communicate()
-    if second.returncode != 0:
-        raise StackError(f"the replay failed: {error}")
-    left = json.loads(output)["replayed"]
+    if second.stop() != 0:
+        raise StackError(f"the replay failed: {second.output()}")
+    left = json.loads(second.output())["replayed"]
     staying = _count(stack, tenant)
     if staying != others or left > dead_letters:
         raise StackError(f"{staying} dead letters are there instead of {others} after {left} were replayed")
-    _wait(lambda: stack.metric(TELEMETRY, _STORED) >= stored + dead_letters, "all messages are stored")
+    _wait(lambda: stack.workers[TELEMETRY].metric(_STORED) >= stored + dead_letters, "all messages are stored")
     stored_seconds = time.perf_counter() - started
     [[rows]] = stack.fetch(
         "SELECT count(*) FROM sens.measurements m JOIN sens.devices d ON d.id = m.device_id"
@@ -75,7 +80,7 @@ def replay(stack: Stack, dead_letters: int, *, filtered: bool) -> Replayed:
         dead_letters=dead_letters,
         others=others,
         left=left,
-        sent_twice=int(stack.metric(TELEMETRY, _DUPLICATE) - duplicate),
+        sent_twice=int(stack.workers[TELEMETRY].metric(_DUPLICATE) - duplicate),
         replayed_per_second=left / seconds,
         stored_seconds=stored_seconds,
         megabytes=megabytes,
@@ -94,11 +99,11 @@ def _make(stack: Stack, tenant: str, count: int, *, filtered: bool) -> None:
             INSERT INTO sens.dead_letters (tenant_id, device, topic, received_at, dead_lettered_at, reason, detail, payload, payload_bytes,
                 stream, sequence, number)
             SELECT t.id, device, 'sens/v1/' || t.name || '/' || device || '/telemetry', to_timestamp($2::float8) + n * interval '1 us',
-                now(), reason, 'made by a measurement', payload, octet_length(payload), t.id, n / $7::int, n % $7::int * 2 + place
+                now(), reason, 'made by a measurement', payload, octet_length(payload), t.id, n / $7::int, n % $7::int * 2 + position
             FROM sens.tenants t, unnest($3::int[], $4::text[], $5::bytea[]) AS message (n, device, payload),
-                unnest($6::text[]) WITH ORDINALITY AS why (reason, place)
+                unnest($6::text[]) WITH ORDINALITY AS why (reason, position)
             WHERE t.name = $1
-            ORDER BY n, place
+            ORDER BY n, position
             """,
             tenant,
             now / 1e6,
@@ -110,7 +115,7 @@ def _make(stack: Stack, tenant: str, count: int, *, filtered: bool) -> None:
         )
 
 
-def _start(stack: Stack, tenant: str) -> "subprocess.Popen[str]":
+def _command(stack: Stack, tenant: str, output: Path) -> Server:
     login = stack.nats_login
     environment = {
         "SENS_NATS__URL": login["servers"],
@@ -118,13 +123,8 @@ def _start(stack: Stack, tenant: str) -> "subprocess.Popen[str]":
         "SENS_NATS__PASSWORD": login["password"],
     }
     which = [f"--tenant={tenant}", "--all", f"--reason={Reason.LIMIT_REACHED}", "--json"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "sens_platform_api.admin", "dead-letters", "replay", *which],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    command = [sys.executable, "-m", "sens_platform_api.admin", "dead-letters", "replay", *which]
+    return Server("a replay", command, output, env=os.environ | environment)
 
 
 def _count(stack: Stack, tenant: str) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from tools.bench.figures import GENERATOR, Mishap, Rate, Results, Telegraf, cpu, rate
+from tools.bench.figures import GENERATOR, AfterFault, Rate, Results, Telegraf, cpu, rate
 
 END_TO_END: Final = "end to end"
 _NUMBERS: Final = "numbers"
@@ -184,7 +184,7 @@ def end_to_end(results: Results) -> str:
         ]
         for payload, rounds in results.end_to_end.items()
     ]
-    head = ["Payload", "runs × messages", "offered/s", "acknowledged/s", "in the log/s", "stored/s", "values/s"]
+    head = ["Payload", "runs × messages", "offered/s", "acknowledged/s", "in the stream/s", "stored/s", "values/s"]
     return table(head, rows) if rows else ""
 
 
@@ -286,10 +286,10 @@ def telegraf(results: Results) -> str:
     last = results.telegraf[min(results.telegraf)]
     text.append(
         table(
-            ["Mishap", "published", "rows", "messages in them", "lost", "stored twice"],
+            ["Fault", "published", "rows", "messages in them", "lost", "stored twice"],
             [
-                _mishap("one message in ten malformed", last.malformed),
-                _mishap(f"killed under load and started again, {last.kills} times", last.killed),
+                _after_fault("one message in ten malformed", last.malformed),
+                _after_fault(f"killed under load and started again, {last.kills} times", last.killed),
             ],
         )
     )
@@ -301,7 +301,7 @@ def _tried(one: Telegraf, settings: str) -> str:
     return f"**{shown}**" if settings == one.settings else shown
 
 
-def _mishap(name: str, of: Mishap) -> list[str]:
+def _after_fault(name: str, of: AfterFault) -> list[str]:
     figures = (of.published, of.rows, of.distinct, of.published - of.distinct, of.rows - of.distinct)
     return [name, *(f"{figure:,}" for figure in figures)]
 
@@ -365,7 +365,7 @@ SECTIONS: Final = MappingProxyType(
         "telegraf": telegraf,
     }
 )
-"""What there is to show, by the name that marks its place on the page."""
+"""What there is to show, by the name of its section on the page."""
 
 
 def report(results: Results) -> str:

@@ -12,8 +12,9 @@ import asyncpg
 from sens_common.database import connect
 from tools.bench.figures import EndToEnd, Latency, Rate
 from tools.bench.load import Shape, packet, payload, publish_steadily
-from tools.bench.rig import PUBLISHED, SETTLED, STORED, Rig
-from tools.stack.path import HOST, StackError
+from tools.bench.measured_path import PUBLISHED, SETTLED, STORED, MeasuredPath
+from tools.stack.path import StackError
+from tools.stack.server import HOST
 from tools.stack.usage import difference
 
 _PROBES_PER_SECOND: Final = 100
@@ -24,21 +25,21 @@ _MISSES: Final = 2
 _PERCENTILES: Final = ("50", "75", "90", "95", "99", "99.9")
 
 
-def end_to_end(rig: Rig, shape: Shape) -> EndToEnd:
+def end_to_end(path: MeasuredPath, shape: Shape) -> EndToEnd:
     """Publish, and wait until everything is stored.
 
     Raises:
         StackError: Not everything was stored, or something twice.
     """
-    packets = rig.prepare(shape)
-    logged, settled, stored = (rig.count(counter) for counter in (PUBLISHED, SETTLED, STORED))
-    before = rig.usage()
+    packets = path.prepare(shape)
+    logged, settled, stored = (path.count(counter) for counter in (PUBLISHED, SETTLED, STORED))
+    before = path.usage()
     started = time.perf_counter()
-    published = rig.publish(shape, packets)
-    logged_at = rig.reach(PUBLISHED, logged + shape.messages)
-    settled_at = rig.reach(SETTLED, settled + shape.messages)
-    after = rig.usage()
-    if (now := rig.count(STORED) - stored) != shape.messages:
+    published = path.publish(shape, packets)
+    logged_at = path.reach(PUBLISHED, logged + shape.messages)
+    settled_at = path.reach(SETTLED, settled + shape.messages)
+    after = path.usage()
+    if (now := path.count(STORED) - stored) != shape.messages:
         raise StackError(f"{shape.messages:,} messages were published, and {now:,.0f} counted as stored")
     return EndToEnd(
         messages=shape.messages,
@@ -78,7 +79,7 @@ def sustained[R: Rate](measure: Callable[[Shape], R], shape: Shape) -> Shape:
     return shape._replace(rate=best.offered_per_second)
 
 
-def latency(rig: Rig, rate: float, seconds: float, shape: Shape) -> Latency:
+def latency(path: MeasuredPath, rate: float, seconds: float, shape: Shape) -> Latency:
     """Publish at a rate. Some messages of the load are probes, and another database session looks for their rows.
 
     Probes leave on schedule, however long those before them take: a stall counts for each of them. One query every two
@@ -87,8 +88,8 @@ def latency(rig: Rig, rate: float, seconds: float, shape: Shape) -> Latency:
     Raises:
         StackError: A probe did not appear.
     """
-    rig.warm_up(shape)
-    return asyncio.run(_latency(rig, rate, shape._replace(messages=int(rate * seconds))))
+    path.warm_up(shape)
+    return asyncio.run(_latency(path, rate, shape._replace(messages=int(rate * seconds))))
 
 
 class _Probes:
@@ -117,7 +118,7 @@ class _Probes:
                 self.seconds.append(now - sent)
 
 
-async def _latency(rig: Rig, rate: float, shape: Shape) -> Latency:
+async def _latency(path: MeasuredPath, rate: float, shape: Shape) -> Latency:
     every = max(2, round(rate / _PROBES_PER_SECOND))
     probes = _Probes()
 
@@ -127,11 +128,11 @@ async def _latency(rig: Rig, rate: float, shape: Shape) -> Latency:
             return packet(shape, number % shape.devices, index, payload(shape, number, moment))
         return packet(shape, shape.devices, index, payload(shape, number, probes.send()))
 
-    database = await connect(rig.stack.database, "bench")
+    database = await connect(path.stack.database, "bench")
     async with contextlib.AsyncExitStack() as closing:
         closing.push_async_callback(database.close)
         one = shape._replace(messages=1, connections=1)
-        await publish_steadily(HOST, rig.stack.mqtt_port, one, rate, lambda _number, index: make(0, index))
+        await publish_steadily(HOST, path.stack.mqtt_port, one, rate, lambda _number, index: make(0, index))
         device = await _registered(database, f"device-{shape.devices:07d}")
         # Which of the message's values is looked at makes no difference: they are stored together.
         statement = await database.prepare(
@@ -140,7 +141,7 @@ async def _latency(rig: Rig, rate: float, shape: Shape) -> Latency:
             " AND ts >= to_timestamp($2::bigint / 1000.0)"
         )
         probes.sent.clear()
-        load = asyncio.create_task(publish_steadily(HOST, rig.stack.mqtt_port, shape, rate, make))
+        load = asyncio.create_task(publish_steadily(HOST, path.stack.mqtt_port, shape, rate, make))
         while not load.done() or probes.sent:
             if probes.sent:
                 await probes.look(statement, device)

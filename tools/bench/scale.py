@@ -6,37 +6,37 @@ from typing import Final
 from sens_common.database import connect
 from tools.bench.figures import Devices, Rows
 from tools.bench.load import Shape
-from tools.bench.rig import Rig
+from tools.bench.measured_path import MeasuredPath
 from tools.bench.runs import end_to_end
 
 _TOGETHER: Final = 1_000_000
 _STATEMENT_SECONDS: Final = 3600
 
 
-def devices(rig: Rig, shape: Shape) -> Devices:
+def devices(path: MeasuredPath, shape: Shape) -> Devices:
     """Send messages from devices that nobody knows yet, and as many again."""
-    return Devices(shape.devices, end_to_end(rig, shape), end_to_end(rig, shape))
+    return Devices(shape.devices, end_to_end(path, shape), end_to_end(path, shape))
 
 
-def rows(rig: Rig, shape: Shape, present: int, wanted: int) -> Rows:
+def rows(path: MeasuredPath, shape: Shape, present: int, wanted: int) -> Rows:
     """Fill the table up to a number of rows, then load it.
 
     Args:
-        rig: The path.
+        path: The path.
         shape: The load.
         present: Rows that are there.
         wanted: Rows there shall be.
     """
     if present == 0:
-        rig.warm_up(shape)
-        present = rig.stack.fetch("SELECT count(*) FROM sens.measurements")[0][0]
-    asyncio.run(_fill(rig, wanted - present))
-    return Rows(max(wanted, present), end_to_end(rig, shape))
+        path.warm_up(shape)
+        present = path.stack.fetch("SELECT count(*) FROM sens.measurements")[0][0]
+    asyncio.run(_fill(path, wanted - present))
+    return Rows(max(wanted, present), end_to_end(path, shape))
 
 
-async def _fill(rig: Rig, rows: int) -> None:
+async def _fill(path: MeasuredPath, rows: int) -> None:
     """Give every device a row of each metric every ten seconds, before its oldest one."""
-    database = await connect(rig.stack.database, "bench")
+    database = await connect(path.stack.database, "bench")
     try:
         ((ids, metrics, oldest),) = await database.fetch(
             "SELECT (SELECT array_agg(id ORDER BY id) FROM sens.devices),"

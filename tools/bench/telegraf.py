@@ -6,7 +6,6 @@ Its options are those of the plugins' own pages, "MQTT Consumer Input Plugin" an
 import asyncio
 import contextlib
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,18 +13,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tools.bench.figures import EndToEnd, Mishap, Rate, Telegraf
+from tools.bench.figures import AfterFault, EndToEnd, Rate, Telegraf
 from tools.bench.load import Chunk, Shape, connected, packet, payload
-from tools.bench.rig import Rig
+from tools.bench.measured_path import MeasuredPath
 from tools.bench.runs import end_to_end, sustained
-from tools.stack.path import HOST, Stack, StackError
-from tools.stack.usage import Usage, difference, usage
+from tools.program import ProgramError
+from tools.stack.path import Stack, StackError
+from tools.stack.server import HOST, Server
+from tools.stack.usage import Usage, difference
 
 _NAME: Final = "telegraf"
 _STALL_SECONDS: Final = 40
 _REST_SECONDS: Final = 15
 _MALFORMED_EVERY: Final = 10
-_STOP_SECONDS: Final = 20
 _KILLS: Final = 5
 
 _CONFIGURATION: Final = """\
@@ -95,28 +95,28 @@ def installed() -> str | None:
     return shutil.which(_NAME)
 
 
-def compare(rig: Rig, shape: Shape, rounds: int) -> Telegraf:
+def compare(path: MeasuredPath, shape: Shape, rounds: int) -> Telegraf:
     """Measure it with the best of several settings, in turn with SENS; see what it makes of a malformed message and of being killed.
 
     Raises:
         StackError: One of them does not start, or does not store everything.
     """
-    rig.warm_up(shape)
-    ours = rig.afresh(end_to_end)
+    path.warm_up(shape)
+    ours = path.with_empty_tables(end_to_end)
     our_load = sustained(ours, shape)
     bare = shape._replace(root="bare")
-    with _alone(rig, shape):
-        tried = {settings: _round(rig, bare, settings) for settings in TRIED}
+    with _alone(path, shape):
+        tried = {settings: _round(path, bare, settings) for settings in TRIED}
         best = max(tried, key=lambda settings: tried[settings].per_second)
-        load = sustained(lambda load: _round(rig, load, best), bare)
-        malformed = _malformed(rig, bare._replace(messages=min(shape.messages, 1000)), best)
-        killed = _killed(rig, bare, best)
+        load = sustained(lambda load: _round(path, load, best), bare)
+        malformed = _malformed(path, bare._replace(messages=min(shape.messages, 1000)), best)
+        killed = _killed(path, bare, best)
     beside: list[EndToEnd] = []
     own: list[Rate] = []
     for _ in range(rounds):
         beside.append(ours(our_load))
-        with _alone(rig, shape):
-            own.append(_round(rig, load, best))
+        with _alone(path, shape):
+            own.append(_round(path, load, best))
     return Telegraf(
         settings=str(best),
         tried={str(settings): rate.per_second for settings, rate in tried.items()},
@@ -129,25 +129,28 @@ def compare(rig: Rig, shape: Shape, rounds: int) -> Telegraf:
 
 
 @contextlib.contextmanager
-def _alone(rig: Rig, shape: Shape) -> Iterator[None]:
+def _alone(path: MeasuredPath, shape: Shape) -> Iterator[None]:
     """Let Telegraf have the machine: stop the workers until the context is left."""
-    workers = rig.stack.workers
+    workers = path.stack.workers
     for worker in workers:
-        rig.stack.stop(worker)
+        path.stack[worker].stop()
     yield
-    rig.stack.start_together(workers)
-    rig.warm_up(shape)
+    path.stack.start(*workers)
+    path.warm_up(shape)
 
 
 @contextlib.contextmanager
-def _running(rig: Rig, settings: Settings) -> Iterator["_Process"]:
+def _running(path: MeasuredPath, settings: Settings) -> Iterator["_Process"]:
     """Run it, with neither rows nor messages of before, until the context is left."""
-    rig.stack.fetch("DROP TABLE IF EXISTS public.telemetry")
-    asyncio.run(_forget_session(rig.stack.mqtt_port))
+    program = installed()
+    if program is None:
+        raise StackError("telegraf is not on PATH")
+    path.stack.fetch("DROP TABLE IF EXISTS public.telemetry")
+    asyncio.run(_forget_session(path.stack.mqtt_port))
     with tempfile.TemporaryDirectory(prefix="sens-telegraf-") as folder:
-        process = _Process(rig.stack, settings, Path(folder))
-        process.start()
+        process = _Process(path.stack, program, settings, Path(folder))
         try:
+            process.start_and_connect()
             yield process
         finally:
             process.stop()
@@ -159,13 +162,14 @@ async def _forget_session(port: int) -> None:
         pass
 
 
-class _Process:
-    def __init__(self, stack: Stack, settings: Settings, folder: Path) -> None:
-        self._log = folder / "telegraf.log"
-        self._configuration = folder / "telegraf.conf"
-        self._process: subprocess.Popen[bytes] | None = None
-        self._configuration.touch(0o600)
-        self._configuration.write_text(
+class _Process(Server):
+    """Telegraf. Its log is the file that it writes itself: what it prints beside that are complaints about single messages."""
+
+    def __init__(self, stack: Stack, program: str, settings: Settings, folder: Path) -> None:
+        self._written = folder / "telegraf.log"
+        configuration = folder / "telegraf.conf"
+        configuration.touch(0o600)
+        configuration.write_text(
             _CONFIGURATION.format(
                 **settings._asdict(),
                 name=_NAME,
@@ -180,71 +184,60 @@ class _Process:
             ),
             encoding="utf-8",
         )
+        command = [program, "--config", str(configuration)]
+        super().__init__(_NAME, command, folder / "output", ready=self._is_connected)
 
-    def start(self) -> None:
-        """Start it, and wait until it is connected."""
-        program = installed()
-        if program is None:
-            raise StackError("telegraf is not on PATH")
-        self._log.unlink(missing_ok=True)
-        # Its complaints about single messages are not what is measured.
-        self._process = subprocess.Popen([program, "--config", str(self._configuration)], stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + _STALL_SECONDS
-        while "Connected [" not in self._written():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise StackError(f"telegraf does not connect to the broker:\n{self._written()[-2000:]}")
-            time.sleep(0.05)
+    def start_and_connect(self) -> None:
+        """Start it, and wait until it is connected.
 
-    def _written(self) -> str:
-        return self._log.read_text(encoding="utf-8", errors="replace") if self._log.exists() else ""
+        Raises:
+            StackError: It ends, or does not connect in time.
+        """
+        self._written.unlink(missing_ok=True)
+        self.start()
+        try:
+            self.wait_until_ready(_STALL_SECONDS)
+        except ProgramError as error:
+            raise StackError(f"telegraf does not connect to the broker: {error}\n{self._text()[-2000:]}") from error
 
-    def usage(self) -> dict[str, Usage]:
-        """Return what it uses."""
-        return {_NAME: usage(self._process.pid)} if self._process is not None else {}
+    def _is_connected(self) -> bool:
+        return "Connected [" in self._text()
 
-    def stop(self) -> None:
-        """End it as its operator does."""
-        if self._process is not None:
-            self._process.terminate()
-            try:
-                self._process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.kill()
+    def _text(self) -> str:
+        return self._written.read_text(encoding="utf-8", errors="replace") if self._written.exists() else ""
 
-    def kill(self) -> None:
-        """End it at once."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+    def used(self) -> dict[str, Usage]:
+        """Return what it uses, by its name."""
+        return {_NAME: used} if (used := self.usage()) is not None else {}
 
 
-def _count(rig: Rig) -> int:
-    if not rig.stack.fetch("SELECT 1 FROM pg_tables WHERE schemaname = 'public' AND tablename = 'telemetry'"):
+def _count(path: MeasuredPath) -> int:
+    if not path.stack.fetch("SELECT 1 FROM pg_tables WHERE schemaname = 'public' AND tablename = 'telemetry'"):
         return 0
-    count: int = rig.stack.fetch("SELECT count(*) FROM public.telemetry")[0][0]
+    count: int = path.stack.fetch("SELECT count(*) FROM public.telemetry")[0][0]
     return count
 
 
-def _round(rig: Rig, shape: Shape, settings: Settings) -> Rate:
-    packets = rig.prepare(shape)
-    with _running(rig, settings) as process:
-        before = rig.usage() | process.usage()
+def _round(path: MeasuredPath, shape: Shape, settings: Settings) -> Rate:
+    packets = path.prepare(shape)
+    with _running(path, settings) as process:
+        before = path.usage() | process.used()
         started = time.perf_counter()
-        rig.publish(shape, packets)
-        seconds = _settle(rig, shape.messages) - started
-        after = rig.usage() | process.usage()
+        path.publish(shape, packets)
+        seconds = _settle(path, shape.messages) - started
+        after = path.usage() | process.used()
     costs = difference(before, after, shape.messages)
     return Rate(shape.messages, shape.messages / seconds, costs, offered_per_second=shape.rate)
 
 
-def _settle(rig: Rig, wanted: int) -> float:
+def _settle(path: MeasuredPath, wanted: int) -> float:
     """Wait until there are so many rows, and return when there were.
 
     Counting costs the database something, so it is done seldom while much is missing.
     """
     started = moved = time.perf_counter()
     before = 0
-    while (now := _count(rig)) < wanted:
+    while (now := _count(path)) < wanted:
         moment = time.perf_counter()
         if now > before:
             before, moved = now, moment
@@ -255,36 +248,38 @@ def _settle(rig: Rig, wanted: int) -> float:
     return time.perf_counter()
 
 
-def _mishap(rig: Rig, published: int) -> Mishap:
+def _after_fault(path: MeasuredPath, published: int) -> AfterFault:
     """Wait until nothing comes any more, and count."""
     before, moved = -1, time.perf_counter()
     while time.perf_counter() < moved + _REST_SECONDS:
-        if (now := _count(rig)) != before:
+        if (now := _count(path)) != before:
             before, moved = now, time.perf_counter()
         time.sleep(0.5)
-    distinct: int = rig.stack.fetch("SELECT count(*) FROM (SELECT DISTINCT device, time FROM public.telemetry) t")[0][0]
-    return Mishap(published, before, distinct)
+    distinct: int = path.stack.fetch("SELECT count(*) FROM (SELECT DISTINCT device, time FROM public.telemetry) t")[0][
+        0
+    ]
+    return AfterFault(published, before, distinct)
 
 
-def _malformed(rig: Rig, shape: Shape, settings: Settings) -> Mishap:
-    first = rig.take_times(shape.span_milliseconds)
+def _malformed(path: MeasuredPath, shape: Shape, settings: Settings) -> AfterFault:
+    first = path.take_times(shape.span_milliseconds)
     bodies = [payload(shape, number, first + number // shape.devices) for number in range(shape.messages)]
     data = b"".join(
         packet(shape, number % shape.devices, number, body[:-1] if number % _MALFORMED_EVERY == 0 else body)
         for number, body in enumerate(bodies)
     )
-    with _running(rig, settings):
-        rig.publish(shape._replace(connections=1, window=shape.messages), [[Chunk(shape.messages, data)]])
-        return _mishap(rig, shape.messages)
+    with _running(path, settings):
+        path.publish(shape._replace(connections=1, window=shape.messages), [[Chunk(shape.messages, data)]])
+        return _after_fault(path, shape.messages)
 
 
-def _killed(rig: Rig, shape: Shape, settings: Settings) -> Mishap:
-    packets = rig.prepare(shape)
-    with _running(rig, settings) as process, ThreadPoolExecutor(1) as others:
-        load = others.submit(rig.publish, shape, packets)
+def _killed(path: MeasuredPath, shape: Shape, settings: Settings) -> AfterFault:
+    packets = path.prepare(shape)
+    with _running(path, settings) as process, ThreadPoolExecutor(1) as others:
+        load = others.submit(path.publish, shape, packets)
         for kill in range(1, _KILLS + 1):
-            _settle(rig, shape.messages * kill // (_KILLS + 1))
+            _settle(path, shape.messages * kill // (_KILLS + 1))
             process.kill()
-            process.start()
+            process.start_and_connect()
         load.result()
-        return _mishap(rig, shape.messages)
+        return _after_fault(path, shape.messages)

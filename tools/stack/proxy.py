@@ -5,11 +5,11 @@ It runs in a thread of its own, so that faults come whatever the measuring progr
 
 import asyncio
 import contextlib
-import threading
-from collections.abc import Coroutine
 from enum import StrEnum
 from types import TracebackType
 from typing import Final, Self
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from tools.stack.tap import Session, Tap
 
@@ -54,26 +54,29 @@ class Proxy:
         self._tap = tap
         self._mode = Mode.OPEN
         self._writers: set[asyncio.StreamWriter] = set()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy to {target_port}", daemon=True)
+        self._resources = contextlib.ExitStack()
+        self._portal: BlockingPortal | None = None
         self.port = 0
 
     def __enter__(self) -> Self:
-        self._thread.start()
-        server = self._call(asyncio.start_server(self._serve, self._host, 0))
+        with contextlib.ExitStack() as resources:
+            self._portal = resources.enter_context(start_blocking_portal())
+            server = self._portal.call(asyncio.start_server, self._serve, self._host, 0)
+            self._resources = resources.pop_all()
         self.port = server.sockets[0].getsockname()[1]
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._call(self._close_all())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+        if self._portal is not None:
+            self._portal.call(self._close_all)
+        self._resources.close()
 
     def set(self, mode: Mode) -> None:
         """Change what happens; connections that were silenced do not come back to life, as after a pulled cable."""
-        self._call(self._set(mode))
+        if self._portal is not None:
+            self._portal.call(self._set, mode)
 
     async def _set(self, mode: Mode) -> None:
         before, self._mode = self._mode, mode
@@ -127,6 +130,3 @@ class Proxy:
         if self._mode in {Mode.OPEN, Mode.SLOW}:
             with contextlib.suppress(OSError):
                 writer.write_eof()
-
-    def _call[T](self, work: Coroutine[object, object, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)

@@ -100,11 +100,11 @@ def _integer(data: bytes, start: int) -> tuple[int, int]:
         MalformedPacketError: It has more than four bytes.
     """
     value = 0
-    for place in range(_INTEGER_BYTES):
-        byte = data[start + place]
-        value |= (byte & 127) << 7 * place
+    for index in range(_INTEGER_BYTES):
+        byte = data[start + index]
+        value |= (byte & 127) << 7 * index
         if byte < 128:  # noqa: PLR2004 - the bit that says that more follows
-            return value, start + place + 1
+            return value, start + index + 1
     raise MalformedPacketError("an integer of more than four bytes")
 
 

@@ -1,11 +1,12 @@
-"""What processes use, from the operating system: Linux' proc(5)."""
+"""What processes use, and which they are: a process with all its descendants."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
+import psutil
+
+_MEGABYTE: Final = 1 << 20
 
 
 class Usage(NamedTuple):
@@ -13,23 +14,20 @@ class Usage(NamedTuple):
 
     Attributes:
         cpu_seconds: User and system time, of children that have ended too.
-        resident_megabytes: Memory now, without what several of its processes share counted more than once where that is known.
+        resident_megabytes: Memory now; what several of its processes share is counted once.
     """
 
     cpu_seconds: float
     resident_megabytes: float
 
 
-def tree(pid: int) -> list[int]:
-    """Return a process and all its descendants that run."""
-    found = [pid]
-    for parent in found:
-        for task in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                found += [int(child) for child in task.read_text(encoding="ascii").split()]
-            except OSError:
-                continue
-    return found
+def tree(pid: int) -> list[psutil.Process]:
+    """Return a process and all its descendants that run; nothing when it has ended."""
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def usage(pid: int) -> Usage:
@@ -38,18 +36,20 @@ def usage(pid: int) -> Usage:
     resident = 0.0
     for process in tree(pid):
         try:
-            # Field 2 may hold spaces; 14 to 17 are user and system time, own and of children that were waited for.
-            fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-            rollup = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii")
-        except OSError:
+            with process.oneshot():
+                times, memory = process.cpu_times(), process.memory_full_info()
+        except psutil.Error:  # it has ended meanwhile
             continue
-        cpu += sum(int(field) for field in fields[11:15]) / _TICKS
-        resident += next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) / 1024
+        cpu += times.user + times.system + times.children_user + times.children_system
+        resident += memory.pss / _MEGABYTE
     return Usage(cpu, resident)
 
 
 def peak_megabytes(pid: int) -> float:
-    """Return the most memory that a process has had resident in its life, 0 where it has ended."""
+    """Return the most memory that a process has had resident in its life, 0 where it has ended.
+
+    Linux' proc_pid_status(5) tells it, which psutil does not read.
+    """
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     except OSError:

@@ -14,9 +14,10 @@ from sens_common.names import NATIVE_TOPIC_FILTER
 from tools.stack.path import INGESTION, Stack, StackError
 from tools.stack.tap import Tap
 from tools.torture.audit import SETTLE_SECONDS, Audit
-from tools.torture.faults import SHORT, TIME_OUTS, Planned, chosen, faults
+from tools.torture.faults import TIME_OUTS, faults
 from tools.torture.load import POISON, TENANTS, Publisher, Record
 from tools.torture.results import Group, Result, insert, table
+from tools.torture.schedule import SHORT, Planned, chosen
 from tools.torture.watch import Watch
 
 _POISON_REFUSED = f"ALTER TABLE sens.measurements ADD CONSTRAINT poison CHECK (value <> {POISON!r}::float8)"
@@ -112,7 +113,7 @@ class Torture:
                 self.write()
             if self.result.problems:
                 for name in stack.names:
-                    print(f"--- the end of what {name} wrote\n{stack.output(name)}")
+                    print(f"--- the end of what {name} wrote\n{stack[name].output()}")
 
     def write(self) -> None:
         """Write the result into the file."""
@@ -129,8 +130,8 @@ class Torture:
                         self._happen(stack, audit, planned, problems)
         except StackError as error:
             problems.append(str(error).partition("\n")[0])  # the rest is the end of its output, which is printed anyway
-        if not problems and (restless := audit.settle(loaded=False)) is not None:
-            problems.append(restless)
+        if not problems and (unsettled := audit.settle(loaded=False)) is not None:
+            problems.append(unsettled)
         outcome = audit.check()
         result = self.result
         if outcome.acknowledged == result.acknowledged:
@@ -171,8 +172,8 @@ class Torture:
         group.times += 1
         rest = ""
         if planned.settled:
-            if (restless := audit.settle(loaded=True)) is not None:
-                problems.append(f"after {fault.name}: {restless}")
+            if (unsettled := audit.settle(loaded=True)) is not None:
+                problems.append(f"after {fault.name}: {unsettled}")
             group.settled_seconds.append(round(time.monotonic() - ended, 2))
             rest = f", at rest after {group.settled_seconds[-1]:.1f} s"
         time.sleep(planned.pause_seconds)
@@ -183,7 +184,7 @@ class Torture:
         print(rest, flush=True)
 
     def _resubscribed(self, stack: Stack) -> None:
-        """Wait until all ingestion workers have subscribed anew."""
+        """Wait until all ingestion workers have subscribed again."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while self._tap.subscribed < sum(worker.startswith(INGESTION) for worker in stack.workers):
             if time.monotonic() > deadline:

@@ -128,15 +128,15 @@ class Audit:
                 trouble = None
             except _NOT_NOW as error:
                 missing = owed[:0].nonzero()[0]
-                trouble = f"database or log can't be asked: {error}"
-            restless = {worker: checks for worker in self._stack.workers if (checks := self._stack.not_ready(worker))}
+                trouble = f"database or stream can't be asked: {error}"
+            not_ready = {name: checks for name, worker in self._stack.workers.items() if (checks := worker.not_ready())}
             unacknowledged = 0 if loaded else self._tap.unacknowledged
-            if trouble is None and not len(missing) and not restless and not unacknowledged:
+            if trouble is None and not len(missing) and not not_ready and not unacknowledged:
                 return None
             if time.monotonic() > deadline:
                 if unacknowledged:
-                    restless["broker"] = {"mqtt": f"{unacknowledged} messages are sent and not acknowledged"}
-                return self._restless(missing, restless, trouble)
+                    not_ready["broker"] = {"mqtt": f"{unacknowledged} messages are sent and not acknowledged"}
+                return self._unsettled(missing, not_ready, trouble)
             time.sleep(_POLL_SECONDS)
 
     def _missing(self, owed: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -168,23 +168,24 @@ class Audit:
         found = self._stack.fetch(query, *arguments)[0][0] or b""
         return np.frombuffer(found, ">i4").astype(np.int64)
 
-    def _restless(self, missing: NDArray[np.int64], restless: dict[str, dict[str, str]], trouble: str | None) -> str:
-        parts = [f"{worker} is not ready ({checks})" for worker, checks in restless.items()]
+    def _unsettled(self, missing: NDArray[np.int64], not_ready: dict[str, dict[str, str]], trouble: str | None) -> str:
+        """Return what has not come to rest, for people."""
+        parts = [f"{worker} is not ready ({checks})" for worker, checks in not_ready.items()]
         parts += [trouble] if trouble else []
         parts += [f"{len(missing)} messages have not arrived: {_shown(missing.tolist())}"]
         try:
-            parts.append(asyncio.run(self._log_state()))
+            parts.append(asyncio.run(self._stream_state()))
         except _NOT_NOW as error:
-            parts.append(f"the log does not say what waits in it: {error!r}")
+            parts.append(f"the stream does not say what waits in it: {error!r}")
         return f"not at rest after {SETTLE_SECONDS} s: {'; '.join(parts)}"
 
-    async def _log_state(self) -> str:
+    async def _stream_state(self) -> str:
         client = await self._nats()
         try:
             info = await client.jetstream().consumer_info(TELEMETRY_STREAM, TELEMETRY_CONSUMER)
         finally:
             await client.close()
-        return f"in the log {info.num_pending} envelopes wait, {info.num_ack_pending} are under way"
+        return f"in the stream {info.num_pending} envelopes wait, {info.num_ack_pending} are delivered and not acknowledged"
 
     def check(self) -> Outcome:
         """Compare everything; what has been compared before only by its number."""

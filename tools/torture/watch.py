@@ -22,7 +22,7 @@ class Watch:
         self._stack = stack
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch")
-        self._written = {worker: stack.written(worker) for worker in stack.workers}
+        self._written = {name: worker.written for name, worker in stack.workers.items()}
         self.seen: dict[str, set[str]] = {}
 
     def __enter__(self) -> Self:
@@ -35,14 +35,14 @@ class Watch:
         self._ended.set()
         self._thread.join()
         for worker, before in self._written.items():
-            for line in self._stack.output(worker, since=before).splitlines():
+            for line in self._stack[worker].output(since=before).splitlines():
                 self._note_line(worker, line)
 
     def _run(self) -> None:
         while not self._ended.wait(_INTERVAL_SECONDS):
-            for worker in self._stack.workers:
-                for check, text in self._stack.not_ready(worker).items():
-                    self._note(worker, f"readyz {check}: {text}")
+            for name, worker in self._stack.workers.items():
+                for check, text in worker.not_ready().items():
+                    self._note(name, f"readyz {check}: {text}")
 
     def _note_line(self, worker: str, line: str) -> None:
         try:

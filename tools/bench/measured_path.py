@@ -7,7 +7,8 @@ from typing import Final
 
 from tools.bench.figures import GENERATOR
 from tools.bench.load import Chunk, Published, Shape, prepared, publish
-from tools.stack.path import HOST, INGESTION, TELEMETRY, Stack, StackError
+from tools.stack.path import INGESTION, TELEMETRY, Stack, StackError
+from tools.stack.server import HOST
 from tools.stack.usage import Usage
 
 PUBLISHED: Final = (INGESTION, "sens_ingestion_messages_published_total")
@@ -19,7 +20,7 @@ _STALL_SECONDS: Final = 120
 _WARM_UP_MESSAGES: Final = 20_000
 
 
-class Rig:
+class MeasuredPath:
     """The path, its generator and its clock.
 
     Attributes:
@@ -31,7 +32,7 @@ class Rig:
         self._free_milliseconds = 0
 
     def prepare(self, shape: Shape) -> list[list[Chunk]]:
-        """Return each connection's packets, with device times that no other packets of this rig have."""
+        """Return each connection's packets, with device times that no other packets of this path have."""
         first = self.take_times(shape.span_milliseconds)
         return [prepared(shape, number, first) for number in range(shape.connections)]
 
@@ -52,7 +53,7 @@ class Rig:
         self.publish(shape, self.prepare(shape))
         self.reach(SETTLED, settled + shape.messages)
 
-    def afresh[R](self, measure: Callable[["Rig", Shape], R]) -> Callable[[Shape], R]:
+    def with_empty_tables[R](self, measure: Callable[["MeasuredPath", Shape], R]) -> Callable[[Shape], R]:
         """Return the measurement with empty tables at its begin, as Telegraf has them."""
 
         def measured(shape: Shape) -> R:
@@ -69,7 +70,8 @@ class Rig:
 
     def count(self, counter: tuple[str, str]) -> float:
         """Return a worker's counter."""
-        return self.stack.metric(*counter)
+        worker, metric = counter
+        return self.stack.workers[worker].metric(metric)
 
     def reach(self, counter: tuple[str, str], wanted: float) -> float:
         """Wait until a counter is that high, and return when it was.
