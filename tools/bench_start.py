@@ -1,47 +1,51 @@
 """Measures a platform of its own in a temporary folder: starts, memory at rest, publish to visible. See scripts/bench-start."""
 
 import argparse
+import asyncio
 import contextlib
+import json
 import os
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
-import mqtt5
+import aiomqtt
+import httpx2
+import psutil
 
 from sens_cli.instance import Instance
 from sens_cli.up.display import READY_LINE
+from tools.program import Program, ProgramError
 
 ROOT = Path(__file__).resolve().parents[1]
 RATE = 100
 MESSAGES = 1000
+START_SECONDS = 600.0  # to make an environment takes minutes where little is in the cache
+MEGABYTE = 1 << 20
 
 
 @contextlib.contextmanager
 def started(run: Path, data: Path, offset: int) -> Iterator[float]:
     """Run the platform from a checkout; give the seconds from the command to the ready line."""
-    began = time.perf_counter()
     command = [str(run), "--data-dir", str(data), "--port-offset", str(offset), "--no-simulator"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL) as child:
-        assert child.stdout is not None  # noqa: S101 - for the type checker
-        for line in child.stdout:
-            if line.strip() == READY_LINE:
-                break
-        else:
-            raise SystemExit("the platform did not start")
+    with tempfile.TemporaryDirectory(prefix="sens-bench-") as folder:
+        output = Path(folder) / "output"
+        program = Program(
+            "the platform",
+            command,
+            output,
+            ready=lambda: READY_LINE in output.read_text(encoding="utf-8").splitlines(),
+        )
+        began = time.perf_counter()
         try:
-            yield time.perf_counter() - began
-        finally:
-            child.send_signal(signal.SIGTERM)
-            child.communicate()
+            with program.running_until_left(START_SECONDS):
+                yield time.perf_counter() - began
+        except ProgramError as error:
+            raise SystemExit(str(error)) from error
 
 
 @contextlib.contextmanager
@@ -53,71 +57,44 @@ def fresh_clone() -> Iterator[Path]:
 
 
 def memory(data: Path) -> list[tuple[str, float]]:
-    """Return each component's resident memory and that of its children, MB; Linux only (proc_pid_status(5))."""
+    """Return each component's resident memory and that of its children, MB."""
     rows = []
     for note in sorted((data / "run").glob("*.pid")):
-        number = int(note.read_text(encoding="utf-8").split(":")[1].split(",")[0])
-        for process in [number, *_children(number)]:
-            with contextlib.suppress(OSError):
-                status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
-                resident = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-                rows.append(
-                    (note.stem if process == number else f"{note.stem}, child", int(resident.split()[1]) / 1024)
-                )
+        component = psutil.Process(json.loads(note.read_text(encoding="utf-8"))["process"])
+        for process in [component, *component.children()]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                name = note.stem if process == component else f"{note.stem}, child"
+                rows.append((name, process.memory_info().rss / MEGABYTE))
     return rows
 
 
-def _children(number: int) -> list[int]:
-    text = Path(f"/proc/{number}/task/{number}/children").read_text(encoding="ascii")
-    return [int(part) for part in text.split()]
-
-
-class Publisher:
-    """An MQTT 5 client that only publishes (QoS 1); a thread throws the acknowledgements away."""
-
-    def __init__(self, port: int) -> None:
-        self._connection = socket.create_connection(("127.0.0.1", port), timeout=10)
-        self._connection.sendall(mqtt5.ConnectPacket("sens-bench", clean_start=True, keep_alive=60).write())
-        self._connection.recv(65_536)
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError):
-            while self._connection.recv(65_536):
-                pass
-
-    def publish(self, number: int) -> None:
-        """Publish one message."""
-        topic, payload = "sens/v1/demo/bench/telemetry", f'{{"number":{number}}}'.encode()
-        packet = mqtt5.PublishPacket(topic, payload, qos=mqtt5.QoS.AT_LEAST_ONCE, packet_id=number % 65_535 + 1)
-        self._connection.sendall(packet.write())
-
-
-def latencies(instance: Instance, key: str) -> list[float]:
+async def latencies(instance: Instance, key: str) -> list[float]:
     """Publish at `RATE`; return for each message the seconds until ``latest`` shows it or a later one."""
-    publisher = Publisher(instance.ports["mqtt5"])
     published: list[float] = []
     seen: list[float] = []
+    headers = {"Authorization": f"Bearer {key}"}
+    async with (
+        aiomqtt.Client("127.0.0.1", instance.ports["mqtt5"], protocol=aiomqtt.ProtocolVersion.V5) as broker,
+        httpx2.AsyncClient(base_url=instance.api_url, headers=headers, trust_env=False) as api,
+        asyncio.TaskGroup() as tasks,
+    ):
 
-    def publish() -> None:
-        begin = time.perf_counter()
-        for number in range(MESSAGES):
-            time.sleep(max(0.0, begin + number / RATE - time.perf_counter()))
-            published.append(time.perf_counter())
-            publisher.publish(number)
+        async def publish() -> None:
+            begin = time.perf_counter()
+            for number in range(MESSAGES):
+                await asyncio.sleep(max(0.0, begin + number / RATE - time.perf_counter()))
+                published.append(time.perf_counter())
+                tasks.create_task(broker.publish("sens/v1/demo/bench/telemetry", f'{{"number":{number}}}', qos=1))
 
-    sender = threading.Thread(target=publish)
-    sender.start()
-    deadline = time.perf_counter() + MESSAGES / RATE + 30
-    with httpx.Client(base_url=instance.api_url, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as client:
+        tasks.create_task(publish())
+        deadline = time.perf_counter() + MESSAGES / RATE + 30
         while len(seen) < MESSAGES and time.perf_counter() < deadline:
-            answer = client.get("/api/v1/devices/bench/latest")
+            answer = await api.get("/api/v1/devices/bench/latest")
             now = time.perf_counter()
             values = answer.json()["latest"] if answer.is_success else []
             if values:
                 newest = int(values[0]["value"])
                 seen += [now] * (newest + 1 - len(seen))
-    sender.join()
     return [shown - sent for sent, shown in zip(published, seen, strict=False)]
 
 
@@ -151,7 +128,8 @@ def main() -> None:
             instance = Instance.load(data)
             if instance is None:
                 raise SystemExit("the platform ended")
-            measured = sorted(latencies(instance, Path(instance.key_file).read_text(encoding="ascii").strip()))
+            key = Path(instance.key_file).read_text(encoding="ascii").strip()
+            measured = sorted(asyncio.run(latencies(instance, key)))
             print(
                 f"publish to visible at {RATE} msg/s, {len(measured)} of {MESSAGES} messages:"
                 f" median {statistics.median(measured) * 1000:.0f} ms, p99 {measured[int(len(measured) * 0.99)] * 1000:.0f} ms"

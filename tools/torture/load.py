@@ -1,7 +1,6 @@
 """The load of the torture: publishers that remember every message and which of them the broker has acknowledged."""
 
 import asyncio
-import contextlib
 import json
 import threading
 import time
@@ -10,6 +9,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
+import aiomqtt
 import numpy as np
 from numpy.typing import NDArray
 
@@ -23,9 +23,10 @@ POISON: Final = -6.66e66
 FIRST_TIME_MILLISECONDS: Final = 1_760_000_000_000
 MALFORMED_EVERY: Final = 1000
 POISON_EVERY: Final = 2003
+_HOST: Final = "127.0.0.1"
 _WINDOW: Final = 100
-_CONNECT_SECONDS: Final = 5
 _SILENCE_SECONDS: Final = 20
+_RECONNECT_SECONDS: Final = 0.1
 _TAKEN, _ACKNOWLEDGED, _UNCERTAIN = range(3)
 
 
@@ -158,9 +159,9 @@ class Record:
 
 
 class Publisher:
-    """Publishes in a thread of its own, as fast as the rate and the broker allow, until it is left.
+    """Publishes in a thread of its own, as fast as the rate and the broker allow, until it is left: an ordinary MQTT 3.1.1 client.
 
-    MQTT 3.1.1, QoS 1, clean sessions; packets as in sections 3.1 to 3.4.
+    Its session ends with its connection, so that nothing is sent again: what is not acknowledged by then stays uncertain.
     """
 
     def __init__(self, port: int, record: Record, *, name: str, rate: float) -> None:
@@ -183,64 +184,45 @@ class Publisher:
 
     async def _run(self) -> None:
         while not self._stopping:
-            pending: dict[int, int] = {}
             try:
-                async with asyncio.timeout(_CONNECT_SECONDS):
-                    reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-                    identity = self._name.encode()
-                    # Without keep-alive, so that no pings are needed.
-                    rest = b"\0\x04MQTT\x04\x02\0\0" + len(identity).to_bytes(2) + identity
-                    writer.write(b"\x10" + bytes([len(rest)]) + rest)
-                    accepted = await reader.readexactly(4)
-                if accepted[3] == 0:
-                    await self._session(reader, writer, pending)
-            except (OSError, TimeoutError, asyncio.IncompleteReadError):
-                await asyncio.sleep(0.1)
-            finally:
-                self._record.uncertain(pending.values())
+                async with aiomqtt.Client(
+                    _HOST, self._port, identifier=self._name, timeout=_SILENCE_SECONDS, max_inflight_messages=_WINDOW
+                ) as client:
+                    client.pending_calls_threshold = _WINDOW
+                    await self._session(client)
+            except* aiomqtt.MqttError:
+                await asyncio.sleep(_RECONNECT_SECONDS)
 
-    async def _session(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pending: dict[int, int]
-    ) -> None:
-        free = asyncio.Event()
-        free.set()
-        receiving = asyncio.create_task(self._receive(reader, pending, free))
+    async def _session(self, client: aiomqtt.Client) -> None:
+        """Publish until the end, or until the connection is lost or stays silent."""
+        window = asyncio.Semaphore(_WINDOW)
+        async with asyncio.TaskGroup() as session:
+            connection = session.create_task(_until_lost(client))
+            async with asyncio.TaskGroup() as publishing:
+                due = time.monotonic()
+                while not self._stopping:
+                    due = max(due + self._pause, time.monotonic() - 1)
+                    if (ahead := due - time.monotonic()) > 0:
+                        await asyncio.sleep(ahead)
+                    await window.acquire()
+                    publishing.create_task(self._publish(client, self._record.take(), window))
+            connection.cancel()
+
+    async def _publish(self, client: aiomqtt.Client, current: Message, window: asyncio.Semaphore) -> None:
         try:
-            identifier = 0
-            due = time.monotonic()
-            while not self._stopping and not receiving.done():
-                due = max(due + self._pause, time.monotonic() - 1)
-                if (ahead := due - time.monotonic()) > 0:
-                    await asyncio.sleep(ahead)
-                await self._below(_WINDOW, pending, receiving, free)
-                identifier = identifier % 65535 + 1
-                current = self._record.take()
-                pending[identifier] = current.number
-                topic = current.topic.encode()
-                rest = len(topic).to_bytes(2) + topic + identifier.to_bytes(2) + current.payload
-                writer.write(b"\x32" + bytes([len(rest) & 127 | 128, len(rest) >> 7]) + rest)
-            await self._below(1, pending, receiving, free)
-        finally:
-            receiving.cancel()
-            writer.close()
+            await client.publish(current.topic, current.payload, qos=1)
+        except BaseException:
+            self._record.uncertain([current.number])
+            raise
+        self._record.acknowledged(current.number)
+        window.release()
 
-    async def _below(
-        self, count: int, pending: dict[int, int], receiving: "asyncio.Task[None]", free: asyncio.Event
-    ) -> None:
-        """Wait until fewer messages are not acknowledged, or the connection has ended or stays silent."""
-        while len(pending) >= count and not receiving.done():
-            free.clear()
-            try:
-                await asyncio.wait_for(free.wait(), _SILENCE_SECONDS)
-            except TimeoutError:
-                receiving.cancel()
-                return
 
-    async def _receive(self, reader: asyncio.StreamReader, pending: dict[int, int], free: asyncio.Event) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while True:
-                acknowledgement = await reader.readexactly(4)
-                number = pending.pop(int.from_bytes(acknowledgement[2:]))
-                self._record.acknowledged(number)
-                free.set()
-        free.set()
+async def _until_lost(client: aiomqtt.Client) -> None:
+    """Wait until the connection is lost, of which the client tells whoever waits for messages.
+
+    Raises:
+        MqttError: It is lost.
+    """
+    async for _ in client.messages:
+        pass
