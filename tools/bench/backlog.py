@@ -7,9 +7,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from tools.bench.figures import Backlog, Sample
-from tools.bench.hops import drain
+from tools.bench.hops import Start, drain
 from tools.bench.load import Shape
-from tools.bench.measured_path import PUBLISHED, SETTLED, MeasuredPath
+from tools.bench.measured_path import PUBLISHED, SETTLED, STORED, MeasuredPath
 from tools.stack.path import TELEMETRY, StackError
 from tools.stack.programs import POSTGRES
 
@@ -25,12 +25,14 @@ def backlog(path: MeasuredPath, shape: Shape, away: str) -> Backlog:
     """
     path.warm_up(shape)
     packets = path.prepare(shape)
-    logged, settled = path.count(PUBLISHED), 0.0 if away == TELEMETRY else path.count(SETTLED)
+    logged = path.count(PUBLISHED)
+    # A worker that starts counts from zero.
+    settled, stored = (0.0, 0.0) if away == TELEMETRY else (path.count(SETTLED), path.count(STORED))
     path.stack[away].stop()
     with Sampler(path, logged, settled) as sampler:
         path.publish(shape, packets)
         path.reach(PUBLISHED, logged + shape.messages)
-        started, before = time.perf_counter(), path.usage()
+        start = Start(settled, stored, time.perf_counter(), path.usage())
         path.stack.start(away)
         back = time.perf_counter()
         while path.count(SETTLED) == settled:
@@ -38,7 +40,7 @@ def backlog(path: MeasuredPath, shape: Shape, away: str) -> Backlog:
                 raise StackError(f"nothing was stored within {_MOVE_SECONDS} s after {away} was back")
             time.sleep(0.02)
         moved = time.perf_counter()
-        rate = drain(path, shape.messages, settled, started, before)
+        rate = drain(path, shape.messages, start)
     # A server of many processes shares memory between them, and only a sample knows how much.
     peaks = {
         name: max(sample.megabytes.get(name, 0.0) for sample in sampler.samples)

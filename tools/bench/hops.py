@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from tools.bench.figures import Rate
 from tools.bench.load import Shape
@@ -66,9 +66,9 @@ def into_the_stream(path: MeasuredPath, shape: Shape) -> Rate:
 
 def into_the_database(path: MeasuredPath, messages: int) -> Rate:
     """Start the telemetry worker with so many messages in the stream, while nobody publishes."""
-    started, before = time.perf_counter(), path.usage()
+    start = Start(0, 0, time.perf_counter(), path.usage())
     path.stack.start(TELEMETRY)
-    return drain(path, messages, 0, started, before)
+    return drain(path, messages, start)
 
 
 def one_after_the_other(stored: list[Rate], path: MeasuredPath, shape: Shape) -> Rate:
@@ -78,27 +78,42 @@ def one_after_the_other(stored: list[Rate], path: MeasuredPath, shape: Shape) ->
     return logged
 
 
-def drain(path: MeasuredPath, messages: int, settled: float, started: float, before: Mapping[str, Usage]) -> Rate:
+class Start(NamedTuple):
+    """What was known when the telemetry worker, or what it needs, was started.
+
+    Attributes:
+        settled: The worker's counter of settled messages, before the first of those that wait.
+        stored: Its counter of stored messages then.
+        at: When it was started, seconds.
+        usage: What the processes had used.
+    """
+
+    settled: float
+    stored: float
+    at: float
+    usage: Mapping[str, Usage]
+
+
+def drain(path: MeasuredPath, messages: int, start: Start) -> Rate:
     """Wait until messages of the stream are stored. A worker's start does not count, unless everything was stored by then.
 
     Args:
         path: The path.
         messages: How many there are to be stored.
-        settled: What the worker's counters of settled and stored messages were before the first of them.
-        started: When the worker, or what it needs, was started.
-        before: What the processes had used then.
+        start: What was before.
 
     Raises:
         StackError: Some were settled and not stored.
     """
-    done = path.count(SETTLED) - settled
+    started, before = start.at, start.usage
+    done = path.count(SETTLED) - start.settled
     if done < messages:
         started, before = time.perf_counter(), path.usage()
     else:
         done = 0
-    seconds = path.reach(SETTLED, settled + messages) - started
+    seconds = path.reach(SETTLED, start.settled + messages) - started
     after = path.usage()
-    if (stored := path.count(STORED) - settled) != messages:
+    if (stored := path.count(STORED) - start.stored) != messages:
         raise StackError(f"{messages:,} messages waited, and {stored:,.0f} counted as stored")
     counted = int(messages - done)
     costs = difference({name: before.get(name, Usage(0.0, 0.0)) for name in after}, after, counted)
