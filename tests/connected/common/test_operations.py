@@ -7,10 +7,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sens_common import operations
+from sens_common import operations, readiness
 from sens_common.errors import UnavailableError
-from sens_common.health import Check
-from sens_common.operations import HEALTHY_WITHIN_SECONDS, Describe, Heartbeat, problem_check, serve_operations
+from sens_common.health import Check, Problems
+from sens_common.operations import HEALTHY_WITHIN_SECONDS, Heartbeat, serve_operations
+from sens_common.readiness import Describe
 from sens_common.settings import OperationsSettings
 from sens_common.version import product_version
 from support.servers import HOST, free_port
@@ -149,7 +150,7 @@ class TestReadyz:
         assert (response.status_code, response.json()) == (200, {"status": "ok", "checks": {"nats": "ok"}})
 
     async def test_answers_503_when_a_check_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(operations, "CHECK_TIMEOUT_SECONDS", 0.05)
+        monkeypatch.setattr(readiness, "CHECK_TIMEOUT_SECONDS", 0.05)
 
         async def hanging() -> None:
             await asyncio.Event().wait()
@@ -168,14 +169,12 @@ class TestReadyz:
         assert (response.status_code, response.json()["checks"]) == (503, {"log": "ZeroDivisionError: unforeseen"})
 
     async def test_follows_a_part_that_keeps_its_problem_up_to_date(self) -> None:
-        class Part:
-            problem: str | None = "the log is full"
+        problems = Problems("part")
+        problems.set("key", "the stream is full")
 
-        part = Part()
-
-        async with client_of({"part": problem_check(part)}, Heartbeat()) as client:
+        async with client_of({"part": problems.check}, Heartbeat()) as client:
             statuses = [(await client.get("/readyz")).status_code]
-            part.problem = None
+            problems.clear("key")
             assert [*statuses, (await client.get("/readyz")).status_code] == [503, 200]
 
 

@@ -8,6 +8,8 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from sens_common.operations import Heartbeat, Operations
+from sens_common.readiness import Readiness
 from sens_platform_api.app import create_app
 from sens_platform_api.caller import Caller
 from sens_platform_api.current_caller import POOL
@@ -16,7 +18,7 @@ from sens_platform_api.keys.authenticator import Authenticator
 from sens_platform_api.live.endpoints import KEYS, LIVE
 from sens_platform_api.measurements.endpoints import ANSWERS
 from sens_platform_api.middleware.authentication import Gate
-from sens_platform_api.operations.endpoints import HEARTBEAT, READINESS
+from sens_platform_api.operations.endpoints import OPERATIONS, SERVICE
 from sens_platform_api.postgresql import Pool
 from sens_platform_api.settings import HttpSettings, LimitSettings
 from sens_platform_api.state import Provided
@@ -47,11 +49,12 @@ async def ask[T](
     """Ask an API whose database is missing altogether, without a pool: whatever needs it fails in an unforeseen way."""
     limits = LimitSettings()
     keys = Authenticator(Keys())
-    missing = (STREAM, LIVE, HEARTBEAT, READINESS)
+    missing = (STREAM, LIVE)
     parts = [
         *(Provided(part.name, None) for part in missing),
         Provided(POOL.name, pool),
         KEYS.provided(keys),
+        OPERATIONS.provided(Operations(SERVICE, Readiness({}), Heartbeat())),
         ANSWERS.provided(AnswerCounter(limits)),
     ]
 

@@ -1,8 +1,7 @@
-"""The operations port: ``/healthz``, ``/readyz``, ``/version`` and ``/metrics`` of every service.
+"""The operations port: ``/healthz``, ``/readyz``, ``/version`` and ``/metrics``, in one form for every service.
 
-``/healthz`` says that the event loop turns, and asks no dependency; ``/readyz`` runs the named checks and answers 503
-when one fails, and a worker's says there which hop is the bottleneck; what works but should be otherwise is a note there; ``/metrics`` is Prometheus' text format (Prometheus documentation,
-"Exposition formats").
+``/healthz`` says that the event loop turns, and asks no dependency; ``/readyz`` is `sens_common.readiness`; ``/metrics`` is Prometheus' text
+format (Prometheus documentation, "Exposition formats"). The API answers them at its own port, and documents them in its OpenAPI document.
 """
 
 import asyncio
@@ -10,7 +9,8 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import NoReturn, Protocol
+from http import HTTPStatus
+from typing import NoReturn
 
 import msgspec
 import structlog
@@ -25,6 +25,7 @@ from starlette.types import ASGIApp
 from sens_common.connections import DEFAULT_LIMITS, ConnectionLimits, bounded_protocol
 from sens_common.errors import UnavailableError
 from sens_common.health import Check
+from sens_common.readiness import Describe, Readiness
 from sens_common.settings import OperationsSettings
 from sens_common.version import service_version
 
@@ -33,31 +34,6 @@ log = structlog.get_logger()
 # The time at which a counter was made doubles the number of series and tells nobody anything.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library carries no type for it
 
-Describe = Callable[[Mapping[str, str]], str]
-"""Says in one sentence, given the checks' answers, what a service passes on, and which hop is the bottleneck when it can't."""
-
-
-class Reporting(Protocol):
-    """A part of a service that knows what is wrong with it."""
-
-    problem: str | None
-
-
-def problem_check(part: Reporting) -> Check:
-    """Return the readiness check of a part that keeps its own problem up to date."""
-
-    async def check() -> str | None:
-        return part.problem
-
-    return check
-
-
-async def not_started() -> str:
-    """Readiness check that stands for a part until there is one: a service that is starting is not ready."""
-    return "not started yet"
-
-
-CHECK_TIMEOUT_SECONDS = 2.0
 HEARTBEAT_SECONDS = 1.0
 HEALTHY_WITHIN_SECONDS = 15.0
 
@@ -88,84 +64,49 @@ class Heartbeat:
         return self._clock() - self._last
 
 
-async def readiness(checks: Mapping[str, Check]) -> tuple[bool, dict[str, str]]:
-    """Run all checks at once, each within `CHECK_TIMEOUT_SECONDS`; return whether all passed, and each one's answer."""
+class Operations:
+    """Answers the operations paths, in one form for every service."""
 
-    async def run(check: Check) -> str:
-        try:
-            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-                return await check() or "ok"
-        except TimeoutError:
-            return f"no answer within {CHECK_TIMEOUT_SECONDS:g} s"
-        except Exception as error:  # noqa: BLE001 - a check that fails in an unforeseen way has failed
-            return f"{type(error).__name__}: {error}"
+    def __init__(
+        self, service: str, readiness: Readiness, heartbeat: Heartbeat, registry: CollectorRegistry = REGISTRY
+    ) -> None:
+        self._service = service
+        self._readiness = readiness
+        self._heartbeat = heartbeat
+        self._registry = registry
 
-    # A service that is starting may exchange checks meanwhile.
-    names = list(checks)
-    answers = await asyncio.gather(*(run(check) for check in checks.values()))
-    results = dict(zip(names, answers, strict=True))
-    return all(answer == "ok" for answer in answers), results
+    async def healthz(self, _request: Request) -> Response:
+        """Tell whether the event loop turns; no other server is asked."""
+        age = self._heartbeat.age_seconds
+        if age < HEALTHY_WITHIN_SECONDS:
+            return _json({"status": "ok"}, HTTPStatus.OK)
+        detail = f"the loop last went round {age:.0f} s ago"
+        return _json({"status": "failed", "detail": detail}, HTTPStatus.SERVICE_UNAVAILABLE)
 
+    async def readyz(self, _request: Request) -> Response:
+        """Tell whether the service can do its work."""
+        answer = await self._readiness.answer()
+        return _json(answer.document(), answer.http_status)
 
-async def noted(notes: Mapping[str, Check]) -> dict[str, str]:
-    """Return what works but should be otherwise, by name; nothing of what can't be asked just now, which a check says."""
+    async def version(self, _request: Request) -> Response:
+        """Tell name, version and commit."""
+        return _json(service_version(self._service), HTTPStatus.OK)
 
-    async def ask(note: Check) -> str | None:
-        try:
-            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
-                return await note()
-        except Exception as error:  # noqa: BLE001 - as with checks; a missing note changes nothing for who reads it
-            log.debug("a note can't be asked for", error=f"{type(error).__name__}: {error}")
-            return None
+    async def metrics(self, _request: Request) -> Response:
+        """Give the metrics of this process."""
+        return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
-    names = list(notes)
-    answers = await asyncio.gather(*(ask(note) for note in notes.values()))
-    return {name: answer for name, answer in zip(names, answers, strict=True) if answer is not None}
-
-
-def operations_routes(
-    service: str,
-    checks: Mapping[str, Check],
-    heartbeat: Heartbeat,
-    describe: Describe | None = None,
-    registry: CollectorRegistry = REGISTRY,
-    *,
-    notes: Mapping[str, Check] | None = None,
-) -> list[Route]:
-    """Return the routes of the operations port."""
-
-    async def healthz(_request: Request) -> Response:
-        age = heartbeat.age_seconds
-        healthy = age < HEALTHY_WITHIN_SECONDS
-        body = (
-            {"status": "ok"} if healthy else {"status": "failed", "detail": f"the loop last went round {age:.0f} s ago"}
-        )
-        return _json(body, 200 if healthy else 503)
-
-    async def readyz(_request: Request) -> Response:
-        ready, results = await readiness(checks)
-        body: dict[str, object] = {"status": "ok" if ready else "failed", "checks": results}
-        if describe is not None:
-            body["flow"] = describe(results)
-        if notes and (found := await noted(notes)):
-            body["notes"] = found
-        return _json(body, 200 if ready else 503)
-
-    async def version(_request: Request) -> Response:
-        return _json(service_version(service), 200)
-
-    async def metrics(_request: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
-
-    return [
-        Route("/healthz", healthz),
-        Route("/readyz", readyz),
-        Route("/version", version),
-        Route("/metrics", metrics),
-    ]
+    def routes(self) -> list[Route]:
+        """Return the routes of the operations paths."""
+        return [
+            Route("/healthz", self.healthz),
+            Route("/readyz", self.readyz),
+            Route("/version", self.version),
+            Route("/metrics", self.metrics),
+        ]
 
 
-def _json(body: object, status: int) -> Response:
+def _json(body: object, status: HTTPStatus) -> Response:
     return Response(msgspec.json.encode(body), status, media_type="application/json")
 
 
@@ -272,8 +213,9 @@ async def serve_operations(
     Raises:
         UnavailableError: The port can't be listened on.
     """
+    readiness = Readiness(checks, describe=describe, notes=notes)
     app = Starlette(
-        routes=operations_routes(service, checks, heartbeat, describe, notes=notes),
+        routes=Operations(service, readiness, heartbeat).routes(),
         exception_handlers={Exception: _unforeseen},
     )
     beating = asyncio.create_task(heartbeat.keep(), name="heartbeat")

@@ -15,7 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sens_common.health import Check
 from sens_common.https import HttpsOnly
-from sens_common.operations import Heartbeat, operations_routes
+from sens_common.operations import Heartbeat, Operations
+from sens_common.readiness import Readiness
 from sens_common.settings import HttpsSettings
 from sens_docs_site.metrics import PLAIN_HTTP, RESPONSES
 
@@ -67,7 +68,7 @@ def create_app(
             response.headers["Location"] = "/" + URL(response.headers["Location"]).path.lstrip("/")
         return response
 
-    operations = operations_routes(SERVICE, {"site": site_check(folder)}, heartbeat)
+    operations = Operations(SERVICE, Readiness({"site": site_check(folder)}), heartbeat).routes()
     return Starlette(
         routes=[
             *(route for route in operations if with_metrics or route.path != METRICS_PATH),
@@ -86,7 +87,7 @@ def create_app(
 def metrics_app(heartbeat: Heartbeat) -> Starlette:
     """Return what gives the metrics and nothing else."""
     return Starlette(
-        routes=[route for route in operations_routes(SERVICE, {}, heartbeat) if route.path == METRICS_PATH]
+        routes=[route for route in Operations(SERVICE, Readiness({}), heartbeat).routes() if route.path == METRICS_PATH]
     )
 
 

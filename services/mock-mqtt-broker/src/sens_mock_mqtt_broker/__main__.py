@@ -6,7 +6,8 @@ from collections.abc import Callable, Coroutine, Sequence
 
 from sens_common.health import Check
 from sens_common.lifecycle import run
-from sens_common.operations import Describe, Heartbeat, serve_operations
+from sens_common.operations import Heartbeat, serve_operations
+from sens_common.readiness import Describe
 from sens_mock_mqtt_broker.fleet import Fleet
 from sens_mock_mqtt_broker.listening import Listener, client_host, run_broker
 from sens_mock_mqtt_broker.publisher import Audience, Publisher, wall_clock

@@ -8,7 +8,8 @@ from sens_common.envelope import OVERHEAD_BYTES
 from sens_common.health import Check
 from sens_common.jetstream import connect, ensure_streams, nats_check
 from sens_common.lifecycle import run
-from sens_common.operations import Heartbeat, not_started, serve_operations
+from sens_common.operations import Heartbeat, serve_operations
+from sens_common.readiness import not_started
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
 from sens_mqtt_ingestion_worker.limits import TenantLimits

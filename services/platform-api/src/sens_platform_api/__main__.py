@@ -9,7 +9,7 @@ from sens_common.connections import ConnectionLimits
 from sens_common.health import Check
 from sens_common.jetstream import connect, nats_check, nats_note
 from sens_common.lifecycle import run
-from sens_common.operations import Heartbeat, serve
+from sens_common.operations import Heartbeat, Operations, serve
 from sens_platform_api.app import create_app, https_only
 from sens_platform_api.current_caller import POOL
 from sens_platform_api.dead_letters.endpoints import STREAM
@@ -20,9 +20,9 @@ from sens_platform_api.live.endpoints import KEYS, LIVE
 from sens_platform_api.live.nats import NatsLive
 from sens_platform_api.measurements.endpoints import ANSWERS
 from sens_platform_api.middleware.authentication import Gate
-from sens_platform_api.operations.endpoints import HEARTBEAT, READINESS, SERVICE
+from sens_platform_api.operations.endpoints import OPERATIONS, SERVICE
 from sens_platform_api.operations.repository import database_problem, roles_note, schema_problem
-from sens_platform_api.operations.service import ApiReadiness
+from sens_platform_api.operations.service import public_readiness
 from sens_platform_api.postgresql import open_pools
 from sens_platform_api.registry.repository import StoredDeletions
 from sens_platform_api.registry.service import keep_deleting
@@ -45,14 +45,14 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             "nats": nats_check(client),
         }
         notes: dict[str, Check] = {"database_roles": partial(roles_note, key_pool), "nats": nats_note(client)}
+        readiness = public_readiness(checks, partial=frozenset({"nats"}), notes=notes)
         parts = [
             POOL.provided(pool),
             KEYS.provided(keys),
             STREAM.provided(TelemetryStream(client)),
             LIVE.provided(live),
             ANSWERS.provided(AnswerCounter(limits)),
-            HEARTBEAT.provided(heartbeat),
-            READINESS.provided(ApiReadiness(checks, partial=frozenset({"nats"}), notes=notes)),
+            OPERATIONS.provided(Operations(SERVICE, readiness, heartbeat)),
         ]
         app = https_only(create_app(Gate(keys, limits), parts, settings.http, limits), settings.https)
         async with (

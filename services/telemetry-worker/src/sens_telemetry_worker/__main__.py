@@ -7,7 +7,8 @@ from nats.aio.client import Client
 from sens_common.health import Check, Problems
 from sens_common.jetstream import connect, nats_check
 from sens_common.lifecycle import run
-from sens_common.operations import Heartbeat, not_started, serve_operations
+from sens_common.operations import Heartbeat, serve_operations
+from sens_common.readiness import not_started
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.jetstream.dead_letter_migration import DeadLetterMigration

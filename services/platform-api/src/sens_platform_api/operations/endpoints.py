@@ -1,72 +1,79 @@
-"""What the platform asks of the process: open to whoever can reach it."""
+"""The operations paths, which every service answers in the same form (`sens_common.operations`), and ``/test``: open to everybody."""
 
-from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 import structlog
 from fastapi import APIRouter, Depends
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
 from starlette.responses import Response
 
-from sens_common.operations import HEALTHY_WITHIN_SECONDS, Heartbeat
-from sens_common.version import service_version
+from sens_common.operations import Operations
 from sens_platform_api.operations.schemas import Health, Readiness, TestAnswer, VersionAnswer
-from sens_platform_api.operations.service import ApiReadiness
 from sens_platform_api.parameters import no_parameters
 from sens_platform_api.problems import common_responses
 from sens_platform_api.state import Part
 
 log = structlog.get_logger()
 
-SERVICE = "platform-api"
-HEARTBEAT: Final = Part[Heartbeat]("heartbeat")
-READINESS: Final = Part[ApiReadiness]("readiness")
-TEST_MESSAGE = "test endpoint called"
+SERVICE: Final = "platform-api"
+TEST_MESSAGE: Final = "test endpoint called"
+OPERATIONS: Final = Part[Operations]("operations")
+
+TheOperations = Annotated[Operations, Depends(OPERATIONS)]
 
 router = APIRouter(tags=["operations"], dependencies=[Depends(no_parameters)], responses=common_responses())
-_FAILED: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "It does not work"}}
-_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Readiness, "description": "It can't work just now"}}
 
 
-@router.get("/healthz", operation_id="health", summary="Tell whether the process works", responses=_FAILED)
-async def healthz(heartbeat: Annotated[Heartbeat, Depends(HEARTBEAT)], response: Response) -> Health:
-    """Its loop went round lately; no other server is asked."""
-    age = heartbeat.age_seconds
-    if age < HEALTHY_WITHIN_SECONDS:
-        return Health(status="ok")
-    response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Health(status="failed", detail=f"the loop last went round {age:.0f} s ago")
+def _answers(model: type[Any], failed: str | None = None) -> dict[int | str, dict[str, Any]]:
+    answers: dict[int | str, dict[str, Any]] = {200: {"model": model, "description": "Successful Response"}}
+    if failed is not None:
+        answers[503] = {"model": model, "description": failed}
+    return answers
+
+
+@router.get(
+    "/healthz",
+    operation_id="health",
+    summary="Tell whether the process works",
+    response_class=Response,
+    responses=_answers(Health, "It does not work"),
+)
+async def healthz(request: Request, operations: TheOperations) -> Response:
+    """Its event loop turns; no other server is asked."""
+    return await operations.healthz(request)
 
 
 @router.get(
     "/readyz",
     operation_id="readiness",
     summary="Tell whether it can do its work",
-    responses=_NOT_READY,
-    response_model_exclude_none=True,
+    response_class=Response,
+    responses=_answers(Readiness, "It can't work just now"),
 )
-async def readyz(readiness: Annotated[ApiReadiness, Depends(READINESS)], response: Response) -> Readiness:
-    """Checks the database, its schema and NATS, by name; what it says is at most a second old.
+async def readyz(request: Request, operations: TheOperations) -> Response:
+    """Checks the database, its schema and NATS, by name; the answer is at most a second old.
 
     `degraded`, with 200, is an API of which a part does not work just now: without NATS there are no live data and no replay, while
     everything else is answered.
     """
-    look = await readiness.look()
-    if look.status == "failed":
-        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
-    return Readiness(status=look.status, checks=look.checks, notes=look.notes or None)
+    return await operations.readyz(request)
 
 
-@router.get("/version", operation_id="version", summary="Tell what is running")
-async def version() -> VersionAnswer:
+@router.get(
+    "/version",
+    operation_id="version",
+    summary="Tell what is running",
+    response_class=Response,
+    responses=_answers(VersionAnswer),
+)
+async def version(request: Request, operations: TheOperations) -> Response:
     """Name, version and commit."""
-    running = service_version(SERVICE)
-    return VersionAnswer(name=running.name, version=running.version, product_commit=running.product_commit)
+    return await operations.version(request)
 
 
 @router.get("/test", operation_id="test", summary="Write a log entry")
 async def test() -> TestAnswer:
-    """Writes a structured log entry whose message is `test endpoint called`, for checking the way of the logs."""
+    """Writes a structured log entry whose message is `test endpoint called`, to check that logs arrive."""
     log.info(TEST_MESSAGE)
     return TestAnswer(message=TEST_MESSAGE)
 
@@ -78,6 +85,6 @@ async def test() -> TestAnswer:
     response_class=Response,
     responses={200: {"description": "The metrics", "content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def metrics() -> Response:
+async def metrics(request: Request, operations: TheOperations) -> Response:
     """Counters, gauges and histograms of this process."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    return await operations.metrics(request)

@@ -1,4 +1,4 @@
-"""Answers of the operations endpoints."""
+"""Answers of the operations paths, as `sens_common.operations` gives them, for the OpenAPI document."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ class Health(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     status: Annotated[Literal["ok", "failed"], Field(examples=["ok"])]
-    detail: Annotated[str | None, Field(description="What is wrong.", examples=[None])] = None
+    detail: Annotated[str | None, Field(description="What is wrong; missing when nothing is.", examples=[None])] = None
 
 
 class Readiness(BaseModel):

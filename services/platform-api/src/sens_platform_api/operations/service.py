@@ -1,77 +1,27 @@
-"""Readiness: asked by anybody, so answered from a look that is at most a second old and without a server's own words."""
+"""The API's readiness. Anybody can ask for it, so an answer is given again for a second, and holds no words of a driver."""
 
-import asyncio
-import time
-from collections.abc import Callable, Mapping
-from typing import Final, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Final
 
 import structlog
 
 from sens_common.errors import SchemaError, SensError
 from sens_common.health import Check
-from sens_common.operations import noted, readiness
+from sens_common.readiness import Readiness
 
 log = structlog.get_logger()
 
 CACHE_SECONDS: Final = 1.0
-START_SECONDS: Final = 5.0
-"""For so long after the start all checks count: what is only just being connected is not yet called away."""
-
-type Status = Literal["ok", "degraded", "failed"]
 
 
-class Look(NamedTuple):
-    """What the checks answered, and what works but should be otherwise."""
-
-    status: Status
-    checks: dict[str, str]
-    notes: dict[str, str]
+def public_readiness(checks: Mapping[str, Check], *, partial: frozenset[str], notes: Mapping[str, Check]) -> Readiness:
+    """Return the readiness of a service that anybody can ask; the arguments are those of `Readiness`."""
+    discreet = {name: _discreet(name, check) for name, check in checks.items()}
+    return Readiness(discreet, partial=partial, notes=notes, cache_seconds=CACHE_SECONDS)
 
 
-class ApiReadiness:
-    """Runs the checks, once a second at most however many ask.
-
-    A check of which only a part of the API depends, NATS, makes it degraded: it stays in service for all the rest.
-    """
-
-    def __init__(
-        self,
-        checks: Mapping[str, Check],
-        *,
-        partial: frozenset[str] = frozenset(),
-        notes: Mapping[str, Check] | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._checks = {name: _in_own_words(name, check) for name, check in checks.items()}
-        self._partial = partial
-        self._notes = notes or {}
-        self._clock = clock
-        self._started = clock()
-        self._seen_well: set[str] = set()
-        self._looked: float | None = None
-        self._look = Look("failed", {}, {})
-        self._lock = asyncio.Lock()
-
-    async def look(self) -> Look:
-        """Return what the checks answer, or answered within the last second."""
-        async with self._lock:
-            if self._looked is None or self._clock() - self._looked >= CACHE_SECONDS:
-                _, answers = await readiness(self._checks)
-                notes = await noted(self._notes)
-                self._looked = self._clock()
-                self._look = Look(self._status(answers), answers, notes)
-            return self._look
-
-    def _status(self, answers: Mapping[str, str]) -> Status:
-        self._seen_well |= {name for name, answer in answers.items() if answer == "ok"}
-        starting = self._clock() - self._started < START_SECONDS
-        away = {name for name, answer in answers.items() if answer != "ok"}
-        needed = {name for name in away if name not in self._partial or (starting and name not in self._seen_well)}
-        return "failed" if needed else "degraded" if away else "ok"
-
-
-def _in_own_words(name: str, check: Check) -> Check:
-    """Let a check answer without what a driver says, which is for the log: addresses and roles are nobody else's business."""
+def _discreet(name: str, check: Check) -> Check:
+    """Let a check answer without a driver's words, which are for the log: addresses and roles are nobody else's business."""
 
     async def run() -> str | None:
         try:
