@@ -127,13 +127,13 @@ class MemoryInbox:
 
     async def take(
         self,
-        stop: asyncio.Event,  # noqa: ARG002 - the port's signature
+        stop: asyncio.Event,
         *,
         rejected_share: float = 0.0,
     ) -> list[MemoryEnvelope]:
         await asyncio.sleep(0)
         self.rejected_shares.append(rejected_share)
-        if self._batches:
+        if self._batches and not stop.is_set():
             return self._batches.pop(0)
         self._stop.set()
         return []
@@ -167,7 +167,7 @@ class MemoryRegistry:
     async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
         refusals = {}
         for tenant, name in wanted:
-            if len(self.device_ids) < self.device_limit:
+            if sum(tenant_id == tenant.id for tenant_id, _ in self.device_ids) < self.device_limit:
                 self.device_ids.setdefault((tenant.id, name), len(self.device_ids) + 1)
             elif (tenant.id, name) not in self.device_ids:
                 refusals[tenant.id, name] = Refusal(Reason.LIMIT_REACHED, f"{name} is new")
@@ -178,13 +178,14 @@ class MemoryRegistry:
         refusals: dict[MetricKey, Refusal] = {}
         for tenant, metrics in wanted:
             new = sorted((name, kind) for name, kind in metrics if (tenant.id, name, kind) not in self.metric_ids)
-            if len(self.metric_ids) + len(new) > self.metric_limit:
+            if sum(key[0] == tenant.id for key in self.metric_ids) + len(new) > self.metric_limit:
                 refusals |= {(tenant.id, *each): Refusal(Reason.LIMIT_REACHED, f"{each[0]} is new") for each in new}
-                continue
-            for name, kind in new:
-                self.metric_ids[tenant.id, name, kind] = len(self.metric_ids) + 1
-                refusals.pop((tenant.id, name, kind), None)
-            ids |= {(tenant.id, name, kind): self.metric_ids[tenant.id, name, kind] for name, kind in metrics}
+            else:
+                for name, kind in new:
+                    self.metric_ids[tenant.id, name, kind] = len(self.metric_ids) + 1
+                    refusals.pop((tenant.id, name, kind), None)
+            keys = {(tenant.id, name, kind) for name, kind in metrics}
+            ids |= {key: self.metric_ids[key] for key in keys & self.metric_ids.keys()}
         return RegisteredMetrics(ids, refusals)
 
 
