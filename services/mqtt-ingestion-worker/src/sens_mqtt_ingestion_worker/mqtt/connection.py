@@ -1,6 +1,6 @@
 """The MQTT 5 session: a persistent session, manual acknowledgement, `receive_max` as the valve (MQTT 5.0, OASIS standard 2019).
 
-The packets' bytes are the `mqtt5` codec's work; when to send which, and what to do with those that come, is here.
+When to send which packet, and what to do with those that come, is here.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ import structlog
 from sens_common.envelope import Message
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock, crowd
+from sens_mqtt_ingestion_worker.mqtt import packets
+from sens_mqtt_ingestion_worker.mqtt.gathering import Gathering
+from sens_mqtt_ingestion_worker.mqtt.subscriptions import Subscriptions
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SessionTakenError, SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 from sens_mqtt_ingestion_worker.status import Waiting
 
 log = structlog.get_logger()
 
-_SUBSCRIBE_PACKET_ID: Final = 1
-_UNSUBSCRIBE_PACKET_ID: Final = 2
-_FIRST_FAILURE: Final = 128  # reason codes from here on are refusals (MQTT 5.0, section 2.4)
 _PAUSE_READING_ABOVE: Final = 2
 """Reading pauses when more messages than ``receive_max`` times this are waiting; only QoS 0 can lead to it."""
 
@@ -30,15 +30,6 @@ _PAUSE_READING_ABOVE_BYTES: Final = 64 << 20
 """Likewise for their size, because `receive_max` bounds no bytes."""
 
 _FIXED_HEADER_BYTES: Final = 5  # at most; MQTT 5.0, section 2.1.1
-
-_BUSY_MESSAGES: Final = 50
-_GATHERED_SHARE: Final = 4
-_GATHERED_BYTES: Final = 1 << 20
-_GATHERING_SECONDS: Final = 0.02
-_GATHERING_STEP_SECONDS: Final = 0.004
-"""An envelope costs this worker and the stream as much as a hundred messages. So when the last delivery had `_BUSY_MESSAGES`, the next one
-is gathered until it has ``receive_max`` divided by `_GATHERED_SHARE`, or so many bytes, for `_GATHERING_SECONDS` at most. A broker that
-stops at the same number twice waits for acknowledgements, because its own limit is lower; then that number is enough."""
 
 _NO_FLAGS: Final[frozenset[int]] = frozenset()
 
@@ -70,9 +61,7 @@ class MqttConnection(asyncio.Protocol):
         self._partial = b""
         self._messages: list[Message] = []
         self._waiting_bytes = 0
-        self._delivered = 0  # messages of the last delivery
-        self._enough = settings.receive_max // _GATHERED_SHARE
-        self._stopped_at = 0
+        self._gathering = Gathering(settings.receive_max)
         self._flagged: set[int] = set()
         self._receipts = 0
         self._pings: deque[int] = deque()  # that are not answered: receipts before each that asks for more, else -1
@@ -82,12 +71,8 @@ class MqttConnection(asyncio.Protocol):
         self._reading_paused = False
         self._wake: asyncio.Future[None] | None = None
         self._connack: mqtt5.ConnAckPacket | None = None
-        self._subscribed = False
-        self._left_over = sorted(left_over)
-        self._refused: list[str] = []
-        self._settled = asyncio.Event()
+        self._subscriptions = Subscriptions(settings.topic_filters, left_over)
         self._taken = 0  # messages
-        self._came_before: int | None = None  # messages before SUBACK, while UNSUBACK is awaited
         self._last_sent = self._last_heard = time.monotonic()
 
     # What the event loop calls.
@@ -172,7 +157,7 @@ class MqttConnection(asyncio.Protocol):
             case mqtt5.SubAckPacket():
                 self._take_suback(packet)
             case mqtt5.UnsubAckPacket():
-                self._take_unsuback(packet)
+                self._subscriptions.take_unsuback(packet, self._received)
             case mqtt5.DisconnectPacket():
                 reason = packet.reason_code.name.lower().replace("_", " ")
                 self._was_taken = packet.reason_code is mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
@@ -186,39 +171,19 @@ class MqttConnection(asyncio.Protocol):
                 )
 
     def _take_suback(self, packet: mqtt5.SubAckPacket) -> None:
-        for topic_filter, code in zip(self._settings.topic_filters, packet.reason_codes, strict=False):
-            if int(code) >= _FIRST_FAILURE:
-                self._disconnect(
-                    mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION,
-                    _refusal(f"the subscription to {topic_filter}", code.name, packet.reason_str),
-                )
-                return
-        self._subscribed = True
+        refusal = self._subscriptions.take_suback(packet)
+        if refusal is not None:
+            self._disconnect(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION, refusal)
+            return
         self._wake_up()
-        if self._left_over and self.session_present:
-            # Only now, so that there is a subscription at every moment.
-            self._came_before = self._taken + len(self._messages)
-            self._write(mqtt5.UnsubscribePacket(_UNSUBSCRIBE_PACKET_ID, self._left_over).write())
-        else:
-            self._settled.set()
+        ending = self._subscriptions.unsubscribe(self._received, session_present=self.session_present)
+        if ending is not None:
+            self._write(ending)
 
-    def _take_unsuback(self, packet: mqtt5.UnsubAckPacket) -> None:
-        codes = dict(zip(self._left_over, packet.reason_codes, strict=False))
-        self._refused = [each for each, code in codes.items() if int(code) >= _FIRST_FAILURE]
-        ended = [each for each, code in codes.items() if code is mqtt5.UnsubAckReasonCode.SUCCESS]
-        if ended:
-            metrics.SUBSCRIPTIONS_ENDED.inc(len(ended))
-            log.info("ended earlier subscriptions of the session", topic_filters=ended, messages=self._count_between())
-        self._came_before = None
-        self._settled.set()
-
-    def _count_between(self) -> int:
-        """Count the messages that came while the session had its earlier and its new subscriptions; return their number."""
-        if self._came_before is None:
-            return 0
-        count = self._taken + len(self._messages) - self._came_before
-        metrics.BETWEEN_SUBSCRIPTIONS.inc(count)
-        return count
+    @property
+    def _received(self) -> int:
+        """How many messages have come."""
+        return self._taken + len(self._messages)
 
     # What the source and the pipeline call.
 
@@ -234,24 +199,14 @@ class MqttConnection(asyncio.Protocol):
             SourceUnavailableError: The broker refuses, or closes the connection.
         """
         settings = self._settings
-        self._write(
-            mqtt5.ConnectPacket(
-                client_id=settings.client_id,
-                username=settings.username,
-                password=settings.password.get_secret_value().encode() if settings.password is not None else None,
-                clean_start=False,
-                keep_alive=settings.keep_alive_seconds,
-                session_expiry_interval=settings.session_expiry_seconds,
-                receive_max=settings.receive_max,
-                topic_alias_max=0,
-                max_packet_size=self._max_packet_bytes,
-            ).write()
-        )
+        self._write(packets.connect(settings, self._max_packet_bytes))
         while self._connack is None:
             await self._something()
         connack = self._connack
-        if int(connack.reason_code) >= _FIRST_FAILURE:
-            raise SourceUnavailableError(_refusal("the connection", connack.reason_code.name, connack.reason_str))
+        if int(connack.reason_code) >= packets.FIRST_FAILURE:
+            raise SourceUnavailableError(
+                packets.refusal("the connection", connack.reason_code.name, connack.reason_str)
+            )
         self.session_present = connack.session_present
         if connack.server_keep_alive is not None:
             self._keep_alive_seconds = connack.server_keep_alive
@@ -261,36 +216,24 @@ class MqttConnection(asyncio.Protocol):
         ):
             log.warning("the broker keeps the session for a shorter time", seconds=connack.session_expiry_interval)
         # A resumed session still has its subscriptions, and a broker may answer this one only after it got acknowledgements.
-        self._write(
-            mqtt5.SubscribePacket(
-                _SUBSCRIBE_PACKET_ID,
-                [
-                    # A retained message is a copy of an earlier one: as telemetry it would be stored twice.
-                    mqtt5.TopicFilter(
-                        topic_filter, max_qos=mqtt5.QoS.AT_LEAST_ONCE, retain_handling=mqtt5.RetainHandling.SEND_NEVER
-                    )
-                    for topic_filter in settings.topic_filters
-                ],
-            ).write()
-        )
-        while not self._subscribed and not self._messages:
+        self._write(packets.subscribe(settings.topic_filters))
+        while not self._subscriptions.are_made and not self._messages:
             await self._something()
 
     async def settled(self) -> list[str]:
-        """Wait until the session is subscribed to what the settings name, and to nothing else; return what it could not be rid of."""
-        await self._settled.wait()
-        return self._refused
+        """See `Subscriptions.settled`."""
+        return await self._subscriptions.settled()
 
     async def receive(self) -> Delivery:
         """See `pipeline.Connection.receive`."""
         while not self._messages:
             await self._something()
-        if self._delivered >= _BUSY_MESSAGES:
-            await self._gather()
+        if self._gathering.is_busy:
+            await self._gathering.gather(lambda: self.waiting, lambda: self._ended is not None)
             if not self._messages:  # the connection has ended meanwhile
                 await self._something()
         messages, self._messages = self._messages, []
-        self._delivered = len(messages)
+        self._gathering.delivered(len(messages))
         self._taken += len(messages)
         self._receipts += 1
         self._waiting_bytes = 0
@@ -304,13 +247,13 @@ class MqttConnection(asyncio.Protocol):
         return Delivery(messages, flagged, self._caught_up)
 
     def acknowledge(self, messages: list[Message]) -> None:
-        """Write PUBACKs: fixed header 0x40, length 2, identifier; the reason is success (MQTT 5.0, section 3.4.2.1)."""
+        """See `pipeline.Connection.acknowledge`."""
         if self._ended is not None or self._transport is None:
             return
-        packets = [b"\x40\x02" + message.packet_id.to_bytes(2) for message in messages if message.packet_id]
-        if packets:
-            self._write(b"".join(packets))
-            metrics.ACKNOWLEDGED.inc(len(packets))
+        pubacks = packets.pubacks(messages)
+        if pubacks:
+            self._write(b"".join(pubacks))
+            metrics.ACKNOWLEDGED.inc(len(pubacks))
 
     def ask_for_more(self) -> None:
         """See `pipeline.Connection.ask_for_more`: a broker that has taken all acknowledgements sends what it has, then answers."""
@@ -347,23 +290,6 @@ class MqttConnection(asyncio.Protocol):
 
     # The small parts.
 
-    async def _gather(self) -> None:
-        """Wait for more messages."""
-        if len(self._messages) > self._enough:
-            self._enough = self._settings.receive_max // _GATHERED_SHARE
-        deadline = time.monotonic() + _GATHERING_SECONDS
-        while (
-            (count := len(self._messages)) < self._enough
-            and self._waiting_bytes < _GATHERED_BYTES
-            and self._ended is None
-        ):
-            if time.monotonic() > deadline:
-                if count == self._stopped_at:
-                    self._enough = count
-                self._stopped_at = count
-                return
-            await asyncio.sleep(_GATHERING_STEP_SECONDS)
-
     async def _something(self) -> None:
         """Wait until something comes.
 
@@ -390,7 +316,7 @@ class MqttConnection(asyncio.Protocol):
     def _end(self, reason: str) -> None:
         if self._ended is not None:
             return
-        self._count_between()
+        self._subscriptions.count_between(self._received)
         self._ended = reason
         # The broker sends again what was not acknowledged; only what came with QoS 0 would be lost.
         self._messages = [message for message in self._messages if not message.packet_id]
@@ -399,8 +325,3 @@ class MqttConnection(asyncio.Protocol):
     def _wake_up(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
-
-
-def _refusal(what: str, code: str, text: str | None) -> str:
-    reason = code.lower().replace("_", " ")
-    return f"the broker refuses {what}: {reason}" + (f" ({text})" if text else "")

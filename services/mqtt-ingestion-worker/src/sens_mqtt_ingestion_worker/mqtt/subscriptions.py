@@ -1,0 +1,85 @@
+"""What a session is subscribed to: first to what the settings name, then to nothing else."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import mqtt5
+import structlog
+
+from sens_mqtt_ingestion_worker import metrics
+from sens_mqtt_ingestion_worker.mqtt import packets
+
+log = structlog.get_logger()
+
+_ENDED: Final = mqtt5.UnsubAckReasonCode.SUCCESS
+
+
+class Subscriptions:
+    """The subscriptions of one connection's session.
+
+    Earlier ones are ended only once the new ones are there, so that there is one at every moment.
+
+    Attributes:
+        are_made: Whether the session is subscribed to what the settings name.
+    """
+
+    def __init__(self, wanted: Sequence[str], left_over: frozenset[str]) -> None:
+        """Take the filters; nothing is sent yet.
+
+        Args:
+            wanted: What the settings name.
+            left_over: What a resumed session may be subscribed to beside that.
+        """
+        self.are_made = False
+        self._wanted = wanted
+        self._left_over = sorted(left_over)
+        self._refused: list[str] = []
+        self._are_settled = asyncio.Event()
+        self._came_before: int | None = None  # messages before SUBACK, while UNSUBACK is awaited
+
+    async def settled(self) -> list[str]:
+        """Wait until the session is subscribed to what the settings name, and to nothing else; return what it could not be rid of."""
+        await self._are_settled.wait()
+        return self._refused
+
+    def take_suback(self, packet: mqtt5.SubAckPacket) -> str | None:
+        """Take the answer to SUBSCRIBE; return why the broker refuses it, None when it does not."""
+        for topic_filter, code in zip(self._wanted, packet.reason_codes, strict=False):
+            if int(code) >= packets.FIRST_FAILURE:
+                return packets.refusal(f"the subscription to {topic_filter}", code.name, packet.reason_str)
+        self.are_made = True
+        return None
+
+    def unsubscribe(self, received: int, *, session_present: bool) -> bytes | None:
+        """Return what ends the earlier subscriptions, None where there are none.
+
+        Args:
+            received: How many messages the connection has brought so far.
+            session_present: Whether the broker has resumed a session.
+        """
+        if not self._left_over or not session_present:
+            self._are_settled.set()
+            return None
+        self._came_before = received
+        return packets.unsubscribe(self._left_over)
+
+    def take_unsuback(self, packet: mqtt5.UnsubAckPacket, received: int) -> None:
+        """Take the answer to UNSUBSCRIBE."""
+        codes = dict(zip(self._left_over, packet.reason_codes, strict=False))
+        self._refused = [each for each, code in codes.items() if int(code) >= packets.FIRST_FAILURE]
+        ended = [each for each, code in codes.items() if code is _ENDED]
+        if ended:
+            metrics.SUBSCRIPTIONS_ENDED.inc(len(ended))
+            between = self.count_between(received)
+            log.info("ended earlier subscriptions of the session", topic_filters=ended, messages=between)
+        self._came_before = None
+        self._are_settled.set()
+
+    def count_between(self, received: int) -> int:
+        """Count the messages that came while the session had its earlier and its new subscriptions; return their number."""
+        if self._came_before is None:
+            return 0
+        count = received - self._came_before
+        metrics.BETWEEN_SUBSCRIPTIONS.inc(count)
+        return count
