@@ -260,7 +260,7 @@ class TestFleet:
     async def test_keeps_what_a_broker_elsewhere_had_no_reader_for(self) -> None:
         fleet = Fleet.create(seed=1, tenant="demo", devices=3, rate=50, malformed_share=0, start=wall_clock())
         with mock_broker() as broker:
-            publisher = Publisher(fleet, HOST, broker.port, backoff=Backoff(0.01, 0.01))
+            publisher = Publisher(fleet, HOST, broker.port, readers_backoff=Backoff(0.01, 0.01))
             working = asyncio.create_task(publisher.run())
             tries = "the fleet waits: nobody reads sens/v1/demo/+/telemetry"
 

@@ -28,6 +28,7 @@ BEHIND_MICROSECONDS: Final = 60_000_000
 """Distance between schedule and clock at which the schedule starts anew: the broker was away, the machine slept, or its clock was set."""
 
 BACKOFF: Final = Backoff(0.1, 5)
+READERS_BACKOFF: Final = Backoff(0.1, 1)
 
 KEPT: Final = 500
 """Messages that are kept while nobody reads them; the oldest of more are dropped."""
@@ -78,6 +79,7 @@ class Publisher:
         audience: Audience | None = None,
         clock: Callable[[], int] = wall_clock,
         backoff: Backoff = BACKOFF,
+        readers_backoff: Backoff = READERS_BACKOFF,
     ) -> None:
         self._fleet = fleet
         self._host = host
@@ -85,6 +87,7 @@ class Publisher:
         self._audience = audience
         self._clock = clock
         self._backoff = backoff
+        self._readers_backoff = readers_backoff
         self._client_id = f"sens-mock-fleet-{secrets.token_hex(4)}"
         self._next = 0
         self._again: list[Message] = []
@@ -178,7 +181,7 @@ class Publisher:
 
     async def _try_until_read(self, session: Session) -> bool:
         attempts = Attempts(
-            self.readers, _READERS, _WAITS, words=str, retry_on=(NobodyReadsError,), backoff=self._backoff
+            self.readers, _READERS, _WAITS, words=str, retry_on=(NobodyReadsError,), backoff=self._readers_backoff
         )
         count = 0
         async for attempt in attempts:
