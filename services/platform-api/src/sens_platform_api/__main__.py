@@ -6,7 +6,7 @@ from functools import partial
 from nats.aio.client import Client
 
 from sens_common.connections import ConnectionLimits
-from sens_common.health import Check
+from sens_common.health import Check, Problems
 from sens_common.jetstream import connect, nats_check, nats_note
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, Operations, serve
@@ -36,7 +36,7 @@ from sens_platform_api.tenants.service import keep_telling_limits
 async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
     """Wire the parts, and serve until the stop."""
     limits, client, heartbeat = settings.limits, Client(), Heartbeat()
-    live = NatsLive(client, limits)
+    live, background = NatsLive(client, limits), Problems("background")
     async with open_pools(settings.api_database(), SERVICE, limits) as (pool, key_pool):
         keys = Authenticator(StoredKeys(key_pool))
         checks: dict[str, Check] = {
@@ -66,12 +66,12 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             ),
             asyncio.TaskGroup() as tasks,
         ):
-            deleting = tasks.create_task(keep_deleting(StoredDeletions(pool)), name="delete measurements")
+            deleting = tasks.create_task(keep_deleting(StoredDeletions(pool), background), name="delete measurements")
             # Measurements are served, and the process is healthy, also while NATS is still missing.
             beating = tasks.create_task(heartbeat.keep(), name="heartbeat")
             async with connect(settings.nats, SERVICE, client=client, stop=stop):
                 telling = tasks.create_task(
-                    keep_telling_limits(IngestionLimits(key_pool), LimitsBucket(client)), name="limits"
+                    keep_telling_limits(IngestionLimits(key_pool), LimitsBucket(client), background), name="limits"
                 )
                 await stop.wait()
                 live.close()

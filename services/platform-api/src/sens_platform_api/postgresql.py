@@ -15,6 +15,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from sens_common.database import connect_arguments
+from sens_common.database_errors import DRIVER_ERRORS, DatabaseFault, fault_of, words_of_fault
 from sens_common.errors import SchemaError, UnavailableError
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
@@ -154,13 +155,9 @@ class TenantDatabase:
 
 @contextlib.asynccontextmanager
 async def _transaction(pool: Pool, *, readonly: bool) -> AsyncIterator[Connection]:
+    with translated_errors(connected=False):
+        connection = await pool.connections.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
     with translated_errors():
-        try:
-            connection = await pool.connections.acquire(timeout=ACQUIRE_TIMEOUT_SECONDS)
-        except TimeoutError as error:
-            raise UnavailableError(
-                f"the database can't be used: no connection became free within {ACQUIRE_TIMEOUT_SECONDS} s"
-            ) from error
         try:
             async with connection.transaction(readonly=readonly):
                 yield connection
@@ -169,26 +166,26 @@ async def _transaction(pool: Pool, *, readonly: bool) -> AsyncIterator[Connectio
 
 
 @contextlib.contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turn the driver's errors into those that the edge knows."""
+def translated_errors(*, connected: bool = True) -> Iterator[None]:
+    """Turn the driver's errors into those that the edge knows; other errors pass.
+
+    Args:
+        connected: Whether there is a connection; else the errors are about getting one.
+    """
     try:
         yield
-    except (TimeoutError, asyncpg.QueryCanceledError, asyncpg.IdleInTransactionSessionTimeoutError) as error:
-        raise TooSlowError("the database took too long; ask for less at once") from error
     except asyncpg.NumericValueOutOfRangeError as error:
         raise NumberTooLargeError(str(error)) from error
-    except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError, asyncpg.UndefinedFunctionError) as error:
-        raise SchemaError("the database's schema is missing or too old; run the migrations (sens migrate)") from error
-    except (
-        asyncpg.PostgresConnectionError,
-        asyncpg.InterfaceError,
-        asyncpg.OperatorInterventionError,
-        asyncpg.InsufficientResourcesError,
-        asyncpg.InvalidAuthorizationSpecificationError,
-        asyncpg.InsufficientPrivilegeError,
-        asyncpg.InvalidCatalogNameError,
-        asyncpg.CannotConnectNowError,
-        asyncpg.InvalidParameterValueError,
-        OSError,
-    ) as error:
-        raise UnavailableError(f"the database can't be used: {str(error) or type(error).__name__}") from error
+    except DRIVER_ERRORS as error:
+        match fault_of(error, connected=connected):
+            case DatabaseFault.TOO_SLOW:
+                raise TooSlowError("the database took too long; ask for less at once") from error
+            case DatabaseFault.SCHEMA:
+                raise SchemaError(
+                    "the database's schema is missing or too old; run the migrations (sens migrate)"
+                ) from error
+            case DatabaseFault.TRANSIENT | DatabaseFault.FORBIDDEN:
+                words = words_of_fault(error, connected=connected)
+                raise UnavailableError(f"the database can't be used: {words}") from error
+            case _:
+                raise

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -12,8 +11,9 @@ from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError as NatsNotFoundError
 
 from sens_common import envelope
-from sens_common.errors import UnavailableError
-from sens_common.names import REPLAY_PUBLISHER, TELEMETRY_STREAM, TELEMETRY_SUBJECT, UNROUTED, native_route
+from sens_common.errors import UnavailableError, words_of
+from sens_common.names import REPLAY_PUBLISHER, TELEMETRY_STREAM, TELEMETRY_SUBJECT
+from sens_common.topics import NATIVE
 from sens_platform_api.dead_letters.repository import StoredDeadLetter
 
 _ENVELOPE_MESSAGES: Final = 500
@@ -41,7 +41,7 @@ class TelemetryStream:
                 messages = [
                     envelope.Message(letter.summary.topic, letter.payload, _microseconds(letter)) for letter in together
                 ]
-                tenants = Counter(native_route(message.topic)[0] or UNROUTED for message in messages)
+                tenants = NATIVE.count_by_tenant([message.topic for message in messages])
                 identity = hashlib.sha256(f"{origins} {replays}".encode()).hexdigest()
                 await jetstream.publish(
                     f"{TELEMETRY_SUBJECT}.{REPLAY_PUBLISHER}",
@@ -86,7 +86,7 @@ class TelemetryStream:
         except NatsNotFoundError as error:
             raise UnavailableError(f"the stream {TELEMETRY_STREAM} does not exist yet") from error
         except (NatsError, TimeoutError, OSError) as error:
-            raise UnavailableError(f"NATS does not do what is needed: {str(error) or 'no answer in time'}") from error
+            raise UnavailableError(f"NATS does not do what is needed: {words_of(error)}") from error
 
 
 def _payload(body: bytes, index: int) -> bytes | None:

@@ -15,7 +15,9 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from sens_common import live
-from sens_common.errors import UnavailableError
+from sens_common.attempts import Attempts
+from sens_common.errors import UnavailableError, words_of
+from sens_common.health import Problems
 from sens_common.names import LIVE_INTEREST_SUBJECT
 from sens_platform_api import metrics
 from sens_platform_api.errors import TooManyReadersError
@@ -67,6 +69,7 @@ class NatsLive:
         self._channels: dict[str, _Channel] = {}
         self._lock = asyncio.Lock()
         self._closed = False
+        self._problems = Problems("live")
         self.reader_count = 0
 
     def _reader_bytes(self) -> int:
@@ -127,7 +130,7 @@ class NatsLive:
         except (NatsError, TimeoutError, OSError) as error:
             if channel.subscription is not None:
                 await _unsubscribe(channel.subscription)
-            raise UnavailableError(f"live data need NATS: {str(error) or 'no answer in time'}") from error
+            raise UnavailableError(f"live data need NATS: {words_of(error)}") from error
         channel.interest = asyncio.create_task(
             self._publish_interest(channel.tenant), name=f"live interest of {channel.tenant}"
         )
@@ -146,12 +149,19 @@ class NatsLive:
                 await _unsubscribe(channel.subscription)
 
     async def _publish_interest(self, tenant: str) -> None:
-        while True:
-            try:
-                await self._client.publish(LIVE_INTEREST_SUBJECT, tenant.encode())
-            except (NatsError, OSError) as error:
-                log.warning("interest in live data can't be published", error=str(error))
-            await asyncio.sleep(INTEREST_INTERVAL_SECONDS)
+        attempts = Attempts(
+            self._problems,
+            tenant,
+            "interest in live data can't be published",
+            retry_on=(NatsError, OSError),
+            interval_seconds=INTEREST_INTERVAL_SECONDS,
+        )
+        try:
+            async for attempt in attempts:
+                with attempt:
+                    await self._client.publish(LIVE_INTEREST_SUBJECT, tenant.encode())
+        finally:
+            self._problems.clear(tenant)
 
 
 async def _unsubscribe(subscription: Subscription) -> None:

@@ -88,12 +88,12 @@ class TenantNames:
 
     @contextlib.asynccontextmanager
     async def _deletion(self) -> AsyncIterator[Connection]:
-        try:
-            async with self._database.transaction(readonly=False) as connection:
-                await connection.execute("SELECT set_config('lock_timeout', $1, true)", str(LOCK_MILLISECONDS))
+        async with self._database.transaction(readonly=False) as connection:
+            await connection.execute("SELECT set_config('lock_timeout', $1, true)", str(LOCK_MILLISECONDS))
+            try:
                 yield connection
-        except asyncpg.LockNotAvailableError as error:
-            raise StillStoringError from error
+            except asyncpg.LockNotAvailableError as error:
+                raise StillStoringError from error
 
 
 class StoredDeletions:

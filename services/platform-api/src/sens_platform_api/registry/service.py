@@ -8,7 +8,9 @@ from typing import Final, NamedTuple, Protocol
 
 import structlog
 
+from sens_common.attempts import Attempts
 from sens_common.errors import SensError, UnavailableError
+from sens_common.health import Problems
 from sens_platform_api import metrics
 from sens_platform_api.devices.repository import Kind
 from sens_platform_api.errors import NotFoundError
@@ -96,25 +98,27 @@ async def _between_batches[T](delete: Callable[[], Awaitable[T]]) -> T:
     raise UnavailableError("messages are being stored all the time, and nothing can be deleted meanwhile; try again")
 
 
-async def keep_deleting(deletions: Deletions) -> None:
-    """Delete the measurements of deleted devices and metrics, step by step; between two steps is as much time as a step takes."""
-    failing = False
+async def keep_deleting(deletions: Deletions, problems: Problems) -> None:
+    """Delete the measurements of deleted devices and metrics, whenever there are some."""
+    attempts = Attempts(
+        problems,
+        "deletion",
+        "the measurements of deleted devices and metrics can't be deleted",
+        retry_on=(SensError,),
+        interval_seconds=INTERVAL_SECONDS,
+    )
+    async for attempt in attempts:
+        with attempt:
+            await _delete_all(deletions)
+
+
+async def _delete_all(deletions: Deletions) -> None:
+    """Delete step by step until none is left; between two steps is as much time as a step takes, so that others get on as well."""
     while True:
         started = time.monotonic()
-        step = None
-        try:
-            step = await deletions.step(STEP_MEASUREMENTS)
-        except SensError as error:
-            if not failing:
-                log.warning(
-                    "measurements of what was deleted can't be deleted now; it is tried again", error=str(error)
-                )
-            failing = True
-        else:
-            failing = False
+        step = await deletions.step(STEP_MEASUREMENTS)
         if step is None:
-            await asyncio.sleep(INTERVAL_SECONDS)
-            continue
+            return
         metrics.DELETED.inc(step.deleted)
         if step.finished:
             log.info("the measurements of a deletion are gone", deletion=step.deletion)

@@ -8,7 +8,7 @@ from nats.js.api import KeyValueConfig
 from nats.js.errors import NoKeysError, NotFoundError
 from nats.js.kv import KeyValue
 
-from sens_common.errors import UnavailableError
+from sens_common.errors import UnavailableError, words_of
 from sens_common.tenant_limits import BUCKET, TenantLimits, encode, key
 
 
@@ -36,7 +36,7 @@ class LimitsBucket:
         try:
             return await self._bring_to(wanted)
         except (NatsError, TimeoutError) as error:
-            raise UnavailableError(f"NATS can't be used: {str(error) or 'no answer in time'}") from error
+            raise UnavailableError(f"NATS can't be used: {words_of(error)}") from error
 
     async def _bring_to(self, wanted: dict[str, bytes]) -> int:
         bucket = await self._bucket()

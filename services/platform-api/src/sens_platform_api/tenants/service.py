@@ -1,11 +1,12 @@
 """Tenants' limits, which the API tells the ingestion workers."""
 
-import asyncio
 from typing import Final, Protocol
 
 import structlog
 
+from sens_common.attempts import Attempts
 from sens_common.errors import SensError
+from sens_common.health import Problems
 from sens_common.tenant_limits import TenantLimits
 from sens_platform_api import metrics
 
@@ -33,24 +34,21 @@ class PublishedLimits(Protocol):
         """
 
 
-async def keep_telling_limits(stored: StoredLimits, published: PublishedLimits) -> None:
+async def keep_telling_limits(stored: StoredLimits, published: PublishedLimits, problems: Problems) -> None:
     """Publish the stored limits again and again: after a change of either, and after a restore of either."""
-    failing = False
-    while True:
-        try:
+    attempts = Attempts(
+        problems,
+        "limits",
+        "the ingestion workers can't be told the tenants' limits; they keep the last ones",
+        retry_on=(SensError,),
+        interval_seconds=INTERVAL_SECONDS,
+    )
+    async for attempt in attempts:
+        with attempt:
             written = await tell_limits(stored, published)
-        except SensError as error:
-            if not failing:
-                log.warning(
-                    "the ingestion workers can't be told the tenants' limits; they keep the last", error=str(error)
-                )
-            failing = True
-        else:
-            failing = False
             if written:
                 log.info("the ingestion workers are told the tenants' limits", changed=written)
                 metrics.LIMITS_TOLD.inc(written)
-        await asyncio.sleep(INTERVAL_SECONDS)
 
 
 async def tell_limits(stored: StoredLimits, published: PublishedLimits) -> int:

@@ -1,0 +1,89 @@
+"""The API's background work: it is tried again after a failure, which is told once, and goes on by itself."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+
+import pytest
+from structlog.testing import capture_logs
+
+from sens_common.errors import UnavailableError
+from sens_common.health import Problems
+from sens_common.tenant_limits import TenantLimits
+from sens_platform_api.registry import service as registry
+from sens_platform_api.registry.repository import Step
+from sens_platform_api.tenants import service as tenants
+
+AWAY = UnavailableError("the database can't be used")
+
+
+class Deletions:
+    """Deletions in memory: each step's result, or its error."""
+
+    def __init__(self, *steps: Step | UnavailableError | None) -> None:
+        self._steps = list(steps)
+        self.done = asyncio.Event()
+
+    async def step(self, most: int) -> Step | None:
+        assert most > 0
+        if not self._steps:
+            self.done.set()
+            return None
+        result = self._steps.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+class Limits:
+    """The stored limits, which can't be read at first, and those that the workers were told."""
+
+    def __init__(self, failures: int) -> None:
+        self._failures = failures
+        self.told: dict[str, TenantLimits] = {}
+        self.done = asyncio.Event()
+
+    async def messages_per_second(self) -> dict[str, int]:
+        if self._failures:
+            self._failures -= 1
+            raise AWAY
+        return {"demo": 10}
+
+    async def bring_to(self, limits: dict[str, TenantLimits]) -> int:
+        self.told = limits
+        self.done.set()
+        return len(limits)
+
+
+async def logged_until(
+    done: asyncio.Event, keep: Callable[[Problems], Coroutine[None, None, None]]
+) -> tuple[list[str], Problems]:
+    """Run background work until it is done; return the events that it logged, and its problems."""
+    problems = Problems("background")
+    with capture_logs() as logs:
+        task = asyncio.create_task(keep(problems))
+        await done.wait()
+        await asyncio.sleep(0)  # the attempt ends
+        task.cancel()
+    return [entry["event"] for entry in logs], problems
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (registry, tenants):
+        monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.0)
+
+
+async def test_deletions_go_on_after_failures() -> None:
+    deletions = Deletions(AWAY, Step(7, 10, False), AWAY, AWAY, Step(7, 5, True))
+    events, problems = await logged_until(deletions.done, lambda problems: registry.keep_deleting(deletions, problems))
+    assert problems.problem is None
+    assert events.count("the measurements of a deletion are gone") == 1
+    assert events[0] == "the measurements of deleted devices and metrics can't be deleted"
+    assert events.count(events[0]) == 1
+
+
+async def test_limits_are_told_after_failures() -> None:
+    limits = Limits(failures=3)
+    events, _ = await logged_until(limits.done, lambda problems: tenants.keep_telling_limits(limits, limits, problems))
+    assert limits.told == {"demo": TenantLimits(10)}
+    assert events.count("the ingestion workers can't be told the tenants' limits; they keep the last ones") == 1
