@@ -74,6 +74,11 @@ class Program:
         return self.process is not None and self.process.poll() is None
 
     @property
+    def exit_code(self) -> int | None:
+        """How the newest process ended; None while it runs, and before the first start."""
+        return self.process.poll() if self.process is not None else None
+
+    @property
     def ready(self) -> bool:
         """Tell whether it can do its work."""
         return self.running and self._ready()
@@ -106,6 +111,10 @@ class Program:
         if not self.becomes_ready(seconds):
             what = f"is not ready after {seconds:g} s" if self.running else "has ended"
             raise ProgramError(f"{self.name} {what}:\n{self.output()}")
+
+    def ask_to_end(self) -> None:
+        """Send it the signal that it is usually asked to end with."""
+        self.send(self._stop_signal)
 
     def send(self, number: int) -> None:
         """Send it a signal, unless it has ended."""

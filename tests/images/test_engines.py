@@ -104,7 +104,7 @@ class TestRunning:
         self, told: Told, tmp_path: Path
     ) -> None:
         with told.engine.start(RUN, tmp_path / "log") as process:
-            process.terminate()
+            process.ask_to_end()
             process.wait(20)
 
         commands = told.commands

@@ -5,15 +5,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
+import httpx2
 import pytest
 
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.images import Built, needs_images
 from support.servers import HOST, new_database, wait_until
-from tools.images.builders import Process
 from tools.images.catalogue import IMAGES
 from tools.ports import free_port
+from tools.program import Program
 
 pytestmark = needs_images
 
@@ -26,10 +26,10 @@ class Answers(NamedTuple):
     url: str
     key: str
 
-    def get(self, path: str, *, key: str | None = None) -> httpx.Response:
+    def get(self, path: str, *, key: str | None = None) -> httpx2.Response:
         """Ask with the tenant's key, or another one."""
         headers = {"Authorization": f"Bearer {self.key if key is None else key}"}
-        return httpx.get(f"{self.url}{path}", headers=headers, timeout=10, trust_env=False)
+        return httpx2.get(f"{self.url}{path}", headers=headers, timeout=10, trust_env=False)
 
 
 def environment_of(database: DatabaseSettings, nats: NatsSettings) -> dict[str, str]:
@@ -50,17 +50,17 @@ def environment_of(database: DatabaseSettings, nats: NatsSettings) -> dict[str, 
     }
 
 
-def wait_until_ready(process: Process, port: int, log: Path) -> None:
+def wait_until_ready(process: Program, port: int, log: Path) -> None:
     """Wait for ``/readyz`` to say yes."""
 
     def ready() -> bool:
         try:
-            return httpx.get(f"http://{HOST}:{port}/readyz", timeout=5, trust_env=False).status_code == httpx.codes.OK
-        except httpx.TransportError:
+            return httpx2.get(f"http://{HOST}:{port}/readyz", timeout=5, trust_env=False).status_code == httpx2.codes.OK
+        except httpx2.TransportError:
             return False
 
-    wait_until(lambda: process.poll() is not None or ready(), f"{log.name} is ready", 60)
-    assert process.poll() is None, log.read_text(encoding="utf-8")
+    wait_until(lambda: process.exit_code is not None or ready(), f"{log.name} is ready", 60)
+    assert process.exit_code is None, log.read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -108,6 +108,6 @@ class TestPlatformOfImages:
 
         latest = api.get(f"/api/v1/devices/{device}/latest")
 
-        assert latest.status_code == httpx.codes.OK
+        assert latest.status_code == httpx2.codes.OK
         assert latest.json()["latest"]
-        assert api.get("/api/v1/devices", key="sens_wrong").status_code == httpx.codes.UNAUTHORIZED
+        assert api.get("/api/v1/devices", key="sens_wrong").status_code == httpx2.codes.UNAUTHORIZED

@@ -9,8 +9,9 @@ from typing import Final, NamedTuple
 
 import pytest
 
-from tools.images.builders import Builder, Process, Run
+from tools.images.builders import Builder, Run
 from tools.images.source import Commit
+from tools.program import Program
 
 needs_images: Final = [
     pytest.mark.skipif(
@@ -53,10 +54,10 @@ class Built(NamedTuple):
     @contextlib.contextmanager
     def service(
         self, name: str, log: Path, environment: Mapping[str, str], writable: tuple[str, ...] = ()
-    ) -> Iterator[Process]:
+    ) -> Iterator[Program]:
         """Run an image as it is; it must still run when the context ends, and stop on SIGTERM."""
         with self.builder.start(Run(self.reference(name), environment, writable), log) as process:
             yield process
-            assert process.poll() is None, log.read_text(encoding="utf-8")
-            process.terminate()
+            assert process.exit_code is None, log.read_text(encoding="utf-8")
+            process.ask_to_end()
             assert process.wait(30) == 0, log.read_text(encoding="utf-8")

@@ -6,13 +6,15 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, override
 
 from tools.images.source import ImageError
+from tools.program import Program
 
 
 class Build(NamedTuple):
@@ -53,19 +55,6 @@ class Run(NamedTuple):
     command: Sequence[str] = ()
 
 
-class Process(Protocol):
-    """A running image."""
-
-    def poll(self) -> int | None:
-        """Return the exit code, None while it runs."""
-
-    def terminate(self) -> None:
-        """Send SIGTERM to it, as process 1."""
-
-    def wait(self, timeout: float) -> int:
-        """Return the exit code; raise `subprocess.TimeoutExpired` when it does not end in time."""
-
-
 class Builder(Protocol):
     """A program that builds and runs images."""
 
@@ -86,7 +75,7 @@ class Builder(Protocol):
     def size_bytes(self, reference: str) -> int:
         """Return the size of an image with its base, unpacked."""
 
-    def start(self, run: Run, log: Path) -> contextlib.AbstractContextManager[Process]:
+    def start(self, run: Run, log: Path) -> contextlib.AbstractContextManager[Program]:
         """Run an image; its output goes to a file."""
 
     def mounted(self, reference: str) -> contextlib.AbstractContextManager[Path]:
@@ -121,7 +110,7 @@ class Engine:
         return int(run_program([self.name, "image", "inspect", "--format", "{{.Size}}", reference]))
 
     @contextlib.contextmanager
-    def start(self, run: Run, log: Path) -> Iterator[Process]:
+    def start(self, run: Run, log: Path) -> Iterator[Program]:
         """Run an image."""
         name = f"sens-trial-{secrets.token_hex(4)}"
         command = [self.name, "run", "--name", name, "--network", "host", "--read-only", "--cap-drop", "ALL"]
@@ -133,14 +122,14 @@ class Engine:
         if run.command:
             command += ["--entrypoint", run.command[0]]
         command += [run.reference, *run.command[1:]]
+        end = [self.name, "kill", "--signal", "TERM", name]
+        container = _Contained(run.reference, command, log, end=end)
+        container.start()
         try:
-            with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
-                try:
-                    yield _Contained(process, [self.name, "kill", "--signal", "TERM", name])
-                finally:
-                    answers([self.name, "rm", "--force", name])
+            yield container
         finally:
             answers([self.name, "rm", "--force", name])
+            container.stop(signal.SIGKILL)
 
     @contextlib.contextmanager
     def mounted(self, reference: str) -> Iterator[Path]:
@@ -156,21 +145,17 @@ class Engine:
             shutil.rmtree(folder)
 
 
-class _Contained:
+class _Contained(Program):
     """A container that an engine's command runs in the foreground, which ends with the container's exit code."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stop: Sequence[str]) -> None:
-        self._process = process
-        self._stop = stop
+    def __init__(self, name: str, command: Sequence[str], log: Path, *, end: Sequence[str]) -> None:
+        super().__init__(name, command, log)
+        self._end = end
 
-    def poll(self) -> int | None:
-        return self._process.poll()
-
-    def terminate(self) -> None:
-        run_program(self._stop)
-
-    def wait(self, timeout: float) -> int:
-        return self._process.wait(timeout)
+    @override
+    def ask_to_end(self) -> None:
+        """Send SIGTERM to the container's process 1."""
+        run_program(self._end)
 
 
 class Buildah:
@@ -220,7 +205,7 @@ class Buildah:
             return sum(path.lstat().st_size for path in root.rglob("*") if not path.is_dir())
 
     @contextlib.contextmanager
-    def start(self, run: Run, log: Path) -> Iterator[Process]:
+    def start(self, run: Run, log: Path) -> Iterator[Program]:
         """Run an image."""
         inspected = json.loads(run_program([*self._program, "inspect", "--type", "image", run.reference]))
         config = inspected["OCIv1"]["config"]
@@ -237,14 +222,12 @@ class Buildah:
             }
             enter = Path(__file__).with_name("enter.py")
             command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", sys.executable, str(enter)]
-            with (
-                log.open("wb") as output,
-                subprocess.Popen([*command, json.dumps(wanted)], stdout=output, stderr=output) as process,
-            ):
-                try:
-                    yield _Unshared(process)
-                finally:
-                    process.kill()
+            process = _Unshared(run.reference, [*command, json.dumps(wanted)], log)
+            process.start()
+            try:
+                yield process
+            finally:
+                process.stop(signal.SIGKILL)
 
     @contextlib.contextmanager
     def mounted(self, reference: str) -> Iterator[Path]:
@@ -256,22 +239,16 @@ class Buildah:
             run_program([*self._program, "rm", container])
 
 
-class _Unshared:
-    """The child of `unshare`, which is process 1 of its namespace."""
+class _Unshared(Program):
+    """A command of `unshare`, whose child is process 1 of its namespace."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-
-    def poll(self) -> int | None:
-        return self._process.poll()
-
-    def terminate(self) -> None:
-        number = self._process.pid
-        for child in Path(f"/proc/{number}/task/{number}/children").read_text(encoding="ascii").split():
-            os.kill(int(child), 15)
-
-    def wait(self, timeout: float) -> int:
-        return self._process.wait(timeout)
+    @override
+    def ask_to_end(self) -> None:
+        """Send SIGTERM to that child."""
+        if self.process is not None:
+            number = self.process.pid  # psutil, which tells children, is not there where images are built
+            for child in Path(f"/proc/{number}/task/{number}/children").read_text(encoding="ascii").split():
+                os.kill(int(child), signal.SIGTERM)
 
 
 # docker takes secrets in a build only with its plug-in buildx.

@@ -1,7 +1,6 @@
 """Tries an image as a cluster runs it: it starts without rights on a read-only root, answers /version, and stops on SIGTERM."""
 
 import json
-import subprocess
 import tempfile
 import time
 import urllib.error
@@ -9,10 +8,11 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
-from tools.images.builders import Builder, Process, Run
+from tools.images.builders import Builder, Run
 from tools.images.catalogue import Image
 from tools.images.source import Commit, ImageError
 from tools.ports import free_port
+from tools.program import Program
 
 _START_SECONDS: Final = 60
 _STOP_SECONDS: Final = 20
@@ -44,17 +44,16 @@ def _try(builder: Builder, image: Image, reference: str, commit: Commit, log: Pa
         expected = {"name": image.name, "version": commit.product_version, "product_commit": commit.revision}
         if answer != expected:
             raise ImageError(f"/version answers {answer}, not {expected}.")
-        process.terminate()
-        try:
-            code = process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise ImageError(f"still running {_STOP_SECONDS} s after SIGTERM.") from None
+        process.ask_to_end()
+        code = process.wait(_STOP_SECONDS)
+    if code is None:
+        raise ImageError(f"still running {_STOP_SECONDS} s after SIGTERM.")
     if code != 0:
         raise ImageError(f"ended with exit code {code} after SIGTERM, not with 0.")
     return seconds
 
 
-def answer_of(process: Process, url: str) -> object:
+def answer_of(process: Program, url: str) -> object:
     """Return a JSON answer of a process that is starting.
 
     Raises:
@@ -62,8 +61,7 @@ def answer_of(process: Process, url: str) -> object:
     """
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
-        code = process.poll()
-        if code is not None:
+        if (code := process.exit_code) is not None:
             raise ImageError(f"ended with exit code {code} instead of answering {url}.")
         try:
             with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - this machine's own address
