@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import asyncpg
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -24,7 +24,7 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DAY = {"from": "2026-11-24T00:00:00Z", "to": "2026-11-25T00:00:00Z"}
 
 
-def is_problem(answer: httpx.Response, status: int) -> bool:
+def is_problem(answer: httpx2.Response, status: int) -> bool:
     document = answer.json()
     return (
         answer.status_code == status
@@ -40,7 +40,7 @@ def tenant(api: RunningApi) -> str:
 
 
 @pytest.fixture
-def own(api: RunningApi) -> Iterator[tuple[str, httpx.Client]]:
+def own(api: RunningApi) -> Iterator[tuple[str, httpx2.Client]]:
     """A tenant of the test's own, and a client that carries its key."""
     name, key = api.new_tenant()
     with api.client(key) as client:
@@ -48,13 +48,13 @@ def own(api: RunningApi) -> Iterator[tuple[str, httpx.Client]]:
 
 
 @pytest.fixture
-def anybody(api: RunningApi) -> Iterator[httpx.Client]:
+def anybody(api: RunningApi) -> Iterator[httpx2.Client]:
     with api.client() as client:
         yield client
 
 
 class TestOperations:
-    def test_are_open(self, anybody: httpx.Client) -> None:
+    def test_are_open(self, anybody: httpx2.Client) -> None:
         assert anybody.get("/healthz").json() == {"status": "ok"}
         ready = anybody.get("/readyz")
         document = ready.json()
@@ -66,19 +66,19 @@ class TestOperations:
         assert set(version) == {"name", "version", "product_commit"}
         assert version["name"] == "platform-api"
 
-    def test_write_the_test_message_to_the_log(self, api: RunningApi, anybody: httpx.Client) -> None:
+    def test_write_the_test_message_to_the_log(self, api: RunningApi, anybody: httpx2.Client) -> None:
         assert anybody.get("/test").json() == {"message": "test endpoint called"}
         entries = [json.loads(line) for line in api.log.read_text().splitlines()]
         assert any(entry["event"] == "test endpoint called" and entry["service"] == "platform-api" for entry in entries)
 
-    def test_count_requests_by_route_template(self, own: tuple[str, httpx.Client]) -> None:
+    def test_count_requests_by_route_template(self, own: tuple[str, httpx2.Client]) -> None:
         _, client = own
         client.get("/api/v1/devices/some-device")
         text = client.get("/metrics").text
         assert 'route="/api/v1/devices/{device}",status="4xx"' in text
         assert "some-device" not in text
 
-    def test_send_security_headers_and_no_server_header(self, anybody: httpx.Client) -> None:
+    def test_send_security_headers_and_no_server_header(self, anybody: httpx2.Client) -> None:
         headers = anybody.get("/version").headers
         assert headers["x-content-type-options"] == "nosniff"
         assert "server" not in headers
@@ -86,7 +86,7 @@ class TestOperations:
 
 class TestKeys:
     @pytest.mark.parametrize("value", [None, "Bearer", "Basic abc", "Bearer nonsense", f"Bearer sens_{'a' * 43}"])
-    def test_are_needed(self, anybody: httpx.Client, value: str | None) -> None:
+    def test_are_needed(self, anybody: httpx2.Client, value: str | None) -> None:
         answer = anybody.get("/api/v1/devices", headers={} if value is None else {"Authorization": value})
         assert is_problem(answer, 401)
         assert answer.headers["www-authenticate"].startswith("Bearer")
@@ -210,7 +210,7 @@ class TestAudit:
 
 
 class TestDevices:
-    def test_are_listed_by_name_in_pages(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+    def test_are_listed_by_name_in_pages(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> None:
         tenant, client = own
         names = ["a", "a-b", "a.b", "a_b", "b"]
         store(api.database, tenant, [(name, "m", NOW, 1.0) for name in names])
@@ -224,7 +224,7 @@ class TestDevices:
             parameters["cursor"] = page["next"]
         assert seen == sorted(names)
 
-    def test_are_found_by_prefix(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+    def test_are_found_by_prefix(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> None:
         tenant, client = own
         store(api.database, tenant, [(name, "m", NOW, 1.0) for name in ("door-1", "sensor_1", "sensor-1")])
         page = client.get("/api/v1/devices", params={"prefix": "sensor_"}).json()
@@ -232,25 +232,25 @@ class TestDevices:
 
     @pytest.mark.parametrize("spelling", ["0011223344556677", "00-11-22-33-44-55-66-77", "00:11:22:33:44:55:66:77"])
     def test_are_found_by_every_spelling_of_their_eui(
-        self, api: RunningApi, own: tuple[str, httpx.Client], spelling: str
+        self, api: RunningApi, own: tuple[str, httpx2.Client], spelling: str
     ) -> None:
         tenant, client = own
         store(api.database, tenant, [("0011223344556677", "m", NOW, 1.0)])
         assert client.get(f"/api/v1/devices/{spelling}").json()["device"] == "0011223344556677"
 
-    def test_show_their_metrics(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+    def test_show_their_metrics(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> None:
         tenant, client = own
         store(api.database, tenant, [("d", "door", NOW, True), ("d", "firmware", NOW, "1.2")])
         metrics = client.get("/api/v1/devices/d").json()["metrics"]
         assert [(metric["metric"], metric["kind"]) for metric in metrics] == [("door", "boolean"), ("firmware", "text")]
 
-    def test_that_do_not_exist_are_not_found(self, own: tuple[str, httpx.Client]) -> None:
+    def test_that_do_not_exist_are_not_found(self, own: tuple[str, httpx2.Client]) -> None:
         assert is_problem(own[1].get("/api/v1/devices/nothing"), 404)
 
 
 class TestLatest:
     def test_is_the_latest_measured_value_of_each_metric_in_its_kind(
-        self, api: RunningApi, own: tuple[str, httpx.Client]
+        self, api: RunningApi, own: tuple[str, httpx2.Client]
     ) -> None:
         tenant, client = own
         months = [NOW - timedelta(days=30 * month) for month in range(4)]
@@ -283,7 +283,7 @@ class TestLatest:
 
 class TestMeasurements:
     @pytest.fixture
-    def client(self, api: RunningApi, own: tuple[str, httpx.Client]) -> httpx.Client:
+    def client(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> httpx2.Client:
         tenant, client = own
         minutes = [NOW + timedelta(minutes=minute) for minute in range(10)]
         rows = [("d", "t", time, float(index)) for index, time in enumerate(minutes)]
@@ -291,7 +291,7 @@ class TestMeasurements:
         store(api.database, tenant, [*rows, *doors, ("d", "firmware", minutes[3], 'a "b", ü')])
         return client
 
-    def test_come_by_time_in_their_kinds(self, client: httpx.Client) -> None:
+    def test_come_by_time_in_their_kinds(self, client: httpx2.Client) -> None:
         answer = client.get("/api/v1/devices/d/measurements", params=DAY).json()
         rows = answer["measurements"]
         assert len(rows) == 21
@@ -301,14 +301,16 @@ class TestMeasurements:
         assert [row["time"] for row in rows] == sorted(row["time"] for row in rows)
         assert answer["next"] is None
 
-    def test_of_a_range_exclude_its_end(self, client: httpx.Client) -> None:
+    def test_of_a_range_exclude_its_end(self, client: httpx2.Client) -> None:
         parameters = {"metric": "t", "from": "2026-11-24T12:02:00Z", "to": str(int(NOW.timestamp()) + 240)}
         rows = client.get("/api/v1/devices/d/measurements", params=parameters).json()["measurements"]
         assert [row["value"] for row in rows] == [2.0, 3.0]
 
     @pytest.mark.parametrize("order", ["asc", "desc"])
     @pytest.mark.parametrize("bucket", [{}, {"bucket": "3m", "aggregate": "count"}])
-    def test_over_the_limit_go_on_at_the_cursor(self, client: httpx.Client, order: str, bucket: dict[str, str]) -> None:
+    def test_over_the_limit_go_on_at_the_cursor(
+        self, client: httpx2.Client, order: str, bucket: dict[str, str]
+    ) -> None:
         everything = client.get("/api/v1/devices/d/measurements", params=DAY | bucket | {"order": order}).json()
         assert everything["next"] is None
         rows = []
@@ -322,7 +324,7 @@ class TestMeasurements:
             parameters["cursor"] = page["next"]
         assert rows == everything["measurements"]
 
-    def test_are_aggregated_in_buckets(self, client: httpx.Client) -> None:
+    def test_are_aggregated_in_buckets(self, client: httpx2.Client) -> None:
         parameters = DAY | {"metric": "t", "bucket": "5m", "aggregate": "avg,min,max,count"}
         rows = client.get("/api/v1/devices/d/measurements", params=parameters).json()["measurements"]
         common = {"metric": "t", "kind": "number"}
@@ -331,12 +333,12 @@ class TestMeasurements:
             {"time": "2026-11-24T12:05:00Z", **common, "avg": 7.0, "min": 5.0, "max": 9.0, "count": 5},
         ]
 
-    def test_of_booleans_are_aggregated_as_zero_and_one(self, client: httpx.Client) -> None:
+    def test_of_booleans_are_aggregated_as_zero_and_one(self, client: httpx2.Client) -> None:
         parameters = DAY | {"metric": "door", "bucket": "1h"}
         [row] = client.get("/api/v1/devices/d/measurements", params=parameters).json()["measurements"]
         assert row["avg"] == 0.5
 
-    def test_of_texts_can_only_be_counted(self, client: httpx.Client) -> None:
+    def test_of_texts_can_only_be_counted(self, client: httpx2.Client) -> None:
         parameters = DAY | {"metric": "firmware", "bucket": "1h"}
         refused = client.get("/api/v1/devices/d/measurements", params=parameters | {"aggregate": "avg"})
         assert is_problem(refused, 422)
@@ -344,7 +346,7 @@ class TestMeasurements:
         counted = client.get("/api/v1/devices/d/measurements", params=parameters | {"aggregate": "count"})
         assert [row["count"] for row in counted.json()["measurements"]] == [1]
 
-    def test_come_as_csv_when_that_is_preferred(self, client: httpx.Client) -> None:
+    def test_come_as_csv_when_that_is_preferred(self, client: httpx2.Client) -> None:
         parameters = DAY | {"metric": ["firmware", "door"], "limit": "8"}
         answer = client.get("/api/v1/devices/d/measurements", params=parameters, headers={"Accept": "text/csv"})
         assert answer.headers["content-type"].startswith("text/csv")
@@ -357,7 +359,7 @@ class TestMeasurements:
     def test_over_http_1_0_end_with_a_line(self, api: RunningApi) -> None:
         tenant, key = api.new_tenant()
         store(api.database, tenant, [("d", "t", NOW, 1.0)])
-        url = httpx.URL(api.url)
+        url = httpx2.URL(api.url)
         with socket.create_connection((url.host, url.port or 80), timeout=30) as plain:
             target = "/api/v1/devices/d/measurements?from=2026-11-24&to=2026-11-25"
             head = f"GET {target} HTTP/1.0\r\nAuthorization: Bearer {key}\r\nAccept: text/csv\r\n\r\n"
@@ -369,19 +371,19 @@ class TestMeasurements:
         assert b"sens-last-line: # end" in header.lower()
         assert body.endswith(b"t,1.0\r\n# end\r\n")
 
-    def test_come_as_a_file_for_spreadsheets(self, client: httpx.Client) -> None:
+    def test_come_as_a_file_for_spreadsheets(self, client: httpx2.Client) -> None:
         parameters = DAY | {"metric": "t", "limit": "1", "spreadsheet": "comma"}
         answer = client.get("/api/v1/devices/d/measurements", params=parameters)
         assert answer.headers["content-disposition"] == 'attachment; filename="d.csv"'
         assert answer.content.startswith("\ufefftime;metric;value\r\n2026-11-24 12:00:00;t;0,0\r\n".encode())
 
-    def test_of_head_are_not_read(self, client: httpx.Client) -> None:
+    def test_of_head_are_not_read(self, client: httpx2.Client) -> None:
         answer = client.head("/api/v1/devices/d/measurements", params=DAY)
         assert answer.status_code == HTTPStatus.OK
         assert answer.headers["content-type"] == "application/json"
         assert client.get("/api/v1/devices/d/measurements", params=DAY).status_code == HTTPStatus.OK
 
-    def test_too_large_to_be_summed_are_averaged(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+    def test_too_large_to_be_summed_are_averaged(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> None:
         tenant, client = own
         values = [1.7e308, 1.7e308, 1e200, 0.0]
         store(api.database, tenant, [("big", "t", NOW + timedelta(minutes=i), value) for i, value in enumerate(values)])
@@ -393,13 +395,13 @@ class TestMeasurements:
         assert averages["2m"] == pytest.approx([1.7e308, 5e199])
         assert averages["1h"] == pytest.approx([8.5e307])
 
-    def test_of_an_unknown_metric_are_not_found(self, client: httpx.Client) -> None:
+    def test_of_an_unknown_metric_are_not_found(self, client: httpx2.Client) -> None:
         answer = client.get("/api/v1/devices/d/measurements", params=DAY | {"metric": "temp"})
         assert is_problem(answer, 404)
         assert answer.json()["detail"] == "the device d has no metric temp; it has door, firmware, t"
 
     def test_of_averages_come_beside_a_text_of_the_same_name(
-        self, api: RunningApi, own: tuple[str, httpx.Client]
+        self, api: RunningApi, own: tuple[str, httpx2.Client]
     ) -> None:
         tenant, client = own
         store(api.database, tenant, [("mixed", "t", NOW, 1.0), ("mixed", "t", NOW, "error")])
@@ -407,14 +409,14 @@ class TestMeasurements:
         rows = client.get("/api/v1/devices/mixed/measurements", params=parameters).json()["measurements"]
         assert [(row["kind"], row["avg"]) for row in rows] == [("number", 1.0)]
 
-    def test_go_on_at_a_cursor_when_the_range_begins_within_a_bucket(self, client: httpx.Client) -> None:
+    def test_go_on_at_a_cursor_when_the_range_begins_within_a_bucket(self, client: httpx2.Client) -> None:
         parameters = {"from": "2026-11-24T12:01:00Z", "to": "2026-11-24T12:10:00Z", "metric": "t", "bucket": "5m"}
         first = client.get("/api/v1/devices/d/measurements", params=parameters | {"limit": "1"}).json()
         assert [row["avg"] for row in first["measurements"]] == [2.5]
         second = client.get("/api/v1/devices/d/measurements", params=parameters | {"cursor": first["next"]}).json()
         assert [row["avg"] for row in second["measurements"]] == [7.0]
 
-    def test_with_a_bare_plus_in_the_address_are_understood(self, client: httpx.Client) -> None:
+    def test_with_a_bare_plus_in_the_address_are_understood(self, client: httpx2.Client) -> None:
         target = "/api/v1/devices/d/measurements?metric=t&from=2026-11-24T13:00:00+01:00&to=2026-11-24T13:01:00+01:00"
         rows = client.get(target).json()["measurements"]
         assert [row["value"] for row in rows] == [0.0]
@@ -433,7 +435,7 @@ class TestMeasurements:
         ],
     )
     def test_with_a_wrong_parameter_say_in_words_what_is_accepted(
-        self, client: httpx.Client, target: str, example: str
+        self, client: httpx2.Client, target: str, example: str
     ) -> None:
         answer = client.get(target)
         assert is_problem(answer, 422)
@@ -464,30 +466,30 @@ class TestMeasurements:
         ],
     )
     def test_with_wrong_parameters_are_refused(
-        self, client: httpx.Client, parameters: dict[str, str | list[str]]
+        self, client: httpx2.Client, parameters: dict[str, str | list[str]]
     ) -> None:
         answer = client.get("/api/v1/devices/d/measurements", params=parameters)
         assert is_problem(answer, 422)
         assert answer.json()["errors"]
 
-    def test_exist_only_as_json_and_csv(self, client: httpx.Client) -> None:
+    def test_exist_only_as_json_and_csv(self, client: httpx2.Client) -> None:
         answer = client.get("/api/v1/devices/d/measurements", headers={"Accept": "image/png"})
         assert is_problem(answer, 406)
 
 
 class TestRequests:
     @pytest.mark.parametrize("target", ["/api/v1/devices/%00", "/api/v1/devices/%ff", "/api/v1/devices?prefix=%00"])
-    def test_with_nul_or_invalid_utf_8_are_refused(self, own: tuple[str, httpx.Client], target: str) -> None:
+    def test_with_nul_or_invalid_utf_8_are_refused(self, own: tuple[str, httpx2.Client], target: str) -> None:
         assert is_problem(own[1].get(target), 400)
 
-    def test_with_a_large_body_are_refused(self, own: tuple[str, httpx.Client]) -> None:
+    def test_with_a_large_body_are_refused(self, own: tuple[str, httpx2.Client]) -> None:
         answer = own[1].post("/api/v1/dead-letters/replay", content=b"x" * 70_000)
         assert is_problem(answer, 413)
 
-    def test_with_a_large_target_are_refused(self, own: tuple[str, httpx.Client]) -> None:
+    def test_with_a_large_target_are_refused(self, own: tuple[str, httpx2.Client]) -> None:
         assert is_problem(own[1].get("/api/v1/devices", params={"prefix": "x" * 9000}), 431)
 
-    def test_to_unknown_paths_and_with_other_methods_are_refused(self, own: tuple[str, httpx.Client]) -> None:
+    def test_to_unknown_paths_and_with_other_methods_are_refused(self, own: tuple[str, httpx2.Client]) -> None:
         assert is_problem(own[1].get("/api/v1/nothing"), 404)
         refused = own[1].delete("/api/v1/devices")
         assert is_problem(refused, 405)
@@ -507,7 +509,7 @@ class TestTenants:
         ],
     )
     def test_do_not_find_what_is_anothers(
-        self, api: RunningApi, own: tuple[str, httpx.Client], method: str, path: str
+        self, api: RunningApi, own: tuple[str, httpx2.Client], method: str, path: str
     ) -> None:
         other, key = api.new_tenant()
         store(api.database, other, [("theirs", "m", NOW, 1.0)])
@@ -517,7 +519,7 @@ class TestTenants:
         with api.client(key) as client:
             assert client.request(method, target).is_success
 
-    def test_list_only_what_is_theirs(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+    def test_list_only_what_is_theirs(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> None:
         other, _ = api.new_tenant()
         store(api.database, other, [("theirs", "m", NOW, 1.0)])
         put_dead_letters(api.database, [dead_letter(tenant=other)])
@@ -527,7 +529,7 @@ class TestTenants:
         assert own[1].delete("/api/v1/dead-letters?all=true").json()["deleted"] == 0
 
     def test_are_kept_apart_by_the_database_even_from_a_wrong_query(
-        self, api: RunningApi, own: tuple[str, httpx.Client]
+        self, api: RunningApi, own: tuple[str, httpx2.Client]
     ) -> None:
         other, _ = api.new_tenant()
         store(api.database, other, [("theirs", "m", NOW, 1.0), ("theirs", "text", NOW, "secret")])
@@ -545,7 +547,7 @@ class TestTenants:
 
 
 class TestDeadLetters:
-    def test_are_listed_newest_first_shown_and_replayed(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+    def test_are_listed_newest_first_shown_and_replayed(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> None:
         tenant, client = own
         letters = [dead_letter(tenant=tenant), dead_letter(tenant=tenant, payload=b"\xff")]
         numbers = put_dead_letters(api.database, letters)
@@ -560,7 +562,7 @@ class TestDeadLetters:
         assert client.post(f"/api/v1/dead-letters/{numbers[0]}/replay").json() == {"id": numbers[0]}
         assert is_problem(client.post(f"/api/v1/dead-letters/{numbers[0]}/replay"), 404)
 
-    def test_are_listed_by_device_reason_topic_and_time(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+    def test_are_listed_by_device_reason_topic_and_time(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> None:
         tenant, client = own
         letters = [
             dead_letter(tenant=tenant, device="kitchen.1"),
@@ -581,7 +583,7 @@ class TestDeadLetters:
         assert listed(since="2020-01-01", before="2023-01-01") == []
         assert listed(since="2020-01-01") == [second, first]
 
-    def test_are_replayed_by_filter_in_bounded_calls(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+    def test_are_replayed_by_filter_in_bounded_calls(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> None:
         tenant, client = own
         put_dead_letters(api.database, [dead_letter(tenant=tenant, device=f"d{index % 2}") for index in range(6)])
         first = client.post("/api/v1/dead-letters/replay", params={"device": "d0", "limit": 2}).json()
@@ -593,7 +595,7 @@ class TestDeadLetters:
         left = client.get("/api/v1/dead-letters").json()["dead_letters"]
         assert [letter["device"] for letter in left] == ["d0", "d1", "d1", "d1"]
 
-    def test_are_deleted_one_by_one_or_by_filter(self, api: RunningApi, own: tuple[str, httpx.Client]) -> None:
+    def test_are_deleted_one_by_one_or_by_filter(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> None:
         tenant, client = own
         numbers = put_dead_letters(
             api.database, [dead_letter(tenant=tenant, device=f"d{index % 2}") for index in range(5)]
@@ -608,7 +610,7 @@ class TestDeadLetters:
         assert client.get("/api/v1/dead-letters").json()["dead_letters"] == []
 
     def test_of_which_only_the_beginning_is_kept_are_not_replayed_once_the_log_has_forgotten_them(
-        self, api: RunningApi, own: tuple[str, httpx.Client]
+        self, api: RunningApi, own: tuple[str, httpx2.Client]
     ) -> None:
         tenant, client = own
         [number] = put_dead_letters(api.database, [dead_letter(tenant=tenant, payload_bytes=1_000_000)])
@@ -624,7 +626,7 @@ class TestStreaming:
     ROWS = 400_000
 
     def test_of_many_rows_needs_no_more_memory_than_of_few(
-        self, api: RunningApi, own: tuple[str, httpx.Client]
+        self, api: RunningApi, own: tuple[str, httpx2.Client]
     ) -> None:
         tenant, client = own
         store(api.database, tenant, [("d", "many", NOW, 0.0)])
@@ -689,7 +691,7 @@ class TestStreaming:
 
 class TestOverview:
     def test_tells_what_a_tenant_has_and_what_came_of_its_messages(
-        self, api: RunningApi, own: tuple[str, httpx.Client]
+        self, api: RunningApi, own: tuple[str, httpx2.Client]
     ) -> None:
         name, client = own
         put_dead_letters(api.database, [dead_letter(tenant=name)])

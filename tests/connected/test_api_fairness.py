@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import asyncpg
-import httpx
+import httpx2
 import psutil
 import pytest
 
@@ -25,7 +25,7 @@ NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DAY = {"from": "2026-11-24T00:00:00Z", "to": "2026-11-25T00:00:00Z"}
 
 
-def problem(answer: httpx.Response, status: int) -> str:
+def problem(answer: httpx2.Response, status: int) -> str:
     """Return the code of an answer that has to be a problem with this status."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
@@ -33,7 +33,7 @@ def problem(answer: httpx.Response, status: int) -> str:
     return code
 
 
-def metric(client: httpx.Client, line: str) -> float:
+def metric(client: httpx2.Client, line: str) -> float:
     """Return the value of a metric's line."""
     match = re.search(rf"^{re.escape(line)} ([0-9.e+]+)$", client.get("/metrics").text, re.MULTILINE)
     return 0.0 if match is None else float(match[1])
@@ -295,7 +295,7 @@ class TestStrangers:
         settings = {"SENS_LIMITS__WRONG_KEYS_PER_MINUTE": "3"}
         with running_api(tmp_path, database, nats, settings) as api, api.client(key) as good, api.client() as bad:
             assert good.get("/api/v1/devices").status_code == HTTPStatus.OK
-            answers: list[httpx.Response] = []
+            answers: list[httpx2.Response] = []
             while not answers or answers[-1].status_code == HTTPStatus.UNAUTHORIZED:
                 wrong = f"sens_{secrets.token_urlsafe(32)}"
                 answers.append(bad.get("/api/v1/devices", headers={"Authorization": f"Bearer {wrong}"}))

@@ -10,7 +10,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import asyncpg
-import httpx
+import httpx2
 import psutil
 import pytest
 from pydantic import SecretStr
@@ -91,7 +91,7 @@ class TestLive:
             running_api(tmp_path, database, nats, settings) as api,
             contextlib.ExitStack() as stack,
         ):
-            url, streams = httpx.URL(api.url), []
+            url, streams = httpx2.URL(api.url), []
             for _ in range(20):
                 plain = stack.enter_context(socket.socket())
                 plain.settimeout(30)
@@ -145,7 +145,7 @@ class TestLive:
                 await nats.flush()
                 headers = {"Authorization": f"Bearer {key}"}
                 async with (
-                    httpx.AsyncClient(base_url=api.url, headers=headers, trust_env=False) as client,
+                    httpx2.AsyncClient(base_url=api.url, headers=headers, trust_env=False) as client,
                     client.stream("GET", "/api/v1/live"),
                 ):
                     while (message := await subscription.next_msg(10)).data != tenant.encode():
@@ -227,7 +227,7 @@ class TestApi:
         settings = {"SENS_LIMITS__REQUEST_SECONDS": "0.5"}
         with running_api(tmp_path, database, nats, settings) as api, api.client(key) as client:
 
-            async def ask_meanwhile(connection: "asyncpg.Connection[asyncpg.Record]") -> httpx.Response:
+            async def ask_meanwhile(connection: "asyncpg.Connection[asyncpg.Record]") -> httpx2.Response:
                 async with connection.transaction():
                     await connection.execute("LOCK TABLE sens.devices IN ACCESS EXCLUSIVE MODE")
                     return await asyncio.to_thread(client.get, "/api/v1/devices")

@@ -6,7 +6,7 @@ import secrets
 import subprocess
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 
 from sens_common.version import product_version
@@ -30,7 +30,7 @@ def document(result: "subprocess.CompletedProcess[str]") -> list[dict[str, objec
 
 def wait_for_device(platform: Platform, device: str) -> None:
     """Wait until a device's first message is stored."""
-    with httpx.Client(base_url=platform.api_url, headers=platform.headers) as api:
+    with httpx2.Client(base_url=platform.api_url, headers=platform.headers) as api:
         wait_until(lambda: api.get(f"/api/v1/devices/{device}").is_success, f"{device} is stored")
 
 
@@ -188,7 +188,7 @@ class TestAdministration:
         assert [each["tenant"] for each in listed] == [tenant]
         assert platform.sens("devices", "--api-key", key).returncode == 0
         assert platform.sens("keys", "revoke", str(listed[0]["id"])).returncode == 0
-        with httpx.Client(base_url=platform.api_url, headers={"Authorization": f"Bearer {key}"}) as api:
+        with httpx2.Client(base_url=platform.api_url, headers={"Authorization": f"Bearer {key}"}) as api:
             wait_until(lambda: api.get("/api/v1/devices").status_code == 401, "the key stops working")
         assert platform.sens("devices", "--api-key", key).returncode == 1
 

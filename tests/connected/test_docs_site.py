@@ -7,7 +7,7 @@ import sys
 import urllib.request
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from support.servers import HOST, accepts_connections, free_port, process, wait_until
 
@@ -35,8 +35,8 @@ class TestProcess:
         settings = environment(tmp_path, port) | {"SENS_HTTP__METRICS_PORT": str(metrics)}
         with process(COMMAND, tmp_path / "log", env=settings):
             wait_until(lambda: accepts_connections(port) and accepts_connections(metrics), "the site starts")
-            assert httpx.get(f"http://{HOST}:{port}/metrics").status_code == 404
-            assert "sens_docs_responses_total" in httpx.get(f"http://{HOST}:{metrics}/metrics").text
+            assert httpx2.get(f"http://{HOST}:{port}/metrics").status_code == 404
+            assert "sens_docs_responses_total" in httpx2.get(f"http://{HOST}:{metrics}/metrics").text
 
     def test_redirects_what_a_proxy_was_asked_for_by_plain_http(self, tmp_path: Path) -> None:
         (tmp_path / "index.html").write_text("<h1>Start</h1>")
@@ -45,10 +45,10 @@ class TestProcess:
         with process(COMMAND, tmp_path / "log", env=settings):
             wait_until(lambda: accepts_connections(port), "the site starts")
             plain, safe = (
-                httpx.get(f"http://{HOST}:{port}/", headers={"X-Forwarded-Proto": scheme})
+                httpx2.get(f"http://{HOST}:{port}/", headers={"X-Forwarded-Proto": scheme})
                 for scheme in ("http", "https")
             )
-            metrics = httpx.get(f"http://{HOST}:{port}/metrics").text
+            metrics = httpx2.get(f"http://{HOST}:{port}/metrics").text
         assert (plain.status_code, plain.headers["Location"]) == (308, f"https://{HOST}/")
         assert safe.headers["Strict-Transport-Security"] == "max-age=31536000"
         assert 'sens_docs_plain_http_requests_total{outcome="redirected"} 1.0' in metrics

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import pytest
 from aiomqtt import ProtocolVersion
 
@@ -23,8 +23,8 @@ def broker(platform: Platform) -> MqttBroker:
 
 
 @pytest.fixture
-def api(platform: Platform) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{platform.api_url}/api/v1", headers=platform.headers, timeout=10) as client:
+def api(platform: Platform) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=f"{platform.api_url}/api/v1", headers=platform.headers, timeout=10) as client:
         yield client
 
 
@@ -38,7 +38,7 @@ class LiveReader:
     def __init__(self, platform: Platform, device: str) -> None:
         self.lines: list[str] = []
         self.connected = threading.Event()
-        self._client = httpx.Client(headers=platform.headers, timeout=30)
+        self._client = httpx2.Client(headers=platform.headers, timeout=30)
         self._url = f"{platform.api_url}/api/v1/live?device={device}"
         self._thread = threading.Thread(target=self._read, name="live reader", daemon=True)
         self._thread.start()
@@ -62,7 +62,7 @@ class LiveReader:
 class TestOneMessage:
     @pytest.mark.parametrize("version", [ProtocolVersion.V311, ProtocolVersion.V5], ids=["MQTT 3.1.1", "MQTT 5"])
     def test_shows_in_latest_measurements_live_and_tail(
-        self, platform: Platform, broker: MqttBroker, api: httpx.Client, version: ProtocolVersion
+        self, platform: Platform, broker: MqttBroker, api: httpx2.Client, version: ProtocolVersion
     ) -> None:
         device = device_name()
         live = LiveReader(platform, device)
@@ -106,7 +106,7 @@ class TestOneMessage:
 
 
 class TestMalformedMessage:
-    def test_shows_in_the_dead_letters(self, broker: MqttBroker, api: httpx.Client) -> None:
+    def test_shows_in_the_dead_letters(self, broker: MqttBroker, api: httpx2.Client) -> None:
         device = device_name()
         with Publisher(broker) as publisher:
             publisher.publish(f"sens/v1/demo/{device}/telemetry", b'{"temperature": ')
@@ -130,7 +130,7 @@ class TestReplay:
         series = 'sens_telemetry_messages_dead_lettered_total{reason="unknown_tenant",tenant="~"}'
 
         def dead_lettered() -> float:
-            lines = httpx.get(metrics).text.splitlines()
+            lines = httpx2.get(metrics).text.splitlines()
             return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(series))
 
         before = dead_lettered()
@@ -140,7 +140,7 @@ class TestReplay:
         listed = platform.sens("dead-letters", "list", "--tenant", tenant, "--json")
         assert [entry["reason"] for entry in json.loads(listed.stdout)] == ["unknown_tenant"]
         _, key = platform.create_tenant(tenant)
-        with httpx.Client(
+        with httpx2.Client(
             base_url=f"{platform.api_url}/api/v1", headers={"Authorization": f"Bearer {key}"}, timeout=10
         ) as api:
             (letter,) = api.get("/dead-letters").raise_for_status().json()["dead_letters"]
@@ -164,11 +164,11 @@ class TestIsolation:
             publisher.publish(f"sens/v1/demo/{device}/telemetry", '{"temperature": 1}')
         _, key = platform.create_tenant()
         wait_until(
-            lambda: httpx.get(f"{platform.api_url}/api/v1/devices/{device}", headers=platform.headers).is_success,
+            lambda: httpx2.get(f"{platform.api_url}/api/v1/devices/{device}", headers=platform.headers).is_success,
             "it is there",
         )
         for route in ("", "/latest", "/measurements?metric=temperature"):
-            answer = httpx.get(
+            answer = httpx2.get(
                 f"{platform.api_url}/api/v1/devices/{device}{route}", headers={"Authorization": f"Bearer {key}"}
             )
             assert answer.status_code == 404
@@ -176,13 +176,13 @@ class TestIsolation:
 
 
 def test_the_documentation_is_served(platform: Platform) -> None:
-    answer = httpx.get(f"http://{HOST}:{platform.ports.docs}/")
+    answer = httpx2.get(f"http://{HOST}:{platform.ports.docs}/")
     assert answer.status_code == 200
     assert "SENS Platform" in answer.text
 
 
 def test_readiness_names_every_check(platform: Platform) -> None:
     for component in ("mqtt-ingestion-worker", "telemetry-worker"):
-        answer = httpx.get(f"http://{HOST}:{platform.operations_port(component)}/readyz")
+        answer = httpx2.get(f"http://{HOST}:{platform.operations_port(component)}/readyz")
         assert answer.status_code == 200
         assert set(json.loads(answer.text)["checks"].values()) == {"ok"}

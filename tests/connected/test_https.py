@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import httpx
+import httpx2
 
 from support.api import RunningApi, running_api
 
@@ -25,7 +25,7 @@ class TestTheApi:
         assert (refused.status_code, refused.json()["code"]) == (403, "plain_http")
         assert key not in refused.text
         assert redirected.status_code == 308
-        assert httpx.URL(redirected.headers["Location"]).scheme == "https"
+        assert httpx2.URL(redirected.headers["Location"]).scheme == "https"
         assert redirected.headers["Location"].endswith("/api/v1/devices?limit=1")
         assert (served.status_code, served.headers["Strict-Transport-Security"]) == (200, "max-age=600")
         assert inside.status_code == 200

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import httpx2
 import psutil
 import pytest
 from pydantic import SecretStr
@@ -48,14 +48,14 @@ async def counts_of(running: Platform) -> int:
 def status_of(url: str, key: str | None = None) -> int:
     """Return the status of a GET request, 0 when nobody answers."""
     try:
-        return httpx.get(url, headers={"Authorization": f"Bearer {key}"} if key else {}, trust_env=False).status_code
-    except httpx.HTTPError:
+        return httpx2.get(url, headers={"Authorization": f"Bearer {key}"} if key else {}, trust_env=False).status_code
+    except httpx2.HTTPError:
         return 0
 
 
 def answer_of(url: str) -> tuple[int, str]:
     """Return status and body of a GET request."""
-    response = httpx.get(url, trust_env=False)
+    response = httpx2.get(url, trust_env=False)
     return response.status_code, response.text
 
 

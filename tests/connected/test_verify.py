@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 
-import httpx
+import httpx2
 import pytest
 
 from sens_common.version import product_version
@@ -45,7 +45,7 @@ class TestARunningPlatform:
 
     @pytest.mark.parametrize(("version", "expected"), [(product_version(), "ok"), ("999.0.0", "failed")])
     def test_has_the_version_that_it_has(self, platform: Platform, version: str, expected: str) -> None:
-        commit = httpx.get(f"{platform.api_url}/version").json()["product_commit"]
+        commit = httpx2.get(f"{platform.api_url}/version").json()["product_commit"]
         options: Sequence[str] = () if commit == "unknown" else ("--expect-commit", commit)
 
         _code, statuses = verify(

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 import asyncpg
-import httpx
+import httpx2
 import pytest
 from structlog.testing import capture_logs
 
@@ -137,15 +137,15 @@ class RunningApi:
     log: Path
     process: "subprocess.Popen[bytes]"
 
-    def client(self, key: str | None = None) -> httpx.Client:
+    def client(self, key: str | None = None) -> httpx2.Client:
         """Return a client that carries a key."""
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False)
 
-    def async_client(self, key: str | None = None) -> httpx.AsyncClient:
+    def async_client(self, key: str | None = None) -> httpx2.AsyncClient:
         """Return a client that carries a key, for several requests at a time."""
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30, trust_env=False)
+        return httpx2.AsyncClient(base_url=self.url, headers=headers, timeout=30, trust_env=False)
 
     def new_tenant(self) -> tuple[str, str]:
         """Make a tenant; return its name and a key."""
@@ -174,8 +174,8 @@ def running_api(
     url = f"http://{HOST}:{port}"
 
     def ready() -> bool:
-        with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{url}{ready_path}", trust_env=False).status_code == HTTPStatus.OK
+        with contextlib.suppress(httpx2.TransportError):
+            return httpx2.get(f"{url}{ready_path}", trust_env=False).status_code == HTTPStatus.OK
         return False
 
     command = [sys.executable, "-m", "sens_platform_api"]
@@ -186,7 +186,7 @@ def running_api(
 @contextmanager
 def connection_to(api: RunningApi, *, receive_bytes: int | None = None) -> Iterator[socket.socket]:
     """Open a plain connection; with a small buffer, what its client does not read waits at the server."""
-    url = httpx.URL(api.url)
+    url = httpx2.URL(api.url)
     with socket.socket() as plain:
         plain.settimeout(30)
         if receive_bytes is not None:

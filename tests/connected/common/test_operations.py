@@ -3,7 +3,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-import httpx
+import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -29,7 +29,7 @@ async def fine() -> None:
 
 async def ask(
     path: str, checks: dict[str, Check] | None = None, clock: Callable[[], float] = lambda: 0.0
-) -> httpx.Response:
+) -> httpx2.Response:
     """Serve the operations port, and return the answer to one request."""
     heartbeat = Heartbeat(clock)
     async with client_of(checks or {}, heartbeat) as client:
@@ -42,11 +42,11 @@ async def client_of(
     heartbeat: Heartbeat,
     flow: Describe | None = None,
     notes: dict[str, Check] | None = None,
-) -> AsyncIterator[httpx.AsyncClient]:
+) -> AsyncIterator[httpx2.AsyncClient]:
     settings = OperationsSettings(host=HOST, port=free_port())
     async with (
         serve_operations("example", settings, checks, heartbeat, flow, notes=notes),
-        httpx.AsyncClient(base_url=f"http://{HOST}:{settings.port}") as client,
+        httpx2.AsyncClient(base_url=f"http://{HOST}:{settings.port}") as client,
     ):
         yield client
 

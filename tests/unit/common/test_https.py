@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-import httpx
+import httpx2
 import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -29,11 +29,11 @@ class Asked:
 
     async def ask(
         self, url: str = "/", *, by: str | None, method: str = "GET", headers: Mapping[str, str] | None = None
-    ) -> httpx.Response:
+    ) -> httpx2.Response:
         given = dict(headers or {}) | ({} if by is None else {"X-Forwarded-Proto": by})
 
-        transport = httpx.ASGITransport(self._app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://api.example.org") as client:
+        transport = httpx2.ASGITransport(self._app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://api.example.org") as client:
             return await client.request(method, url, headers=given)
 
 

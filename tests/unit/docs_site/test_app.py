@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-import httpx
+import httpx2
 import pytest
 from starlette.applications import Starlette
 
@@ -27,12 +27,12 @@ class Client:
     def __init__(self, app: Starlette) -> None:
         self._app = app
 
-    async def get(self, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
+    async def get(self, path: str, headers: dict[str, str] | None = None) -> httpx2.Response:
         return await self.request("GET", path, headers)
 
-    async def request(self, method: str, path: str, headers: dict[str, str] | None = None) -> httpx.Response:
-        transport = httpx.ASGITransport(self._app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://docs.example") as client:
+    async def request(self, method: str, path: str, headers: dict[str, str] | None = None) -> httpx2.Response:
+        transport = httpx2.ASGITransport(self._app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://docs.example") as client:
             return await client.request(method, f"http://docs.example{path}", headers=headers)
 
 

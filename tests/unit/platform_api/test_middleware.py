@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, cast
 
-import httpx
+import httpx2
 import pytest
 from structlog.testing import capture_logs
 
@@ -44,7 +44,7 @@ class Keys:
 
 
 async def ask[T](
-    work: Callable[[httpx.AsyncClient], Awaitable[T]], http: HttpSettings | None = None, pool: Pool | None = None
+    work: Callable[[httpx2.AsyncClient], Awaitable[T]], http: HttpSettings | None = None, pool: Pool | None = None
 ) -> T:
     """Ask an API whose database is missing altogether, without a pool: whatever needs it fails in an unforeseen way."""
     limits = LimitSettings()
@@ -59,11 +59,11 @@ async def ask[T](
     ]
 
     with capture_logs():
-        transport = httpx.ASGITransport(
+        transport = httpx2.ASGITransport(
             create_app(Gate(keys, limits), parts, http or HttpSettings(), limits), raise_app_exceptions=False
         )
         headers = {"Authorization": f"Bearer {WRITER}"}
-        async with httpx.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
+        async with httpx2.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:
             return await work(client)
 
 
@@ -73,7 +73,7 @@ class TestStrangers:
     COUNT: ClassVar = 100
 
     async def test_do_not_hold_up_who_has_a_key(self) -> None:
-        async def work(client: httpx.AsyncClient) -> tuple[int, int]:
+        async def work(client: httpx2.AsyncClient) -> tuple[int, int]:
             refused = 0
             enough = asyncio.Event()
 
@@ -129,7 +129,7 @@ class TestKeys:
         assert answer.json()["code"] == "read_only_key"
 
     async def test_are_looked_at_before_the_path(self) -> None:
-        async def both(client: httpx.AsyncClient) -> list[httpx.Response]:
+        async def both(client: httpx2.AsyncClient) -> list[httpx2.Response]:
             headers = {"Authorization": ""}
             return [await client.get(path, headers=headers) for path in ("/api/v1/devices", "/api/x")]
 
@@ -137,7 +137,7 @@ class TestKeys:
         assert [answer.status_code for answer in answers] == [401, 401]
 
     async def test_that_are_wrong_are_not_all_looked_up_when_they_come_at_once(self) -> None:
-        async def many(client: httpx.AsyncClient) -> list[int]:
+        async def many(client: httpx2.AsyncClient) -> list[int]:
             keys = [f"sens_{number:043}" for number in range(100)]
             asked = (client.get("/api/v1/devices", headers={"Authorization": f"Bearer {key}"}) for key in keys)
             return [answer.status_code for answer in await asyncio.gather(*asked)]
