@@ -249,6 +249,15 @@ class MemoryStore:
                 self.letters[letter.origin] = letter
         return WrittenPart(new_values, kept, discarded, record)
 
+    async def forget_before(self, stream: int, sequence: int) -> None:
+        """See `trimming.SettledEnvelopes.forget_before`."""
+        first = StreamPosition(stream, sequence)
+        self.settled = {
+            position: outcomes
+            for position, outcomes in self.settled.items()
+            if position.stream == stream and position >= first
+        }
+
     def _compared(
         self, part: BatchPart, keyed: list[tuple[int, Key, float | str]]
     ) -> tuple[NDArray[np.int64], set[int], dict[Key, float | str]]:
@@ -306,6 +315,33 @@ class MemoryStore:
             (row.message_index, (row.device_id, row.metric_id, row.measured_at), row.value)
             for row in part.rows.text_rows
         ]
+
+
+class MemoryMigratedLetters:
+    """Where the dead letters of a version before 0.2 go.
+
+    Attributes:
+        letters: By origin.
+    """
+
+    def __init__(self, tenants: Mapping[str, int]) -> None:
+        self._tenants = tenants
+        self._migrated: set[tuple[int, int]] = set()
+        self.letters: dict[Origin, Letter] = {}
+
+    async def tenant_ids(self, names: Sequence[str]) -> Mapping[str, int]:
+        return {name: self._tenants[name] for name in names if name in self._tenants}
+
+    async def add(self, stream: int, messages: Mapping[int, list[Letter]]) -> int:
+        new = {sequence: each for sequence, each in messages.items() if (stream, sequence) not in self._migrated}
+        self._migrated |= {(stream, sequence) for sequence in new}
+        letters = [letter for each in new.values() for letter in each]
+        for letter in letters:
+            self.letters.setdefault(letter.origin, letter)
+        return len(letters)
+
+    async def finish(self, stream: int) -> None:
+        self._migrated = {position for position in self._migrated if position[0] != stream}
 
 
 class MemoryFeed:

@@ -10,28 +10,14 @@ from sens_platform_api.errors import UnauthenticatedError
 from sens_platform_api.keys import authenticator as module
 from sens_platform_api.keys.authenticator import Authenticator
 from sens_platform_api.keys.hashing import is_key, key_hash
+from support.keys import MemoryKeys
 
 KEY = f"sens_{'k' * 43}"
 CALLER = Caller(1, 2, "demo")
 
 
-class Keys:
-    """Keys in memory; counts the questions."""
-
-    def __init__(self, *keys: str) -> None:
-        self.callers = {key_hash(key): CALLER for key in keys}
-        self.questions = 0
-        self.noted: list[int] = []
-        self.problem: UnavailableError | None = None
-
-    async def caller(self, key_hash: bytes) -> Caller | None:
-        self.questions += 1
-        return self.callers.get(key_hash)
-
-    async def note_use(self, key_id: int) -> None:
-        if self.problem is not None:
-            raise self.problem
-        self.noted.append(key_id)
+def kept(*keys: str) -> MemoryKeys:
+    return MemoryKeys({key_hash(key): CALLER for key in keys})
 
 
 class Clock:
@@ -50,7 +36,7 @@ class TestForm:
 
 class TestAuthenticator:
     async def test_asks_once_within_the_time_and_again_after_it(self) -> None:
-        keys, clock = Keys(KEY), Clock()
+        keys, clock = kept(KEY), Clock()
         authenticator = Authenticator(keys, clock)
         assert await authenticator.caller(KEY) == CALLER
         assert await authenticator.caller(KEY) == CALLER
@@ -61,7 +47,7 @@ class TestAuthenticator:
             await authenticator.caller(KEY)
 
     async def test_asks_nothing_about_what_has_not_the_form_of_a_key(self) -> None:
-        keys = Keys()
+        keys = kept()
         with pytest.raises(UnauthenticatedError):
             await Authenticator(keys).caller("x" * 10_000)
         assert keys.questions == 0
@@ -69,19 +55,19 @@ class TestAuthenticator:
     async def test_remembers_a_bounded_number_of_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "CACHE_SIZE", 2)
         many = [f"sens_{index:043}" for index in range(5)]
-        authenticator = Authenticator(Keys(*many))
+        authenticator = Authenticator(kept(*many))
         for key in many:
             await authenticator.caller(key)
         assert len(authenticator._cache) == 2
 
     async def test_remembers_no_unknown_key(self) -> None:
-        authenticator = Authenticator(Keys())
+        authenticator = Authenticator(kept())
         with pytest.raises(UnauthenticatedError):
             await authenticator.caller(KEY)
         assert not authenticator._cache
 
     async def test_notes_the_use_of_a_key_once_a_minute(self) -> None:
-        keys, clock = Keys(KEY), Clock()
+        keys, clock = kept(KEY), Clock()
         authenticator = Authenticator(keys, clock)
         for now in (0.0, 3.0, 59.0, 60.0, 63.0):
             clock.now = now
@@ -89,12 +75,12 @@ class TestAuthenticator:
         assert keys.noted == [1, 1]
 
     async def test_finds_the_caller_though_the_use_can_not_be_noted(self) -> None:
-        keys = Keys(KEY)
+        keys = kept(KEY)
         keys.problem = UnavailableError("the database can only be read")
         assert await Authenticator(keys).caller(KEY) == CALLER
 
     async def test_asks_once_for_requests_at_the_same_time(self) -> None:
-        keys = Keys(KEY)
+        keys = kept(KEY)
 
         authenticator = Authenticator(keys)
         assert (await asyncio.gather(*(authenticator.caller(KEY) for _ in range(20)))) == [CALLER] * 20
