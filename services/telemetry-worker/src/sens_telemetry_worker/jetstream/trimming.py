@@ -23,6 +23,7 @@ from sens_telemetry_worker import metrics
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.settings import HistorySettings
 from sens_telemetry_worker.status import Status, StreamStatus
+from sens_telemetry_worker.storing import RowsRefusedError, StoreUnavailableError
 
 log = structlog.get_logger()
 
@@ -42,6 +43,9 @@ class SettledEnvelopes(Protocol):
         Args:
             stream: When the stream was created, microseconds since the epoch.
             sequence: The first that it still has.
+
+        Raises:
+            StoreUnavailableError: The database can't be used.
         """
 
 
@@ -73,8 +77,8 @@ class StreamTrimmer:
         attempts = Attempts(
             problems,
             "trimming",
-            "the stream can't be trimmed",
-            retry_on=(NatsError, TimeoutError),
+            "the stream, or the memory of its settled envelopes, can't be trimmed",
+            retry_on=(NatsError, TimeoutError, StoreUnavailableError, RowsRefusedError),
             interval_seconds=self._settings.trim_interval_seconds,
         )
         async for attempt in attempts:
@@ -82,20 +86,27 @@ class StreamTrimmer:
                 await self.observe_and_trim()
 
     async def observe_and_trim(self) -> int:
-        """Set the metrics of the stream, remove what may go, and return how many envelopes went."""
+        """Set the metrics of the stream, remove what may go, and return how many envelopes went.
+
+        Raises:
+            NatsError: JetStream refuses or does not answer.
+            StoreUnavailableError: The database can't be used; the stream is trimmed.
+        """
         consumer = await self._jetstream.consumer_info(TELEMETRY_STREAM, TELEMETRY_CONSUMER)
         stream = await self._jetstream.stream_info(TELEMETRY_STREAM)
         await self._observe(stream, consumer)
         first = stream.state.first_seq
-        keep_from = await self._first_to_keep(stream, _settled_up_to(consumer))
-        if keep_from <= first:
-            return 0
-        await self._jetstream.purge_stream(TELEMETRY_STREAM, seq=keep_from)
-        log.info("removed stored envelopes from the stream", envelopes=keep_from - first)
+        keep_from = max(first, await self._first_to_keep(stream, _settled_up_to(consumer)))
+        if keep_from > first:
+            await self._jetstream.purge_stream(TELEMETRY_STREAM, seq=keep_from)
+            log.info("removed stored envelopes from the stream", envelopes=keep_from - first)
+        if stream.created is not None:
+            # What went now is forgotten at the next look: a worker may still have a second delivery of it in hand.
+            await self._settled.forget_before(int(stream.created.timestamp() * 1e6), first)
         return keep_from - first
 
     async def _observe(self, stream: StreamInfo, consumer: ConsumerInfo) -> None:
-        """Tell status, metrics and the memory of settled envelopes what the stream is like."""
+        """Tell readiness, status and metrics what the stream is like."""
         if (problem := discarding(stream.config)) is not None:
             self.problems.set(_LIMITS, problem)
         else:
@@ -112,8 +123,6 @@ class StreamTrimmer:
         metrics.STREAM_BYTES.set(stream.state.bytes)
         metrics.OLDEST_SECONDS.set(self._status.stream.oldest_seconds)
         metrics.STREAM_FILLED.set(self._status.stream.filled)
-        if stream.created is not None:
-            await self._settled.forget_before(int(stream.created.timestamp() * 1e6), stream.state.first_seq)
 
     async def _first_to_keep(self, stream: StreamInfo, settled_up_to: int) -> int:
         """Return the sequence of the first envelope that has to stay."""

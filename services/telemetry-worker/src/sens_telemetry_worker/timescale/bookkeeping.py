@@ -91,11 +91,7 @@ class Bookkeeping:
         """Forget which envelopes are settled that the stream no longer has; see `trimming.SettledEnvelopes`."""
         if (stream, sequence) == self._forgotten:
             return
-        try:
-            async with self._database.connection() as connection:
-                for statement in _FORGET:
-                    await connection.execute(statement, stream, sequence)
-        except (StoreUnavailableError, RowsRefusedError) as error:
-            log.warning("settled envelopes can't be forgotten; trying again later", error=str(error))
-        else:
-            self._forgotten = stream, sequence
+        async with self._database.connection() as connection:
+            for statement in _FORGET:
+                await connection.execute(statement, stream, sequence)
+        self._forgotten = stream, sequence
