@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, override
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
@@ -68,7 +68,7 @@ class Worker(Server):
 
     Attributes:
         module: Its Python module.
-        environment: Its variables, beside those of this process.
+        environment: Its variables at the next start, beside those of this process.
         port: Where it answers.
     """
 
@@ -76,10 +76,13 @@ class Worker(Server):
         self.module = module
         self.environment = environment
         self.port = port
-        variables = {**os.environ, **environment, "SENS_OPERATIONS__PORT": str(port)}
-        super().__init__(
-            name, [sys.executable, "-m", module], log, ready=lambda: self.get("/readyz")[0] == _OK, env=variables
-        )
+        super().__init__(name, [sys.executable, "-m", module], log, ready=lambda: self.get("/readyz")[0] == _OK)
+
+    @override
+    def start(self) -> None:
+        """Start it with the environment that it has now."""
+        self._options["env"] = {**os.environ, **self.environment, "SENS_OPERATIONS__PORT": str(self.port)}
+        super().start()
 
     def get(self, path: str) -> tuple[int, str]:
         """Return the status and the body of an answer; 0 and nothing when nothing answers."""
