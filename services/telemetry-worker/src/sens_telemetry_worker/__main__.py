@@ -70,7 +70,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
             live=LivePublisher(feed, payload_format),
             status=status,
         )
-        notes["database_roles"] = database.roles_note
+        notes |= {"accounts": books.problems.check, "database_roles": database.roles_note}
         async with inbox.open(), feed.open(), asyncio.TaskGroup() as tasks:
             checks |= {
                 "stream": inbox.problems.check,
@@ -82,9 +82,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
             keepers = [
                 tasks.create_task(store.partitions.keep_ahead(background), name="partitions ahead"),
                 tasks.create_task(trimmer.keep_trimmed(background), name="trim the stream"),
-                tasks.create_task(
-                    books.keep(background, settings.history.trim_interval_seconds), name="keep the books"
-                ),
+                tasks.create_task(books.keep(settings.history.trim_interval_seconds), name="keep the books"),
                 tasks.create_task(migration.keep_migrating(background), name="migrate former dead letters"),
             ]
             lanes = [tasks.create_task(pipeline.run(stop), name=f"lane {index}") for index in range(batch.lanes)]

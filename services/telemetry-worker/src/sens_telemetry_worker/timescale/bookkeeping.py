@@ -3,8 +3,6 @@
 from collections.abc import Callable, Iterable
 from typing import Final
 
-import structlog
-
 from sens_common.attempts import Attempts
 from sens_common.health import Problems
 from sens_telemetry_worker import metrics
@@ -12,8 +10,7 @@ from sens_telemetry_worker.letters import Quota
 from sens_telemetry_worker.storing import RowsRefusedError, StoreUnavailableError
 from sens_telemetry_worker.timescale.database import Database
 
-log = structlog.get_logger()
-
+_CONSERVATION: Final = "conservation"
 _USAGE: Final = """
     SELECT t.name, t.dead_letter_count_limit AS count_limit, t.dead_letter_byte_limit AS byte_limit,
         sum(u.letters)::bigint AS letters, sum(u.bytes)::bigint AS bytes
@@ -37,7 +34,11 @@ _FORGET: Final = (
 
 
 class Bookkeeping:
-    """The accounts as a whole; sets their metrics, and tells at the start whose messages were stored since yesterday."""
+    """The accounts as a whole; sets their metrics, and tells at the start which tenants' messages were stored since yesterday.
+
+    Attributes:
+        problems: Why the accounts can't be observed, or that they do not balance.
+    """
 
     def __init__(
         self, database: Database, unknown_tenants: Quota, recently_stored: Callable[[Iterable[str]], None]
@@ -46,12 +47,13 @@ class Bookkeeping:
         self._unknown_tenants = unknown_tenants
         self._recently_stored: Callable[[Iterable[str]], None] | None = recently_stored
         self._forgotten = (0, 0)
+        self.problems = Problems("accounts")
 
-    async def keep(self, problems: Problems, interval_seconds: float) -> None:
+    async def keep(self, interval_seconds: float) -> None:
         """Observe everything again and again."""
         attempts = Attempts(
-            problems,
-            "accounts",
+            self.problems,
+            "observing",
             "the accounts can't be observed",
             retry_on=(StoreUnavailableError, RowsRefusedError),
             interval_seconds=interval_seconds,
@@ -85,7 +87,10 @@ class Bookkeeping:
             metrics.DEAD_LETTERS_FILLED.labels(tenant).set(filled)
         metrics.UNACCOUNTED.set(unaccounted)
         if unaccounted:
-            log.error("messages are not accounted for: see sens.conservation()", messages=unaccounted)
+            what = "messages are not accounted for: see sens.conservation()"
+            self.problems.set(_CONSERVATION, what, f"{unaccounted:,}", level="error")
+        else:
+            self.problems.clear(_CONSERVATION)
 
     async def forget_before(self, stream: int, sequence: int) -> None:
         """Forget which envelopes are settled that the stream no longer has; see `trimming.SettledEnvelopes`."""
