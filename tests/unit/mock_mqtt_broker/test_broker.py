@@ -200,7 +200,7 @@ class TestMessages:
             assert await publisher.publish("kept", retain=True) == 0x10
             assert broker.unread.sentence() == (
                 "3 messages were published to topics that nobody reads,"
-                " lately tele/x/SENSOR (2), sens/v1/demo/meter-2 (1)"
+                " most recently tele/x/SENSOR (2), sens/v1/demo/meter-2 (1)"
             )
             await reader.vanish()  # its session reads on
             assert await publisher.publish("sens/v1/demo/one/telemetry") == 0

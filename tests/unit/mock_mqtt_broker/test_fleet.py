@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sens_common.topics import NATIVE
 from sens_mock_mqtt_broker import series
-from sens_mock_mqtt_broker.fleet import BACKLOG_LIMIT, Fleet, Message
+from sens_mock_mqtt_broker.fleet import BACKLOG_LIMIT, Fleet, FleetMessage
 from sens_mock_mqtt_broker.series import SECOND, Outage
 
 START = 1_767_225_600 * SECOND
@@ -24,11 +24,11 @@ def fleet(
     )
 
 
-def messages(of: Fleet, count: int) -> list[Message]:
+def messages(of: Fleet, count: int) -> list[FleetMessage]:
     return [message for number in range(count) if (message := of.message(number)) is not None]
 
 
-def readings(message: Message) -> list[dict[str, object]]:
+def readings(message: FleetMessage) -> list[dict[str, object]]:
     content = orjson.loads(message.payload)
     return content if isinstance(content, list) else [content]
 
@@ -96,7 +96,7 @@ class TestPayload:
 
 
 class TestOutages:
-    def run(self, rate: float = 1.0) -> tuple[Fleet, list[Message | None]]:
+    def run(self, rate: float = 1.0) -> tuple[Fleet, list[FleetMessage | None]]:
         of = fleet(devices=1, rate=rate)
         return of, [of.message(number) for number in range(int(4 * 3600 * rate))]
 

@@ -1,6 +1,6 @@
 """When the fleet's messages are taken."""
 
-from sens_mock_mqtt_broker.fleet import Fleet, Message
+from sens_mock_mqtt_broker.fleet import Fleet, FleetMessage
 from sens_mock_mqtt_broker.mqtt import Answers
 from sens_mock_mqtt_broker.publisher import BEHIND_MICROSECONDS, Publisher
 from sens_mock_mqtt_broker.series import SECOND
@@ -21,7 +21,7 @@ def publisher(clock: Clock, rate: float = 10.0) -> Publisher:
     return Publisher(fleet, "127.0.0.1", 1, clock=clock)
 
 
-def expected(first: int, last: int, start: int = START) -> list[Message]:
+def expected(first: int, last: int, start: int = START) -> list[FleetMessage]:
     fleet = Fleet.create(seed=1, tenant="demo", devices=10, rate=10.0, malformed_share=0, start=start)
     return [message for number in range(first, last) if (message := fleet.message(number)) is not None]
 
@@ -44,7 +44,7 @@ class TestSchedule:
 
     def test_what_was_not_acknowledged_goes_first(self) -> None:
         source = publisher(Clock())
-        lost = [Message("topic", b"lost")]
+        lost = [FleetMessage("topic", b"lost")]
         source._again = list(lost)
         assert source._take(500) == lost + expected(0, 1)
 
@@ -92,9 +92,9 @@ class TestReaders:
         unread = expected(0, 10)
         for message in unread[:-1]:
             source._look_for_readers(Answers(0, [message]))
-        assert source._has_readers
+        before = source._has_readers
         source._look_for_readers(Answers(0, unread[-1:]))
-        assert not source._has_readers
+        assert (before, source._has_readers) == (True, False)
         assert source._take(500) == [*unread, *expected(0, 1)]
 
     def test_of_some_sensors_are_enough(self) -> None:

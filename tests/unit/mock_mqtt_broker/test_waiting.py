@@ -2,23 +2,23 @@
 
 import pytest
 
-from sens_mock_mqtt_broker.session import Message
-from sens_mock_mqtt_broker.waiting import Waiting, owner
+from sens_mock_mqtt_broker.session import ApplicationMessage
+from sens_mock_mqtt_broker.waiting import WaitingMessages, owner
 
 
-def message(tenant: str, size: int) -> Message:
+def message(tenant: str, size: int) -> ApplicationMessage:
     topic = f"sens/v1/{tenant}/device/telemetry".encode()
-    return Message(len(topic).to_bytes(2) + topic, b"x" * size, 1)
+    return ApplicationMessage(len(topic).to_bytes(2) + topic, b"x" * size, 1)
 
 
-def fill(*messages: Message) -> Waiting:
-    waiting = Waiting()
+def fill(*messages: ApplicationMessage) -> WaitingMessages:
+    waiting = WaitingMessages()
     for each in messages:
         waiting.append((each, 2))
     return waiting
 
 
-def drained(waiting: Waiting) -> list[Message]:
+def drained(waiting: WaitingMessages) -> list[ApplicationMessage]:
     return [waiting.pop()[0] for _ in range(len(waiting))]
 
 

@@ -14,11 +14,11 @@ import structlog
 from sens_mock_mqtt_broker import metrics
 from sens_mock_mqtt_broker.connection import Connection
 from sens_mock_mqtt_broker.received import NEVER_EXPIRES, Connect, FilterRequest, Will
-from sens_mock_mqtt_broker.session import Message, Session
+from sens_mock_mqtt_broker.session import ApplicationMessage, Session
 from sens_mock_mqtt_broker.settings import BrokerSettings
-from sens_mock_mqtt_broker.topics import Routes, Share, Subscription, matches, parse_filter, topic_name
+from sens_mock_mqtt_broker.topics import Share, Subscription, SubscriptionTree, matches, parse_filter, topic_name
 from sens_mock_mqtt_broker.unread import UnreadTopics
-from sens_mock_mqtt_broker.wire import PacketError, Reason
+from sens_mock_mqtt_broker.wire import PacketError, ReasonCode
 
 log = structlog.get_logger()
 
@@ -49,16 +49,16 @@ class Broker:
         self._clients: dict[Session, Connection] = {}
         self._wills: dict[Session, asyncio.TimerHandle] = {}
         self._connections: dict[Connection, None] = {}
-        self._routes: Routes[Session] = Routes()
-        self._retained: dict[bytes, Message] = {}
+        self._subscriptions: SubscriptionTree[Session] = SubscriptionTree()
+        self._retained: dict[bytes, ApplicationMessage] = {}
         self._retained_bytes = 0
         self._has_subscribed = asyncio.Event()
 
     def reads(self, topics: Sequence[str]) -> bool:
         """Tell whether somebody has subscribed to one of the topics."""
         for topic in map(str.encode, topics):
-            route = self._routes.route(len(topic).to_bytes(2) + topic)
-            if route.sessions or route.shares:
+            receivers = self._subscriptions.receivers(len(topic).to_bytes(2) + topic)
+            if receivers.sessions or receivers.shares:
                 return True
         return False
 
@@ -78,14 +78,14 @@ class Broker:
                     and now - connection.waiting_since
                     > (CONNECT_SECONDS if connection.session is None else PACKET_SECONDS)
                 ) or 0 < 1.5 * connection.keep_alive_seconds < now - connection.heard_at:
-                    connection.end(Reason.KEEP_ALIVE_TIMEOUT)
+                    connection.end(ReasonCode.KEEP_ALIVE_TIMEOUT)
             await asyncio.sleep(_SWEEP_SECONDS)
 
     def close(self) -> None:
         """End all connections; wills are not published, for nobody is left to read them."""
         for connection in list(self._connections):
             connection.will = None
-            connection.end(Reason.SERVER_SHUTTING_DOWN)
+            connection.end(ReasonCode.SERVER_SHUTTING_DOWN)
 
     def opened(self, connection: Connection) -> None:
         """A connection has come. Those that have not said CONNECT can't keep others out: the oldest of too many is ended."""
@@ -94,7 +94,7 @@ class Broker:
         if len(self._connections) > 2 * self._settings.max_connections:
             silent = next((one for one in self._connections if one.session is None and one.ended is None), None)
             if silent is not None:
-                silent.end(Reason.SERVER_BUSY)
+                silent.end(ReasonCode.SERVER_BUSY)
 
     def closed(self, connection: Connection) -> None:
         """A connection has gone."""
@@ -113,7 +113,7 @@ class Broker:
         before = self._sessions.get(packet.client_id) if packet.client_id else None
         other = None if before is None else self._clients.get(before)
         if before is not None and other is not None:
-            other.end(Reason.SESSION_TAKEN_OVER)
+            other.end(ReasonCode.SESSION_TAKEN_OVER)
             self._leave(before, other)
             before = self._sessions.get(packet.client_id)
         self._make_room(connection)
@@ -132,22 +132,22 @@ class Broker:
 
     def subscribe(
         self, session: Session, requests: Sequence[FilterRequest]
-    ) -> tuple[list[int], list[tuple[Message, int]]]:
+    ) -> tuple[list[int], list[tuple[ApplicationMessage, int]]]:
         """Subscribe a session; return the codes of SUBACK, and retained messages with their flags (section 3.8.4)."""
         codes: list[int] = []
-        retained: list[tuple[Message, int]] = []
+        retained: list[tuple[ApplicationMessage, int]] = []
         for text, qos, no_local, retain_as_published, handling in requests:
             topic_filter = parse_filter(text)
             known = text in session.subscriptions
             if topic_filter is None:
-                codes.append(Reason.TOPIC_FILTER_INVALID)
+                codes.append(ReasonCode.TOPIC_FILTER_INVALID)
                 continue
             if not known and len(session.subscriptions) >= MOST_SUBSCRIPTIONS:
-                codes.append(Reason.QUOTA_EXCEEDED)
+                codes.append(ReasonCode.QUOTA_EXCEEDED)
                 continue
             subscription = Subscription(qos, no_local, retain_as_published)
             session.subscriptions[text] = topic_filter, subscription
-            self._routes.add(topic_filter, session, subscription)
+            self._subscriptions.add(topic_filter, session, subscription)
             self._has_subscribed.set()
             codes.append(qos)
             if topic_filter.share is None and (handling == 0 or (handling == 1 and not known)):
@@ -164,36 +164,36 @@ class Broker:
         for text in filters:
             known = session.subscriptions.pop(text, None)
             if known is None:
-                codes.append(Reason.NO_SUBSCRIPTION_EXISTED)
+                codes.append(ReasonCode.NO_SUBSCRIPTION_EXISTED)
             else:
-                self._routes.remove(known[0], session)
-                codes.append(Reason.SUCCESS)
+                self._subscriptions.remove(known[0], session)
+                codes.append(ReasonCode.SUCCESS)
         return codes
 
-    def publish(self, message: Message, publisher: Session | None = None) -> Reason:
+    def publish(self, message: ApplicationMessage, publisher: Session | None = None) -> ReasonCode:
         """Pass a message on; return what its publisher is told.
 
         Raises:
             PacketError: Its topic is none.
         """
-        route = self._routes.route(message.topic)
+        receivers = self._subscriptions.receivers(message.topic)
         if message.retain:
             self._retain(message)
-        if not route.sessions and not route.shares:
+        if not receivers.sessions and not receivers.shares:
             if not message.retain:
                 self.unread.count(message.topic)
-            return Reason.NO_MATCHING_SUBSCRIBERS
-        for session, subscription in route.sessions:
+            return ReasonCode.NO_MATCHING_SUBSCRIBERS
+        for session, subscription in receivers.sessions:
             if subscription.no_local and session is publisher:
                 continue
             flags = (min(subscription.qos, message.qos)) << 1
             session.deliver(message, flags | message.retain if subscription.retain_as_published else flags)
-        for share in route.shares:
+        for share in receivers.shares:
             session, subscription = _choose(share)
             session.deliver(message, min(message.qos, subscription.qos) << 1)
-        return Reason.SUCCESS
+        return ReasonCode.SUCCESS
 
-    def _retain(self, message: Message) -> None:
+    def _retain(self, message: ApplicationMessage) -> None:
         before = self._retained.pop(message.topic, None)
         if before is not None:
             self._retained_bytes -= before.size
@@ -228,20 +228,20 @@ class Broker:
             self._remove(oldest)
 
     def _make_room(self, newcomer: Connection) -> None:
-        """See that there is a place for a client: an address that holds more than half of them gives one to another address.
+        """See that there is room for a client: an address that has more than half of them gives one up to another address.
 
         Raises:
             PacketError: There is none.
         """
         if len(self._clients) < self._settings.max_connections:
             return
-        address, places = Counter(one.address for one in self._clients.values()).most_common(1)[0]
-        if address == newcomer.address or places <= self._settings.max_connections / 2:
+        address, count = Counter(one.address for one in self._clients.values()).most_common(1)[0]
+        if address == newcomer.address or count <= self._settings.max_connections / 2:
             log.warning("a client was refused, for there are too many", address=newcomer.address)
-            raise PacketError(Reason.SERVER_BUSY, "there are too many clients")
+            raise PacketError(ReasonCode.SERVER_BUSY, "there are too many clients")
         silent = min((one for one in self._clients.values() if one.address == address), key=lambda one: one.heard_at)
         log.warning("a client was ended, for its address has too many", address=address)
-        silent.end(Reason.QUOTA_EXCEEDED)
+        silent.end(ReasonCode.QUOTA_EXCEEDED)
         if silent.session is not None:
             self._leave(silent.session, silent)
 
@@ -270,7 +270,7 @@ class Broker:
         if will.expiry_seconds is not None:
             expires_at = self._time() + will.expiry_seconds
         self.publish(
-            Message(
+            ApplicationMessage(
                 will.topic,
                 will.payload,
                 will.qos,

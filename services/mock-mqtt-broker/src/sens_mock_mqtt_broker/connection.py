@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, cast
 import structlog
 
 from sens_mock_mqtt_broker import metrics, received, sent
-from sens_mock_mqtt_broker.session import Message, Session
-from sens_mock_mqtt_broker.wire import V5, V311, Kind, PacketError, Reason, malformed, protocol_error
+from sens_mock_mqtt_broker.session import ApplicationMessage, Session
+from sens_mock_mqtt_broker.wire import V5, V311, PacketError, PacketType, ReasonCode, malformed, protocol_error
 
 if TYPE_CHECKING:
     from sens_mock_mqtt_broker.broker import Broker
@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
 
-    def end(self, reason: Reason) -> None:
+    def end(self, reason: ReasonCode) -> None:
         """End the connection; a client of version 5 is told why."""
         if self.ended is not None or self._transport is None:
             return
@@ -155,7 +155,7 @@ class Connection(asyncio.Protocol):
             self.end(error.reason)
         except Exception:
             log.exception("a client's packet could not be handled", address=self.address)
-            self.end(Reason.UNSPECIFIED)
+            self.end(ReasonCode.UNSPECIFIED)
 
     def _take(self, data: bytes) -> int:
         """Take the packets in `data`, keep what is left of it; return how many messages were published."""
@@ -169,7 +169,7 @@ class Connection(asyncio.Protocol):
                 if body == 0:
                     break
             if length > largest:
-                raise PacketError(Reason.PACKET_TOO_LARGE, f"a packet is larger than {largest} bytes")
+                raise PacketError(ReasonCode.PACKET_TOO_LARGE, f"a packet is larger than {largest} bytes")
             stop = body + length
             if stop > end:
                 self._keep(data, position, stop - position)
@@ -196,7 +196,7 @@ class Connection(asyncio.Protocol):
         self._broker.unfinished_bytes += reserved - self._reserved
         self._reserved = reserved
         if self._broker.unfinished_bytes > self._broker.largest_unfinished_bytes and reserved:
-            raise PacketError(Reason.QUOTA_EXCEEDED, "too many clients have begun large packets")
+            raise PacketError(ReasonCode.QUOTA_EXCEEDED, "too many clients have begun large packets")
         if position < len(data):
             self._partial += data[position:]
             self._needed = needed
@@ -223,66 +223,70 @@ class Connection(asyncio.Protocol):
                 properties, expires_at, position = self._properties(data, position, stop)
             else:
                 position += 1
-        message = Message(topic, data[position:stop], qos, flags & 1, properties, expires_at)
+        message = ApplicationMessage(topic, data[position:stop], qos, flags & 1, properties, expires_at)
         if qos < 2:  # noqa: PLR2004 - exactly once is the one that takes two steps
             reason = self._broker.publish(message, session)
             if qos:
                 self.send(b"\x40\x02" + packet_id if not reason else self._puback(packet_id, reason))
             return
-        reason = Reason.SUCCESS
+        reason = ReasonCode.SUCCESS
         if packet_id not in session.received:
             reason = self._broker.publish(message, session)
             session.received.add(packet_id)
-        self.send(sent.answer(Kind.PUBREC, packet_id, self.version, reason))
+        self.send(sent.answer(PacketType.PUBREC, packet_id, self.version, reason))
 
     def _properties(self, data: bytes, position: int, stop: int) -> tuple[bytes, float | None, int]:
         (passed_on, expiry), position = received.read_publish_properties(data, position, stop)
         return passed_on, None if expiry is None else self._time() + expiry, position
 
-    def _puback(self, packet_id: bytes, reason: Reason) -> bytes:
-        return sent.answer(Kind.PUBACK, packet_id, self.version, reason)
+    def _puback(self, packet_id: bytes, reason: ReasonCode) -> bytes:
+        return sent.answer(PacketType.PUBACK, packet_id, self.version, reason)
 
     def _handle(self, first: int, body: bytes) -> None:
         """Take a packet other than PUBLISH."""
         if first not in _FIRST_BYTES:
             raise malformed("a packet's first byte is none that a client sends")
-        kind, session = Kind(first >> 4), self.session
+        kind, session = PacketType(first >> 4), self.session
         if session is None:
-            if kind is not Kind.CONNECT:
+            if kind is not PacketType.CONNECT:
                 raise protocol_error("the first packet is not CONNECT")
             self._connect(body)
             return
         match kind:
-            case Kind.PUBACK | Kind.PUBREC | Kind.PUBREL | Kind.PUBCOMP:
+            case PacketType.PUBACK | PacketType.PUBREC | PacketType.PUBREL | PacketType.PUBCOMP:
                 self._answer(session, kind, body)
-            case Kind.PINGREQ if not body:
+            case PacketType.PINGREQ if not body:
                 self.send(sent.PINGRESP)
-            case Kind.SUBSCRIBE:
+            case PacketType.SUBSCRIBE:
                 packet_id, requests = received.read_subscribe(body, self.version)
                 codes, retained = self._broker.subscribe(session, requests)
                 self.send(sent.suback(self.version, packet_id, codes))
                 for message, flags in retained:
                     session.deliver(message, flags)
-            case Kind.UNSUBSCRIBE:
+            case PacketType.UNSUBSCRIBE:
                 packet_id, filters = received.read_unsubscribe(body, self.version)
                 self.send(sent.unsuback(self.version, packet_id, self._broker.unsubscribe(session, filters)))
-            case Kind.DISCONNECT:
+            case PacketType.DISCONNECT:
                 self._disconnect(session, body)
             case _:
                 raise protocol_error(f"a client does not send {kind.name} here")
 
-    def _answer(self, session: Session, kind: Kind, body: bytes) -> None:
+    def _answer(self, session: Session, kind: PacketType, body: bytes) -> None:
         packet_id, reason = (body, 0) if len(body) == 2 else received.read_answer(body, self.version)  # noqa: PLR2004 - the identifier
-        if kind is Kind.PUBACK or kind is Kind.PUBCOMP or (kind is Kind.PUBREC and reason >= Reason.UNSPECIFIED):
+        if (
+            kind is PacketType.PUBACK
+            or kind is PacketType.PUBCOMP
+            or (kind is PacketType.PUBREC and reason >= ReasonCode.UNSPECIFIED)
+        ):
             session.acknowledge(packet_id)
-        elif kind is Kind.PUBREC:
+        elif kind is PacketType.PUBREC:
             known = session.release(packet_id)
-            reason = Reason.SUCCESS if known else Reason.PACKET_ID_NOT_FOUND
-            self.send(sent.answer(Kind.PUBREL, packet_id, self.version, reason))
+            reason = ReasonCode.SUCCESS if known else ReasonCode.PACKET_ID_NOT_FOUND
+            self.send(sent.answer(PacketType.PUBREL, packet_id, self.version, reason))
         else:
-            reason = Reason.SUCCESS if packet_id in session.received else Reason.PACKET_ID_NOT_FOUND
+            reason = ReasonCode.SUCCESS if packet_id in session.received else ReasonCode.PACKET_ID_NOT_FOUND
             session.received.discard(packet_id)
-            self.send(sent.answer(Kind.PUBCOMP, packet_id, self.version, reason))
+            self.send(sent.answer(PacketType.PUBCOMP, packet_id, self.version, reason))
 
     def _connect(self, body: bytes) -> None:
         try:
@@ -300,7 +304,7 @@ class Connection(asyncio.Protocol):
         self.send(
             sent.connack(
                 self.version,
-                Reason.SUCCESS,
+                ReasonCode.SUCCESS,
                 session_present=present,
                 assigned=assigned,
                 largest_packet=self._broker.largest_packet,
@@ -314,7 +318,7 @@ class Connection(asyncio.Protocol):
             if expiry and not session.expiry_seconds:
                 raise protocol_error("a session that ends with its connection can't be kept at its end")
             session.expiry_seconds = expiry
-        if reason != Reason.DISCONNECT_WITH_WILL:
+        if reason != ReasonCode.DISCONNECT_WITH_WILL:
             self.will = None
         self.ended = "closed"
         if self._transport is not None:

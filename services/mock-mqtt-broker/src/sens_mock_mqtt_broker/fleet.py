@@ -1,6 +1,6 @@
 """The fleet's messages: which sensor says what, and when. Pure, as `series` is.
 
-Message number n is due at ``start + n / rate`` and belongs to sensor ``n mod devices``, so that the sensors take turns at even
+Message number n is due at ``start + n / rate`` and is one of sensor ``n mod devices``, so that the sensors take turns at even
 distances. Whether it is sent, is a backlog or is malformed follows from its number and time alone.
 """
 
@@ -24,7 +24,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class FleetMessage:
     """A message to publish."""
 
     topic: str
@@ -69,7 +69,7 @@ class Fleet:
         """Return when the message is due."""
         return self.start + int(number * 1_000_000 / self.rate)
 
-    def message(self, number: int) -> Message | None:
+    def message(self, number: int) -> FleetMessage | None:
         """Return a message, or None while its sensor is silent."""
         sensor = self.sensors[number % len(self.sensors)]
         time = self.due(number)
@@ -79,9 +79,9 @@ class Fleet:
         now = reading(sensor, time)
         if series.chance(self.seed, number) < self.malformed_share:
             spoil = _SPOILERS[number // len(self.sensors) % len(_SPOILERS)]
-            return Message(topic, spoil(now), malformed=True)
+            return FleetMessage(topic, spoil(now), malformed=True)
         backlog = self._backlog(sensor, number)
-        return Message(topic, orjson.dumps([*backlog, now] if backlog else now))
+        return FleetMessage(topic, orjson.dumps([*backlog, now] if backlog else now))
 
     def _backlog(self, sensor: Sensor, number: int) -> list[Reading]:
         """Return what the sensor measured in the outage that has just ended, oldest first."""

@@ -9,7 +9,7 @@ import mqtt5
 
 from sens_common.errors import UnavailableError
 from sens_mock_mqtt_broker import metrics
-from sens_mock_mqtt_broker.fleet import Message
+from sens_mock_mqtt_broker.fleet import FleetMessage
 
 WINDOW: Final = 1000
 """Largest number of unacknowledged messages; the broker's own limit lowers it."""
@@ -35,10 +35,10 @@ class Answers(NamedTuple):
     """
 
     read: int
-    unread: list[Message]
+    unread: list[FleetMessage]
 
 
-class Session:
+class PublishingSession:
     """An open session.
 
     `receive` must run beside `publish`: it takes the acknowledgements that make room for more.
@@ -50,12 +50,12 @@ class Session:
         self._buffer = b""
         self._window = WINDOW
         self._packet_id = 0
-        self._unacknowledged: dict[int, Message] = {}
+        self._unacknowledged: dict[int, FleetMessage] = {}
         self._acknowledged = asyncio.Event()
         self._answers = Answers(0, [])
 
     @property
-    def unacknowledged(self) -> Sequence[Message]:
+    def unacknowledged(self) -> Sequence[FleetMessage]:
         """Messages that were published and not acknowledged, oldest first."""
         return list(self._unacknowledged.values())
 
@@ -81,7 +81,7 @@ class Session:
         answers, self._answers = self._answers, Answers(0, [])
         return answers
 
-    async def publish(self, messages: Iterable[Message]) -> None:
+    async def publish(self, messages: Iterable[FleetMessage]) -> None:
         """Write messages, not more than there is room for."""
         packets = []
         for message in messages:
@@ -192,7 +192,7 @@ def _split(data: bytes) -> tuple[list[mqtt5.Packet], bytes]:
 
 
 @contextlib.asynccontextmanager
-async def open_session(host: str, port: int, client_id: str) -> AsyncIterator[Session]:
+async def open_session(host: str, port: int, client_id: str) -> AsyncIterator[PublishingSession]:
     """Hold a session while the context is open.
 
     Raises:
@@ -204,7 +204,7 @@ async def open_session(host: str, port: int, client_id: str) -> AsyncIterator[Se
     except (OSError, TimeoutError) as error:
         raise SessionEndedError(f"the fleet can't reach the broker on {host} port {port}: {error}") from None
     try:
-        session = Session(reader, writer)
+        session = PublishingSession(reader, writer)
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 await session.connect(client_id)

@@ -12,8 +12,8 @@ import structlog
 from sens_common.attempts import Attempts, Backoff
 from sens_common.health import Problems
 from sens_mock_mqtt_broker import metrics
-from sens_mock_mqtt_broker.fleet import Fleet, Message
-from sens_mock_mqtt_broker.mqtt import KEEP_ALIVE_SECONDS, Answers, Session, SessionEndedError, open_session
+from sens_mock_mqtt_broker.fleet import Fleet, FleetMessage
+from sens_mock_mqtt_broker.mqtt import KEEP_ALIVE_SECONDS, Answers, PublishingSession, SessionEndedError, open_session
 
 log = structlog.get_logger()
 
@@ -25,7 +25,7 @@ PAUSE_SECONDS: Final = 0.005
 
 PING_SECONDS: Final = KEEP_ALIVE_SECONDS / 3
 BEHIND_MICROSECONDS: Final = 60_000_000
-"""Distance between schedule and clock at which the schedule starts anew: the broker was away, the machine slept, or its clock was set."""
+"""Distance between schedule and clock at which the schedule starts again: the broker was away, the machine slept, or its clock was set."""
 
 BACKOFF: Final = Backoff(0.1, 5)
 READERS_BACKOFF: Final = Backoff(0.1, 1)
@@ -90,9 +90,9 @@ class Publisher:
         self._readers_backoff = readers_backoff
         self._client_id = f"sens-mock-fleet-{secrets.token_hex(4)}"
         self._next = 0
-        self._again: list[Message] = []
+        self._again: list[FleetMessage] = []
         self._has_readers = False
-        self._unread: deque[Message] = deque(maxlen=len(fleet.sensors))  # since one was read
+        self._unread: deque[FleetMessage] = deque(maxlen=len(fleet.sensors))  # since one was read
         self.readers = Problems("fleet_readers")
         self.problems = Problems("fleet")
         self.problems.set(_CONNECTION, "not connected yet", level="debug")
@@ -114,7 +114,7 @@ class Publisher:
                     metrics.CONNECTIONS.inc()
                     await self._use(session)
 
-    async def _use(self, session: Session) -> None:
+    async def _use(self, session: PublishingSession) -> None:
         metrics.CONNECTED.set(1)
         log.info("fleet is publishing", devices=len(self._fleet.sensors), rate=self._fleet.rate)
         try:
@@ -126,7 +126,7 @@ class Publisher:
             # Not acknowledged means not known to have arrived: sent again, as QoS 1 asks (MQTT 5.0, section 4.4).
             self._again = [*session.take_answers().unread, *session.unacknowledged, *self._again]
 
-    async def _publish(self, session: Session) -> NoReturn:
+    async def _publish(self, session: PublishingSession) -> NoReturn:
         while True:
             if not self._has_readers:
                 await self._find_readers(session)
@@ -135,7 +135,7 @@ class Publisher:
             self._look_for_readers(session.take_answers())
             await asyncio.sleep(self._pause())
 
-    async def _due(self, session: Session, room: int) -> list[Message]:
+    async def _due(self, session: PublishingSession, room: int) -> list[FleetMessage]:
         """Wait until messages are due, keeping the session alive meanwhile; return them."""
         quiet_since = time.monotonic()
         while not (messages := self._take(room)):
@@ -155,7 +155,7 @@ class Publisher:
             self._unread.clear()
             self._has_readers = False
 
-    async def _find_readers(self, session: Session) -> None:
+    async def _find_readers(self, session: PublishingSession) -> None:
         """Wait until somebody reads the fleet's messages; if that takes time, the schedule begins then."""
         if self._audience is not None:
             has_waited = await self._await_audience(self._audience, session)
@@ -165,7 +165,7 @@ class Publisher:
             self._restart(self._clock())
         self._has_readers = True
 
-    async def _await_audience(self, audience: Audience, session: Session) -> bool:
+    async def _await_audience(self, audience: Audience, session: PublishingSession) -> bool:
         topics = self._fleet.topics
         if audience.reads(topics):
             return False
@@ -179,7 +179,7 @@ class Publisher:
         self.readers.clear(_READERS)
         return True
 
-    async def _try_until_read(self, session: Session) -> bool:
+    async def _try_until_read(self, session: PublishingSession) -> bool:
         attempts = Attempts(
             self.readers, _READERS, _WAITS, words=str, retry_on=(NobodyReadsError,), backoff=self._readers_backoff
         )
@@ -190,7 +190,7 @@ class Publisher:
                 await self._try(session)
         return count > 1
 
-    async def _try(self, session: Session) -> None:
+    async def _try(self, session: PublishingSession) -> None:
         """Send what nobody has read yet, and one message more, in case somebody reads that sensor alone.
 
         Raises:
@@ -213,7 +213,7 @@ class Publisher:
     def _nobody(self) -> str:
         return f"nobody reads {self._fleet.topic_filter}"
 
-    def _take(self, room: int) -> list[Message]:
+    def _take(self, room: int) -> list[FleetMessage]:
         """Return the messages that are due, those to be sent again first, as far as there is room."""
         messages, self._again = self._again[:room], self._again[room:]
         now = self._clock()

@@ -1,9 +1,9 @@
-"""What clients send, checked and taken apart. Pure: bytes in, values out; section numbers are those of MQTT 5.0."""
+"""What clients send, read and checked. Pure: bytes in, values out; section numbers are those of MQTT 5.0."""
 
 from typing import Final, NamedTuple
 
 from sens_mock_mqtt_broker.topics import topic_name
-from sens_mock_mqtt_broker.wire import V5, V311, PacketError, Property, Reader, Reason, malformed, protocol_error
+from sens_mock_mqtt_broker.wire import V5, V311, PacketError, Property, Reader, ReasonCode, malformed, protocol_error
 
 MOST_FILTERS: Final = 1000
 """Filters in one SUBSCRIBE or UNSUBSCRIBE, at most."""
@@ -64,7 +64,7 @@ _OF_DISCONNECT: Final = frozenset({0x11, 0x1F, 0x26})
 
 
 def read_connect(body: bytes) -> Connect:
-    """Take a CONNECT packet apart (section 3.1).
+    """Read a CONNECT packet (section 3.1).
 
     Raises:
         PacketError: It is malformed, or of a version that is not spoken here.
@@ -72,14 +72,14 @@ def read_connect(body: bytes) -> Connect:
     reader = Reader(body)
     name, version = reader.binary(), reader.number(1)
     if name != b"MQTT" or version not in {V311, V5}:
-        raise PacketError(Reason.UNSUPPORTED_VERSION, "the client speaks neither MQTT 3.1.1 nor MQTT 5")
+        raise PacketError(ReasonCode.UNSUPPORTED_VERSION, "the client speaks neither MQTT 3.1.1 nor MQTT 5")
     flags, keep_alive = reader.number(1), reader.number(2)
     will_qos = flags >> 3 & 3
     if flags & 1 or will_qos == 3 or (not flags & 4 and flags & 0x38) or (version == V311 and flags & 0xC0 == 0x40):  # noqa: PLR2004 - section 3.1.2.3
         raise malformed("the flags of CONNECT contradict each other")
     found = reader.properties(_OF_CONNECT) if version == V5 else {}
     if Property.AUTHENTICATION_METHOD in found:
-        raise PacketError(Reason.BAD_AUTHENTICATION_METHOD, "no authentication method is supported")
+        raise PacketError(ReasonCode.BAD_AUTHENTICATION_METHOD, "no authentication method is supported")
     receive_maximum, largest = (
         int(found.get(Property.RECEIVE_MAXIMUM, 0xFFFF)),
         int(found.get(Property.LARGEST_PACKET, 1 << 28)),
@@ -96,7 +96,7 @@ def read_connect(body: bytes) -> Connect:
         reader.binary()
     reader.finish()
     if not client_id and not clean and version == V311:
-        raise PacketError(Reason.CLIENT_ID_NOT_VALID, "a session that is kept needs a client id")
+        raise PacketError(ReasonCode.CLIENT_ID_NOT_VALID, "a session that is kept needs a client id")
     return Connect(version, client_id, clean, keep_alive, expiry, receive_maximum, largest, will)
 
 
@@ -136,7 +136,7 @@ def _passed_on(reader: Reader, begin: int, found: dict[int, int | bytes]) -> Pub
 
 
 def read_publish_properties(data: bytes, position: int, end: int) -> tuple[PublishProperties, int]:
-    """Take the properties of a PUBLISH packet apart (section 3.3.2.3); return them and where the payload begins.
+    """Read the properties of a PUBLISH packet (section 3.3.2.3); return them and where the payload begins.
 
     Raises:
         PacketError: They are malformed, or none that a client may send here.
@@ -146,12 +146,12 @@ def read_publish_properties(data: bytes, position: int, end: int) -> tuple[Publi
     if Property.SUBSCRIPTION_ID in found:
         raise protocol_error("a client's message has no subscription identifier")
     if Property.TOPIC_ALIAS in found:
-        raise PacketError(Reason.TOPIC_ALIAS_INVALID, "topic aliases were not offered")
+        raise PacketError(ReasonCode.TOPIC_ALIAS_INVALID, "topic aliases were not offered")
     return _passed_on(reader, position, found), reader.position
 
 
 def read_subscribe(body: bytes, version: int) -> tuple[bytes, list[FilterRequest]]:
-    """Take a SUBSCRIBE packet apart (section 3.8); return its identifier and its filters, which may be invalid.
+    """Read a SUBSCRIBE packet (section 3.8); return its identifier and its filters, which may be invalid.
 
     Raises:
         PacketError: It is malformed.
@@ -159,7 +159,7 @@ def read_subscribe(body: bytes, version: int) -> tuple[bytes, list[FilterRequest
     reader = Reader(body)
     packet_id = _packet_id(reader)
     if version == V5 and Property.SUBSCRIPTION_ID in reader.properties(_OF_SUBSCRIBE):
-        raise PacketError(Reason.SUBSCRIPTION_IDS_NOT_SUPPORTED, "subscription identifiers were not offered")
+        raise PacketError(ReasonCode.SUBSCRIPTION_IDS_NOT_SUPPORTED, "subscription identifiers were not offered")
     requests = []
     while reader.position < reader.end:
         topic_filter, options = reader.text(), reader.number(1)
@@ -174,7 +174,7 @@ def read_subscribe(body: bytes, version: int) -> tuple[bytes, list[FilterRequest
 
 
 def read_unsubscribe(body: bytes, version: int) -> tuple[bytes, list[str]]:
-    """Take an UNSUBSCRIBE packet apart (section 3.10).
+    """Read an UNSUBSCRIBE packet (section 3.10).
 
     Raises:
         PacketError: It is malformed.
@@ -201,11 +201,11 @@ def _check_count(filters: int) -> None:
     if not filters:
         raise protocol_error("a packet names no topic filter")
     if filters > MOST_FILTERS:
-        raise PacketError(Reason.QUOTA_EXCEEDED, f"a packet names more than {MOST_FILTERS} topic filters")
+        raise PacketError(ReasonCode.QUOTA_EXCEEDED, f"a packet names more than {MOST_FILTERS} topic filters")
 
 
 def read_answer(body: bytes, version: int) -> tuple[bytes, int]:
-    """Take a PUBACK, PUBREC, PUBREL or PUBCOMP packet apart (sections 3.4 to 3.7): its identifier and reason code.
+    """Read a PUBACK, PUBREC, PUBREL or PUBCOMP packet (sections 3.4 to 3.7): its identifier and reason code.
 
     Raises:
         PacketError: It is malformed.
@@ -221,7 +221,7 @@ def read_answer(body: bytes, version: int) -> tuple[bytes, int]:
 
 
 def read_disconnect(body: bytes, version: int) -> tuple[int, int | None]:
-    """Take a DISCONNECT packet apart (section 3.14): its reason code, and how long the session is to be kept if it says so.
+    """Read a DISCONNECT packet (section 3.14): its reason code, and how long the session is to be kept if it says so.
 
     Raises:
         PacketError: It is malformed.

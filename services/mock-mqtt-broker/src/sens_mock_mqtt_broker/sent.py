@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from sens_mock_mqtt_broker.wire import V5, Kind, Property, Reason
+from sens_mock_mqtt_broker.wire import V5, PacketType, Property, ReasonCode
 
 _RETURN_CODES: Final = {
-    Reason.SUCCESS: 0,
-    Reason.UNSUPPORTED_VERSION: 1,
-    Reason.CLIENT_ID_NOT_VALID: 2,
-    Reason.SERVER_BUSY: 3,
+    ReasonCode.SUCCESS: 0,
+    ReasonCode.UNSUPPORTED_VERSION: 1,
+    ReasonCode.CLIENT_ID_NOT_VALID: 2,
+    ReasonCode.SERVER_BUSY: 3,
 }
 """What CONNACK says in version 3.1.1 (its section 3.2.2.3)."""
 
@@ -61,13 +61,13 @@ def publish(  # noqa: PLR0917 - called for every message, and keywords take time
     return b"%c%b%b%b%b" % (0x30 | flags, encoded, field, packet_id, payload)
 
 
-def connack(version: int, reason: Reason, *, session_present: bool, assigned: str, largest_packet: int) -> bytes:
+def connack(version: int, reason: ReasonCode, *, session_present: bool, assigned: str, largest_packet: int) -> bytes:
     """Return a CONNACK packet (section 3.2)."""
     flags = int(session_present)
     if version != V5:
         return bytes((0x20, 2, flags, _RETURN_CODES.get(reason, 3)))
     properties = b""
-    if reason is Reason.SUCCESS:
+    if reason is ReasonCode.SUCCESS:
         properties = bytes((Property.SUBSCRIPTION_IDS_AVAILABLE, 0, Property.LARGEST_PACKET)) + largest_packet.to_bytes(
             4
         )
@@ -77,9 +77,9 @@ def connack(version: int, reason: Reason, *, session_present: bool, assigned: st
     return packet(0x20, bytes((flags, reason)) + length_bytes(len(properties)) + properties)
 
 
-def answer(kind: Kind, packet_id: bytes, version: int, reason: Reason = Reason.SUCCESS) -> bytes:
+def answer(kind: PacketType, packet_id: bytes, version: int, reason: ReasonCode = ReasonCode.SUCCESS) -> bytes:
     """Return a PUBACK, PUBREC, PUBREL or PUBCOMP packet (sections 3.4 to 3.7)."""
-    first = kind << 4 | (2 if kind is Kind.PUBREL else 0)
+    first = kind << 4 | (2 if kind is PacketType.PUBREL else 0)
     if version == V5 and reason:
         return bytes((first, 3)) + packet_id + bytes((reason,))
     return bytes((first, 2)) + packet_id
@@ -100,6 +100,6 @@ def unsuback(version: int, packet_id: bytes, codes: list[int]) -> bytes:
 PINGRESP: Final = b"\xd0\x00"
 
 
-def disconnect(reason: Reason) -> bytes:
+def disconnect(reason: ReasonCode) -> bytes:
     """Return a DISCONNECT packet of version 5 (section 3.14); version 3.1.1 has none from a server."""
     return bytes((0xE0, 1, reason))

@@ -120,7 +120,7 @@ def outage(sensor: Sensor, time: int) -> Outage | None:
 
 
 def chance(seed: int, number: int) -> float:
-    """Return an evenly distributed number from [0, 1) that belongs to the seed and the number."""
+    """Return an evenly distributed number from [0, 1) that follows from the seed and the number."""
     return _draw(seed & _MASK, 15, number)
 
 

@@ -6,8 +6,8 @@ from typing import Final, Protocol
 
 from sens_mock_mqtt_broker import metrics, sent
 from sens_mock_mqtt_broker.topics import Filter, Subscription
-from sens_mock_mqtt_broker.waiting import Waiting
-from sens_mock_mqtt_broker.wire import Kind
+from sens_mock_mqtt_broker.waiting import WaitingMessages
+from sens_mock_mqtt_broker.wire import PacketType
 
 _OVERHEAD_BYTES: Final = 200
 """What a message takes in memory beside its topic and payload, roughly."""
@@ -19,7 +19,7 @@ _QOS_1: Final = 2
 _QOS_2: Final = 4
 
 
-class Message:
+class ApplicationMessage:
     """A message under way. Its topic stands as on the wire, its length before it."""
 
     __slots__ = ("expires_at", "payload", "properties", "qos", "retain", "size", "topic")
@@ -54,7 +54,7 @@ class Outlet(Protocol):
         """Send a packet, soon."""
 
 
-type Delivery = tuple[Message, int]
+type Outgoing = tuple[ApplicationMessage, int]
 """A message on its way to one client, and the flags of its packet: QoS and RETAIN."""
 
 
@@ -73,9 +73,9 @@ class Session:
         self._buffer_bytes = buffer_bytes
         self._mark_repeated = mark_repeated
         self._clock = clock
-        self._under_way: dict[bytes, Delivery] = {}
+        self._under_way: dict[bytes, Outgoing] = {}
         self._released: set[bytes] = set()
-        self._waiting = Waiting()
+        self._waiting = WaitingMessages()
         self._under_way_bytes = 0
         self._last_id = 0
 
@@ -106,7 +106,7 @@ class Session:
         beyond = []
         for packet_id, delivery in before.items():
             if packet_id in self._released:
-                outlet.send(sent.answer(Kind.PUBREL, packet_id, outlet.version))
+                outlet.send(sent.answer(PacketType.PUBREL, packet_id, outlet.version))
                 self._note(packet_id, delivery)
             elif len(self._under_way) >= window:
                 beyond.append(delivery)
@@ -120,7 +120,7 @@ class Session:
         """The client has gone."""
         self._outlet = None
 
-    def deliver(self, message: Message, flags: int) -> None:
+    def deliver(self, message: ApplicationMessage, flags: int) -> None:
         """Send a message, or keep it until that is possible.
 
         Args:
@@ -165,13 +165,13 @@ class Session:
             self._waiting.pop()
             self._start(outlet, delivery)
 
-    def _fits(self, message: Message) -> bool:
+    def _fits(self, message: ApplicationMessage) -> bool:
         under_way = len(self._under_way)
         return under_way < self._window and (
             self._under_way_bytes + message.size <= self._buffer_bytes or under_way == 0
         )
 
-    def _start(self, outlet: Outlet, delivery: Delivery) -> None:
+    def _start(self, outlet: Outlet, delivery: Outgoing) -> None:
         if delivery[1] < _QOS_1:
             self._write(outlet, delivery, b"", 0)
             return
@@ -184,11 +184,11 @@ class Session:
             self._under_way[packet_id] = delivery
             self._under_way_bytes += delivery[0].size
 
-    def _note(self, packet_id: bytes, delivery: Delivery) -> None:
+    def _note(self, packet_id: bytes, delivery: Outgoing) -> None:
         self._under_way[packet_id] = delivery
         self._under_way_bytes += delivery[0].size
 
-    def _write(self, outlet: Outlet, delivery: Delivery, packet_id: bytes, dup: int) -> bool:
+    def _write(self, outlet: Outlet, delivery: Outgoing, packet_id: bytes, dup: int) -> bool:
         """Send a message; return False for one that has expired, or that the client does not take (section 3.1.2.11.4)."""
         message, flags = delivery
         left: int | None = None

@@ -3,13 +3,13 @@
 from collections.abc import Hashable, Iterator
 from typing import Final, NamedTuple
 
-from sens_mock_mqtt_broker.wire import PacketError, Reason, decode
+from sens_mock_mqtt_broker.wire import PacketError, ReasonCode, decode
 
 MOST_LEVELS: Final = 200
 """Levels of a topic or filter, at most; no broker needs more, and each costs work."""
 
-_MOST_ROUTES: Final = 100_000
-"""Topics whose subscribers are remembered; beyond it they are looked up anew."""
+_MOST_KNOWN: Final = 100_000
+"""Topics whose subscribers are remembered; beyond it they are looked up again."""
 
 
 def topic_name(field: bytes) -> str:
@@ -24,7 +24,7 @@ def topic_name(field: bytes) -> str:
     topic = decode(field[2:])
     if not topic or "+" in topic or "#" in topic or topic.count("/") >= MOST_LEVELS:
         raise PacketError(
-            Reason.TOPIC_NAME_INVALID, f"a topic is empty, holds a wildcard, or has more than {MOST_LEVELS} levels"
+            ReasonCode.TOPIC_NAME_INVALID, f"a topic is empty, holds a wildcard, or has more than {MOST_LEVELS} levels"
         )
     return topic
 
@@ -99,7 +99,7 @@ class Share[S: Hashable]:
             yield members[turn - index]
 
 
-class Route[S: Hashable](NamedTuple):
+class Receivers[S: Hashable](NamedTuple):
     """Who gets the messages of a topic."""
 
     sessions: tuple[tuple[S, Subscription], ...]
@@ -119,12 +119,12 @@ class _Node[S: Hashable]:
         return not (self.children or self.sessions or self.shares)
 
 
-class Routes[S: Hashable]:
+class SubscriptionTree[S: Hashable]:
     """The subscriptions of all sessions, as a tree of levels."""
 
     def __init__(self) -> None:
         self._root: _Node[S] = _Node()
-        self._known: dict[bytes, Route[S]] = {}
+        self._known: dict[bytes, Receivers[S]] = {}
 
     def add(self, topic_filter: Filter, session: S, subscription: Subscription) -> None:
         """Subscribe a session, or change its subscription."""
@@ -155,7 +155,7 @@ class Routes[S: Hashable]:
             if child.is_empty:
                 del parent.children[level]
 
-    def route(self, field: bytes) -> Route[S]:
+    def receivers(self, field: bytes) -> Receivers[S]:
         """Return who gets the messages of a topic, which stands as on the wire, its length before it.
 
         Raises:
@@ -164,12 +164,12 @@ class Routes[S: Hashable]:
         known = self._known.get(field)
         if known is None:
             known = self._find(topic_name(field))
-            if len(self._known) >= _MOST_ROUTES:
+            if len(self._known) >= _MOST_KNOWN:
                 self._known.clear()
             self._known[field] = known
         return known
 
-    def _find(self, topic: str) -> Route[S]:
+    def _find(self, topic: str) -> Receivers[S]:
         levels = topic.split("/")
         found: list[_Node[S]] = []
         nodes = [self._root]
@@ -189,4 +189,4 @@ class Routes[S: Hashable]:
                 # One message for filters that overlap, as Mosquitto does it, with the highest quality of service.
                 if session not in sessions or sessions[session].qos < subscription.qos:
                     sessions[session] = subscription
-        return Route(tuple(sessions.items()), tuple(share for node in found for share in node.shares.values()))
+        return Receivers(tuple(sessions.items()), tuple(share for node in found for share in node.shares.values()))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from sens_common.topics import NATIVE
 
 if TYPE_CHECKING:
-    from sens_mock_mqtt_broker.session import Delivery
+    from sens_mock_mqtt_broker.session import Outgoing
 
 _LEVELS: Final = 3
 _LENGTH_BYTES: Final = 2
@@ -23,7 +23,7 @@ def owner(topic: bytes) -> bytes:
     return beginning[:-1].encode() if beginning else b"/".join(name.split(b"/", _LEVELS)[:_LEVELS])
 
 
-class Waiting:
+class WaitingMessages:
     """Messages in their order.
 
     Attributes:
@@ -32,7 +32,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self.bytes = 0
-        self._messages: deque[Delivery] = deque()
+        self._messages: deque[Outgoing] = deque()
         self._by_owner: Counter[bytes] = Counter()
 
     def __len__(self) -> int:
@@ -40,21 +40,21 @@ class Waiting:
         return len(self._messages)
 
     @property
-    def first(self) -> "Delivery":
+    def first(self) -> "Outgoing":
         """The next one."""
         return self._messages[0]
 
-    def append(self, delivery: "Delivery") -> None:
+    def append(self, delivery: "Outgoing") -> None:
         """Let one wait behind the others."""
         self._messages.append(delivery)
         self._add(delivery, 1)
 
-    def prepend(self, delivery: "Delivery") -> None:
+    def prepend(self, delivery: "Outgoing") -> None:
         """Let one wait before the others."""
         self._messages.appendleft(delivery)
         self._add(delivery, 1)
 
-    def pop(self) -> "Delivery":
+    def pop(self) -> "Outgoing":
         """Take the next one."""
         delivery = self._messages.popleft()
         self._add(delivery, -1)
@@ -65,7 +65,7 @@ class Waiting:
         before = len(self._messages)
         while self.bytes > target_bytes:
             [(greediest, _bytes)] = self._by_owner.most_common(1)
-            kept: deque[Delivery] = deque()
+            kept: deque[Outgoing] = deque()
             for delivery in self._messages:
                 if self.bytes > target_bytes and owner(delivery[0].topic) == greediest:
                     self._add(delivery, -1)
@@ -74,7 +74,7 @@ class Waiting:
             self._messages = kept
         return before - len(self._messages)
 
-    def _add(self, delivery: "Delivery", sign: int) -> None:
+    def _add(self, delivery: "Outgoing", sign: int) -> None:
         message = delivery[0]
         self.bytes += sign * message.size
         whose = owner(message.topic)

@@ -9,7 +9,7 @@ _LONGEST_LENGTH: Final = 4
 """Bytes that a packet's length takes, at most (section 1.5.5)."""
 
 
-class Kind(enum.IntEnum):
+class PacketType(enum.IntEnum):
     """Types of packets (section 2.1.2)."""
 
     CONNECT = 1
@@ -29,7 +29,7 @@ class Kind(enum.IntEnum):
     AUTH = 15
 
 
-class Reason(enum.IntEnum):
+class ReasonCode(enum.IntEnum):
     """Reason codes (section 2.4)."""
 
     SUCCESS = 0x00
@@ -74,7 +74,7 @@ class Property(enum.IntEnum):
 class PacketError(Exception):
     """A client's packet is against the protocol: its connection ends with the reason."""
 
-    def __init__(self, reason: Reason, text: str) -> None:
+    def __init__(self, reason: ReasonCode, text: str) -> None:
         super().__init__(text)
         self.reason = reason
 
@@ -104,11 +104,11 @@ _TYPES: Final = {
 
 
 def malformed(text: str) -> PacketError:
-    return PacketError(Reason.MALFORMED_PACKET, text)
+    return PacketError(ReasonCode.MALFORMED_PACKET, text)
 
 
 def protocol_error(text: str) -> PacketError:
-    return PacketError(Reason.PROTOCOL_ERROR, text)
+    return PacketError(ReasonCode.PROTOCOL_ERROR, text)
 
 
 class Reader:
@@ -161,7 +161,7 @@ class Reader:
             raise malformed("a packet is longer than what it holds")
 
     def properties(self, allowed: frozenset[int]) -> dict[int, int | bytes]:
-        """Return the properties that stand here; of those that belong to users only that they are well-formed."""
+        """Return the properties that come next; user properties are only checked."""
         end = self.variable() + self.position
         if end > self.end:
             raise malformed("the properties are longer than their packet")
@@ -178,7 +178,7 @@ class Reader:
         return found
 
     def value(self, name: int) -> int | bytes:
-        """Return the value of a property; of those that belong to users only that it is well-formed."""
+        """Return the value of a property; a user property is only checked."""
         kind = _TYPES[name]
         if kind == _VARIABLE:
             return self.variable()
