@@ -1,4 +1,4 @@
-"""Who makes a request, as its API key says."""
+"""The caller of a request, found by its API key."""
 
 from typing import Literal, NamedTuple
 
@@ -8,16 +8,16 @@ type Access = Literal["read_only", "read_write"]
 
 
 class Caller(NamedTuple):
-    """Who makes a request.
+    """The caller of a request.
 
     Attributes:
         key_id: Id of the key.
         tenant_id: Id of the tenant that the key belongs to.
         tenant: The tenant's name.
-        key_name: What the key is for.
-        access: What it may do.
+        key_name: The purpose of the key.
+        access: Whether it may change data.
         address: The address that the request comes from.
-        request_id: Names the request in log and audit.
+        request_id: Identifies the request in log and audit.
     """
 
     key_id: int

@@ -1,4 +1,4 @@
-"""Dependencies of every path with data: who makes the request, and the database as that tenant sees it.
+"""Dependencies of every path with data: the caller, and the database as the caller's tenant sees it.
 
 They are apart from `caller` and `postgresql`, because the administration command starts without FastAPI.
 """

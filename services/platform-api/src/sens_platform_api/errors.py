@@ -5,9 +5,9 @@
     SensError
     ├── UnavailableError            503 Service Unavailable, with Retry-After
     ├── SchemaError                 503 Service Unavailable
-    └── RefusedError                what the caller asked for can't be done: `status`, `code`, `title`
+    └── RefusedError                a request can't be done: `status`, `code`, `title`
         ├── UnauthenticatedError    401 Unauthorized, with WWW-Authenticate
-        │   └── MalformedKeyError       the same; what came is no key at all
+        │   └── MalformedKeyError       the same; the text does not have the form of a key
         ├── ReadOnlyKeyError        403 Forbidden
         ├── NotFoundError           404 Not Found
         ├── WrongMethodError        405 Method Not Allowed, with Allow
@@ -35,12 +35,12 @@ from sens_common.errors import SensError
 
 
 class InvalidParameter(NamedTuple):
-    """One thing that is wrong in a request.
+    """An error in a request.
 
     Attributes:
-        location: Where it is: ``path``, ``query``, ``header`` or ``body``.
+        location: Its part of the request: ``path``, ``query``, ``header`` or ``body``.
         name: The parameter, or the path of the body's member.
-        detail: What it accepts.
+        detail: The values that are accepted.
     """
 
     location: str
@@ -53,7 +53,7 @@ class NumberTooLargeError(Exception):
 
 
 class RefusedError(SensError):
-    """What the caller asked for can't be done; its text says why, for people."""
+    """A request can't be done; the text says why, for people."""
 
     status: ClassVar[int] = 400
     code: ClassVar[str] = "bad_request"
@@ -71,7 +71,7 @@ class UnauthenticatedError(RefusedError):
 
 
 class MalformedKeyError(UnauthenticatedError):
-    """What the request carries has not the form of a key."""
+    """The text in the request does not have the form of a key."""
 
 
 class ReadOnlyKeyError(RefusedError):
@@ -83,7 +83,7 @@ class ReadOnlyKeyError(RefusedError):
 
 
 class NotFoundError(RefusedError):
-    """What was asked for does not exist, or belongs to another tenant."""
+    """The resource does not exist, or belongs to another tenant."""
 
     status = 404
     code = "not_found"
@@ -111,7 +111,7 @@ class NotAcceptableError(RefusedError):
 
 
 class AlreadyExistsError(RefusedError):
-    """What should be made is already there."""
+    """The resource that should be made exists already."""
 
     status = 409
     code = "already_exists"

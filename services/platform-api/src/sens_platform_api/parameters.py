@@ -1,4 +1,4 @@
-"""What several rooms' parameters have in common: names, times, cursors."""
+"""Parameters that several rooms have in common: names, times, cursors."""
 
 import base64
 import binascii
@@ -28,7 +28,7 @@ TIME_PATTERN: Final = r"^(?:\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}(?::\d{2}(?:\.\d
 DEVICE_WORDS: Final = f"no device can have this name; it has {DEVICE_RULE}, for example sensor-0001; or it is an EUI such as 00-11-22-33-44-55-66-77"
 METRIC_WORDS: Final = "no metric can have this name; a name has 1 to 255 characters, none of them a control character"
 CURSOR_WORDS: Final = (
-    "it is not a cursor that this path gave; send what next holds as it is, or no cursor for the first page"
+    "it is not a cursor that this path gave; send the value of next unchanged, or no cursor for the first page"
 )
 
 

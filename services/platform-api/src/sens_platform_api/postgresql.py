@@ -27,11 +27,11 @@ type Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[async
 
 ACQUIRE_TIMEOUT_SECONDS = 10
 IDLE_IN_TRANSACTION_MILLISECONDS = 30_000
-"""No answer keeps a transaction open while its reader reads; this ends what a fault in this program leaves open."""
+"""No answer keeps a transaction open while its reader reads; this ends a transaction that a fault in this program leaves open."""
 
 
 class QueryKind(StrEnum):
-    """What is asked, by which its time limit is chosen."""
+    """The kinds of queries; each has a time limit of its own."""
 
     KEY = "key"
     LOOKUP = "lookup"
@@ -85,7 +85,7 @@ async def _driver_pool(
 ) -> "AsyncIterator[asyncpg.Pool[asyncpg.Record]]":
     arguments = connect_arguments(settings, service, role=API_ROLE)
     arguments["server_settings"] |= {
-        # A little later than the driver's own time limit: it ends what the driver could not cancel.
+        # A little later than the driver's own time limit: it ends statements that the driver could not cancel.
         "statement_timeout": str(round((settings.command_timeout_seconds + 5) * 1000)),
         "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MILLISECONDS),
     }
@@ -99,7 +99,7 @@ async def _driver_pool(
 
 
 async def _leave_as_it_is(_connection: Connection) -> None:
-    """Do nothing with a connection that comes back: all that is set here is set for one transaction, which has ended."""
+    """Do nothing with a connection that comes back: every setting here is for one transaction, which has ended."""
 
 
 @contextlib.asynccontextmanager
@@ -131,7 +131,7 @@ class TenantDatabase:
         """Give a connection inside a transaction that sees the tenant's rows alone.
 
         Args:
-            kind: What is asked, for the time limit of each statement.
+            kind: Of the queries, for the time limit of each statement.
             readonly: Whether the transaction may only read.
             patient: Whether to wait for the tenant's turn for as long as it takes: an answer that has begun can't be refused any more.
 

@@ -1,4 +1,4 @@
-"""Problem details (RFC 9457): the one place where errors become answers."""
+"""Problem details (RFC 9457): errors become answers here, and nowhere else."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -70,7 +70,7 @@ def problem_response(error: RefusedError | UnavailableError | SchemaError) -> Re
             headers=error.headers,
             parameters=error.parameters if isinstance(error, InvalidRequestError) else None,
         )
-    # What the server's own error says is for its operators: it is in the log, not in the answer.
+    # The words of a server's own error are for its operators: they are in the log, not in the answer.
     log.warning("a server that is needed can't be used", error=str(error))
     return _render(
         HTTPStatus.SERVICE_UNAVAILABLE,
@@ -82,7 +82,7 @@ def problem_response(error: RefusedError | UnavailableError | SchemaError) -> Re
 
 
 def internal_problem() -> Response:
-    """Return the answer for an error that nobody has foreseen; what it is stands in the log."""
+    """Return the answer for an unforeseen error, whose words are in the log."""
     return _render(
         HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "Internal error", "something unforeseen went wrong; it was logged"
     )

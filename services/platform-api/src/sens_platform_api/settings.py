@@ -10,7 +10,7 @@ from sens_common.settings import DatabaseSettings, Group, HttpsSettings, NatsSet
 
 
 class HttpSettings(Group):
-    """Where the API listens."""
+    """The API's address, and the proxies and pages in front of it."""
 
     host: str = Field("127.0.0.1", description="Address to listen on; images listen on all addresses.")
     port: Port = Field(8000, description="Port to listen on.")
@@ -44,7 +44,7 @@ class HttpSettings(Group):
 
 
 class LimitSettings(Group):
-    """What requests may ask for, and how many there may be."""
+    """Limits of requests and answers."""
 
     body_bytes: int = Field(65_536, ge=1024, le=10_000_000, description="Largest body of a request.")
     request_seconds: float = Field(
@@ -58,7 +58,7 @@ class LimitSettings(Group):
         1_000_000, ge=1, le=100_000_000, description="Largest number of measurements in one answer."
     )
     key_query_seconds: float = Field(
-        5, gt=0, le=3600, description="Time limit of the query whose a key is, and of readiness' queries."
+        5, gt=0, le=3600, description="Time limit of the query for a key, and of the queries for readiness."
     )
     lookup_query_seconds: float = Field(
         10, gt=0, le=3600, description="Time limit of a query for devices, latest values and dead letters."

@@ -1,7 +1,7 @@
 """Typed accessors of the application's state.
 
-Whoever needs a part of the application, an endpoint for example, declares a `Part` beside itself; the composition root provides it. So no
-file knows all parts, and a room knows its own only.
+An endpoint that needs a part of the application declares a `Part` in its own file, and the composition root provides it. So no file but
+the composition root knows all parts, and a room knows its own only.
 
 >>> GREETING = Part[str]("greeting")
 >>> GREETING.provided("hello")
@@ -27,7 +27,7 @@ class Provided(NamedTuple):
 
 
 class Part[T]:
-    """A place in the application's state for one object; as a dependency of an endpoint, that object."""
+    """One object of the application's state, by name; as a dependency of an endpoint, the object itself."""
 
     def __init__(self, name: str) -> None:
         self.name: Final = name

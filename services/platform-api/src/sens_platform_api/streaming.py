@@ -71,10 +71,10 @@ class AnswerCounter:
 
 
 class ClosingStream(StreamingResponse):
-    """Streams chunks; whatever ends it, its source is closed at once, and a query with it.
+    """Streams chunks; however it ends, its source is closed at once, and a query with it.
 
-    When the source fails, the answer takes too long, or its reader takes nothing for too long, it breaks off without its end, by
-    which the reader knows.
+    When the source fails, the answer takes too long, or its reader takes nothing for too long, it breaks off without its end, so that
+    the reader knows.
     """
 
     def __init__(

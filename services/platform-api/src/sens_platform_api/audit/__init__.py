@@ -1,1 +1,1 @@
-"""Who changed what."""
+"""The audit: changes, and who made them."""

@@ -1,4 +1,4 @@
-"""The audit's rows in the database: written in the transaction of the change, and only added."""
+"""The audit's rows in the database: each is written in the transaction of its change, and none is changed or deleted."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,7 +9,7 @@ import orjson
 from sens_platform_api.postgresql import Connection, TenantDatabase
 
 ADMINISTRATOR: Final = "administrator"
-"""Who acts with a command that logs in to the database itself."""
+"""The actor of a command that logs in to the database itself."""
 
 
 class Event(NamedTuple):

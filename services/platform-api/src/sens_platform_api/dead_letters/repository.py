@@ -64,7 +64,7 @@ class Whose(NamedTuple):
 
 
 class Actor(NamedTuple):
-    """Who deletes, and the tenant whose dead letters go, for the audit; see `audit.repository.record`."""
+    """The deleting caller and the tenant of the dead letters, for the audit; see `audit.repository.record`."""
 
     actor: str
     tenant_id: int | None
@@ -151,7 +151,7 @@ class DeadLetters:
         return count
 
     async def delete_replayed(self, letters: Sequence[tuple[int, int]]) -> int:
-        """Delete those that were replayed, given as ids and the counts of replays that they had; return how many went.
+        """Delete those that were replayed, given as ids and the counts of replays that they had; return how many were deleted.
 
         One whose replay was refused meanwhile has a higher count, and stays.
         """
@@ -174,7 +174,7 @@ class DeadLetters:
             await self._audit(connection, f"dead letter {letter_id}", 1, Filter())
 
     async def delete_many(self, wanted: Filter, *, limit: int) -> int:
-        """Delete so many that are meant, the oldest first; return how many went."""
+        """Delete so many of a filter, the oldest first; return how many were deleted."""
         where = self._where(wanted)
         async with self._transaction(False) as connection:
             deleted = _affected(

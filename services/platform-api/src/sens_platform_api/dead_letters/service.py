@@ -39,10 +39,10 @@ class Letters(Protocol):
         """Return how many there are with ids above one and up to another."""
 
     async def delete_replayed(self, letters: Sequence[tuple[int, int]]) -> int:
-        """Delete those that still have the count of replays that they had, given as ids and counts; return how many went."""
+        """Delete those that still have the count of replays that they had, given as ids and counts; return how many were deleted."""
 
     async def delete_many(self, wanted: Filter, *, limit: int) -> int:
-        """Delete so many, the oldest first; return how many went."""
+        """Delete so many, the oldest first; return how many were deleted."""
 
 
 class Stream(Protocol):
@@ -81,7 +81,7 @@ class Replayed(NamedTuple):
 
 
 class Deleted(NamedTuple):
-    """The result of one call of a filtered deletion: how many went, and how many of the filter are left."""
+    """The result of one call of a filtered deletion: the count of deleted dead letters, and of those of the filter that are left."""
 
     deleted: int
     remaining: int

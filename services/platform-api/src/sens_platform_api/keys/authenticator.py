@@ -1,4 +1,4 @@
-"""Who is the owner of a request's key? Asked of the database, and remembered for a short time."""
+"""Finds the caller of a request by the key, in the database, and remembers it for a short time."""
 
 import asyncio
 import time
@@ -23,7 +23,7 @@ NOTED_EVERY_SECONDS: Final = 60.0
 
 
 class Keys(Protocol):
-    """Where keys are stored."""
+    """The stored keys."""
 
     async def caller(self, key_hash: bytes) -> Caller | None:
         """Return None when there is no such key, or it was revoked or has expired."""
@@ -35,7 +35,7 @@ class Keys(Protocol):
 class Authenticator:
     """Finds the caller by the key, and remembers it for `CACHE_SECONDS`.
 
-    Only keys that exist are remembered: unknown ones, of which anybody can send as many as they like, take no place. Requests with the
+    Only keys that exist are remembered: unknown ones, of which anybody can send as many as they like, need no memory. Requests with the
     same key at the same time ask once.
     """
 
@@ -92,7 +92,7 @@ class Authenticator:
     def _answered(self, hash_: bytes, task: "asyncio.Task[Caller | None]") -> None:
         del self._asking[hash_]
         if not task.cancelled():
-            task.exception()  # whoever waits has it; that nobody does is no fault
+            task.exception()  # the requests that wait for it have the error; there may be none of them
 
     async def _note(self, caller: Caller) -> None:
         try:

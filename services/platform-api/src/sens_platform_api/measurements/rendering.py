@@ -40,7 +40,7 @@ class Renderable(Protocol):
 
 
 class CsvStyle(NamedTuple):
-    """How CSV is written.
+    """A style of CSV.
 
     Attributes:
         spreadsheet: None for the plain form, which is exact. Else the sign before decimals in the form for spreadsheets: with a byte order

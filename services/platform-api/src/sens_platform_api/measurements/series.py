@@ -97,7 +97,7 @@ class SeriesReader:
             count=self._buckets,
             exact=self.exact,
         )
-        # As many buckets next as about so many values are in: a page then costs about the same, whatever the buckets' width.
+        # The next page has so many buckets that it is made of about so many values: it then costs the same, whatever the buckets' width.
         wanted = self._buckets * VALUES_PER_PAGE // max(1, page.value_count)
         self._buckets = max(1, min(self._page, wanted, self._buckets * _GROWTH))
         return page

@@ -5,8 +5,8 @@ From the outside to the inside:
 - `request_log`: names the request, counts and logs it, adds the headers of every answer
 - `problems_for_errors`: answers with problem details when a layer or the application fails
 - `turns`: lets requests of strangers take turns, so that they do not hold up the others
-- `time_limits`: how long an answer may take
-- `targets`: what a path, a query and a header may be like
+- `time_limits`: ends requests that take too long
+- `targets`: refuses paths, queries and headers that can't be used
 - `options`: answers OPTIONS
 - `authentication`: finds the caller by the key, before any of the body is read
 - `methods`: refuses a method that the path does not take, and makes a HEAD of a GET

@@ -1,4 +1,4 @@
-"""What a request's target (path and query) and header may be like."""
+"""Limits of a request's target (path and query) and header."""
 
 from typing import Final
 from urllib.parse import unquote_to_bytes

@@ -1,4 +1,4 @@
-"""How long an answer may take to start, and to be read."""
+"""Time limits until an answer starts, and until it is read."""
 
 import asyncio
 

@@ -1,1 +1,1 @@
-"""What the platform needs to know of the process."""
+"""Health, readiness, version and metrics of the process."""

@@ -1,4 +1,4 @@
-"""What readiness asks the database."""
+"""The readiness checks of the database."""
 
 from sens_common.migrations import REQUIRED_VERSION
 from sens_common.privileges import shortcomings
@@ -6,14 +6,14 @@ from sens_platform_api.postgresql import Pool, transaction
 
 
 async def database_problem(pool: Pool) -> str | None:
-    """Return what is wrong with the database, None when it answers."""
+    """Return the problem with the database, None when it answers."""
     async with transaction(pool) as connection:
         await connection.fetchval("SELECT 1")
     return None
 
 
 async def schema_problem(pool: Pool) -> str | None:
-    """Return what is wrong with the schema's version, None when this code can work with it."""
+    """Return the problem with the schema's version, None when this code can work with it."""
     async with transaction(pool) as connection:
         version: int = await connection.fetchval("SELECT coalesce(max(version), 0) FROM sens.schema_migrations")
     if version < REQUIRED_VERSION:
@@ -22,7 +22,7 @@ async def schema_problem(pool: Pool) -> str | None:
 
 
 async def roles_note(pool: Pool) -> str | None:
-    """Return what the API's session could do in the database that it need not, None when it has a login of its own."""
+    """Return the rights of the API's session that it does not need, None when it has a login of its own."""
     async with transaction(pool) as connection:
         found = await shortcomings(connection, "SENS_API_LOGIN__PASSWORD", "postgres-api-password")
     return "; ".join(found) or None

@@ -10,7 +10,7 @@ _Count = Annotated[int, Field(ge=0)]
 
 
 class Amount(BaseModel):
-    """How many there are, and how many there may be."""
+    """A count, and its limit."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -38,7 +38,7 @@ class MessagesToday(BaseModel):
 
 
 class Overview(BaseModel):
-    """What the tenant of the key has."""
+    """The numbers of the key's tenant."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -1,1 +1,1 @@
-"""The names that a tenant has: its metrics, and how devices and metrics are deleted."""
+"""The metrics of a tenant, and the deletion of devices and metrics."""

@@ -1,4 +1,4 @@
-"""Deleting devices and metrics: the name at once, the measurements in steps, which go on after whatever ends the process."""
+"""Deleting devices and metrics: the name at once, the measurements in steps, which go on when the process starts again."""
 
 import asyncio
 import time
