@@ -1,5 +1,6 @@
 """The documentation is complete in itself: it builds, and its pages load nothing from other servers."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -83,3 +84,22 @@ class TestLimitsOfThisInstallation:
 
     def test_say_that_there_is_one_node_and_no_high_availability(self) -> None:
         assert "One node, no high availability" in [limit for limit, _ in self.rows("What one server can't do")]
+
+
+class TestMapOfTheCode:
+    def test_names_only_files_that_are_there(self) -> None:
+        text = (ROOT / "docs/contributing/map.md").read_text(encoding="utf-8")
+        tables = text.split("## How a message goes")[0]
+        tops = {path.name for path in ROOT.iterdir()}
+        named = [name for name in re.findall(r"`([\w./-]+)`", tables) if name.split("/")[0] in tops]
+
+        missing = [name for name in named if not (ROOT / name).exists()]
+
+        assert len(named) > 40
+        assert missing == []
+
+    def test_names_every_folder_of_services_and_tools(self) -> None:
+        text = (ROOT / "docs/contributing/map.md").read_text(encoding="utf-8")
+        services = [path.parent.name for path in (ROOT / "services").glob("*/pyproject.toml")]
+
+        assert [name for name in services if f"services/{name}/" not in text] == []
