@@ -103,7 +103,7 @@ class TestAPublishedMessage:
             lost = platform.sens("publish", device, "{}", "--topic", topic)
             assert lost.returncode == 1
             assert f"nobody reads the topic {topic}" in lost.stderr
-        assert "lately tele/x/SENSOR (1)" in platform.sens("status").stdout
+        assert "most recently tele/x/SENSOR (1)" in platform.sens("status").stdout
 
     @pytest.mark.parametrize("name", ["two words", "Küche", "a/b", ".hidden"])
     def test_of_a_device_that_can_not_be_stored_is_not_sent(self, platform: Platform, name: str) -> None:

@@ -73,7 +73,7 @@ class BoundedProtocol(H11Protocol):
         self.app = self._run
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        """Take the connection, if need be in the place of an idle one."""
+        """Take the connection; an idle one makes room for it if need be."""
         super().connection_made(transport)
         CONNECTIONS.inc()
         if len(self.connections) > self.limits.connections:
@@ -114,7 +114,7 @@ class BoundedProtocol(H11Protocol):
             self._stop_waiting()  # the next request had come already
 
     def send_400_response(self, msg: str) -> None:
-        """Say that this is no HTTP, as problem details."""
+        """Say in problem details that this is not HTTP."""
         if self.conn.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
             self._refuse(HTTPStatus.BAD_REQUEST, "bad_request", msg)
         else:
@@ -217,7 +217,7 @@ class _SmallReads(asyncio.BufferedProtocol):
         self._protocol.connection_lost(exc)
 
     def get_buffer(self, _sizehint: int) -> memoryview:
-        """Return where to read to: a small place until the application asks for the body."""
+        """Return the buffer to read into: the small one until the application asks for the body."""
         self._buffer = self._large if self._protocol.is_busy else self._small
         return self._buffer
 

@@ -1,4 +1,4 @@
-"""The wire contract between the ingestion workers and the telemetry workers: one JetStream message carries a batch.
+"""The wire contract between the ingestion workers and the telemetry workers: one JetStream message is an envelope of MQTT messages.
 
 The body is MessagePack: an array of arrays ``[topic, payload, received_at, packet_id]``:
 
@@ -10,8 +10,8 @@ The body is MessagePack: an array of arrays ``[topic, payload, received_at, pack
 
 Readers accept arrays with more elements than these, so that a newer writer can add some.
 
-An array with a negative ``packet_id`` is no message. It stands for one that was discarded and that the broker may deliver again: `mark`
-makes it, `decode` leaves it out.
+An array with a negative ``packet_id`` is the mark of a message that was discarded and that the broker may deliver again: `mark` makes it,
+`decode` leaves it out.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ from sens_common.dead_letters import Origin
 VERSION: Final = "1"
 VERSION_HEADER: Final = "Sens-Envelope"
 COUNT_HEADER: Final = "Sens-Count"
-"""Number of messages in the batch."""
+"""How many messages the envelope holds."""
 TAIL_HEADER: Final = "Sens-Tail-From"
-"""Stream sequence of the oldest batch of this publisher that may hold messages the broker still counts as unacknowledged.
-0 when that batch is this one or unknown."""
+"""Stream sequence of the oldest envelope of this publisher that may hold messages the broker still counts as unacknowledged.
+0 when that envelope is this one or unknown."""
 CLOCK_HEADER: Final = "Sens-Clock"
 """Which stretches of time this publisher may have given receipt times in, since somebody set its clock: two JSON arrays of first and last,
 microseconds since the epoch, one for each remainder that its times leave. Absent means: up to now, with its first remainder alone."""
@@ -50,7 +50,7 @@ MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"
 
 
 class Message(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One MQTT message in a batch."""
+    """One MQTT message in an envelope."""
 
     topic: str
     payload: bytes
@@ -65,12 +65,12 @@ _decoder = msgspec.msgpack.Decoder(list[Message])
 
 
 def encode(messages: list[Message]) -> bytes:
-    """Return the body of a batch."""
+    """Return the body of an envelope."""
     return _encoder.encode(messages)
 
 
 def decode(body: bytes) -> list[Message]:
-    """Return the messages of a batch.
+    """Return the messages of an envelope.
 
     Raises:
         ValueError: The body is not an envelope.
@@ -79,7 +79,7 @@ def decode(body: bytes) -> list[Message]:
 
 
 def decode_with_marks(body: bytes) -> list[Message]:
-    """Return the messages of a batch, and the marks of those that were discarded, in the order in which they came from the broker.
+    """Return the messages of an envelope, and the marks of those that were discarded, in the order in which they came from the broker.
 
     Raises:
         ValueError: The body is not an envelope.
@@ -91,7 +91,7 @@ def decode_with_marks(body: bytes) -> list[Message]:
 
 
 def mark(message: Message) -> Message:
-    """Return what stands in an envelope for a message that was discarded: its identifier, negative, and a digest in place of the payload."""
+    """Return the mark of a message that was discarded: its packet identifier, negative, and a digest instead of its payload."""
     return Message("", digest(message), 0, -message.packet_id)
 
 

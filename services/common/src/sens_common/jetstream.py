@@ -154,7 +154,7 @@ async def ensure_streams(jetstream: JetStreamContext, settings: NatsSettings) ->
     """
     wanted = StreamConfig(
         name=TELEMETRY_STREAM,
-        description="Envelopes of MQTT messages, raw; the log that everything is stored from",
+        description="Envelopes of MQTT messages as published; everything that is stored comes from them",
         subjects=[f"{TELEMETRY_SUBJECT}.>"],
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
@@ -194,7 +194,7 @@ def discarding(config: StreamConfig) -> str | None:
     """
     per_subject = (config.max_msgs_per_subject or 0) > 0 and not config.discard_new_per_subject
     if config.retention != RetentionPolicy.LIMITS:
-        what, remedy = f"has retention {(config.retention or '').lower()}", "make it anew with --retention limits"
+        what, remedy = f"has retention {(config.retention or '').lower()}", "make it again with --retention limits"
     elif config.discard != DiscardPolicy.NEW:
         what, remedy = "discards old messages when it is full", f"nats stream edit {config.name} --discard new"
     elif (config.max_age or 0) > 0:

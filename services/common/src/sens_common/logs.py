@@ -12,7 +12,7 @@ Level = Literal["debug", "info", "warning", "error"]
 
 
 def configure_logs(service: str, level: Level = "info") -> None:
-    """Send structlog's entries, and those of libraries that use the standard library's logging, to standard error."""
+    """Send structlog's lines, and those of libraries that use the standard library's logging, to standard error."""
     number = getattr(logging, level.upper())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -37,7 +37,7 @@ TENANT_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
 """Regular expression of tenants' names."""
 
 DEVICE_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
-"""Regular expression of devices' names that are no EUI."""
+"""Regular expression of devices' names that are not an EUI."""
 
 TENANT_RULE: Final = "1 to 63 lower-case letters (a to z), digits, dots, underscores and hyphens, of which the first is a letter or a digit"
 """What a tenant's name may be, for people."""

@@ -85,7 +85,7 @@ def _consuming(stream: str) -> tuple[str, ...]:
 
 
 PERMISSIONS: Final[dict[str, Permissions]] = {
-    # Reads single envelopes, puts dead letters back into the log, owns the tenants' limits; the log itself is not its own.
+    # Reads single envelopes, puts dead letters back into the stream, owns the tenants' limits; the stream itself is not its own.
     API_USER: Permissions(
         publish=(
             "$JS.API.INFO",
@@ -97,7 +97,7 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
         ),
         subscribe=(_inbox("platform-api"), _inbox("sens-admin"), f"{LIVE_SUBJECT}.*"),
     ),
-    # Writes the log, and reads the tail of what it wrote by a consumer that ends by itself; reads the tenants' limits,
+    # Writes the stream, and reads the tail of what it wrote by a consumer that ends by itself; reads the tenants' limits,
     # and keeps what its sessions are subscribed to.
     INGESTION_USER: Permissions(
         publish=(
@@ -121,7 +121,7 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             f"$JS.API.CONSUMER.MSG.NEXT.{TELEMETRY_STREAM}.{TELEMETRY_CONSUMER}",
         ),
     ),
-    # Reads the log through the consumer that all telemetry workers share, and removes what is stored and old enough. Moves the dead letters
+    # Reads the stream through the consumer that all telemetry workers share, and removes what is stored and old enough. Moves the dead letters
     # of versions before 0.2, and removes their stream.
     TELEMETRY_USER: Permissions(
         publish=(

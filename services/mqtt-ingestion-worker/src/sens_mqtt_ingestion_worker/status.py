@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from sens_common.envelope import Message
-from sens_common.holding import amount, holder
+from sens_common.hops import amount, blocking_hop
 from sens_mqtt_ingestion_worker import metrics
 
 _HOPS: Final[Mapping[str, str | None]] = {"nats": "NATS", "stream": "the stream", "mqtt": "the broker"}
@@ -96,11 +96,11 @@ class IngestionStatus:
         return self._clock() - self._held_since if self._held else 0.0
 
     def describe(self, answers: Mapping[str, str]) -> str:
-        """Return one sentence: which hop holds, and what waits here; see `operations.Describe`."""
+        """Return one sentence: which hop holds, and what waits here; see `readiness.Describe`."""
         waiting = self._waiting
         messages = len(self._held) + waiting.messages
         seconds = self._oldest_seconds()
-        held = holder(_HOPS, answers) or ("the stream holds: it is slow" if seconds > _SLOW_SECONDS else None)
+        held = blocking_hop(_HOPS, answers) or ("the stream holds: it is slow" if seconds > _SLOW_SECONDS else None)
         connected = answers.get("mqtt", "ok") == "ok"
         parts = []
         if messages:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Final
 
-from sens_common.holding import amount, holder
+from sens_common.hops import amount, blocking_hop
 from sens_telemetry_worker import metrics
 
 _HOPS: Final[Mapping[str, str | None]] = {
@@ -128,9 +128,9 @@ class Status:
         return None
 
     def describe(self, answers: Mapping[str, str]) -> str:
-        """Return one sentence: which hop is the bottleneck, what waits, and what the lanes do; see `operations.Flow`."""
+        """Return one sentence: which hop is the bottleneck, what waits, and what the lanes do; see `readiness.Describe`."""
         stream = self.stream
-        bottleneck = holder(_HOPS, answers)
+        bottleneck = blocking_hop(_HOPS, answers)
         parts = []
         if bottleneck is not None:
             parts.append(f"no batch stored for {self._clock() - self._stored_at:.0f} s")

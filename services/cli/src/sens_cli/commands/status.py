@@ -12,7 +12,7 @@ import typer
 from sens_cli.instance import Instance
 from sens_cli.options import DataDir, Json
 from sens_common.errors import SensError, UnavailableError
-from sens_common.holding import amount
+from sens_common.hops import amount
 
 _TIMEOUT_SECONDS: Final = 3.0
 _RATE_SECONDS: Final = 1.0

@@ -1,13 +1,13 @@
-"""Words for which hop holds the data when a worker can't pass it on."""
+"""Says which hop is the bottleneck when a worker can't pass messages on."""
 
 from collections.abc import Mapping
 
 
-def holder(hops: Mapping[str, str | None], answers: Mapping[str, str]) -> str | None:
-    """Return which hop holds and why, None when none does.
+def blocking_hop(hops: Mapping[str, str | None], answers: Mapping[str, str]) -> str | None:
+    """Return which hop is the bottleneck and why, None when none is.
 
     Args:
-        hops: Names of readiness checks and the hop each one speaks of, None when its answer names it; the first that fails is told.
+        hops: Names of readiness checks and the hop of each, None when its answer names the hop; the first one that fails is told.
         answers: Of the readiness checks, ``ok`` or what is wrong.
     """
     for check, hop in hops.items():
@@ -20,10 +20,10 @@ def holder(hops: Mapping[str, str | None], answers: Mapping[str, str]) -> str | 
     return None
 
 
-def amount(number: int, noun: str) -> str:
-    """Return a number of things.
+def amount(count: int, noun: str) -> str:
+    """Return a count with its noun.
 
     >>> amount(1200, "envelope"), amount(1, "lane")
     ('1,200 envelopes', '1 lane')
     """
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
