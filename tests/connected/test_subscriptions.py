@@ -16,6 +16,7 @@ from sens_mqtt_ingestion_worker.mqtt import MqttConnection, MqttSource
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 from support.brokers import MqttBroker, mock_broker, mosquitto
+from support.memory import MemoryRecord
 from support.servers import eventually
 from support.workers import Publisher, running_path
 
@@ -31,22 +32,6 @@ def broker(request: pytest.FixtureRequest) -> Iterator[MqttBroker]:
     """Each kind of broker in turn."""
     with mosquitto() if request.param == "mosquitto" else mock_broker() as running:
         yield running
-
-
-class MemoryRecord:
-    """A record of what a session is subscribed to."""
-
-    def __init__(self, *filters: str) -> None:
-        self.filters = frozenset(filters) or None
-
-    async def holds(self, filters: tuple[str, ...]) -> bool:
-        return self.filters == frozenset(filters)
-
-    async def load(self) -> frozenset[str] | None:
-        return self.filters
-
-    async def save(self, filters: frozenset[str]) -> None:
-        self.filters = filters
 
 
 @asynccontextmanager

@@ -70,6 +70,23 @@ class MemorySource:
         yield self._connections.pop(0)
 
 
+class MemoryRecord:
+    """A record of what a session is subscribed to, as `mqtt.source.Record`."""
+
+    def __init__(self, *filters: str) -> None:
+        self.filters = frozenset(filters) or None
+
+    async def holds(self, filters: tuple[str, ...]) -> bool:
+        """Tell whether it names these filters and no others."""
+        return self.filters == frozenset(filters)
+
+    async def load(self) -> frozenset[str] | None:
+        return self.filters
+
+    async def save(self, filters: frozenset[str]) -> None:
+        self.filters = filters
+
+
 class MemoryStream:
     """A stream that keeps what is published."""
 
