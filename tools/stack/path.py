@@ -21,9 +21,9 @@ from pydantic import SecretStr
 from sens_cli.up.postgres import SUPERUSER
 from sens_common.database import connect
 from sens_common.migrations import migrate
-from sens_common.names import NATIVE_TOPIC_FILTER
 from sens_common.nats_permissions import INGESTION_USER, TELEMETRY_USER
 from sens_common.settings import DatabaseSettings
+from sens_common.topics import NATIVE_PATTERN
 from tools.ports import free_port
 from tools.program import STOP_SECONDS, ProgramError
 from tools.stack import programs
@@ -84,7 +84,7 @@ class Stack:
         proxied: bool = False,
         tap: Tap | None = None,
         own_disks: bool = False,
-        topic_filters: Sequence[Sequence[str]] = ((NATIVE_TOPIC_FILTER,),),
+        topic_filters: Sequence[Sequence[str]] = ((NATIVE_PATTERN.filter,),),
         telemetry_workers: int = 1,
         tenants: tuple[str, ...] = ("demo",),
         stream_max_bytes: int = 4 << 30,

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from sens_common.names import NATIVE_TOPIC_FILTER
+from sens_common.topics import NATIVE_PATTERN
 from tools.stack.path import INGESTION, Stack, StackError
 from tools.stack.tap import Tap
 from tools.torture.audit import SETTLE_SECONDS, Audit
@@ -22,7 +22,7 @@ from tools.torture.watch import Watch
 
 _POISON_REFUSED = f"ALTER TABLE sens.measurements ADD CONSTRAINT poison CHECK (value <> {POISON!r}::float8)"
 _APART = [[f"sens/v1/{TENANTS[0]}/+/telemetry"], [f"sens/v1/{tenant}/+/telemetry" for tenant in TENANTS[1:]]]
-_SHARED = [[f"$share/sens/{NATIVE_TOPIC_FILTER}"]] * 2
+_SHARED = [[f"$share/sens/{NATIVE_PATTERN.filter}"]] * 2
 _PAGE = Path("docs/operations/failure-modes.md")
 
 

@@ -3,8 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sens_common import envelope
-from sens_common.dead_letters import Origin, Reason
-from sens_common.errors import InvalidTopicError
+from sens_common.dead_letters import Origin
 
 PLACES = st.lists(st.tuples(st.integers(0, 10**18 - 1), st.integers(0, 10**9 - 1)), min_size=1, max_size=5)
 
@@ -25,8 +24,3 @@ class TestOrigins:
     def test_that_nobody_wrote_are_refused(self, header: str) -> None:
         with pytest.raises(ValueError, match="not the origins"):
             envelope.decode_origins(header)
-
-
-class TestReason:
-    def test_of_an_invalid_topic_is_what_its_error_carries(self) -> None:
-        assert InvalidTopicError("").reason == Reason.INVALID_TOPIC

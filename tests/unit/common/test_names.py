@@ -4,110 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sens_common.errors import InvalidTopicError
 from sens_common.names import (
     DEVICE_PATTERN,
     TENANT_PATTERN,
     UNROUTED,
-    Route,
     device_name,
-    is_tenant_name,
-    native_route,
-    parse_native_topic,
     subject_token,
 )
 
 TENANTS = st.from_regex(TENANT_PATTERN, fullmatch=True)
 DEVICES = st.from_regex(DEVICE_PATTERN, fullmatch=True)
 SIX_OR_EIGHT_BYTES = st.binary(min_size=6, max_size=6) | st.binary(min_size=8, max_size=8)
-
-
-class TestParseNativeTopic:
-    @given(TENANTS, DEVICES)
-    def test_returns_tenant_and_device(self, tenant: str, device: str) -> None:
-        route = parse_native_topic(f"sens/v1/{tenant}/{device}/telemetry")
-
-        assert route == Route(tenant, device_name(device) or "")
-
-    def test_returns_the_canonical_name_of_an_eui(self) -> None:
-        topic = "sens/v1/demo/70-B3-D5-7E-D0-06-53-C8/telemetry"
-
-        assert parse_native_topic(topic) == Route("demo", "70b3d57ed00653c8")
-
-    @pytest.mark.parametrize(
-        "topic",
-        [
-            "",
-            "sens/v1/demo/d1",
-            "sens/v1/demo/d1/telemetry/",
-            "sens/v1/demo/d1/telemetry/more",
-            "/sens/v1/demo/d1/telemetry",
-            "sens/v2/demo/d1/telemetry",
-            "sens/v1/demo/d1/Telemetry",
-            "sens/v1//d1/telemetry",
-            "sens/v1/demo//telemetry",
-            "sens/v1/Demo/d1/telemetry",
-            "sens/v1/demo/-d1/telemetry",
-            "sens/v1/demo/d 1/telemetry",
-            "sens/v1/demo/d1\n/telemetry",
-            f"sens/v1/{'a' * 64}/d1/telemetry",
-            f"sens/v1/demo/{'a' * 64}/telemetry",
-            "sens/v1/démo/d1/telemetry",
-            "sens/v1/~/d1/telemetry",
-        ],
-    )
-    def test_refuses_another_shape(self, topic: str) -> None:
-        with pytest.raises(InvalidTopicError):
-            parse_native_topic(topic)
-
-    @given(st.text(max_size=100))
-    def test_answers_any_text_with_valid_names_or_its_own_error(self, topic: str) -> None:
-        try:
-            route = parse_native_topic(topic)
-        except InvalidTopicError:
-            return
-        assert is_tenant_name(route.tenant)
-        assert device_name(route.device) == route.device
-
-    @pytest.mark.parametrize(
-        ("topic", "named"),
-        [
-            (
-                "sens/v1/demo/Küche 1/telemetry",
-                ["'Küche 1'", "letters (A to Z, a to z), digits, dots, underscores and hyphens"],
-            ),
-            (f"sens/v1/demo/{'a' * 64}/telemetry", ["aaaa", "1 to 63"]),
-            ("sens/v1/demo//telemetry", ["the device ''"]),
-            ("sens/v1/Demo/d1/telemetry", ["the tenant 'Demo'", "lower-case"]),
-            ("tele/kitchen/SENSOR", ["sens/v1/{tenant}/{device}/telemetry"]),
-        ],
-    )
-    def test_says_in_words_what_is_wrong(self, topic: str, named: list[str]) -> None:
-        with pytest.raises(InvalidTopicError) as refusal:
-            parse_native_topic(topic)
-
-        assert all(part in refusal.value.detail for part in named)
-        assert "[" not in refusal.value.detail
-
-
-class TestNativeRoute:
-    @pytest.mark.parametrize(
-        ("topic", "route"),
-        [
-            ("sens/v1/demo/Kitchen/telemetry", ("demo", "Kitchen")),
-            ("sens/v1/demo/Küche/telemetry", ("demo", None)),
-            ("sens/v1/demo//telemetry", ("demo", None)),
-            ("sens/v1/demo/d1/state", ("demo", None)),
-            ("sens/v1/Demo/d1/telemetry", (None, None)),
-            ("sens/v1/demo", (None, None)),
-            ("tele/kitchen/SENSOR", (None, None)),
-            ("", (None, None)),
-        ],
-    )
-    def test_gives_what_is_wrong_to_the_tenant_in_the_topic(
-        self, topic: str, route: tuple[str | None, str | None]
-    ) -> None:
-        assert native_route(topic) == route
 
 
 class TestDeviceName:

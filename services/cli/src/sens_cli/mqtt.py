@@ -9,7 +9,7 @@ import mqtt5
 
 from sens_cli.target import Address
 from sens_common.errors import SensError, UnavailableError
-from sens_common.names import NATIVE_TOPIC
+from sens_common.topics import NATIVE_PATTERN
 
 _KEEP_ALIVE_SECONDS: Final = 30
 _TIMEOUT_SECONDS: Final = 10.0
@@ -51,7 +51,7 @@ def _exchange(connection: socket.socket, topic: str, payload: bytes) -> None:
         raise SensError(f"the MQTT broker refuses the message: {_reason(answer)}")
     if answer.reason_code is mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS:
         raise SensError(
-            f"nobody reads the topic {topic}, so the message is lost; the platform reads {NATIVE_TOPIC}"
+            f"nobody reads the topic {topic}, so the message is lost; the platform reads {NATIVE_PATTERN.template}"
             " unless its settings say otherwise"
         )
     with contextlib.suppress(OSError):

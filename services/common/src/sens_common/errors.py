@@ -8,7 +8,6 @@
     ├── StoppedError                told to stop while starting: no failure
     ├── SchemaError                 the database's schema can't be used or brought up to date
     └── RejectedMessageError        a message that can't be decoded or stored: `reason` is its dead-letter reason
-        └── InvalidTopicError       the topic names no tenant and device
 """
 
 from typing import ClassVar
@@ -56,13 +55,6 @@ class RejectedMessageError(SensError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
-
-
-class InvalidTopicError(RejectedMessageError):
-    """The topic names no tenant and device."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__("invalid_topic", detail)
 
 
 def words_of(error: BaseException) -> str:

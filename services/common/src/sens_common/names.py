@@ -1,9 +1,7 @@
-"""Names that other programs see: streams, subjects, topics, tenants and devices."""
+"""Names that other programs see: streams, subjects, tenants and devices; topics are in `topics`."""
 
 import re
-from typing import Final, NamedTuple
-
-from sens_common.errors import InvalidTopicError
+from typing import Final
 
 TELEMETRY_STREAM: Final = "TELEMETRY"
 TELEMETRY_SUBJECT: Final = "sens.telemetry"
@@ -27,9 +25,6 @@ LIVE_SUBJECT: Final = "sens.live"
 LIVE_INTEREST_SUBJECT: Final = "sens.live_interest"
 """Whoever reads live data publishes the tenant's name here every few seconds, so that nobody's data are published to nobody."""
 
-NATIVE_TOPIC: Final = "sens/v1/{tenant}/{device}/telemetry"
-NATIVE_TOPIC_FILTER: Final = "sens/v1/+/+/telemetry"
-
 UNROUTED: Final = "~"
 """Stands for topics that name no valid tenant. It can't be a tenant's name."""
 
@@ -49,15 +44,7 @@ DEVICE_RULE: Final = (
 _TENANT = re.compile(TENANT_PATTERN)
 _DEVICE = re.compile(DEVICE_PATTERN)
 _EUI = re.compile(r"(?:[0-9A-Fa-f]{2}([-:]?))(?:[0-9A-Fa-f]{2}\1){4,6}[0-9A-Fa-f]{2}")
-_NATIVE_TOPIC_LEVELS = 5
 _SHOWN_CHARACTERS: Final = 80
-
-
-class Route(NamedTuple):
-    """Where a message belongs."""
-
-    tenant: str
-    device: str
 
 
 def is_tenant_name(text: str) -> bool:
@@ -78,41 +65,6 @@ def device_name(text: str) -> str | None:
         if len(digits) in {12, 16}:
             return digits
     return text if _DEVICE.fullmatch(text) else None
-
-
-def parse_native_topic(topic: str) -> Route:
-    """Return the route of a native topic, ``sens/v1/{tenant}/{device}/telemetry``.
-
-    Raises:
-        InvalidTopicError: The topic has another shape, or its tenant or device is not a valid name.
-    """
-    levels = topic.split("/", _NATIVE_TOPIC_LEVELS)
-    if len(levels) != _NATIVE_TOPIC_LEVELS or levels[0] != "sens" or levels[1] != "v1" or levels[4] != "telemetry":
-        raise InvalidTopicError(f"the topic is not of the form {NATIVE_TOPIC}")
-    if not _TENANT.fullmatch(levels[2]):
-        raise InvalidTopicError(f"the topic names the tenant {shown(levels[2])}, but a tenant's name has {TENANT_RULE}")
-    device = device_name(levels[3])
-    if device is None:
-        raise InvalidTopicError(
-            f"the topic names the device {shown(levels[3])}, but a device's name has {DEVICE_RULE}; or it is an EUI"
-        )
-    return Route(levels[2], device)
-
-
-def native_route(topic: str) -> Route | tuple[str | None, None]:
-    """Return tenant and device in a topic: what is wrong with the device is its tenant's business, so the tenant stands alone then.
-
-    >>> native_route("sens/v1/demo/Küche/telemetry")
-    ('demo', None)
-    >>> native_route("tele/kitchen/SENSOR")
-    (None, None)
-    """
-    try:
-        return parse_native_topic(topic)
-    except InvalidTopicError:
-        levels = topic.split("/", 3)
-        named = len(levels) > 3 and levels[0] == "sens" and levels[1] == "v1" and _TENANT.fullmatch(levels[2])  # noqa: PLR2004 - sens, v1, the tenant, the rest
-        return (levels[2] if named else None), None
 
 
 def shown(text: str) -> str:

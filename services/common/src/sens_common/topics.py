@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from sens_common.names import DEVICE_RULE, NATIVE_TOPIC, TENANT_RULE, UNROUTED, device_name, is_tenant_name, shown
+from sens_common.names import DEVICE_RULE, TENANT_RULE, UNROUTED, device_name, is_tenant_name, shown
 
 NATIVE_FORMAT: Final = "native"
 """Name of the payload format of native topics."""
@@ -179,6 +179,6 @@ class Grammar:
         return name if is_tenant_name(name) else UNROUTED
 
 
-NATIVE_PATTERN: Final = Pattern(NATIVE_TOPIC, NATIVE_FORMAT)
+NATIVE_PATTERN: Final = Pattern("sens/v1/{tenant}/{device}/telemetry", NATIVE_FORMAT)
 NATIVE: Final = Grammar([NATIVE_PATTERN])
 """The native topics alone."""

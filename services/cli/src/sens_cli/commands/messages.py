@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from sens_cli.options import MQTT_URL_VARIABLE, ApiKey, ApiUrl, DataDir, Json
-from sens_common.errors import InvalidTopicError, SensError
+from sens_common.errors import SensError
 
 if TYPE_CHECKING:
     from sens_cli.fate import Seen
@@ -72,10 +72,9 @@ def publish(  # noqa: PLR0917 - typer calls it with keywords
     else:
         from sens_cli.fate import Watcher
         from sens_cli.target import find_target
-        from sens_common.names import parse_native_topic
 
         target = find_target(data_dir, api_url, api_key)
-        watcher = Watcher(target, parse_native_topic(name).device, body)
+        watcher = Watcher(target, _device_of(name), body)
         watcher.start()
         publish_once(address, name, body)
         seen = watcher.wait(wait)
@@ -113,14 +112,27 @@ def native_topic(tenant: str, device: str) -> str:
     Raises:
         SensError: Nothing could be stored under these names.
     """
-    from sens_common.names import NATIVE_TOPIC, parse_native_topic
+    from sens_common.topics import NATIVE, NATIVE_PATTERN
 
-    topic = NATIVE_TOPIC.format(tenant=tenant, device=device)
-    try:
-        parse_native_topic(topic)
-    except InvalidTopicError as error:
-        raise SensError(f"not sent, for it could not be stored: {error.detail}") from error
+    topic = NATIVE_PATTERN.topic(tenant, device)
+    refusal = NATIVE.route(topic).refusal
+    if refusal is not None:
+        raise SensError(f"not sent, for it could not be stored: {refusal}")
     return topic
+
+
+def _device_of(topic: str) -> str:
+    """Return the device that a topic names.
+
+    Raises:
+        SensError: It names none.
+    """
+    from sens_common.topics import NATIVE
+
+    route = NATIVE.route(topic)
+    if route.device is None:
+        raise SensError(f"not sent, for nobody could tell what becomes of it: {route.refusal}")
+    return route.device
 
 
 def metrics_payload(metrics: Sequence[str]) -> bytes:
