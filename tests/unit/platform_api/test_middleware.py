@@ -20,7 +20,7 @@ from sens_platform_api.measurements.endpoints import ANSWERS
 from sens_platform_api.middleware.authentication import Gate
 from sens_platform_api.operations.endpoints import OPERATIONS, SERVICE
 from sens_platform_api.postgresql import Pool
-from sens_platform_api.settings import HttpSettings, LimitSettings
+from sens_platform_api.settings import ApiSettings, HttpSettings, LimitSettings
 from sens_platform_api.state import Provided
 from sens_platform_api.streaming import AnswerCounter
 
@@ -60,7 +60,8 @@ async def ask[T](
 
     with capture_logs():
         transport = httpx2.ASGITransport(
-            create_app(Gate(keys, limits), parts, http or HttpSettings(), limits), raise_app_exceptions=False
+            create_app(Gate(keys, limits), parts, ApiSettings(http=http or HttpSettings(), limits=limits)),
+            raise_app_exceptions=False,
         )
         headers = {"Authorization": f"Bearer {WRITER}"}
         async with httpx2.AsyncClient(transport=transport, base_url="http://api", headers=headers) as client:

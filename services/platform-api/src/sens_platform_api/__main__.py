@@ -10,7 +10,7 @@ from sens_common.health import Check, Problems
 from sens_common.jetstream import connect, nats_check, nats_note
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, Operations, serve
-from sens_platform_api.app import create_app, https_only
+from sens_platform_api.app import create_app
 from sens_platform_api.current_caller import POOL
 from sens_platform_api.dead_letters.endpoints import STREAM
 from sens_platform_api.dead_letters.jetstream import TelemetryStream
@@ -54,7 +54,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             ANSWERS.provided(AnswerCounter(limits)),
             OPERATIONS.provided(Operations(SERVICE, readiness, heartbeat)),
         ]
-        app = https_only(create_app(Gate(keys, limits), parts, settings.http, limits), settings.https)
+        app = create_app(Gate(keys, limits), parts, settings)
         async with (
             serve(
                 app,

@@ -9,7 +9,6 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from sens_common.https import HttpsOnly
-from sens_common.settings import HttpsSettings
 from sens_common.version import product_version
 from sens_platform_api.errors import ReadOnlyKeyError
 from sens_platform_api.measurements.schemas import MeasurementList
@@ -17,9 +16,10 @@ from sens_platform_api.metrics import PLAIN_HTTP
 from sens_platform_api.middleware.authentication import READING_METHODS, Gate
 from sens_platform_api.middleware.routes import RouteTable
 from sens_platform_api.middleware.stack import layered
+from sens_platform_api.middleware.turns import StrangersTakeTurns
 from sens_platform_api.problems import Problem, install_handlers, problem_documentation
 from sens_platform_api.rooms import ROOMS
-from sens_platform_api.settings import HttpSettings, LimitSettings
+from sens_platform_api.settings import ApiSettings, HttpSettings
 from sens_platform_api.state import LIMITS, Provided, provide
 
 _TITLE = "SENS Platform API"
@@ -30,25 +30,31 @@ Paths with data begin with `/api/v1` and need `Authorization: Bearer sens_…`. 
 """
 
 
-def create_app(gate: Gate, parts: Iterable[Provided], http: HttpSettings, limits: LimitSettings) -> ASGIApp:
-    """Return the application.
+def create_app(gate: Gate, parts: Iterable[Provided], settings: ApiSettings) -> ASGIApp:
+    """Return the application as it is served.
+
+    Strangers take turns before anything is done for them; then a request over plain HTTP is refused, before its body is read.
 
     Args:
-        gate: Decides which requests for data may go on.
+        gate: Decides which requests may go on.
         parts: Provided for the endpoints (`state.Part`).
-        http: For pages of other origins.
-        limits: Of requests.
+        settings: Of requests, pages of other origins, and HTTPS.
 
     Raises:
         LookupError: A part that an endpoint needs is missing.
     """
     app = _routes()
-    provide(app, [LIMITS.provided(limits), *parts])
-    layers = layered(app, gate, RouteTable(room.router for room in ROOMS), limits)
+    provide(app, [LIMITS.provided(settings.limits), *parts])
+    layers = layered(app, gate, RouteTable(room.router for room in ROOMS), settings.limits)
+    layers = HttpsOnly(_open_to_origins(layers, settings.http), settings.https, _note_plain_http)
+    return StrangersTakeTurns(layers, gate)
+
+
+def _open_to_origins(app: ASGIApp, http: HttpSettings) -> ASGIApp:
     if not http.cors_origins:
-        return layers
+        return app
     return CORSMiddleware(
-        layers,
+        app,
         allow_origins=http.cors_origins,
         allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
         allow_headers=["Authorization", "Content-Type", "X-Request-Id"],
@@ -56,9 +62,8 @@ def create_app(gate: Gate, parts: Iterable[Provided], http: HttpSettings, limits
     )
 
 
-def https_only(app: ASGIApp, https: HttpsSettings) -> ASGIApp:
-    """Return the application as it is served: requests over plain HTTP do not reach it, and their bodies are not read."""
-    return HttpsOnly(app, https, lambda outcome: PLAIN_HTTP.labels(outcome).inc())
+def _note_plain_http(outcome: str) -> None:
+    PLAIN_HTTP.labels(outcome).inc()
 
 
 def openapi_document() -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 From the outside to the inside:
 
+- `turns`: lets requests of strangers take turns, so that they do not hold up the others
+- (HTTPS only, and pages of other origins: `app`)
 - `request_log`: names the request, counts and logs it, adds the headers of every answer
 - `problems_for_errors`: answers with problem details when a layer or the application fails
-- `turns`: lets requests of strangers take turns, so that they do not hold up the others
 - `time_limits`: ends requests that take too long
 - `targets`: refuses paths, queries and headers that can't be used
 - `options`: answers OPTIONS

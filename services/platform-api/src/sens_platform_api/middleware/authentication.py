@@ -33,10 +33,9 @@ _IPV6_NETWORK = 64
 class Authentication:
     """Puts the caller of a request for data into the request's state, as ``caller``, and marks the connection as that of a known client."""
 
-    def __init__(self, app: ASGIApp, gate: "Gate", turns: Turns) -> None:
+    def __init__(self, app: ASGIApp, gate: "Gate") -> None:
         self._app = app
         self._gate = gate
-        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request; raises as `Gate.admit`."""
@@ -44,8 +43,9 @@ class Authentication:
             state = scope["state"]
             try:
                 state["caller"] = await self._gate.admit(scope, state["address"], state["request_id"])
-            except TooManyRequestsError:
-                await self._turns.take()  # who asks too fast waits like a stranger
+            except TooManyRequestsError as error:
+                if not isinstance(error, TooManyWrongKeysError):  # a stranger, who has waited already
+                    await self._gate.turns.take()
                 raise
             state[KNOWN] = True
         await self._app(scope, receive, send)
@@ -55,18 +55,23 @@ class Gate:
     """Lets requests for data through that carry a valid key, at the rate that they may have.
 
     The rates are counted by `limits` (a sliding window) in this process: with several replicas, each counts for itself.
+
+    Attributes:
+        turns: Those of strangers, and of callers who ask too fast.
     """
 
     def __init__(self, authenticator: Authenticator, limits: LimitSettings) -> None:
+        self.turns = Turns()
         self._authenticator = authenticator
         self._rate = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._requests: RateLimitItem = RateLimitItemPerMinute(limits.requests_per_minute, namespace="requests")
         self._wrong_keys: RateLimitItem = RateLimitItemPerMinute(limits.wrong_keys_per_minute, namespace="wrong keys")
         self._looking_up: dict[str, Counter[str]] = {}
 
-    def is_known(self, key: str) -> bool:
-        """Tell whether the key was valid when it was looked up last."""
-        return self._authenticator.is_known(key)
+    def knows(self, scope: Scope) -> bool:
+        """Tell whether a request carries a key that was valid when it was looked up last."""
+        key = bearer_key(scope)
+        return key is not None and self._authenticator.is_known(key)
 
     async def admit(self, scope: Scope, address: str | None, request_id: str) -> Caller:
         """Return the caller.

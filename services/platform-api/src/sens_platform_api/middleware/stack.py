@@ -11,20 +11,17 @@ from sens_platform_api.middleware.request_log import RequestLog
 from sens_platform_api.middleware.routes import RouteTable
 from sens_platform_api.middleware.targets import Targets
 from sens_platform_api.middleware.time_limits import TimeLimits
-from sens_platform_api.middleware.turns import StrangersTakeTurns, Turns
 from sens_platform_api.settings import LimitSettings
 
 
 def layered(app: ASGIApp, gate: Gate, routes: RouteTable, limits: LimitSettings) -> ASGIApp:
     """Return the application within its layers; a scope that is not a request passes them by."""
-    turns = Turns()
     layers: ASGIApp = Bodies(app, routes, limits)
     layers = Methods(layers, routes)
-    layers = Authentication(layers, gate, turns)
+    layers = Authentication(layers, gate)
     layers = Options(layers, routes)
     layers = Targets(layers)
     layers = TimeLimits(layers, limits)
-    layers = StrangersTakeTurns(layers, turns, gate.is_known)
     layers = ProblemsForErrors(layers)
     layers = RequestLog(layers)
 

@@ -8,13 +8,11 @@ others wait in their order; a request with a key that was valid before waits for
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sens_platform_api import metrics
-from sens_platform_api.caller import bearer_key
 
 PER_ROUND: Final = 4
 """Requests of strangers that one round of the event loop starts: about two milliseconds of work."""
@@ -52,17 +50,24 @@ class Turns:
             loop.call_soon(self._begin_round, loop)
 
 
-class StrangersTakeTurns:
-    """The layer: whoever carries a key that was valid before goes on at once, all others take turns."""
+class Gate(Protocol):
+    """Knows the callers."""
 
-    def __init__(self, app: ASGIApp, turns: Turns, is_known: Callable[[str], bool]) -> None:
+    turns: Turns
+
+    def knows(self, scope: Scope) -> bool:
+        """Tell whether a request carries a key that was valid when it was looked up last."""
+
+
+class StrangersTakeTurns:
+    """The outermost layer: whoever carries a key that was valid before goes on at once, all others take turns."""
+
+    def __init__(self, app: ASGIApp, gate: Gate) -> None:
         self._app = app
-        self._turns = turns
-        self._is_known = is_known
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        key = bearer_key(scope)
-        if key is None or not self._is_known(key):
-            await self._turns.take()
+        if scope["type"] == "http" and not self._gate.knows(scope):
+            await self._gate.turns.take()
         await self._app(scope, receive, send)
