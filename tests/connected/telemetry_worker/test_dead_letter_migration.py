@@ -129,15 +129,12 @@ class TestMigration:
             assert await it.pool.fetchval("SELECT count(*) FROM sens.settled") == 0
             assert await DeadLetterMigration(it.client.jetstream(), it.destination).migrate() == 0
 
-    async def test_of_many_goes_in_several_steps(
-        self, nats: NatsSettings, database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.jetstream.dead_letter_migration.MESSAGES_AT_ONCE", 3)
-
+    async def test_of_many_goes_in_several_steps(self, nats: NatsSettings, database: DatabaseSettings) -> None:
         async with old(nats, database) as it:
             for number in range(10):
                 await it.put(f"{STREAM:x}-{number}-p0", [member(number)])
-            assert await DeadLetterMigration(it.client.jetstream(), it.destination).migrate() == 10
+            migration = DeadLetterMigration(it.client.jetstream(), it.destination, messages_at_once=3)
+            assert await migration.migrate() == 10
             assert len(await it.letters()) == 10
 
 

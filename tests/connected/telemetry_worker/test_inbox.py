@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from pathlib import Path
 
 import pytest
@@ -86,18 +87,17 @@ class TestInbox:
             async with inbox.open():
                 assert len(await inbox.take(asyncio.Event(), rejected_share=rejected_share)) == taken
 
-    @pytest.mark.parametrize(("behind_seconds", "taken"), [(-60.0, 2), (60.0, 1)])
+    @pytest.mark.parametrize(("seconds_ahead", "taken"), [(60.0, 2), (-60.0, 1)])
     async def test_waits_for_more_only_when_it_is_behind(
-        self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch, behind_seconds: float, taken: int
+        self, nats: NatsSettings, seconds_ahead: float, taken: int
     ) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.jetstream.inbox.BEHIND_SECONDS", behind_seconds)
-
         async with connect(nats, "test") as client:
             await ensure_streams(client.jetstream(), nats)
             inbox = StreamInbox(
                 client,
                 nats,
                 BatchSettings(messages=2, linger_milliseconds=0, linger_milliseconds_behind=5000),
+                clock=lambda: time.time() + seconds_ahead,
             )
             async with inbox.open():
                 taking = asyncio.create_task(inbox.take(asyncio.Event()))

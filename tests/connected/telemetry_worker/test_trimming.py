@@ -2,7 +2,6 @@
 
 import asyncio
 
-import pytest
 from nats.aio.client import Client
 
 from sens_common.jetstream import connect, ensure_streams
@@ -11,7 +10,7 @@ from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_telemetry_worker.guard import DeadLetterGuard, JudgedMessages
 from sens_telemetry_worker.jetstream.consumer import ensure_consumer
 from sens_telemetry_worker.jetstream.inbox import StreamInbox
-from sens_telemetry_worker.jetstream.trimming import StreamTrimmer
+from sens_telemetry_worker.jetstream.trimming import KEPT_ENVELOPES, StreamTrimmer
 from sens_telemetry_worker.letters import Quota
 from sens_telemetry_worker.settings import BatchSettings, HistorySettings
 from sens_telemetry_worker.status import Status
@@ -31,22 +30,27 @@ class MemorySettled:
         self.forgotten.append((stream, sequence))
 
 
-def trimmer_of(client: Client, settings: HistorySettings, guard: DeadLetterGuard | None = None) -> StreamTrimmer:
+def trimmer_of(
+    client: Client,
+    settings: HistorySettings,
+    guard: DeadLetterGuard | None = None,
+    *,
+    kept_envelopes: int = KEPT_ENVELOPES,
+) -> StreamTrimmer:
     return StreamTrimmer(
         client.jetstream(),
         settings,
         status=Status(),
         guard=guard or DeadLetterGuard(1, 1),
         settled=MemorySettled(),
+        kept_envelopes=kept_envelopes,
     )
 
 
 class TestSettledEnvelopes:
     async def test_are_forgotten_once_the_stream_no_longer_has_them(
-        self, nats: NatsSettings, database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+        self, nats: NatsSettings, database: DatabaseSettings
     ) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.jetstream.trimming.KEPT_ENVELOPES", 0)
-
         # The negative one is not of a stream of envelopes.
         async with (
             connect(nats, "test") as client,
@@ -64,7 +68,12 @@ class TestSettledEnvelopes:
             await owner.executemany("INSERT INTO sens.settled (stream, sequence) VALUES ($1, $2)", rows)
             books = Bookkeeping(Database(pool, database), Quota(1, 1, 0, 0), lambda _tenants: None)
             trimmer = StreamTrimmer(
-                client.jetstream(), HistorySettings(), status=Status(), guard=DeadLetterGuard(1, 1), settled=books
+                client.jetstream(),
+                HistorySettings(),
+                status=Status(),
+                guard=DeadLetterGuard(1, 1),
+                settled=books,
+                kept_envelopes=0,
             )
             await trimmer.observe_and_trim()
             left = await owner.fetch("SELECT stream, sequence FROM sens.settled ORDER BY 1, 2")
@@ -77,18 +86,14 @@ class TestSettledEnvelopes:
 
 
 class TestHistory:
-    async def test_of_what_is_not_settled_stays(self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.jetstream.trimming.KEPT_ENVELOPES", 0)
-
+    async def test_of_what_is_not_settled_stays(self, nats: NatsSettings) -> None:
         async with connect(nats, "test") as client:
             await ensure_consumer(client, nats)
             await publish_envelopes(client, 20)
             old = HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
-            assert (await trimmer_of(client, old).observe_and_trim()) == 0
+            assert (await trimmer_of(client, old, kept_envelopes=0).observe_and_trim()) == 0
 
-    async def test_that_is_settled_and_old_goes(self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.jetstream.trimming.KEPT_ENVELOPES", 5)
-
+    async def test_that_is_settled_and_old_goes(self, nats: NatsSettings) -> None:
         async with connect(nats, "test") as client:
             jetstream = client.jetstream()
             await ensure_streams(jetstream, nats)
@@ -97,20 +102,15 @@ class TestHistory:
             async with inbox.open():
                 await settle_envelopes(inbox, 20)
                 await client.flush()
-                trimmer = trimmer_of(
-                    client, HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
-                )
+                old = HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
+                trimmer = trimmer_of(client, old, kept_envelopes=5)
                 removed = 0
                 async with asyncio.timeout(20):
                     while removed < 15:
                         removed += await trimmer.observe_and_trim()
             assert (removed, (await jetstream.stream_info(TELEMETRY_STREAM)).state.messages) == (15, 5)
 
-    async def test_stays_while_the_guard_finds_that_nothing_can_be_stored(
-        self, nats: NatsSettings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.jetstream.trimming.KEPT_ENVELOPES", 0)
-
+    async def test_stays_while_the_guard_finds_that_nothing_can_be_stored(self, nats: NatsSettings) -> None:
         guard = DeadLetterGuard(0.5, 1)
         old = HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
         async with connect(nats, "test") as client:
@@ -127,7 +127,7 @@ class TestHistory:
                     return not info.num_pending and not info.num_ack_pending
 
                 await eventually(is_settled, "all envelopes are settled")
-                trimmer = trimmer_of(client, old, guard)
+                trimmer = trimmer_of(client, old, guard, kept_envelopes=0)
                 guard.note({"demo": JudgedMessages({TOPIC: 1}, {TOPIC: 1})})
                 kept = await trimmer.observe_and_trim()
                 guard.note({"demo": JudgedMessages({TOPIC: 1}, {})})

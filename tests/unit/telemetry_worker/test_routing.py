@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Iterable
 
-import pytest
-
 from sens_common.envelope import Message
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.routing import Router
@@ -25,10 +23,8 @@ def batch(*devices: str) -> list[Message]:
 
 
 class TestCache:
-    async def test_that_is_emptied_takes_no_device_from_another_batch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("sens_telemetry_worker.routing.MAX_CACHED_TOPICS", 3)
-
-        router = Router(WaitingRegistry({"demo": Tenant(1, "demo")}), decoder("native"))
+    async def test_that_is_emptied_takes_no_device_from_another_batch(self) -> None:
+        router = Router(WaitingRegistry({"demo": Tenant(1, "demo")}), decoder("native"), max_cached_topics=3)
         await router.route(batch("d1"))
         routed = await asyncio.gather(router.route(batch("d1", "d2")), router.route(batch("d3", "d4", "d5")))
         assert [None in part.devices for part in routed] == [False, False]

@@ -79,9 +79,12 @@ class _Topics(NamedTuple):
 class Router:
     """Makes rows of messages, and remembers what it learned for the next batch."""
 
-    def __init__(self, registry: Registry, payload_format: Format) -> None:
+    def __init__(
+        self, registry: Registry, payload_format: Format, *, max_cached_topics: int = MAX_CACHED_TOPICS
+    ) -> None:
         self._registry = registry
         self._format = payload_format
+        self._max_cached_topics = max_cached_topics
 
     async def batch(self, pending: PendingMessages) -> Batch:
         """Return pending messages as a batch that can be stored; raises as `route`."""
@@ -122,12 +125,12 @@ class Router:
     async def _topics(self, topics: set[str]) -> _Topics:
         """Return where topics lead, and remember it."""
         known = await self._registry.known()
-        devices = _known_devices(topics, known)
+        devices = _known_devices(topics, known, self._max_cached_topics)
         routes = {topic: NATIVE.route(topic) for topic in topics - devices.keys()}
         unknown = {route.tenant for route in routes.values() if route.refusal is None} - known.tenants.keys()
         if unknown and (newer := await self._registry.known(unknown)) is not known:
             known = newer
-            devices = _known_devices(topics, known)
+            devices = _known_devices(topics, known, self._max_cached_topics)
             routes = {topic: NATIVE.route(topic) for topic in topics - devices.keys()}
         refusals: dict[str, Refusal] = {}
         wanted: dict[str, tuple[Tenant, str]] = {}
@@ -151,8 +154,8 @@ class Router:
         return _Topics(devices, {topic: routes[topic] for topic in refusals}, refusals, known.generation)
 
 
-def _known_devices(topics: set[str], known: KnownNames) -> dict[str, Device]:
+def _known_devices(topics: set[str], known: KnownNames, max_cached: int) -> dict[str, Device]:
     """Return the devices of those topics whose device is remembered."""
-    if len(known.devices) + len(topics) > MAX_CACHED_TOPICS:
+    if len(known.devices) + len(topics) > max_cached:
         known.devices.clear()
     return {topic: known.devices[topic] for topic in topics & known.devices.keys()}

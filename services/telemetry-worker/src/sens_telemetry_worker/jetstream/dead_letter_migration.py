@@ -49,9 +49,12 @@ class Destination(Protocol):
 class DeadLetterMigration:
     """The migration."""
 
-    def __init__(self, jetstream: JetStreamContext, destination: Destination) -> None:
+    def __init__(
+        self, jetstream: JetStreamContext, destination: Destination, *, messages_at_once: int = MESSAGES_AT_ONCE
+    ) -> None:
         self._jetstream = jetstream
         self._destination = destination
+        self._messages_at_once = messages_at_once
 
     async def keep_migrating(self, problems: Problems) -> None:
         """Migrate what there is, again and again."""
@@ -92,7 +95,7 @@ class DeadLetterMigration:
     async def _read_from(self, stream: int, sequence: int) -> dict[int, list[Letter]]:
         """Return the letters of some JetStream messages from a sequence on, none at the end."""
         letters: dict[int, list[Letter]] = {}
-        while len(letters) < MESSAGES_AT_ONCE:
+        while len(letters) < self._messages_at_once:
             try:
                 found = await self._jetstream.get_msg(DEAD_LETTERS_STREAM, seq=sequence, subject=">", next=True)
             except NotFoundError:

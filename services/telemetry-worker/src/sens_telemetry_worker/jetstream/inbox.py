@@ -7,7 +7,7 @@ message.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 import structlog
@@ -46,10 +46,18 @@ class StreamInbox:
         problems: Why nothing can be taken now.
     """
 
-    def __init__(self, client: Client, settings: NatsSettings, batch: BatchSettings) -> None:
+    def __init__(
+        self,
+        client: Client,
+        settings: NatsSettings,
+        batch: BatchSettings,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self._client = client
         self._settings = settings
         self._batch = batch
+        self._clock = clock
         self._pull = StandingPull(client, client.new_inbox())
         self._waiting = WaitingEnvelopes()
         self._arrived = asyncio.Event()
@@ -113,7 +121,7 @@ class StreamInbox:
         Raises:
             StoppedError: The stop came first.
         """
-        behind = time.time() - self._waiting.oldest.stored_at > BEHIND_SECONDS
+        behind = self._clock() - self._waiting.oldest.stored_at > BEHIND_SECONDS
         milliseconds = self._batch.linger_milliseconds
         if behind:
             milliseconds = max(milliseconds, self._batch.linger_milliseconds_behind)

@@ -64,12 +64,14 @@ class StreamTrimmer:
         status: Status,
         guard: DeadLetterGuard,
         settled: SettledEnvelopes,
+        kept_envelopes: int = KEPT_ENVELOPES,
     ) -> None:
         self._jetstream = jetstream
         self._settings = settings
         self._status = status
         self._guard = guard
         self._settled = settled
+        self._kept_envelopes = kept_envelopes
         self.problems = Problems("stream_limits")
 
     async def keep_trimmed(self, problems: Problems) -> None:
@@ -133,7 +135,7 @@ class StreamTrimmer:
         if self._guard.rejects_everything():
             return first
         cutoff = datetime.now(UTC) - timedelta(seconds=self._settings.history_seconds)
-        newest_removable = min(settled_up_to, stream.state.last_seq - KEPT_ENVELOPES)
+        newest_removable = min(settled_up_to, stream.state.last_seq - self._kept_envelopes)
         return await self._first_after(cutoff, first, newest_removable + 1)
 
     async def _age_seconds(self, sequence: int) -> float:
