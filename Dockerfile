@@ -44,13 +44,15 @@ ARG SOURCE_DATE_EPOCH=0
 COPY pyproject.toml ./
 COPY services services
 RUN ln -s docs-site services/docs
-# One RUN for both packages, each built in its own folder.
+# One RUN for all packages, each built in its own folder. The API's image also holds the program sens, for the administration.
 # hadolint ignore=DL3003
-RUN for folder in common "${SERVICE}"; do \
+RUN case "${SERVICE}" in platform-api) further=cli ;; *) further= ;; esac \
+    && for folder in common "${SERVICE}" ${further}; do \
         (cd "services/${folder}" && SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} /tools/bin/hatchling build -t wheel -d /build/wheels) || exit 1; \
     done \
     && /tools/bin/pip install --quiet --no-compile --no-index --no-deps --target /code wheels/*.whl \
     && rm -f /code/*.dist-info/direct_url.json \
+    && if [ -d /code/bin ]; then sed -i '1s|^#!.*|#!/app/bin/python|' /code/bin/*; fi \
     && /tools/bin/python -m compileall -q -f --invalidation-mode unchecked-hash -s /code -p /app/code /code
 
 FROM tools AS site
@@ -64,7 +66,7 @@ RUN rm -rf /usr/share/python-wheels /usr/lib/python3*/ensurepip /usr/local/lib/p
         /usr/local/lib/python3*/site-packages/pip /usr/local/lib/python3*/site-packages/pip-* /usr/local/bin/pip*
 COPY --from=libraries /app /app
 COPY --from=code /code /app/code
-ENV PATH=/app/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/app/code/bin:/app/bin:/usr/local/bin:/usr/bin:/bin PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /app
 USER 65532:65532
 STOPSIGNAL SIGTERM

@@ -17,8 +17,8 @@ import aiomqtt
 import httpx2
 import psutil
 
-from sens_cli.instance import Instance
 from sens_cli.up.display import READY_LINE
+from sens_common.command_line.instance import Instance
 from tools.program import Program, ProgramError
 
 ROOT = Path(__file__).resolve().parents[1]

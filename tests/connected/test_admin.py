@@ -1,7 +1,8 @@
-"""The administration command on real servers."""
+"""The administration on real servers, as `sens` runs it."""
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 
@@ -12,14 +13,15 @@ from sens_common import envelope
 from sens_common.dead_letters import Reason
 from sens_common.jetstream import connect as connect_nats
 from sens_common.settings import DatabaseSettings, NatsSettings
-from sens_platform_api import admin
+from sens_platform_api.dead_letters import administration
 from support.api import as_owner, make_stream, set_environment
+from support.command_line import sens
 from support.letters import dead_letter, put_dead_letters
 from support.servers import free_port
 
 
 class Admin:
-    """Runs the command in this process and keeps what it wrote."""
+    """Runs commands in this process and keeps what they wrote."""
 
     def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
         self._capture = capture
@@ -27,7 +29,7 @@ class Admin:
 
     def __call__(self, *arguments: str) -> int:
         with capture_logs():  # which the program sends to standard error
-            code = admin.main(arguments)
+            code = sens(*arguments)
         self.output, self.error = self._capture.readouterr()
         return code
 
@@ -61,12 +63,12 @@ class TestTenants:
         assert created["name"] == "demo"
         assert created["created"] is True
         assert run("tenants", "list") == 0
-        assert run.output == "demo\n"
+        assert re.fullmatch(r"TENANT +CREATED +DEVICE LIMIT\ndemo +[0-9: .-]+ +[0-9]+\n", run.output)
 
     def test_are_refused_when_they_exist_already(self, run: Admin) -> None:
         run("tenants", "create", "demo")
         assert run("tenants", "create", "demo") == 1
-        assert run.error == "the tenant demo already exists\n"
+        assert run.error == "sens: the tenant demo already exists\n"
 
     def test_may_exist_already_when_that_is_said(self, run: Admin) -> None:
         run("tenants", "create", "demo")
@@ -76,9 +78,8 @@ class TestTenants:
 
     @pytest.mark.parametrize("name", ["Demo", "", "a/b", "-a", "x" * 64, "ä"])
     def test_need_a_valid_name(self, run: Admin, name: str) -> None:
-        with pytest.raises(SystemExit) as stopped:
-            run("tenants", "create", "--", name)
-        assert stopped.value.code == 2
+        assert run("tenants", "create", "--", name) == 2
+        assert "a tenant's name has" in run.error
 
 
 class TestKeys:
@@ -131,8 +132,8 @@ class TestDeadLetters:
             (["--unrouted"], numbers[:1:-1]),
         ):
             listed = run.json("dead-letters", "list", *arguments)
-            assert isinstance(listed, dict)
-            assert [item["id"] for item in listed["dead_letters"]] == expected
+            assert isinstance(listed, list)
+            assert [item["id"] for item in listed] == expected
 
     def test_are_shown_with_their_payload(self, run: Admin, with_database: DatabaseSettings) -> None:
         run("tenants", "create", "demo")
@@ -157,7 +158,7 @@ class TestDeadLetters:
             asyncio.run(make_stream(with_nats))
         numbers = put_dead_letters(with_database, letters)
         replayed = run.json("dead-letters", "replay", "--tenant", "demo", "--all", "--reason", "unknown_tenant")
-        assert replayed == {"replayed": 1, "incomplete": 0, "above": None, "until": numbers[1], "remaining": 0}
+        assert replayed == {"replayed": 1, "incomplete": 0}
 
         async def in_the_log() -> tuple[list[envelope.Message], dict[str, str]]:
             async with connect_nats(with_nats, "test") as client:
@@ -172,8 +173,8 @@ class TestDeadLetters:
         assert headers["Sens-Count"] == "1"
         assert headers["Sens-Received"] == '{"demo":1}'
         listed = run.json("dead-letters", "list", "--tenant", "demo")
-        assert isinstance(listed, dict)
-        assert [item["id"] for item in listed["dead_letters"]] == [numbers[0]]
+        assert isinstance(listed, list)
+        assert [item["id"] for item in listed] == [numbers[0]]
 
     def test_are_deleted_by_filter_which_is_audited(self, run: Admin, with_database: DatabaseSettings) -> None:
         run("tenants", "create", "demo")
@@ -182,8 +183,8 @@ class TestDeadLetters:
         assert run.json("dead-letters", "delete", "--tenant", "demo", "--all", "--device", "d2") == {"deleted": 1}
         assert run.json("dead-letters", "delete", "--unrouted", str(numbers[2])) == {"deleted": 1}
         listed = run.json("dead-letters", "list", "--tenant", "demo")
-        assert isinstance(listed, dict)
-        assert [item["id"] for item in listed["dead_letters"]] == [numbers[0]]
+        assert isinstance(listed, list)
+        assert [item["id"] for item in listed] == [numbers[0]]
         audited = as_owner(
             with_database,
             lambda connection: connection.fetch(
@@ -208,10 +209,27 @@ class TestDeadLetters:
         )
         assert [row["id"] for row in owners] == [number]
 
+    def test_are_replayed_in_as_many_steps_as_it_takes(
+        self, run: Admin, with_nats: NatsSettings, with_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run("tenants", "create", "demo")
+        with capture_logs():
+            asyncio.run(make_stream(with_nats))
+        put_dead_letters(with_database, [dead_letter(payload=b"%d" % number) for number in range(5)])
+        monkeypatch.setattr(administration, "_REPLAYED_TOGETHER", 2)
+        assert run("dead-letters", "replay", "--tenant", "demo", "--all") == 0
+        assert run.output == "replayed 5\n"
+        assert run.json("dead-letters", "list", "--tenant", "demo") == []
+
+    @pytest.mark.parametrize(
+        "filter_", [("--reason", "boredom"), ("--device", "a b"), ("--since", "soon"), ("--before", "later")]
+    )
+    def test_are_not_found_by_what_is_no_filter(self, run: Admin, filter_: tuple[str, str]) -> None:
+        assert run("dead-letters", "list", "--unrouted", *filter_) == 2
+        assert filter_[0] in run.error
+
     def test_need_numbers_or_all(self, run: Admin) -> None:
-        with pytest.raises(SystemExit) as stopped:
-            run("dead-letters", "replay", "--tenant", "demo")
-        assert stopped.value.code == 2
+        assert run("dead-letters", "replay", "--tenant", "demo") == 2
 
 
 class TestServers:
@@ -231,9 +249,9 @@ class TestServers:
         with pytest.MonkeyPatch.context() as patch:
             set_environment(patch, database=database)
             done = subprocess.run(
-                [sys.executable, "-m", "sens_platform_api.admin", "tenants", "create", "demo"],
+                [sys.executable, "-m", "sens_cli", "tenants", "create", "demo"],
                 capture_output=True,
                 text=True,
                 check=False,
             )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "tenant demo created\n", "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "tenant demo is made\n", "")

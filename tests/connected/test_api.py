@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from sens_common.settings import DatabaseSettings, NatsSettings
-from sens_platform_api import admin
-from sens_platform_api.keys import service as keys
+from sens_platform_api.keys import administration as keys
 from support.api import RunningApi, as_owner, connection_to, make_tenant, running_api, set_environment, store
+from support.command_line import sens
 from support.letters import dead_letter, put_dead_letters
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -96,7 +96,7 @@ class TestKeys:
         set_environment(monkeypatch, database=api.database)
         with api.client(key) as client:
             assert client.get("/api/v1/devices").status_code == HTTPStatus.OK
-            assert admin.main(["keys", "revoke", key]) == 0
+            assert sens("keys", "revoke", key) == 0
             # The answer is remembered for two seconds at most; every request is a new look at the clock.
             while client.get("/api/v1/devices").status_code == HTTPStatus.OK:
                 pass
@@ -125,7 +125,7 @@ class TestKeys:
         set_environment(monkeypatch, database=api.database)
 
         def last_used() -> str | None:
-            assert admin.main(["keys", "list", "--tenant", tenant, "--json"]) == 0
+            assert sens("keys", "list", "--tenant", tenant, "--json") == 0
             [listed] = json.loads(capsys.readouterr().out)
             used: str | None = listed["last_used_at"]
             return used
@@ -176,10 +176,10 @@ class TestAudit:
             "30d",
             "--json",
         ]
-        assert admin.main(create) == 0
+        assert sens(*create) == 0
         made = json.loads(capsys.readouterr().out)
-        assert admin.main(["keys", "revoke", str(made["id"])]) == 0
-        assert admin.main(["keys", "revoke", str(made["id"])]) == 0  # once more changes nothing
+        assert sens("keys", "revoke", str(made["id"])) == 0
+        assert sens("keys", "revoke", str(made["id"])) == 0  # once more changes nothing
         api.new_tenant()  # another one's are not shown
         with api.client(key) as client:
             first = client.get("/api/v1/audit", params={"limit": 2}).json()
@@ -198,10 +198,10 @@ class TestAudit:
         self, api: RunningApi, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         set_environment(monkeypatch, database=api.database)
-        assert admin.main(["tenants", "create", "audited"]) == 0
-        assert admin.main(["tenants", "create", "audited", "--if-missing"]) == 0
+        assert sens("tenants", "create", "audited") == 0
+        assert sens("tenants", "create", "audited", "--if-missing") == 0
         capsys.readouterr()
-        assert admin.main(["audit", "list", "--tenant", "audited", "--json"]) == 0
+        assert sens("audit", "--tenant", "audited", "--json") == 0
         listed = json.loads(capsys.readouterr().out)
         assert [(event["action"], event["subject"]) for event in listed["events"]] == [
             ("tenant.created", "tenant audited")

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
-from sens_platform_api.keys import service as keys
+from sens_platform_api.keys import administration as keys
 from support.api import RunningApi, as_owner, store
 from support.servers import wait_until
 

@@ -20,8 +20,8 @@ from sens_common import live
 from sens_common.jetstream import connect
 from sens_common.live import Reading
 from sens_common.settings import DatabaseSettings, NatsSettings
-from sens_platform_api import admin
 from support.api import RunningApi, as_owner, make_tenant, running_api, set_environment
+from support.command_line import sens
 from support.servers import nats_server, wait_until
 
 
@@ -161,7 +161,7 @@ class TestLive:
         with api.client(key) as client, client.stream("GET", "/api/v1/live") as answer:
             lines = answer.iter_lines()
             next(lines)
-            assert admin.main(["keys", "revoke", key]) == 0
+            assert sens("keys", "revoke", key) == 0
             assert not [line for line in lines if line.startswith("event:")]
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sens_cli.target import administration_environment
+from sens_common.command_line.local_settings import instance_environment
 from support.platform import Platform, clean_environment
 from support.services import ROOT
 
@@ -12,7 +12,7 @@ SCRIPT = ROOT / "infra" / "helm" / "sens-platform" / "files" / "publish_and_read
 
 
 def run(platform: Platform, tmp_path: Path, **changes: str) -> "subprocess.CompletedProcess[str]":
-    environment = clean_environment() | administration_environment(platform.data_dir)
+    environment = clean_environment() | instance_environment(platform.data_dir)
     environment |= {"API_URL": platform.api_url, "MQTT_URL": f"mqtt://{platform.host}:{platform.ports.mqtt5}"}
     return subprocess.run(
         [sys.executable, SCRIPT],

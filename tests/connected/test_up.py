@@ -15,10 +15,10 @@ import psutil
 import pytest
 from pydantic import SecretStr
 
-from sens_cli.instance import Instance
 from sens_cli.up.counts import DatabaseCounts
 from sens_cli.up.display import READY_LINE
 from sens_cli.up.process import process_identity
+from sens_common.command_line.instance import Instance
 from sens_common.database import connect
 from sens_common.settings import DatabaseSettings
 from support.platform import Platform, clean_environment, command, free_port_offset, running_platform, stop

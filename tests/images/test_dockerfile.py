@@ -70,6 +70,12 @@ class TestEveryImage:
             assert f"ln -s {image.folder}.txt requirements/{image.name}.txt" in TEXT
             assert f"ln -s {image.folder} services/{image.name}" in TEXT
 
+    @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
+    def test_holds_the_further_code_that_the_list_says(self, image: Image) -> None:
+        found = re.findall(rf"\b{image.name}\) further=(\S+)", TEXT)
+
+        assert found == [" ".join(image.folders[1:])] * bool(image.folders[1:])
+
     def test_runs_as_numbers_that_are_not_root(self) -> None:
         assert (
             set(re.findall(r"^USER (.*)$", TEXT, re.MULTILINE)) == {image.user for image in IMAGES} == {"65532:65532"}

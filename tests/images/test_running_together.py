@@ -79,12 +79,9 @@ def api(built: Built, postgres: DatabaseSettings, nats: NatsSettings, tmp_path: 
             wait_until_ready(process, port, log)
 
         # What the chart's Job and its notes run.
-        administration = ("python", "-m", "sens_platform_api.admin")
         built.run("telemetry-worker", tmp_path / "migrate", servers, "python", "-m", "sens_common.migrations")
-        built.run("platform-api", tmp_path / "tenant", servers, *administration, "tenants", "create", TENANT)
-        key = built.run(
-            "platform-api", tmp_path / "key", servers, *administration, "keys", "create", "--tenant", TENANT
-        )
+        built.run("platform-api", tmp_path / "tenant", servers, "sens", "tenants", "create", TENANT)
+        key = built.run("platform-api", tmp_path / "key", servers, "sens", "keys", "create", "--tenant", TENANT)
         start(
             "mock-mqtt-broker",
             operations,

@@ -25,7 +25,7 @@ from sens_common.jetstream import ensure_streams
 from sens_common.migrations import migrate
 from sens_common.nats_permissions import API_USER
 from sens_common.settings import DatabaseSettings, NatsSettings
-from sens_platform_api.keys import service as keys
+from sens_platform_api.keys import administration as keys
 from sens_platform_api.tenants import repository as tenants
 from support.servers import HOST, free_port, nats_server, new_database, process, scratch_folder
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from sens_cli.instance import Instance
 from sens_cli.up.display import READY_LINE
 from sens_cli.up.ports import Ports, check_free, ports
+from sens_common.command_line.instance import Instance
 from sens_common.errors import SensError
 from support.servers import HOST, scratch_folder
 from tools.ports import claim_port

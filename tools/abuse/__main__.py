@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sens_cli.installation import default_data_dir
+from sens_common.command_line.installation import default_data_dir
 from sens_common.command_line.output import print_table
 from sens_common.errors import SensError
 from tools.abuse.attacks import ATTACKS, Attack, history

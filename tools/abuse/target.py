@@ -4,15 +4,16 @@ import contextlib
 import ipaddress
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import aiomqtt
 
-from sens_cli.administration import administer
-from sens_cli.instance import Instance
-from sens_cli.target import find_instance
+from sens_common.command_line.instance import Instance, find_instance
+from sens_common.errors import SensError
 from tools.stack.usage import usage
 
 ATTACKER: Final = "abuse-attacker"
@@ -80,6 +81,15 @@ def find(data_dir: Path) -> Target:
             raise SystemExit(f"abuse: {host} is not a loopback address; only an instance on this machine is abused")
     keys = []
     for tenant in (ATTACKER, BYSTANDER):
-        administer(data_dir, "tenants", "create", "--if-missing", "--", tenant)
-        keys.append(administer(data_dir, "keys", "create", f"--tenant={tenant}", "--name=abuse")["key"])
+        _sens(data_dir, "tenants", "create", "--if-missing", tenant)
+        keys.append(_sens(data_dir, "keys", "create", f"--tenant={tenant}", "--name=abuse")["key"])
     return Target(instance, data_dir, *keys)
+
+
+def _sens(data_dir: Path, *arguments: str) -> Any:
+    """Run a command of `sens` on the instance; return its document."""
+    command = [sys.executable, "-P", "-m", "sens_cli", *arguments, "--json", "--data-dir", str(data_dir)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise SensError(result.stderr.strip())
+    return json.loads(result.stdout)

@@ -1,4 +1,7 @@
-"""The images, as ``images.toml`` lists them. Called by scripts/lock, it prints the folders of their code and locks."""
+"""The images, as ``images.toml`` lists them. Called by scripts/lock, it prints the folders of each one's code.
+
+The first folder of a line names the image's lock.
+"""
 
 import tomllib
 from collections.abc import Mapping
@@ -20,6 +23,7 @@ class Image(NamedTuple):
     port: int
     port_setting: str
     user: str
+    further_modules: tuple[str, ...] = ()
     further_ports: Mapping[str, int] = {}
     writable: tuple[str, ...] = ()
     production: bool = True
@@ -28,17 +32,22 @@ class Image(NamedTuple):
     @classmethod
     def read(cls, name: str, table: Mapping[str, Any]) -> Self:
         """Read the table of an image."""
-        return cls(name, **{**table, "writable": tuple(table.get("writable", ()))})
+        return cls(name, **{**table, **{key: tuple(table.get(key, ())) for key in ("further_modules", "writable")}})
 
     @property
     def folder(self) -> str:
         """Return its service below ``services``; its lock has the same name."""
-        return self.module.removeprefix("sens_").replace("_", "-")
+        return self.folders[0]
 
     @property
-    def packages(self) -> tuple[str, str]:
+    def folders(self) -> tuple[str, ...]:
+        """Return the folders below ``services`` whose code it holds, beside the shared one: its service's, then others."""
+        return tuple(module.removeprefix("sens_").replace("_", "-") for module in (self.module, *self.further_modules))
+
+    @property
+    def packages(self) -> tuple[str, ...]:
         """Return the import packages of this repository that it holds."""
-        return "sens_common", self.module
+        return "sens_common", self.module, *self.further_modules
 
 
 IMAGES: Final = tuple(
@@ -49,4 +58,5 @@ IMAGES: Final = tuple(
 PACKAGING_TOOLS: Final = frozenset({"ensurepip", "hatchling", "pip", "setuptools", "uv", "wheel", "zensical"})
 
 if __name__ == "__main__":
-    print(*(image.folder for image in IMAGES))
+    for image in IMAGES:
+        print(*image.folders)

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import BadStatusLine
 from pathlib import Path
 
@@ -14,15 +14,16 @@ from typer.testing import CliRunner
 
 from sens_cli.__main__ import app
 from sens_cli.api import Api, RefusedByApiError, problem_sentence, segment
-from sens_cli.commands import dead_letters
+from sens_cli.api_dead_letters import DeadLettersOverApi
 from sens_cli.commands.messages import metrics_payload
 from sens_cli.events import Event, events
 from sens_cli.target import Target
 from sens_common.command_line import tables
 from sens_common.command_line.output import print_table, short_time, show
 from sens_common.command_line.tables import fitted, lines_of
-from sens_common.errors import SettingsError, UnavailableError
+from sens_common.errors import SensError, SettingsError, UnavailableError
 from sens_common.version import product_version
+from sens_platform_api.tenants.limits import LIMITS
 from support.http_answers import Answer, Request, answering
 
 COMMANDS = [
@@ -48,6 +49,7 @@ COMMANDS = [
     ["tenants", "create"],
     ["tenants", "list"],
     ["tenants", "limits"],
+    ["audit"],
     ["migrate"],
 ]
 
@@ -125,11 +127,11 @@ class TestDelete:
 
 class TestReplay:
     def test_that_is_interrupted_says_how_far_it_came_and_how_to_go_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def interrupted(*_arguments: object) -> Iterator[dict[str, int]]:
-            yield {"replayed": 500, "incomplete": 0, "remaining": 700}
+        def interrupted(_letters: object, _ids: object, progress: Callable[[int, int, int], None]) -> None:
+            progress(500, 0, 700)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(dead_letters, "_replay", interrupted)
+        monkeypatch.setattr(DeadLettersOverApi, "replay", interrupted)
         arguments = ["dead-letters", "replay", "--all", "--api-url", "http://api", "--api-key", "sens_key"]
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 130
@@ -152,24 +154,41 @@ class TestReplay:
         assert isinstance(second.exception, RefusedByApiError)
         assert second.stderr == "replayed 1, and none after that\n"
 
-    def test_past_the_api_goes_on_in_further_calls(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        calls: list[tuple[str, ...]] = []
+    def test_past_the_api_adds_up_what_its_steps_have_done(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class InDatabase:
+            def __init__(self, data_dir: Path, tenant: str | None, filters: Mapping[str, str | None]) -> None:
+                assert (data_dir, tenant, filters["reason"]) == (Path("data"), "demo", "too_large")
 
-        def administer(_data_dir: object, *arguments: str) -> dict[str, int | None]:
-            calls.append(arguments[4:])
-            above = None if len(calls) == 2 else 10_000
-            return {"replayed": 10_000, "incomplete": 1, "above": above, "until": 20_000, "remaining": 0}
+            def replay(self, ids: Sequence[int], progress: Callable[[int, int, int], None]) -> None:
+                assert ids == ()
+                progress(10_000, 1, 10_001)
+                progress(10_000, 1, 0)
 
-        monkeypatch.setattr("sens_cli.administration.administer", administer)
-        result = CliRunner().invoke(
-            app, ["dead-letters", "replay", "--all", "--tenant", "demo", "--reason", "too_large"]
-        )
+        monkeypatch.setattr("sens_cli.administration.load", lambda _group: InDatabase)
+        options = ["--all", "--tenant", "demo", "--reason", "too_large", "--data-dir", "data"]
+        result = CliRunner().invoke(app, ["dead-letters", "replay", *options])
         assert result.output.splitlines() == [
             "replayed 20000",
             "2 can't be replayed: only their beginnings are kept, and the log no longer has the whole",
         ]
-        options = ("--limit=10000", "--reason=too_large")
-        assert calls == [options, (*options, "--above=10000", "--until=20000")]
+
+    def test_past_the_api_needs_the_package_that_does_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda **_which: ())
+        result = CliRunner().invoke(app, ["dead-letters", "list", "--unrouted"])
+        assert isinstance(result.exception, SensError)
+        assert "sens-platform-api" in str(result.exception)
+
+
+class TestLimitsOfATenant:
+    def test_have_an_option_each(self) -> None:
+        text = CliRunner().invoke(app, ["tenants", "limits", "--help"], env={"COLUMNS": "200"}).output
+        assert {limit.option for limit in LIMITS} <= set(text.split())
+
+    @pytest.mark.parametrize("value", ["0", "-1", "1.5", "none", "many", "9" * 30])
+    def test_are_numbers_in_their_range(self, value: str) -> None:
+        result = CliRunner().invoke(app, ["tenants", "limits", "demo", f"--late-days={value}"])
+        assert result.exit_code == 2
+        assert "a number from 1 to 36500 is needed" in result.output
 
 
 class TestThePayloadOfMetrics:
@@ -330,6 +349,20 @@ class TestARefusedKey:
         assert str(result.exception).endswith(f"the key came from {origin}")
 
 
+def imported_by(arguments: list[str], environment: Mapping[str, str]) -> set[str]:
+    """Return the modules that a command has imported when it ends, here because it reaches nothing."""
+    code = (
+        "import sys; from sens_cli.__main__ import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit: pass\n"
+        "print(*sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ | environment
+    )
+    return set(run.stdout.split())
+
+
 class TestTheCommand:
     @pytest.mark.parametrize("option", ["-h", "--help"])
     def test_explains_itself_at_every_level(self, option: str) -> None:
@@ -361,30 +394,30 @@ class TestTheCommand:
             "pydantic_settings",
             "rich",
         }
-        code = (
-            "import sys; from sens_cli.__main__ import main\n"
-            f"try: main({arguments!r})\n"
-            "except SystemExit: pass\n"
-            "print(*sys.modules)"
-        )
-        run = subprocess.run(
-            [sys.executable, "-c", code],
-            capture_output=True,
-            text=True,
-            check=True,
-            env=os.environ | {"SENS_DATA_DIR": str(tmp_path)},
-        )
-        imported = set(run.stdout.split())
+        imported = imported_by(arguments, {"SENS_DATA_DIR": str(tmp_path)})
         assert {"sens_cli.__main__", "typer"} <= imported
         assert heavy & imported == set()
 
-    def test_starts_the_administration_without_the_api_and_an_http_server(self) -> None:
-        code = (
-            "import sys; import sens_platform_api.admin;"
-            "print(*sorted(m for m in sys.modules if m in {'fastapi', 'uvicorn', 'limits'}))"
-        )
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert run.stdout.strip() == ""
+    @pytest.mark.parametrize(
+        ("arguments", "heavy"),
+        [
+            (
+                ["tenants", "list"],
+                {"fastapi", "limits", "nats", "prometheus_client", "rich", "starlette", "structlog", "uvicorn"},
+            ),
+            (
+                ["audit"],
+                {"fastapi", "limits", "nats", "prometheus_client", "rich", "starlette", "structlog", "uvicorn"},
+            ),
+            (["dead-letters", "list", "--unrouted"], {"fastapi", "limits", "uvicorn"}),
+        ],
+    )
+    def test_starts_the_administration_without_the_api_and_an_http_server(
+        self, arguments: list[str], heavy: set[str]
+    ) -> None:
+        imported = imported_by(arguments, {"SENS_DATABASE__PORT": "1"})
+        assert {"sens_platform_api.administration", "asyncpg"} <= imported
+        assert heavy & imported == set()
 
 
 class TestTables:

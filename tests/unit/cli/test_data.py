@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from sens_cli.instance import Instance
 from sens_cli.up import data as data_module
 from sens_cli.up.data import DataFolder
+from sens_common.command_line.instance import Instance
 from sens_common.errors import SensError
 
 

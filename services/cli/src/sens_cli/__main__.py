@@ -6,37 +6,34 @@ from typing import Annotated, Final
 
 import typer
 
-from sens_cli.lazy import LazyGroup, Place
+from sens_cli.lazy import Definition, LazyGroup
 from sens_common.errors import SensError
 
 _PLATFORM: Final = "This machine"
 _DATA: Final = "Data"
-_ADMINISTRATION: Final = "Administration"
 
 COMMANDS: Final = {
-    "up": Place("up:up", _PLATFORM),
-    "status": Place("status:status", _PLATFORM),
-    "version": Place("status:version", _PLATFORM),
-    "verify": Place("verify:verify", _PLATFORM),
-    "publish": Place("messages:publish", _DATA),
-    "tail": Place("readings:tail", _DATA),
-    "devices": Place("names:devices", _DATA),
-    "metrics": Place("names:metrics", _DATA),
-    "latest": Place("readings:latest", _DATA),
-    "measurements": Place("readings:measurements", _DATA),
-    "dead-letters": Place("dead_letters:app", _DATA),
-    "tenants": Place("administration:tenants", _ADMINISTRATION),
-    "keys": Place("administration:keys", _ADMINISTRATION),
-    "audit": Place("administration:audit", _ADMINISTRATION),
-    "migrate": Place("administration:migrate", _ADMINISTRATION),
+    "up": Definition("sens_cli.commands.up", "up", _PLATFORM),
+    "status": Definition("sens_cli.commands.status", "status", _PLATFORM),
+    "version": Definition("sens_cli.commands.status", "version", _PLATFORM),
+    "verify": Definition("sens_cli.commands.verify", "verify", _PLATFORM),
+    "publish": Definition("sens_cli.commands.messages", "publish", _DATA),
+    "tail": Definition("sens_cli.commands.readings", "tail", _DATA),
+    "devices": Definition("sens_cli.commands.names", "devices", _DATA),
+    "metrics": Definition("sens_cli.commands.names", "metrics", _DATA),
+    "latest": Definition("sens_cli.commands.readings", "latest", _DATA),
+    "measurements": Definition("sens_cli.commands.readings", "measurements", _DATA),
+    "dead-letters": Definition("sens_cli.commands.dead_letters", "app", _DATA),
 }
-"""Every command, in the order of the help: where it is defined, and the panel of the help that it stands in."""
+"""The commands of this package, in the order of the help."""
 
 
 class _Commands(LazyGroup):
-    """The commands of `COMMANDS`."""
+    """The commands of this package, and those that other packages add."""
 
-    places = COMMANDS
+    definitions = COMMANDS
+    entry_points = "sens.commands"
+    panel = "Administration"
 
 
 app = typer.Typer(
@@ -79,6 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except SensError as error:
         sys.stderr.write(f"sens: {error}\n")
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("sens_"):
+            raise
+        sys.stderr.write(
+            f"sens: this command needs the library {error.name}, which this installation leaves out; run it from a clone of the"
+            " repository, or install the package sens-cli with its extras up and verify\n"
+        )
+        sys.exit(1)
     except BrokenPipeError:  # who read our lines has seen enough
         sys.stderr.close()
         sys.exit(1)

@@ -1,63 +1,23 @@
-"""The administration command of the API's package, as a program of its own: the same one as ``kubectl exec`` runs."""
+"""What the API's package does past the API, where it is installed: it is found as an entry point, never imported by name."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from sens_cli.log_lines import readable
-from sens_cli.target import administration_environment
-from sens_common.errors import SchemaError, SensError, SettingsError, UnavailableError
+from sens_common.errors import SensError
 
-_TIMEOUT_SECONDS: Final = 3600
+DEAD_LETTERS: Final = "sens.dead_letters"
 
 
-class RefusedError(SensError):
-    """The program refused what was asked for."""
-
-
-class UsageError(SensError):
-    """The program did not understand what was asked for."""
-
-    exit_code: ClassVar[int] = 2
-
-
-_ERRORS: Final[dict[int, type[SensError]]] = {
-    each.exit_code: each for each in (UsageError, UnavailableError, SchemaError, SettingsError)
-}
-
-
-def administer(data_dir: Path, room: str, command: str, *arguments: str) -> Any:
-    """Run ``python -m sens_platform_api.admin ROOM COMMAND --json …``; return its document.
+def load(group: str) -> Any:
+    """Return the only object of a group of entry points.
 
     Raises:
-        SensError: It refused: has its text and its exit code.
+        SensError: The package that has it is not installed.
     """
-    printed = run_module(data_dir, "sens_platform_api.admin", room, command, "--json", *arguments)
-    try:
-        return json.loads(printed)
-    except ValueError as error:
-        raise SensError("the administration command answered with something else than JSON") from error
+    from importlib.metadata import entry_points  # noqa: PLC0415 - looks at every installed package
 
-
-def run_module(data_dir: Path, name: str, *arguments: str) -> str:
-    """Run a module with the settings of the instance (or of the environment); return what it printed.
-
-    Raises:
-        SensError: It failed: has its text and its exit code.
-    """
-    result = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-P", "-m", name, *arguments],
-        env=administration_environment(data_dir),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=_TIMEOUT_SECONDS,
-        check=False,
+    for found in entry_points(group=group):
+        return found.load()
+    raise SensError(
+        "the administration is not part of this installation: it comes with the package sens-platform-api; in a cluster, run the same"
+        " command in the API's pod with kubectl exec"
     )
-    if result.returncode != 0:
-        lines = [readable(line) for line in result.stderr.splitlines() if line.strip()]
-        text = lines[-1] if lines else f"{name} ended with code {result.returncode}"
-        raise _ERRORS.get(result.returncode, RefusedError)(text.removeprefix("python -m sens_platform_api.admin "))
-    return result.stdout

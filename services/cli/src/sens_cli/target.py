@@ -4,13 +4,11 @@ import os
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sens_cli.instance import Instance
 from sens_cli.options import API_KEY_VARIABLE, API_URL_VARIABLE, MQTT_URL_VARIABLE
-from sens_common.errors import SensError, SettingsError, UnavailableError
+from sens_common.command_line.instance import Instance, find_instance
+from sens_common.errors import SensError, SettingsError
 
 API_KEY_OPTION: Final = "--api-key"
-_DATABASE_PREFIX = "SENS_DATABASE__"
-_START_ONE = "start one with ./scripts/run (or sens up)"
 
 
 class Target(NamedTuple):
@@ -58,18 +56,6 @@ def _origin(api_key: str) -> str:
     return f"the environment ({API_KEY_VARIABLE})" if os.environ.get(API_KEY_VARIABLE) == api_key else API_KEY_OPTION
 
 
-def find_instance(data_dir: Path, otherwise: str) -> Instance:
-    """Return the instance that runs from the data folder.
-
-    Raises:
-        UnavailableError: None does; the text goes on with what else can be done.
-    """
-    instance = Instance.load(data_dir)
-    if instance is None:
-        raise UnavailableError(f"no instance runs from {data_dir}: {_START_ONE}, {otherwise}")
-    return instance
-
-
 def mqtt_address(data_dir: Path, url: str | None) -> Address:
     """Return the MQTT 5 broker's address.
 
@@ -90,27 +76,6 @@ def mqtt_address(data_dir: Path, url: str | None) -> Address:
     if parts.scheme != "mqtt" or host is None or parts.username is not None or parts.path not in {"", "/"}:
         raise SettingsError(f"{MQTT_URL_VARIABLE} (--mqtt-url) must be of the form mqtt://host:port")
     return Address(host, port)
-
-
-def administration_environment(data_dir: Path) -> dict[str, str]:
-    """Return the environment of the administration command: the one we have where it names a database, else the instance's.
-
-    Raises:
-        UnavailableError: No instance runs from the data folder, and no database is named.
-    """
-    if any(name.startswith(_DATABASE_PREFIX) for name in os.environ):
-        return dict(os.environ)
-    instance = find_instance(data_dir, f"or name the database with {_DATABASE_PREFIX}*")
-    from sens_cli.up.components import (  # noqa: PLC0415 - needs the packages of sens up
-        database_environment,
-        inherited,
-        nats_environment,
-    )
-    from sens_cli.up.data import DataFolder  # noqa: PLC0415 - same
-    from sens_cli.up.ports import Ports  # noqa: PLC0415 - same
-
-    data, table = DataFolder(data_dir), Ports(**instance.ports)
-    return inherited("unknown") | database_environment(data, table) | nats_environment(data, table)
 
 
 def _read_key(instance: Instance) -> str:

@@ -2,13 +2,11 @@
 
 import logging
 import sys
-from typing import Literal
 
 import structlog
 
+from sens_common.settings import Level
 from sens_common.version import product_version
-
-Level = Literal["debug", "info", "warning", "error"]
 
 
 def configure_logs(service: str, level: Level = "info") -> None:

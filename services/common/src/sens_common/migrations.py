@@ -28,7 +28,7 @@ from sens_common.logins import (
     make_login,
 )
 from sens_common.privileges import restrict
-from sens_common.settings import DatabaseSettings
+from sens_common.settings import DatabaseSettings, ServiceSettings
 
 log = structlog.get_logger()
 
@@ -246,22 +246,29 @@ async def schema_version(connection: Connection) -> int:
     return version
 
 
+class MigrationSettings(ServiceSettings):
+    """Settings of the migrations."""
+
+    database: DatabaseSettings = DatabaseSettings()
+    api_login: ApiLoginSettings = ApiLoginSettings()
+    worker_login: WorkerLoginSettings = WorkerLoginSettings()
+
+
+async def bring_up_to_date(settings: MigrationSettings) -> list[Migration]:
+    """Migrate the database of the settings, with the logins that they name; returns and raises as `migrate`."""
+    logins = [found for part in (settings.api_login, settings.worker_login) if (found := login(part)) is not None]
+    return await migrate(settings.database, logins)
+
+
 def main() -> None:
     """Run the migrations with the settings of the environment: ``python -m sens_common.migrations``."""
     from sens_common.lifecycle import run  # noqa: PLC0415 - the library part needs no lifecycle
-    from sens_common.settings import ServiceSettings  # noqa: PLC0415
 
-    class MigrateSettings(ServiceSettings):
-        database: DatabaseSettings = DatabaseSettings()
-        api_login: ApiLoginSettings = ApiLoginSettings()
-        worker_login: WorkerLoginSettings = WorkerLoginSettings()
-
-    async def work(settings: MigrateSettings, _stop: asyncio.Event) -> None:
-        logins = [found for part in (settings.api_login, settings.worker_login) if (found := login(part)) is not None]
-        applied = await migrate(settings.database, logins)
+    async def work(settings: MigrationSettings, _stop: asyncio.Event) -> None:
+        applied = await bring_up_to_date(settings)
         log.info("schema is up to date", applied=len(applied))
 
-    run("migrate", MigrateSettings, work)
+    run("migrate", MigrationSettings, work)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from sens_common.errors import SettingsError
-from sens_common.logs import Level
 
 PREFIX = "SENS_"
 DELIMITER = "__"
 
+Level = typing.Literal["debug", "info", "warning", "error"]
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 

@@ -1,39 +1,62 @@
-"""``sens dead-letters``: messages that could not be stored."""
+"""``sens dead-letters``: messages that could not be stored.
+
+Those of the API key's tenant come over the API; those of any other tenant, or without one, from the database. Commands know neither
+way: they work on the protocol `DeadLetters`.
+"""
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import typer
 
-from sens_cli.options import ApiKey, ApiUrl, DataDir, Json, Limit, Utc
-from sens_cli.target import Target, find_target
+from sens_cli.options import ApiKey, ApiUrl, Limit
+from sens_common.command_line.options import DataDir, Json, Utc
 from sens_common.errors import SensError
 
 app = typer.Typer(
     no_args_is_help=True, help="Messages that could not be stored: look at them, send them again, delete them."
 )
 
-_PAGE: Final = 1000
-_REPLAY_PAGE: Final = 5000
-_DELETE_PAGE: Final = 10_000
-_OWNERS_REPLAY_PAGE: Final = 10_000
+_FILTERS: Final = ("reason", "device", "topic", "since", "before")
 _INTERRUPTED: Final = 130  # 128 and the number of SIGINT, as shells have it
+
+type Filters = dict[str, str | None]
+
+
+class DeadLetters(Protocol):
+    """Dead letters of one tenant, or those without one, as far as the filters name them."""
+
+    def list(self, limit: int) -> list[dict[str, Any]]:
+        """Return so many, newest first, as the API's reference describes them."""
+
+    def get(self, letter_id: int) -> dict[str, Any]:
+        """Return one with its payload, whatever the filters say."""
+
+    def replay(self, ids: Sequence[int], progress: Callable[[int, int, int], None]) -> None:
+        """Replay these, or without any all that the filters name.
+
+        Args:
+            ids: Numbers of dead letters.
+            progress: Is told again and again how many were replayed, how many can't be because they are incomplete, and how many remain.
+        """
+
+    def delete(self, ids: Sequence[int]) -> int:
+        """Delete these, or without any all that the filters name; return how many."""
+
 
 Unrouted = Annotated[
     bool,
     typer.Option(
         "--unrouted",
-        help="Those whose topics name no tenant that exists; asks the servers of this instance, not the API.",
+        help="Those whose topics name no tenant that exists; from the database, not over the API.",
     ),
 ]
 OfTenant = Annotated[
     str | None,
-    typer.Option(
-        "--tenant", help="Those of this tenant, which need not exist; asks the servers of this instance, not the API."
-    ),
+    typer.Option("--tenant", help="Those of this tenant, which need not exist; from the database, not over the API."),
 ]
 Number = Annotated[int, typer.Argument(min=1, help="Number of the dead letter.", show_default=False)]
 Reason = Annotated[str | None, typer.Option(help="Only those with this reason, such as malformed_payload.")]
@@ -75,15 +98,10 @@ def list_dead_letters(  # noqa: PLR0917 - typer calls it with keywords
     sens dead-letters list --tenant not-made-yet
     sens dead-letters list --unrouted
     """
-    from sens_cli.api import Api
     from sens_common.command_line.output import print_json, print_table, short_time
 
     filters = {"reason": reason, "device": device, "topic": topic, "since": since, "before": before}
-    if owner := _owner(tenant, unrouted):
-        found = _owners_list(data_dir, owner, _options(filters), limit)
-    else:
-        api = Api(find_target(data_dir, api_url, api_key))
-        found = list(api.pages("dead-letters", "dead_letters", filters, limit=limit, page=_PAGE))
+    found = _dead_letters(data_dir, tenant, unrouted, api_url, api_key, filters).list(limit)
     if as_json:
         print_json(found)
         return
@@ -94,31 +112,26 @@ def list_dead_letters(  # noqa: PLR0917 - typer calls it with keywords
     print_table(("ID", "AT", "REASON", "TOPIC", "DETAIL"), rows, empty="no dead letters")
 
 
-def _owner(tenant: str | None, unrouted: bool) -> str | None:
-    """Return the administration command's option that says whose dead letters are meant, None for those of the API key."""
+def _dead_letters(  # noqa: PLR0917 - the options of each command
+    data_dir: Path,
+    tenant: str | None,
+    unrouted: bool,
+    api_url: str | None,
+    api_key: str | None,
+    filters: Filters,
+) -> DeadLetters:
     if tenant is not None and unrouted:
         raise typer.BadParameter("give either --tenant or --unrouted")
-    return f"--tenant={tenant}" if tenant is not None else "--unrouted" if unrouted else None
+    if tenant is not None or unrouted:
+        from sens_cli.administration import DEAD_LETTERS, load
 
+        in_database: Callable[[Path, str | None, Filters], DeadLetters] = load(DEAD_LETTERS)
+        return in_database(data_dir, tenant, filters)
+    from sens_cli.api import Api
+    from sens_cli.api_dead_letters import DeadLettersOverApi
+    from sens_cli.target import find_target
 
-def _owners_list(data_dir: Path, owner: str, filters: list[str], limit: int) -> list[dict[str, Any]]:
-    from sens_cli.administration import administer
-
-    found: list[dict[str, Any]] = []
-    below: list[str] = []
-    while len(found) < limit:
-        page = min(limit - len(found), _PAGE)
-        answer = administer(data_dir, "dead-letters", "list", owner, f"--limit={page}", *filters, *below)
-        found += answer["dead_letters"]
-        if answer["below"] is None:
-            break
-        below = [f"--below={answer['below']}"]
-    return found
-
-
-def _options(filters: dict[str, str | None]) -> list[str]:
-    """Return the administration command's options that say which dead letters are meant."""
-    return [f"--{name}={value}" for name, value in filters.items() if value is not None]
+    return DeadLettersOverApi(Api(find_target(data_dir, api_url, api_key)), filters)
 
 
 @app.command("show")
@@ -138,15 +151,9 @@ def show_dead_letter(  # noqa: PLR0917 - typer calls it with keywords
     sens dead-letters show 17
     sens dead-letters show 17 --raw > payload.bin
     """
-    from sens_cli.administration import administer
-    from sens_cli.api import Api
     from sens_common.command_line.output import print_json, print_pairs
 
-    if owner := _owner(tenant, unrouted):
-        letter = administer(data_dir, "dead-letters", "show", owner, str(number))
-    else:
-        api = Api(find_target(data_dir, api_url, api_key))
-        letter = api.get(f"dead-letters/{number}")
+    letter = _dead_letters(data_dir, tenant, unrouted, api_url, api_key, dict.fromkeys(_FILTERS)).get(number)
     if raw:
         typer.echo(base64.b64decode(letter["payload_base64"]), nl=False)
     elif as_json:
@@ -187,17 +194,18 @@ def replay(  # noqa: PLR0917 - typer calls it with keywords
 
     filters = {"reason": reason, "device": device, "topic": topic, "since": since, "before": before}
     _either(numbers, every, filters)
-    if owner := _owner(tenant, unrouted):
-        steps = _owners_replay(data_dir, owner, numbers or [], _options(filters))
-    else:
-        steps = _replay(find_target(data_dir, api_url, api_key), numbers or [], filters)
+    letters = _dead_letters(data_dir, tenant, unrouted, api_url, api_key, filters)
     done = {"replayed": 0, "incomplete": 0}
     started = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     try:
         with progress() as show:
-            for answer in steps:
-                done = {name: number + answer[name] for name, number in done.items()}
-                show(f"replayed {done['replayed']:,}; {answer['remaining']:,} to go")
+
+            def count(replayed: int, incomplete: int, remaining: int) -> None:
+                done["replayed"] += replayed
+                done["incomplete"] += incomplete
+                show(f"replayed {done['replayed']:,}; {remaining:,} to go")
+
+            letters.replay(numbers or (), count)
     except (SensError, KeyboardInterrupt) as error:
         going_on = "" if before or numbers else f", and --before {started} to leave out what has come back meanwhile"
         if not numbers or isinstance(error, KeyboardInterrupt):
@@ -225,41 +233,6 @@ def _either(numbers: list[int] | None, every: bool, filters: dict[str, str | Non
         )
 
 
-def _replay(target: Target, numbers: list[int], filters: dict[str, str | None]) -> Iterator[dict[str, int]]:
-    """Replay through the API; yield what each call has done."""
-    from sens_cli.api import Api
-
-    api = Api(target)
-    for number in numbers:
-        api.post(f"dead-letters/{number}/replay")
-        yield {"replayed": 1, "incomplete": 0, "remaining": 0}
-    cursor: str | None = None
-    while not numbers:
-        answer = api.post("dead-letters/replay", {**filters, "limit": _REPLAY_PAGE, "cursor": cursor})
-        yield answer
-        cursor = answer["next"]
-        if cursor is None:
-            break
-
-
-def _owners_replay(data_dir: Path, owner: str, numbers: list[int], options: list[str]) -> Iterator[dict[str, int]]:
-    """Replay past the API; yield what each call has done."""
-    from sens_cli.administration import administer
-
-    if numbers:
-        yield administer(data_dir, "dead-letters", "replay", owner, *map(str, numbers))
-        return
-    going_on: list[str] = []
-    while True:
-        answer = administer(
-            data_dir, "dead-letters", "replay", owner, "--all", f"--limit={_OWNERS_REPLAY_PAGE}", *options, *going_on
-        )
-        yield answer
-        if answer["above"] is None:
-            break
-        going_on = [f"--above={answer['above']}", f"--until={answer['until']}"]
-
-
 @app.command("delete")
 def delete(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
@@ -285,37 +258,12 @@ def delete(  # noqa: PLR0917 - typer calls it with keywords
     sens dead-letters delete --all --device broken-1
     sens dead-letters delete --all --before 2026-11-25T12:00:00Z
     """
-    from sens_cli.administration import administer
     from sens_common.command_line.output import print_json
 
     filters = {"reason": reason, "device": device, "topic": topic, "since": since, "before": before}
     _either(numbers, every, filters)
-    if owner := _owner(tenant, unrouted):
-        which = list(map(str, numbers)) if numbers else ["--all", *_options(filters)]
-        deleted = administer(data_dir, "dead-letters", "delete", owner, *which)["deleted"]
-    else:
-        deleted = _delete(find_target(data_dir, api_url, api_key), numbers or [], filters)
+    deleted = _dead_letters(data_dir, tenant, unrouted, api_url, api_key, filters).delete(numbers or ())
     if as_json:
         print_json({"deleted": deleted})
     else:
         typer.echo(f"deleted {deleted}")
-
-
-def _delete(target: Target, numbers: list[int], filters: dict[str, str | None]) -> int:
-    """Delete through the API; return how many."""
-    from sens_cli.api import Api
-
-    api = Api(target)
-    for number in numbers:
-        api.delete(f"dead-letters/{number}")
-    if numbers:
-        return len(numbers)
-    deleted = 0
-    everything = "true" if all(value is None for value in filters.values()) else None
-    # What comes meanwhile is not meant.
-    filters = {**filters, "before": filters["before"] or datetime.now(UTC).isoformat().replace("+00:00", "Z")}
-    while True:
-        answer = api.delete("dead-letters", {**filters, "all": everything, "limit": _DELETE_PAGE})
-        deleted += int(answer["deleted"])
-        if not answer["deleted"] or not answer["remaining"]:
-            return deleted

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sens_cli.options import MQTT_URL_VARIABLE, ApiKey, ApiUrl, DataDir, Json
+from sens_cli.options import MQTT_URL_VARIABLE, ApiKey, ApiUrl
+from sens_common.command_line.options import DataDir, Json
 from sens_common.errors import SensError
 
 if TYPE_CHECKING:

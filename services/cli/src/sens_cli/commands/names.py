@@ -4,7 +4,8 @@ from typing import Annotated, Final
 
 import typer
 
-from sens_cli.options import ApiKey, ApiUrl, DataDir, Json, Limit, Utc
+from sens_cli.options import ApiKey, ApiUrl, Limit
+from sens_common.command_line.options import DataDir, Json, Utc
 
 devices = typer.Typer(invoke_without_command=True, help="List devices, or delete some.")
 metrics = typer.Typer(invoke_without_command=True, help="List all devices' metrics, or delete some.")

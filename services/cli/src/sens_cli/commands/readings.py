@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sens_cli.options import ApiKey, ApiUrl, DataDir, Device, Json, Utc
+from sens_cli.options import ApiKey, ApiUrl, Device
+from sens_common.command_line.options import DataDir, Json, Utc
 
 if TYPE_CHECKING:
     from sens_cli.api import Api, Parameters

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import typer
 
-from sens_cli.instance import Instance
-from sens_cli.options import DataDir, Json
+from sens_common.command_line.instance import Instance
+from sens_common.command_line.options import DataDir, Json
 from sens_common.errors import SensError, UnavailableError
 from sens_common.hops import amount
 
@@ -24,7 +24,7 @@ def status(data_dir: DataDir, as_json: Json = False) -> None:
 
     Exits with 0 when all are ready, with 1 when one is not, with 69 when nothing runs.
     """
-    from sens_cli.target import find_instance
+    from sens_common.command_line.instance import find_instance
     from sens_common.command_line.output import print_json, print_table
 
     instance = find_instance(data_dir, "or name its data folder with --data-dir")
@@ -143,7 +143,7 @@ def version(as_json: Json = False) -> None:
     from sens_common.version import product_version
 
     if as_json:
-        from sens_cli.installation import product_commit
+        from sens_common.command_line.installation import product_commit
         from sens_common.command_line.output import print_json
 
         print_json({"name": "sens", "version": product_version(), "product_commit": product_commit()})

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sens_cli.options import DataDir
+from sens_common.command_line.options import DataDir
 
 
 class Broker(enum.StrEnum):

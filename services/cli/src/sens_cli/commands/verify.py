@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sens_cli.options import Json
+from sens_common.command_line.options import Json
 from sens_common.errors import SettingsError
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from sens_cli.up.components import (
     service,
 )
 from sens_cli.up.data import DataFolder
-from sens_cli.up.ports import HOST, Ports
+from sens_cli.up.ports import Ports
+from sens_common.command_line.local_settings import HOST
 from sens_common.errors import SensError
 
 FLEET: Final = "simulated-fleet"

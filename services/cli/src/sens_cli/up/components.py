@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 import json
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -12,44 +11,29 @@ from typing import Final, NamedTuple
 
 from sens_cli.up import nats, postgres
 from sens_cli.up.data import DataFolder
-from sens_cli.up.database import ROLE, SUPERUSER_SECRET, ensure_database, server_answers
-from sens_cli.up.ports import HOST, Ports
+from sens_cli.up.database import SUPERUSER_SECRET, ensure_database, server_answers
+from sens_cli.up.ports import Ports
 from sens_cli.up.postgres import Identity
 from sens_cli.up.process import end_with_parent
 from sens_cli.up.web import get
-from sens_common.nats_permissions import ADMINISTRATOR, API_USER, INGESTION_USER, TELEMETRY_USER
+from sens_common.command_line.local_settings import (
+    HOST,
+    NATS_SECRETS,
+    OWNER_SECRET,
+    api_login,
+    database_address,
+    nats_environment,
+    without_settings_of_instances,
+    worker_login,
+)
+from sens_common.nats_permissions import API_USER, INGESTION_USER, TELEMETRY_USER
 
 TENANT: Final = "demo"
 EMBEDDED: Final = "mock-mqtt-broker"
 """The broker that comes along; the other one that `Options` may name is ``mosquitto``."""
 
 KEY_SECRET: Final = "demo-api-key"  # noqa: S105 - a file's name
-DATABASE_SECRET: Final = "database-password"  # noqa: S105 - same
-API_LOGIN_SECRET: Final = "database-api-password"  # noqa: S105 - same
-WORKER_LOGIN_SECRET: Final = "database-worker-password"  # noqa: S105 - same
 NATS_CONFIGURATION: Final = "nats.conf"
-NATS_SECRETS: Final = {
-    ADMINISTRATOR: "nats-password",
-    API_USER: "nats-api-password",
-    INGESTION_USER: "nats-ingestion-password",
-    TELEMETRY_USER: "nats-telemetry-password",
-}
-"""The files with the passwords of NATS' users."""
-
-_OURS: Final = (
-    "SENS_DATABASE__",
-    "SENS_NATS__",
-    "SENS_MQTT__",
-    "SENS_OPERATIONS__",
-    "SENS_HTTP__",
-    "SENS_SITE__",
-    "SENS_BROKER__",
-    "SENS_FLEET__",
-    "SENS_API_",
-    "SENS_WORKER_LOGIN__",
-    "PG",
-)
-"""Beginnings of variables that components do not inherit: an instance on this machine has its own values for them."""
 
 type Probe = Callable[[], Awaitable[str | None]]
 """Returns None when the component is ready, else what is missing."""
@@ -144,43 +128,9 @@ class Step:
 
 def inherited(commit: str) -> dict[str, str]:
     """Return the environment that every component gets: ours without what is set for other instances."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_OURS)}
-    return environment | {"SENS_PRODUCT_COMMIT": commit, "SENS_SHUTDOWN_SECONDS": str(STAGE_STOP_SECONDS - 1)}
-
-
-def database_environment(data: DataFolder, table: Ports) -> dict[str, str]:
-    """Return the settings of the embedded database, as its owner, who makes the logins of the others."""
-    return (
-        _database_address(table)
-        | {"SENS_DATABASE__USER": ROLE, "SENS_DATABASE__PASSWORD": data.secret(DATABASE_SECRET)}
-        | _api_login(data)
-        | _worker_login(data)
-    )
-
-
-def _database_address(table: Ports) -> dict[str, str]:
-    return {
-        "SENS_DATABASE__HOST": HOST,
-        "SENS_DATABASE__PORT": str(table.postgres),
-        "SENS_DATABASE__NAME": ROLE,
-        "SENS_DATABASE__SSL": "disable",
-    }
-
-
-def _api_login(data: DataFolder) -> dict[str, str]:
-    return {"SENS_API_LOGIN__PASSWORD": data.secret(API_LOGIN_SECRET)}
-
-
-def _worker_login(data: DataFolder) -> dict[str, str]:
-    return {"SENS_WORKER_LOGIN__PASSWORD": data.secret(WORKER_LOGIN_SECRET)}
-
-
-def nats_environment(data: DataFolder, table: Ports, user: str = API_USER) -> dict[str, str]:
-    """Return the settings of the embedded NATS server; the administration command works as the API does."""
-    return {
-        "SENS_NATS__URL": f"nats://{HOST}:{table.nats}",
-        "SENS_NATS__USER": user,
-        "SENS_NATS__PASSWORD": data.secret(NATS_SECRETS[user]),
+    return without_settings_of_instances() | {
+        "SENS_PRODUCT_COMMIT": commit,
+        "SENS_SHUTDOWN_SECONDS": str(STAGE_STOP_SECONDS - 1),
     }
 
 
@@ -228,7 +178,7 @@ def stores(data: DataFolder, table: Ports) -> tuple[list[Component], list[Step]]
         passwords={user: data.secret(name) for user, name in NATS_SECRETS.items()},
     )
     superuser = data.secret(SUPERUSER_SECRET)
-    owner = data.secret(DATABASE_SECRET)
+    owner = data.secret(OWNER_SECRET)
 
     async def database_ready() -> str | None:
         return await server_answers(HOST, table.postgres, superuser)
@@ -275,12 +225,12 @@ def stores(data: DataFolder, table: Ports) -> tuple[list[Component], list[Step]]
 
 def services(data: DataFolder, table: Ports, options: Options, site: Path) -> list[Component]:
     """Return the platform's own processes but the broker."""
-    database = _database_address(table)
+    database = database_address(table.postgres)
     return [
         Component(
             name="mqtt-ingestion-worker",
             launch=service("sens_mqtt_ingestion_worker"),
-            environment=nats_environment(data, table, INGESTION_USER)
+            environment=nats_environment(data.secret, table.nats, INGESTION_USER)
             | operations(table.ingestion_operations)
             | {
                 "SENS_MQTT__URL": f"mqtt://{reachable(options.mqtt_host)}:{table.mqtt}",
@@ -295,9 +245,9 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
         Component(
             name="telemetry-worker",
             launch=service("sens_telemetry_worker"),
-            environment=nats_environment(data, table, TELEMETRY_USER)
+            environment=nats_environment(data.secret, table.nats, TELEMETRY_USER)
             | database
-            | _worker_login(data)
+            | worker_login(data.secret)
             | operations(table.telemetry_operations),
             after=("nats", "first tenant"),  # messages of a tenant that does not exist would go to the dead letters
             ready=http_ready(table.telemetry_operations),
@@ -308,9 +258,9 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
         Component(
             name="platform-api",
             launch=service("sens_platform_api"),
-            environment=nats_environment(data, table, API_USER)
+            environment=nats_environment(data.secret, table.nats, API_USER)
             | database
-            | _api_login(data)
+            | api_login(data.secret)
             | {"SENS_HTTP__HOST": options.api_host, "SENS_HTTP__PORT": str(table.api)},
             after=("nats", "migrations"),
             ready=http_ready(table.api, host=reachable(options.api_host)),

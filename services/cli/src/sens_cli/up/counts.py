@@ -5,8 +5,7 @@ from typing import Final, NamedTuple
 
 import asyncpg
 
-from sens_cli.up.database import ROLE
-from sens_cli.up.ports import HOST
+from sens_common.command_line.local_settings import DATABASE_OWNER, HOST
 
 _SECONDS: Final = 2.0
 _STORED: Final = "SELECT coalesce(sum(stored), 0)::bigint FROM sens.message_counts"
@@ -63,9 +62,9 @@ class DatabaseCounts:
             self._connection = await asyncpg.connect(
                 host=HOST,
                 port=self._port,
-                user=ROLE,
+                user=DATABASE_OWNER,
                 password=self._password,
-                database=ROLE,
+                database=DATABASE_OWNER,
                 ssl=False,
                 timeout=_SECONDS,
                 command_timeout=_SECONDS,

@@ -18,7 +18,7 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from sens_cli.instance import Instance, instance_file
+from sens_common.command_line.instance import Instance, instance_file
 from sens_common.errors import SensError
 
 LOG_LIMIT_BYTES: Final = 32 << 20

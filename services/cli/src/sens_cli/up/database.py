@@ -7,11 +7,9 @@ from typing import Final
 import asyncpg
 
 from sens_cli.up.postgres import SUPERUSER
+from sens_common.command_line.local_settings import DATABASE_OWNER
 from sens_common.errors import SensError
 from sens_common.privileges import ADVISORY_LOCKS
-
-ROLE: Final = "sens_platform"
-"""Name of the database and of the role that owns it."""
 
 SUPERUSER_SECRET: Final = "postgres-superuser-password"  # noqa: S105 - a file's name
 _TIMEOUT_SECONDS: Final = 5
@@ -66,15 +64,17 @@ async def ensure_database(host: str, port: int, superuser: str, owner: str) -> s
     """
     try:
         async with _superuser(host, port, superuser) as connection:
-            role = await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", ROLE)
+            role = await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", DATABASE_OWNER)
             verb = "ALTER" if role else "CREATE"
             quoted = await connection.fetchval("SELECT quote_literal($1::text)", owner)
             # CREATEROLE: the migrations make the roles and logins of the API and of the telemetry worker.
-            await connection.execute(f"{verb} ROLE {ROLE} LOGIN NOSUPERUSER CREATEROLE PASSWORD {quoted}")
-            made = not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", ROLE)
+            await connection.execute(f"{verb} ROLE {DATABASE_OWNER} LOGIN NOSUPERUSER CREATEROLE PASSWORD {quoted}")
+            made = not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE_OWNER)
             if made:
-                await connection.execute(f"CREATE DATABASE {ROLE} OWNER {ROLE} TEMPLATE template0 STRATEGY file_copy")
-        async with _superuser(host, port, superuser, ROLE) as connection:
+                await connection.execute(
+                    f"CREATE DATABASE {DATABASE_OWNER} OWNER {DATABASE_OWNER} TEMPLATE template0 STRATEGY file_copy"
+                )
+        async with _superuser(host, port, superuser, DATABASE_OWNER) as connection:
             await connection.execute(ADVISORY_LOCKS)
             return "made" if made else ""
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:

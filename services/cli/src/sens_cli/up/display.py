@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.text import Text
 
-from sens_cli.instance import Instance
+from sens_common.command_line.instance import Instance
 
 READY_LINE = "SENS Platform is ready"
 _NAME_WIDTH = 22

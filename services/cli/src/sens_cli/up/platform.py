@@ -9,13 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from sens_cli.installation import checkout, product_commit
-from sens_cli.instance import Instance
 from sens_cli.up import account, documentation, startup
 from sens_cli.up.account import OURSELVES, Children
 from sens_cli.up.brokers import MALFORMED_ONE_IN, MOSQUITTO_CONFIGURATION, MOSQUITTO_STORE, brokers, is_open
 from sens_cli.up.components import (
-    DATABASE_SECRET,
     EMBEDDED,
     KEY_SECRET,
     NATS_CONFIGURATION,
@@ -23,20 +20,21 @@ from sens_cli.up.components import (
     Component,
     Options,
     Step,
-    database_environment,
     inherited,
-    nats_environment,
     services,
     stores,
 )
 from sens_cli.up.counts import DatabaseCounts
 from sens_cli.up.data import DataFolder
 from sens_cli.up.display import PlainDisplay, TerminalDisplay
-from sens_cli.up.ports import HOST, Ports, check_free
+from sens_cli.up.ports import Ports, check_free
 from sens_cli.up.process import end_leftovers
 from sens_cli.up.supervisor import Supervisor
 from sens_cli.up.traffic import TrafficReader
 from sens_cli.up.watch import LOOK_SECONDS, Watch
+from sens_common.command_line.installation import checkout, product_commit
+from sens_common.command_line.instance import Instance
+from sens_common.command_line.local_settings import HOST, OWNER_SECRET, nats_environment, owner_environment
 from sens_common.errors import SensError
 from sens_common.version import product_version
 
@@ -116,7 +114,7 @@ def parts(
     data: DataFolder, table: Ports, options: Options, children: Children = OURSELVES
 ) -> tuple[list[Component], list[Step]]:
     """Return everything that is run, wired together."""
-    own = database_environment(data, table) | nats_environment(data, table)
+    own = owner_environment(data.secret, table.postgres) | nats_environment(data.secret, table.nats)
     programs = startup.Programs(data, inherited(product_commit()) | own, children)
     key_needs = "first tenant" if data.read_secret(KEY_SECRET) is None else "platform-api"
 
@@ -171,7 +169,7 @@ async def _tell(  # noqa: PLR0917 - all that there is to tell of
     for text in cautions(options):
         display.notice(text, warning=True)
     display.addresses(instance, data.read_secret(KEY_SECRET) or "")
-    counts = DatabaseCounts(table.postgres, data.secret(DATABASE_SECRET))
+    counts = DatabaseCounts(table.postgres, data.secret(OWNER_SECRET))
     embedded = options.broker == EMBEDDED
     operations = table.broker_operations if embedded else None
     watch = Watch(components, display, broker_operations=operations, end=supervisor.end)

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from sens_common.command_line.local_settings import HOST
 from sens_common.errors import SensError, SettingsError
 
-HOST: Final = "127.0.0.1"
 _LARGEST: Final = 65_535
 _NAMED: Final = 3
 _LISTENING: Final = "0A"  # TCP_LISTEN, Linux include/net/tcp_states.h

@@ -16,7 +16,7 @@ from sens_common.errors import SensError
 
 _KEY_NAME: Final = "made by sens up"
 _STEP_SECONDS: Final = 120
-_ADMIN: Final = "sens_platform_api.admin"
+_SENS: Final = "sens_cli"
 
 
 class Programs:
@@ -70,7 +70,7 @@ async def first_tenant(programs: Programs, data: DataFolder) -> str:
     """Make the tenant at the first start."""
     if data.read_secret(KEY_SECRET) is not None:
         return ""
-    await programs.run("first-tenant", _ADMIN, "tenants", "create", TENANT, "--if-missing")
+    await programs.run("first-tenant", _SENS, "tenants", "create", TENANT, "--if-missing")
     return f"{TENANT}"
 
 
@@ -83,9 +83,9 @@ async def first_key(programs: Programs, data: DataFolder, table: Ports) -> str:
     if key is not None:
         if await _is_valid(table.api, key):
             return ""
-        await programs.run("first-tenant", _ADMIN, "tenants", "create", TENANT, "--if-missing")
+        await programs.run("first-tenant", _SENS, "tenants", "create", TENANT, "--if-missing")
     printed = await programs.run(
-        "first-key", _ADMIN, "keys", "create", "--tenant", TENANT, "--name", _KEY_NAME, "--json"
+        "first-key", _SENS, "keys", "create", "--tenant", TENANT, "--name", _KEY_NAME, "--json"
     )
     try:
         made = str(json.loads(printed)["key"])

@@ -15,13 +15,20 @@ MILLISECOND: Final = 1000
 
 def print_json(document: object) -> None:
     """Print one JSON document."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=_time_text) + "\n")
 
 
 def print_json_line(document: object) -> None:
     """Print a JSON document in one line, at once."""
     sys.stdout.write(json.dumps(document, ensure_ascii=False, separators=(",", ":")) + "\n")
     sys.stdout.flush()
+
+
+def _time_text(value: object) -> str:
+    """Return a time as the API writes it (RFC 3339)."""
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 
 @contextmanager
@@ -50,19 +57,19 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     print_rows([(name, show(value)) for name, value in pairs], bold_first_column=True)
 
 
-def short_time(text: str | None, *, utc: bool = False) -> str:
-    """Return a time of the API as people read it: to the second or, where there are any, to the millisecond.
+def short_time(time: datetime | str | None, *, utc: bool = False) -> str:
+    """Return a time as people read it: to the second or, where there are any, to the millisecond.
 
     Args:
-        text: RFC 3339, as the API writes it; None stays a dash.
+        time: A time, or its text as the API writes it (RFC 3339); None stays a dash.
         utc: In UTC, marked with Z; else in this machine's time zone.
     """
-    if text is None:
+    if time is None:
         return show(None)
     try:
-        at = datetime.fromisoformat(text).astimezone(UTC if utc else None)
+        at = (datetime.fromisoformat(time) if isinstance(time, str) else time).astimezone(UTC if utc else None)
     except ValueError:
-        return show(text)
+        return show(time)
     exact = "seconds" if at.microsecond < MILLISECOND else "milliseconds"
     return at.replace(tzinfo=None).isoformat(" ", exact) + ("Z" if utc else "")
 

@@ -1,90 +1,90 @@
-"""``python -m sens_platform_api.admin tenants limits``: what a tenant may have and send, and what it has."""
+"""``sens tenants``: make tenants, list them, and say what each may have and send."""
 
-import argparse
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Final
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
-from sens_common.database import connect
-from sens_common.names import TENANT_RULE, is_tenant_name
-from sens_platform_api.audit import repository as audit
-from sens_platform_api.audit.repository import ADMINISTRATOR
-from sens_platform_api.command import Answer
-from sens_platform_api.postgresql import Connection, translated_errors
-from sens_platform_api.settings import AdministrationSettings
-from sens_platform_api.tenants import repository
+import typer
+
+from sens_common.command_line.options import DataDir, Json, Utc, tenant_name
 from sens_platform_api.tenants.limits import LIMITS, Limit
 
-_SERVICE: Final = "sens-admin"
+app = typer.Typer(
+    no_args_is_help=True, help="Customers of the installation, which own devices, metrics, keys and dead letters."
+)
+
 _NONE: Final = "none"
 
 
-async def limits(settings: AdministrationSettings, options: argparse.Namespace) -> Answer:
-    """``tenants limits``: change those that are given, and show all."""
-    given = {limit: getattr(options, limit.name) for limit in LIMITS if getattr(options, limit.name) is not None}
-    changes = {limit: None if value == _NONE else int(value) for limit, value in given.items()}
-    async with _database(settings) as connection:
-        tenant = await repository.find(connection, options.name)
-        before = await repository.limits(connection, tenant.id, lock=bool(changes))
-        changed = {limit.name: value for limit, value in changes.items() if before[limit.name] != value}
-        if changed:
-            await repository.set_limits(connection, tenant.id, changes)
-            await audit.record(
-                connection,
-                tenant_id=tenant.id,
-                actor=ADMINISTRATOR,
-                action="tenant.limits_changed",
-                subject=f"tenant {tenant.name}",
-                details={name: {"before": before[name], "after": value} for name, value in changed.items()},
-            )
-        now = await repository.limits(connection, tenant.id)
-        used = await repository.usage(connection, tenant.id)
-    lines = [_line(limit, now[limit.name], used.get(limit.name)) for limit in LIMITS]
-    return Answer({"tenant": tenant.name, "limits": now, "used": used, "changed": sorted(changed)}, lines)
-
-
-def add_limits(
-    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", output: argparse.ArgumentParser
+@app.command("create")
+def create_tenant(
+    data_dir: DataDir,
+    name: Annotated[str, typer.Argument(help="Its name, as in the topics.", show_default=False, callback=tenant_name)],
+    if_missing: Annotated[bool, typer.Option("--if-missing", help="Succeed when it exists already.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Add the command to those of the room."""
-    command = commands.add_parser(
-        "limits",
-        parents=[output],
-        help="show what a tenant may have and send, and change it",
-        description="Without options, shows the limits. A change holds within ten seconds, without a restart.",
+    """Make a tenant.
+
+    \b
+    sens tenants create greenhouse
+    """
+    from sens_common.command_line.output import print_json
+    from sens_platform_api.administration import in_transaction
+    from sens_platform_api.tenants import administration
+
+    tenant, created = in_transaction(
+        data_dir, lambda connection: administration.create(connection, name, if_missing=if_missing)
     )
-    command.add_argument("name", type=_tenant_name, help="the tenant")
+    if as_json:
+        print_json(tenant._asdict() | {"created": created})
+    else:
+        typer.echo(f"tenant {tenant.name} {'is made' if created else 'exists already'}")
+
+
+@app.command("list")
+def list_tenants(data_dir: DataDir, utc: Utc = False, as_json: Json = False) -> None:
+    """List all tenants."""
+    from sens_common.command_line.output import print_json, print_table, short_time
+    from sens_platform_api.administration import in_transaction
+    from sens_platform_api.tenants import repository
+
+    found = in_transaction(data_dir, repository.list_all)
+    if as_json:
+        print_json([tenant._asdict() for tenant in found])
+        return
+    rows = [(tenant.name, short_time(tenant.created_at, utc=utc), tenant.device_limit) for tenant in found]
+    print_table(("TENANT", "CREATED", "DEVICE LIMIT"), rows, empty="no tenants")
+
+
+def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an option for each limit; typer reads them from its signature."""
+    signature = inspect.signature(command)
+    parameters = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
     for limit in LIMITS:
-        metavar = "NUMBER|none" if limit.may_be_none else "NUMBER"
-        command.add_argument(limit.option, type=_value(limit), metavar=metavar, help=limit.meaning)
-    command.set_defaults(command=limits)
+        option = typer.Option(
+            limit.option,
+            metavar="NUMBER|none" if limit.may_be_none else "NUMBER",
+            help=f"{limit.meaning[0].upper()}{limit.meaning[1:]}.",
+            callback=_value(limit),
+            show_default=False,
+        )
+        annotation = Annotated[str | None, option]
+        parameters.append(
+            inspect.Parameter(limit.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        )
+        command.__annotations__[limit.name] = annotation
+    command.__dict__["__signature__"] = signature.replace(parameters=parameters)
+    return command
 
 
-@asynccontextmanager
-async def _database(settings: AdministrationSettings) -> AsyncIterator[Connection]:
-    connection = await connect(settings.database, _SERVICE)
-    try:
-        with translated_errors():
-            async with connection.transaction():
-                yield connection
-    finally:
-        await connection.close()
-
-
-def _tenant_name(text: str) -> str:
-    if not is_tenant_name(text):
-        raise argparse.ArgumentTypeError(f"a tenant's name has {TENANT_RULE}")
-    return text
-
-
-def _value(limit: Limit) -> Callable[[str], str]:
-    def value(text: str) -> str:
-        if limit.may_be_none and text == _NONE:
+def _value(limit: Limit) -> Callable[[str | None], str | None]:
+    def value(text: str | None) -> str | None:
+        if text is None or (limit.may_be_none and text == _NONE):
             return text
         if not (text.isascii() and text.isdigit() and len(text) <= len(str(limit.most))) or not (
             limit.least <= int(text) <= limit.most
         ):
-            raise argparse.ArgumentTypeError(
+            raise typer.BadParameter(
                 f"a number from {limit.least} to {limit.most} is needed{', or none' if limit.may_be_none else ''}"
             )
         return text
@@ -92,6 +92,39 @@ def _value(limit: Limit) -> Callable[[str], str]:
     return value
 
 
-def _line(limit: Limit, value: int | None, used: int | None) -> str:
-    amount = "no limit" if value is None else f"{value:,}" if used is None else f"{used:,} of {value:,}"
-    return f"{limit.option}\t{amount}\t{limit.meaning}"
+@app.command("limits")
+@_with_limits
+def tenant_limits(
+    data_dir: DataDir,
+    name: Annotated[str, typer.Argument(help="The tenant.", show_default=False, callback=tenant_name)],
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Show what a tenant may have and send, and change it; a change holds within ten seconds, without a restart.
+
+    \b
+    sens tenants limits demo
+    sens tenants limits demo --metrics 20000 --late-days 3650
+    sens tenants limits demo --messages-per-second 500
+    """
+    from sens_common.command_line.output import print_json, print_table
+    from sens_platform_api.administration import in_transaction
+    from sens_platform_api.tenants import administration
+
+    values = {limit: given[limit.name] for limit in LIMITS if given[limit.name] is not None}
+    changes = {limit: None if value == _NONE else int(value) for limit, value in values.items()}
+    found = in_transaction(data_dir, lambda connection: administration.change_limits(connection, name, changes))
+    if as_json:
+        print_json(found._asdict())
+        return
+    rows = [
+        (
+            option.replace("_", "-"),
+            "none" if limit is None else f"{limit:,}",
+            f"{found.used[option]:,}" if option in found.used else "",
+        )
+        for option, limit in found.limits.items()
+    ]
+    print_table(("LIMIT", "AT MOST", "NOW"), rows, empty="no limits")
+    if found.changed:
+        typer.echo(f"changed: {', '.join(found.changed).replace('_', '-')}; this holds within ten seconds")

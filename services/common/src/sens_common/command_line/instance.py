@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any, Self
 
+from sens_common.errors import UnavailableError
+
 
 def instance_file(data_dir: Path) -> Path:
     """Return the note's place."""
@@ -74,3 +76,17 @@ class Instance:
             return cls(**content)
         except (OSError, ValueError, TypeError):
             return None
+
+
+def find_instance(data_dir: Path, otherwise: str) -> Instance:
+    """Return the instance that runs from the data folder.
+
+    Raises:
+        UnavailableError: None does; the text goes on with what else can be done.
+    """
+    instance = Instance.load(data_dir)
+    if instance is None:
+        raise UnavailableError(
+            f"no instance runs from {data_dir}: start one with ./scripts/run (or sens up), {otherwise}"
+        )
+    return instance

@@ -1,4 +1,4 @@
-"""Keys are made and revoked (as the owning role)."""
+"""Keys as an administrator makes and revokes them (as the owning role); every change is in the audit."""
 
 from datetime import datetime
 
