@@ -1,10 +1,13 @@
 """The application's OpenAPI document."""
 
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import pytest
+from fastapi import Depends, FastAPI
+from starlette.testclient import TestClient
 
 from sens_platform_api.app import openapi_document
+from sens_platform_api.state import Part, provide
 
 DOCUMENT = openapi_document()
 OPERATIONS = [
@@ -45,3 +48,27 @@ class TestEveryOperation:
             [variant] = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
             bounds = variant.keys() & {"maxLength", "maximum", "maxItems", "enum", "$ref"}
             assert bounds or variant["type"] == "boolean", parameter["name"]
+
+
+class TestParts:
+    """What endpoints need of the application's state."""
+
+    PART: ClassVar = Part[str]("greeting")
+
+    def app(self) -> FastAPI:
+        app = FastAPI()
+
+        @app.get("/greeting")
+        async def greeting(text: Annotated[str, Depends(self.PART)]) -> str:
+            return text
+
+        return app
+
+    def test_are_what_was_provided(self) -> None:
+        app = self.app()
+        provide(app, [self.PART.provided("hello")])
+        assert TestClient(app).get("/greeting").json() == "hello"
+
+    def test_that_nobody_provides_are_named_at_the_start(self) -> None:
+        with pytest.raises(LookupError, match="nobody provides greeting; the composition root"):
+            provide(self.app(), [])

@@ -89,7 +89,10 @@ async def delete_metric(names: Names, metric: str, kind: Kind | None) -> list[Ki
 
 
 async def _between_batches[T](delete: Callable[[], Awaitable[T]]) -> T:
-    """Try to delete between two batches, for a short time each, so that no batch waits for long."""
+    """Try to delete between two batches, for a short time each, so that no batch waits for long.
+
+    A request tries for a bounded time, and its failure is its own: `sens_common.attempts` is for work that goes on until it succeeds.
+    """
     for _ in range(_ATTEMPTS):
         try:
             return await delete()
