@@ -1,4 +1,4 @@
-"""Measures a platform of its own in a temporary folder: starts, memory at rest, publish to visible. See scripts/bench-start."""
+"""Starts a platform of its own and measures it: how long a start takes, memory at rest, and how long until a message is visible."""
 
 import argparse
 import asyncio
@@ -100,9 +100,16 @@ async def latencies(instance: Instance, key: str) -> list[float]:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--environment", action="store_true", help="also time a fresh clone that makes its environment")
-    parser.add_argument("--port-offset", type=int, default=20_000, help="where the ports are free")
+    parser = argparse.ArgumentParser(prog="scripts/bench-start", description=__doc__)
+    parser.add_argument(
+        "--environment", action="store_true", help="also measure how long a fresh clone takes until it is ready"
+    )
+    parser.add_argument(
+        "--port-offset",
+        type=int,
+        default=20_000,
+        help="add this to every port, where the usual ones are taken (default: %(default)s)",
+    )
     options = parser.parse_args()
     for name in [name for name in os.environ if name.startswith("SENS_")]:
         del os.environ[name]

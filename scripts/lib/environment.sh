@@ -91,8 +91,9 @@ sens_python_advice() { # version that lacks venv, path of an older Python (each 
     fi
 }
 
-sens_stamp() { # profile: prints what its environment was, or would be, made from
-    echo "$PWD $(cat requirements/bootstrap.txt "requirements/$1.txt" pyproject.toml services/*/pyproject.toml | cksum)"
+sens_stamp() { # profile: prints a sum of everything that its environment is made from
+    # Of the root's pyproject.toml the services take the version alone; the rest are settings of checks and tests.
+    echo "$PWD $({ cat requirements/bootstrap.txt "requirements/$1.txt" services/*/pyproject.toml && grep '^version' pyproject.toml; } | cksum)"
 }
 
 sens_is_current() { # profile: 0 when the environment was made for it, from what is there now
@@ -103,7 +104,7 @@ sens_environment() { # profile: run or dev (dev holds all that run holds)
     local profile=$1 base
     SENS_PYTHON=$PWD/.venv/bin/python
     SENS_UV=$PWD/.venv/bin/uv
-    # Where Python may keep no bytecode, each process that starts compiles everything anew, which takes longer than all else it does.
+    # Where Python may keep no bytecode, each new process compiles everything again, which takes longer than the rest of its work.
     unset PYTHONDONTWRITEBYTECODE
     sens_is_current "$profile" && return 0
     if ! base=$(sens_find_python); then

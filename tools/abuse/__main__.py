@@ -1,4 +1,4 @@
-"""Plays one tenant's mistakes against a running platform, and tells what another tenant noticed of them."""
+"""Plays one tenant's mistakes against a running platform, and shows what another tenant notices of them."""
 
 import argparse
 import asyncio
@@ -108,8 +108,13 @@ COLUMNS: Final = ("ATTACK", "WHAT CAME OF IT", "PROBES", "MEDIAN", "SLOWEST", "L
 def main() -> None:
     """Read the options, play, and print the table; exit with 1 when the bystander was kept waiting."""
     parser = argparse.ArgumentParser(prog="scripts/abuse", description=__doc__)
-    parser.add_argument("--data-dir", type=Path, default=default_data_dir(), help="data folder of a running sens up")
-    parser.add_argument("--only", default="", help="only attacks with this in their name")
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        default=default_data_dir(),
+        help="data folder of a running `sens up` (default: %(default)s)",
+    )
+    parser.add_argument("--only", default="", help="only attacks whose name contains this text")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     options = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-"""Measures the path from a publish to the database. Called by scripts/bench."""
+"""Measures the path from a publish to the database."""
 
 import argparse
 import contextlib
@@ -67,49 +67,60 @@ def _measure(name: str, results: Results, options: argparse.Namespace) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__, allow_abbrev=False)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--all", action="store_true", help="measure every part (an hour)")
+    what.add_argument("--all", action="store_true", help="measure every part (takes an hour)")
     what.add_argument(
         "--only",
         nargs="+",
         choices=list(PARTS),
         default=["end-to-end", "latency"],
         metavar="PART",
-        help=f"measure these: {', '.join(PARTS)} (default: end-to-end latency)",
+        help=f"measure these parts: {', '.join(PARTS)} (default: end-to-end latency)",
     )
-    what.add_argument("--publish", type=Path, metavar="FILE", help=f"write a JSON file's figures into {page.PAGE}")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write figures; parts measured before are kept")
+    what.add_argument(
+        "--publish", type=Path, metavar="FILE", help=f"only write the figures of a JSON file into {page.PAGE}"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="add the figures to this file; it keeps those of other parts"
+    )
     parser.add_argument(
         "--payload",
         nargs="+",
         choices=list(VALUES),
         default=list(VALUES),
-        help="the first one is that of latency, backlog, devices and rows",
+        help="payloads; latency, backlog, devices and rows take the first one",
     )
-    parser.add_argument("--messages", type=int, default=400_000, help="messages of a run (default: %(default)s)")
-    parser.add_argument("--devices", type=int, default=1000, help="devices they are from (default: %(default)s)")
+    parser.add_argument("--messages", type=int, default=400_000, help="messages in a run (default: %(default)s)")
+    parser.add_argument("--devices", type=int, default=1000, help="devices that send them (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="runs; tables show the median (default: %(default)s)")
     parser.add_argument(
-        "--rates", type=float, nargs="+", default=[100, 2000, 10_000], help="of the latency runs, msg/s"
+        "--rates", type=float, nargs="+", default=[100, 2000, 10_000], help="messages per second of the latency runs"
     )
     parser.add_argument("--seconds", type=float, default=20, help="length of a latency run (default: %(default)s)")
-    parser.add_argument("--backlog", type=int, default=1_000_000, help="messages that wait (default: %(default)s)")
+    parser.add_argument(
+        "--backlog",
+        type=int,
+        default=1_000_000,
+        help="messages that wait in the stream while something is away (default: %(default)s)",
+    )
     parser.add_argument(
         "--device-counts",
         type=int,
         nargs="+",
         default=[100, 10_000, 1_000_000],
-        help="a pass has as many messages as the last",
+        help="numbers of devices to compare; each run sends as many messages as the largest",
     )
     parser.add_argument(
         "--rows",
         type=int,
         nargs="+",
         default=[1_000_000, 10_000_000],
-        help="in the table before a load, ascending; 100,000,000 take 13 GB",
+        help="rows in the table before a load; 100,000,000 need 13 GB",
     )
-    parser.add_argument("--malformed", type=float, default=0.5, help="share of these (default: %(default)s)")
-    parser.add_argument("--replay", type=int, default=100_000, help="dead letters of a replay (default: %(default)s)")
-    parser.add_argument("--postgres-programs", type=Path, help="another PostgreSQL's folder of programs (…/bin)")
+    parser.add_argument(
+        "--malformed", type=float, default=0.5, help="share of malformed messages (default: %(default)s)"
+    )
+    parser.add_argument("--replay", type=int, default=100_000, help="dead letters to replay (default: %(default)s)")
+    parser.add_argument("--postgres-programs", type=Path, help="the bin folder of another PostgreSQL")
     return parser
 
 
@@ -127,7 +138,7 @@ def _read(file: Path) -> Results:
 
 
 def _results(options: argparse.Namespace) -> Results:
-    """Return results to add to: those of before, if they are of this machine.
+    """Return the results to add to: those in the file, if they are of this machine.
 
     Raises:
         ValueError: They are not, or are not readable.

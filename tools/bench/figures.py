@@ -206,7 +206,7 @@ class Replayed:
         left: How many there were when the first replay was killed.
         sent_twice: Messages that the first replay had sent and not deleted; they are stored once.
         replayed_per_second: Rate of the second replay.
-        stored_seconds: From the second replay's start to the last message's being stored.
+        stored_seconds: From the start of the second replay until the last message is stored.
         megabytes: Most memory of the replaying process.
     """
 
@@ -226,7 +226,7 @@ class Results:
     Attributes:
         end_to_end: Runs by payload.
         hops: Runs by payload and hop.
-        failures: Parts that gave no figures, and why.
+        failures: Parts that failed, and why.
     """
 
     machine: Machine

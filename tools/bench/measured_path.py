@@ -76,8 +76,7 @@ class MeasuredPath:
     def reach(self, counter: tuple[str, str], wanted: float) -> float:
         """Wait until a counter is that high, and return when it was.
 
-        It is looked at ever more often as it comes near, so that looking costs the worker nothing to speak of and
-        the moment is known to 20 ms.
+        It is read more often as it comes near: reading then costs the worker little, and the moment is known to 20 ms.
 
         Raises:
             StackError: It stands still.

@@ -141,7 +141,7 @@ def _alone(path: MeasuredPath, shape: Shape) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _running(path: MeasuredPath, settings: Settings) -> Iterator["_Process"]:
-    """Run it, with neither rows nor messages of before, until the context is left."""
+    """Run it without rows or messages of an earlier run until the context is left."""
     program = installed()
     if program is None:
         raise StackError("telegraf is not on PATH")
@@ -224,13 +224,13 @@ def _round(path: MeasuredPath, shape: Shape, settings: Settings) -> Rate:
         before = path.usage() | process.used()
         started = time.perf_counter()
         path.publish(shape, packets)
-        seconds = _settle(path, shape.messages) - started
+        seconds = _wait_for_rows(path, shape.messages) - started
         after = path.usage() | process.used()
     costs = difference(before, after, shape.messages)
     return Rate(shape.messages, shape.messages / seconds, costs, offered_per_second=shape.rate)
 
 
-def _settle(path: MeasuredPath, wanted: int) -> float:
+def _wait_for_rows(path: MeasuredPath, wanted: int) -> float:
     """Wait until there are so many rows, and return when there were.
 
     Counting costs the database something, so it is done seldom while much is missing.
@@ -242,7 +242,7 @@ def _settle(path: MeasuredPath, wanted: int) -> float:
         if now > before:
             before, moved = now, moment
         elif moment > moved + _STALL_SECONDS:
-            raise StackError(f"telegraf stored {now:,} of {wanted:,} messages and no more")
+            raise StackError(f"telegraf stored {now:,} of {wanted:,} messages, and then stopped")
         left = (wanted - now) * (moment - started) / now if now else 0.5
         time.sleep(min(1.0, max(0.05, left / 2)))
     return time.perf_counter()
@@ -278,7 +278,7 @@ def _killed(path: MeasuredPath, shape: Shape, settings: Settings) -> AfterFault:
     with _running(path, settings) as process, ThreadPoolExecutor(1) as others:
         load = others.submit(path.publish, shape, packets)
         for kill in range(1, _KILLS + 1):
-            _settle(path, shape.messages * kill // (_KILLS + 1))
+            _wait_for_rows(path, shape.messages * kill // (_KILLS + 1))
             process.kill()
             process.start_and_connect()
         load.result()

@@ -1,4 +1,4 @@
-"""Breaks the path again and again under load, and proves after each round that nothing is lost and nothing stored twice."""
+"""Breaks the running path again and again under load, and checks after each round that nothing is lost or stored twice."""
 
 import argparse
 import random
@@ -97,7 +97,7 @@ class Torture:
             every = faults(broker_restarts=restarts, disks=bool(stack.disks), columnstore="TimescaleDB" in versions)
             kinds = [fault for fault in every if plan.only in fault.name]
             if not stack.disks:
-                print("left out: disks that are full, for which only root may mount disks that are small enough")
+                print("left out: full disks, because only root may mount the small disks that this needs")
             order = chosen(
                 kinds,
                 plan.faults,
@@ -195,26 +195,37 @@ class Torture:
 def main() -> int:
     """Print what happens; return 1 when something was lost or stored twice."""
     parser = argparse.ArgumentParser(prog="scripts/torture", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--faults", type=int, default=40, help="how many; each kind comes before any comes twice")
-    parser.add_argument("--seed", type=int, help="repeat a run")
-    parser.add_argument("--broker", choices=["mosquitto", "mock-mqtt-broker"], default="mosquitto")
+    parser.add_argument(
+        "--faults",
+        type=int,
+        default=40,
+        help="how many faults; each kind comes once before any comes twice (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, help="repeat the run that printed this seed")
+    parser.add_argument(
+        "--broker",
+        choices=["mosquitto", "mock-mqtt-broker"],
+        default="mosquitto",
+        help="broker; the mock MQTT broker is never killed (default: %(default)s)",
+    )
     parser.add_argument("--shared", action="store_true", help="let the ingestion workers share a subscription")
-    parser.add_argument("--rate", type=float, default=300, help="messages a second")
-    parser.add_argument("--round", type=int, default=5, help="faults between two audits")
+    parser.add_argument("--rate", type=float, default=300, help="messages per second (default: %(default)s)")
+    parser.add_argument("--round", type=int, default=5, help="faults between two audits (default: %(default)s)")
     parser.add_argument(
         "--seconds",
         type=float,
         nargs=2,
         default=SHORT,
-        help="how long a fault lasts that need not last long, from and to",
+        metavar=("FROM", "TO"),
+        help="how long a fault lasts that may be short (default: 0.2 2)",
     )
-    parser.add_argument("--longest", type=float, help="leave out faults that have to last longer than this, seconds")
-    parser.add_argument("--no-disks", action="store_true", help="mount no disks, even where it is allowed")
-    parser.add_argument("--only", default="", help="only faults with this text in their name")
-    parser.add_argument("--postgres-programs", type=Path, help="another PostgreSQL's folder of programs (…/bin)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there, after each round too")
+    parser.add_argument("--longest", type=float, help="leave out faults that must last longer than this many seconds")
+    parser.add_argument("--no-disks", action="store_true", help="do not mount disks, and so leave out full disks")
+    parser.add_argument("--only", default="", help="only faults whose name contains this text")
+    parser.add_argument("--postgres-programs", type=Path, help="the bin folder of another PostgreSQL")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result to this file after each round")
     parser.add_argument(
-        "--table", type=Path, nargs="+", metavar="FILE", help=f"write results into {_PAGE}, and do no more"
+        "--table", type=Path, nargs="+", metavar="FILE", help=f"only write the results in these files into {_PAGE}"
     )
     options = parser.parse_args()
     if options.table:
