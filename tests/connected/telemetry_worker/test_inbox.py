@@ -38,7 +38,8 @@ class TestInbox:
             lingering = StreamInbox(client, nats, BatchSettings(messages=2, linger_milliseconds=5000))
 
             async def has_arrived() -> bool:
-                return (await jetstream.consumer_info(TELEMETRY_STREAM, TELEMETRY_CONSUMER)).num_ack_pending == 1
+                info = await jetstream.consumer_info(TELEMETRY_STREAM, TELEMETRY_CONSUMER)
+                return bool(info.num_ack_pending == 1)
 
             async with lingering.open():
                 taking = asyncio.create_task(lingering.take(stop))

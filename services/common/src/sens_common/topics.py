@@ -99,8 +99,8 @@ class Grammar:
     >>> grammar = Grammar(
     ...     [Pattern("sens/v1/{tenant}/{device}/telemetry", "native"), Pattern("sens/v1/{tenant}/uplinks", "json")]
     ... )
-    >>> grammar.route("sens/v1/demo/70-B3-D5-7E-D0-06-53-C8/telemetry")
-    Route(tenant='demo', device='70b3d57ed00653c8', format='native', refusal=None)
+    >>> grammar.route("sens/v1/demo/00-04-A3-0B-00-1C-05-30/telemetry")
+    Route(tenant='demo', device='0004a30b001c0530', format='native', refusal=None)
     >>> grammar.route("sens/v1/demo/uplinks")
     Route(tenant='demo', device=None, format='json', refusal=None)
     """
