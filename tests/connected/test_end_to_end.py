@@ -15,6 +15,7 @@ from support.brokers import MqttBroker
 from support.platform import Platform, clean_environment
 from support.servers import HOST, wait_until
 from support.workers import Publisher
+from tools.stack.metrics import samples
 
 
 @pytest.fixture
@@ -127,11 +128,10 @@ class TestReplay:
     def test_stores_the_message_once_its_cause_is_gone(self, platform: Platform, broker: MqttBroker) -> None:
         tenant = f"later-{time.time_ns():x}"
         metrics = f"http://{HOST}:{platform.operations_port('telemetry-worker')}/metrics"
-        series = 'sens_telemetry_messages_dead_lettered_total{reason="unknown_tenant",tenant="~"}'
+        series = "sens_telemetry_messages_dead_lettered_total"
 
         def dead_lettered() -> float:
-            lines = httpx2.get(metrics).text.splitlines()
-            return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(series))
+            return sum(samples(httpx2.get(metrics).text, series, reason="unknown_tenant", tenant="~"))
 
         before = dead_lettered()
         with Publisher(broker) as publisher:

@@ -24,6 +24,7 @@ from sens_mock_mqtt_broker.fleet import Fleet
 from sens_mock_mqtt_broker.publisher import Publisher, wall_clock
 from support.brokers import MqttBroker, mock_broker
 from support.servers import HOST, accepts_connections, eventually, free_port, process, wait_until
+from tools.stack.metrics import samples
 from tools.stack.programs import MOCK_BROKER, mock_broker_environment
 
 # Loaded by name, untyped: the published stubs (types-paho-mqtt) describe paho-mqtt 1.6, which has another constructor.
@@ -112,10 +113,8 @@ def flow(broker: MqttBroker) -> str:
 
 def metric(broker: MqttBroker, name: str) -> float:
     with urllib.request.urlopen(f"http://{broker.host}:{broker.operations_port}/metrics", timeout=5) as answer:
-        for line in answer.read().decode().splitlines():
-            if line.startswith(f"{name} "):
-                return float(line.split()[1])
-    pytest.fail(f"no metric {name}")
+        (value,) = samples(answer.read().decode(), name)
+    return value
 
 
 def has_ended(process: psutil.Process) -> bool:

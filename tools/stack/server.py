@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final, override
 
 import psutil
-from prometheus_client.parser import text_string_to_metric_families
 
 from tools.program import STOP_SECONDS, Program
+from tools.stack.metrics import samples
 from tools.stack.usage import Usage, peak_megabytes, tree, usage
 
 HOST: Final = "127.0.0.1"
@@ -120,8 +120,7 @@ class Worker(Server):
         status, body = self._ask("/metrics")
         if status != _OK:
             raise OSError(f"{self.name} does not tell its metrics: {body}")
-        families = text_string_to_metric_families(body)
-        return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+        return sum(samples(body, name))
 
 
 def _signal(processes: Iterable[psutil.Process], number: int) -> None:
