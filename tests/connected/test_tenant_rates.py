@@ -5,7 +5,6 @@ import signal
 from collections import Counter
 from collections.abc import Coroutine, Mapping
 
-import pytest
 from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, KeyValueConfig
 
@@ -14,12 +13,12 @@ from sens_common.envelope import Message
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import DatabaseSettings, NatsSettings
-from sens_mqtt_ingestion_worker import limits as limits_module
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
 from sens_mqtt_ingestion_worker.limits import TenantLimits
 from sens_mqtt_ingestion_worker.rates import Rates
 from support.brokers import mosquitto
+from support.clocks import Clock
 from support.servers import nats_server, scratch_folder, wait_until
 from support.workers import Publisher, running_path
 
@@ -82,12 +81,12 @@ class TestLimits:
 
         assert await run(work()) == 600
 
-    async def test_that_were_known_last_hold_while_the_bucket_or_nats_is_away(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_that_were_known_last_hold_while_the_bucket_or_nats_is_away(self) -> None:
+        clock = Clock()
+
         async def work(nats: NatsSettings, client: Client) -> TenantLimits:
             rates = Rates(lambda: 0.0)
-            limits = TenantLimits(client.jetstream(timeout=1), rates)
+            limits = TenantLimits(client.jetstream(timeout=1), rates, clock=clock)
             await write(client, {"demo": rate(10), "other": rate(5)})
             await limits.read()
             await client.jetstream().delete_key_value(tenant_limits.BUCKET)
@@ -96,7 +95,7 @@ class TestLimits:
             assert let_through(rates, "demo") == 10
             await client.close()
             await limits.read()
-            monkeypatch.setattr(limits_module, "_OLD_SECONDS", -1.0)
+            clock.now += 11
             assert let_through(rates, "other") == 5
             return limits
 
@@ -105,7 +104,7 @@ class TestLimits:
                 async with connect(nats, "test") as client:
                     return await (await work(nats, client)).check()
 
-        assert "the tenants' limits were last read 0 s ago, and those hold: nats: connection closed" in (
+        assert "the tenants' limits were last read 11 s ago, and those hold: nats: connection closed" in (
             await run(connected()) or ""
         )
 

@@ -1,4 +1,18 @@
-"""A machine whose clock a test sets."""
+"""Clocks that a test sets."""
+
+
+class Clock:
+    """Seconds."""
+
+    def __init__(self, now: float = 100.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let time go by."""
+        self.now += seconds
 
 
 class Machine:

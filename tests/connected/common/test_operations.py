@@ -7,20 +7,13 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from sens_common import operations, readiness
 from sens_common.errors import UnavailableError
 from sens_common.health import Check, Problems
 from sens_common.operations import HEALTHY_WITHIN_SECONDS, Heartbeat, serve_operations
-from sens_common.readiness import Describe
+from sens_common.readiness import Describe, Readiness
 from sens_common.settings import OperationsSettings
 from sens_common.version import product_version
 from support.servers import HOST, free_port
-
-
-@pytest.fixture(autouse=True)
-def _one_beat(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The port keeps the heartbeat: here it beats once, and a test decides about the rest."""
-    monkeypatch.setattr(operations, "HEARTBEAT_SECONDS", 3600)
 
 
 async def fine() -> None:
@@ -31,7 +24,7 @@ async def ask(
     path: str, checks: dict[str, Check] | None = None, clock: Callable[[], float] = lambda: 0.0
 ) -> httpx2.Response:
     """Serve the operations port, and return the answer to one request."""
-    heartbeat = Heartbeat(clock)
+    heartbeat = Heartbeat(clock, interval_seconds=3600)  # the port keeps it: here it beats once
     async with client_of(checks or {}, heartbeat) as client:
         return await client.get(path)
 
@@ -75,7 +68,7 @@ class TestHealthz:
 
         async def scenario() -> list[int]:
             nonlocal now
-            heartbeat = Heartbeat(lambda: now)
+            heartbeat = Heartbeat(lambda: now, interval_seconds=3600)  # the port keeps it: here it beats once
             async with client_of({}, heartbeat) as client:
                 now = 100.0
                 statuses = [(await client.get("/healthz")).status_code]
@@ -149,16 +142,14 @@ class TestReadyz:
 
         assert (response.status_code, response.json()) == (200, {"status": "ok", "checks": {"nats": "ok"}})
 
-    async def test_answers_503_when_a_check_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(readiness, "CHECK_TIMEOUT_SECONDS", 0.05)
-
+    async def test_says_so_when_a_check_hangs(self) -> None:
         async def hanging() -> None:
             await asyncio.Event().wait()
 
-        response = await ask("/readyz", {"nats": hanging, "database": fine})
+        answer = await Readiness({"nats": hanging, "database": fine}, check_timeout_seconds=0.05).answer()
 
-        assert response.status_code == 503
-        assert response.json()["checks"] == {"nats": "no answer within 0.05 s", "database": "ok"}
+        assert answer.http_status == 503
+        assert answer.checks == {"nats": "no answer within 0.05 s", "database": "ok"}
 
     async def test_answers_503_when_a_check_raises(self) -> None:
         async def raising() -> None:

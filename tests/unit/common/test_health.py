@@ -4,6 +4,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from sens_common.health import Problems
+from support.clocks import Clock
 
 
 class TestProblems:
@@ -31,16 +32,6 @@ class TestProblems:
         problems.clear("a")
         problems.clear("never set")
         assert problems.problem is None
-
-
-class Clock:
-    """Seconds that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class TestLog:
@@ -71,7 +62,7 @@ class TestLog:
         assert [line["error"] for line in lines] == ["no answer in time", "connection refused"]
 
     def test_the_end_is_logged_once_with_how_long_it_lasted(self) -> None:
-        clock = Clock()
+        clock = Clock(0.0)
         problems = Problems("store", clock=clock)
         problems.set("lane 0", "the database does not store", "no answer in time")
         clock.now = 4

@@ -5,15 +5,9 @@ import asyncio
 from structlog.testing import capture_logs
 
 from sens_common.readiness import START_SECONDS, Answer, Readiness
+from support.clocks import Clock
 
 CACHE_SECONDS = 1.0
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Server:
@@ -35,7 +29,7 @@ async def ask(readiness: Readiness) -> Answer:
 
 class TestReadiness:
     async def test_asks_once_a_second_however_many_want_to_know(self) -> None:
-        clock, server = Clock(), Server()
+        clock, server = Clock(0.0), Server()
         readiness = Readiness({"database": server}, cache_seconds=CACHE_SECONDS, clock=clock)
 
         await asyncio.gather(*(readiness.answer() for _ in range(50)))
@@ -45,7 +39,7 @@ class TestReadiness:
         assert server.questions == 2
 
     async def test_is_degraded_while_a_part_is_away_and_failed_while_all_is(self) -> None:
-        clock, database, nats = Clock(), Server(), Server()
+        clock, database, nats = Clock(0.0), Server(), Server()
         readiness = Readiness({"database": database, "nats": nats}, partial=frozenset({"nats"}), clock=clock)
         assert (await ask(readiness)).status == "ok"
         nats.problem = "not connected to NATS"
@@ -56,7 +50,7 @@ class TestReadiness:
         assert (await ask(readiness)).status == "failed"
 
     async def test_waits_a_while_for_a_part_that_was_never_there(self) -> None:
-        clock = Clock()
+        clock = Clock(0.0)
         readiness = Readiness({"nats": Server("not connected")}, partial=frozenset({"nats"}), clock=clock)
         assert (await ask(readiness)).status == "failed"
         clock.now = START_SECONDS

@@ -8,15 +8,7 @@ from hypothesis import strategies as st
 
 from sens_common.envelope import Message
 from sens_mqtt_ingestion_worker.rates import Rates
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from support.clocks import Clock
 
 
 def rates_of(limits: Mapping[str, int | None]) -> tuple[Rates, Clock]:

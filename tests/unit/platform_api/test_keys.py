@@ -10,6 +10,7 @@ from sens_platform_api.errors import UnauthenticatedError
 from sens_platform_api.keys import authenticator as module
 from sens_platform_api.keys.authenticator import Authenticator
 from sens_platform_api.keys.hashing import is_key, key_hash
+from support.clocks import Clock
 from support.keys import MemoryKeys
 
 KEY = f"sens_{'k' * 43}"
@@ -18,13 +19,6 @@ CALLER = Caller(1, 2, "demo")
 
 def kept(*keys: str) -> MemoryKeys:
     return MemoryKeys({key_hash(key): CALLER for key in keys})
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class TestForm:
@@ -36,7 +30,7 @@ class TestForm:
 
 class TestAuthenticator:
     async def test_asks_once_within_the_time_and_again_after_it(self) -> None:
-        keys, clock = kept(KEY), Clock()
+        keys, clock = kept(KEY), Clock(0.0)
         authenticator = Authenticator(keys, clock)
         assert await authenticator.caller(KEY) == CALLER
         assert await authenticator.caller(KEY) == CALLER
@@ -67,7 +61,7 @@ class TestAuthenticator:
         assert not authenticator._cache
 
     async def test_notes_the_use_of_a_key_once_a_minute(self) -> None:
-        keys, clock = kept(KEY), Clock()
+        keys, clock = kept(KEY), Clock(0.0)
         authenticator = Authenticator(keys, clock)
         for now in (0.0, 3.0, 59.0, 60.0, 63.0):
             clock.now = now

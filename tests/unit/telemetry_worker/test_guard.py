@@ -12,16 +12,7 @@ from sens_telemetry_worker.guard import (
     counts,
     judge,
 )
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from support.clocks import Clock
 
 
 def some(messages: int, rejected: int, *, devices: int = 10) -> JudgedMessages:

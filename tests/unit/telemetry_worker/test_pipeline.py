@@ -16,6 +16,7 @@ from sens_telemetry_worker.guard import TRIAL_SECONDS, DeadLetterGuard
 from sens_telemetry_worker.status import Status
 from sens_telemetry_worker.storing import StoreUnavailableError
 from sens_telemetry_worker.tenants import Tenant
+from support.clocks import Clock
 from support.memory import MemoryEnvelope, MemoryFeed, MemoryInbox, MemoryRegistry, MemoryStore
 from support.pipelines import pipeline_of
 
@@ -63,19 +64,6 @@ async def run(
         when_halted(stop)
     await asyncio.wait_for(running, 10)
     return result
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
 
 
 class StuckStore(MemoryStore):

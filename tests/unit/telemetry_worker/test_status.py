@@ -3,16 +3,7 @@
 from prometheus_client import REGISTRY
 
 from sens_telemetry_worker.status import STALLED_SECONDS, LaneState, Status, StreamStatus
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from support.clocks import Clock
 
 
 def status_with_lanes(*states: LaneState) -> tuple[Status, Clock]:

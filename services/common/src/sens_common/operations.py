@@ -10,7 +10,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import msgspec
 import structlog
@@ -34,8 +34,8 @@ log = structlog.get_logger()
 # The time at which a counter was made doubles the number of series and tells nobody anything.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library carries no type for it
 
-HEARTBEAT_SECONDS = 1.0
-HEALTHY_WITHIN_SECONDS = 15.0
+HEARTBEAT_SECONDS: Final = 1.0
+HEALTHY_WITHIN_SECONDS: Final = 15.0
 
 
 class Heartbeat:
@@ -44,8 +44,11 @@ class Heartbeat:
     A loop that works calls `beat`; one that waits for work on purpose runs `keep` beside it, which tells that the event loop turns.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, interval_seconds: float = HEARTBEAT_SECONDS
+    ) -> None:
         self._clock = clock
+        self._interval_seconds = interval_seconds
         self._last = clock()
 
     def beat(self) -> None:
@@ -56,7 +59,7 @@ class Heartbeat:
         """Beat for as long as the event loop turns."""
         while True:
             self.beat()
-            await asyncio.sleep(HEARTBEAT_SECONDS)
+            await asyncio.sleep(self._interval_seconds)
 
     @property
     def age_seconds(self) -> float:

@@ -12,7 +12,7 @@ from sens_common.health import Check
 
 log = structlog.get_logger()
 
-CHECK_TIMEOUT_SECONDS = 2.0
+CHECK_TIMEOUT_SECONDS: Final = 2.0
 START_SECONDS: Final = 5.0
 """For so long after the start all checks count: a connection that is only just being made is not yet called away."""
 
@@ -63,6 +63,7 @@ class Readiness:
         notes: Mapping[str, Check] | None = None,
         partial: frozenset[str] = frozenset(),
         cache_seconds: float = 0,
+        check_timeout_seconds: float = CHECK_TIMEOUT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Store the arguments.
@@ -73,6 +74,7 @@ class Readiness:
             notes: By name; each returns None when all is as it should be.
             partial: Names of checks on which only a part of the service depends: it stays in use when they fail.
             cache_seconds: An answer is given again for so long, however many ask; for services that anybody can ask.
+            check_timeout_seconds: How long each check and each note may take.
             clock: Seconds.
         """
         self._checks = checks
@@ -80,6 +82,7 @@ class Readiness:
         self._notes = notes if notes is not None else {}
         self._partial = partial
         self._cache_seconds = cache_seconds
+        self._check_timeout_seconds = check_timeout_seconds
         self._clock = clock
         self._started = clock()
         self._seen_well: set[str] = set()
@@ -91,8 +94,8 @@ class Readiness:
         """Return what the checks and notes say, or said within the time for which an answer is given again."""
         async with self._lock:
             if self._answer is None or self._clock() - self._answered >= self._cache_seconds:
-                checks = await _answers(self._checks)
-                notes = await _notes(self._notes)
+                checks = await _answers(self._checks, self._check_timeout_seconds)
+                notes = await _notes(self._notes, self._check_timeout_seconds)
                 flow = None if self._describe is None else self._describe(checks)
                 self._answer = Answer(self._status(checks), checks, flow, notes)
                 self._answered = self._clock()
@@ -111,15 +114,15 @@ async def not_started() -> str:
     return "not started yet"
 
 
-async def _answers(checks: Mapping[str, Check]) -> dict[str, str]:
-    """Run all checks at once, each within `CHECK_TIMEOUT_SECONDS`."""
+async def _answers(checks: Mapping[str, Check], timeout_seconds: float) -> dict[str, str]:
+    """Run all checks at once, each within the time."""
 
     async def run(check: Check) -> str:
         try:
-            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            async with asyncio.timeout(timeout_seconds):
                 return await check() or "ok"
         except TimeoutError:
-            return f"no answer within {CHECK_TIMEOUT_SECONDS:g} s"
+            return f"no answer within {timeout_seconds:g} s"
         except Exception as error:  # noqa: BLE001 - a check that fails in an unforeseen way has failed
             return f"{type(error).__name__}: {error}"
 
@@ -128,12 +131,12 @@ async def _answers(checks: Mapping[str, Check]) -> dict[str, str]:
     return dict(zip(names, answers, strict=True))
 
 
-async def _notes(notes: Mapping[str, Check]) -> dict[str, str]:
+async def _notes(notes: Mapping[str, Check], timeout_seconds: float) -> dict[str, str]:
     """Return the notes; without those that can't be asked for just now, which a check says."""
 
     async def ask(note: Check) -> str | None:
         try:
-            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            async with asyncio.timeout(timeout_seconds):
                 return await note()
         except Exception as error:  # noqa: BLE001 - as with checks; a missing note changes nothing for its readers
             log.debug("a note can't be asked for", error=f"{type(error).__name__}: {error}")

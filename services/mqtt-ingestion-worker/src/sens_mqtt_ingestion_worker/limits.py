@@ -1,6 +1,7 @@
 """The tenants' limits, read from a JetStream key-value bucket: see `sens_common.tenant_limits`."""
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -30,11 +31,14 @@ _OPERATION_HEADER: Final = "KV-Operation"  # of a key that was deleted
 class TenantLimits:
     """Keeps the rates as the bucket has them. While it can't be read, or is not there, the last known ones hold."""
 
-    def __init__(self, jetstream: JetStreamContext, rates: Rates) -> None:
+    def __init__(
+        self, jetstream: JetStreamContext, rates: Rates, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._jetstream = jetstream
         self._rates = rates
+        self._clock = clock
         self._seen: tuple[object, int] | None = None  # when the bucket was made, and its last sequence
-        self._read_at = time.monotonic()
+        self._read_at = clock()
         self._problems = Problems("limits")  # by tenant
         self._reading = Problems("limits_bucket")
         self._attempts = Attempts(
@@ -48,7 +52,7 @@ class TenantLimits:
 
     def export_metrics(self) -> None:
         """Let the metrics look here whenever they are asked for."""
-        metrics.LIMITS_AGE_SECONDS.set_function(lambda: time.monotonic() - self._read_at)
+        metrics.LIMITS_AGE_SECONDS.set_function(lambda: self._clock() - self._read_at)
 
     async def keep_reading(self) -> None:
         """Read the limits again and again."""
@@ -64,7 +68,7 @@ class TenantLimits:
     async def check(self) -> str | None:
         """Answer as a readiness check."""
         told = [self._problems.problem]
-        age = time.monotonic() - self._read_at
+        age = self._clock() - self._read_at
         if age > _OLD_SECONDS:
             reason = self._reading.problem or "no answer yet"
             told.insert(0, f"the tenants' limits were last read {age:.0f} s ago, and those hold: {reason}")
@@ -72,7 +76,7 @@ class TenantLimits:
 
     async def _read(self) -> None:
         """Read the limits if they have changed."""
-        started = time.monotonic()
+        started = self._clock()
         try:
             info = await self._jetstream.stream_info(_STREAM)
         except NotFoundError:  # nobody has made the bucket yet, or somebody has removed it
