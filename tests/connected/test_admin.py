@@ -254,4 +254,4 @@ class TestServers:
                 text=True,
                 check=False,
             )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "tenant demo is made\n", "")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "tenant demo is created\n", "")

@@ -256,7 +256,7 @@ class TestTheLifeOfAnInstance:
 
 
 class TestOtherBrokers:
-    def test_mosquitto_takes_the_place_of_the_embedded_broker(self, folder: Path) -> None:
+    def test_mosquitto_can_be_the_broker(self, folder: Path) -> None:
         if shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin") is None:
             pytest.skip("mosquitto is not installed")
         options = ("--broker", "mosquitto", "--quiet-fleet", "--rate", "50", "--mqtt-host", "127.0.0.2")

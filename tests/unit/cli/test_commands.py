@@ -169,7 +169,7 @@ class TestReplay:
         result = CliRunner().invoke(app, ["dead-letters", "replay", *options])
         assert result.output.splitlines() == [
             "replayed 20000",
-            "2 can't be replayed: only their beginnings are kept, and the log no longer has the whole",
+            "2 can't be replayed: only their beginnings are kept, and the stream no longer has the whole",
         ]
 
     def test_past_the_api_needs_the_package_that_does_it(self, monkeypatch: pytest.MonkeyPatch) -> None:

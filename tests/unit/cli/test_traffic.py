@@ -12,7 +12,7 @@ from sens_cli.up.counts import Counts, DatabaseCounts
 from sens_cli.up.display import TerminalDisplay
 from sens_cli.up.platform import live_warnings
 from sens_cli.up.ports import Ports
-from sens_cli.up.traffic import RECEIVED_METRIC, Traffic, TrafficReader, log_lag, metric_sum
+from sens_cli.up.traffic import RECEIVED_METRIC, Traffic, TrafficReader, metric_sum, stream_lag
 from sens_mqtt_ingestion_worker import metrics as ingestion_metrics
 
 
@@ -36,11 +36,11 @@ class TestTheLog:
             {"name": "ANOTHER", "state": {"messages": 2}},
         ]
         answer = json.dumps({"account_details": [{"stream_detail": details}]}).encode()
-        assert log_lag(answer) == 7
+        assert stream_lag(answer) == 7
 
     def test_that_is_missing_has_none(self) -> None:
         for answer in (b"", b"{}", b"[]", b'{"account_details": [{}]}'):
-            assert log_lag(answer) is None
+            assert stream_lag(answer) is None
 
 
 class FixedCounts(DatabaseCounts):

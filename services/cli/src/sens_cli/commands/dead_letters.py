@@ -94,7 +94,7 @@ def list_dead_letters(  # noqa: PLR0917 - typer calls it with keywords
 
     \b
     sens dead-letters list
-    sens dead-letters list --topic 'sens/v1/demo/kitchen-+/telemetry' --since 2026-11-25T12:00:00Z
+    sens dead-letters list --topic 'sens/v1/demo/+/telemetry' --since 2026-11-25T12:00:00Z
     sens dead-letters list --tenant not-made-yet
     sens dead-letters list --unrouted
     """
@@ -183,7 +183,7 @@ def replay(  # noqa: PLR0917 - typer calls it with keywords
 ) -> None:
     """Send dead letters through the platform again, when their cause is gone; each is stored once.
 
-    What was replayed is gone from the dead letters: when the command was interrupted, give it again.
+    A replayed message is no longer a dead letter. When the command was interrupted, run it again.
 
     \b
     sens dead-letters replay 17 18
@@ -221,7 +221,7 @@ def replay(  # noqa: PLR0917 - typer calls it with keywords
     typer.echo(f"replayed {done['replayed']}")
     if done["incomplete"]:
         typer.echo(
-            f"{done['incomplete']} can't be replayed: only their beginnings are kept, and the log no longer has the whole"
+            f"{done['incomplete']} can't be replayed: only their beginnings are kept, and the stream no longer has the whole"
         )
 
 

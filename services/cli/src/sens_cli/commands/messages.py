@@ -26,7 +26,9 @@ def publish(  # noqa: PLR0917 - typer calls it with keywords
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            "--metric", "-m", help="name=value, instead of a payload; may be repeated. The value is JSON, else a text."
+            "--metric",
+            "-m",
+            help="name=value, instead of a payload; may be repeated. A value that is not JSON is a text.",
         ),
     ] = None,
     tenant: Annotated[str, typer.Option(help="Tenant that the device belongs to.")] = "demo",
@@ -43,14 +45,16 @@ def publish(  # noqa: PLR0917 - typer calls it with keywords
             min=0.1,
             max=600,
             metavar="SECONDS",
-            help="Wait until the message is stored or dead-lettered, so many seconds at most; asks the API, with a key of the tenant.",
+            help="Wait until the message is stored or dead-lettered, at most this many seconds. It asks the API, so it needs a key of the tenant.",
         ),
     ] = None,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
     as_json: Json = False,
 ) -> None:
-    """Publish one message by MQTT 5 at QoS 1; done when the broker has taken it, or with --wait when the platform has stored it.
+    """Publish one message by MQTT 5 at QoS 1.
+
+    The command ends when the broker has acknowledged the message, with --wait when the platform has stored it.
 
     \b
     sens publish sensor-1 --metric temperature=21.5 --metric door=true --metric firmware='"1.20"'
@@ -96,7 +100,7 @@ def _tell(seen: "Seen", seconds: float, *, quiet: bool) -> None:
     text = {
         Fate.STORED: "it is stored",
         Fate.DEAD_LETTERED: "it is a dead letter",
-        Fate.UNKNOWN: f"within {seconds:g} s it was neither stored anew nor dead-lettered: it was stored before, it still waits (see"
+        Fate.UNKNOWN: f"within {seconds:g} s it was neither stored nor dead-lettered: it was stored before, it still waits (see"
         " sens status), or the key is another tenant's",
     }[seen.fate]
     if seen.letter is not None:

@@ -13,7 +13,7 @@ metrics = typer.Typer(invoke_without_command=True, help="List all devices' metri
 _PAGE: Final = 1000
 _MOST: Final = 100_000
 
-Prefix = Annotated[str | None, typer.Option(help="Only those whose names begin like this.")]
+Prefix = Annotated[str | None, typer.Option(help="Only names that begin with this text.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

@@ -145,7 +145,7 @@ def tail(  # noqa: PLR0917 - typer calls it with keywords
     device: Annotated[
         list[str] | None, typer.Option("--device", "-d", help="Only this device; may be repeated.")
     ] = None,
-    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="End after so many readings.")] = None,
+    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="End after this many readings.")] = None,
     utc: Utc = False,
     as_json: Json = False,
     api_url: ApiUrl = None,

@@ -20,7 +20,7 @@ _OUTCOMES: Final = ("stored", "duplicate", "dead_lettered", "discarded")
 
 
 def status(data_dir: DataDir, as_json: Json = False) -> None:
-    """Show the running instance: its components, why one is not ready, which hop holds the data, and what the first tenant has.
+    """Show the running instance: its components, why one is not ready, where messages wait, and what the first tenant has.
 
     Exits with 0 when all are ready, with 1 when one is not, with 69 when nothing runs.
     """
@@ -68,7 +68,7 @@ def _overview(data_dir: Path) -> dict[str, Any] | None:
     except SensError:
         return None
     came = found["messages_today"]["received"] - before["messages_today"]["received"]
-    return found | {"messages_per_second": round(max(0, came) / seconds, 1)}  # a day that ends begins to count anew
+    return found | {"messages_per_second": round(max(0, came) / seconds, 1)}  # at midnight the count starts at 0 again
 
 
 def _in_words(tenant: dict[str, Any]) -> str:

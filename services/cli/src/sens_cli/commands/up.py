@@ -18,7 +18,9 @@ class Broker(enum.StrEnum):
 def up(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
     port_offset: Annotated[int, typer.Option(help="Added to every port, so that several instances can run.")] = 0,
-    simulator: Annotated[bool, typer.Option("--simulator/--no-simulator", help="Simulated sensors publish.")] = True,
+    simulator: Annotated[
+        bool, typer.Option("--simulator/--no-simulator", help="Whether simulated sensors publish.")
+    ] = True,
     devices: Annotated[int | None, typer.Option(min=1, max=10_000, help="Number of simulated sensors.")] = None,
     rate: Annotated[
         float | None, typer.Option(min=0.001, max=20_000, help="Messages per second of all simulated sensors.")

@@ -178,7 +178,7 @@ async def _tell(  # noqa: PLR0917 - all that there is to tell of
             tasks.create_task(_look(watch), name="watch readiness")
             tasks.create_task(_bound_logs(data), name="bound logs")
             if isinstance(display, TerminalDisplay):
-                tasks.create_task(_show(display, TrafficReader(table, counts), watch, options), name="live line")
+                tasks.create_task(_refresh(display, TrafficReader(table, counts), watch, options), name="live line")
     finally:
         await counts.close()
 
@@ -195,7 +195,7 @@ async def _bound_logs(data: DataFolder) -> None:
         data.bound_logs()
 
 
-async def _show(display: TerminalDisplay, reader: TrafficReader, watch: Watch, options: Options) -> None:
+async def _refresh(display: TerminalDisplay, reader: TrafficReader, watch: Watch, options: Options) -> None:
     while True:
         display.live((await reader.read()).text(), live_warnings(watch.problems, options))
         await asyncio.sleep(_LIVE_SECONDS)

@@ -20,7 +20,7 @@ class Traffic(NamedTuple):
     Attributes:
         rate: Messages received a second, since the reading before.
         stored: Messages ever stored.
-        lag: Envelopes in the log that are not yet stored.
+        lag: Envelopes in the stream that are not yet stored.
         dead_letters: Dead letters that are there now.
     """
 
@@ -60,7 +60,7 @@ class TrafficReader:
         return Traffic(
             rate=self._rate(metric_sum(ingestion, RECEIVED_METRIC)),
             stored=counts.stored,
-            lag=log_lag(jetstream),
+            lag=stream_lag(jetstream),
             dead_letters=counts.dead_letters,
         )
 
@@ -92,7 +92,7 @@ def metric_sum(exposition: bytes, name: str) -> float | None:
     return total
 
 
-def log_lag(answer: bytes) -> int | None:
+def stream_lag(answer: bytes) -> int | None:
     """Return the number of envelopes that are not stored yet from the answer of NATS' ``/jsz`` (NATS documentation, "Monitoring")."""
     lag = None
     try:

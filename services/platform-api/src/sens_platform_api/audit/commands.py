@@ -12,12 +12,18 @@ def audit(  # noqa: PLR0917 - typer calls it with keywords
     tenant: Annotated[
         str | None,
         typer.Option(
-            help="Only what concerns this tenant; it need not exist any more.", show_default=False, callback=tenant_name
+            help="Only changes of this tenant, which need not exist any more.", show_default=False, callback=tenant_name
         ),
     ] = None,
     limit: Annotated[int, typer.Option(help="How many at most.", min=1, max=1000)] = 100,
     before: Annotated[
-        int | None, typer.Option(help="Go on where the last list ended.", min=1, max=2**63 - 1, show_default=False)
+        int | None,
+        typer.Option(
+            help="Only changes before this number; a list that has more names it.",
+            min=1,
+            max=2**63 - 1,
+            show_default=False,
+        ),
     ] = None,
     utc: Utc = False,
     as_json: Json = False,

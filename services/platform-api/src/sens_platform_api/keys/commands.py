@@ -30,11 +30,11 @@ def create_key(
         bool, typer.Option("--read-only", help="It may only read: neither replay nor delete, nor change limits.")
     ] = False,
     expires: Annotated[
-        str | None, typer.Option(help="When it ends: a time, or a number of days such as 90d.", show_default=False)
+        str | None, typer.Option(help="When it expires: a time, or a number of days such as 90d.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key, and print it: this once, for only its hash is stored.
+    """Create a key and print it. It is shown only this once: the database stores its hash.
 
     \b
     sens keys create --tenant demo --name grafana --read-only
@@ -132,7 +132,7 @@ def revoke_key(
     key: Annotated[str, typer.Argument(help="Its number, its first 12 characters, or all of it.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Make a key stop working.
+    """Revoke a key: it stops working within seconds.
 
     \b
     sens keys revoke 3

@@ -23,7 +23,7 @@ def create_tenant(
     if_missing: Annotated[bool, typer.Option("--if-missing", help="Succeed when it exists already.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a tenant.
+    """Create a tenant.
 
     \b
     sens tenants create greenhouse
@@ -38,7 +38,7 @@ def create_tenant(
     if as_json:
         print_json(tenant._asdict() | {"created": created})
     else:
-        typer.echo(f"tenant {tenant.name} {'is made' if created else 'exists already'}")
+        typer.echo(f"tenant {tenant.name} {'is created' if created else 'exists already'}")
 
 
 @app.command("list")
