@@ -18,14 +18,14 @@ from structlog.testing import capture_logs
 
 from sens_common import live
 from sens_common.jetstream import connect
-from sens_common.live import Reading
+from sens_common.live import LiveReading
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.api import RunningApi, as_owner, make_tenant, running_api, set_environment
 from support.command_line import sens
 from support.servers import nats_server, wait_until
 
 
-def publish(nats: NatsSettings, tenant: str, readings: list[Reading]) -> None:
+def publish(nats: NatsSettings, tenant: str, readings: list[LiveReading]) -> None:
     async def run() -> None:
         async with connect(nats, "test") as client:
             await client.publish(live.subject(tenant), live.encode(readings))
@@ -50,8 +50,12 @@ class TestLive:
             assert answer.headers["content-type"].startswith("text/event-stream")
             lines = answer.iter_lines()
             assert next(lines) == "retry: 2000"
-            publish(api.nats, other, [Reading("theirs", "t", 0, 1.0)])
-            publish(api.nats, tenant, [Reading("d", "t", 1_700_000_000_123_456, 21.5), Reading("d", "door", 0, True)])
+            publish(api.nats, other, [LiveReading("theirs", "t", 0, 1.0)])
+            publish(
+                api.nats,
+                tenant,
+                [LiveReading("d", "t", 1_700_000_000_123_456, 21.5), LiveReading("d", "door", 0, True)],
+            )
             time = "2023-11-14T22:13:20.123456Z"
             assert next_event(lines) == ("reading", {"device": "d", "metric": "t", "time": time, "value": 21.5})
             _, door = next_event(lines)
@@ -65,7 +69,7 @@ class TestLive:
             lines = answer.iter_lines()
             next(lines)
             names = ("d1", "001122334455", "d2")
-            publish(api.nats, tenant, [Reading(name, "t", 0, 1.0) for name in names])
+            publish(api.nats, tenant, [LiveReading(name, "t", 0, 1.0) for name in names])
             events = [next_event(lines)[1] for _ in range(2)]
             assert [event["device"] for event in events if isinstance(event, dict)] == ["001122334455", "d2"]
 
@@ -74,7 +78,7 @@ class TestLive:
         with api.client(key) as client, client.stream("GET", "/api/v1/live") as answer:
             lines = answer.iter_lines()
             next(lines)
-            publish(api.nats, tenant, [Reading("sensor-0001", "temperature", i, float(i)) for i in range(3000)])
+            publish(api.nats, tenant, [LiveReading("sensor-0001", "temperature", i, float(i)) for i in range(3000)])
             values = []
             for _ in range(3000):
                 name, event = next_event(lines)
@@ -102,7 +106,7 @@ class TestLive:
                 streams.append(plain)
             process = psutil.Process(api.process.pid)
             before = process.memory_info().rss
-            texts = [Reading("d", "note", i, "x" * 4000) for i in range(100)]
+            texts = [LiveReading("d", "note", i, "x" * 4000) for i in range(100)]
             for _ in range(100):
                 publish(nats, "demo", texts)
             with api.client() as client:
@@ -125,7 +129,7 @@ class TestLive:
 
         async def publish_with_losses() -> None:
             async with connect(api.nats, "test") as nats:
-                body = live.encode([Reading("d", "t", 0, 1.0)])
+                body = live.encode([LiveReading("d", "t", 0, 1.0)])
                 await nats.publish(live.subject(tenant), body, headers={live.DROPPED_HEADER: "17"})
 
         with api.client(key) as client, client.stream("GET", "/api/v1/live") as answer:

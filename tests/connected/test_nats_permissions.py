@@ -21,7 +21,7 @@ from sens_common.names import (
 from sens_common.nats_permissions import API_USER, INGESTION_USER, PERMISSIONS, TELEMETRY_USER
 from sens_common.settings import NatsSettings
 from sens_common.tenant_limits import BUCKET
-from sens_mqtt_ingestion_worker.limits import TenantLimits
+from sens_mqtt_ingestion_worker.limits import LimitsBucket
 from sens_mqtt_ingestion_worker.rates import Rates
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import MqttSettings
@@ -154,7 +154,7 @@ class TestTheIngestion:
             await bucket.put("demo", b'{"messages_per_second": 5}')
 
         async def read(client: Client) -> str | None:
-            limits = TenantLimits(client.jetstream(), Rates())
+            limits = LimitsBucket(client.jetstream(), Rates())
             await limits._read()
             return await limits.check()
 

@@ -15,7 +15,7 @@ from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
-from sens_mqtt_ingestion_worker.limits import TenantLimits
+from sens_mqtt_ingestion_worker.limits import LimitsBucket
 from sens_mqtt_ingestion_worker.rates import Rates
 from support.brokers import mosquitto
 from support.clocks import Clock
@@ -53,7 +53,7 @@ class TestLimits:
         async def work() -> None:
             async with connect(nats, "test") as client:
                 rates = Rates(lambda: 0.0)
-                limits = TenantLimits(client.jetstream(), rates)
+                limits = LimitsBucket(client.jetstream(), rates)
                 await limits.read()
                 assert await limits.check() is None
                 assert let_through(rates, "plant.north") == 1000
@@ -76,7 +76,7 @@ class TestLimits:
             async with connect(nats, "test") as client:
                 rates = Rates()
                 await write(client, {f"tenant-{number}": rate(number) for number in range(600)})
-                await TenantLimits(client.jetstream(), rates).read()
+                await LimitsBucket(client.jetstream(), rates).read()
                 return len(rates.tenants)
 
         assert await run(work()) == 600
@@ -84,9 +84,9 @@ class TestLimits:
     async def test_that_were_known_last_hold_while_the_bucket_or_nats_is_away(self) -> None:
         clock = Clock()
 
-        async def work(nats: NatsSettings, client: Client) -> TenantLimits:
+        async def work(nats: NatsSettings, client: Client) -> LimitsBucket:
             rates = Rates(lambda: 0.0)
-            limits = TenantLimits(client.jetstream(timeout=1), rates, clock=clock)
+            limits = LimitsBucket(client.jetstream(timeout=1), rates, clock=clock)
             await write(client, {"demo": rate(10), "other": rate(5)})
             await limits.read()
             await client.jetstream().delete_key_value(tenant_limits.BUCKET)
@@ -112,7 +112,7 @@ class TestLimits:
         async def work() -> None:
             async with connect(nats, "test") as client:
                 rates = Rates(lambda: 0.0)
-                limits = TenantLimits(client.jetstream(), rates)
+                limits = LimitsBucket(client.jetstream(), rates)
                 await write(client, {"demo": b"ten", "other": rate(5)})
                 await limits.read()
                 assert "the limits of tenant demo can't be understood" in (await limits.check() or "")

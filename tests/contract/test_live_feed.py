@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 
 from sens_common import live
 from sens_common.jetstream import connect
-from sens_common.live import Reading
+from sens_common.live import LiveReading
 from sens_common.names import LIVE_INTEREST_SUBJECT
 from sens_common.settings import NatsSettings
 from sens_telemetry_worker.live import LiveFeed
@@ -20,9 +20,9 @@ from support.servers import eventually
 
 TENANTS = ("acme", "demo")
 EVERY_KIND = [
-    Reading("d1", "t", 1_700_000_000_000_000, 21.5),
-    Reading("d1", "door", 0, True),
-    Reading("d2", "s", 1, "ö"),
+    LiveReading("d1", "t", 1_700_000_000_000_000, 21.5),
+    LiveReading("d1", "door", 0, True),
+    LiveReading("d2", "s", 1, "ö"),
 ]
 
 
@@ -35,7 +35,7 @@ class Watched(Protocol):
     async def watch(self, tenant: str) -> None:
         """Say that somebody watches the tenant."""
 
-    async def seen(self, tenant: str, count: int) -> list[Reading]:
+    async def seen(self, tenant: str, count: int) -> list[LiveReading]:
         """Return the readings of a tenant that whoever watches it has got, when there are so many."""
 
 
@@ -47,14 +47,14 @@ class WatchedMemory:
     async def watch(self, tenant: str) -> None:
         self._tenants.add(tenant)
 
-    async def seen(self, tenant: str, count: int) -> list[Reading]:  # noqa: ARG002 - it waits for none
+    async def seen(self, tenant: str, count: int) -> list[LiveReading]:  # noqa: ARG002 - it waits for none
         return [reading for name, reading in self.feed.readings if name == tenant]
 
 
 class WatchedNats:
     def __init__(self, reader: Client, worker: Client) -> None:
         self._reader = reader
-        self._seen: dict[str, list[Reading]] = {tenant: [] for tenant in TENANTS}
+        self._seen: dict[str, list[LiveReading]] = {tenant: [] for tenant in TENANTS}
         self.feed = NatsLiveFeed(worker)
 
     async def subscribe(self) -> None:
@@ -78,7 +78,7 @@ class WatchedNats:
 
         await eventually(is_known, f"the feed knows that {tenant} is watched")
 
-    async def seen(self, tenant: str, count: int) -> list[Reading]:
+    async def seen(self, tenant: str, count: int) -> list[LiveReading]:
         async def are_there() -> bool:
             return len(self._seen[tenant]) >= count
 

@@ -7,12 +7,12 @@ import pytest
 
 from sens_common.jetstream import connect
 from sens_common.settings import NatsSettings
-from sens_mqtt_ingestion_worker.mqtt.source import Record
+from sens_mqtt_ingestion_worker.mqtt.source import SubscriptionRecord
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 from support.memory import MemoryRecord
 
-type Opener = Callable[[], AbstractAsyncContextManager[Record]]
+type Opener = Callable[[], AbstractAsyncContextManager[SubscriptionRecord]]
 
 
 @pytest.fixture(params=["memory", "jetstream"])
@@ -22,14 +22,14 @@ def opened(request: pytest.FixtureRequest) -> Opener:
         memory = MemoryRecord()
 
         @asynccontextmanager
-        async def open_memory() -> AsyncIterator[Record]:
+        async def open_memory() -> AsyncIterator[SubscriptionRecord]:
             yield memory
 
         return open_memory
     settings: NatsSettings = request.getfixturevalue("nats")
 
     @asynccontextmanager
-    async def open_jetstream() -> AsyncIterator[Record]:
+    async def open_jetstream() -> AsyncIterator[SubscriptionRecord]:
         async with connect(settings, "test") as client:
             yield SessionRecord(client.jetstream(), settings, MqttSettings(client_id="w"))
 

@@ -10,7 +10,7 @@ import pytest
 from sens_common.envelope import Message
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.mqtt import MqttSource
-from sens_mqtt_ingestion_worker.pipeline import Connection, Delivery, Source, SourceUnavailableError
+from sens_mqtt_ingestion_worker.pipeline import BrokerConnection, Delivery, Source, SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 from support.brokers import MqttBroker, mock_broker
 from support.memory import MemoryConnection, MemoryRecord, MemorySource
@@ -94,7 +94,7 @@ def opened(request: pytest.FixtureRequest) -> Opener:
     return open_mqtt
 
 
-async def received(connection: Connection) -> list[Message]:
+async def received(connection: BrokerConnection) -> list[Message]:
     """Receive as many messages as were published; each delivery has at least one."""
     messages: list[Message] = []
     while len(messages) < len(PAYLOADS):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sens_common.dead_letters import Origin, Reason
 from sens_common.envelope import Message, mark
-from sens_common.live import Reading as LiveReading
+from sens_common.live import LiveReading
 from sens_common.topics import NATIVE
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError, SupersededError
 from sens_mqtt_ingestion_worker.status import Waiting

@@ -7,7 +7,7 @@ from typing import Any, cast
 import mqtt5
 
 from sens_mock_mqtt_broker.broker import Broker
-from sens_mock_mqtt_broker.connection import Connection
+from sens_mock_mqtt_broker.connection import ClientConnection
 from sens_mock_mqtt_broker.settings import BrokerSettings
 
 AT_LEAST_ONCE = mqtt5.QoS.AT_LEAST_ONCE
@@ -20,7 +20,7 @@ class Wire:
         self.written = bytearray()
         self.closed = False
         self.is_full = False
-        self.connection: Connection | None = None
+        self.connection: ClientConnection | None = None
         self._address = address
 
     def set_write_buffer_limits(self, *, high: int) -> None:
@@ -66,7 +66,7 @@ class Client:
 
     def __init__(self, broker: Broker, *, address: str = "192.0.2.1") -> None:
         self.wire = Wire(address)
-        self.connection = Connection(broker)
+        self.connection = ClientConnection(broker)
         self.wire.connection = self.connection
         self.connection.connection_made(cast("asyncio.Transport", self.wire))
         self._packet_id = 0

@@ -6,12 +6,12 @@ from nats.aio.msg import Msg
 
 from sens_common import live
 from sens_common.jetstream import connect
-from sens_common.live import Reading
+from sens_common.live import LiveReading
 from sens_common.settings import NatsSettings
 from sens_telemetry_worker.nats_live import MAX_BATCH_BYTES, NatsLiveFeed
 
 
-async def shown(nats: NatsSettings, *batches: list[Reading]) -> list[Msg]:
+async def shown(nats: NatsSettings, *batches: list[LiveReading]) -> list[Msg]:
     """Publish batches of a tenant; return the messages that somebody who watches gets."""
 
     messages: list[Msg] = []
@@ -30,8 +30,8 @@ async def shown(nats: NatsSettings, *batches: list[Reading]) -> list[Msg]:
     return messages
 
 
-def readings(count: int, text: str) -> list[Reading]:
-    return [Reading("d", "t", number, f"{number} {text}") for number in range(count)]
+def readings(count: int, text: str) -> list[LiveReading]:
+    return [LiveReading("d", "t", number, f"{number} {text}") for number in range(count)]
 
 
 class TestFeed:

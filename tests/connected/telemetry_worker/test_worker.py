@@ -89,8 +89,8 @@ class TestGuard:
 
 class TestLive:
     async def test_readings_are_published_to_who_is_interested(self, path: TelemetryPath) -> None:
-        async def work() -> list[live.Reading]:
-            readings: asyncio.Queue[list[live.Reading]] = asyncio.Queue()
+        async def work() -> list[live.LiveReading]:
+            readings: asyncio.Queue[list[live.LiveReading]] = asyncio.Queue()
             async with connect(path.nats, "test") as client:
 
                 async def note(message: object) -> None:

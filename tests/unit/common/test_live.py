@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sens_common import live
-from sens_common.live import Reading
+from sens_common.live import LiveReading
 
 READINGS = st.lists(
     st.builds(
-        Reading,
+        LiveReading,
         device=st.text(min_size=1, max_size=63),
         metric=st.text(min_size=1, max_size=100),
         measured_at=st.integers(min_value=-(2**53), max_value=2**53),
@@ -22,17 +22,17 @@ READINGS = st.lists(
 
 class TestRoundTrip:
     @given(READINGS)
-    def test_returns_what_was_encoded(self, readings: list[Reading]) -> None:
+    def test_returns_what_was_encoded(self, readings: list[LiveReading]) -> None:
         assert live.decode(live.encode(readings)) == readings
 
     @given(READINGS)
-    def test_keeps_each_value_in_its_kind(self, readings: list[Reading]) -> None:
+    def test_keeps_each_value_in_its_kind(self, readings: list[LiveReading]) -> None:
         kinds = [type(reading.value) for reading in live.decode(live.encode(readings))]
 
         assert kinds == [type(reading.value) for reading in readings]
 
     def test_keeps_the_sign_of_zero(self) -> None:
-        [reading] = live.decode(live.encode([Reading("d", "m", 0, -0.0)]))
+        [reading] = live.decode(live.encode([LiveReading("d", "m", 0, -0.0)]))
 
         assert isinstance(reading.value, float)
         assert math.copysign(1, reading.value) == -1
@@ -45,7 +45,7 @@ class TestDecode:
             readings = live.decode(body)
         except ValueError:
             return
-        assert all(isinstance(reading, Reading) for reading in readings)
+        assert all(isinstance(reading, LiveReading) for reading in readings)
 
     @pytest.mark.parametrize(
         "body",
@@ -63,7 +63,7 @@ class TestDecode:
 
 class TestParts:
     @given(READINGS, st.integers(min_value=100, max_value=1000))
-    def test_hold_what_fits_in_its_order(self, readings: list[Reading], max_bytes: int) -> None:
+    def test_hold_what_fits_in_its_order(self, readings: list[LiveReading], max_bytes: int) -> None:
         parts = list(live.encode_parts(readings, max_bytes))
 
         assert all(len(body) <= max_bytes and len(live.decode(body)) == count for body, count in parts)

@@ -1,6 +1,6 @@
 """A live reader's queue, and how its events look."""
 
-from sens_common.live import Reading
+from sens_common.live import LiveReading
 from sens_platform_api.live.reader import _EVENT_OVERHEAD, TAKE_BYTES, Batch, Event, Reader
 from sens_platform_api.live.schemas import render_dropped, render_reading
 from sens_platform_api.live.service import events
@@ -26,7 +26,7 @@ class TestReader:
 
     async def test_that_is_idle_gets_a_backlog_of_thousands(self) -> None:
         one, count, dropped = reader(), 0, 0
-        one.give([Event("d", render_reading(Reading("sensor-0001", "temperature", 1, 21.5)))] * 3000)
+        one.give([Event("d", render_reading(LiveReading("sensor-0001", "temperature", 1, 21.5)))] * 3000)
         while count + dropped < 3000:
             batch = await one.take(60)
             count += len(batch.events)
@@ -79,7 +79,7 @@ class TestEvents:
     def test_are_server_sent_events(self) -> None:
         assert render_dropped(3) == b'event: dropped\ndata: {"count":3}\n\n'
         assert (
-            render_reading(Reading("d", "t", 1_500_000, "ü\n"))
+            render_reading(LiveReading("d", "t", 1_500_000, "ü\n"))
             == (
                 "event: reading\n"
                 'data: {"device":"d","metric":"t","time":"1970-01-01T00:00:01.500000Z","value":"ü\\n"}\n\n'

@@ -55,14 +55,14 @@ class Backoff(NamedTuple):
     stable_seconds: float = 0.0
 
 
-class Counts(Protocol):
-    """Counts what happens; a metric, for example."""
+class EventCounter(Protocol):
+    """EventCounter what happens; a metric, for example."""
 
     def inc(self) -> None:
         """Count one more."""
 
 
-class Outcome(Enum):
+class AttemptOutcome(Enum):
     """What became of an attempt."""
 
     UNDER_WAY = "under way"
@@ -86,7 +86,7 @@ class Attempts:
         stop: asyncio.Event | None = None,
         words: Callable[[Exception], str] = words_of,
         why_says_all: bool = False,
-        retries: Counts | None = None,
+        retries: EventCounter | None = None,
         details: Mapping[str, object] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -103,7 +103,7 @@ class Attempts:
             stop: Ends the attempts; without it, only success and errors that are not in ``retry_on`` do.
             words: Gives an error's reason, the part of the problem that follows ``what``.
             why_says_all: Whether that reason is a sentence of its own; see `Problems.set`.
-            retries: Counts the attempts that failed and are tried again.
+            retries: EventCounter the attempts that failed and are tried again.
             details: More fields of the log lines about failures.
             sleep: Sleeps for so many seconds.
             clock: Seconds; tells how long an attempt lasted.
@@ -177,7 +177,7 @@ class Attempt:
 
     def __init__(self, attempts: Attempts, number: int) -> None:
         self.number = number
-        self.outcome = Outcome.UNDER_WAY
+        self.outcome = AttemptOutcome.UNDER_WAY
         self._attempts = attempts
         self._started = attempts.clock()
         self._has_worked = False
@@ -194,11 +194,11 @@ class Attempt:
         self._seconds = self._attempts.clock() - self._started
         if error is None:
             self.succeed()
-            self.outcome = Outcome.SUCCEEDED
+            self.outcome = AttemptOutcome.SUCCEEDED
             return False
         if not isinstance(error, Exception) or not _may_retry(error, self._attempts.retry_on):
             return False
-        self.outcome = Outcome.FAILED
+        self.outcome = AttemptOutcome.FAILED
         self._attempts.tell_failure(error)
         return True
 
@@ -244,9 +244,9 @@ class _Run:
             StopAsyncIteration: It succeeded, and that is the end.
         """
         backoff = self._attempts.backoff
-        if attempt.outcome is Outcome.UNDER_WAY:
+        if attempt.outcome is AttemptOutcome.UNDER_WAY:
             raise RuntimeError("an attempt's body belongs into `with attempt:`")
-        if attempt.outcome is Outcome.SUCCEEDED:
+        if attempt.outcome is AttemptOutcome.SUCCEEDED:
             if self._attempts.interval_seconds is None:
                 raise StopAsyncIteration
             self._pause_seconds = backoff.first_seconds

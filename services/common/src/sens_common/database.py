@@ -4,15 +4,19 @@ import ssl
 from typing import Any
 
 import asyncpg
+from asyncpg.pool import PoolConnectionProxy
 
 from sens_common.database_errors import DRIVER_ERRORS
 from sens_common.errors import UnavailableError, words_of
 from sens_common.settings import DatabaseSettings
 
+type Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+"""A connection of one's own, or one that a pool lends."""
+
 CONNECT_TIMEOUT_SECONDS = 5
 
 
-class Connection(asyncpg.Connection):
+class _PooledConnection(asyncpg.Connection):
     """A connection that a pool can take back from a role that may take no advisory locks."""
 
     def get_reset_query(self) -> str:
@@ -47,7 +51,7 @@ def connect_arguments(settings: DatabaseSettings, application: str, *, role: str
         "timeout": CONNECT_TIMEOUT_SECONDS,
         "command_timeout": settings.command_timeout_seconds,
         "server_settings": server_settings,
-        "connection_class": Connection,
+        "connection_class": _PooledConnection,
     }
 
 

@@ -23,7 +23,7 @@ _MAX_DROPPED_DIGITS = 15
 Value = bool | float | str
 
 
-class Reading(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class LiveReading(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """One measured value."""
 
     device: str
@@ -33,15 +33,15 @@ class Reading(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(list[Reading])
+_decoder = msgspec.msgpack.Decoder(list[LiveReading])
 
 
-def encode(readings: list[Reading]) -> bytes:
+def encode(readings: list[LiveReading]) -> bytes:
     """Return the body of a live message."""
     return _encoder.encode(readings)
 
 
-def encode_parts(readings: Sequence[Reading], max_bytes: int) -> Iterator[tuple[bytes, int]]:
+def encode_parts(readings: Sequence[LiveReading], max_bytes: int) -> Iterator[tuple[bytes, int]]:
     """Yield bodies of at most so many bytes, each with the number of its readings; one that is larger alone is left out."""
     if not readings:
         return
@@ -60,7 +60,7 @@ def dropped(headers: Mapping[str, str] | None) -> int:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DROPPED_DIGITS else 0
 
 
-def decode(body: bytes) -> list[Reading]:
+def decode(body: bytes) -> list[LiveReading]:
     """Return the readings of a live message.
 
     Raises:

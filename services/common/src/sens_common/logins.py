@@ -13,11 +13,9 @@ from typing import Final, NamedTuple
 import asyncpg
 from pydantic import Field, SecretStr
 
-from sens_common.database import connect
+from sens_common.database import Connection, connect
 from sens_common.errors import SchemaError, SettingsError, UnavailableError
 from sens_common.settings import DatabaseSettings, Group
-
-type Connection = asyncpg.Connection[asyncpg.Record]
 
 API_ROLE: Final = "sens_api"
 """The role that holds the API's rights."""

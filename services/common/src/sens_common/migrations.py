@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 import asyncpg
 import structlog
 
-from sens_common.database import connect
+from sens_common.database import Connection, connect
 from sens_common.database_errors import DRIVER_ERRORS, DatabaseFault, fault_of
 from sens_common.errors import SchemaError, SensError, UnavailableError, words_of
 from sens_common.logins import (
@@ -33,7 +33,6 @@ from sens_common.settings import DatabaseSettings, ServiceSettings
 log = structlog.get_logger()
 
 Storage = Literal["timescaledb", "postgresql"]
-type Connection = asyncpg.Connection[asyncpg.Record]
 
 REQUIRED_VERSION: Final = 9
 """The schema that this code needs; a newer one serves as well (expand first, contract later)."""

@@ -6,13 +6,12 @@ keep others waiting. `restrict` takes that away. The last needs a superuser, bec
 
 import asyncpg
 import structlog
-from asyncpg.pool import PoolConnectionProxy
 
+from sens_common.database import Connection
 from sens_common.logins import API_ROLE, WORKER_ROLE
 
 log = structlog.get_logger()
 
-type Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
 _OF_THE_DATABASE = f"""
 DO $$ BEGIN

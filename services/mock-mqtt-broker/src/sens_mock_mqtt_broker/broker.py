@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from sens_mock_mqtt_broker import metrics
-from sens_mock_mqtt_broker.connection import Connection
+from sens_mock_mqtt_broker.connection import ClientConnection
 from sens_mock_mqtt_broker.received import NEVER_EXPIRES, Connect, FilterRequest, Will
 from sens_mock_mqtt_broker.session import ApplicationMessage, Session
 from sens_mock_mqtt_broker.settings import BrokerSettings
@@ -46,9 +46,9 @@ class Broker:
         self._settings = settings
         self._time = asyncio.get_running_loop().time
         self._sessions: dict[str, Session] = {}
-        self._clients: dict[Session, Connection] = {}
+        self._clients: dict[Session, ClientConnection] = {}
         self._wills: dict[Session, asyncio.TimerHandle] = {}
-        self._connections: dict[Connection, None] = {}
+        self._connections: dict[ClientConnection, None] = {}
         self._subscriptions: SubscriptionTree[Session] = SubscriptionTree()
         self._retained: dict[bytes, ApplicationMessage] = {}
         self._retained_bytes = 0
@@ -87,7 +87,7 @@ class Broker:
             connection.will = None
             connection.end(ReasonCode.SERVER_SHUTTING_DOWN)
 
-    def opened(self, connection: Connection) -> None:
+    def opened(self, connection: ClientConnection) -> None:
         """A connection has come. Those that have not said CONNECT can't keep others out: the oldest of too many is ended."""
         self._connections[connection] = None
         metrics.CLIENTS.set(len(self._connections))
@@ -96,7 +96,7 @@ class Broker:
             if silent is not None:
                 silent.end(ReasonCode.SERVER_BUSY)
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: ClientConnection) -> None:
         """A connection has gone."""
         self._connections.pop(connection, None)
         metrics.CLIENTS.set(len(self._connections))
@@ -104,7 +104,7 @@ class Broker:
         if session is not None and self._clients.get(session) is connection:
             self._leave(session, connection)
 
-    def connect(self, connection: Connection, packet: Connect) -> tuple[Session, bool]:
+    def connect(self, connection: ClientConnection, packet: Connect) -> tuple[Session, bool]:
         """Give a client its session; tell whether it is an earlier one (section 3.1.2.4).
 
         Raises:
@@ -227,7 +227,7 @@ class Broker:
             log.warning("a session was forgotten, for there are too many", client_id=oldest.client_id)
             self._remove(oldest)
 
-    def _make_room(self, newcomer: Connection) -> None:
+    def _make_room(self, newcomer: ClientConnection) -> None:
         """See that there is room for a client: an address that has more than half of them gives one up to another address.
 
         Raises:
@@ -245,7 +245,7 @@ class Broker:
         if silent.session is not None:
             self._leave(silent.session, silent)
 
-    def _leave(self, session: Session, connection: Connection) -> None:
+    def _leave(self, session: Session, connection: ClientConnection) -> None:
         """A session's client has gone: its will is due, and its session, now or later."""
         session.detach()
         session.away_since = self._time()

@@ -33,7 +33,7 @@ _FIRST_BYTES: Final = frozenset({0x10, 0x40, 0x50, 0x62, 0x70, 0x82, 0xA2, 0xC0,
 _LEVEL_INDEX: Final = 6
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """One client. Its `end` is safe to call at any time; `connection_lost` comes once, whoever was first."""
 
     def __init__(self, broker: "Broker") -> None:

@@ -15,7 +15,7 @@ import structlog
 
 from sens_common.errors import UnavailableError
 from sens_mock_mqtt_broker.broker import Broker
-from sens_mock_mqtt_broker.connection import Connection
+from sens_mock_mqtt_broker.connection import ClientConnection
 from sens_mock_mqtt_broker.settings import BrokerSettings
 from sens_mock_mqtt_broker.wire import V5, V311
 
@@ -111,7 +111,7 @@ async def _listen(broker: Broker, host: str, port: int) -> asyncio.Server:
     while True:
         try:
             return await loop.create_server(
-                lambda: Connection(broker), host, port, backlog=_BACKLOG, reuse_address=True
+                lambda: ClientConnection(broker), host, port, backlog=_BACKLOG, reuse_address=True
             )
         except OSError as error:
             if error.errno != errno.EADDRINUSE or loop.time() > deadline:

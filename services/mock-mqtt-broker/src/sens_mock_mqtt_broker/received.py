@@ -3,7 +3,16 @@
 from typing import Final, NamedTuple
 
 from sens_mock_mqtt_broker.topics import topic_name
-from sens_mock_mqtt_broker.wire import V5, V311, PacketError, Property, Reader, ReasonCode, malformed, protocol_error
+from sens_mock_mqtt_broker.wire import (
+    V5,
+    V311,
+    PacketError,
+    PacketReader,
+    Property,
+    ReasonCode,
+    malformed,
+    protocol_error,
+)
 
 MOST_FILTERS: Final = 1000
 """Filters in one SUBSCRIBE or UNSUBSCRIBE, at most."""
@@ -69,7 +78,7 @@ def read_connect(body: bytes) -> Connect:
     Raises:
         PacketError: It is malformed, or of a version that is not spoken here.
     """
-    reader = Reader(body)
+    reader = PacketReader(body)
     name, version = reader.binary(), reader.number(1)
     if name != b"MQTT" or version not in {V311, V5}:
         raise PacketError(ReasonCode.UNSUPPORTED_VERSION, "the client speaks neither MQTT 3.1.1 nor MQTT 5")
@@ -100,7 +109,7 @@ def read_connect(body: bytes) -> Connect:
     return Connect(version, client_id, clean, keep_alive, expiry, receive_maximum, largest, will)
 
 
-def _read_will(reader: Reader, version: int, qos: int, *, retain: bool) -> Will:
+def _read_will(reader: PacketReader, version: int, qos: int, *, retain: bool) -> Will:
     properties, expiry, delay = b"", None, 0
     if version == V5:
         begin = reader.position
@@ -118,9 +127,9 @@ def _read_will(reader: Reader, version: int, qos: int, *, retain: bool) -> Will:
 _HOP_BY_HOP: Final = frozenset({Property.MESSAGE_EXPIRY, Property.TOPIC_ALIAS, Property.WILL_DELAY})
 
 
-def _passed_on(reader: Reader, begin: int, found: dict[int, int | bytes]) -> PublishProperties:
+def _passed_on(reader: PacketReader, begin: int, found: dict[int, int | bytes]) -> PublishProperties:
     """Return the properties that were just read, without those that are for this broker alone."""
-    again = Reader(reader.data, begin, reader.position)
+    again = PacketReader(reader.data, begin, reader.position)
     again.variable()
     if not _HOP_BY_HOP & found.keys():
         return PublishProperties(again.rest(), None)
@@ -141,7 +150,7 @@ def read_publish_properties(data: bytes, position: int, end: int) -> tuple[Publi
     Raises:
         PacketError: They are malformed, or none that a client may send here.
     """
-    reader = Reader(data, position, end)
+    reader = PacketReader(data, position, end)
     found = reader.properties(_OF_PUBLISH)
     if Property.SUBSCRIPTION_ID in found:
         raise protocol_error("a client's message has no subscription identifier")
@@ -156,7 +165,7 @@ def read_subscribe(body: bytes, version: int) -> tuple[bytes, list[FilterRequest
     Raises:
         PacketError: It is malformed.
     """
-    reader = Reader(body)
+    reader = PacketReader(body)
     packet_id = _packet_id(reader)
     if version == V5 and Property.SUBSCRIPTION_ID in reader.properties(_OF_SUBSCRIBE):
         raise PacketError(ReasonCode.SUBSCRIPTION_IDS_NOT_SUPPORTED, "subscription identifiers were not offered")
@@ -179,7 +188,7 @@ def read_unsubscribe(body: bytes, version: int) -> tuple[bytes, list[str]]:
     Raises:
         PacketError: It is malformed.
     """
-    reader = Reader(body)
+    reader = PacketReader(body)
     packet_id = _packet_id(reader)
     if version == V5:
         reader.properties(_OF_UNSUBSCRIBE)
@@ -190,7 +199,7 @@ def read_unsubscribe(body: bytes, version: int) -> tuple[bytes, list[str]]:
     return packet_id, filters
 
 
-def _packet_id(reader: Reader) -> bytes:
+def _packet_id(reader: PacketReader) -> bytes:
     packet_id = reader.take(2)
     if packet_id == b"\0\0":
         raise protocol_error("a packet identifier is not 0")
@@ -210,7 +219,7 @@ def read_answer(body: bytes, version: int) -> tuple[bytes, int]:
     Raises:
         PacketError: It is malformed.
     """
-    reader = Reader(body)
+    reader = PacketReader(body)
     packet_id, reason = _packet_id(reader), 0
     if version == V5 and reader.position < reader.end:
         reason = reader.number(1)
@@ -226,7 +235,7 @@ def read_disconnect(body: bytes, version: int) -> tuple[int, int | None]:
     Raises:
         PacketError: It is malformed.
     """
-    reader = Reader(body)
+    reader = PacketReader(body)
     reason, expiry = 0, None
     if version == V5 and body:
         reason = reader.number(1)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from sens_mock_mqtt_broker import metrics, sent
-from sens_mock_mqtt_broker.topics import Filter, Subscription
+from sens_mock_mqtt_broker.topics import Subscription, TopicFilter
 from sens_mock_mqtt_broker.waiting import WaitingMessages
 from sens_mock_mqtt_broker.wire import PacketType
 
@@ -63,7 +63,7 @@ class Session:
 
     def __init__(self, client_id: str, *, buffer_bytes: int, mark_repeated: bool, clock: Callable[[], float]) -> None:
         self.client_id = client_id
-        self.subscriptions: dict[str, tuple[Filter, Subscription]] = {}
+        self.subscriptions: dict[str, tuple[TopicFilter, Subscription]] = {}
         self.received: set[bytes] = set()
         self.expiry_seconds = 0
         self.away_since = 0.0

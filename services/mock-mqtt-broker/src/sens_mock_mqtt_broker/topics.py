@@ -40,7 +40,7 @@ def is_filter(text: str) -> bool:
     )
 
 
-class Filter(NamedTuple):
+class TopicFilter(NamedTuple):
     """A topic filter.
 
     Attributes:
@@ -52,7 +52,7 @@ class Filter(NamedTuple):
     levels: tuple[str, ...]
 
 
-def parse_filter(text: str) -> Filter | None:
+def parse_filter(text: str) -> TopicFilter | None:
     """Return a topic filter's parts, None when it is not valid (sections 4.7.1 and 4.8.2)."""
     share: str | None = None
     inner = text
@@ -60,7 +60,7 @@ def parse_filter(text: str) -> Filter | None:
         share, _, inner = text.removeprefix("$share/").partition("/")
         if not share or "+" in share or "#" in share:
             return None
-    return Filter(share, tuple(inner.split("/"))) if is_filter(inner) else None
+    return TopicFilter(share, tuple(inner.split("/"))) if is_filter(inner) else None
 
 
 def matches(levels: tuple[str, ...], topic: str) -> bool:
@@ -126,7 +126,7 @@ class SubscriptionTree[S: Hashable]:
         self._root: _Node[S] = _Node()
         self._known: dict[bytes, Receivers[S]] = {}
 
-    def add(self, topic_filter: Filter, session: S, subscription: Subscription) -> None:
+    def add(self, topic_filter: TopicFilter, session: S, subscription: Subscription) -> None:
         """Subscribe a session, or change its subscription."""
         self._known.clear()
         node = self._root
@@ -137,7 +137,7 @@ class SubscriptionTree[S: Hashable]:
         else:
             node.shares.setdefault(topic_filter.share, Share()).members[session] = subscription
 
-    def remove(self, topic_filter: Filter, session: S) -> None:
+    def remove(self, topic_filter: TopicFilter, session: S) -> None:
         """Take back a session's subscription."""
         self._known.clear()
         path = [self._root]

@@ -111,7 +111,7 @@ def protocol_error(text: str) -> PacketError:
     return PacketError(ReasonCode.PROTOCOL_ERROR, text)
 
 
-class Reader:
+class PacketReader:
     """Reads a packet's body from front to end, never beyond it (section 1.5)."""
 
     __slots__ = ("data", "end", "position")
@@ -165,7 +165,7 @@ class Reader:
         end = self.variable() + self.position
         if end > self.end:
             raise malformed("the properties are longer than their packet")
-        inner = Reader(self.data, self.position, end)
+        inner = PacketReader(self.data, self.position, end)
         found: dict[int, int | bytes] = {}
         while inner.position < end:
             name = inner.variable()

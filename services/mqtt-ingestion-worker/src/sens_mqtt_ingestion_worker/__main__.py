@@ -12,7 +12,7 @@ from sens_common.operations import Heartbeat, serve_operations
 from sens_common.readiness import not_started
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
-from sens_mqtt_ingestion_worker.limits import TenantLimits
+from sens_mqtt_ingestion_worker.limits import LimitsBucket
 from sens_mqtt_ingestion_worker.mqtt import MqttSource
 from sens_mqtt_ingestion_worker.pipeline import Pipeline
 from sens_mqtt_ingestion_worker.rates import Rates
@@ -38,7 +38,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         await ensure_streams(jetstream, settings.nats)
         clock = ReceiptClock(mqtt.client_id)
         rates = Rates()
-        limits = TenantLimits(jetstream, rates)
+        limits = LimitsBucket(jetstream, rates)
         await limits.read()
         for part in (status, clock, limits):
             part.export_metrics()

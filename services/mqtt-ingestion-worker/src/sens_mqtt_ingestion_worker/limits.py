@@ -28,7 +28,7 @@ _SUBJECT: Final = f"$KV.{tenant_limits.BUCKET}."
 _OPERATION_HEADER: Final = "KV-Operation"  # of a key that was deleted
 
 
-class TenantLimits:
+class LimitsBucket:
     """Keeps the rates as the bucket has them. While it can't be read, or is not there, the last known ones hold."""
 
     def __init__(

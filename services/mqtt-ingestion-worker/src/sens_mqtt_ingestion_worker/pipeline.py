@@ -63,7 +63,7 @@ class Delivery(NamedTuple):
     caught_up: bool = False
 
 
-class Connection(Protocol):
+class BrokerConnection(Protocol):
     """One connection to the broker, subscribed."""
 
     @property
@@ -91,7 +91,7 @@ class Connection(Protocol):
 class Source(Protocol):
     """The broker."""
 
-    def connect(self) -> AbstractAsyncContextManager[Connection]:
+    def connect(self) -> AbstractAsyncContextManager[BrokerConnection]:
         """Open a connection that is closed with the context.
 
         Raises:
@@ -208,7 +208,7 @@ class Pipeline:
         self._recent.remember(tail)
         return max((message.received_at for message in tail), default=0)
 
-    def _opened(self, connection: Connection) -> None:
+    def _opened(self, connection: BrokerConnection) -> None:
         self._recent.connection_opened(session_present=connection.session_present)
         if not connection.session_present:
             self._rates.was_idle()  # nothing can have waited in the broker
@@ -216,7 +216,7 @@ class Pipeline:
         metrics.CONNECTED.set(1)
         log.info("connected to the broker", session_present=connection.session_present)
 
-    async def _forward(self, connection: Connection, stop: asyncio.Event) -> None:
+    async def _forward(self, connection: BrokerConnection, stop: asyncio.Event) -> None:
         with Race(stop) as race, contextlib.suppress(StoppedError):
             while True:
                 if self._recent.searching:
@@ -235,7 +235,7 @@ class Pipeline:
                 connection.acknowledge(delivery.messages)
                 self._status.hold([])
 
-    async def _next(self, connection: Connection, race: Race) -> Delivery:
+    async def _next(self, connection: BrokerConnection, race: Race) -> Delivery:
         """Receive, and let the rates know how long nothing could be taken, or that nothing was there.
 
         What is received in the instant of the stop is not acknowledged; the broker sends it again.

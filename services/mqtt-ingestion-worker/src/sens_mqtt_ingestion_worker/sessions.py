@@ -22,7 +22,7 @@ _decoder: Final = msgspec.json.Decoder(frozenset[str])
 
 
 class SessionRecord:
-    """The record of one session, as `mqtt.source.Record`: a key for each client identifier and broker, a JSON array of filters."""
+    """The record of one session, as `mqtt.source.SubscriptionRecord`: a key for each client identifier and broker, a JSON array of filters."""
 
     def __init__(self, jetstream: JetStreamContext, nats: NatsSettings, mqtt: MqttSettings) -> None:
         self._jetstream = jetstream
@@ -32,7 +32,7 @@ class SessionRecord:
         self._key = f"{subject_token(mqtt.client_id).replace('%', '=')}.{broker}"
 
     async def load(self) -> frozenset[str] | None:
-        """See `mqtt.source.Record.load`."""
+        """See `mqtt.source.SubscriptionRecord.load`."""
         try:
             found = await (await self._bucket()).get(self._key)
         except KeyNotFoundError:
@@ -48,7 +48,7 @@ class SessionRecord:
             return None
 
     async def save(self, filters: frozenset[str]) -> None:
-        """See `mqtt.source.Record.save`."""
+        """See `mqtt.source.SubscriptionRecord.save`."""
         try:
             await (await self._bucket()).put(self._key, msgspec.json.encode(sorted(filters)))
         except (NatsError, TimeoutError, OSError) as error:

@@ -32,11 +32,11 @@ class Waiting(NamedTuple):
 
 
 class _Connection(Protocol):
-    """The part of `pipeline.Connection` that is looked at."""
+    """The part of `pipeline.BrokerConnection` that is looked at."""
 
     @property
     def waiting(self) -> Waiting:
-        """See `pipeline.Connection.waiting`."""
+        """See `pipeline.BrokerConnection.waiting`."""
 
 
 class IngestionStatus:

@@ -17,7 +17,7 @@ class LiveFeed(Protocol):
     def watched(self) -> set[str]:
         """Return the names of the tenants whose readings somebody wants to see."""
 
-    async def publish(self, tenant: str, readings: Sequence[live.Reading]) -> None:
+    async def publish(self, tenant: str, readings: Sequence[live.LiveReading]) -> None:
         """Send readings to everybody who watches the tenant."""
 
 
@@ -33,12 +33,12 @@ class LivePublisher:
         watched = self._feed.watched()
         if not watched:
             return
-        readings: dict[str, list[live.Reading]] = {}
+        readings: dict[str, list[live.LiveReading]] = {}
         for index in np.flatnonzero(new_values).tolist():
             device, message = batch.routed.devices[index], batch.messages[index]
             if device is not None and device.tenant.name in watched:
                 readings.setdefault(device.tenant.name, []).extend(
-                    live.Reading(device.name, *reading)
+                    live.LiveReading(device.name, *reading)
                     for reading in self._format.decode(message.payload, message.received_at)
                 )
         for tenant, tenant_readings in readings.items():

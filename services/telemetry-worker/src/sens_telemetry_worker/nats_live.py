@@ -62,7 +62,7 @@ class NatsLiveFeed:
                 del self._untold[tenant]
         return set(self._watched_until)
 
-    async def publish(self, tenant: str, readings: Sequence[live.Reading]) -> None:
+    async def publish(self, tenant: str, readings: Sequence[live.LiveReading]) -> None:
         """See `live.LiveFeed.publish`."""
         bodies, left_out = _newest(readings, self._client.max_payload - OVERHEAD_BYTES)
         if left_out:
@@ -95,7 +95,7 @@ class NatsLiveFeed:
             log.warning("live readings are left out; who watches is told", tenant=tenant, readings=count, reason=why)
 
 
-def _newest(readings: Sequence[live.Reading], max_body_bytes: int) -> tuple[Sequence[tuple[bytes, int]], int]:
+def _newest(readings: Sequence[live.LiveReading], max_body_bytes: int) -> tuple[Sequence[tuple[bytes, int]], int]:
     """Return bodies with the numbers of their readings, the newest that fit into `MAX_BATCH_BYTES`, and how many readings do not."""
     bodies: deque[tuple[bytes, int]] = deque()
     size = taken = 0

@@ -35,7 +35,7 @@ _NO_FLAGS: Final[frozenset[int]] = frozenset()
 
 
 class MqttConnection(asyncio.Protocol):
-    """One connection, as `pipeline.Connection`."""
+    """One connection, as `pipeline.BrokerConnection`."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class MqttConnection(asyncio.Protocol):
 
     @property
     def waiting(self) -> Waiting:
-        """See `pipeline.Connection.waiting`."""
+        """See `pipeline.BrokerConnection.waiting`."""
         return Waiting(len(self._messages), self._waiting_bytes, self._reading_paused)
 
     async def open(self) -> None:
@@ -225,7 +225,7 @@ class MqttConnection(asyncio.Protocol):
         return await self._subscriptions.settled()
 
     async def receive(self) -> Delivery:
-        """See `pipeline.Connection.receive`."""
+        """See `pipeline.BrokerConnection.receive`."""
         while not self._messages:
             await self._something()
         if self._gathering.is_busy:
@@ -247,7 +247,7 @@ class MqttConnection(asyncio.Protocol):
         return Delivery(messages, flagged, self._caught_up)
 
     def acknowledge(self, messages: list[Message]) -> None:
-        """See `pipeline.Connection.acknowledge`."""
+        """See `pipeline.BrokerConnection.acknowledge`."""
         if self._ended is not None or self._transport is None:
             return
         pubacks = packets.pubacks(messages)
@@ -256,7 +256,7 @@ class MqttConnection(asyncio.Protocol):
             metrics.ACKNOWLEDGED.inc(len(pubacks))
 
     def ask_for_more(self) -> None:
-        """See `pipeline.Connection.ask_for_more`: a broker that has taken all acknowledgements sends what it has, then answers."""
+        """See `pipeline.BrokerConnection.ask_for_more`: a broker that has taken all acknowledgements sends what it has, then answers."""
         if not self._caught_up and not self._messages:
             self._ping(self._receipts)
 

@@ -20,7 +20,7 @@ _DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _RECORD_AGAIN_SECONDS: Final = 5.0
 
 
-class Record(Protocol):
+class SubscriptionRecord(Protocol):
     """Where it is kept what the session is subscribed to, since no broker tells it."""
 
     async def load(self) -> frozenset[str] | None:
@@ -49,7 +49,9 @@ class MqttSource:
         subscriptions: What is wrong with the session's subscriptions; for the readiness check.
     """
 
-    def __init__(self, settings: MqttSettings, clock: ReceiptClock, record: Record, *, max_packet_bytes: int) -> None:
+    def __init__(
+        self, settings: MqttSettings, clock: ReceiptClock, record: SubscriptionRecord, *, max_packet_bytes: int
+    ) -> None:
         """Prepare, without connecting.
 
         Args:

@@ -6,7 +6,7 @@ from typing import Annotated
 import orjson
 from pydantic import Field
 
-from sens_common.live import Reading
+from sens_common.live import LiveReading
 from sens_platform_api.live.reader import Batch
 from sens_platform_api.parameters import DEVICE_PATTERN, DEVICE_WORDS, EPOCH, Parameters, in_words, time_text
 
@@ -46,7 +46,7 @@ def render_batch(batch: Batch) -> bytes:
     return b"".join(dropped + batch.events)
 
 
-def render_reading(reading: Reading) -> bytes:
+def render_reading(reading: LiveReading) -> bytes:
     """Return the event of a reading."""
     return _event(b"reading", _reading(reading))
 
@@ -56,7 +56,7 @@ def render_dropped(count: int) -> bytes:
     return _event(b"dropped", {"count": count})
 
 
-def _reading(reading: Reading) -> dict[str, object]:
+def _reading(reading: LiveReading) -> dict[str, object]:
     return {
         "device": reading.device,
         "metric": reading.metric,
