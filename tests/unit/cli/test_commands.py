@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from sens_cli.__main__ import app
+from sens_cli.__main__ import app, main
 from sens_cli.api import Api, RefusedByApiError, problem_sentence, segment
 from sens_cli.api_dead_letters import DeadLettersOverApi
 from sens_cli.commands.messages import metrics_payload
@@ -373,6 +373,22 @@ class TestTheCommand:
 
     def test_tells_its_version(self) -> None:
         assert CliRunner().invoke(app, ["--version"]).output == f"{product_version()}\n"
+
+    def test_has_no_administration_where_its_package_is_not_installed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda **_which: ())
+        assert "Administration" not in CliRunner().invoke(app, ["--help"]).output
+        assert CliRunner().invoke(app, ["tenants", "list"]).exit_code == 2
+
+    def test_names_the_library_that_an_installation_leaves_out(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def fail() -> str:
+            raise ModuleNotFoundError("No module named 'httpx2'", name="httpx2")
+
+        monkeypatch.setattr("sens_common.version.product_version", fail)
+        with pytest.raises(SystemExit, match="1"):
+            main(["version"])
+        assert "needs the library httpx2" in capsys.readouterr().err
 
     def test_knows_what_a_typing_error_meant(self) -> None:
         result = CliRunner().invoke(app, ["statu"])
