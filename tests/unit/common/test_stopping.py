@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sens_common.errors import StoppedError
-from sens_common.stopping import Race, before_stop, wait_or_stop
+from sens_common.stopping import Race, before_stop
 
 
 class TestBeforeStop:
@@ -19,16 +19,6 @@ class TestBeforeStop:
         with pytest.raises(StoppedError):
             await before_stop(stop, work)
         assert work.cancelled()
-
-
-class TestWaitOrStop:
-    async def test_tells_that_the_time_has_passed(self) -> None:
-        assert await wait_or_stop(asyncio.Event(), 0.001) is False
-
-    async def test_tells_that_the_stop_came(self) -> None:
-        stop = asyncio.Event()
-        stop.set()
-        assert (await wait_or_stop(stop, 60)) is True
 
 
 class TestRace:

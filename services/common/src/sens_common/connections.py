@@ -142,7 +142,7 @@ class BoundedProtocol(H11Protocol):
                 self._cut_off_later()
 
     def _cut_off_later(self) -> None:
-        """Give what was written a while to be read: a connection that is closed waits for that, as long as its client likes."""
+        """Give the client a while to read what was written: closing a connection waits for that, for ever if need be."""
         if self._cutting is None:
             self._cutting = self.loop.call_later(self.limits.header_seconds, self.transport.abort)
 
@@ -199,7 +199,7 @@ class BoundedProtocol(H11Protocol):
 class _SmallReads(asyncio.BufferedProtocol):
     """Passes what comes on to uvicorn's protocol, in small pieces until a request's header is complete.
 
-    The loop reads 256 KiB at once otherwise: then the body that comes with a header is in memory before anybody has asked for it.
+    Otherwise the loop reads 256 KiB at once, and the body that comes with a header is in memory before the application has asked for it.
     """
 
     def __init__(self, protocol: BoundedProtocol, small: memoryview, large: memoryview) -> None:

@@ -1,4 +1,4 @@
-"""One classification of what asyncpg raises, by what can be done about it.
+"""One classification of asyncpg's errors, by the remedy.
 
 SQLSTATE codes and their classes are those of the PostgreSQL documentation, appendix A.
 """
@@ -15,7 +15,7 @@ DRIVER_ERRORS: Final = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.I
 
 
 class DatabaseFault(StrEnum):
-    """What can be done about an error."""
+    """The kinds of errors, each with its remedy."""
 
     TRANSIENT = "transient"
     """The server can't be reached, or can't work just now: the same can be tried again, and helps once its state has changed."""
@@ -64,7 +64,7 @@ _BY_CLASS: Final = {
 
 
 def fault_of(error: BaseException, *, connected: bool = True) -> DatabaseFault:
-    """Return what can be done about one of `DRIVER_ERRORS`; `UNFORESEEN` for any other error.
+    """Return the kind of one of `DRIVER_ERRORS`; `UNFORESEEN` for any other error.
 
     Args:
         error: What was raised.

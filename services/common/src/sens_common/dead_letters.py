@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 KEPT_BYTES: Final = 4096
-"""What is kept of a payload that is too large, or has no room in its tenant's quota."""
+"""So much is kept of a payload that is too large, or that has no room in its tenant's quota."""
 
 
 class Reason(StrEnum):

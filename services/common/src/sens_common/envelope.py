@@ -44,7 +44,7 @@ topics, `names.UNROUTED` where a topic names none."""
 DISCARDED_HEADER: Final = "Sens-Discarded"
 """How many of those were discarded before this envelope, in the same form; absent means none."""
 OVERHEAD_BYTES: Final = 16_384
-"""Room to leave in a NATS message for its headers, and in an envelope for what is not topic or payload."""
+"""Room to leave in a NATS message for its headers, and in an envelope for everything beside topics and payloads."""
 MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"
 """JetStream's own deduplication header: a publish that is tried again carries the same one."""
 

@@ -33,7 +33,7 @@ _HOST: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9
 
 
 class HttpsOnly:
-    """Wraps an application: redirects who reads over plain HTTP, refuses whoever sent a key or a body that way.
+    """Wraps an application: redirects requests over plain HTTP, and refuses those that carry a key or a body.
 
     A request with a key is not redirected: its sender would go on to send the key in clear first, each time, and never notice.
 

@@ -1,4 +1,4 @@
-"""The NATS connection and the stream of envelopes. Whoever starts first makes it; the others find it."""
+"""The NATS connection and the stream of envelopes. The service that starts first makes the stream; the others find it."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The wire contract of live data: what a telemetry worker has newly stored, for whoever watches just now.
+"""The wire contract of live data: the readings that a telemetry worker has just stored, for those who watch.
 
 Published on core NATS below ``sens.live.<tenant token>``; the body is MessagePack, an array of arrays
 ``[device, metric, measured_at, value]`` with ``measured_at`` in microseconds since the epoch. The header `DROPPED_HEADER` says how many

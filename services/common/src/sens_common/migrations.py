@@ -1,4 +1,4 @@
-"""The schema's migrations: numbered SQL files, applied once each, in order, by whoever comes first.
+"""The schema's migrations: numbered SQL files, applied once each, in order, by the first process that comes.
 
 ``NNNN_name.sql`` is for every server; where a step differs, ``NNNN_name.timescaledb.sql`` and ``NNNN_name.postgresql.sql`` are its
 two forms. Which form a database has is decided when its first migration runs and never changes afterwards.
@@ -169,7 +169,7 @@ async def _prepare_role(connection: Connection, role: str) -> None:
             ) from error
         except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
             pass  # another database's migration on the same server made it just now
-    # Since PostgreSQL 16 who creates a role may administer it without being able to become it (GRANT, "WITH SET").
+    # Since PostgreSQL 16 the creator of a role may administer it without being able to become it (GRANT, "WITH SET").
     privilege = "SET" if connection.get_server_version().major >= _SET_OPTION_SINCE else "MEMBER"
     if not await connection.fetchval("SELECT pg_has_role(current_user, $1, $2)", role, privilege):
         try:
@@ -186,7 +186,7 @@ async def _prepare(connection: Connection) -> Storage:
     for role in (API_ROLE, WORKER_ROLE):
         await _prepare_role(connection, role)
     if not await connection.fetchval("SELECT to_regclass('sens.schema_migrations') IS NOT NULL"):
-        # There is no table to lock yet. Whose statement meets another process's waits for that one, and finds all made.
+        # There is no table to lock yet. A statement that meets another process's waits for that one, and finds everything made.
         with contextlib.suppress(
             asyncpg.UniqueViolationError, asyncpg.DuplicateSchemaError, asyncpg.DuplicateTableError
         ):

@@ -11,7 +11,7 @@ REPLAY_PUBLISHER: Final = "replay"
 """Publisher token of messages that come back from the dead letters; no MQTT session has this name."""
 
 DEAD_LETTERS_STREAM: Final = "DEAD_LETTERS"
-"""The stream of dead letters of versions before 0.2. What it holds is moved into the database once."""
+"""The stream of dead letters of versions before 0.2. Its messages are moved into the database once."""
 
 TELEMETRY_CONSUMER: Final = "telemetry-worker"
 """The durable pull consumer that all telemetry workers share."""
@@ -23,7 +23,7 @@ LIVE_SUBJECT: Final = "sens.live"
 """Newly stored readings: ``sens.live.<tenant token>``, core NATS, no storage."""
 
 LIVE_INTEREST_SUBJECT: Final = "sens.live_interest"
-"""Whoever reads live data publishes the tenant's name here every few seconds, so that nobody's data are published to nobody."""
+"""A reader of live data publishes the tenant's name here every few seconds; data that nobody reads are not published."""
 
 UNROUTED: Final = "~"
 """Stands for topics that name no valid tenant. It can't be a tenant's name."""

@@ -31,7 +31,7 @@ _LIMITS_STREAM: Final = f"KV_{BUCKET}"  # a bucket is a stream of this name (NAT
 
 
 class Permissions(NamedTuple):
-    """Subjects on which a user may publish and subscribe; what is denied is denied though it is allowed by a wildcard."""
+    """Subjects on which a user may publish and subscribe; a denied subject stays denied where a wildcard allows it."""
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
@@ -52,7 +52,7 @@ def _inbox(client_name: str) -> str:
 
 
 def _reading(stream: str) -> tuple[str, ...]:
-    """Return the subjects of who reads a stream's messages and state, without a consumer."""
+    """Return the subjects for reading a stream's messages and state without a consumer."""
     return (
         f"$JS.API.STREAM.INFO.{stream}",
         f"$JS.API.STREAM.MSG.GET.{stream}",
@@ -62,7 +62,7 @@ def _reading(stream: str) -> tuple[str, ...]:
 
 
 def _own(stream: str) -> tuple[str, ...]:
-    """Return the subjects of who may do everything with a stream."""
+    """Return the subjects for doing everything with a stream."""
     return (
         f"$JS.API.STREAM.*.{stream}",
         f"$JS.API.STREAM.MSG.*.{stream}",
@@ -73,7 +73,7 @@ def _own(stream: str) -> tuple[str, ...]:
 
 
 def _consuming(stream: str) -> tuple[str, ...]:
-    """Return the subjects of who makes consumers of a stream for itself."""
+    """Return the subjects for making consumers of a stream for one's own use."""
     return (
         f"$JS.API.CONSUMER.CREATE.{stream}",
         f"$JS.API.CONSUMER.CREATE.{stream}.>",

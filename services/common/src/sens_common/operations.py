@@ -165,7 +165,7 @@ async def serve(
         server_header=False,
         http=bounded_protocol(limits),  # type: ignore[arg-type]  # uvicorn calls what it is given; its annotation wants a class
         ws="none",
-        # Without a setting uvicorn would believe whoever connects from this machine.
+        # Without a setting uvicorn would believe everybody who connects from this machine.
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=list(trusted_proxies),
         timeout_graceful_shutdown=max(1, round(graceful_seconds)),

@@ -1,4 +1,4 @@
-"""Who may do what in the database beyond the schema's own grants: what is taken away from everybody, and what is still missing.
+"""Rights in the database beyond the schema's own grants: which are taken away from everybody, and which separation is still missing.
 
 PostgreSQL lets every login make temporary tables, look into the schema ``public`` and take advisory locks, with which one login can
 keep others waiting. `restrict` takes that away. The last needs a superuser, because these functions are PostgreSQL's own.
@@ -46,8 +46,8 @@ END $$
 
 
 async def restrict(connection: Connection) -> None:
-    """Take away what nobody needs, as far as the connection's role may; `shortcomings` tells what is left."""
-    # Who owns neither the database nor its schema "public" gets a warning; nothing then changes.
+    """Take away rights that nobody needs, as far as the connection's role may; `shortcomings` tells which are left."""
+    # A role that owns neither the database nor its schema "public" gets a warning, and nothing changes.
     try:
         async with connection.transaction():
             await connection.execute(_OF_THE_DATABASE)

@@ -1,7 +1,6 @@
 """The one place that races work with the stop of a service."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable
 from types import TracebackType
 from typing import Self
@@ -66,10 +65,3 @@ async def before_stop[T](stop: asyncio.Event, work: Awaitable[T]) -> T:
     """
     with Race(stop) as race:
         return await race.run(work)
-
-
-async def wait_or_stop(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait for the time or for the stop, whichever comes first; tell whether the stop has come."""
-    with contextlib.suppress(StoppedError):
-        await before_stop(stop, asyncio.sleep(seconds))
-    return stop.is_set()

@@ -1,4 +1,4 @@
-"""What is running: the product's version and the commit it was built from."""
+"""The running product: its version and the commit from which it was built."""
 
 import os
 from functools import cache

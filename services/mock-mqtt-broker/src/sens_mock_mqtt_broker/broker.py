@@ -1,4 +1,4 @@
-"""The broker: sessions, who gets what, and what happens when clients come and go (MQTT 5.0, section 4).
+"""The broker: sessions, routing, and clients that come and go (MQTT 5.0, section 4).
 
 One process, one event loop, everything in memory. What a client can make it hold is bounded, and each bound has a metric.
 """

@@ -21,7 +21,7 @@ _SMALL: Final = 1 << 16
 """Bytes of an unfinished packet that every connection may hold."""
 
 _WRITE_BYTES: Final = 1 << 18
-"""What is written ahead of a client's reading; more waits in its session."""
+"""Bytes that are written ahead of a client's reading; more waits in its session."""
 
 _UNREAD_ANSWERS_BYTES: Final = 1 << 20
 """Answers that a client may leave unread before it is not read either."""
@@ -34,7 +34,7 @@ _LEVEL_INDEX: Final = 6
 
 
 class ClientConnection(asyncio.Protocol):
-    """One client. Its `end` is safe to call at any time; `connection_lost` comes once, whoever was first."""
+    """One client. Its `end` is safe to call at any time; `connection_lost` comes once, whichever side was first."""
 
     def __init__(self, broker: "Broker") -> None:
         self.version = V311
@@ -191,7 +191,7 @@ class ClientConnection(asyncio.Protocol):
         return messages
 
     def _keep(self, data: bytes, position: int, needed: int) -> None:
-        """Keep the beginning of a packet until the rest is there; what all connections keep of large ones is bounded."""
+        """Keep the beginning of a packet until the rest is there; all connections together keep a bounded amount of large ones."""
         reserved = needed if needed > _SMALL else 0
         self._broker.unfinished_bytes += reserved - self._reserved
         self._reserved = reserved
@@ -294,7 +294,7 @@ class ClientConnection(asyncio.Protocol):
             self.version, self.largest_packet = packet.version, packet.largest_packet
             session, present = self._broker.connect(self, packet)
         except PacketError as error:
-            # Who asks for a version above 5 understands what version 5 says; who asks for an older one does not.
+            # A client of a version above 5 understands an answer of version 5; one of an older version does not.
             level = body[_LEVEL_INDEX] if len(body) > _LEVEL_INDEX and body[:_LEVEL_INDEX] == b"\x00\x04MQTT" else 0
             version = V5 if level >= V5 else V311
             self.send(sent.connack(version, error.reason, session_present=False, assigned="", largest_packet=0))

@@ -48,7 +48,7 @@ class NobodyReadsError(Exception):
 
 
 class Audience(Protocol):
-    """Who has subscribed, at a broker that can be asked for it."""
+    """The subscribers of a broker that can be asked for them."""
 
     def reads(self, topics: Sequence[str]) -> bool:
         """Tell whether somebody has subscribed to one of the topics."""
@@ -146,7 +146,7 @@ class Publisher:
         return messages
 
     def _look_for_readers(self, answers: Answers) -> None:
-        """Take note of whether anybody reads; what a whole round of sensors has sent in vain is sent again."""
+        """Take note of whether anybody reads; if a whole round of sensors was not read, its messages are sent again."""
         if answers.read:
             self._unread.clear()
         self._unread.extend(answers.unread)

@@ -59,7 +59,7 @@ type Outgoing = tuple[ApplicationMessage, int]
 
 
 class Session:
-    """A client's session. `buffer_bytes` bounds what it holds; what has no room is dropped, counted: see `waiting`."""
+    """A client's session. `buffer_bytes` bounds the messages in it; those without room are dropped and counted: see `waiting`."""
 
     def __init__(self, client_id: str, *, buffer_bytes: int, mark_repeated: bool, clock: Callable[[], float]) -> None:
         self.client_id = client_id

@@ -1,4 +1,4 @@
-"""Topics and filters, and who has subscribed to what (MQTT 5.0, sections 4.7 and 4.8.2)."""
+"""Topics, filters and subscriptions (MQTT 5.0, sections 4.7 and 4.8.2)."""
 
 from collections.abc import Hashable, Iterator
 from typing import Final, NamedTuple
@@ -100,7 +100,7 @@ class Share[S: Hashable]:
 
 
 class Receivers[S: Hashable](NamedTuple):
-    """Who gets the messages of a topic."""
+    """The receivers of a topic's messages."""
 
     sessions: tuple[tuple[S, Subscription], ...]
     shares: tuple[Share[S], ...]
@@ -156,7 +156,7 @@ class SubscriptionTree[S: Hashable]:
                 del parent.children[level]
 
     def receivers(self, field: bytes) -> Receivers[S]:
-        """Return who gets the messages of a topic, which stands as on the wire, its length before it.
+        """Return the receivers of a topic's messages; the topic is in its form on the wire, its length before it.
 
         Raises:
             PacketError: It is no topic to publish to.

@@ -66,6 +66,6 @@ class UnreadTopics:
 
 
 def readable(topic: str) -> str:
-    """Return a topic for people: without what can't be printed, and not too long."""
+    """Return a topic for people: shortened, and with a question mark for each character that can't be printed."""
     shown = "".join(character if character.isprintable() else "?" for character in topic)
     return shown if len(shown) <= _LONGEST_NAME else f"{shown[:_LONGEST_NAME]}…"

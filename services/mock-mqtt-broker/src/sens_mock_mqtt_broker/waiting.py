@@ -1,4 +1,4 @@
-"""What waits for a subscriber: bounded in bytes, and what has no room is taken from whoever fills the most of it.
+"""Messages that wait for a subscriber, bounded in bytes: when there is no room, the owner with the most bytes loses its oldest.
 
 The owner of a message is what its topic begins with: up to its tenant for the platform's topics, its first three levels for others.
 """

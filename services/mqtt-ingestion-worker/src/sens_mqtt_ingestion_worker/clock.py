@@ -86,9 +86,11 @@ class ReceiptClock:
         self._steady_ns = steady_ns
         slot = time_slot(client_id)
         self._remainders = (slot, (slot + STEP // 2) % STEP)
-        self._given: _Given = ([], [])  # by remainder; without what is given now
+        self._given: _Given = ([], [])  # by remainder; without the current stretch
         self._which = 0
-        self._first = 0  # of what is given now; nobody knows what was given before, so all of it counts
+        self._first = (
+            0  # of the current stretch; times before the start of this process are unknown, so all of them count
+        )
         self._last = 0
         self._until = _NEVER
         self._offset = self._trusted = wall_ns() // 1000 - steady_ns() // 1000
@@ -148,7 +150,7 @@ class ReceiptClock:
         self._choose(now)
 
     def _off(self) -> int:
-        """Return by how much the clock is off, as far as anybody knows, in microseconds."""
+        """Return by how many microseconds the clock is off, as far as this process knows."""
         self._look()
         if self._trusted != self._offset and self._steady_ns() // 1000 - self._set_at > _TRUSTED_AFTER:
             self._trusted = self._offset
@@ -165,7 +167,7 @@ class ReceiptClock:
             " messages without a time get what it says: is it right?"
         )
 
-    # Stretches of time, and what is given in which.
+    # Stretches of time, and which remainder is used in each.
 
     def _choose(self, at: int) -> None:
         """Choose the remainder for a time, and when to choose again."""
@@ -192,7 +194,7 @@ class ReceiptClock:
         self._until = min((edge for edge in edges if edge > at), default=_NEVER)
 
     def _end_run(self) -> None:
-        """Keep what was given until now as a stretch."""
+        """Keep the times that were given until now as a stretch."""
         if self._last:
             self._keep(self._which, _Stretch(self._first, self._last))
         self._last = 0
@@ -210,7 +212,7 @@ class ReceiptClock:
 
     @property
     def header(self) -> str | None:
-        """What is known of the times that were given, for `recall`; None while that is what everybody would think."""
+        """The stretches in which times were given, for `recall`; None while they need not be told."""
         if not any(self._given) and not self._first and not self._which:
             return None
         newest = max(stretch.last for stretches in self._given for stretch in stretches) if any(self._given) else 0

@@ -1,4 +1,4 @@
-"""Metrics of the ingestion worker. For any window: received = published + redelivered + discarded + what is buffered."""
+"""Metrics of the ingestion worker. For any window: received = published + redelivered + discarded + buffered."""
 
 from prometheus_client import Counter, Gauge, Histogram
 

@@ -72,7 +72,7 @@ class BrokerConnection(Protocol):
 
     @property
     def waiting(self) -> Waiting:
-        """What has come and was not received yet."""
+        """Messages that have come and were not received yet."""
 
     async def receive(self) -> Delivery:
         """Wait for messages and return all that are there, at least one.
@@ -152,7 +152,7 @@ class Pipeline:
         self.problems.set(_CONNECTION, "not connected yet", level="debug")
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until the stop; what is under way then is finished and acknowledged."""
+        """Work until the stop; messages under way then are stored and acknowledged first."""
         newest = await self._recall()
         self._rates.was_away(min(max(0.0, time.time() - newest / 1e6), _LONGEST_AWAY_SECONDS))
         attempts = Attempts(

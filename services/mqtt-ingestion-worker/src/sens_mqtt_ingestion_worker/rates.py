@@ -16,7 +16,7 @@ from sens_common.envelope import Message
 from sens_common.topics import NATIVE
 
 IDLE_SECONDS: Final = 1.0
-"""A worker that waited for so long has taken what was waiting in the broker; one that took nothing for so long was away."""
+"""A worker that waited for so long has taken everything that the broker had; one that took nothing for so long was away."""
 
 
 class _Bucket:

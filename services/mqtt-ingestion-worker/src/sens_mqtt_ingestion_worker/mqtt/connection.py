@@ -83,7 +83,7 @@ class MqttConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end; whoever waits learns of it."""
+        """Note the end, and wake those that wait."""
         hint = "" if self._connack is not None else "; does it speak MQTT 5, and on this port?"
         self._end(f"the connection was lost ({exc})" if exc else f"the broker closed the connection{hint}")
 
@@ -318,7 +318,7 @@ class MqttConnection(asyncio.Protocol):
             return
         self._subscriptions.count_between(self._received)
         self._ended = reason
-        # The broker sends again what was not acknowledged; only what came with QoS 0 would be lost.
+        # The broker sends unacknowledged messages again; only those of QoS 0 would be lost.
         self._messages = [message for message in self._messages if not message.packet_id]
         self._wake_up()
 

@@ -42,8 +42,8 @@ class MqttSource:
     """The broker, as `pipeline.Source`.
 
     A session keeps its subscriptions, also those that the settings no longer name; with two that match, every message comes twice.
-    So what is recorded of a session is at any moment at least what it has: the record grows before the broker is asked to subscribe,
-    and shrinks after it has unsubscribed. A crash in between leaves too much in the record, and unsubscribing that has no effect.
+    So the record of a session names at any moment at least the subscriptions that it has: it grows before the broker is asked to subscribe,
+    and shrinks after the broker has unsubscribed. A crash in between leaves too many in the record; unsubscribing those has no effect.
 
     Attributes:
         subscriptions: What is wrong with the session's subscriptions; for the readiness check.
@@ -129,7 +129,7 @@ class MqttSource:
             connection.close()
 
     async def _before_subscribing(self) -> frozenset[str]:
-        """Return what the session may be subscribed to, once it is recorded together with what it is going to have."""
+        """Return the filters to which the session may be subscribed, once they are recorded together with those it is going to have."""
         if self._recorded is None:
             known = await self._record.load()
             recorded = self._wanted | (known if known is not None else earlier_forms(self._wanted))

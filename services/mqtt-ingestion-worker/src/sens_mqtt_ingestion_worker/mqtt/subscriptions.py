@@ -18,7 +18,7 @@ _ENDED: Final = mqtt5.UnsubAckReasonCode.SUCCESS
 class Subscriptions:
     """The subscriptions of one connection's session.
 
-    Earlier ones are ended only once the new ones are there, so that there is one at every moment.
+    Earlier ones are ended only after the new ones are made, so that no message is missed in between.
 
     Attributes:
         are_made: Whether the session is subscribed to what the settings name.
@@ -39,7 +39,7 @@ class Subscriptions:
         self._came_before: int | None = None  # messages before SUBACK, while UNSUBACK is awaited
 
     async def settled(self) -> list[str]:
-        """Wait until the session is subscribed to what the settings name, and to nothing else; return what it could not be rid of."""
+        """Wait until the session is subscribed to what the settings name, and to nothing else; return the filters that the broker refused to end."""
         await self._are_settled.wait()
         return self._refused
 
