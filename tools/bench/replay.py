@@ -50,7 +50,9 @@ def _replay(stack: Stack, dead_letters: int, folder: Path, *, filtered: bool) ->
     first, second = (_command(stack, tenant, folder / name) for name in ("first", "second"))
     first.start()
     goal = stored + dead_letters * _KILLED_AFTER
-    _wait(lambda: stack.workers[TELEMETRY].metric(_STORED) > goal, "the replay is under way")
+    _wait(lambda: bool(first.exit_code) or stack.workers[TELEMETRY].metric(_STORED) > goal, "the replay is under way")
+    if first.exit_code:
+        raise StackError(f"the replay failed: {first.output()}")
     first.kill()
 
     started = time.perf_counter()
