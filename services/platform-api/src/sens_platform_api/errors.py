@@ -157,6 +157,8 @@ class TooManyRequestsError(RefusedError):
     status = 429
     code = "too_many_requests"
     title = "Too many requests"
+    bound: ClassVar[str] = "requests_per_key"
+    """The bound that was reached, as the metric of refused requests names it."""
 
     def __init__(self, text: str, retry_after_seconds: int = 5) -> None:
         super().__init__(text)
@@ -168,6 +170,7 @@ class TooManyReadersError(TooManyRequestsError):
 
     code = "too_many_readers"
     title = "Too many live readers"
+    bound = "live_readers"
 
 
 class TooManyAnswersError(TooManyRequestsError):
@@ -175,6 +178,7 @@ class TooManyAnswersError(TooManyRequestsError):
 
     code = "too_many_answers"
     title = "Too many answers at the same time"
+    bound = "answers"
 
 
 class TenantBusyError(TooManyRequestsError):
@@ -182,6 +186,7 @@ class TenantBusyError(TooManyRequestsError):
 
     code = "tenant_busy"
     title = "Too many requests at the same time"
+    bound = "tenant_connections"
 
 
 class TooManyWrongKeysError(TooManyRequestsError):
@@ -189,6 +194,7 @@ class TooManyWrongKeysError(TooManyRequestsError):
 
     code = "too_many_wrong_keys"
     title = "Too many wrong keys"
+    bound = "wrong_keys"
 
 
 class TooSlowError(RefusedError):

@@ -10,7 +10,6 @@ neither waits for tenants' queries.
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -22,9 +21,7 @@ from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
 from sens_platform_api.errors import NumberTooLargeError, TooSlowError
 from sens_platform_api.settings import LimitSettings
-
-if TYPE_CHECKING:
-    from sens_platform_api.tenant_turns import TenantTurns
+from sens_platform_api.tenant_turns import TenantTurns
 
 type Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
@@ -52,7 +49,7 @@ class Pool:
     """
 
     def __init__(
-        self, connections: "asyncpg.Pool[asyncpg.Record]", limits: LimitSettings, turns: "TenantTurns | None" = None
+        self, connections: "asyncpg.Pool[asyncpg.Record]", limits: LimitSettings, turns: TenantTurns | None = None
     ) -> None:
         self.connections = connections
         self.limits = limits
@@ -74,9 +71,6 @@ async def open_pools(
     settings: DatabaseSettings, service: str, limits: LimitSettings
 ) -> AsyncIterator[tuple[Pool, Pool]]:
     """Keep the pools open while the context is: the one for data, and the one for keys and readiness."""
-    # It counts what it does; the administration, which needs no pools, starts without the metrics.
-    from sens_platform_api.tenant_turns import TenantTurns  # noqa: PLC0415
-
     turns = TenantTurns(settings.pool_size, limits.wait_seconds)
     async with (
         _driver_pool(settings, service, settings.pool_size) as data,

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from sens_common.errors import SchemaError, UnavailableError
+from sens_platform_api import metrics
 from sens_platform_api.errors import (
     BodyTooLargeError,
     HeadersTooLargeError,
@@ -60,7 +61,9 @@ class Problem(BaseModel):
 
 
 def problem_response(error: RefusedError | UnavailableError | SchemaError) -> Response:
-    """Return the answer for an error."""
+    """Return the answer for an error, and count a bound that was reached."""
+    if isinstance(error, TooManyRequestsError):
+        metrics.REFUSED.labels(error.bound).inc()
     if isinstance(error, RefusedError):
         return _render(
             error.status,

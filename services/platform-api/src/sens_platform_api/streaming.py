@@ -54,7 +54,6 @@ class AnswerCounter:
         """
         most = self._limits.answers_per_tenant
         if self._by_tenant[tenant_id] >= most or self._by_tenant.total() >= self._limits.answers:
-            metrics.REFUSED.labels("answers").inc()
             raise TooManyAnswersError(
                 f"as many answers with measurements are being read as there may be, {most} of one tenant;"
                 " read them to their ends, or try again later"

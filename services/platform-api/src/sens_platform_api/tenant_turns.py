@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Final
 
-from sens_platform_api import metrics
 from sens_platform_api.errors import TenantBusyError
 
 TENANTS_PART: Final = 4
@@ -61,7 +60,6 @@ class TenantTurns:
                 del self._turns[tenant_id]
 
     def _busy(self) -> TenantBusyError:
-        metrics.REFUSED.labels("tenant_connections").inc()
         return TenantBusyError(
             f"your other requests use all {self.per_tenant} database connections that one tenant may have;"
             " ask for less at once, or try again later"

@@ -112,7 +112,6 @@ class NatsLive:
         if self.reader_count >= self._limits.live_readers or (
             channel is not None and len(channel.readers) >= self._limits.live_readers_per_tenant
         ):
-            metrics.REFUSED.labels("live_readers").inc()
             raise TooManyReadersError("as many readers watch live data as there may be; try again later")
         if channel is None:
             channel = _Channel(tenant)

@@ -90,7 +90,6 @@ class Gate:
                 " (keys create without --read-only)"
             )
         if not await self._rate.hit(self._requests, str(caller.key_id)):
-            metrics.REFUSED.labels("requests_per_key").inc()
             raise TooManyRequestsError(
                 f"this key may ask {self._requests.amount} times a minute; ask less often", RETRY_AFTER_SECONDS
             )
@@ -107,7 +106,6 @@ class Gate:
         left = (await self._rate.get_window_stats(self._wrong_keys, source)).remaining
         # Those that are being looked up just now may turn out wrong as well.
         if len(looked_up) >= left and key not in looked_up:
-            metrics.REFUSED.labels("wrong_keys").inc()
             raise TooManyWrongKeysError(
                 f"{self._wrong_keys.amount} wrong keys a minute may come from one address; try again later",
                 RETRY_AFTER_SECONDS,
