@@ -73,12 +73,9 @@ class TestChildren:
         number = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
         wait_until(lambda: process_identity(number) is None, "the child ends")
 
-    async def test_are_refused_at_the_start_where_the_account_can_run_nothing(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(account, "_CHECK", "import nothing_of_that_name")
+    async def test_are_refused_at_the_start_where_the_account_can_run_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(SensError, match=r"can't run them: .*nothing_of_that_name.*\n.*another user"):
-            await children(tmp_path)
+            await children(tmp_path, check="import nothing_of_that_name")
 
 
 class TestFiles:

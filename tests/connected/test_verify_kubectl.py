@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 
-from sens_cli.release import kubectl as runner
-from sens_cli.verify import kubectl as kubectl_module
 from sens_cli.verify.access import check_production, check_test
 from sens_cli.verify.cluster import Cluster
 from sens_cli.verify.environment import Environment
-from sens_cli.verify.kubectl import Kubectl
+from sens_cli.verify.kubectl import TIMEOUT_SECONDS, Kubectl
 from sens_cli.verify.outcome import CheckFailedError, NotRunError
 from sens_cli.verify.record import Expected
 from support.fake_kubectl import Answer, FakeKubectl
@@ -53,8 +51,13 @@ def listed(*workloads: dict[str, Any]) -> dict[str, str]:
     return {"output": json.dumps({"kind": "List", "items": workloads})}
 
 
-async def run(check: Callable[[Cluster], Callable[[], Awaitable[str]]], environment: Environment = ENVIRONMENT) -> str:
-    return await check(Cluster(environment, Kubectl()))()
+async def run(
+    check: Callable[[Cluster], Callable[[], Awaitable[str]]],
+    environment: Environment = ENVIRONMENT,
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> str:
+    return await check(Cluster(environment, Kubectl(timeout_seconds=timeout_seconds)))()
 
 
 async def failure(check: Callable[[Cluster], Callable[[], Awaitable[str]]]) -> CheckFailedError:
@@ -312,27 +315,23 @@ class TestKubectl:
         with pytest.raises(NotRunError):
             await production()
 
-    async def test_that_never_answers_is_ended(
-        self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 0.2)
+    async def test_that_never_answers_is_ended(self, fake_kubectl: FakeKubectl) -> None:
         fake_kubectl.answer(["get"], {"hangs": True})
         started = time.monotonic()
 
         with pytest.raises(NotRunError, match=r"no answer within 0\.2 s"):
-            await run(lambda cluster: cluster.rolled_out)
+            await run(lambda cluster: cluster.rolled_out, timeout_seconds=0.2)
         assert time.monotonic() - started < 30
 
     @pytest.mark.parametrize(
         "answer", [{"hangs": True}, {"errors": "Unable to connect to the server: dial tcp: i/o timeout", "code": 1}]
     )
     async def test_that_can_not_reach_the_cluster_is_not_asked_again(
-        self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch, answer: Answer
+        self, fake_kubectl: FakeKubectl, answer: Answer
     ) -> None:
-        monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 2.0)
         fake_kubectl.answer([], answer)
 
-        cluster, said = Cluster(ENVIRONMENT, Kubectl()), []
+        cluster, said = Cluster(ENVIRONMENT, Kubectl(timeout_seconds=2.0)), []
         for check in (cluster.rolled_out, cluster.nats):
             with pytest.raises(NotRunError) as error:
                 await check()
@@ -341,26 +340,21 @@ class TestKubectl:
         assert first == second
         assert len(fake_kubectl.calls) == 1
 
-    async def test_that_hangs_in_a_pod_is_asked_again(
-        self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 2.0)
+    async def test_that_hangs_in_a_pod_is_asked_again(self, fake_kubectl: FakeKubectl) -> None:
         fake_kubectl.answer(["exec"], {"hangs": True})
         fake_kubectl.answer(["get"], listed(workload()))
 
-        cluster = Cluster(ENVIRONMENT, Kubectl())
+        kubectl = Kubectl(timeout_seconds=2.0)
+        cluster = Cluster(ENVIRONMENT, kubectl)
         with pytest.raises(NotRunError, match="no answer"):
             await cluster.metrics("docs")
-        monkeypatch.setattr(kubectl_module, "TIMEOUT_SECONDS", 15.0)
+        kubectl._timeout_seconds = TIMEOUT_SECONDS
         assert (await cluster.rolled_out()) == "1 of 1: api"
 
-    async def test_that_prints_without_end_is_ended(
-        self, fake_kubectl: FakeKubectl, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(runner, "MAXIMUM_BYTES", 100_000)
-        fake_kubectl.answer(["get"], {"output": "x" * 1000, "times": 1000})
+    async def test_that_prints_without_end_is_ended(self, fake_kubectl: FakeKubectl) -> None:
+        fake_kubectl.answer(["get"], {"output": "x" * 10_000, "times": 1000})
 
-        with pytest.raises(NotRunError, match="more than 100000 bytes"):
+        with pytest.raises(NotRunError, match="more than 8388608 bytes"):
             await run(lambda cluster: cluster.rolled_out)
 
     async def test_is_told_the_context(self, fake_kubectl: FakeKubectl) -> None:

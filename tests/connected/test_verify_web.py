@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sens_cli.verify import certificates, plaintext, web
+from sens_cli.verify import certificates, web
 from sens_cli.verify.catalogue import catalogue
 from sens_cli.verify.certificates import check_certificate
 from sens_cli.verify.connections import trust
@@ -77,32 +77,44 @@ async def service_outcome(
     *,
     name: str = "platform-api",
     expected: Expected | None = None,
+    timeout_seconds: float = web.TIMEOUT_SECONDS,
 ) -> str:
     """Return what a check of a service says of a server's answers."""
 
     async with server(served) as port:
         host = Endpoint("http", NAME, port)
         environment = Environment(name="test", address=HOST, expected=expected)
-        async with Web(environment, PLAIN) as client:
+        async with Web(environment, PLAIN, timeout_seconds=timeout_seconds) as client:
             return await ask(Service(name, host, "--api-host", environment, client))()
 
 
 async def service_failure(
-    served: Served | None, ask: Callable[[Service], Callable[[], Awaitable[str]]]
+    served: Served | None,
+    ask: Callable[[Service], Callable[[], Awaitable[str]]],
+    *,
+    timeout_seconds: float = web.TIMEOUT_SECONDS,
 ) -> CheckFailedError:
     with pytest.raises(CheckFailedError) as error:
-        await service_outcome(served, ask)
+        await service_outcome(served, ask, timeout_seconds=timeout_seconds)
     assert error.value.remedy
     return error.value
 
 
-async def certificate_outcome(served: ssl.SSLContext | None, ca_file: Path | None, *, days: int = 14) -> str:
+async def certificate_outcome(
+    served: ssl.SSLContext | None,
+    ca_file: Path | None,
+    *,
+    days: int = 14,
+    timeout_seconds: float = certificates.TIMEOUT_SECONDS,
+) -> str:
     """Return what the check of a certificate says of a server."""
 
     async with server(None, served) as port:
         environment = Environment(name="test", namespace="sens-test", address=HOST)
         host = Endpoint("https", NAME, port)
-        return await check_certificate(environment, host, "--api-host", trust(ca_file), days)
+        return await check_certificate(
+            environment, host, "--api-host", trust(ca_file), days, timeout_seconds=timeout_seconds
+        )
 
 
 async def certificate_failure(certificate: Certificate, ca_file: Path | None, *, days: int = 14) -> CheckFailedError:
@@ -172,11 +184,9 @@ class TestACertificate:
         with pytest.raises(CheckFailedError, match="does not speak TLS"):
             await outcome()
 
-    async def test_of_what_never_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(certificates, "TIMEOUT_SECONDS", 0.1)
-
+    async def test_of_what_never_answers(self) -> None:
         with pytest.raises(CheckFailedError, match=r"no answer within 0\.1 s"):
-            await certificate_outcome(None, None)
+            await certificate_outcome(None, None, timeout_seconds=0.1)
 
     async def test_of_what_is_not_there(self) -> None:
         host = Endpoint("https", NAME, free_port())
@@ -287,10 +297,10 @@ class TestAService:
 
         assert "more than 262144 bytes" in error.detail
 
-    async def test_that_never_answers_is_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(web, "TIMEOUT_SECONDS", 0.1)
+    async def test_that_never_answers_is_left(self) -> None:
+        error = await service_failure(None, lambda service: service.ready, timeout_seconds=0.1)
 
-        assert "no answer within 0.1 s" in (await service_failure(None, lambda service: service.ready)).detail
+        assert "no answer within 0.1 s" in error.detail
 
     async def test_over_tls_is_asked_by_its_name(self, authority: Authority) -> None:
         context = authority.certificate(NAME, 60).context()
@@ -490,35 +500,33 @@ def redirect(location: str, status: str = "308 Permanent Redirect") -> bytes:
 
 
 class TestPlainHttp:
-    async def outcome(self, given: bytes | None, monkeypatch: pytest.MonkeyPatch, *, path: str = "/healthz") -> str:
+    async def outcome(self, given: bytes | None, *, path: str = "/healthz") -> str:
         async with server({} if given is None else {path: given}) as port:
-            monkeypatch.setattr(plaintext, "PORT", port)
             host = Endpoint("https", NAME, 443)
             if path == "/healthz":
                 environment = Environment(name="x", address=HOST, api_host=host)
             else:
                 environment = Environment(name="x", address=HOST, argo_host=host)
             async with Web(environment, PLAIN) as client:
-                return await check_plaintext(environment, client)
+                return await check_plaintext(environment, client, port=port)
 
     @pytest.mark.parametrize("path", ["/healthz", "/"])
     @pytest.mark.parametrize(
         "status", ["301 Moved Permanently", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"]
     )
-    async def test_that_is_redirected(self, monkeypatch: pytest.MonkeyPatch, status: str, path: str) -> None:
-        said = await self.outcome(redirect(f"https://{NAME}{path}", status), monkeypatch, path=path)
+    async def test_that_is_redirected(self, status: str, path: str) -> None:
+        said = await self.outcome(redirect(f"https://{NAME}{path}", status), path=path)
 
         assert said == f"http://{NAME} redirects to HTTPS"
 
-    async def test_that_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        assert (await self.outcome(None, monkeypatch)).endswith("refuses (404)")
+    async def test_that_is_refused(self) -> None:
+        assert (await self.outcome(None)).endswith("refuses (404)")
 
-    async def test_that_nothing_listens_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(plaintext, "PORT", free_port())
+    async def test_that_nothing_listens_for(self) -> None:
         environment = Environment(name="x", address=HOST, docs_host=Endpoint("https", NAME, 443))
 
         async with Web(environment, PLAIN) as client:
-            assert "no connection" in (await check_plaintext(environment, client))
+            assert "no connection" in (await check_plaintext(environment, client, port=free_port()))
 
     @pytest.mark.parametrize(
         "given",
@@ -534,16 +542,16 @@ class TestPlainHttp:
         ],
         ids=["ok", "failed", "page", "500", "plain", "elsewhere", "path", "broken"],
     )
-    async def test_that_is_served_is_a_failure(self, monkeypatch: pytest.MonkeyPatch, given: bytes) -> None:
+    async def test_that_is_served_is_a_failure(self, given: bytes) -> None:
         with pytest.raises(CheckFailedError) as error:
-            await self.outcome(given, monkeypatch)
+            await self.outcome(given)
 
         assert f"http://{NAME}" in error.value.detail
         assert "router.entrypoints: websecure" in error.value.remedy
 
-    async def test_is_not_known_while_no_pod_is_ready(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_is_not_known_while_no_pod_is_ready(self) -> None:
         with pytest.raises(NotRunError, match="no pod is ready"):
-            await self.outcome(answer(b"no available server", "503 Service Unavailable", "text/plain"), monkeypatch)
+            await self.outcome(answer(b"no available server", "503 Service Unavailable", "text/plain"))
 
     async def test_is_not_looked_at_without_tls(self) -> None:
         environment = Environment(name="x", api_host=Endpoint("http", NAME, 80))

@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from sens_cli.up import data as data_module
 from sens_cli.up.data import DataFolder
 from sens_common.command_line.instance import Instance
 from sens_common.errors import SensError
@@ -108,13 +107,12 @@ class TestLogs:
         assert (folder.logs / "nats.log.1").read_text() == "old"
         folder.close()
 
-    def test_are_bounded_while_they_are_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(data_module, "LOG_LIMIT_BYTES", 10)
+    def test_are_bounded_while_they_are_written(self, tmp_path: Path) -> None:
         folder = DataFolder(tmp_path)
         folder.open()
         with folder.log_file("nats").open("ab", buffering=0) as log:
             log.write(b"0123456789ab")
-            folder.bound_logs()
+            folder.bound_logs(10)
             log.write(b"new")
         assert folder.log_file("nats").read_bytes() == b"new"
         assert (folder.logs / "nats.log.1").read_bytes() == b"0123456789ab"

@@ -9,11 +9,10 @@ from typing import NamedTuple
 
 import pytest
 
-from sens_cli.up import supervisor as supervisor_module
 from sens_cli.up.components import Component, Launch, Step
 from sens_cli.up.data import DataFolder
 from sens_cli.up.process import process_identity
-from sens_cli.up.supervisor import LONGEST_BACKOFF_SECONDS, Supervisor, backoff_seconds
+from sens_cli.up.supervisor import LONGEST_BACKOFF_SECONDS, SERVICES_STOP_SECONDS, Supervisor, backoff_seconds
 from sens_common.errors import SensError
 from support.servers import eventually
 
@@ -87,11 +86,21 @@ async def supervise(
     components: list[Component],
     check: Callable[[Running], Awaitable[None]],
     steps: list[Step] | None = None,
+    *,
+    services_stop_seconds: float = SERVICES_STOP_SECONDS,
 ) -> Recorder:
     """Run components until the check is done, then stop them."""
     recorder = Recorder()
 
-    supervisor = Supervisor(components, steps or [], data=data, environment={}, display=recorder)
+    supervisor = Supervisor(
+        components,
+        steps or [],
+        data=data,
+        environment={},
+        display=recorder,
+        first_backoff_seconds=0.01,
+        services_stop_seconds=services_stop_seconds,
+    )
     work = asyncio.create_task(supervisor.run())
     try:
         await check(Running(supervisor, recorder, work))
@@ -131,11 +140,7 @@ class TestStarting:
             "ready service",
         ]
 
-    async def test_gives_up_on_what_keeps_dying_and_says_its_last_words(
-        self, data: DataFolder, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(supervisor_module, "FIRST_BACKOFF_SECONDS", 0.01)
-
+    async def test_gives_up_on_what_keeps_dying_and_says_its_last_words(self, data: DataFolder) -> None:
         with pytest.raises(ExceptionGroup) as caught:
             await supervise(data, [component(data, "broken", "import sys; sys.exit('no such disk')")], given_up)
         error = caught.value.exceptions[0]
@@ -149,9 +154,7 @@ class TestStarting:
 
 
 class TestRestarting:
-    async def test_follows_a_death_and_is_said(self, data: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(supervisor_module, "FIRST_BACKOFF_SECONDS", 0.01)
-
+    async def test_follows_a_death_and_is_said(self, data: DataFolder) -> None:
         async def kill_it(running: Running) -> None:
             await running.supervisor.all_ready()
             running.supervisor._children["worker"].kill()
@@ -182,15 +185,14 @@ class TestStopping:
         assert order.read_text().split() == ["source", "worker", "store"]
         assert list(data.run.glob("*.pid")) == []
 
-    async def test_kills_what_does_not_stop(self, data: DataFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(supervisor_module, "SERVICES_STOP_SECONDS", 0.0)
+    async def test_kills_what_does_not_stop(self, data: DataFolder) -> None:
         numbers: list[int] = []
 
         async def note(running: Running) -> None:
             await running.supervisor.all_ready()
             numbers.append(running.supervisor._children["stubborn"].pid)
 
-        recorder = await supervise(data, [component(data, "stubborn", STUBBORN)], note)
+        recorder = await supervise(data, [component(data, "stubborn", STUBBORN)], note, services_stop_seconds=0.0)
         assert process_identity(numbers[0]) is None
         assert recorder.lines[-1] == "stubborn did not stop within 0.5 s: killed"
 

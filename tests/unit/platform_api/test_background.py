@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 
-import pytest
 from structlog.testing import capture_logs
 
 from sens_common.errors import UnavailableError
@@ -67,15 +66,11 @@ async def logged_until(
     return [entry["event"] for entry in logs], problems
 
 
-@pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (registry, tenants):
-        monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.0)
-
-
 async def test_deletions_go_on_after_failures() -> None:
     deletions = Deletions(AWAY, Step(7, 10, False), AWAY, AWAY, Step(7, 5, True))
-    events, problems = await logged_until(deletions.done, lambda problems: registry.keep_deleting(deletions, problems))
+    events, problems = await logged_until(
+        deletions.done, lambda problems: registry.keep_deleting(deletions, problems, interval_seconds=0)
+    )
     assert problems.problem is None
     assert events.count("the measurements of a deletion are gone") == 1
     assert events[0] == "the measurements of deleted devices and metrics can't be deleted"
@@ -84,6 +79,8 @@ async def test_deletions_go_on_after_failures() -> None:
 
 async def test_limits_are_told_after_failures() -> None:
     limits = Limits(failures=3)
-    events, _ = await logged_until(limits.done, lambda problems: tenants.keep_telling_limits(limits, limits, problems))
+    events, _ = await logged_until(
+        limits.done, lambda problems: tenants.keep_telling_limits(limits, limits, problems, interval_seconds=0)
+    )
     assert limits.told == {"demo": TenantLimits(10)}
     assert events.count("the ingestion workers can't be told the tenants' limits; they keep the last ones") == 1

@@ -46,10 +46,9 @@ class TestAuthenticator:
             await Authenticator(keys).caller("x" * 10_000)
         assert keys.questions == 0
 
-    async def test_remembers_a_bounded_number_of_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "CACHE_SIZE", 2)
+    async def test_remembers_a_bounded_number_of_keys(self) -> None:
         many = [f"sens_{index:043}" for index in range(5)]
-        authenticator = Authenticator(kept(*many))
+        authenticator = Authenticator(kept(*many), cache_size=2)
         for key in many:
             await authenticator.caller(key)
         assert len(authenticator._cache) == 2

@@ -120,7 +120,7 @@ OURSELVES: Final = Children()
 """Children run as we do."""
 
 
-async def children(data: Path) -> Children:
+async def children(data: Path, *, check: str = _CHECK) -> Children:
     """Return how children are started, given the data folder.
 
     Raises:
@@ -131,7 +131,7 @@ async def children(data: Path) -> Children:
         return OURSELVES
     found = Children(account, tuple(_existing((sys.base_prefix, sys.prefix, *sys.path, str(data)))))
     checking = await asyncio.create_subprocess_exec(
-        *found.command([sys.executable, "-P", "-c", _CHECK]),
+        *found.command([sys.executable, "-P", "-c", check]),
         cwd="/",
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,

@@ -128,10 +128,10 @@ class DataFolder:
         for file in self.logs.glob("*.log"):
             file.rename(file.with_suffix(".log.1"))
 
-    def bound_logs(self) -> None:
+    def bound_logs(self, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
         """Set aside what a log holds when it has grown to its limit; the component goes on writing to the same file."""
         for file in self.logs.glob("*.log"):
-            if file.stat().st_size > LOG_LIMIT_BYTES:
+            if file.stat().st_size > limit_bytes:
                 shutil.copyfile(file, file.with_suffix(".log.1"))
                 os.truncate(file, 0)
 

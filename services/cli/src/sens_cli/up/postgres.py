@@ -12,14 +12,14 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 from sens_cli.up.account import NAME, Account, Children, children_account
 from sens_common.errors import SensError
 
 SUPERUSER = "postgres"
 
-_SYSTEM_FOLDER = Path("/var/lib/sens-platform")
+SYSTEM_FOLDER: Final = Path("/var/lib/sens-platform")
 _INITDB_TIMEOUT_SECONDS = 120
 
 
@@ -68,7 +68,12 @@ def embedded_programs() -> Path:
 
 
 def prepare(
-    data: Path, password: str, *, programs: Path | None = None, before_exec: Callable[[], None] | None = None
+    data: Path,
+    password: str,
+    *,
+    programs: Path | None = None,
+    before_exec: Callable[[], None] | None = None,
+    system_folder: Path = SYSTEM_FOLDER,
 ) -> Cluster:
     """Make the data folder where it does not exist yet, and return the cluster.
 
@@ -77,6 +82,7 @@ def prepare(
         password: Of the superuser, for a new data folder.
         programs: Folder of the programs, None for those of the wheel.
         before_exec: Called in initdb's process before it becomes initdb.
+        system_folder: Where what another account has to reach is put; made when it is needed.
 
     Raises:
         SensError: The folder can't be made.
@@ -84,9 +90,9 @@ def prepare(
     account = children_account()
     found = programs or embedded_programs()
     try:
-        cluster = Cluster(_reachable_programs(found, account), data, account)
+        cluster = Cluster(_reachable_programs(found, account, system_folder), data, account)
         if not (data / "PG_VERSION").exists():
-            _make(cluster, password, before_exec)
+            _make(cluster, password, before_exec, system_folder)
         elif account is not None and (final := data.resolve()).stat().st_uid != account.uid:
             Children(account).give(final)  # made by an earlier version, as another account
     except OSError as error:
@@ -96,11 +102,11 @@ def prepare(
     return cluster._replace(data=data.resolve())
 
 
-def _make(cluster: Cluster, password: str, before_exec: Callable[[], None] | None) -> None:
+def _make(cluster: Cluster, password: str, before_exec: Callable[[], None] | None, system_folder: Path) -> None:
     """Run initdb beside the final place and move the result there, so that an interrupted initdb leaves nothing half made."""
     data, account = cluster.data, cluster.account
     if account is not None and not data.is_symlink() and not _can_reach(data.parent, account):
-        home = Path(tempfile.mkdtemp(prefix="postgres-", dir=_system_folder()))
+        home = Path(tempfile.mkdtemp(prefix="postgres-", dir=_made(system_folder)))
         home.chmod(0o755)
         data.symlink_to(home / "data")
     final = Path(os.path.realpath(data))
@@ -181,12 +187,12 @@ def _can_reach(folder: Path, account: Account) -> bool:
     return True
 
 
-def _system_folder() -> Path:
-    _SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
-    return _SYSTEM_FOLDER
+def _made(system_folder: Path) -> Path:
+    system_folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return system_folder
 
 
-def _reachable_programs(programs: Path, account: Account | None) -> Path:
+def _reachable_programs(programs: Path, account: Account | None, system_folder: Path) -> Path:
     """Return the programs' folder, or a copy of the installation that the account can reach."""
     if account is None or _can_reach(programs, account):
         return programs
@@ -194,9 +200,9 @@ def _reachable_programs(programs: Path, account: Account | None) -> Path:
     version = subprocess.run(  # noqa: S603 - our own program
         [str(programs / "postgres"), "--version"], capture_output=True, text=True, check=True
     ).stdout.split()[-1]
-    copy = _system_folder() / f"programs-{version}"
+    copy = _made(system_folder) / f"programs-{version}"
     if not copy.exists():
-        scratch = Path(tempfile.mkdtemp(prefix="programs-", dir=_system_folder()))
+        scratch = Path(tempfile.mkdtemp(prefix="programs-", dir=copy.parent))
         _copy_installation(installation, scratch)
         try:
             scratch.rename(copy)

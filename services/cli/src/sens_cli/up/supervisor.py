@@ -52,9 +52,9 @@ class Display(Protocol):
         """Something people should know."""
 
 
-def backoff_seconds(restarts: int) -> float:
+def backoff_seconds(restarts: int, first_seconds: float = FIRST_BACKOFF_SECONDS) -> float:
     """Return how long to wait before the next start, after so many in a row."""
-    return float(min(FIRST_BACKOFF_SECONDS * 2 ** min(restarts, 16), LONGEST_BACKOFF_SECONDS))
+    return float(min(first_seconds * 2 ** min(restarts, 16), LONGEST_BACKOFF_SECONDS))
 
 
 class Supervisor:
@@ -69,6 +69,8 @@ class Supervisor:
         environment: dict[str, str],
         display: Display,
         children: Children = OURSELVES,
+        first_backoff_seconds: float = FIRST_BACKOFF_SECONDS,
+        services_stop_seconds: float = SERVICES_STOP_SECONDS,
     ) -> None:
         self._components = components
         self._steps = steps
@@ -76,6 +78,8 @@ class Supervisor:
         self._environment = environment
         self._display = display
         self._started_as = children
+        self._first_backoff_seconds = first_backoff_seconds
+        self._services_stop_seconds = services_stop_seconds
         self._children: dict[str, asyncio.subprocess.Process] = {}
         names = [component.name for component in components] + [step.name for step in steps]
         self._ready = {name: asyncio.Event() for name in names}
@@ -113,7 +117,7 @@ class Supervisor:
         began = time.monotonic()
         stages = groupby(sorted(self._components, key=lambda component: component.stop_stage), _stage)
         for stage, members in stages:
-            limit = SERVICES_STOP_SECONDS + (STORES_STOP_SECONDS if stage >= _STORE_STAGE else 0)
+            limit = self._services_stop_seconds + (STORES_STOP_SECONDS if stage >= _STORE_STAGE else 0)
             left = max(SHORTEST_STOP_SECONDS, began + limit - time.monotonic())
             await self._stop_stage(list(members), min(left, STAGE_STOP_SECONDS))
 
@@ -172,7 +176,7 @@ class Supervisor:
             ever_ready = self._ready[component.name].is_set()
             if not ever_ready and (child.returncode == _WRONG_SETTINGS or restarts + 1 >= START_ATTEMPTS):
                 raise SensError(f"{component.name} can't be started: {reason}\nIts log: {self._log(component)}")
-            pause = backoff_seconds(restarts)
+            pause = backoff_seconds(restarts, self._first_backoff_seconds)
             restarts += 1
             self._display.notice(f"{component.name} {reason}; starting it again in {pause:g} s", warning=True)
             await asyncio.sleep(pause)

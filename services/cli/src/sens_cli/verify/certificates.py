@@ -25,7 +25,13 @@ _STAGING = b"(STAGING)"  # in the names of Let's Encrypt's staging authorities
 
 
 async def check_certificate(
-    environment: Environment, host: Endpoint | None, option: str, context: ssl.SSLContext, days: int
+    environment: Environment,
+    host: Endpoint | None,
+    option: str,
+    context: ssl.SSLContext,
+    days: int,
+    *,
+    timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> str:
     """See that a host's certificate is trusted, is its own, and lasts for some days."""
     if host is None:
@@ -33,7 +39,7 @@ async def check_certificate(
     if host.scheme != "https":
         raise NotRunError(f"{host.url} is served without TLS")
     try:
-        certificate = await _handshake(environment, host, context)
+        certificate = await _handshake(environment, host, context, timeout_seconds)
     except ssl.SSLCertVerificationError as error:
         raise await _refused(environment, host, error) from None
     left = int((ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) // _DAY_SECONDS)
@@ -43,17 +49,19 @@ async def check_certificate(
     return found
 
 
-async def _handshake(environment: Environment, host: Endpoint, context: ssl.SSLContext) -> dict[str, Any]:
+async def _handshake(
+    environment: Environment, host: Endpoint, context: ssl.SSLContext, timeout_seconds: float = TIMEOUT_SECONDS
+) -> dict[str, Any]:
     where = f"{host.authority} ({target(environment, host)})"
     try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        async with asyncio.timeout(timeout_seconds):
             _reader, writer = await asyncio.open_connection(
                 target(environment, host), host.port, ssl=context, server_hostname=host.host
             )
     except ssl.SSLCertVerificationError:
         raise
     except TimeoutError:
-        raise CheckFailedError(f"{where}: no answer within {TIMEOUT_SECONDS:g} s", _UNREACHABLE) from None
+        raise CheckFailedError(f"{where}: no answer within {timeout_seconds:g} s", _UNREACHABLE) from None
     except ssl.SSLError as error:
         raise CheckFailedError(
             f"{where} does not speak TLS as we do: {error.reason or error}",

@@ -25,8 +25,9 @@ _UNREACHABLE = re.compile(r"unable to connect to the server|the connection to th
 class Kubectl:
     """The program on the PATH, with the configuration it finds by itself."""
 
-    def __init__(self, context: str | None = None) -> None:
+    def __init__(self, context: str | None = None, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self._context = context
+        self._timeout_seconds = timeout_seconds
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._lost: str | None = None
 
@@ -45,7 +46,7 @@ class Kubectl:
                 raise NotRunError(self._lost)
             try:
                 finished = await run_kubectl(
-                    *arguments, context=self._context, timeout_seconds=TIMEOUT_SECONDS, standard_input=given
+                    *arguments, context=self._context, timeout_seconds=self._timeout_seconds, standard_input=given
                 )
             except UnansweredError as error:
                 if arguments[0] != "exec":  # where it may be the program in the pod that hangs

@@ -29,13 +29,13 @@ class Plain(StrEnum):
     UNKNOWN = "not known"
 
 
-async def check_plaintext(environment: Environment, web: Web) -> str:
+async def check_plaintext(environment: Environment, web: Web, *, port: int = PORT) -> str:
     """See that no public host serves anything over plain HTTP: it redirects to HTTPS, or refuses."""
     asked = {"/healthz": [environment.api_host, environment.docs_host], "/": [environment.argo_host]}
     hosts = [(host, path) for path, named in asked.items() for host in named if host and host.scheme == "https"]
     if not hosts:
         raise NotRunError("no host with TLS is known (--api-host, --docs-host, --argo-host)")
-    found = await asyncio.gather(*(_ask(environment, web, host, path) for host, path in hosts))
+    found = await asyncio.gather(*(_ask(environment, web, host, path, port) for host, path in hosts))
     if served := [said for plain, said in found if plain is Plain.SERVED]:
         raise CheckFailedError(
             "; ".join(served),
@@ -64,10 +64,10 @@ async def check_hsts(environment: Environment, web: Web) -> str:
     return "; ".join(f"{host}: {age // 86_400} days" for host, age in ages.items())
 
 
-async def _ask(environment: Environment, web: Web, host: Endpoint, path: str) -> tuple[Plain, str]:
+async def _ask(environment: Environment, web: Web, host: Endpoint, path: str, port: int) -> tuple[Plain, str]:
     """Return what a host does with a request over plain HTTP, as an outcome and in words."""
-    plain = Endpoint("http", host.host, PORT)
-    problem = await connects(target(environment, plain), PORT)
+    plain = Endpoint("http", host.host, port)
+    problem = await connects(target(environment, plain), port)
     if problem is not None:
         return Plain.KEPT, f"{plain.url}: no connection ({problem}), so that no certificate can be renewed by HTTP-01"
     answer = await web.get(plain, path)

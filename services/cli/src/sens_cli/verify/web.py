@@ -51,15 +51,18 @@ class Answer:
 class Web:
     """A client; a context manager."""
 
-    def __init__(self, environment: Environment, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, environment: Environment, context: ssl.SSLContext, *, timeout_seconds: float = TIMEOUT_SECONDS
+    ) -> None:
         self._environment = environment
+        self._timeout_seconds = timeout_seconds
         self._client = httpx.AsyncClient(
             verify=context,
             headers={
                 "User-Agent": "sens-verify",
                 "Accept-Encoding": "identity",
             },  # nothing that grows when it is unpacked
-            timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
             trust_env=False,  # what a proxy sees is not what is at the address
         )
 
@@ -86,10 +89,10 @@ class Web:
             extensions={"sni_hostname": endpoint.host} if endpoint.is_name else {},
         )
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
+            async with asyncio.timeout(self._timeout_seconds):
                 return await self._ask(request, url)
         except TimeoutError:
-            reason = f"no answer within {TIMEOUT_SECONDS:g} s"
+            reason = f"no answer within {self._timeout_seconds:g} s"
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
         raise CheckFailedError(

@@ -39,8 +39,11 @@ class Authenticator:
     same key at the same time ask once.
     """
 
-    def __init__(self, keys: Keys, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, keys: Keys, clock: Callable[[], float] = time.monotonic, *, cache_size: int = CACHE_SIZE
+    ) -> None:
         self._keys = keys
+        self._cache_size = cache_size
         self._clock = clock
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
         self._asking: dict[bytes, asyncio.Task[Caller | None]] = {}
@@ -85,7 +88,7 @@ class Authenticator:
             await self._note(caller)
         self._cache[hash_] = _Known(caller, now + CACHE_SECONDS, noted)
         self._cache.move_to_end(hash_)
-        while len(self._cache) > CACHE_SIZE:
+        while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return caller
 

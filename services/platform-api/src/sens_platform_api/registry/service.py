@@ -101,14 +101,16 @@ async def _between_batches[T](delete: Callable[[], Awaitable[T]]) -> T:
     raise UnavailableError("messages are being stored all the time, and nothing can be deleted meanwhile; try again")
 
 
-async def keep_deleting(deletions: Deletions, problems: Problems) -> None:
+async def keep_deleting(
+    deletions: Deletions, problems: Problems, *, interval_seconds: float = INTERVAL_SECONDS
+) -> None:
     """Delete the measurements of deleted devices and metrics, whenever there are some."""
     attempts = Attempts(
         problems,
         "deletion",
         "the measurements of deleted devices and metrics can't be deleted",
         retry_on=(SensError,),
-        interval_seconds=INTERVAL_SECONDS,
+        interval_seconds=interval_seconds,
     )
     async for attempt in attempts:
         with attempt:

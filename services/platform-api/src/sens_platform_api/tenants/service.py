@@ -34,14 +34,20 @@ class PublishedLimits(Protocol):
         """
 
 
-async def keep_telling_limits(stored: StoredLimits, published: PublishedLimits, problems: Problems) -> None:
+async def keep_telling_limits(
+    stored: StoredLimits,
+    published: PublishedLimits,
+    problems: Problems,
+    *,
+    interval_seconds: float = INTERVAL_SECONDS,
+) -> None:
     """Publish the stored limits again and again: after a change of either, and after a restore of either."""
     attempts = Attempts(
         problems,
         "limits",
         "the ingestion workers can't be told the tenants' limits; they keep the last ones",
         retry_on=(SensError,),
-        interval_seconds=INTERVAL_SECONDS,
+        interval_seconds=interval_seconds,
     )
     async for attempt in attempts:
         with attempt:
