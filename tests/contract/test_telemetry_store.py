@@ -13,7 +13,7 @@ from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.accounting import confirm
-from sens_telemetry_worker.batch import EnvelopeProgress, Outcome, PendingMessages, Rejection, StreamPosition
+from sens_telemetry_worker.batch import EnvelopeProgress, MessageOutcome, PendingMessages, Rejection, StreamPosition
 from sens_telemetry_worker.letters import Letter, Quota
 from sens_telemetry_worker.rows import PreparedRows, Rows, TextRow, numeric_rows, prepare
 from sens_telemetry_worker.storing import RowsRefusedError, SettledElsewhereError, Store, StoreUnavailableError
@@ -168,8 +168,8 @@ class TestEnvelopeInParts:
         async with opened() as store:
             progress = EnvelopeProgress.of(MemoryEnvelope(1, [Message("elsewhere", b"", AT)] * 3))
             written = await store.write(part_of(rows((1, 1, 0, 1.0)), 3, envelopes=[progress], only=[1]))
-            confirm(written.record)
-            assert progress.recorded == bytes([0, Outcome.STORED, 0])
+            confirm(written.accounts)
+            assert progress.recorded == bytes([0, MessageOutcome.STORED, 0])
 
             # Another worker gets it too, and does not know.
             other = EnvelopeProgress.of(progress.envelope)
@@ -239,7 +239,7 @@ class TestQuota:
             written = await store.write(part_of(rows(), 2, rejected=bad, payload=b"{"))
             assert [letter.message_index for letter in written.letters] == [0]
             assert [letter.message_index for letter in written.discarded] == [1]
-            (count,) = written.record.counts
+            (count,) = written.accounts.counts
             assert (count.received, count.dead_lettered, count.discarded) == (2, 1, 1)
 
     async def test_keeps_the_beginning_of_what_is_too_large_in_any_case(self, opened: Opener) -> None:
@@ -387,7 +387,7 @@ def test_both_stores_answer_alike(database: DatabaseSettings, batches: list[list
                 written = await store.write(part_of(prepared, len(batch), sequence=sequence))
                 assert written.new_values.tolist() == expected.new_values.tolist()
                 assert written.letters == expected.letters
-                assert written.record.counts == expected.record.counts
+                assert written.accounts.counts == expected.accounts.counts
             counts = await pool.fetchrow(
                 "SELECT sum(received)::int, sum(stored)::int, sum(duplicate)::int, sum(dead_lettered)::int, sum(abs(unaccounted))::int"
                 " FROM sens.conservation()"

@@ -16,7 +16,7 @@ from sens_common.live import LiveReading
 from sens_common.topics import NATIVE
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError, SupersededError
 from sens_mqtt_ingestion_worker.status import Waiting
-from sens_telemetry_worker.accounting import Record, WrittenPart, record_of
+from sens_telemetry_worker.accounting import AccountsUpdate, WrittenPart, accounts_update
 from sens_telemetry_worker.batch import BatchPart, StreamPosition
 from sens_telemetry_worker.letters import Letter, Quota, apportion, dead_letters
 from sens_telemetry_worker.routing import KnownNames
@@ -255,16 +255,16 @@ class MemoryStore:
         new_values, conflicting, added = self._compared(part, keyed)
         letters = dead_letters(part, conflicting)
         kept, discarded = apportion(letters, dict.fromkeys((letter.tenant_id for letter in letters), self._room()))
-        record = record_of(
+        update = accounts_update(
             part, new_values, [each.message_index for each in kept], [each.message_index for each in discarded]
         )
-        self._settle(part, record)
+        self._settle(part, update)
         self.values |= added
         for letter in kept:
             before = self.letters.get(letter.origin)
             if before is None or before.replays < letter.replays:
                 self.letters[letter.origin] = letter
-        return WrittenPart(new_values, kept, discarded, record)
+        return WrittenPart(new_values, kept, discarded, update)
 
     async def forget_before(self, stream: int, sequence: int) -> None:
         """See `trimming.SettledEnvelopes.forget_before`."""
@@ -290,13 +290,13 @@ class MemoryStore:
                 conflicting.add(message)
         return new_values, conflicting, added
 
-    def _settle(self, part: BatchPart, record: Record) -> None:
+    def _settle(self, part: BatchPart, update: AccountsUpdate) -> None:
         missing = object()
         # A database takes no key twice.
-        if len({each.progress.envelope.position for each in record.settlements}) < len(record.settlements) or any(
+        if len({each.progress.envelope.position for each in update.settlements}) < len(update.settlements) or any(
             self.settled.get(each.progress.envelope.position, missing)
             != (missing if each.before is None else each.before)
-            for each in record.settlements
+            for each in update.settlements
         ):
             recorded = {
                 position: self.settled[position]
@@ -304,10 +304,10 @@ class MemoryStore:
                 if position in self.settled
             }
             raise SettledElsewhereError(recorded)
-        for count in record.counts:
+        for count in update.counts:
             for word in ("received", "stored", "duplicate", "dead_lettered", "discarded"):
                 self.counts[count.tenant_id, count.day, word] += getattr(count, word)
-        for each in record.settlements:
+        for each in update.settlements:
             self.settled[each.progress.envelope.position] = each.after
 
     def _room(self) -> Quota:

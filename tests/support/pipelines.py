@@ -9,7 +9,7 @@ from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.live import LiveFeed, LivePublisher
 from sens_telemetry_worker.pipeline import Inbox, Pipeline
 from sens_telemetry_worker.routing import Registry, Router
-from sens_telemetry_worker.status import Status
+from sens_telemetry_worker.status import TelemetryStatus
 from sens_telemetry_worker.storing import Store
 from sens_telemetry_worker.tenants import Tenant
 from support.memory import MemoryFeed, MemoryRegistry, MemoryStore
@@ -25,7 +25,7 @@ def pipeline_of[E: Envelope](
     guard: DeadLetterGuard | None = None,
     store: Store | None = None,
     feed: LiveFeed | None = None,
-    status: Status | None = None,
+    status: TelemetryStatus | None = None,
 ) -> Pipeline[E]:
     """Return a pipeline of the native format that pauses between no attempts; the tenant demo exists, unless a registry is given."""
     payload_format = decoder("native")
@@ -35,6 +35,6 @@ def pipeline_of[E: Envelope](
         guard=guard or DeadLetterGuard(1, 10),
         store=store or MemoryStore(),
         live=LivePublisher(feed or MemoryFeed(set()), payload_format),
-        status=status or Status(),
+        status=status or TelemetryStatus(),
         backoff=NO_PAUSES,
     )

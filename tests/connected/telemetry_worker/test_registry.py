@@ -8,14 +8,14 @@ from typing import Any
 import asyncpg
 import orjson
 
-from sens_common.database import connect
+from sens_common.database import Connection, connect
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.batch import RoutedMessages
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.routing import Router
-from sens_telemetry_worker.timescale.database import Connection, Database, open_pool
+from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import REFRESH_SECONDS, TimescaleRegistry
 
 NOW = 1_769_860_800_000_000

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import pytest
 
+from sens_common.database import Connection
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.routing import Router
-from sens_telemetry_worker.timescale.database import Connection, Database, open_pool
+from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.memory import MemoryEnvelope, MemoryInbox

@@ -13,7 +13,7 @@ from sens_telemetry_worker.jetstream.inbox import StreamInbox
 from sens_telemetry_worker.jetstream.trimming import KEPT_ENVELOPES, StreamTrimmer
 from sens_telemetry_worker.letters import Quota
 from sens_telemetry_worker.settings import BatchSettings, HistorySettings
-from sens_telemetry_worker.status import Status
+from sens_telemetry_worker.status import TelemetryStatus
 from sens_telemetry_worker.timescale.bookkeeping import Bookkeeping
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from support.envelopes import TOPIC, publish_envelopes, settle_envelopes
@@ -40,7 +40,7 @@ def trimmer_of(
     return StreamTrimmer(
         client.jetstream(),
         settings,
-        status=Status(),
+        status=TelemetryStatus(),
         guard=guard or DeadLetterGuard(1, 1),
         settled=MemorySettled(),
         kept_envelopes=kept_envelopes,
@@ -70,7 +70,7 @@ class TestSettledEnvelopes:
             trimmer = StreamTrimmer(
                 client.jetstream(),
                 HistorySettings(),
-                status=Status(),
+                status=TelemetryStatus(),
                 guard=DeadLetterGuard(1, 1),
                 settled=books,
                 kept_envelopes=0,

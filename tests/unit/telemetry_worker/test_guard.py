@@ -9,6 +9,7 @@ from sens_telemetry_worker.guard import (
     WINDOW_SECONDS,
     DeadLetterGuard,
     JudgedMessages,
+    Verdict,
     counts,
     judge,
 )
@@ -32,13 +33,13 @@ def guard_of(*quiet: str, **tenants: JudgedMessages) -> tuple[DeadLetterGuard, C
 
 def settled(guard: DeadLetterGuard, batch: Mapping[str, JudgedMessages]) -> bool:
     guard.note(batch)
-    return guard.allows()
+    return guard.decide() is Verdict.STORE
 
 
 class TestOneTenant:
     def test_stops_nobody_however_much_of_it_is_rejected(self) -> None:
         guard, _ = guard_of(hostile=some(2000, 2000))
-        assert guard.allows()
+        assert guard.decide() is Verdict.STORE
         assert guard.conspicuous() == 1
         assert guard.rejects_everything()
 
@@ -60,12 +61,12 @@ class TestOneTenant:
 class TestSeveralTenants:
     def test_that_are_all_rejected_stop_the_worker(self) -> None:
         guard, _ = guard_of(one=some(60, 60), other=some(60, 31))
-        assert not guard.allows()
+        assert guard.decide() is Verdict.HALT
         assert guard.has_stopped
 
     def test_do_not_stop_it_with_too_few_messages_to_judge(self) -> None:
         guard, _ = guard_of(one=some(60, 60), other=some(39, 39))
-        assert guard.allows()
+        assert guard.decide() is Verdict.STORE
 
     def test_do_not_stop_a_quiet_one_whose_messages_pass(self) -> None:
         guard, clock = guard_of(quiet=some(1, 0))
@@ -77,7 +78,7 @@ class TestSeveralTenants:
 
     def test_do_not_stop_one_that_comes_in_the_same_batch(self) -> None:
         guard, _ = guard_of(hostile=some(900, 900), too=some(900, 900), third=some(1, 0))
-        assert guard.allows()
+        assert guard.decide() is Verdict.STORE
 
     def test_do_not_stop_one_that_was_quiet_for_hours(self) -> None:
         guard, clock = guard_of(passing=some(1000, 0), one=some(100, 100), other=some(100, 100))
@@ -88,19 +89,19 @@ class TestSeveralTenants:
 
     def test_do_not_stop_one_that_was_quiet_since_the_worker_started(self) -> None:
         guard, _ = guard_of("quiet", "one", one=some(100, 100), other=some(100, 100))
-        assert guard.allows()
+        assert guard.decide() is Verdict.STORE
 
     def test_stop_the_worker_when_the_quiet_one_is_rejected_too(self) -> None:
         guard, clock = guard_of("quiet", one=some(100, 100), other=some(100, 100))
         assert not settled(guard, {"quiet": some(1, 1)})
         clock.now += WINDOW_SECONDS + 1
-        assert guard.allows()  # nobody is active
+        assert guard.decide() is Verdict.STORE  # nobody is active
 
     def test_do_not_stop_it_before_it_is_known_who_is_quiet(self) -> None:
         guard = DeadLetterGuard(0.5, 100)
         assert settled(guard, {"one": some(100, 100), "other": some(100, 100)})
         guard.expect([])
-        assert not guard.allows()
+        assert guard.decide() is Verdict.HALT
 
     def test_of_which_all_are_rejected_stop_nothing_when_the_guard_is_off(self) -> None:
         guard = DeadLetterGuard(1, 1)
@@ -111,24 +112,24 @@ class TestSeveralTenants:
 class TestStoppedWorker:
     def test_tries_one_batch_a_minute(self) -> None:
         guard, clock = guard_of(one=some(100, 100), other=some(100, 100))
-        assert not guard.allows()
-        assert not guard.allows()
+        assert guard.decide() is Verdict.HALT
+        assert guard.decide() is Verdict.HALT
         clock.now += TRIAL_SECONDS
-        assert guard.allows()
-        assert not guard.allows()
+        assert guard.decide() is Verdict.STORE
+        assert guard.decide() is Verdict.HALT
         assert guard.has_stopped
 
     def test_goes_on_once_a_tenants_messages_pass(self) -> None:
         guard, _ = guard_of(one=some(100, 100), other=some(100, 100))
-        assert not guard.allows()
+        assert guard.decide() is Verdict.HALT
         assert settled(guard, {"third": some(1, 0)})
         assert not guard.has_stopped
 
     def test_goes_on_once_it_has_nothing_to_judge_by(self) -> None:
         guard, clock = guard_of(one=some(100, 100), other=some(100, 100))
-        assert not guard.allows()
+        assert guard.decide() is Verdict.HALT
         clock.now += WINDOW_SECONDS + 1
-        assert guard.allows()
+        assert guard.decide() is Verdict.STORE
 
 
 def test_reasons_that_lie_with_the_sender_do_not_count() -> None:

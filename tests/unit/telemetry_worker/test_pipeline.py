@@ -13,7 +13,7 @@ from sens_common.envelope import Message
 from sens_telemetry_worker.accounting import WrittenPart
 from sens_telemetry_worker.batch import BatchPart
 from sens_telemetry_worker.guard import TRIAL_SECONDS, DeadLetterGuard
-from sens_telemetry_worker.status import Status
+from sens_telemetry_worker.status import TelemetryStatus
 from sens_telemetry_worker.storing import StoreUnavailableError
 from sens_telemetry_worker.tenants import Tenant
 from support.clocks import Clock
@@ -278,7 +278,7 @@ class TestProblem:
         inbox = MemoryInbox(
             [[envelope(message('{"a": 666}'))], [envelope(message('{"a": 2}', received_at=NOW + 1))]], stop
         )
-        status = Status()
+        status = TelemetryStatus()
         status.export_metrics()
         pipeline = pipeline_of(inbox, store=store, status=status)
         lanes = [asyncio.create_task(pipeline.run(stop)) for _ in range(2)]

@@ -2,13 +2,13 @@
 
 from prometheus_client import REGISTRY
 
-from sens_telemetry_worker.status import STALLED_SECONDS, LaneState, Status, StreamStatus
+from sens_telemetry_worker.status import STALLED_SECONDS, LaneState, StreamStatus, TelemetryStatus
 from support.clocks import Clock
 
 
-def status_with_lanes(*states: LaneState) -> tuple[Status, Clock]:
+def status_with_lanes(*states: LaneState) -> tuple[TelemetryStatus, Clock]:
     clock = Clock()
-    status = Status(clock)
+    status = TelemetryStatus(clock)
     status.export_metrics()
     for state in states:
         status.add_lane().enter(state)

@@ -20,7 +20,7 @@ from sens_telemetry_worker.nats_live import NatsLiveFeed
 from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.settings import TelemetrySettings
-from sens_telemetry_worker.status import Status
+from sens_telemetry_worker.status import TelemetryStatus
 from sens_telemetry_worker.timescale.bookkeeping import Bookkeeping
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.migrated_letters import MigratedLetters
@@ -36,7 +36,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
     batch = settings.batch
     letters = settings.dead_letters
     guard = DeadLetterGuard(letters.max_share, letters.window_messages)
-    status = Status()
+    status = TelemetryStatus()
     background = Problems("background")
     client = Client()
     pool_settings = settings.worker_database().model_copy(update={"pool_size": batch.lanes + 2})

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sens_telemetry_worker import metrics
-from sens_telemetry_worker.batch import Batch, BatchPart, EnvelopeProgress, Outcome
+from sens_telemetry_worker.batch import Batch, BatchPart, EnvelopeProgress, MessageOutcome
 from sens_telemetry_worker.letters import Letter
 
 _EPOCH: Final = date(1970, 1, 1).toordinal()
 
 
-class Counts(NamedTuple):
+class MessageCounts(NamedTuple):
     """Messages of a tenant and day; `tenant_id` is 0 for topics that name no tenant that exists."""
 
     tenant_id: int
@@ -41,10 +41,10 @@ class Settlement(NamedTuple):
     after: bytes | None
 
 
-class Record(NamedTuple):
+class AccountsUpdate(NamedTuple):
     """What a transaction adds to the accounts."""
 
-    counts: list[Counts]
+    counts: list[MessageCounts]
     settlements: list[Settlement]
 
 
@@ -55,30 +55,30 @@ class WrittenPart(NamedTuple):
         new_values: int64, for each message of the batch the number of its values that were not stored before.
         letters: Dead letters that were kept.
         discarded: Those that had no room.
-        record: What the transaction has added to the accounts.
+        accounts: What the transaction has added to the accounts.
     """
 
     new_values: NDArray[np.int64]
     letters: list[Letter]
     discarded: list[Letter]
-    record: Record
+    accounts: AccountsUpdate
 
 
-def record_of(
+def accounts_update(
     part: BatchPart, new_values: NDArray[np.int64], dead_lettered: Iterable[int], discarded: Iterable[int]
-) -> Record:
-    """Return what is to be recorded of a part; a message of a letter is either kept or discarded, as the quotas have left it."""
-    outcomes = np.where(new_values > 0, Outcome.STORED, Outcome.DUPLICATE).astype(np.uint8)
-    outcomes[list(dead_lettered)] = Outcome.DEAD_LETTERED
-    outcomes[list(discarded)] = Outcome.DISCARDED
+) -> AccountsUpdate:
+    """Return what a part adds to the accounts; a message of a letter is either kept or discarded, as the quotas have left it."""
+    outcomes = np.where(new_values > 0, MessageOutcome.STORED, MessageOutcome.DUPLICATE).astype(np.uint8)
+    outcomes[list(dead_lettered)] = MessageOutcome.DEAD_LETTERED
+    outcomes[list(discarded)] = MessageOutcome.DISCARDED
     indexes = part.message_indexes
     settlements = list(_settlements(part.batch, indexes, outcomes[indexes]))
-    return Record(list(_counts(part.batch, indexes, outcomes[indexes], settlements)), settlements)
+    return AccountsUpdate(list(_counts(part.batch, indexes, outcomes[indexes], settlements)), settlements)
 
 
-def confirm(record: Record) -> None:
-    """Take note that a record is committed."""
-    for settlement in record.settlements:
+def confirm(update: AccountsUpdate) -> None:
+    """Take note that an update of the accounts is committed."""
+    for settlement in update.settlements:
         settlement.progress.outcomes = settlement.outcomes
         settlement.progress.recorded = settlement.after
         settlement.progress.settled = settlement.after is None
@@ -99,7 +99,7 @@ def _settlements(batch: Batch, message_indexes: NDArray[np.int64], outcomes: NDA
             mine = envelope_indexes == envelope_index
             after = after.copy()
             after[batch.pending.indexes_in_envelope[message_indexes[mine]]] = outcomes[mine]
-        if Outcome.PENDING not in after:
+        if MessageOutcome.PENDING not in after:
             yield Settlement(progress, progress.recorded, after.tobytes(), None)
         elif envelope_index in touched:
             yield Settlement(progress, progress.recorded, after.tobytes(), after.tobytes())
@@ -107,7 +107,7 @@ def _settlements(batch: Batch, message_indexes: NDArray[np.int64], outcomes: NDA
 
 def _counts(
     batch: Batch, message_indexes: NDArray[np.int64], outcomes: NDArray[np.uint8], settlements: list[Settlement]
-) -> Iterator[Counts]:
+) -> Iterator[MessageCounts]:
     days = np.array([progress.day for progress in batch.pending.envelopes], np.int64)
     days_of_messages = days[batch.pending.envelope_indexes[message_indexes]]
     counts: Counter[tuple[int, int, int]] = Counter()
@@ -119,20 +119,20 @@ def _counts(
         for name, count in progress.envelope.received.items():
             received[batch.tenant_ids_by_name.get(name, 0), progress.day] += count
         for name, count in progress.envelope.discarded.items():
-            counts[batch.tenant_ids_by_name.get(name, 0), progress.day, Outcome.DISCARDED] += count
+            counts[batch.tenant_ids_by_name.get(name, 0), progress.day, MessageOutcome.DISCARDED] += count
     for tenant_id, day in sorted({*received, *((tenant_id, day) for tenant_id, day, _ in counts)}):
-        yield Counts(
+        yield MessageCounts(
             tenant_id,
             date.fromordinal(_EPOCH + day),
             received[tenant_id, day],
-            *(counts[tenant_id, day, outcome] for outcome in Outcome if outcome is not Outcome.PENDING),
+            *(counts[tenant_id, day, outcome] for outcome in MessageOutcome if outcome is not MessageOutcome.PENDING),
         )
 
 
 def add_to_metrics(batch: Batch, written: WrittenPart) -> None:
     """Count a part of a batch in the worker's metrics."""
     names = batch.tenant_names
-    for each in written.record.counts:
+    for each in written.accounts.counts:
         tenant = names[each.tenant_id]
         metrics.RECEIVED.labels(tenant).inc(each.received)
         metrics.STORED.labels(tenant).inc(each.stored)

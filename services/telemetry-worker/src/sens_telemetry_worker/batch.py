@@ -20,7 +20,7 @@ from sens_telemetry_worker.rows import PreparedRows, Rows
 from sens_telemetry_worker.tenants import Device
 
 
-class Outcome(IntEnum):
+class MessageOutcome(IntEnum):
     """What became of a message; a byte each in ``sens.settled.outcomes``."""
 
     PENDING = 0
@@ -72,7 +72,7 @@ class EnvelopeProgress:
 
     Attributes:
         envelope: As it was taken.
-        outcomes: An `Outcome` for each message.
+        outcomes: An `MessageOutcome` for each message.
         recorded: The same as the database has it, None where it has nothing.
         settled: Whether there is nothing left to do.
     """
@@ -133,7 +133,7 @@ class PendingMessages:
         envelope_indexes = [np.zeros(0, np.int64)]
         indexes_in_envelope = [np.zeros(0, np.int64)]
         for envelope_index, each in enumerate(envelopes):
-            pending = np.flatnonzero(np.frombuffer(each.outcomes, np.uint8) == Outcome.PENDING)
+            pending = np.flatnonzero(np.frombuffer(each.outcomes, np.uint8) == MessageOutcome.PENDING)
             everything = each.envelope.messages
             messages += everything if len(pending) == len(everything) else [everything[n] for n in pending.tolist()]
             envelope_indexes.append(np.full(len(pending), envelope_index, np.int64))

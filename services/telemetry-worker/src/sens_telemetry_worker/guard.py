@@ -9,6 +9,7 @@ whose messages were stored within the last day, and not rejected since.
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
 from typing import Final, NamedTuple
 
 from sens_common.dead_letters import Reason
@@ -45,6 +46,14 @@ _ALERT_MESSAGES: Final = 100
 def counts(reason: str) -> bool:
     """Tell whether a dead letter with this reason speaks against the worker."""
     return reason in _COUNTED
+
+
+class Verdict(Enum):
+    """What is to become of a batch."""
+
+    STORE = "store"
+    HALT = "halt"
+    """It is given back: every tenant's messages would be dead-lettered."""
 
 
 class JudgedMessages(NamedTuple):
@@ -104,15 +113,15 @@ class DeadLetterGuard:
                 else:
                     self._passed_at[tenant] = now
 
-    def allows(self) -> bool:
-        """Tell whether a batch may be stored now; a stopped worker is allowed one every `TRIAL_SECONDS`."""
+    def decide(self) -> Verdict:
+        """Decide whether a batch may be stored now; a worker that has stopped stores one every `TRIAL_SECONDS`."""
         if (
             not self._all_rejected(_MIN_TENANTS)
             or self._messages() < self._window_messages
             or self._somebody_is_quiet()
         ):
             self.problems.clear(_RELEASE)
-            return True
+            return Verdict.STORE
         now = self._clock()
         if not self.has_stopped:
             self._trial_at = now + TRIAL_SECONDS
@@ -125,9 +134,9 @@ class DeadLetterGuard:
             level="error",
         )
         if now < self._trial_at:
-            return False
+            return Verdict.HALT
         self._trial_at = now + TRIAL_SECONDS
-        return True
+        return Verdict.STORE
 
     def conspicuous(self) -> int:
         """Return how many tenants have enough messages to tell that nearly all of them are rejected."""

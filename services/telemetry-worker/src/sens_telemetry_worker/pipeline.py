@@ -18,11 +18,11 @@ from sens_common.health import Problems
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.accounting import add_to_metrics
 from sens_telemetry_worker.batch import Batch, Envelope, EnvelopeProgress, PendingMessages
-from sens_telemetry_worker.guard import DeadLetterGuard
+from sens_telemetry_worker.guard import DeadLetterGuard, Verdict
 from sens_telemetry_worker.judging import judged_by_the_database, judged_by_the_worker
 from sens_telemetry_worker.live import LivePublisher
 from sens_telemetry_worker.routing import Router
-from sens_telemetry_worker.status import Lane, LaneState, Status
+from sens_telemetry_worker.status import Lane, LaneState, TelemetryStatus
 from sens_telemetry_worker.storing import (
     RowsRefusedError,
     SettledElsewhereError,
@@ -83,7 +83,7 @@ class Pipeline[E: Envelope]:
         guard: DeadLetterGuard,
         store: Store,
         live: LivePublisher,
-        status: Status,
+        status: TelemetryStatus,
         backoff: Backoff = BACKOFF,
     ) -> None:
         self._inbox = inbox
@@ -150,7 +150,7 @@ class Pipeline[E: Envelope]:
             batch = await self._router.batch(pending)
             if not work.is_judged:
                 self._guard.note(judged_by_the_worker(batch))
-                if not self._guard.allows():
+                if self._guard.decide() is Verdict.HALT:
                     return BatchOutcome.HALTED
                 work.is_judged = True
             lane.enter(LaneState.STORING)

@@ -84,7 +84,7 @@ class Lane:
         return self.clock() - self.since
 
 
-class Status:
+class TelemetryStatus:
     """The envelopes between the stream and the database.
 
     Attributes:

@@ -100,7 +100,7 @@ async def store_in_parts(store: Store, batch: Batch, problems: Problems, key: st
             problems.set(key, "the database does not store in time; trying halves", str(error))
             pieces += reversed(piece.in_halves())
         else:
-            confirm(written.record)
+            confirm(written.accounts)
             unwritten = []
             yield written
     if unwritten or not batch.pending.is_done:
@@ -114,7 +114,7 @@ async def _write_without_rows(store: Store, batch: Batch, rejections: Sequence[R
     except RowsRefusedError as error:
         # A message must never be dropped: until somebody has repaired the database, it is tried again.
         raise StoreUnavailableError(f"the database refuses the dead letters: {error}") from error
-    confirm(written.record)
+    confirm(written.accounts)
     return written
 
 

@@ -28,17 +28,17 @@ _SILENCE_SECONDS: Final = 4.0
 """A request of which nothing is heard for this long, not even that it waits, is lost."""
 
 
-class Status(NamedTuple):
+class PullStatus(NamedTuple):
     """What the server says of a request, in a message without an envelope."""
 
     code: str
     description: str
 
 
-def status_of(delivery: Msg) -> Status | None:
+def status_of(delivery: Msg) -> PullStatus | None:
     """Return the status in a delivery, None where it is an envelope."""
     headers = (delivery.headers or {}) if not delivery.reply else {}
-    return Status(headers["Status"], headers.get("Description", "")) if "Status" in headers else None
+    return PullStatus(headers["Status"], headers.get("Description", "")) if "Status" in headers else None
 
 
 class StandingPull:
@@ -62,7 +62,7 @@ class StandingPull:
         self.silent_at = time.monotonic() + _SILENCE_SECONDS
         self._requested = max(0, self._requested - 1)
 
-    def note_status(self, status: Status) -> None:
+    def note_status(self, status: PullStatus) -> None:
         """Take note of what the server says of the request."""
         self.silent_at = time.monotonic() + _SILENCE_SECONDS
         # 100: it waits. 404, 408: nothing more for this request. 409: it would become too large, or the consumer is gone.

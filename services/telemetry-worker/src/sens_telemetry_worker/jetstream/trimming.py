@@ -22,7 +22,7 @@ from sens_common.names import TELEMETRY_CONSUMER, TELEMETRY_STREAM
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.settings import HistorySettings
-from sens_telemetry_worker.status import Status, StreamStatus
+from sens_telemetry_worker.status import StreamStatus, TelemetryStatus
 from sens_telemetry_worker.storing import RowsRefusedError, StoreUnavailableError
 
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ class StreamTrimmer:
         jetstream: JetStreamContext,
         settings: HistorySettings,
         *,
-        status: Status,
+        status: TelemetryStatus,
         guard: DeadLetterGuard,
         settled: SettledEnvelopes,
         kept_envelopes: int = KEPT_ENVELOPES,

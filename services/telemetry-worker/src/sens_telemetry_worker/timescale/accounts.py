@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from sens_telemetry_worker.accounting import Record
+from sens_common.database import Connection
+from sens_telemetry_worker.accounting import AccountsUpdate
 from sens_telemetry_worker.batch import PendingMessages, StreamPosition
-from sens_telemetry_worker.timescale.database import Connection
 
 _RECORD: Final = """
     WITH counted AS (
@@ -42,17 +42,17 @@ class SettledMeanwhileError(Exception):
     """An envelope is not as it was thought to be; the transaction has to be rolled back."""
 
 
-async def write_record(connection: Connection, record: Record) -> int:
+async def write_accounts(connection: Connection, update: AccountsUpdate) -> int:
     """Write counts and settled envelopes; return the generation of devices' and metrics' ids, which stays until the end of the transaction.
 
     Raises:
         SettledMeanwhileError: Another worker was faster.
     """
-    first = [each for each in record.settlements if each.before is None]
-    further = [each for each in record.settlements if each.before is not None]
+    first = [each for each in update.settlements if each.before is None]
+    further = [each for each in update.settlements if each.before is not None]
     row = await connection.fetchrow(
         _RECORD,
-        *_columns(record.counts, 7),
+        *_columns(update.counts, 7),
         *_columns([(*each.progress.envelope.position, each.after) for each in first], 3),
     )
     assert row is not None  # noqa: S101 - for the type checker: a SELECT without FROM has one row

@@ -7,7 +7,7 @@ its length in bytes and its value, big-endian, then -1. A timestamptz is the num
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from sens_telemetry_worker.timescale.database import Connection
+from sens_common.database import Connection
 
 POSTGRES_EPOCH_MICROSECONDS: Final = 946_684_800_000_000
 

@@ -5,17 +5,14 @@ from collections.abc import AsyncIterator
 from typing import cast
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
-from sens_common.database import connect_arguments, unavailable
+from sens_common.database import Connection, connect_arguments, unavailable
 from sens_common.database_errors import DRIVER_ERRORS, DatabaseFault, fault_of, words_of_fault
 from sens_common.logins import WORKER_ROLE
 from sens_common.migrations import REQUIRED_VERSION, schema_version
 from sens_common.privileges import shortcomings
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.storing import RowsRefusedError, StoreTooSlowError, StoreUnavailableError
-
-type Connection = PoolConnectionProxy[asyncpg.Record]
 
 
 async def _keep_state(_connection: object) -> None:

@@ -6,9 +6,9 @@ from typing import Final
 
 import asyncpg
 
+from sens_common.database import Connection
 from sens_telemetry_worker.letters import Apportioned, Letter, Quota, apportion
 from sens_telemetry_worker.timescale.binary_copy import POSTGRES_EPOCH_MICROSECONDS, SIGNATURE, TRAILER, copy_to
-from sens_telemetry_worker.timescale.database import Connection
 
 COLUMNS: Final = (
     "tenant_id", "device", "topic", "received_at", "dead_lettered_at", "reason", "detail", "payload", "payload_bytes",

@@ -7,9 +7,9 @@ import asyncpg
 import numpy as np
 from numpy.typing import NDArray
 
+from sens_common.database import Connection
 from sens_telemetry_worker.rows import PreparedRows
 from sens_telemetry_worker.timescale.binary_copy import copy_to
-from sens_telemetry_worker.timescale.database import Connection
 from sens_telemetry_worker.timescale.measurement_copy import numeric_copy_bytes, text_copy_bytes
 
 _COLUMNS: Final = ["device_id", "metric_id", "ts", "value"]

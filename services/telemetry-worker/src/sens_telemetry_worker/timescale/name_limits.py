@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
+from sens_common.database import Connection
 from sens_common.dead_letters import Reason
 from sens_common.names import shown
 from sens_telemetry_worker.tenants import Refusal
-from sens_telemetry_worker.timescale.database import Connection
 
 type NameTable = Literal["devices", "metrics"]
 """The tables of names; columns of ``sens.registrations`` have the same names."""
@@ -21,7 +21,7 @@ type NameTable = Literal["devices", "metrics"]
 _THIS_HOUR: Final = "date_trunc('hour', now(), 'UTC')"
 
 
-class Limits(NamedTuple):
+class NameLimits(NamedTuple):
     """How many names a tenant may have, and how many more of them may come within an hour of the clock."""
 
     total: int
@@ -34,7 +34,7 @@ class Allowance:
 
     tenant: str
     table: NameTable
-    limits: Limits
+    limits: NameLimits
     total: int
     this_hour: int
     hour: datetime
@@ -74,7 +74,7 @@ class Allowance:
 
 
 async def lock_allowances(
-    connection: Connection, tenants: dict[int, tuple[str, Limits]], table: NameTable, recounted: Collection[int]
+    connection: Connection, tenants: dict[int, tuple[str, NameLimits]], table: NameTable, recounted: Collection[int]
 ) -> dict[int, Allowance]:
     """Lock the tenants' rows until the end of the transaction, in the order of their ids; return their allowances.
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
+from sens_common.database import Connection
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.routing import KnownNames
 from sens_telemetry_worker.storing import StoreUnavailableError
@@ -19,10 +20,10 @@ from sens_telemetry_worker.tenants import (
     RegisteredMetrics,
     Tenant,
 )
-from sens_telemetry_worker.timescale.database import Connection, Database
+from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.name_limits import (
     Allowance,
-    Limits,
+    NameLimits,
     NameTable,
     lock_allowances,
     note_registered,
@@ -45,7 +46,7 @@ class TimescaleRegistry:
         self._known: KnownNames | None = None
         self._tenant_generation = 0
         self._refresh_at = 0.0
-        self._limits: dict[NameTable, dict[int, Limits]] = {"devices": {}, "metrics": {}}
+        self._limits: dict[NameTable, dict[int, NameLimits]] = {"devices": {}, "metrics": {}}
         self._recount_at: dict[tuple[int, NameTable], float] = {}
 
     async def known(self, tenants: Collection[str] = ()) -> KnownNames:
@@ -84,8 +85,8 @@ class TimescaleRegistry:
                 for id_, name, devices, new_devices, measured, new_metrics, late_days in rows:
                     tenant = known.tenants.setdefault(name, Tenant(id_, name))
                     tenant.late_microseconds = late_days * _DAY_MICROSECONDS
-                    self._limits["devices"][id_] = Limits(devices, new_devices)
-                    self._limits["metrics"][id_] = Limits(measured, new_metrics)
+                    self._limits["devices"][id_] = NameLimits(devices, new_devices)
+                    self._limits["metrics"][id_] = NameLimits(measured, new_metrics)
                 self._tenant_generation = tenant_generation
         self._known, self._refresh_at = known, refresh_at
         return known

@@ -5,16 +5,17 @@ from typing import Final
 
 import asyncpg
 
+from sens_common.database import Connection
 from sens_common.database_errors import DatabaseFault, fault_of
 from sens_telemetry_worker import metrics
-from sens_telemetry_worker.accounting import WrittenPart, record_of
+from sens_telemetry_worker.accounting import WrittenPart, accounts_update
 from sens_telemetry_worker.batch import BatchPart
 from sens_telemetry_worker.letters import Quota, dead_letters
 from sens_telemetry_worker.rows import PreparedRows
 from sens_telemetry_worker.storing import RowsRefusedError, SettledElsewhereError, StoreUnavailableError
 from sens_telemetry_worker.timescale import measurements
-from sens_telemetry_worker.timescale.accounts import SettledMeanwhileError, settled_meanwhile, write_record
-from sens_telemetry_worker.timescale.database import Connection, Database
+from sens_telemetry_worker.timescale.accounts import SettledMeanwhileError, settled_meanwhile, write_accounts
+from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.dead_letters import LetterExistsError, write_letters
 from sens_telemetry_worker.timescale.measurements import NoPartitionError, RowExistsError, WrittenRows
 from sens_telemetry_worker.timescale.partitions import Partitions
@@ -25,7 +26,7 @@ _GONE: Final = """
 """
 
 
-class Path(StrEnum):
+class WritePath(StrEnum):
     """How rows or letters are written."""
 
     COPY = "copy"
@@ -55,15 +56,15 @@ class TimescaleStore:
     async def write(self, part: BatchPart) -> WrittenPart:
         """See `storing.Store.write`."""
         await self.partitions.ensure(part.rows.measured_at())
-        rows_path = letters_path = Path.COPY
+        rows_path = letters_path = WritePath.COPY
         while True:
             try:
                 written = await self._write(part, rows_path, letters_path)
             except RowExistsError:
-                rows_path = Path.MERGE
+                rows_path = WritePath.MERGE
             except LetterExistsError:
                 await self._check_settled(part)
-                letters_path = Path.MERGE
+                letters_path = WritePath.MERGE
             except SettledMeanwhileError as error:
                 await self._check_settled(part)
                 raise StoreUnavailableError(
@@ -78,9 +79,9 @@ class TimescaleStore:
                 metrics.BATCHES.labels(rows_path).inc()
                 return written
 
-    async def _write(self, part: BatchPart, rows_path: Path, letters_path: Path) -> WrittenPart:
+    async def _write(self, part: BatchPart, rows_path: WritePath, letters_path: WritePath) -> WrittenPart:
         async with self._database.connection() as connection, connection.transaction():
-            write_rows = measurements.copy if rows_path is Path.COPY else measurements.merge
+            write_rows = measurements.copy if rows_path is WritePath.COPY else measurements.merge
             rows = await write_rows(connection, part.rows, len(part.batch.messages))
             try:
                 return await self._write_accounts(connection, part, rows, letters_path)
@@ -91,21 +92,21 @@ class TimescaleStore:
                 raise
 
     async def _write_accounts(
-        self, connection: Connection, part: BatchPart, rows: WrittenRows, letters_path: Path
+        self, connection: Connection, part: BatchPart, rows: WrittenRows, letters_path: WritePath
     ) -> WrittenPart:
         """Write what belongs to the rows that the transaction has written."""
         letters = dead_letters(part, rows.conflicting)
         kept, discarded = await write_letters(
-            connection, letters, self._unknown_tenants, are_new=letters_path is Path.COPY
+            connection, letters, self._unknown_tenants, are_new=letters_path is WritePath.COPY
         )
-        record = record_of(
+        update = accounts_update(
             part, rows.new_values, [each.message_index for each in kept], [each.message_index for each in discarded]
         )
-        generation = await write_record(connection, record)
+        generation = await write_accounts(connection, update)
         if part.batch.routed.generation != generation:
             self._database.name_generation = max(generation, self._database.name_generation)
             await _check_names(connection, part.rows)
-        return WrittenPart(rows.new_values, kept, discarded, record)
+        return WrittenPart(rows.new_values, kept, discarded, update)
 
     async def _check_settled(self, part: BatchPart) -> None:
         """Look, now that nothing is locked, whether somebody was faster.
