@@ -192,20 +192,17 @@ class TestTenants:
 
 
 class TestQueries:
-    def test_have_a_time_limit_by_what_they_ask(self, database: DatabaseSettings) -> None:
+    async def test_have_a_time_limit_by_what_they_ask(self, database: DatabaseSettings) -> None:
         limits = LimitSettings(
             key_query_seconds=1, lookup_query_seconds=2, measurements_query_seconds=3, aggregates_query_seconds=4
         )
 
-        async def ask() -> dict[str, str]:
-            found: dict[str, str] = {}
-            async with open_pools(database, "test", limits) as (pool, _keys):
-                for kind in QueryKind:
-                    async with TenantDatabase(pool, 1).transaction(kind) as connection:
-                        found[kind] = await connection.fetchval("SHOW statement_timeout")
-            return found
-
-        assert asyncio.run(ask()) == {"key": "1s", "lookup": "2s", "measurements": "3s", "aggregates": "4s"}
+        found: dict[str, str] = {}
+        async with open_pools(database, "test", limits) as (pool, _keys):
+            for kind in QueryKind:
+                async with TenantDatabase(pool, 1).transaction(kind) as connection:
+                    found[kind] = await connection.fetchval("SHOW statement_timeout")
+        assert found == {"key": "1s", "lookup": "2s", "measurements": "3s", "aggregates": "4s"}
 
     def test_that_take_too_long_are_ended_and_said_so(
         self, tmp_path: Path, database: DatabaseSettings, nats: NatsSettings
