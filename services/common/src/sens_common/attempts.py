@@ -175,6 +175,8 @@ class Attempt:
         outcome: What became of it so far.
     """
 
+    __slots__ = ("_attempts", "_has_worked", "_seconds", "_started", "number", "outcome")
+
     def __init__(self, attempts: Attempts, number: int) -> None:
         self.number = number
         self.outcome = AttemptOutcome.UNDER_WAY
@@ -191,11 +193,11 @@ class Attempt:
         self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> bool:
         """Note what became of it; an error that may be tried again ends here."""
-        self._seconds = self._attempts.clock() - self._started
         if error is None:
             self.succeed()
             self.outcome = AttemptOutcome.SUCCEEDED
             return False
+        self._seconds = self._attempts.clock() - self._started
         if not isinstance(error, Exception) or not _may_retry(error, self._attempts.retry_on):
             return False
         self.outcome = AttemptOutcome.FAILED
@@ -215,6 +217,8 @@ class Attempt:
 
 class _Run:
     """The attempts of one ``async for``."""
+
+    __slots__ = ("_attempt", "_attempts", "_number", "_pause_seconds")
 
     def __init__(self, attempts: Attempts) -> None:
         self._attempts = attempts

@@ -102,6 +102,14 @@ class JetStreamPublisher:
             retry_on=(NatsError, TimeoutError),
             backoff=_READ_BACKOFF,
         )
+        self._publishing = Attempts(
+            self.problems,
+            _PROBLEM,
+            "the stream does not take messages",
+            retry_on=(NatsError, TimeoutError, OSError),
+            backoff=_PUBLISH_BACKOFF,
+            retries=metrics.PUBLISH_RETRIES,
+        )
 
     async def tail(self, count: int) -> list[Message]:
         """See `pipeline.Stream.tail`."""
@@ -214,16 +222,7 @@ class JetStreamPublisher:
         clock = self._clock.header
         if clock is not None:
             headers[envelope.CLOCK_HEADER] = clock
-        attempts = Attempts(
-            self.problems,
-            _PROBLEM,
-            "the stream does not take messages",
-            retry_on=(NatsError, TimeoutError, OSError),
-            backoff=_PUBLISH_BACKOFF,
-            retries=metrics.PUBLISH_RETRIES,
-            details={"messages": contents.message_count},
-        )
-        async for attempt in attempts:
+        async for attempt in self._publishing:
             with attempt:
                 if attempt.number > 1 and (stored_sequence := await self._stored_as(message_id)) is not None:
                     return stored_sequence
