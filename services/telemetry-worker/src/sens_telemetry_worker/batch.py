@@ -127,7 +127,7 @@ class PendingMessages:
 
     @classmethod
     def of(cls, progress: Iterable[EnvelopeProgress]) -> Self:
-        """Gather what is pending."""
+        """Gather the pending messages."""
         envelopes = [each for each in progress if not each.settled]
         messages: list[Message] = []
         envelope_indexes = [np.zeros(0, np.int64)]
@@ -201,7 +201,7 @@ class Batch:
 
     @classmethod
     def of(cls, pending: PendingMessages, routed: RoutedMessages, tenant_ids_by_name: Mapping[str, int]) -> Self:
-        """Join what is known of the messages; `tenant_ids_by_name` has those of `names_of_tenants` that exist."""
+        """Join messages and rows; `tenant_ids_by_name` has those of `names_of_tenants` that exist."""
         devices = routed.devices
         tenant_ids = np.fromiter(
             (device.tenant.id if device is not None else -1 for device in devices), np.int32, len(devices)

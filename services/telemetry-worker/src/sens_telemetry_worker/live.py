@@ -1,4 +1,4 @@
-"""Live data: of what was stored, the readings of tenants that somebody watches."""
+"""Live data: new readings of the tenants that somebody watches."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,13 +12,13 @@ from sens_telemetry_worker.batch import Batch
 
 
 class LiveFeed(Protocol):
-    """The way to those who watch."""
+    """The way to the watchers."""
 
     def watched(self) -> set[str]:
         """Return the names of the tenants whose readings somebody wants to see."""
 
     async def publish(self, tenant: str, readings: Sequence[live.LiveReading]) -> None:
-        """Send readings to everybody who watches the tenant."""
+        """Send readings to the watchers of the tenant."""
 
 
 class LivePublisher:

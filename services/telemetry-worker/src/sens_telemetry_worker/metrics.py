@@ -28,7 +28,7 @@ DISCARDED = Counter(
 VALUES = Counter("sens_telemetry_values_stored_total", "New values stored.", ["tenant"])
 LIVE_DROPPED = Counter(
     "sens_telemetry_live_readings_dropped_total",
-    "Live readings left out because they were too many at once or NATS took none; whoever watches is told how many.",
+    "Live readings left out because they were too many at once or NATS took none; the watchers are told how many.",
     ["tenant"],
 )
 DEVICES = Counter("sens_telemetry_devices_registered_total", "Devices registered with their first message.")
@@ -56,9 +56,11 @@ OLDEST_SECONDS = Gauge(
     "sens_telemetry_stream_oldest_unsettled_seconds",
     "Age of the oldest envelope in the stream that is not settled, 0 without one.",
 )
-LANES = Gauge("sens_telemetry_lanes_count", "Lanes by what they are doing.", ["state"])
+LANES = Gauge("sens_telemetry_lanes_count", "Lanes by their state.", ["state"])
 LANE_SECONDS = Gauge(
-    "sens_telemetry_lane_state_seconds", "For how long the longest lane has been doing that without a break.", ["state"]
+    "sens_telemetry_lane_state_seconds",
+    "For how long the longest lane has been in this state without a break.",
+    ["state"],
 )
 STORE_SECONDS = Histogram(
     "sens_telemetry_store_seconds",

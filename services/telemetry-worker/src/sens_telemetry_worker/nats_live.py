@@ -92,7 +92,7 @@ class NatsLiveFeed:
         now = time.monotonic()
         if now >= self._next_log_at:
             self._next_log_at = now + _LOG_INTERVAL_SECONDS
-            log.warning("live readings are left out; who watches is told", tenant=tenant, readings=count, reason=why)
+            log.warning("live readings are left out; the watchers are told", tenant=tenant, readings=count, reason=why)
 
 
 def _newest(readings: Sequence[live.LiveReading], max_body_bytes: int) -> tuple[Sequence[tuple[bytes, int]], int]:

@@ -55,7 +55,7 @@ class Inbox[E: Envelope](Protocol):
         """Settle the envelopes for good."""
 
     async def postpone(self, envelopes: list[E]) -> None:
-        """Give the envelopes back, to be taken again later."""
+        """Give the envelopes back; they come again later."""
 
 
 class BatchOutcome(Enum):
@@ -157,7 +157,7 @@ class Pipeline[E: Envelope]:
             try:
                 await self._store_batch(batch, lane)
             except SettledElsewhereError as error:
-                log.info("some of it is settled already", envelopes=len(error.recorded))
+                log.info("envelopes of the batch are settled already", envelopes=len(error.recorded))
                 work.learn(error)
         return BatchOutcome.STORED
 

@@ -45,10 +45,10 @@ class KnownNames:
 
 
 class Registry(Protocol):
-    """Tenants, devices and metrics in the database. Its questions raise what is raised when the database can't be asked."""
+    """Tenants, devices and metrics in the database. Each method raises `storing.StoreUnavailableError` when the database can't be asked."""
 
     async def known(self, tenants: Collection[str] = ()) -> KnownNames:
-        """Return what is known; not the same object as before when ids of before are void.
+        """Return the known names; another object than before when the ids in that one are void.
 
         It asks the database once where one of the names is not known as a tenant's, or limits may have changed.
         """
@@ -57,11 +57,11 @@ class Registry(Protocol):
         """Return devices, registering those that are new."""
 
     async def metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
-        """Return metrics, registering those that are new: those of a message all or none, so that what is refused uses nothing up."""
+        """Return metrics, registering those that are new: those of a message all or none, so that a refused message uses no limit up."""
 
 
 class _Topics(NamedTuple):
-    """Where the topics of a batch lead; a copy of what is needed, because another lane's batch may empty the cache meanwhile.
+    """Where the topics of a batch lead; a copy, because another lane's batch may empty the cache meanwhile.
 
     Attributes:
         devices: Those of topics that lead to one.
@@ -97,7 +97,7 @@ class Router:
         """Return messages as rows.
 
         Raises:
-            Exception: What the registry raises when the database can't be asked; the messages can then be routed again.
+            StoreUnavailableError: The database can't be asked; the messages can be routed again.
         """
         topics = await self._topics({message.topic for message in messages})
         devices = [topics.devices.get(message.topic) for message in messages]

@@ -36,7 +36,7 @@ _PROGRESS_INTERVAL_SECONDS: Final = 3.0
 _POSTPONED_SECONDS: Final = 30.0
 _RESTORE_BACKOFF: Final = Backoff(1, 1)
 _LONGEST_WAIT_SECONDS: Final = 1.0
-"""A connection that is lost while it waits wakes nobody; this is soon enough to notice."""
+"""A connection that is lost wakes no lane that waits; this is soon enough to notice it."""
 
 
 class StreamInbox:
@@ -67,7 +67,7 @@ class StreamInbox:
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
-        """Receive while the context is open; what was received and not taken is given back at its end.
+        """Receive while the context is open; envelopes that were received and not taken are given back at its end.
 
         Raises:
             UnavailableError: JetStream does not answer, or refuses the stream or the consumer.
@@ -92,7 +92,7 @@ class StreamInbox:
         self._arrived.set()
 
     async def take(self, stop: asyncio.Event, *, rejected_share: float = 0.0) -> list[StreamEnvelope]:
-        """See `pipeline.Inbox.take`. Lanes take turns; a batch is at most twice as large for what is rejected."""
+        """See `pipeline.Inbox.take`. Lanes take turns; a batch is at most twice as large because of rejected messages."""
         wanted = round(self._batch.messages / (1 - min(rejected_share, 0.5)))
         async with self._turn:
             with Race(stop) as race, contextlib.suppress(StoppedError):
@@ -155,7 +155,7 @@ class StreamInbox:
         await self._pull.keep_open(enough=enough)
 
     async def _restore(self, stop: asyncio.Event) -> None:
-        """Make stream and consumer again: somebody has removed them, or JetStream is not up yet."""
+        """Make the stream and the consumer again: they were removed, or JetStream has just started."""
         attempts = Attempts(
             self.problems,
             "consumer",

@@ -26,7 +26,7 @@ _RECORD: Final = """
     )
     SELECT (SELECT count(*) FROM new), (SELECT generation FROM sens.name_generation)
 """
-# Reading the generation takes the lock of a reader, which who deletes devices or metrics waits for, and which waits for who does.
+# Reading the generation takes a shared lock. A deletion of devices or metrics waits for it, and it waits for such a deletion.
 _GO_ON: Final = """
     UPDATE sens.settled s SET outcomes = step.after
     FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[]) AS step (stream, sequence, before, after)

@@ -1,4 +1,4 @@
-"""The database's connections, through asyncpg, and what the driver's errors mean for what was to be stored."""
+"""The database's connections, through asyncpg, and what the driver's errors mean for storing."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -65,7 +65,7 @@ class Database:
             raise self._store_error(error, connected=connected) from error
 
     def _store_error(self, error: Exception, *, connected: bool) -> Exception:
-        """Return what an error of the driver means for what was to be stored."""
+        """Return the error of storing that an error of the driver means."""
         fault = fault_of(error, connected=connected)
         sqlstate = f"{error.sqlstate}: " if isinstance(error, asyncpg.PostgresError) else ""
         if fault is DatabaseFault.REFUSED:

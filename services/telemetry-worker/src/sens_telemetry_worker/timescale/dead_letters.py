@@ -145,5 +145,5 @@ def _plain(text: str) -> str:
 
 
 def _postgres_time(microseconds: int) -> int:
-    """Return a time that every program can show; only what is not from an ingestion worker has another one."""
+    """Return the time, or the nearest one that every program can show; an ingestion worker sends no other."""
     return min(max(microseconds, 0), _LATEST) - POSTGRES_EPOCH_MICROSECONDS

@@ -8,7 +8,7 @@ from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.dead_letters import merge_letters
 
 _NOTE: Final = """
-    INSERT INTO sens.settled (stream, sequence) SELECT -$1::bigint, sequence FROM unnest($2::bigint[]) AS taken (sequence)
+    INSERT INTO sens.settled (stream, sequence) SELECT -$1::bigint, sequence FROM unnest($2::bigint[]) AS migrated (sequence)
     ON CONFLICT DO NOTHING
     RETURNING sequence
 """

@@ -36,7 +36,7 @@ class Partitions:
             self._months.add(month)
 
     def forget(self) -> None:
-        """Look again which there are: somebody has dropped one."""
+        """Look again which there are: one was dropped."""
         self._months.clear()
 
     async def keep_ahead(self, problems: Problems) -> None:

@@ -71,7 +71,7 @@ class TimescaleRegistry:
             name_generation, tenant_generation = row
             known = self._known
             if known is None or known.generation != name_generation:
-                # Ids may be gone. Batches that are being routed go on with what they have, and are refused when they are stored.
+                # Ids may be gone. Batches that are being routed go on with the old ids, and are refused when they are stored.
                 known = KnownNames(name_generation)
                 self._tenant_generation = 0
             if self._tenant_generation != tenant_generation:

@@ -30,9 +30,9 @@ class WritePath(StrEnum):
     """How rows or letters are written."""
 
     COPY = "copy"
-    """Straight into the table; nothing with their keys may be there."""
+    """Straight into the table; none of their keys may be stored."""
     MERGE = "merge"
-    """Compared with what is there."""
+    """Row by row: rows that are stored already are compared, the others inserted."""
 
 
 class TimescaleStore:
@@ -68,7 +68,7 @@ class TimescaleStore:
             except SettledMeanwhileError as error:
                 await self._check_settled(part)
                 raise StoreUnavailableError(
-                    "sens.settled was changed by somebody who is no telemetry worker"
+                    "sens.settled was changed by something else than a telemetry worker"
                 ) from error
             except NoPartitionError as error:
                 self.partitions.forget()
@@ -109,10 +109,10 @@ class TimescaleStore:
         return WrittenPart(rows.new_values, kept, discarded, update)
 
     async def _check_settled(self, part: BatchPart) -> None:
-        """Look, now that nothing is locked, whether somebody was faster.
+        """Look, now that nothing is locked, whether another worker was faster.
 
         Raises:
-            SettledElsewhereError: Somebody was.
+            SettledElsewhereError: One was.
         """
         async with self._database.connection() as connection:
             recorded = await settled_meanwhile(connection, part.batch.pending)
