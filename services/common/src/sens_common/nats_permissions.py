@@ -3,7 +3,7 @@
 JetStream is asked by publishing on subjects below ``$JS.API`` (NATS documentation, "JetStream API reference"), so permissions on subjects
 say who may read, purge or remove which stream. Answers come to an inbox below a prefix of the service's own (`inbox_prefix`): no service
 reads another one's. A service that begins to use NATS in a new way needs a new line here, and ``scripts/generate-nats-users`` afterwards;
-`tests/connected/test_nats_permissions.py` plays each one's part against a server with these users.
+`tests/connected/common/test_nats_permissions.py` plays each one's part against a server with these users.
 """
 
 from typing import Final, NamedTuple
