@@ -497,6 +497,8 @@ class TestWhatIsPrinted:
         [
             (["abc", "defgh"], [3, 2], [["abc", "de"], ["   ", "fg"], ["   ", "h "]]),
             (["温度", ""], [3, 1], [["温 ", " "], ["度 ", " "]]),
+            (["a word or two"], [6], [["a word"], ["or two"]]),
+            (["a long-word"], [6], [["a     "], ["long-w"], ["ord   "]]),
         ],
     )
     def test_is_folded_where_the_terminal_is_too_narrow(
@@ -505,5 +507,9 @@ class TestWhatIsPrinted:
         assert list(lines_of(cells, widths)) == lines
 
     def test_takes_the_room_from_the_widest_columns(self) -> None:
-        assert fitted([5, 30, 40], 45) == [5, 20, 20]
-        assert fitted([10, 10], 1) == [4, 4]
+        assert fitted([5, 30, 40], [5, 12, 12], 45) == [5, 20, 20]
+        assert fitted([10, 10], [10, 10], 1) == [4, 4]
+
+    def test_keeps_words_whole_that_are_not_very_long(self) -> None:
+        assert fitted([23, 17, 33, 200], [12, 17, 33, 60], 72) == [15, 17, 20, 20]
+        assert fitted([23, 17, 33, 200], [12, 17, 33, 60], 66) == [12, 17, 19, 18]

@@ -1,5 +1,6 @@
 """The ``sens`` command."""
 
+import gc
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Final
@@ -11,6 +12,7 @@ from sens_common.errors import SensError
 
 _PLATFORM: Final = "This machine"
 _DATA: Final = "Data"
+_OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000
 
 COMMANDS: Final = {
     "up": Definition("sens_cli.commands.up", "up", _PLATFORM),
@@ -71,6 +73,8 @@ def sens(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; tell errors in a line or two and exit with their code."""
+    # Most of a command's work are imports, which make many objects and no garbage.
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     try:
         app(arguments, prog_name="sens")
     except SensError as error:

@@ -9,6 +9,7 @@ from typing import Final
 
 _BETWEEN: Final = "   "
 _NARROWEST: Final = 4
+_LONG_WORD: Final = 20
 _BOLD: Final = "\x1b[1m"
 _PLAIN: Final = "\x1b[0m"
 
@@ -21,10 +22,12 @@ def print_rows(rows: Sequence[Sequence[str]], *, bold_header: bool = False, bold
         bold_header: Whether a terminal shows the first row in bold letters.
         bold_first_column: The same for the first column.
     """
-    widths = [max(map(text_width, column)) for column in zip(*rows, strict=True)]
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(text_width, column)) for column in columns]
     available = terminal_width()
     if available is not None:
-        widths = fitted(widths, available - len(_BETWEEN) * (len(widths) - 1))
+        words = [max(text_width(word) for cell in column for word in cell.split(" ")) for column in columns]
+        widths = fitted(widths, words, available - len(_BETWEEN) * (len(widths) - 1))
     has_bold = available is not None and os.environ.get("TERM") not in {None, "", "dumb"}
     for row_number, row in enumerate(rows):
         for line in lines_of(row, widths):
@@ -42,15 +45,26 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def fitted(widths: Sequence[int], available: int) -> list[int]:
+def fitted(widths: Sequence[int], words: Sequence[int], available: int) -> list[int]:
     """Return the widths of columns, the widest ones made narrower until all fit, if that is possible.
 
-    >>> fitted([5, 30, 40], 45)
+    Args:
+        widths: Of the columns as they are.
+        words: Of the longest word in each; a column in which one is not very long becomes narrower than that only when nothing else helps.
+        available: Columns of the terminal.
+
+    >>> fitted([5, 30, 40], [5, 12, 12], 45)
     [5, 20, 20]
+    >>> fitted([17, 30], [17, 30], 37)
+    [17, 20]
     """
     narrow = list(widths)
-    while sum(narrow) > available and max(narrow) > _NARROWEST:
-        narrow[narrow.index(max(narrow))] -= 1
+    for narrowest in ([min(word, _LONG_WORD) for word in words], [_NARROWEST] * len(widths)):
+        while sum(narrow) > available:
+            wide = [(width, column) for column, width in enumerate(narrow) if width > narrowest[column]]
+            if not wide:
+                break
+            narrow[max(wide)[1]] -= 1
     return narrow
 
 
@@ -63,8 +77,10 @@ def lines_of(cells: Sequence[str], widths: Sequence[int]) -> Iterator[list[str]]
 
 
 def fold(text: str, width: int) -> list[str]:
-    """Return a text in pieces that are not wider than `width` columns.
+    """Return a text in pieces that are not wider than `width` columns, words whole where they fit.
 
+    >>> fold("a word or two", 8)
+    ['a word', 'or two']
     >>> fold("abcdefgh", 3)
     ['abc', 'def', 'gh']
     """
@@ -72,8 +88,12 @@ def fold(text: str, width: int) -> list[str]:
     for character in text:
         wide = _width(character)
         if used + wide > width and piece:
-            pieces.append(piece)
-            piece, used = "", 0
+            head, space, rest = piece.rpartition(" ") if character != " " else (piece, " ", "")
+            pieces.append(head if space else piece)
+            piece = rest if space else ""
+            used = text_width(piece)
+            if character == " ":
+                continue
         piece += character
         used += wide
     return [*pieces, piece]
