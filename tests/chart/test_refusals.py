@@ -149,7 +149,7 @@ class TestSchema:
         assert "not allowed" in said
 
     @pytest.mark.parametrize(
-        ("values", "place"),
+        ("values", "pointer"),
         [
             ({"api": {"replicas": "2"}}, "/api/replicas"),
             ({"mqtt": {"url": "http://broker"}}, "/mqtt/url"),
@@ -162,5 +162,5 @@ class TestSchema:
             ({"shutdownSeconds": 0}, "/shutdownSeconds"),
         ],
     )
-    def test_refuses_a_wrong_value_and_says_where(self, values: dict[str, object], place: str) -> None:
-        assert f"'{place}" in refusal(values)
+    def test_refuses_a_wrong_value_and_says_where(self, values: dict[str, object], pointer: str) -> None:
+        assert f"'{pointer}" in refusal(values)

@@ -19,7 +19,7 @@ BUILD = Build(
     arguments={"SERVICE": "docs"},
     secrets={"pip.conf": Path("/secrets/pip.conf")},
     epoch=1_700_000_000,
-    anew=True,
+    uncached=True,
 )
 RUN = Run("localhost/docs:1.2.3", {"SENS_HTTP__PORT": "8080"}, ("/tmp",), ("python", "-m", "x"))  # noqa: S108
 

@@ -10,7 +10,7 @@ import pytest
 
 from support.cluster import Cluster
 from support.gitops import ENVIRONMENT
-from support.kubectl import FakeKubectl
+from support.kubectl import StatefulKubectl
 from tools.release.cluster_secrets import Question
 from tools.release.create_secrets import prompt
 
@@ -30,12 +30,12 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def kubectl(tmp_path: Path) -> FakeKubectl:
-    return FakeKubectl(tmp_path)
+def kubectl(tmp_path: Path) -> StatefulKubectl:
+    return StatefulKubectl(tmp_path)
 
 
 @pytest.fixture
-def run(gitops: Path, kubectl: FakeKubectl) -> Run:
+def run(gitops: Path, kubectl: StatefulKubectl) -> Run:
     """Return the script, with what it reads from its standard input."""
 
     def call(*arguments: str, stdin: str = GIVEN) -> "subprocess.CompletedProcess[str]":
@@ -48,7 +48,7 @@ def run(gitops: Path, kubectl: FakeKubectl) -> Run:
 
 class TestCreating:
     @pytest.mark.parametrize("part", ["test", "production"])
-    def test_makes_the_secrets_of_an_environment(self, run: Run, kubectl: FakeKubectl, part: str) -> None:
+    def test_makes_the_secrets_of_an_environment(self, run: Run, kubectl: StatefulKubectl, part: str) -> None:
         done = run(part)
 
         assert (done.returncode, done.stderr) == (0, "")
@@ -61,7 +61,7 @@ class TestCreating:
         assert {len(values[key]) for key in OWN} == {48}
         assert len({values[key] for key in OWN}) == len(OWN)
 
-    def test_makes_a_login_that_a_node_understands(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_makes_a_login_that_a_node_understands(self, run: Run, kubectl: StatefulKubectl) -> None:
         run("test")
 
         pull = kubectl.state.objects["sens-test/ghcr-pull"]
@@ -69,14 +69,16 @@ class TestCreating:
         assert pull["type"] == "kubernetes.io/dockerconfigjson"
         assert base64.b64decode(entry["auth"]).decode() == f"robot:{TOKEN}"
 
-    def test_makes_argo_cds_access_to_both_repositories(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_makes_argo_cds_access_to_both_repositories(self, run: Run, kubectl: StatefulKubectl) -> None:
         assert run("argocd", stdin=f"repository-user=x\nrepository-token={TOKEN}\n").returncode == 0
 
         found = kubectl.state.objects["argocd/sens-repositories"]
         assert found["metadata"]["labels"] == {"argocd.argoproj.io/secret-type": "repo-creds"}
         assert found["stringData"]["url"] == "https://github.com/SENS-GmbH"
 
-    def test_makes_argo_cds_access_as_a_github_app_too(self, run: Run, kubectl: FakeKubectl, tmp_path: Path) -> None:
+    def test_makes_argo_cds_access_as_a_github_app_too(
+        self, run: Run, kubectl: StatefulKubectl, tmp_path: Path
+    ) -> None:
         (tmp_path / "app.pem").write_text(f"{APP_KEY}\n\n")
         assert run("argocd", stdin=f"repository-user=x\nrepository-token={TOKEN}\n").returncode == 0
         asked = "github-app-id=12\ngithub-app-installation-id=34\n"
@@ -103,7 +105,7 @@ class TestCreating:
         ],
     )
     def test_takes_an_app_s_key_where_it_is_one(  # noqa: PLR0917 - fixtures and three parameters
-        self, run: Run, kubectl: FakeKubectl, tmp_path: Path, part: str, content: str | None, text: str
+        self, run: Run, kubectl: StatefulKubectl, tmp_path: Path, part: str, content: str | None, text: str
     ) -> None:
         if content is not None:
             (tmp_path / "app.pem").write_text(content)
@@ -115,7 +117,7 @@ class TestCreating:
         assert "MIIB" not in done.stderr
         assert kubectl.state.objects == {}
 
-    def test_makes_a_random_password_of_an_empty_one(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_makes_a_random_password_of_an_empty_one(self, run: Run, kubectl: StatefulKubectl) -> None:
         passwords = set()
         for part in ("test", "production"):
             assert run(part, "--only", f"sens-{part}-timescaledb-auth", stdin="postgres-password=\n").returncode == 0
@@ -125,7 +127,7 @@ class TestCreating:
         assert {len(password) for password in passwords} == {48}
         assert len(passwords) == 2
 
-    def test_keeps_equals_signs_and_spaces_of_a_value(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_keeps_equals_signs_and_spaces_of_a_value(self, run: Run, kubectl: StatefulKubectl) -> None:
         run("test", "--only", "sens-test-timescaledb-auth", stdin="postgres-password= a=b=c and more \n")
 
         found = kubectl.state.objects["sens-test/sens-test-timescaledb-auth"]["stringData"]
@@ -141,7 +143,7 @@ class TestCreating:
 
 
 class TestSecrecy:
-    def test_values_are_on_no_command_line_and_in_no_output(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_values_are_on_no_command_line_and_in_no_output(self, run: Run, kubectl: StatefulKubectl) -> None:
         outputs = [run("test"), run("test", "--replace"), run("test")]
 
         seen = json.dumps(kubectl.state.calls) + "".join(done.stdout + done.stderr for done in outputs)
@@ -149,7 +151,7 @@ class TestSecrecy:
         assert TOKEN not in seen
         assert PASSWORD not in seen
 
-    def test_values_are_not_in_what_the_cluster_complains_about(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_values_are_not_in_what_the_cluster_complains_about(self, run: Run, kubectl: StatefulKubectl) -> None:
         run("test", "--only", "sens-test-timescaledb-auth")
         kubectl.set(failure="error: cannot use STDIN")
 
@@ -166,7 +168,7 @@ class TestSecrecy:
 
 
 class TestKeeping:
-    def test_what_exists_stays_and_the_reason_is_given(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_what_exists_stays_and_the_reason_is_given(self, run: Run, kubectl: StatefulKubectl) -> None:
         run("test")
         done = run("test", stdin="postgres-password=another-password\n")
 
@@ -176,7 +178,7 @@ class TestKeeping:
         assert "kept     sens-test/sens-test-timescaledb-auth" in done.stdout
         assert "its volume keeps it" in done.stdout
 
-    def test_replacing_is_asked_for_and_keeps_other_keys(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_replacing_is_asked_for_and_keeps_other_keys(self, run: Run, kubectl: StatefulKubectl) -> None:
         run("production")
         objects = kubectl.state.objects
         objects["sens-production/sens-production-timescaledb-auth"]["stringData"]["mqtt-username"] = "m"
@@ -187,7 +189,9 @@ class TestKeeping:
         found = kubectl.state.objects["sens-production/sens-production-timescaledb-auth"]["stringData"]
         assert (found["postgres-password"], found["mqtt-username"]) == ("another-password", "m")
 
-    def test_a_secret_of_earlier_gets_the_passwords_of_the_services_own(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_a_secret_of_earlier_gets_the_passwords_of_the_services_own(
+        self, run: Run, kubectl: StatefulKubectl
+    ) -> None:
         earlier = {"postgres-password": PASSWORD, "nats-api-password": "its own"}
         kubectl.set(objects={"sens-test/sens-test-timescaledb-auth": {"stringData": earlier}})
 
@@ -200,7 +204,7 @@ class TestKeeping:
         said = json.dumps(kubectl.state.calls) + "".join(outputs)
         assert not any(found[key] in said for key in OWN if key not in earlier)
 
-    def test_the_webhooks_secret_joins_argo_cds_own(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_the_webhooks_secret_joins_argo_cds_own(self, run: Run, kubectl: StatefulKubectl) -> None:
         kubectl.set(objects={"argocd/argocd-secret": {"stringData": {"admin.password": "hash"}}})
 
         assert run("webhook", stdin="webhook-secret=first-secret\n").returncode == 0
@@ -227,7 +231,7 @@ class TestRefusals:
         ],
     )
     def test_say_what_is_wrong_and_create_nothing(
-        self, run: Run, kubectl: FakeKubectl, arguments: list[str], stdin: str, text: str
+        self, run: Run, kubectl: StatefulKubectl, arguments: list[str], stdin: str, text: str
     ) -> None:
         done = run(*arguments, stdin=stdin)
 
@@ -236,7 +240,9 @@ class TestRefusals:
         assert done.stderr.startswith("scripts/create-secrets: ")
         assert kubectl.state.objects == {}
 
-    def test_a_cluster_that_is_not_reached_is_not_taken_for_an_empty_one(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_a_cluster_that_is_not_reached_is_not_taken_for_an_empty_one(
+        self, run: Run, kubectl: StatefulKubectl
+    ) -> None:
         kubectl.set(failure="Unable to connect to the server")
 
         assert "Unable to connect to the server" in run("test").stderr

@@ -17,7 +17,7 @@ from support.registry import FOLDER, upload
 from support.release import ROOT, TEST, Said, Scene, digests_of
 from tools.release import guard
 from tools.release.clone import Clone
-from tools.release.environment import NO_COMMIT, Environment
+from tools.release.environment import NO_COMMIT, EnvironmentFiles
 from tools.release.registry import REVISION
 
 FIRST, SECOND, THIRD = (f"0.1.0-alpha.{number}.1" for number in (1, 2, 10))
@@ -277,7 +277,7 @@ class TestARefusedRelease:
         scene.gitops.push("main")
         self.refused(scene, first, "has 2 lines")
 
-    def test_finds_a_link_in_a_files_place(self, scene: Scene, first: list[str]) -> None:
+    def test_finds_a_link_instead_of_a_file(self, scene: Scene, first: list[str]) -> None:
         (scene.gitops.folder / TEST.application).unlink()
         (scene.gitops.folder / TEST.application).symlink_to("sens-platform-production.yaml")
         scene.gitops.commit("Break it")
@@ -298,12 +298,12 @@ class TestARefusedRelease:
 
 
 class TestHostileParameters:
-    @pytest.mark.parametrize("place", ["--image-tag", "--product-commit", "--digests", "--run-url"])
-    def test_are_refused_and_run_nothing(self, scene: Scene, place: str) -> None:
+    @pytest.mark.parametrize("option", ["--image-tag", "--product-commit", "--digests", "--run-url"])
+    def test_are_refused_and_run_nothing(self, scene: Scene, option: str) -> None:
         given = arguments(FIRST, scene.product.head, dict.fromkeys(IMAGES, f"sha256:{'a' * 64}"))
         before = scene.main
         for text in HOSTILE:
-            said = scene.deploy(*[one for one in given if not one.startswith(place)], f"{place}={text}", "--push")
+            said = scene.deploy(*[one for one in given if not one.startswith(option)], f"{option}={text}", "--push")
             assert said.code == 1
             assert len(said) < 1000
             assert said.removesuffix("\n").isprintable()
@@ -366,7 +366,7 @@ def meanwhile(monkeypatch: pytest.MonkeyPatch, work: Callable[[int], None]) -> N
     times = [0]
     original = guard.check
 
-    def check(clone: Clone, environment: Environment, base: str, head: str) -> None:
+    def check(clone: Clone, environment: EnvironmentFiles, base: str, head: str) -> None:
         times[0] += 1
         work(times[0])
         original(clone, environment, base, head)

@@ -14,15 +14,15 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from sens_cli.release.record import IMAGES, Image, Record, Release, now
+from sens_cli.release.record import IMAGES, PinnedImage, Record, Release, now
 from sens_cli.release.versions import ENVIRONMENTS, ReleaseError, Version
 from support.chart import CHART, KUBERNETES, helm, needs_helm
 from support.gitops import ENVIRONMENT, TEMPLATE, documents, find, gitops_init
 from support.services import ROOT
 from tools.gitops.init import main
-from tools.gitops.parameters import KINDS, choose, read_parameters
+from tools.gitops.parameters import KINDS, read_parameters, resolve
 from tools.gitops.template import MODULES, fill
-from tools.release.environment import Environment
+from tools.release.environment import EnvironmentFiles
 from tools.release.released import WorkTree
 
 PARAMETERS: Final = read_parameters(ROOT / "infra" / "gitops" / "parameters.toml")
@@ -78,7 +78,7 @@ class TestWriting:
         assert done.returncode == 0, done.stderr
         assert re.findall(r"^(\d)\. ", done.stdout, re.MULTILINE) == ["1", "2", "3"]
 
-    def test_leaves_no_place_unfilled(self, gitops: Path) -> None:
+    def test_leaves_nothing_to_be_filled(self, gitops: Path) -> None:
         assert [path for path in files(gitops) if re.search("@@[a-z_]*@@", path.read_text(encoding="utf-8"))] == []
 
     def test_writes_every_file_of_the_template_and_keeps_programs_programs(self, gitops: Path) -> None:
@@ -134,7 +134,7 @@ class TestRefusals:
         assert "is not empty, it holds mine" in refused(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
-    def test_a_file_in_the_place_of_the_folder(self, refused: Callable[..., str], tmp_path: Path) -> None:
+    def test_a_file_instead_of_the_folder(self, refused: Callable[..., str], tmp_path: Path) -> None:
         (tmp_path / "mine").write_text("", encoding="utf-8")
 
         assert "can't be written" in refused(tmp_path / "mine")
@@ -168,12 +168,12 @@ class TestValues:
         for value in HOSTILE:
             if (PARAMETERS[name].kind, value) not in NAMES_OF_THEIR_KIND:
                 with pytest.raises(ReleaseError, match=f"^{name}: "):
-                    choose(PARAMETERS, [(name, value)])
+                    resolve(PARAMETERS, [(name, value)])
 
     @pytest.mark.parametrize("name", sorted(PARAMETERS))
     def test_with_a_line_break_at_the_end_are_refused(self, name: str) -> None:
         with pytest.raises(ReleaseError, match=f"^{name}: "):
-            choose(PARAMETERS, [(name, PARAMETERS[name].value + "\n")])
+            resolve(PARAMETERS, [(name, PARAMETERS[name].value + "\n")])
 
     @pytest.mark.parametrize(
         ("kind", "value"),
@@ -204,7 +204,7 @@ class TestValues:
     )
     def test_that_contradict_each_other_are_refused(self, settings: dict[str, str], text: str) -> None:
         with pytest.raises(ReleaseError, match=text):
-            choose(PARAMETERS, settings.items())
+            resolve(PARAMETERS, settings.items())
 
     def test_of_the_template_itself_are_known(self) -> None:
         with pytest.raises(ReleaseError, match="x: @@nobody@@ is not a parameter"):
@@ -217,16 +217,16 @@ class TestValues:
 
 
 def chosen(**settings: str) -> dict[str, str]:
-    return choose(PARAMETERS, settings.items()).values
+    return resolve(PARAMETERS, settings.items()).values
 
 
 class TestDefaults:
     def test_of_the_template_hold_while_nothing_is_set(self) -> None:
-        choice = choose(PARAMETERS, [])
+        resolved = resolve(PARAMETERS, [])
 
-        assert choice.values == {name: parameter.value for name, parameter in PARAMETERS.items()}
-        assert not choice.given | choice.followed
-        assert choice.left(PARAMETERS, example=True) == [name for name in PARAMETERS if PARAMETERS[name].example]
+        assert resolved.values == {name: parameter.value for name, parameter in PARAMETERS.items()}
+        assert not resolved.given | resolved.followed
+        assert resolved.left(PARAMETERS, example=True) == [name for name in PARAMETERS if PARAMETERS[name].example]
 
     def test_follow_the_owner(self) -> None:
         values = chosen(owner="Acme")
@@ -613,9 +613,9 @@ class TestScripts:
         """Return a GitOps repository of its own, with a release of test."""
         folder = tmp_path / "new"
         assert gitops_init(folder).returncode == 0
-        images = {name: Image(f"ghcr.io/acme/{name}", f"sha256:{'a' * 64}") for name in IMAGES}
+        images = {name: PinnedImage(f"ghcr.io/acme/{name}", f"sha256:{'a' * 64}") for name in IMAGES}
         record = Record(Release(Version.parse(TAGS["test"]), self.COMMIT), images, now())
-        for path, text in Environment("test").write(WorkTree(folder), "", record).items():
+        for path, text in EnvironmentFiles("test").write(WorkTree(folder), "", record).items():
             (folder / path).write_text(text, encoding="utf-8")
         return folder
 

@@ -208,7 +208,7 @@ class TestProduction:
 class TestWhatCanNotBeCompared:
     @pytest.mark.parametrize("name", ["absent", "", "--output=x", "HEAD^{tree}", "$(id)", "HEAD:README.md"])
     def test_is_told(self, released: Scene, name: str) -> None:
-        assert "is no commit in" in check(released, "test", f"--base={name}")
+        assert "is not a commit in" in check(released, "test", f"--base={name}")
 
     def test_is_told_when_histories_have_nothing_in_common(self, released: Scene) -> None:
         released.gitops.git("switch", "--quiet", "--orphan", "other")

@@ -388,7 +388,7 @@ class TestBranch:
         assert previous(repository) == "1.5.2"
 
     def test_that_shares_nothing_with_main_has_its_own_line(self, repository: Repository) -> None:
-        repository.git("switch", "--quiet", "--orphan", "anew")
+        repository.git("switch", "--quiet", "--orphan", "other")
         bump(repository, "0.1.0")
         assert previous(repository) is None
 
@@ -522,13 +522,13 @@ class TestRefusals:
     ) -> None:
         assert check(repository, "--base=nowhere") == 1
         assert capsys.readouterr().err == (
-            "scripts/version-check: 'nowhere' is no commit of this clone: fetch it, or name another one as the base.\n"
+            "scripts/version-check: 'nowhere' is not a commit of this clone: fetch it, or name another one as the base.\n"
         )
 
     def test_name_a_repository_without_a_commit(self, repository: Repository) -> None:
         repository.write(pyproject("0.1.0"))
 
-        with pytest.raises(ReleaseError, match=r"There is no commit in .* yet"):
+        with pytest.raises(ReleaseError, match="has no commit yet"):
             previous(repository)
 
     @pytest.mark.usefixtures("isolated_git")

@@ -64,7 +64,7 @@ class TestAPullRequest:
         assert first == second == "https://hosting.invalid/owner/infra/pull/1"
         assert [pull["body"] for pull in service.repositories[REPOSITORY].pulls] == ["what changes"]
 
-    def test_that_was_closed_is_opened_anew(self, service: HostingService) -> None:
+    def test_that_was_closed_is_opened_again(self, service: HostingService) -> None:
         self.open(service)
         service.repositories[REPOSITORY].pulls[0]["state"] = "closed"
         assert self.open(service).endswith("/2")
@@ -197,7 +197,7 @@ class TestTheToken:
 
     @pytest.mark.parametrize("token", ["", " ", "secret\n", "sec ret", "secret\r\nX: y", "sécret"])
     def test_that_can_be_none_is_refused_without_being_shown(self, token: str) -> None:
-        with pytest.raises(ReleaseError, match="store it anew") as refusal:
+        with pytest.raises(ReleaseError, match="store it again") as refusal:
             Hosting(token)
         assert "cret" not in str(refusal.value)
 

@@ -12,7 +12,7 @@ import pytest
 
 from support.cluster import Cluster
 from support.gitops import ENVIRONMENT
-from support.kubectl import FakeKubectl
+from support.kubectl import StatefulKubectl
 
 SERVER = "https://192.0.2.1:6443"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -28,15 +28,15 @@ TOKEN = token({"exp": 1_800_000_000, "sub": "system:serviceaccount:sens-test:dep
 
 
 @pytest.fixture
-def kubectl(tmp_path: Path) -> FakeKubectl:
-    found = FakeKubectl(tmp_path)
+def kubectl(tmp_path: Path) -> StatefulKubectl:
+    found = StatefulKubectl(tmp_path)
     cluster = {"server": SERVER, "certificate-authority-data": "Q0E=", "more": "is left out"}
     found.set(token=TOKEN, config={"clusters": [{"name": "k3s", "cluster": cluster}]})
     return found
 
 
 @pytest.fixture
-def run(gitops: Path, kubectl: FakeKubectl) -> Run:
+def run(gitops: Path, kubectl: StatefulKubectl) -> Run:
     def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
         environment = ENVIRONMENT | {"PATH": f"{kubectl.folder}:{ENVIRONMENT['PATH']}"}
         command = [str(gitops / "scripts" / "kubeconfig-deploy-test"), "made", *arguments]
@@ -60,7 +60,7 @@ class TestFile:
         assert written["users"] == [{"name": "deploy-test", "user": {"token": TOKEN}}]
         assert written["contexts"][0]["context"]["namespace"] == "sens-test"
 
-    def test_is_told_of_with_its_end_and_without_its_token(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_is_told_of_with_its_end_and_without_its_token(self, run: Run, kubectl: StatefulKubectl) -> None:
         done = run("--hours", "12")
 
         assert "works until 2027-01-15 08:00 UTC" in done.stdout
@@ -92,7 +92,7 @@ class TestFile:
 class TestRefusals:
     @pytest.mark.parametrize("server", ["https://127.0.0.1:6443", "https://localhost:6443", "https://[::1]:6443"])
     def test_an_address_that_means_another_machine_elsewhere(
-        self, run: Run, kubectl: FakeKubectl, tmp_path: Path, server: str
+        self, run: Run, kubectl: StatefulKubectl, tmp_path: Path, server: str
     ) -> None:
         kubectl.set(config={"clusters": [{"name": "k3s", "cluster": {"server": server}}]})
 
@@ -110,13 +110,13 @@ class TestRefusals:
         assert "it must be https://host:port" in run("--server", server).stderr
 
     @pytest.mark.parametrize("bad", ["", "x", "a.b.c", token({}), token([]), token({"exp": "soon"})])
-    def test_a_token_without_an_end(self, run: Run, kubectl: FakeKubectl, tmp_path: Path, bad: str) -> None:
+    def test_a_token_without_an_end(self, run: Run, kubectl: StatefulKubectl, tmp_path: Path, bad: str) -> None:
         kubectl.set(token=bad)
 
         assert "a token without an end: nothing was written" in run().stderr
         assert not (tmp_path / "made").exists()
 
-    def test_no_cluster(self, run: Run, kubectl: FakeKubectl) -> None:
+    def test_no_cluster(self, run: Run, kubectl: StatefulKubectl) -> None:
         kubectl.set(config={"clusters": None})
 
         assert "kubectl has no cluster" in run().stderr

@@ -17,7 +17,7 @@ from typing import cast
 import pytest
 import yaml
 
-from sens_cli.release.record import IMAGES, Image, Record, Release, dump, now
+from sens_cli.release.record import IMAGES, PinnedImage, Record, Release, dump, now
 from sens_cli.release.record import parse as parse_record
 from sens_cli.release.versions import Version
 from support.git import Repository, environment
@@ -185,7 +185,7 @@ class TestAfterAMerge:
         logins = (run.folder / "logins").read_text().splitlines()
         assert logins == [f"{run.registry.host} {password}"] * 2
 
-    def test_a_token_of_the_app_takes_the_place_of_a_personal_one(
+    def test_a_token_of_the_app_is_used_instead_of_a_personal_one(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with hosting_service(GITOPS) as hosting:
@@ -202,7 +202,7 @@ class TestAfterAMerge:
         assert run.contexts["steps.target.outputs.gitops-name"] == name
 
     def test_test_is_left_alone_with_a_notice_without_a_token(self, run: Run) -> None:
-        images = {image: Image(f"ghcr.io/acme/sens-platform/{image}", f"sha256:{'a' * 64}") for image in IMAGES}
+        images = {image: PinnedImage(f"ghcr.io/acme/sens-platform/{image}", f"sha256:{'a' * 64}") for image in IMAGES}
         record = Record(Release(Version.parse("0.5.0-alpha.7.1"), "c" * 40), images, now())
         run.contexts["needs.publish.outputs.record"] = json.dumps(json.loads(dump(record)))
 

@@ -165,7 +165,7 @@ class TestImages:
         assert judge.refusal(Asked(workload("PodTemplate", "default", pod(("nginx",))))) == ""
 
 
-class TestPlaces:
+class TestPositions:
     @every_namespace
     @every_kind
     def test_each_kind_is_let_through_with_good_images(self, judge: Judge, kind: str, namespace: str) -> None:
@@ -175,12 +175,12 @@ class TestPlaces:
 
     @every_namespace
     @every_kind
-    @pytest.mark.parametrize("place", ["second container", "second init container"])
+    @pytest.mark.parametrize("position", ["second container", "second init container"])
     def test_each_kind_is_refused_wherever_the_bad_image_is(
-        self, judge: Judge, kind: str, namespace: str, place: str
+        self, judge: Judge, kind: str, namespace: str, position: str
     ) -> None:
         good, bad = GOOD[namespace], (GOOD[namespace], "evil.example/x:1.2.3")
-        spec = pod(bad) if place == "second container" else pod((good,), bad)
+        spec = pod(bad) if position == "second container" else pod((good,), bad)
 
         assert "Refused: evil.example/x:1.2.3." in judge.refusal(Asked(workload(kind, namespace, spec)))
 
@@ -303,7 +303,7 @@ class TestApplications:
             (("spec", "sourceHydrator"), {"drySource": {}}, "other repositories"),
         ],
     )
-    def test_are_refused_in_another_place(
+    def test_are_refused_elsewhere(
         self, library: Judge, application: dict[str, Any], path: tuple[str, ...], value: object, text: str
     ) -> None:
         *parents, last = path

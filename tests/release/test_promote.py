@@ -275,11 +275,11 @@ class TestARefusedPromotion:
         self.refused(ready, "platform-api has no sha256:")
 
     @pytest.mark.parametrize(
-        "place", ["absent", "--upload-pack=touch pwned", "ext::sh -c touch% pwned", "https://\n", ""]
+        "product", ["absent", "--upload-pack=touch pwned", "ext::sh -c touch% pwned", "https://\n", ""]
     )
-    def test_gets_no_product_repository(self, ready: Scene, place: str) -> None:
-        said = ready.promote(f"--product={place}")
-        assert said.code == (1 if place else 0)
+    def test_gets_no_product_repository(self, ready: Scene, product: str) -> None:
+        said = ready.promote(f"--product={product}")
+        assert said.code == (1 if product else 0)
         assert not list(ready.folder.rglob("pwned"))
 
     @pytest.mark.parametrize("name", ["acme", "a/b/c", "$(id)", "../..", "a b/c"])

@@ -299,7 +299,7 @@ class TestHostileValues:
         assert told.startswith("::notice title=")
         assert told.count("::") >= 2
 
-    def test_stay_in_their_place_of_a_notice(self) -> None:
+    def test_stay_in_their_part_of_a_notice(self) -> None:
         assert actions.notice("a,b:c", "x%\ny") == "::notice title=a%2Cb%3Ac::x%25%0Ay"
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sens_cli.release.record import (
     IMAGES,
     MAXIMUM_BYTES,
-    Image,
+    PinnedImage,
     Record,
     Release,
     dump,
@@ -47,7 +47,7 @@ def record(version: str = "0.1.0-alpha.5.1", previous: Release | None = None) ->
     return Record(
         Release(Version.parse(version), COMMIT),
         {
-            name: Image(f"ghcr.io/owner/sens-platform/{name}", f"sha256:{index:064x}")
+            name: PinnedImage(f"ghcr.io/owner/sens-platform/{name}", f"sha256:{index:064x}")
             for index, name in enumerate(IMAGES)
         },
         datetime(2026, 1, 31, 12, tzinfo=UTC),

@@ -32,8 +32,9 @@ from support.registry import (
     upload_release,
 )
 from support.servers import HOST, free_port
+from tools.release.http import MAXIMUM_BYTES
 from tools.release.registry import REVISION, Registry
-from tools.release.registry_http import MAXIMUM_BYTES, Credentials
+from tools.release.registry_http import Credentials
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TAG = "0.1.0-alpha.7.1"

@@ -10,7 +10,7 @@ from sens_cli.release.record import Record
 from support.hosting import TOKEN, HostingService, hosting_service
 from support.registry import FOLDER
 from support.release import CHART, GITOPS_NAME, PRODUCTION, TEST, Scene
-from tools.release.environment import Environment
+from tools.release.environment import EnvironmentFiles
 
 ALPHAS = [f"0.1.0-alpha.{number}.1" for number in (1, 2, 3)]
 BRANCH = "rollback/production/0.2.0-to-0.1.0"
@@ -33,7 +33,7 @@ def scene(releases: Scene, tmp_path: Path, release_environment: None) -> Scene:
     return releases.copy(tmp_path)
 
 
-def record_of(scene: Scene, environment: Environment, version: str) -> Record:
+def record_of(scene: Scene, environment: EnvironmentFiles, version: str) -> Record:
     """Return what was recorded when a version was released."""
     commit = scene.remote.git("log", "--format=%H", f"--grep=^Release {version}$", "main")
     record = scene.released(environment, commit)

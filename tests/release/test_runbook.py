@@ -20,7 +20,7 @@ from sens_common.errors import UnavailableError
 from support.chart import CHART, KUBERNETES, helm, needs_helm
 from support.documented_commands import PAGES, Command, commands
 from support.services import ROOT
-from tools.gitops.parameters import choose, read_parameters
+from tools.gitops.parameters import read_parameters, resolve
 
 RUNBOOK: Final = "operations/runbook.md"
 # The installation that the runbook takes for its example, as it says itself.
@@ -130,7 +130,7 @@ def gitops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def parameters() -> Mapping[str, str]:
-    return choose(read_parameters(ROOT / "infra/gitops/parameters.toml"), EXAMPLE.items()).values
+    return resolve(read_parameters(ROOT / "infra/gitops/parameters.toml"), EXAMPLE.items()).values
 
 
 @pytest.fixture(scope="module")

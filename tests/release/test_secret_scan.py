@@ -58,7 +58,7 @@ class TestTexts:
     def test_that_are_secret_are_found_with_their_line(self, what: str, text: str) -> None:
         found = list(scan("notes.txt", f"first: line\nsecond: line\n{text}\n"))
 
-        assert [(place.partition(":")[0], kind) for place, kind in found] == [("notes.txt", what)]
+        assert [(where.partition(":")[0], kind) for where, kind in found] == [("notes.txt", what)]
 
     def test_of_the_second_kind_of_githubs_tokens_are_found(self) -> None:
         assert [finding.what for finding in scan("x", f"token={FINE_GRAINED}")] == ["a token of GitHub"]
@@ -135,7 +135,7 @@ class TestRepository:
         (repository / "new").write_text(GITHUB, encoding="utf-8")
         (repository / "x.ignored").write_text(GITHUB, encoding="utf-8")
 
-        assert [finding.place for finding in work_tree(repository)] == ["new:1"]
+        assert [finding.where for finding in work_tree(repository)] == ["new:1"]
 
     def test_with_bytes_that_are_no_text_is_read(self, repository: Path) -> None:
         (repository / "image").write_bytes(b"\xff\xfe\x00" + GITHUB.encode() + b"\xff")
@@ -150,7 +150,7 @@ class TestRepository:
         git(repository, "switch", "--quiet", "main")
 
         assert list(work_tree(repository)) == []
-        assert {finding.place.partition(" ")[0] for finding in history(repository)} == {"a:1", "b:1"}
+        assert {finding.where.partition(" ")[0] for finding in history(repository)} == {"a:1", "b:1"}
 
     def test_that_is_shallow_has_no_history_to_speak_of(
         self, repository: Path, tmp_path_factory: pytest.TempPathFactory

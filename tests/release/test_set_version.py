@@ -14,11 +14,11 @@ from sens_cli.release.versions import ReleaseError, Version
 from support.git import Repository
 from support.services import ROOT
 from tools.release import check_root_version, set_version
-from tools.release.places import FOLLOWERS, ROOT_PLACE, check_places, write_version, written
+from tools.release.version_lines import FOLLOWERS, ROOT_LINE, check_version_lines, write_version, written
 
 CHART: Final = "infra/helm/sens-platform/Chart.yaml"
 DOCUMENT: Final = ROOT / "docs/operations/versions.md"
-FILES: Final = sorted({ROOT_PLACE.path, *(place.path for place in FOLLOWERS)})
+FILES: Final = sorted({ROOT_LINE.path, *(line.path for line in FOLLOWERS)})
 
 
 def copied(folder: Path) -> Path:
@@ -43,7 +43,7 @@ def product(tmp_path: Path) -> Path:
 
 
 class TestSetVersion:
-    def test_changes_all_places_and_nothing_else(self, product: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_changes_all_lines_and_nothing_else(self, product: Path, capsys: pytest.CaptureFixture[str]) -> None:
         before = {name: (product / name).read_text(encoding="utf-8").splitlines() for name in FILES}
 
         assert set_version.main(["1.6.0", f"--folder={product}"]) == 0
@@ -69,7 +69,7 @@ class TestSetVersion:
     def test_takes_the_next_of_a_kind(self, product: Path, step: str, version: str) -> None:
         assert set_version.main([step, f"--folder={product}"]) == 0
 
-        check_places(product, Version.parse(version))
+        check_version_lines(product, Version.parse(version))
 
     def test_may_be_run_again(self, product: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert set_version.main(["1.5.2", f"--folder={product}"]) == 0
@@ -83,7 +83,7 @@ class TestSetVersion:
         assert set_version.main([version, f"--folder={product}"]) == 1
 
         assert "scripts/set-version: The root version" in capsys.readouterr().err
-        check_places(product, Version(1, 5, 2))
+        check_version_lines(product, Version(1, 5, 2))
 
     @pytest.mark.parametrize(
         ("before", "after", "said"),
@@ -92,7 +92,7 @@ class TestSetVersion:
             ("\nversion: 1.5.2\n", "\nversion: 1.5.2\nversion: 1.5.2\n", "has 2 lines with the version"),
         ],
     )
-    def test_writes_nothing_when_a_place_is_not_as_expected(
+    def test_writes_nothing_when_a_line_is_not_as_expected(
         self, product: Path, before: str, after: str, said: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         replace(product, CHART, before, after)
@@ -100,7 +100,7 @@ class TestSetVersion:
         assert set_version.main(["1.6.0", f"--folder={product}"]) == 1
 
         assert said in capsys.readouterr().err
-        assert written(product, ROOT_PLACE) == "1.5.2"
+        assert written(product, ROOT_LINE) == "1.5.2"
 
     def test_names_a_file_that_is_missing(self, product: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (product / CHART).unlink()
@@ -121,7 +121,7 @@ class TestSetVersion:
         )
 
         assert (done.returncode, done.stderr) == (0, "")
-        check_places(product, Version(1, 6, 0))
+        check_version_lines(product, Version(1, 6, 0))
 
     @given(
         st.sampled_from(["\n", "\r\n"]),
@@ -134,14 +134,14 @@ class TestSetVersion:
         folder = tmp_path_factory.mktemp("product")
         chart = f"apiVersion: v2\n{line}\nappVersion: {{}}\ndependencies:\n  - version: 9.9.9\n"
         root = '[project]\nname = "x"\nversion = "{}"\n\n[tool.other]\nversion = "9.9.9"\n'
-        for name, text in ((ROOT_PLACE.path, root), (CHART, chart)):
+        for name, text in ((ROOT_LINE.path, root), (CHART, chart)):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(text.replace("{}", "1.5.2").replace("\n", end).encode())
         version = Version(*numbers)
 
         write_version(folder, version)
 
-        for name, text in ((ROOT_PLACE.path, root), (CHART, chart)):
+        for name, text in ((ROOT_LINE.path, root), (CHART, chart)):
             assert (folder / name).read_bytes() == text.replace("{}", str(version)).replace("\n", end).encode()
 
 
@@ -155,7 +155,7 @@ class TestVersionCheck:
         Repository.create(product).commit("Begin")
         return product
 
-    def test_takes_a_version_that_all_places_have(self, committed: Path) -> None:
+    def test_takes_a_version_that_all_files_have(self, committed: Path) -> None:
         assert set_version.main(["minor", f"--folder={committed}"]) == 0
 
         assert self.check(committed) == 0
@@ -184,7 +184,7 @@ class TestVersionCheck:
             (CHART, ("\nappVersion: 1.5.2", "\nappVersion:"), ["has the appVersion (nothing), and"]),
         ],
     )
-    def test_names_each_place_that_disagrees_and_the_command_that_mends_it(
+    def test_names_each_file_that_disagrees_and_the_command_that_mends_it(
         self,
         committed: Path,
         name: str,
@@ -205,7 +205,7 @@ class TestVersionCheck:
         assert self.check(committed) == 0
 
     def test_of_this_repository_finds_no_disagreement(self) -> None:
-        check_places(ROOT, Version.parse(written(ROOT, ROOT_PLACE)))
+        check_version_lines(ROOT, Version.parse(written(ROOT, ROOT_LINE)))
 
 
 def test_no_other_file_has_the_version_of_the_product_as_its_own() -> None:
@@ -216,9 +216,9 @@ def test_no_other_file_has_the_version_of_the_product_as_its_own() -> None:
         assert 'path = "../../pyproject.toml"' in text, file
 
 
-def test_an_unknown_place_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     folder = copied(tmp_path)
     (folder / CHART).write_bytes(b"version: \xff\n")
 
     with pytest.raises(ReleaseError, match="is not UTF-8"):
-        check_places(folder, Version(1, 0, 0))
+        check_version_lines(folder, Version(1, 0, 0))

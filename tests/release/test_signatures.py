@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sens_cli.release.record import IMAGES, Image
+from sens_cli.release.record import IMAGES, PinnedImage
 from sens_cli.release.versions import ReleaseError
 from support.gitops import gitops_init
 from support.release import PRODUCTION, ROOT, TEST, Cosign, Scene
@@ -121,7 +121,7 @@ class TestARollback:
 
 class TestTheLogin:
     def test_is_in_a_file_that_is_gone_afterwards(self, cosign: Cosign, tmp_path: Path) -> None:
-        image = {"docs": Image("registry.example/acme/docs", DIGEST)}
+        image = {"docs": PinnedImage("registry.example/acme/docs", DIGEST)}
         login = {"SENS_REGISTRY_USER": "me", "SENS_REGISTRY_PASSWORD": "secret"}
         environment = {"PATH": str(cosign.programs), "TMPDIR": str(tmp_path)} | login
 
@@ -132,7 +132,9 @@ class TestTheLogin:
         assert not any("secret" in argument for argument in arguments)
 
     def test_is_docker_s_own_where_none_is_set(self, cosign: Cosign) -> None:
-        Signer(SIGNER).verify({"docs": Image("registry.example/acme/docs", DIGEST)}, {"PATH": str(cosign.programs)})
+        Signer(SIGNER).verify(
+            {"docs": PinnedImage("registry.example/acme/docs", DIGEST)}, {"PATH": str(cosign.programs)}
+        )
 
         assert [login for _, login in cosign.calls] == [None]
 

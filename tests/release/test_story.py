@@ -41,7 +41,7 @@ PARTS = [
 ]
 
 
-class Said(NamedTuple):
+class Printed(NamedTuple):
     """What a program printed.
 
     Attributes:
@@ -101,7 +101,7 @@ class World:
         ):
             yield f"--set={name}={value}"
 
-    def call(self, where: str, program: str, *arguments: str, standard_input: str = "", **variables: str) -> Said:
+    def call(self, where: str, program: str, *arguments: str, standard_input: str = "", **variables: str) -> Printed:
         """Run a program in a repository, and print what it says."""
         credentials = self.registry.credentials
         assert credentials is not None
@@ -125,7 +125,7 @@ class World:
             check=False,
             timeout=100,
         )
-        said = Said(done.returncode, done.stdout.strip(), f"{done.stdout}{done.stderr}".strip())
+        said = Printed(done.returncode, done.stdout.strip(), f"{done.stdout}{done.stderr}".strip())
         shown = " ".join(argument if len(argument) < 60 else f"{argument[:57]}…" for argument in arguments)
         sys.stdout.write(f"\n{where}$ {program} {shown}\n{said.text}\n")
         return said

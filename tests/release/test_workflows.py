@@ -137,7 +137,7 @@ class TestRuns:
     def test_of_publishing_are_never_broken_off(self) -> None:
         assert cast("Document", WORKFLOWS["publish-images"]["concurrency"])["cancel-in-progress"] is False
 
-    def test_after_a_pull_request_never_take_the_place_of_a_merge_that_waits(self) -> None:
+    def test_after_a_pull_request_never_replace_a_merge_that_waits(self) -> None:
         group = str(cast("Document", WORKFLOWS["publish-images"]["concurrency"])["group"])
         shared = group.partition("&& 'merge'")[0]
 

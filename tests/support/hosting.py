@@ -18,7 +18,7 @@ type Document = dict[str, object]
 
 
 @dataclass
-class Repository:
+class HostedRepository:
     """A repository that the token can see."""
 
     workflows: set[str] = field(default_factory=set)
@@ -48,7 +48,7 @@ class HostingService:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.repositories: dict[str, Repository] = {}
+        self.repositories: dict[str, HostedRepository] = {}
         self.calls: list[str] = []
         self.tokens: list[str | None] = []
         self.intercept: Callable[[str, str], Answer | None] = lambda _method, _path: None
@@ -84,7 +84,7 @@ class HostingService:
         return found
 
     @staticmethod
-    def _dispatch(repository: Repository, workflow: str, body: Document) -> Answer:
+    def _dispatch(repository: HostedRepository, workflow: str, body: Document) -> Answer:
         if workflow not in repository.workflows:
             return Answer(HTTPStatus.NOT_FOUND, {"message": "Not Found"})
         if body["ref"] not in repository.branches:
@@ -93,7 +93,7 @@ class HostingService:
         return Answer(HTTPStatus.NO_CONTENT)
 
     @staticmethod
-    def _open(repository: Repository, name: str, body: Document) -> Answer:
+    def _open(repository: HostedRepository, name: str, body: Document) -> Answer:
         if any(pull["state"] == "open" and pull["head"] == {"ref": body["head"]} for pull in repository.pulls):
             message = f"A pull request already exists for {name.split('/', maxsplit=1)[0]}:{body['head']}."
             return Answer(
@@ -157,7 +157,7 @@ def hosting_service(*repositories: str) -> Iterator[HostingService]:
 
     server = ThreadingHTTPServer((HOST, 0), Handler)
     service = HostingService(f"http://{HOST}:{server.server_address[1]}")
-    service.repositories = {name: Repository() for name in repositories}
+    service.repositories = {name: HostedRepository() for name in repositories}
     holder.append(service)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="hosting")
     thread.start()

@@ -62,7 +62,7 @@ class State(NamedTuple):
     calls: list[list[str]]
 
 
-class FakeKubectl:
+class StatefulKubectl:
     """The program in a folder of its own.
 
     Args:

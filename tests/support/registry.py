@@ -207,7 +207,7 @@ class Failure(NamedTuple):
 
 
 @dataclass
-class Repository:
+class StoredRepository:
     """What one repository holds."""
 
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -230,7 +230,7 @@ class SmallRegistry:
         self.requests: list[tuple[str, str, str | None]] = []
         self.public = False
         self.before: Callable[[str, str], None] = lambda _method, _path: None
-        self.repositories: dict[str, Repository] = {}
+        self.repositories: dict[str, StoredRepository] = {}
         self.uploads: dict[str, bytes] = {}
         self.tokens: dict[str, set[str]] = {}
         self._server = ThreadingHTTPServer((HOST, 0), _handler(self))
@@ -311,7 +311,7 @@ class _Handler(BaseHTTPRequestHandler):
         ):
             name, kind, reference = match.groups()
             action = "pull" if self.command in {"GET", "HEAD"} else "push"
-            repository = self.registry.repositories.setdefault(name, Repository())
+            repository = self.registry.repositories.setdefault(name, StoredRepository())
             work = self._manifest if kind == "manifests" else self._blob
             self._within(name, action, lambda: work(name, repository, reference, query))
         else:
@@ -351,7 +351,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.answer(200, canonical({"token": self.registry.token(scopes), "expires_in": 300}))
 
-    def _manifest(self, name: str, repository: Repository, reference: str, _: object) -> None:
+    def _manifest(self, name: str, repository: StoredRepository, reference: str, _: object) -> None:
         if self.command == "PUT":
             digest = digest_of(self.content)
             for key in {reference, digest}:
@@ -362,7 +362,9 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.refuse(404, "MANIFEST_UNKNOWN")
 
-    def _blob(self, name: str, repository: Repository, reference: str, query: Mapping[str, Sequence[str]]) -> None:
+    def _blob(
+        self, name: str, repository: StoredRepository, reference: str, query: Mapping[str, Sequence[str]]
+    ) -> None:
         uploads = self.registry.uploads
         if self.command == "POST":
             upload_id = secrets.token_hex(8)

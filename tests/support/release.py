@@ -13,18 +13,18 @@ from typing import Protocol, Self
 
 import pytest
 
-from sens_cli.release.record import IMAGES, Image, Record, Release, now
+from sens_cli.release.record import IMAGES, PinnedImage, Record, Release, now
 from sens_cli.release.versions import Version
 from support.git import Repository
 from support.registry import FOLDER, SmallRegistry, upload_release
-from tools.gitops.parameters import choose, read_parameters
+from tools.gitops.parameters import read_parameters, resolve
 from tools.gitops.template import files, write
 from tools.release import deploy_test, promote, rollback
 from tools.release.clone import Clone
-from tools.release.environment import Environment
+from tools.release.environment import EnvironmentFiles
 
 ROOT = Path(__file__).parents[2]
-TEST, PRODUCTION = Environment("test"), Environment("production")
+TEST, PRODUCTION = EnvironmentFiles("test"), EnvironmentFiles("production")
 CHART = "infra/helm/sens-platform"
 MIGRATIONS = "services/common/src/sens_common/schema"
 GITOPS_NAME = "acme/sens-platform-infra"
@@ -93,7 +93,7 @@ class Scene:
             ("gitops_repository", GITOPS_NAME),
             ("registry", f"{registry.host}/{FOLDER}"),
         ]
-        values = choose(read_parameters(ROOT / "infra/gitops/parameters.toml"), settings).values
+        values = resolve(read_parameters(ROOT / "infra/gitops/parameters.toml"), settings).values
         write(scene.gitops.folder, list(files(ROOT, values)))
         Repository.create(scene.gitops.folder)
         scene.gitops.commit("Begin")
@@ -135,18 +135,18 @@ class Scene:
         """Publish images, and return their digests."""
         return upload_release(self.registry, images, version, commit, platforms=("linux/amd64",))
 
-    def released(self, environment: Environment, commit: str = "main") -> Record | None:
+    def released(self, environment: EnvironmentFiles, commit: str = "main") -> Record | None:
         """Return what an environment has at a commit of the remote."""
         return environment.read(Clone(self.remote.folder), commit)
 
-    def release_directly(self, environment: Environment, version: str, commit: str) -> Record:
+    def release_directly(self, environment: EnvironmentFiles, version: str, commit: str) -> Record:
         """Put a release on main without what is under test; images are named, but published only where a test does so."""
         self.gitops.git("pull", "--quiet", "--ff-only", "origin", "main")
         current = environment.read(self.clone, "HEAD")
         address = f"{self.registry.host}/{FOLDER}"
         record = Record(
             Release(Version.parse(version), commit),
-            {name: Image(f"{address}/{name}", digest) for name, digest in digests_of(version, commit).items()},
+            {name: PinnedImage(f"{address}/{name}", digest) for name, digest in digests_of(version, commit).items()},
             now(),
             previous=current.release if current else None,
         )

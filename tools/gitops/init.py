@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from sens_cli.release.versions import ReleaseError
-from tools.gitops.parameters import Choice, Parameter, choose, parse_setting, read_parameters, read_values
+from tools.gitops.parameters import Parameter, ResolvedParameters, parse_setting, read_parameters, read_values, resolve
 from tools.gitops.template import files, write
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
@@ -34,15 +34,15 @@ def main(arguments: Sequence[str]) -> int:
         given = list(read_values(options.parameters).items()) if options.parameters else []
         given += [parse_setting(text) for text in options.set]
         known = read_parameters(_ROOT / "infra" / "gitops" / "parameters.toml")
-        choice = choose(known, given)
-        contents = list(files(_ROOT, choice.values))
+        resolved = resolve(known, given)
+        contents = list(files(_ROOT, resolved.values))
         write(options.folder, contents)
     except ReleaseError as error:
         print(f"scripts/gitops-init: {error}", file=sys.stderr)
         return 1
-    values = choice.values
+    values = resolved.values
     print(f"{len(contents)} files are in {options.folder}.")
-    for line in told(known, choice):
+    for line in told(known, resolved):
         print(line)
     print("\nNext:")
     print(f"1. Commit them on a branch main, and push it to the private repository {values['gitops_repository']}.")
@@ -55,20 +55,20 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def told(known: Mapping[str, Parameter], choice: Choice) -> Iterator[str]:
+def told(known: Mapping[str, Parameter], resolved: ResolvedParameters) -> Iterator[str]:
     """Yield what nobody has set: what follows from the rest, and what is left at its default, each with its value."""
     groups = (
-        ("These follow from what you set:", [name for name in known if name in choice.followed]),
+        ("These follow from what you set:", [name for name in known if name in resolved.followed]),
         (
             "These name the installation that the template was written for. Set those that are not yours, and write it again:",
-            choice.left(known, example=True),
+            resolved.left(known, example=True),
         ),
-        ("These were left at their default:", choice.left(known, example=False)),
+        ("These were left at their default:", resolved.left(known, example=False)),
     )
     for title, names in groups:
         if names:
             yield f"\n{title}"
-            yield from (f"  {name} = {choice.values[name] or '(nothing)'}    {known[name].meaning}" for name in names)
+            yield from (f"  {name} = {resolved.values[name] or '(nothing)'}    {known[name].meaning}" for name in names)
 
 
 def publishing(values: Mapping[str, str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ _ACCOUNT: Final = r"[A-Za-z0-9](?:-?[A-Za-z0-9]){0,38}"
 _OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 
 
-class Kind(NamedTuple):
+class ParameterKind(NamedTuple):
     """What the values of a parameter look like.
 
     Attributes:
@@ -30,26 +30,34 @@ class Kind(NamedTuple):
     wanted: str
 
 
-KINDS: Final[Mapping[str, Kind]] = {
-    "account": Kind(re.compile(_ACCOUNT), "an account on GitHub, such as example-org"),
-    "repository": Kind(
+KINDS: Final[Mapping[str, ParameterKind]] = {
+    "account": ParameterKind(re.compile(_ACCOUNT), "an account on GitHub, such as example-org"),
+    "repository": ParameterKind(
         re.compile(rf"{_ACCOUNT}/[A-Za-z0-9_-][A-Za-z0-9._-]{{0,99}}(?<!\.git)"),
         "owner/name of a repository, such as example-org/platform",
     ),
-    "registry": Kind(
+    "registry": ParameterKind(
         re.compile(rf"{_HOST}(?::[0-9]{{1,5}})?(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)+"),
         "a registry's host and path in small letters, such as ghcr.io/example-org/platform",
     ),
-    "code_owner": Kind(
+    "code_owner": ParameterKind(
         re.compile(rf"@{_ACCOUNT}(?:/[A-Za-z0-9][A-Za-z0-9_-]{{0,99}})?"), "@user or @organisation/team, such as @alice"
     ),
-    "address": Kind(re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}"), "an IPv4 address, such as 192.0.2.1"),
-    "host": Kind(re.compile(_HOST), "a host name in small letters, such as api.example.org"),
-    "mail": Kind(re.compile(rf"[A-Za-z0-9._+-]{{1,64}}@{_HOST}"), "an e-mail address, such as operations@example.org"),
-    "name": Kind(re.compile(rf"{_LABEL}(?:\.{_LABEL})*"), "a name of Kubernetes, such as traefik"),
-    "user": Kind(re.compile(r"[a-z][a-z0-9-]{0,31}"), "a user's name in small letters, at most 32, such as alice"),
-    "digest": Kind(re.compile(r"(?:sha256:[0-9a-f]{64})?"), "a digest, sha256: and 64 hexadecimal digits, or nothing"),
-    "version": Kind(re.compile(r"v[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}"), "a version of a release, such as v1.2.3"),
+    "address": ParameterKind(re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}"), "an IPv4 address, such as 192.0.2.1"),
+    "host": ParameterKind(re.compile(_HOST), "a host name in small letters, such as api.example.org"),
+    "mail": ParameterKind(
+        re.compile(rf"[A-Za-z0-9._+-]{{1,64}}@{_HOST}"), "an e-mail address, such as operations@example.org"
+    ),
+    "name": ParameterKind(re.compile(rf"{_LABEL}(?:\.{_LABEL})*"), "a name of Kubernetes, such as traefik"),
+    "user": ParameterKind(
+        re.compile(r"[a-z][a-z0-9-]{0,31}"), "a user's name in small letters, at most 32, such as alice"
+    ),
+    "digest": ParameterKind(
+        re.compile(r"(?:sha256:[0-9a-f]{64})?"), "a digest, sha256: and 64 hexadecimal digits, or nothing"
+    ),
+    "version": ParameterKind(
+        re.compile(r"v[0-9]{1,4}\.[0-9]{1,4}\.[0-9]{1,4}"), "a version of a release, such as v1.2.3"
+    ),
 }
 
 
@@ -113,7 +121,7 @@ def parse_setting(text: str) -> tuple[str, str]:
     return name, value
 
 
-class Choice(NamedTuple):
+class ResolvedParameters(NamedTuple):
     """The value of each parameter, and where it comes from.
 
     Attributes:
@@ -132,7 +140,7 @@ class Choice(NamedTuple):
         return [name for name, parameter in known.items() if name in unset and parameter.example is example]
 
 
-def choose(known: Mapping[str, Parameter], given: Iterable[tuple[str, str]]) -> Choice:
+def resolve(known: Mapping[str, Parameter], given: Iterable[tuple[str, str]]) -> ResolvedParameters:
     """Return the value of each parameter; a later setting replaces an earlier one, and defaults follow from what is set.
 
     Raises:
@@ -158,7 +166,7 @@ def choose(known: Mapping[str, Parameter], given: Iterable[tuple[str, str]]) -> 
             values[name] = parameter.value
         _check_kind(name, parameter, values[name])
     _see_that_they_agree(values)
-    return Choice(values, frozenset(settings), frozenset(followed))
+    return ResolvedParameters(values, frozenset(settings), frozenset(followed))
 
 
 def _check_kind(name: str, parameter: Parameter, value: str) -> None:

@@ -15,8 +15,8 @@ MODULES: Final = {
         *(
             f"tools/release/{name}"
             for name in (
-                "__init__", "check_branch_protection", "clone", "cluster_secrets", "create_secrets", "delivery", "deploy_test",
-                "description", "environment", "guard", "hosting", "kubeconfig", "kubectl", "promote", "proposal", "published",
+                "__init__", "actions", "check_branch_protection", "clone", "cluster_secrets", "create_secrets", "delivery", "deploy_test",
+                "description", "environment", "guard", "hosting", "http", "kubeconfig", "kubectl", "program", "promote", "proposal", "published",
                 "registry", "registry_http", "released", "rollback", "secret_scan", "signatures", "store_digests",
             )
         ),
@@ -28,7 +28,7 @@ MODULES: Final = {
 _PLACEHOLDER: Final = re.compile(r"@@([^@\s]*)@@")
 
 
-class File(NamedTuple):
+class NewFile(NamedTuple):
     """A file to write.
 
     Attributes:
@@ -68,7 +68,7 @@ def fill(text: str, values: Mapping[str, str], source: Path) -> str:
     return _PLACEHOLDER.sub(value, _PART.sub(part, text))
 
 
-def files(product: Path, values: Mapping[str, str]) -> Iterator[File]:
+def files(product: Path, values: Mapping[str, str]) -> Iterator[NewFile]:
     """Yield the files of the new repository; one that is empty but for parts that are left out is none.
 
     Args:
@@ -83,14 +83,14 @@ def files(product: Path, values: Mapping[str, str]) -> Iterator[File]:
     for source in sorted(path for path in template.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
         path = source.relative_to(template)
         if text := fill(source.read_text(encoding="utf-8"), values, path):
-            yield File(path, text, _is_program(source))
+            yield NewFile(path, text, _is_program(source))
     for folder, modules in MODULES.items():
         for name in modules:
             text = (product / folder / f"{name}.py").read_text(encoding="utf-8")
-            yield File(Path("scripts/lib") / f"{name}.py", text, executable=False)
+            yield NewFile(Path("scripts/lib") / f"{name}.py", text, executable=False)
 
 
-def write(folder: Path, contents: list[File]) -> None:
+def write(folder: Path, contents: list[NewFile]) -> None:
     """Write the files into a folder that is empty or does not exist; a clone without a commit counts as empty.
 
     Raises:

@@ -27,7 +27,7 @@ class Build(NamedTuple):
         arguments: Values of the Dockerfile's ARGs.
         secrets: Files that are mounted while building, by name.
         epoch: Time that every new file and the image get, seconds since 1970.
-        anew: Whether every step is done again, whatever was kept of earlier builds.
+        uncached: Whether every step is done again, whatever was kept of earlier builds.
     """
 
     context: Path
@@ -36,7 +36,7 @@ class Build(NamedTuple):
     arguments: Mapping[str, str]
     secrets: Mapping[str, Path]
     epoch: int
-    anew: bool = False
+    uncached: bool = False
 
 
 class Run(NamedTuple):
@@ -281,7 +281,7 @@ def find_builder(wanted: str | None, storage: Path | None) -> Builder:
 
 def build_options(build: Build) -> list[str]:
     """Return the options and the context that every builder takes."""
-    options = ["--target", build.target, "--tag", build.reference, *(["--no-cache"] if build.anew else [])]
+    options = ["--target", build.target, "--tag", build.reference, *(["--no-cache"] if build.uncached else [])]
     for name, value in build.arguments.items():
         options += ["--build-arg", f"{name}={value}"]
     for name, file in build.secrets.items():

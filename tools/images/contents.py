@@ -13,7 +13,7 @@ from tools.images.source import ImageError
 _SHOWN: Final = 20
 
 
-class File(NamedTuple):
+class FileStatus(NamedTuple):
     """A file, folder, link or device, without its times.
 
     Attributes:
@@ -29,12 +29,12 @@ class File(NamedTuple):
     content: str
 
 
-def files_of(root: Path) -> dict[str, File]:
+def files_of(root: Path) -> dict[str, FileStatus]:
     """Return everything below a folder, by path."""
     return {str(path.relative_to(root)): _file(path) for path in root.rglob("*")}
 
 
-def _file(path: Path) -> File:
+def _file(path: Path) -> FileStatus:
     status = path.lstat()
     if stat.S_ISREG(status.st_mode):
         with path.open("rb") as file:
@@ -43,15 +43,15 @@ def _file(path: Path) -> File:
         content = os.readlink(path)  # noqa: PTH115 - as it is written
     else:
         content = str(status.st_rdev)
-    return File(status.st_mode, status.st_uid, status.st_gid, content)
+    return FileStatus(status.st_mode, status.st_uid, status.st_gid, content)
 
 
-def differences(first: Mapping[str, File], second: Mapping[str, File]) -> list[str]:
+def differences(first: Mapping[str, FileStatus], second: Mapping[str, FileStatus]) -> list[str]:
     """Return the paths that are not the same in both, each with what is not."""
     found = [f"only in the first: {path}" for path in sorted(first.keys() - second.keys())]
     found += [f"only in the second: {path}" for path in sorted(second.keys() - first.keys())]
     for path in sorted(first.keys() & second.keys()):
-        names = [name for name in File._fields if getattr(first[path], name) != getattr(second[path], name)]
+        names = [name for name in FileStatus._fields if getattr(first[path], name) != getattr(second[path], name)]
         if names:
             found.append(f"another {' and '.join(names)}: {path}")
     return found
@@ -63,7 +63,7 @@ def check_reproducible(builder: Builder, build: Build) -> int:
     Raises:
         ImageError: Some are not the same.
     """
-    again = build._replace(reference=f"{build.reference}-again", anew=True)
+    again = build._replace(reference=f"{build.reference}-again", uncached=True)
     builder.build(again)
     try:
         with builder.mounted(build.reference) as root:

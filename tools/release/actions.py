@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from sens_cli.release.versions import ReleaseError
+from tools.release.program import printable
 
 _MAXIMUM: Final = 4000
 
@@ -37,9 +38,8 @@ def notice(title: str, text: str) -> str:
 
 def harmless(text: str) -> str:
     """Return a text as it can be printed in a run: one line, not a command of its log, not too long."""
-    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     # The older form of a command is found anywhere in a line.
-    return line.replace("##[", "# #[")[:_MAXIMUM]
+    return printable(text).replace("##[", "# #[")[:_MAXIMUM]
 
 
 def _escaped(text: str) -> str:

@@ -4,11 +4,13 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Self
 
 from sens_cli.release.versions import ReleaseError
+from tools.release.program import printable
 
 MAXIMUM_BYTES: Final = 1024 * 1024
 """Size of a file that is read at a commit."""
@@ -54,22 +56,24 @@ class Clone:
         Raises:
             ReleaseError: It failed; the text is git's own, without what an address may carry in secrets.
         """
-        done = self._run(arguments, text, settings or {})
-        if done.returncode:
-            raise ReleaseError(f"'git {arguments[0]}' failed in {self.folder}: {_shown(done.stderr or done.stdout)}")
-        return _decoded(done.stdout, arguments[0]).removesuffix("\n")
+        output = self.raw(*arguments, content=None if text is None else text.encode(), settings=settings)
+        return _decoded(output, arguments[0]).removesuffix("\n")
 
     def attempt(self, *arguments: str) -> str | None:
         """Run git and return what it prints, or None when it fails."""
-        done = self._run(arguments, None, {})
+        done = self._run(arguments)
         return None if done.returncode else _decoded(done.stdout, arguments[0]).removesuffix("\n")
 
     def show(self, *arguments: str) -> str:
         """Run git and return what it prints for people to read; what is no UTF-8 is replaced."""
-        done = self._run(arguments, None, {})
+        return self.raw(*arguments).decode(errors="replace")
+
+    def raw(self, *arguments: str, content: bytes | None = None, settings: Mapping[str, str] | None = None) -> bytes:
+        """Run git with a content on its standard input and return what it prints; raises as `git`."""
+        done = self._run(arguments, content, settings or {})
         if done.returncode:
-            raise ReleaseError(f"'git {arguments[0]}' failed in {self.folder}: {_shown(done.stderr)}")
-        return done.stdout.decode(errors="replace")
+            raise ReleaseError(f"'git {arguments[0]}' failed in {self.folder}: {_shown(done.stderr or done.stdout)}")
+        return done.stdout
 
     def require_clean(self) -> None:
         """See that nothing in the work tree differs from the last commit.
@@ -112,7 +116,7 @@ class Clone:
         """
         found = self.attempt("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
         if found is None:
-            raise ReleaseError(f"{name[:100]!r} is no commit in {self.folder}: fetch it, or name another one.")
+            raise ReleaseError(f"{name[:100]!r} is not a commit in {self.folder}: fetch it, or name another one.")
         return found
 
     def contains(self, descendant: str, ancestor: str) -> bool:
@@ -135,8 +139,7 @@ class Clone:
             )
         if int(size) > MAXIMUM_BYTES:
             raise ReleaseError(f"{path} has {size} bytes at {commit[:12]}: at most {MAXIMUM_BYTES} are read.")
-        done = self._run(("cat-file", "blob", blob), None, {})
-        return _decoded(done.stdout, f"show {commit[:12]}:{path}")
+        return _decoded(self.raw("cat-file", "blob", blob), f"show {commit[:12]}:{path}")
 
     def write(self, parent: str, texts: Mapping[str, str], message: str) -> str:
         """Make a commit on top of another one, in which these files have these texts; no branch and no file is changed.
@@ -162,7 +165,7 @@ class Clone:
         Raises:
             ReleaseError: The remote refuses it whatever is fetched before.
         """
-        done = self._run(("push", "--porcelain", "origin", f"{commit}:refs/heads/{branch}"), None, {})
+        done = self._run(("push", "--porcelain", "origin", f"{commit}:refs/heads/{branch}"))
         said = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
         if done.returncode == 0:
             return True
@@ -176,14 +179,14 @@ class Clone:
         raise ReleaseError(f"{branch} can't be pushed: {_shown(done.stderr or done.stdout)}")
 
     def _run(
-        self, arguments: tuple[str, ...], text: str | None, settings: Mapping[str, str]
+        self, arguments: Sequence[str], content: bytes | None = None, settings: Mapping[str, str] = MappingProxyType({})
     ) -> subprocess.CompletedProcess[bytes]:
         fixed = {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
         try:
             return subprocess.run(
                 ["git", "-C", self.folder, *arguments],
-                input=None if text is None else text.encode(),
-                stdin=subprocess.DEVNULL if text is None else None,
+                input=content,
+                stdin=subprocess.DEVNULL if content is None else None,
                 capture_output=True,
                 check=False,
                 timeout=_TIMEOUT_SECONDS,
@@ -195,11 +198,6 @@ class Clone:
             ) from None
         except (OSError, ValueError) as error:
             raise ReleaseError(f"git can't be run in {self.folder}: {error}.") from None
-
-
-def printable(text: str) -> str:
-    """Return a foreign text as one line without control characters."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def _decoded(output: bytes, what: str) -> str:

@@ -1,4 +1,4 @@
-"""Puts a release on the main branch of the GitOps repository: one commit, pushed without force, made anew when overtaken."""
+"""Puts a release on the main branch of the GitOps repository: one commit, pushed without force, made again when overtaken."""
 
 from collections.abc import Callable
 from typing import Final
@@ -7,16 +7,16 @@ from sens_cli.release.record import Record
 from sens_cli.release.versions import ReleaseError
 from tools.release import guard
 from tools.release.clone import Clone
-from tools.release.environment import Environment
+from tools.release.environment import EnvironmentFiles
 
 ATTEMPTS: Final = 5
-"""How often a release is applied anew because somebody else has pushed."""
+"""How often a release is applied again because somebody else has pushed."""
 
-type Plan = Callable[[Record | None], Record | None]
+type Decide = Callable[[Record | None], Record | None]
 """Takes what is released now and returns what shall be, or None when there is nothing to do."""
 
 
-def message(environment: Environment, record: Record, verb: str) -> str:
+def message(environment: EnvironmentFiles, record: Record, verb: str) -> str:
     """Return the message of a release's commit."""
     previous = record.previous
     lines = [
@@ -28,7 +28,7 @@ def message(environment: Environment, record: Record, verb: str) -> str:
     return "\n".join([*lines, *([f"Run: {record.run}"] if record.run else [])]) + "\n"
 
 
-def deliver(clone: Clone, environment: Environment, plan: Plan, verb: str, *, push: bool) -> Record | None:
+def deliver(clone: Clone, environment: EnvironmentFiles, plan: Decide, verb: str, *, push: bool) -> Record | None:
     """Apply a plan to main, and leave the clone at the commit.
 
     Args:
@@ -36,7 +36,7 @@ def deliver(clone: Clone, environment: Environment, plan: Plan, verb: str, *, pu
         environment: Whose release it is.
         plan: Called again when somebody else has pushed.
         verb: What the commit's message begins with.
-        push: Whether it is pushed; a commit that was only made is made anew by a later call.
+        push: Whether it is pushed; a commit that was only made is made again by a later call.
 
     Returns:
         What was released, or None when there was nothing to do.
@@ -63,7 +63,7 @@ def deliver(clone: Clone, environment: Environment, plan: Plan, verb: str, *, pu
     )
 
 
-def _require_known(clone: Clone, environment: Environment, base: str) -> None:
+def _require_known(clone: Clone, environment: EnvironmentFiles, base: str) -> None:
     """See that the clone holds nothing but main, and at most the commit of an earlier call that was not pushed."""
     ahead = clone.git("rev-list", f"{base}..HEAD").split()
     try:

@@ -6,18 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from sens_cli.release.record import Image, Record, Release, now, parse_digests
+from sens_cli.release.record import PinnedImage, Record, Release, now, parse_digests
 from sens_cli.release.versions import ReleaseError, Version, check_environment
 from tools.release.clone import Clone
-from tools.release.delivery import Plan, deliver
-from tools.release.environment import Environment
+from tools.release.delivery import Decide, deliver
+from tools.release.environment import EnvironmentFiles
+from tools.release.program import add_folder, parser_of, run_program
 from tools.release.published import check_published
 from tools.release.registry import Registry
 
-TEST: Final = Environment("test")
+_NAME: Final = "scripts/deploy-test-main"
+TEST: Final = EnvironmentFiles("test")
 
 
-def plan(release: Release, images: Mapping[str, Image], run: str | None, *, allow_rollback: bool) -> Plan:
+def plan(release: Release, images: Mapping[str, PinnedImage], run: str | None, *, allow_rollback: bool) -> Decide:
     """Return what becomes of test: this release, unless it has it already or has a later one.
 
     Args:
@@ -46,7 +48,7 @@ def plan(release: Release, images: Mapping[str, Image], run: str | None, *, allo
     return follow
 
 
-def check_same_version(environment: Environment, current: Record, wanted: Record) -> None:
+def check_same_version(environment: EnvironmentFiles, current: Record, wanted: Record) -> None:
     """See that a version still means what it meant.
 
     Raises:
@@ -65,10 +67,8 @@ def check_same_version(environment: Environment, current: Record, wanted: Record
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what is wrong ends the program with exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/deploy-test-main",
-        description="Releases an alpha version in test: writes its two files, commits them on main, and pushes.",
-        allow_abbrev=False,
+    parser = parser_of(
+        _NAME, "Releases an alpha version in test: writes its two files, commits them on main, and pushes."
     )
     parser.add_argument("--image-tag", required=True, help="the version, such as 0.5.0-alpha.123.1")
     parser.add_argument("--product-commit", required=True, help="the full commit it was built from")
@@ -79,7 +79,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--check-registry", action="store_true", help="see that the registry has these images of this commit"
     )
     parser.add_argument("--push", action="store_true", help="push the commit; without this it stays in the clone")
-    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="the clone; the working directory by default")
+    add_folder(parser, Path.cwd(), "the working directory")
     return parser.parse_args(arguments)
 
 
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> str:
     registry = TEST.registry(clone, clone.fetch())
     if options.check_registry:
         check_published(Registry.logged_in(registry), release, digests)
-    images = {name: Image(f"{registry}/{name}", digest) for name, digest in digests.items()}
+    images = {name: PinnedImage(f"{registry}/{name}", digest) for name, digest in digests.items()}
     follow = plan(release, images, options.run_url or None, allow_rollback=options.allow_rollback)
     record = deliver(clone, TEST, follow, "Deploy", push=options.push)
     if record is None:
@@ -107,12 +107,8 @@ def run(options: argparse.Namespace) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Print what was done; return 1 when it is refused."""
-    try:
-        print(run(parse(arguments)))
-    except ReleaseError as error:
-        print(f"scripts/deploy-test-main: {error}", file=sys.stderr)
-        return 1
-    return 0
+    options = parse(arguments)
+    return run_program(_NAME, lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Final
 from sens_cli.release.record import Record, Release
 from sens_cli.release.versions import ReleaseError
 from tools.release.clone import Clone
-from tools.release.environment import Environment
+from tools.release.environment import EnvironmentFiles
 
 CHART: Final = "infra/helm/sens-platform"
 VALUES: Final = f"{CHART}/values.yaml"
@@ -23,24 +23,24 @@ _ADDRESS = re.compile(r"(?:https|ssh|file)://[^-\s][^\s]*|[A-Za-z0-9._]+@[A-Za-z
 
 
 @contextmanager
-def open_product(place: str | None) -> Iterator[Clone | None]:
+def open_product(named: str | None) -> Iterator[Clone | None]:
     """Open the product repository while the context lasts: a clone's folder, or an address that is cloned for it.
 
     Raises:
         ReleaseError: It is neither, or can't be cloned.
     """
-    if not place:
+    if not named:
         yield None
-    elif Path(place).is_dir():
-        yield Clone(Path(place))
-    elif _ADDRESS.fullmatch(place):
+    elif Path(named).is_dir():
+        yield Clone(Path(named))
+    elif _ADDRESS.fullmatch(named):
         with tempfile.TemporaryDirectory() as folder:
-            yield Clone.of(place, Path(folder, "product"))
+            yield Clone.of(named, Path(folder, "product"))
     else:
-        raise ReleaseError(f"--product {place[:100]!r} is neither a clone's folder nor the address of a repository.")
+        raise ReleaseError(f"--product {named[:100]!r} is neither a clone's folder nor the address of a repository.")
 
 
-def describe(environment: Environment, record: Record, reason: str, product: Clone | None) -> str:
+def describe(environment: EnvironmentFiles, record: Record, reason: str, product: Clone | None) -> str:
     """Return what a release changes in an environment, as Markdown.
 
     Args:
@@ -146,7 +146,7 @@ def _migrations(new: list[str], others: list[str]) -> str:
     return text
 
 
-def _way_back(environment: Environment, before: Release | None) -> str:
+def _way_back(environment: EnvironmentFiles, before: Release | None) -> str:
     if before is None:
         return "### The way back\n\nThere is no earlier release to go back to."
     return (

@@ -39,7 +39,7 @@ class Files(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Environment:
+class EnvironmentFiles:
     """An environment by name, and where its files are."""
 
     name: str

@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Final
 
 from sens_cli.release.versions import ENVIRONMENTS, ReleaseError, check_environment
-from tools.release.clone import Clone, printable
-from tools.release.environment import Environment
+from tools.release.clone import Clone
+from tools.release.environment import EnvironmentFiles
+from tools.release.program import add_folder, parser_of, printable, run_program
 
+_NAME: Final = "scripts/release-guard"
 _ABSENT: Final = "000000"
 _REGULAR: Final = "100644"
 _SHOWN: Final = 20
 _KINDS: Final = {"120000": "is a symbolic link", "160000": "is a submodule", "100755": "is executable"}
 
 
-def check(clone: Clone, environment: Environment, base: str, head: str) -> None:
+def check(clone: Clone, environment: EnvironmentFiles, base: str, head: str) -> None:
     """See that a commit differs from where it left main in nothing but a release of an environment.
 
     Args:
@@ -57,7 +59,7 @@ def check(clone: Clone, environment: Environment, base: str, head: str) -> None:
         )
 
 
-def _differences(environment: Environment, raw: str) -> Iterator[str]:
+def _differences(environment: EnvironmentFiles, raw: str) -> Iterator[str]:
     """Yield what is wrong with each file that differs ("git help diff-tree", raw output format)."""
     fields = raw.split("\0")
     for entry, path in zip(fields[0::2], fields[1::2], strict=False):
@@ -72,28 +74,27 @@ def _differences(environment: Environment, raw: str) -> Iterator[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Check, and say what was checked; return 1 when something else differs."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/release-guard",
-        description="Fails when anything but an environment's release differs from main: another file, a mode, a link, a "
+    parser = parser_of(
+        _NAME,
+        "Fails when anything but an environment's release differs from main: another file, a mode, a link, a "
         "deletion, a line of the Application, something that is in no commit.",
-        allow_abbrev=False,
     )
     parser.add_argument("environment", choices=sorted(ENVIRONMENTS))
     parser.add_argument("--base", default="refs/remotes/origin/main", help="a commit of main; origin/main by default")
     parser.add_argument("--head", help="the commit to check; HEAD and what is in no commit yet by default")
-    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="the clone; the working directory by default")
+    add_folder(parser, Path.cwd(), "the working directory")
     options = parser.parse_args(arguments)
-    try:
-        clone, environment = Clone(options.folder), Environment(options.environment)
-        head = clone.commit(options.head or "HEAD")
-        check(clone, environment, clone.commit(options.base), head)
-        if options.head is None:
-            clone.require_clean()
-    except ReleaseError as error:
-        print(f"scripts/release-guard: {error}", file=sys.stderr)
-        return 1
-    print(f"{head[:12]} differs from main in nothing but a release of {options.environment}.")
-    return 0
+    return run_program(_NAME, lambda: checked(options))
+
+
+def checked(options: argparse.Namespace) -> str:
+    """Check what the options name, and return what was checked."""
+    clone, environment = Clone(options.folder), EnvironmentFiles(options.environment)
+    head = clone.commit(options.head or "HEAD")
+    check(clone, environment, clone.commit(options.base), head)
+    if options.head is None:
+        clone.require_clean()
+    return f"{head[:12]} differs from main in nothing but a release of {options.environment}."
 
 
 if __name__ == "__main__":

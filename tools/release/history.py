@@ -74,13 +74,13 @@ class History:
                 full commit that this clone does not have (what a forced push has overwritten).
 
         Raises:
-            ReleaseError: Git can't tell: there is no commit, ``base`` is unknown, or history is missing here and can't be
+            ReleaseError: Git can't tell: nothing was committed yet, ``base`` is unknown, or history is missing here and can't be
                 fetched.
         """
         self._clone.git("rev-parse", "--git-dir")
         head = self._commit("HEAD")
         if head is None:
-            raise ReleaseError(f"There is no commit in {self._folder} yet: make one, then run this again.")
+            raise ReleaseError(f"{self._folder} has no commit yet: make one, then run this again.")
         self._complete()
         start = self._start(head, self._base(base))
         if start != head:
@@ -98,7 +98,7 @@ class History:
                 return commit
             if not _FULL_COMMIT.fullmatch(name):
                 raise ReleaseError(
-                    f"{name[:100]!r} is no commit of this clone: fetch it, or name another one as the base."
+                    f"{name[:100]!r} is not a commit of this clone: fetch it, or name another one as the base."
                 )
         for known in _MAIN:
             if commit := self._commit(known):

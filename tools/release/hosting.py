@@ -3,8 +3,6 @@
 The address is that of GITHUB_API_URL, which GitHub's runners set, and of github.com without it.
 """
 
-import functools
-import http.client
 import json
 import os
 import re
@@ -17,19 +15,16 @@ from http import HTTPStatus
 from typing import Final
 
 from sens_cli.release.versions import ReleaseError
+from tools.release.http import AGENT, MAXIMUM_BYTES, NO_ANSWER, TIMEOUT_SECONDS, is_local, is_safe, one_line, opener
 
 API: Final = "https://api.github.com"
-TIMEOUT_SECONDS: Final = 30.0
 MAXIMUM_INPUTS: Final = 25
 """Inputs that a dispatch may carry (GitHub's limit of workflow_dispatch)."""
 
-_MAXIMUM_BYTES: Final = 8 * 1024 * 1024
-_MAXIMUM_REASON: Final = 300
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/(?!\.{1,2}$)[A-Za-z0-9._-]+")
 _WORKFLOW = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.ya?ml")
 _BRANCH = re.compile(r"(?![-/])(?!.*\.\.)[A-Za-z0-9._/-]{1,200}")
 _TOKEN = re.compile(r"[!-~]+")
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _REMEDIES: Final[Mapping[int, str]] = {
     HTTPStatus.UNAUTHORIZED: (
         "the token has expired or was revoked; make a new one and store it in the secret it came from"
@@ -78,19 +73,6 @@ class HostingError(ReleaseError):
         self.status = status
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    # A redirection would carry the token to wherever it points.
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
-@functools.cache
-def _opener(*, local: bool) -> urllib.request.OpenerDirector:
-    # Once: it loads the certificates of the system. A proxy would not find what listens on this machine alone.
-    proxies = [urllib.request.ProxyHandler({})] if local else []
-    return urllib.request.build_opener(_NoRedirect, *proxies)
-
-
 class Hosting:
     """A client of the API.
 
@@ -106,16 +88,14 @@ class Hosting:
     def __init__(self, token: str, api: str | None = None, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         if not _TOKEN.fullmatch(token):
             raise ReleaseError(
-                "The token is empty or has spaces or line breaks in it: store it anew, without what surrounds it."
+                "The token is empty or has spaces or line breaks in it: store it again, without what surrounds it."
             )
         self._token = token
         self._api = (api or os.environ.get("GITHUB_API_URL") or API).rstrip("/")
         self._timeout_seconds = timeout_seconds
-        address = urllib.parse.urlsplit(self._api)
-        local = address.hostname in _LOOPBACK
-        if address.scheme != "https" and not (local and address.scheme == "http"):
+        if not is_safe(self._api):
             raise ReleaseError(f"GITHUB_API_URL is {self._api!r}: it must be an https address, such as {API}.")
-        self._opener = _opener(local=local)
+        self._opener = opener(local=is_local(urllib.parse.urlsplit(self._api).hostname), redirects=False)
 
     def dispatch_workflow(self, repository: str, workflow: str, ref: str, inputs: Mapping[str, str]) -> None:
         """Start a workflow that has ``on: workflow_dispatch``.
@@ -213,24 +193,22 @@ class Hosting:
                 "Accept": "application/vnd.github+json",
                 "Authorization": f"Bearer {self._token}",
                 "Content-Type": "application/json",
-                "User-Agent": "sens-platform-release",
+                "User-Agent": AGENT,
                 "X-GitHub-Api-Version": "2022-11-28",
             },
         )
         where = f"{method} {self._api}{path.partition('?')[0]}"
         try:
             with self._opener.open(request, timeout=self._timeout_seconds) as answer:
-                content = answer.read(_MAXIMUM_BYTES + 1)
+                content = answer.read(MAXIMUM_BYTES + 1)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._refusal(where, error) from None
-        except (OSError, http.client.HTTPException) as error:
+        except NO_ANSWER as error:
             doubt = "" if method == "GET" else " It may have been done all the same: look before you run this again."
-            raise ReleaseError(
-                f"{where} got no answer ({_one_line(error)}).{doubt or ' Run it again later.'}"
-            ) from None
-        if len(content) > _MAXIMUM_BYTES:
-            raise ReleaseError(f"{where} answered with more than {_MAXIMUM_BYTES} bytes: is this GitHub's API?")
+            raise ReleaseError(f"{where} got no answer ({one_line(error)}).{doubt or ' Run it again later.'}") from None
+        if len(content) > MAXIMUM_BYTES:
+            raise ReleaseError(f"{where} answered with more than {MAXIMUM_BYTES} bytes: is this GitHub's API?")
         try:
             return json.loads(content) if content else None
         except (ValueError, RecursionError):
@@ -238,10 +216,10 @@ class Hosting:
 
     def _refusal(self, where: str, error: urllib.error.HTTPError) -> HostingError:
         try:
-            document = json.loads(error.read(_MAXIMUM_BYTES))
-        except (ValueError, RecursionError, OSError, http.client.HTTPException):
+            document = json.loads(error.read(MAXIMUM_BYTES))
+        except (ValueError, RecursionError, *NO_ANSWER):
             document = None
-        reason = _one_line(" ".join(_reasons(document)).replace(self._token, "…")) or error.reason
+        reason = one_line(" ".join(_reasons(document)).replace(self._token, "…")) or error.reason
         remaining = error.headers.get("X-RateLimit-Remaining")
         if error.code == HTTPStatus.TOO_MANY_REQUESTS or error.headers.get("Retry-After") or remaining == "0":
             remedy = "too many calls were made with this token: wait for an hour, then run it again"
@@ -290,9 +268,3 @@ def _reasons(document: object) -> list[str]:
         [one.get("message") if isinstance(one, dict) else one for one in errors] if isinstance(errors, list) else []
     )
     return [text for text in [document.get("message"), *details] if isinstance(text, str)]
-
-
-def _one_line(value: object) -> str:
-    """Return a foreign text as one short line without control characters."""
-    printable = "".join(character if character.isprintable() else " " for character in str(value))
-    return " ".join(printable.split())[:_MAXIMUM_REASON]

@@ -19,7 +19,9 @@ from typing import Final
 
 from sens_cli.release.versions import ReleaseError
 from tools.release.kubectl import ClusterAdministration
+from tools.release.program import parser_of, run_program
 
+_NAME: Final = "scripts/kubeconfig-deploy-test"
 NAMESPACE: Final = "sens-test"
 ACCOUNT: Final = "deploy-test"
 MAXIMUM_HOURS: Final = 24 * 30
@@ -119,11 +121,10 @@ def make(options: argparse.Namespace) -> datetime:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what is wrong ends the program with exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/kubeconfig-deploy-test",
-        description=f"Writes a kubeconfig for the ServiceAccount {ACCOUNT}, which looks after {NAMESPACE} and nothing else. "
+    parser = parser_of(
+        _NAME,
+        f"Writes a kubeconfig for the ServiceAccount {ACCOUNT}, which looks after {NAMESPACE} and nothing else. "
         "It needs an administrator's kubectl.",
-        allow_abbrev=False,
     )
     parser.add_argument("file", type=Path, help="where it is written to, readable by you alone")
     parser.add_argument(
@@ -138,13 +139,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Write the file and say how long it works; return 1 when that was refused."""
     options = parse(arguments)
-    try:
+
+    def said() -> str:
         end = make(options)
-    except ReleaseError as error:
-        print(f"scripts/kubeconfig-deploy-test: {error}", file=sys.stderr)
-        return 1
-    print(f"{options.file} works until {end:%Y-%m-%d %H:%M} UTC. It is as good as a password: keep it out of Git.")
-    return 0
+        return f"{options.file} works until {end:%Y-%m-%d %H:%M} UTC. It is as good as a password: keep it out of Git."
+
+    return run_program(_NAME, said)
 
 
 if __name__ == "__main__":

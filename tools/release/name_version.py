@@ -4,26 +4,24 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Final
 
 from sens_cli.release.versions import (
-    ReleaseError,
     Version,
     alpha_version,
     check_environment,
     release_version,
 )
 from tools.release.history import ROOT, History
+from tools.release.program import add_folder, parser_of, run_program
+
+_NAME: Final = "scripts/release-version"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what is wrong ends the program with exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/release-version",
-        description="Makes, reads and checks the versions that images are published with.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--folder", type=Path, default=ROOT, help="the clone; this repository by default")
+    parser = parser_of(_NAME, "Makes, reads and checks the versions that images are published with.")
+    add_folder(parser, ROOT, "this repository")
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, says: str, *names: str) -> argparse.ArgumentParser:
@@ -74,12 +72,7 @@ def answer(options: argparse.Namespace) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Print the answer; return 1 when it is refused."""
     options = parse(arguments)
-    try:
-        print(answer(options))
-    except ReleaseError as error:
-        print(f"scripts/release-version: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_program(_NAME, lambda: answer(options))
 
 
 if __name__ == "__main__":

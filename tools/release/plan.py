@@ -84,7 +84,7 @@ class Plan:
         Registry(self.registry)
         if self.images != IMAGES or self.platforms != PLATFORMS:
             raise ReleaseError(
-                "The plan's images or platforms are not those of this version of the scripts: plan anew."
+                "The plan's images or platforms are not those of this version of the scripts: plan again."
             )
         if self.update_test:
             check_environment(version, "test")

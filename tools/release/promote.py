@@ -1,26 +1,27 @@
 """Proposes for production what test runs. Called by scripts/promote-production-from-test.sh of the GitOps repository."""
 
 import argparse
-import os
 import sys
 from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Final
 
-from sens_cli.release.record import Image, Record, Release, now
+from sens_cli.release.record import PinnedImage, Record, Release, now
 from sens_cli.release.versions import ReleaseError, Version, check_environment
-from tools.release import proposal
+from tools.release import actions
 from tools.release.clone import Clone
 from tools.release.description import describe, open_product
-from tools.release.environment import Environment
-from tools.release.proposal import Proposal
+from tools.release.environment import EnvironmentFiles
+from tools.release.program import run_program
+from tools.release.proposal import Proposal, propose, proposing_parser
 from tools.release.published import check_published
 from tools.release.registry import Registry
 from tools.release.rollback import history
 from tools.release.signatures import Signer
 
-TEST: Final = Environment("test")
-PRODUCTION: Final = Environment("production")
+_NAME: Final = "scripts/promote-production-from-test.sh"
+TEST: Final = EnvironmentFiles("test")
+PRODUCTION: Final = EnvironmentFiles("production")
 
 
 def release_of_test(clone: Clone, base: str) -> Release:
@@ -77,7 +78,7 @@ def follow_up(current: Record | None, test: Release, had: Container[Version]) ->
     )
 
 
-def propose(
+def promotion(
     clone: Clone, base: str, registry: Registry, signer: Signer, *, product: str | None, run: str | None
 ) -> Proposal | None:
     """Return the promotion of what test runs, or None when production has it.
@@ -100,7 +101,7 @@ def propose(
     if release is None:
         return None
     digests = check_published(registry, release)
-    images = {name: Image(registry.repository(name), digest) for name, digest in digests.items()}
+    images = {name: PinnedImage(registry.repository(name), digest) for name, digest in digests.items()}
     signed = signer.verify(images)
     record = Record(release, images, now(), run, current.release if current else None)
     reason = (
@@ -115,30 +116,14 @@ def propose(
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what is wrong ends the program with exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/promote-production-from-test.sh",
-        description="Proposes for production what test runs: a branch and a pull request with the stable version of the same "
-        "commit. It may be run again at any time.",
-        epilog="GITHUB_TOKEN opens the pull request; without it the text is printed. SENS_REGISTRY_USER and "
-        "SENS_REGISTRY_PASSWORD log in to the registry.",
-        allow_abbrev=False,
+    parser = proposing_parser(
+        _NAME,
+        "Proposes for production what test runs: a branch and a pull request with the stable version of the same commit. "
+        "It may be run again at any time.",
     )
     parser.add_argument(
         "--gitops", type=Path, default=Path.cwd(), metavar="DIR", help="the clone; the working directory by default"
     )
-    parser.add_argument("--product", metavar="DIR|URL", help="the product repository, to show what changes in it")
-    parser.add_argument(
-        "--repository", metavar="OWNER/NAME", help="the GitOps repository on GitHub; that of the remote by default"
-    )
-    parser.add_argument(
-        "--signer",
-        metavar="IDENTITY",
-        help="the workflow that has to have signed the images; the script names it by itself",
-    )
-    parser.add_argument(
-        "--unsigned-because", metavar="REASON", help="verify no signatures, for this reason: cosign's servers are away"
-    )
-    parser.add_argument("--run-url", default="", help="address of the run that does this")
     parser.add_argument("--branch-only", action="store_true", help="push the branch, and open no pull request yet")
     return parser.parse_args(arguments)
 
@@ -154,28 +139,17 @@ def run(options: argparse.Namespace) -> str:
     base = clone.fetch()
     registry = Registry.logged_in(PRODUCTION.registry(clone, base))
     signer = Signer.of(options.signer, options.unsigned_because)
-    proposed = propose(clone, base, registry, signer, product=options.product, run=options.run_url or None)
+    proposed = promotion(clone, base, registry, signer, product=options.product, run=options.run_url or None)
     if proposed is None:
         return "Nothing to do: production has what test runs."
-    name = proposal.hosted_name(clone, options.repository)
-    pushed = proposal.push(clone, base, proposed)
-    done = f"The branch {proposed.branch} {'was pushed' if pushed else 'is on the remote already, with this release'}."
-    if output := os.environ.get("GITHUB_OUTPUT"):
-        with Path(output).open("a", encoding="utf-8") as file:
-            file.write(f"branch={proposed.branch}\n")
-    if options.branch_only:
-        return done
-    return f"{done}\n{proposal.pull_request(name, proposed)}"
+    actions.set_output("branch", proposed.branch)
+    return propose(clone, base, proposed, options.repository, branch_only=options.branch_only)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print what was done; return 1 when it is refused."""
-    try:
-        print(run(parse(arguments)))
-    except ReleaseError as error:
-        print(f"scripts/promote-production-from-test.sh: {error}", file=sys.stderr)
-        return 1
-    return 0
+    options = parse(arguments)
+    return run_program(_NAME, lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Proposes a release: a branch with one commit, and a pull request. Safe to run twice; never over somebody's commits."""
 
+import argparse
 import os
 import re
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from sens_cli.release.versions import ReleaseError
 from tools.release import guard
 from tools.release.clone import Clone
 from tools.release.delivery import message
-from tools.release.environment import Environment
+from tools.release.environment import EnvironmentFiles
 from tools.release.hosting import Hosting
+from tools.release.program import parser_of
 
 _ORIGIN = re.compile(r"(?:^[^:/@]+@[^:/]+:|^[a-z+]+://[^/]+/)([A-Za-z0-9-]+/[A-Za-z0-9._-]+?)(?:\.git)?/?$")
 
@@ -28,12 +30,48 @@ class Proposal:
         body: Of the pull request, Markdown.
     """
 
-    environment: Environment
+    environment: EnvironmentFiles
     record: Record
     branch: str
     verb: str
     title: str
     body: str
+
+
+def proposing_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of a program that proposes a release, with the options that all of these have."""
+    parser = parser_of(
+        name,
+        description,
+        "GITHUB_TOKEN opens the pull request; without it the text is printed. SENS_REGISTRY_USER and SENS_REGISTRY_PASSWORD log in to "
+        "the registry.",
+    )
+    parser.add_argument("--product", metavar="DIR|URL", help="the product repository, to show what changes in it")
+    parser.add_argument(
+        "--repository", metavar="OWNER/NAME", help="the GitOps repository on GitHub; that of the remote by default"
+    )
+    parser.add_argument(
+        "--signer",
+        metavar="IDENTITY",
+        help="the workflow that has to have signed the images; the script names it by itself",
+    )
+    parser.add_argument(
+        "--unsigned-because", metavar="REASON", help="verify no signatures, for this reason: cosign's servers are away"
+    )
+    parser.add_argument("--run-url", default="", help="address of the run that does this")
+    return parser
+
+
+def propose(clone: Clone, base: str, proposal: Proposal, repository: str | None, *, branch_only: bool = False) -> str:
+    """See that the proposal's branch is on the remote, open its pull request unless it is for the branch only, and say so.
+
+    Raises:
+        ReleaseError: It is refused.
+    """
+    name = hosted_name(clone, repository)
+    pushed = push(clone, base, proposal)
+    done = f"The branch {proposal.branch} {'was pushed' if pushed else 'is on the remote already, with this release'}."
+    return done if branch_only else f"{done}\n{pull_request(name, proposal)}"
 
 
 def push(clone: Clone, base: str, proposal: Proposal) -> bool:
@@ -95,11 +133,11 @@ def pull_request(name: str | None, proposal: Proposal) -> str:
         url = Hosting(token).open_pull_request(name, proposal.branch, "main", proposal.title, proposal.body)
         return f"The pull request: {url}"
     server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
-    place = (
+    where = (
         f"at {server}/{name}/compare/main...{proposal.branch}?expand=1" if name else f"from {proposal.branch} to main"
     )
     return (
-        f"There is no GITHUB_TOKEN. Open the pull request {place} with this title and text:\n\n"
+        f"There is no GITHUB_TOKEN. Open the pull request {where} with this title and text:\n\n"
         f"{proposal.title}\n\n{proposal.body}"
     )
 

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from sens_cli.release.record import Image, Record, Release, check_digest, now
+from sens_cli.release.record import PinnedImage, Record, Release, check_digest, now
 from sens_cli.release.versions import ReleaseError, Version, check_environment
 from tools.release.hosting import Hosting
 from tools.release.plan import Plan
-from tools.release.registry import REVISION, Published, Registry
+from tools.release.registry import REVISION, PublishedImage, Registry
 from tools.release.registry_http import Credentials
 
 ROOT: Final = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def standing(plan: Plan, registry: Registry) -> dict[str, str]:
     return {image: published.digest for image, published in found.items() if published is not None}
 
 
-def _check(plan: Plan, repository: str, published: Published) -> None:
+def _check(plan: Plan, repository: str, published: PublishedImage) -> None:
     name = f"{repository}:{plan.version} is published as {published.digest}"
     commit = published.labels.get(REVISION)
     if commit != plan.commit:
@@ -154,7 +154,7 @@ def tag(plan: Plan, registry: Registry, digests: Mapping[str, str]) -> None:
         if kept.get(image, digest) != digest:
             raise ReleaseError(
                 f"{registry.repository(image)}:{plan.version} is published as {kept[image]}, and a published tag is never "
-                f"moved to {digest}. Start the run anew: it keeps what is published."
+                f"moved to {digest}. Start the run again: it keeps what is published."
             )
     for image, digest in digests.items():
         registry.tag(image, digest, plan.version)
@@ -169,7 +169,7 @@ def make_record(plan: Plan, registry: Registry, run: str | None) -> Record:
     digests = standing(plan, registry)
     if missing := [image for image in plan.images if image not in digests]:
         raise ReleaseError(f"These images have no tag {plan.version}: {', '.join(missing)}. Run this again.")
-    images = {image: Image(registry.repository(image), digest) for image, digest in digests.items()}
+    images = {image: PinnedImage(registry.repository(image), digest) for image, digest in digests.items()}
     return Record(Release(Version.parse(plan.version), plan.commit), images, now(), run)
 
 

@@ -8,14 +8,16 @@ from sens_cli.release.versions import ReleaseError
 from tools.release.registry import REVISION
 
 
-class Published(Protocol):
+class PublishedImages(Protocol):
     """A registry with images."""
 
     def digest(self, image: str, tag: str) -> str | None: ...
     def labels(self, image: str, reference: str) -> Mapping[str, str]: ...
 
 
-def check_published(published: Published, release: Release, wanted: Mapping[str, str] | None = None) -> dict[str, str]:
+def check_published(
+    published: PublishedImages, release: Release, wanted: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return the digest of each image of a release.
 
     Args:

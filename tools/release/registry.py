@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, Self
 
 from sens_cli.release.versions import ReleaseError
-from tools.release.registry_http import TIMEOUT_SECONDS, Credentials, Transport
+from tools.release.http import TIMEOUT_SECONDS
+from tools.release.registry_http import Credentials, Transport
 
 REVISION: Final = "org.opencontainers.image.revision"
 """The label with the full commit that an image was built from."""
@@ -35,7 +36,7 @@ def host_of(address: str) -> str:
     return address.partition("/")[0]
 
 
-class Published(NamedTuple):
+class PublishedImage(NamedTuple):
     """An image that is in the registry.
 
     Attributes:
@@ -120,7 +121,7 @@ class Registry:
             )
         return found.labels
 
-    def find(self, image: str, tag: str) -> Published | None:
+    def find(self, image: str, tag: str) -> PublishedImage | None:
         """Return what a tag or digest stands for, None when it is not there.
 
         Raises:
@@ -141,7 +142,7 @@ class Registry:
                 "publish another version."
             )
         names = tuple(f"{one.get('os', 'unknown')}/{one.get('architecture', 'unknown')}" for one in configurations)
-        return Published(found.digest, labels[0], names)
+        return PublishedImage(found.digest, labels[0], names)
 
     def tag(self, image: str, digest: str, tag: str) -> None:
         """Give an image that is in the registry a tag, unless the tag stands for another one: a published tag is not moved.

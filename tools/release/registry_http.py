@@ -5,8 +5,6 @@ of the distribution project tells (distribution.github.io/distribution/spec/auth
 """
 
 import base64
-import functools
-import http.client
 import json
 import os
 import re
@@ -15,21 +13,16 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import IO, Final, NamedTuple, Self, override
+from typing import Final, NamedTuple, Self
 
 from sens_cli.release.versions import ReleaseError
-
-TIMEOUT_SECONDS: Final = 30.0
-MAXIMUM_BYTES: Final = 8 * 1024 * 1024
-"""A manifest has 4 MiB at most (section "Pushing manifests"); configurations are far smaller."""
+from tools.release.http import AGENT, MAXIMUM_BYTES, NO_ANSWER, is_local, is_safe, one_line, opener
 
 GITHUB_HOST: Final = "ghcr.io"
 """GitHub's registry, which a run's own token is good for."""
 
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _CHALLENGE = re.compile(r'([A-Za-z_]+)="((?:[^"\\]|\\.)*)"')
 _SECRET = re.compile(r"[!-~]+")
-_MAXIMUM_REASON: Final = 200
 
 
 class Credentials(NamedTuple):
@@ -75,7 +68,7 @@ class Credentials(NamedTuple):
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode("ascii")
 
 
-class Answer(NamedTuple):
+class RegistryAnswer(NamedTuple):
     """What a registry said.
 
     Attributes:
@@ -97,30 +90,6 @@ class _Call(NamedTuple):
         return f"{self.method} {self.url}"
 
 
-class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    # Registries redirect to where their blobs are stored. The header with the token is not taken along (it is added as an
-    # unredirected one), and what is encrypted stays so.
-    @override
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        if not _is_safe(newurl):
-            raise urllib.error.URLError(f"it redirects to {newurl.partition('?')[0]!r}, which is not https")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-@functools.cache
-def _opener(*, local: bool) -> urllib.request.OpenerDirector:
-    # Once: it loads the certificates of the system. A proxy would not find what listens on this machine alone.
-    return urllib.request.build_opener(_SafeRedirects, *([urllib.request.ProxyHandler({})] if local else []))
-
-
 class Transport:
     """A client of one registry.
 
@@ -131,15 +100,15 @@ class Transport:
     """
 
     def __init__(self, host: str, credentials: Credentials | None, timeout_seconds: float) -> None:
-        local = (urllib.parse.urlsplit(f"//{host}").hostname or "") in _LOOPBACK
+        local = is_local(urllib.parse.urlsplit(f"//{host}").hostname)
         self._base = f"{'http' if local else 'https'}://{host}/v2/"
         self._credentials = credentials
         self._timeout_seconds = timeout_seconds
-        self._opener = _opener(local=local)
+        self._opener = opener(local=local, redirects=True)
         # A token for reading is not one for writing.
         self._authorization: dict[tuple[str, str], str] = {}
 
-    def get(self, repository: str, path: str, accept: str) -> Answer | None:
+    def get(self, repository: str, path: str, accept: str) -> RegistryAnswer | None:
         """Return what is at ``/v2/<repository>/<path>``, None when there is no such thing.
 
         Raises:
@@ -157,7 +126,7 @@ class Transport:
         if self._call(call, repository, "pull,push") is None:
             raise ReleaseError(f"{call} was answered with 404: is this a registry of images?")
 
-    def _call(self, call: _Call, repository: str, actions: str) -> Answer | None:
+    def _call(self, call: _Call, repository: str, actions: str) -> RegistryAnswer | None:
         key = (repository, actions)
         try:
             try:
@@ -175,9 +144,9 @@ class Transport:
                 if error.code == HTTPStatus.NOT_FOUND:
                     return None
                 raise self._refusal(call, error) from None
-        except (OSError, http.client.HTTPException) as error:
+        except NO_ANSWER as error:
             raise ReleaseError(
-                f"{call} got no answer ({_one_line(str(error))}): check the registry's name and the connection, "
+                f"{call} got no answer ({one_line(error)}): check the registry's name and the connection, "
                 "then run this again."
             ) from None
 
@@ -195,7 +164,7 @@ class Transport:
 
     def _token(self, call: _Call, scope: str, challenge: Mapping[str, str]) -> str:
         realm = challenge.get("realm", "")
-        if not _is_safe(realm):
+        if not is_safe(realm):
             raise ReleaseError(
                 f"{call} asks for a token from {realm!r}, which is no https address: is this a registry?"
             )
@@ -214,12 +183,12 @@ class Transport:
             raise ReleaseError(f"{realm} answered without a token: is this the registry's token service?")
         return f"Bearer {token}"
 
-    def _send(self, call: _Call, authorization: str | None) -> Answer:
+    def _send(self, call: _Call, authorization: str | None) -> RegistryAnswer:
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
             call.url,
             method=call.method,
             data=call.body,
-            headers={"User-Agent": "sens-platform-release", **call.headers},
+            headers={"User-Agent": AGENT, **call.headers},
         )
         if authorization is not None:
             request.add_unredirected_header("Authorization", authorization)
@@ -228,7 +197,7 @@ class Transport:
             headers = {name.lower(): value for name, value in answer.headers.items()}
         if len(body) > MAXIMUM_BYTES:
             raise ReleaseError(f"{call} was answered with more than {MAXIMUM_BYTES} bytes: is this a registry?")
-        return Answer(body, headers)
+        return RegistryAnswer(body, headers)
 
     def _refusal(self, call: _Call, error: urllib.error.HTTPError) -> ReleaseError:
         account = f"the account {self._credentials.user!r}" if self._credentials else "everybody (no account is set)"
@@ -253,23 +222,11 @@ class Transport:
         )
 
 
-def _is_safe(url: str) -> bool:
-    parts = urllib.parse.urlsplit(url)
-    return bool(parts.hostname) and (
-        parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    )
-
-
 def _reasons(error: urllib.error.HTTPError) -> str:
     """Return the reasons of an error's document, ``{"errors": [{"code": …, "message": …}, …]}`` (section "Error codes")."""
     try:
         document = json.loads(error.read(MAXIMUM_BYTES))
         texts = [f"{one.get('code', '')} {one.get('message', '')}" for one in document["errors"]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError, http.client.HTTPException):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, *NO_ANSWER):
         return ""
-    return f" ({_one_line('; '.join(texts))})"
-
-
-def _one_line(text: str) -> str:
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(printable.split())[:_MAXIMUM_REASON]
+    return f" ({one_line('; '.join(texts))})"

@@ -1,6 +1,5 @@
 """What an environment has, as the files in the clone say. Called by scripts of the GitOps repository; needs Python alone."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Final
 from sens_cli.release.record import parse as parse_record
 from sens_cli.release.record import values
 from sens_cli.release.versions import ENVIRONMENTS, ReleaseError
-from tools.release.environment import Environment
+from tools.release.environment import EnvironmentFiles
+from tools.release.program import add_folder, parser_of, run_program
 
 # The GitOps repository, where this is scripts/lib/tools/release.
 _ROOT: Final = Path(__file__).resolve().parents[4]
@@ -37,7 +37,7 @@ class WorkTree:
             raise ReleaseError(f"{self._folder / path} can't be read: {error}.") from error
 
 
-def release_values(environment: Environment, files: WorkTree) -> str:
+def release_values(environment: EnvironmentFiles, files: WorkTree) -> str:
     """Return the values of the chart that follow from an environment's release.
 
     Raises:
@@ -49,7 +49,7 @@ def release_values(environment: Environment, files: WorkTree) -> str:
     return values(record)
 
 
-def rewrite(environment: Environment, files: WorkTree, folder: Path) -> str:
+def rewrite(environment: EnvironmentFiles, files: WorkTree, folder: Path) -> str:
     """Write commit and values of ``release.json`` into the Application, whatever it has; return what was done.
 
     Raises:
@@ -68,26 +68,19 @@ def rewrite(environment: Environment, files: WorkTree, folder: Path) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Print or write it; return 1 when it is refused."""
-    parser = argparse.ArgumentParser(
-        prog="python3 -m tools.release.released",
-        description="values: prints the chart's values that follow from a release. "
+    parser = parser_of(
+        "python3 -m tools.release.released",
+        "values: prints the chart's values that follow from a release. "
         "rewrite: writes commit and values of release.json into the Application.",
-        allow_abbrev=False,
     )
     parser.add_argument("command", choices=["values", "rewrite"])
     parser.add_argument("environment", choices=sorted(ENVIRONMENTS))
-    parser.add_argument("--folder", type=Path, default=_ROOT, help="the clone; the one this is in by default")
+    add_folder(parser, _ROOT, "the one this is in")
     options = parser.parse_args(arguments)
-    environment, files = Environment(options.environment), WorkTree(options.folder)
-    try:
-        if options.command == "values":
-            print(release_values(environment, files), end="")
-        else:
-            print(rewrite(environment, files, options.folder))
-    except (ReleaseError, OSError) as error:
-        print(f"{options.command}: {error}", file=sys.stderr)
-        return 1
-    return 0
+    environment, files = EnvironmentFiles(options.environment), WorkTree(options.folder)
+    if options.command == "values":
+        return run_program(options.command, lambda: release_values(environment, files).removesuffix("\n"))
+    return run_program(options.command, lambda: rewrite(environment, files, options.folder))
 
 
 if __name__ == "__main__":

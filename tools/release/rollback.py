@@ -10,24 +10,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from sens_cli.release.record import Image, Record, now, parse
+from sens_cli.release.record import PinnedImage, Record, now, parse
 from sens_cli.release.versions import ENVIRONMENTS, ReleaseError, Version, check_environment
-from tools.release import proposal
 from tools.release.clone import Clone
 from tools.release.delivery import deliver
 from tools.release.deploy_test import check_same_version
 from tools.release.description import describe, open_product
-from tools.release.environment import Environment
-from tools.release.proposal import Proposal
+from tools.release.environment import EnvironmentFiles
+from tools.release.program import add_folder, run_program
+from tools.release.proposal import Proposal, propose, proposing_parser
 from tools.release.published import check_published
 from tools.release.registry import Registry
 from tools.release.signatures import Signer
 
+_NAME: Final = "scripts/rollback"
 VERB: Final = "Roll back to"
 _SHOWN: Final = 10
 
 
-def history(clone: Clone, environment: Environment, base: str) -> Iterator[Record]:
+def history(clone: Clone, environment: EnvironmentFiles, base: str) -> Iterator[Record]:
     """Yield the records that an environment had, the latest first; those that were broken are left out."""
     clone.complete()
     for commit in clone.git("log", "--first-parent", "--format=%H", base, "--", environment.record).split():
@@ -38,7 +39,7 @@ def history(clone: Clone, environment: Environment, base: str) -> Iterator[Recor
             continue
 
 
-def earlier(clone: Clone, environment: Environment, base: str, version: Version) -> Record:
+def earlier(clone: Clone, environment: EnvironmentFiles, base: str, version: Version) -> Record:
     """Return the record of a version from the history, with the images where they are today.
 
     Raises:
@@ -58,11 +59,13 @@ def earlier(clone: Clone, environment: Environment, base: str, version: Version)
     for other in found[1:]:
         check_same_version(environment, found[0], other)
     registry = environment.registry(clone, base)
-    images = {name: Image(f"{registry}/{name}", image.digest) for name, image in found[0].images.items()}
+    images = {name: PinnedImage(f"{registry}/{name}", image.digest) for name, image in found[0].images.items()}
     return replace(found[0], images=images)
 
 
-def replacement(environment: Environment, current: Record | None, target: Record, run: str | None) -> Record | None:
+def replacement(
+    environment: EnvironmentFiles, current: Record | None, target: Record, run: str | None
+) -> Record | None:
     """Return the record that goes back, or None when the environment is there.
 
     What it had before may have a later version: a rollback is taken back by another one.
@@ -80,32 +83,16 @@ def replacement(environment: Environment, current: Record | None, target: Record
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what is wrong ends the program with exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/rollback",
-        description="Goes back to a release that an environment had before, taken from the history of its record: test by a "
+    parser = proposing_parser(
+        _NAME,
+        "Goes back to a release that an environment had before, taken from the history of its record: test by a "
         "commit on main, production by a branch and a pull request.",
-        epilog="GITHUB_TOKEN opens the pull request; without it the text is printed. SENS_REGISTRY_USER and "
-        "SENS_REGISTRY_PASSWORD log in to the registry.",
-        allow_abbrev=False,
     )
     parser.add_argument("environment", choices=sorted(ENVIRONMENTS))
     parser.add_argument("version", help="a version that the environment had before")
     parser.add_argument("--push", action="store_true", help="test: push the commit; without this it stays in the clone")
     parser.add_argument("--check-registry", action="store_true", help="see that the registry still has the images")
-    parser.add_argument(
-        "--signer",
-        metavar="IDENTITY",
-        help="the workflow that has to have signed the images; the script names it by itself",
-    )
-    parser.add_argument(
-        "--unsigned-because", metavar="REASON", help="verify no signatures, for this reason: cosign's servers are away"
-    )
-    parser.add_argument("--product", metavar="DIR|URL", help="the product repository, to show what changes in it")
-    parser.add_argument(
-        "--repository", metavar="OWNER/NAME", help="the GitOps repository on GitHub; that of the remote by default"
-    )
-    parser.add_argument("--run-url", default="", help="address of the run that does this")
-    parser.add_argument("--folder", type=Path, default=Path.cwd(), help="the clone; the working directory by default")
+    add_folder(parser, Path.cwd(), "the working directory")
     return parser.parse_args(arguments)
 
 
@@ -115,7 +102,7 @@ def run(options: argparse.Namespace) -> str:
     Raises:
         ReleaseError: It is refused.
     """
-    clone, environment = Clone(options.folder), Environment(options.environment)
+    clone, environment = Clone(options.folder), EnvironmentFiles(options.environment)
     version = Version.parse(options.version)
     clone.require_clean()
     base = clone.fetch()
@@ -140,7 +127,7 @@ def run(options: argparse.Namespace) -> str:
 
 
 def _propose(
-    clone: Clone, base: str, environment: Environment, record: Record, *, signed: str, options: argparse.Namespace
+    clone: Clone, base: str, environment: EnvironmentFiles, record: Record, *, signed: str, options: argparse.Namespace
 ) -> str:
     previous = record.previous
     if previous is None:
@@ -152,20 +139,13 @@ def _propose(
     title = f"Roll {environment.name} back to {version}"
     branch = f"rollback/{environment.name}/{previous.version}-to-{version}"
     proposed = Proposal(environment, record, branch, VERB, title, body)
-    name = proposal.hosted_name(clone, options.repository)
-    pushed = proposal.push(clone, base, proposed)
-    done = f"The branch {proposed.branch} {'was pushed' if pushed else 'is on the remote already, with this release'}."
-    return f"{done}\n{proposal.pull_request(name, proposed)}"
+    return propose(clone, base, proposed, options.repository)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print what was done; return 1 when it is refused."""
-    try:
-        print(run(parse_arguments(arguments)))
-    except ReleaseError as error:
-        print(f"scripts/rollback: {error}", file=sys.stderr)
-        return 1
-    return 0
+    options = parse_arguments(arguments)
+    return run_program(_NAME, lambda: run(options))
 
 
 if __name__ == "__main__":

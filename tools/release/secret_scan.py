@@ -4,15 +4,15 @@ It knows names of files and forms of texts that are secrets beyond doubt, so tha
 and what kind, never the secret itself.
 """
 
-import argparse
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from sens_cli.release.versions import ReleaseError
+from tools.release.clone import Clone
+from tools.release.program import parser_of
 
 _NAMES: Final = re.compile(
     r"(?:^|/)(?:ssh-private(?:\..*)?|id_(?:rsa|dsa|ecdsa|ed25519)|[^/]+\.(?:pem|key|p12|pfx|kubeconfig)|kubeconfig|\.env)\Z"
@@ -36,11 +36,11 @@ class Finding(NamedTuple):
     """Where a secret is.
 
     Attributes:
-        place: File and line, with the commit where it is one of the past.
+        where: File and line, with the commit where it is one of the past.
         what: Its kind.
     """
 
-    place: str
+    where: str
     what: str
 
 
@@ -55,8 +55,8 @@ def scan(name: str, text: str) -> Iterator[Finding]:
 
 def work_tree(folder: Path) -> Iterator[Finding]:
     """Yield what is in the files that are committed or about to be."""
-    listing = _git(folder, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in sorted(set(listing.decode().split("\0")) - {""}):
+    listing = Clone(folder, checked=False).show("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in sorted(set(listing.split("\0")) - {""}):
         path = folder / name
         if path.is_file() and not path.is_symlink():
             yield from scan(name, path.read_bytes().decode("utf-8", "replace"))
@@ -68,11 +68,12 @@ def history(folder: Path) -> Iterator[Finding]:
     Raises:
         ReleaseError: The clone does not hold them all.
     """
-    if _git(folder, "rev-parse", "--is-shallow-repository").strip() == b"true":
+    clone = Clone(folder, checked=False)
+    if clone.git("rev-parse", "--is-shallow-repository") == "true":
         raise ReleaseError("This clone is shallow: check out with the whole history (fetch-depth: 0).")
-    listing = _git(folder, "rev-list", "--objects", "--all").decode("utf-8", "replace").splitlines()
+    listing = clone.show("rev-list", "--objects", "--all").splitlines()
     names = {one: name for one, _, name in (line.partition(" ") for line in listing) if name}
-    batch = _git(folder, "cat-file", "--batch", "--buffer", stdin="\n".join(names).encode())
+    batch = clone.raw("cat-file", "--batch", "--buffer", content="\n".join(names).encode())
     position = 0
     while position < len(batch):
         end = batch.index(b"\n", position)
@@ -80,22 +81,14 @@ def history(folder: Path) -> Iterator[Finding]:
         start, position = end + 1, end + 1 + int(size) + 1
         if kind == "blob":
             text = batch[start : position - 1].decode("utf-8", "replace")
-            yield from (Finding(f"{found.place} (blob {one[:12]})", found.what) for found in scan(names[one], text))
-
-
-def _git(folder: Path, *arguments: str, stdin: bytes = b"") -> bytes:
-    done = subprocess.run(["git", "-C", folder, *arguments], input=stdin, capture_output=True, check=False, timeout=300)
-    if done.returncode:
-        raise ReleaseError(f"'git {arguments[0]}' failed in {folder}: {done.stderr.decode('utf-8', 'replace').strip()}")
-    return done.stdout
+            yield from (Finding(f"{found.where} (blob {one[:12]})", found.what) for found in scan(names[one], text))
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print what was found; return 1 when there is something."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/secret-scan",
-        description="Looks for secrets in the files of a repository; prints where they are, never what they are.",
-        allow_abbrev=False,
+    parser = parser_of(
+        "scripts/secret-scan",
+        "Looks for secrets in the files of a repository; prints where they are, never what they are.",
     )
     parser.add_argument("folder", nargs="?", type=Path, default=Path.cwd(), help="the working directory by default")
     parser.add_argument("--history", action="store_true", help="in everything that was ever committed as well")
@@ -107,8 +100,8 @@ def main(arguments: Sequence[str]) -> int:
     except ReleaseError as error:
         print(f"scripts/secret-scan: {error}", file=sys.stderr)
         return 1
-    for place, what in found:
-        print(f"{place}: {what}", file=sys.stderr)
+    for where, what in found:
+        print(f"{where}: {what}", file=sys.stderr)
     if found:
         print(
             "A secret that was committed is known: revoke it and make a new one first, then take it out of the file.",

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Self
 
-from sens_cli.release.record import Image
+from sens_cli.release.record import PinnedImage
 from sens_cli.release.versions import ReleaseError
+from tools.release.program import printable
 from tools.release.registry import host_of
 from tools.release.registry_http import Credentials
 
@@ -46,7 +47,7 @@ class Signer:
             raise ReleaseError("--unsigned-because needs a reason: it is in the pull request's text.")
         return cls(identity, waived)
 
-    def verify(self, images: Mapping[str, Image], environment: Mapping[str, str] = os.environ) -> str:
+    def verify(self, images: Mapping[str, PinnedImage], environment: Mapping[str, str] = os.environ) -> str:
         """See that each image is signed, and return a sentence about it, with a space before it.
 
         Raises:
@@ -87,7 +88,7 @@ class Signer:
                 f"cosign gave no answer about {reference} in {_TIMEOUT_SECONDS} s: run this again. {otherwise}"
             ) from None
         if done.returncode != 0:
-            said = " ".join("".join(character if character.isprintable() else " " for character in done.stderr).split())
+            said = printable(done.stderr)
             raise ReleaseError(
                 f"{name} ({reference}) is not known to be signed by {self._identity}: {said[-_SHOWN:] or 'cosign gave no reason'}. "
                 "Find out who pushed it: what the workflow publish-images has published is signed before it has a tag. "

@@ -1,12 +1,12 @@
 """What is built: a commit of this repository, found by what a person or an event calls it."""
 
 import re
-import subprocess
 import tomllib
 from pathlib import Path
 from typing import Final
 
 from sens_cli.release.versions import ReleaseError, Version, root_version
+from tools.release.clone import Clone
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Of git's rules (git-check-ref-format) the names that people give, and no other.
@@ -23,7 +23,7 @@ class Source:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._clone = Clone(folder, checked=False)
 
     def resolve(self, ref: str) -> str:
         """Return the full commit that a branch or tag of origin, or a full commit, stands for; main's when empty.
@@ -56,7 +56,7 @@ class Source:
         Raises:
             ReleaseError: There is none, or it is not a stable version.
         """
-        text = self._git("show", f"{commit}:pyproject.toml")
+        text = self._clone.attempt("show", f"{commit}:pyproject.toml")
         try:
             version = tomllib.loads(text or "")["project"]["version"]
         except (tomllib.TOMLDecodeError, KeyError, TypeError):
@@ -65,23 +65,11 @@ class Source:
 
     def is_reviewed(self, commit: str) -> bool:
         """Tell whether a commit is in main, or in a branch ``release/…`` that older versions are maintained in."""
-        listed = self._git("for-each-ref", "--format=%(refname)", "--contains", commit, _MAIN, _MAINTENANCE)
+        listed = self._clone.attempt("for-each-ref", "--format=%(refname)", "--contains", commit, _MAIN, _MAINTENANCE)
         return bool(listed)
 
     def _commit(self, name: str) -> str | None:
-        return self._git("rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}")
-
-    def _git(self, *arguments: str) -> str | None:
-        done = subprocess.run(
-            ["git", "-C", self._folder, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            timeout=120,
-        )
-        return done.stdout.strip() if done.returncode == 0 else None
+        return self._clone.attempt("rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}")
 
 
 def _candidates(ref: str) -> list[str]:

@@ -1,6 +1,5 @@
 """Looks up the digests of the images of NATS and TimescaleDB. Called by scripts/store-digests of the GitOps repository."""
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -8,10 +7,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sens_cli.release.versions import ReleaseError
+from tools.release.program import add_folder, parser_of, run_program
 from tools.release.registry import Registry
 
 # The GitOps repository, where this is scripts/lib/tools/release.
 _ROOT: Final = Path(__file__).resolve().parents[4]
+_NAME: Final = "scripts/store-digests"
 _ENVIRONMENTS: Final = ("test", "production")
 _DOCKER_HUB: Final = "registry-1.docker.io"
 
@@ -37,7 +38,7 @@ class Pin(NamedTuple):
     """What values say about a store's image.
 
     Attributes:
-        match: The place in the text.
+        match: Where it is in the text.
         tag: Its tag.
         digest: Its digest; empty when there is none.
     """
@@ -82,22 +83,22 @@ def run(folder: Path, host: str, *, write: bool) -> Iterator[str]:
         ReleaseError: A file can't be read, or a digest can't be known. Nothing was written then.
     """
     texts = {environment: _read(folder, environment) for environment in _ENVIRONMENTS}
-    pins = {(place, store): pin(texts[place], store, _path(place)) for place in _ENVIRONMENTS for store in STORES}
+    pins = {(name, store): pin(texts[name], store, _path(name)) for name in _ENVIRONMENTS for store in STORES}
     known = {(store, one.tag): "" for (_, store), one in pins.items()}
     for store, tag in known:
         known[store, tag] = look_up(store, tag, host)
-    for (place, store), one in pins.items():
+    for (environment, store), one in pins.items():
         digest = known[store, one.tag]
         state = "has it" if one.digest == digest else f"has {one.digest}" if one.digest else "has none"
         if write and one.digest != digest:
-            found = pin(texts[place], store, _path(place)).match
-            text = texts[place]
-            texts[place] = f"{text[: found.start('digest')]}{digest}{text[found.end('digest') :]}"
+            found = pin(texts[environment], store, _path(environment)).match
+            text = texts[environment]
+            texts[environment] = f"{text[: found.start('digest')]}{digest}{text[found.end('digest') :]}"
             state = "written"
-        yield f"{place}: docker.io/{store.folder}/{store.image}:{one.tag} is {digest}: {state}"
+        yield f"{environment}: docker.io/{store.folder}/{store.image}:{one.tag} is {digest}: {state}"
     if write:
-        for place, text in texts.items():
-            (folder / _path(place)).write_text(text, encoding="utf-8", newline="\n")
+        for environment, text in texts.items():
+            (folder / _path(environment)).write_text(text, encoding="utf-8", newline="\n")
 
 
 def _path(environment: str) -> str:
@@ -114,22 +115,14 @@ def _read(folder: Path, environment: str) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Print what was found; return 1 when it is refused."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/store-digests",
-        description="Looks up the digests of the tags of NATS and TimescaleDB that environments/*/values.yaml name.",
-        allow_abbrev=False,
+    parser = parser_of(
+        _NAME, "Looks up the digests of the tags of NATS and TimescaleDB that environments/*/values.yaml name."
     )
     parser.add_argument("--write", action="store_true", help="write them beside their tags")
     parser.add_argument("--host", default=_DOCKER_HUB, help="a mirror of Docker Hub to ask instead of %(default)s")
-    parser.add_argument("--folder", type=Path, default=_ROOT, help="the clone; the one this is in by default")
+    add_folder(parser, _ROOT, "the one this is in")
     options = parser.parse_args(arguments)
-    try:
-        for line in run(options.folder, options.host, write=options.write):
-            print(line)
-    except (ReleaseError, OSError) as error:
-        print(f"scripts/store-digests: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_program(_NAME, lambda: run(options.folder, options.host, write=options.write))
 
 
 if __name__ == "__main__":

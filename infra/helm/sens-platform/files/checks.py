@@ -21,9 +21,9 @@ def name(host: str) -> str:
     return ", ".join(sorted({str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}))
 
 
-def database(place: str) -> str:
+def database(address: str) -> str:
     """Ask the database for a session, as pg_isready does, and leave before it asks for a password."""
-    host, _, port = place.rpartition(":")
+    host, _, port = address.rpartition(":")
     parameters = b"user\0sens_platform\0database\0sens_platform\0\0"
     with socket.create_connection((host, int(port)), SECONDS) as connection:
         connection.settimeout(SECONDS)
@@ -57,7 +57,7 @@ def failed(what: str, check: Callable[[str], str], subject: str) -> bool:
 
 checks = [
     *(("name", name, host) for host in os.environ["NAMES"].split(",") if host),
-    *(("database", database, place) for place in [os.environ.get("DATABASE", "")] if place),
+    *(("database", database, address) for address in [os.environ.get("DATABASE", "")] if address),
     *(("nats", nats, url) for url in [os.environ.get("NATS_HEALTH", "")] if url),
 ]
 outcomes = [failed(*each) for each in checks]

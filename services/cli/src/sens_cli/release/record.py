@@ -29,7 +29,7 @@ _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
+class PinnedImage:
     """Where an image is, by content.
 
     Attributes:
@@ -65,7 +65,7 @@ class Record:
     """
 
     release: Release
-    images: Mapping[str, Image]
+    images: Mapping[str, PinnedImage]
     released_at: datetime
     run: str | None = None
     previous: Release | None = None
@@ -175,7 +175,7 @@ def parse(text: str, name: str) -> Record:
     return _read(text, name, _record)
 
 
-def parse_released(text: str, name: str) -> tuple[Release, Mapping[str, Image]]:
+def parse_released(text: str, name: str) -> tuple[Release, Mapping[str, PinnedImage]]:
     """Read what a record says is released, whatever images the product had when it was written; otherwise as `parse`."""
     return _read(text, name, _released)
 
@@ -217,17 +217,17 @@ def parse_digests(text: str) -> dict[str, str]:
     return digests
 
 
-def _released(document: dict[str, object], name: str) -> tuple[Release, dict[str, Image]]:
+def _released(document: dict[str, object], name: str) -> tuple[Release, dict[str, PinnedImage]]:
     _keys(document, {"version", "channel", "product_commit", "images", "released_at", "run", "previous"}, name)
     version = Version.parse(_text(document, "version", name))
     if document["channel"] != version.channel:
         raise ReleaseError(f"{name}: channel is not {version.channel}, the channel of {version}.")
-    images: dict[str, Image] = {}
+    images: dict[str, PinnedImage] = {}
     for image, value in _object(document["images"], f"{name}: images").items():
         where = f"{name}: images.{image[:100]!r}"
         entry = _object(value, where)
         _keys(entry, {"repository", "digest"}, where)
-        images[image] = Image(_text(entry, "repository", where), _text(entry, "digest", where))
+        images[image] = PinnedImage(_text(entry, "repository", where), _text(entry, "digest", where))
         check_digest(images[image].digest, f"of {image[:100]}")
     return Release(version, _text(document, "product_commit", name)), images
 

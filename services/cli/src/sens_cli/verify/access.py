@@ -29,8 +29,8 @@ class Right(NamedTuple):
     def __str__(self) -> str:
         """Return it as the arguments of ``kubectl auth can-i``."""
         name, _, sub = self.resource.partition("/")
-        place = "--all-namespaces" if self.namespace is None else f"--namespace={self.namespace}"
-        return " ".join([self.verb, name, *([f"--subresource={sub}"] if sub else []), place])
+        where = "--all-namespaces" if self.namespace is None else f"--namespace={self.namespace}"
+        return " ".join([self.verb, name, *([f"--subresource={sub}"] if sub else []), where])
 
     def attributes(self) -> dict[str, str]:
         """Return it as ``resourceAttributes`` of an access review."""

@@ -113,7 +113,7 @@ async def _refused(environment: Environment, host: Endpoint, error: ssl.SSLCertV
             found = "is by Let's Encrypt's staging authority, which nobody trusts"
             remedy = (
                 "Give the issuer the production server, https://acme-v02.api.letsencrypt.org/directory, and delete the secret of the "
-                "certificate: it is made anew."
+                "certificate: a new one is made."
             )
     return CheckFailedError(f"the certificate of {host.host} {found}", remedy)
 

@@ -5,7 +5,7 @@ import ssl
 from pathlib import Path
 from typing import Final
 
-import httpx
+import httpx2
 
 from sens_cli.verify.endpoint import Endpoint
 from sens_cli.verify.environment import Environment
@@ -21,7 +21,7 @@ def trust(authority: Path | None) -> ssl.SSLContext:
         SettingsError: The file can't be read or holds no certificate.
     """
     if authority is None:
-        context = httpx.create_ssl_context()
+        context = httpx2.create_ssl_context()
         context.load_default_certs()
     else:
         try:

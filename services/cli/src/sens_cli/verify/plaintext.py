@@ -5,7 +5,7 @@ import re
 from enum import StrEnum
 from typing import Final
 
-import httpx
+import httpx2
 
 from sens_cli.verify.connections import connects, target
 from sens_cli.verify.endpoint import Endpoint
@@ -83,9 +83,9 @@ async def _ask(environment: Environment, web: Web, host: Endpoint, path: str, po
 def _redirect(answer: Answer, host: Endpoint) -> tuple[Plain, str]:
     location = answer.location or ""
     try:
-        leads = httpx.URL(location)
-    except httpx.InvalidURL:
-        leads = httpx.URL()
+        leads = httpx2.URL(location)
+    except httpx2.InvalidURL:
+        leads = httpx2.URL()
     if leads.scheme == "https" and leads.host == host.host:
         return Plain.KEPT, f"http://{host.host} redirects to HTTPS"
     return Plain.SERVED, f"{answer.url} redirects to {location[:200]!r}, which is not https://{host.authority}"

@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-import httpx
+import httpx2
 
 from sens_cli.verify.connections import CONNECT_SECONDS, target
 from sens_cli.verify.endpoint import Endpoint
@@ -56,13 +56,13 @@ class Web:
     ) -> None:
         self._environment = environment
         self._timeout_seconds = timeout_seconds
-        self._client = httpx.AsyncClient(
+        self._client = httpx2.AsyncClient(
             verify=context,
             headers={
                 "User-Agent": "sens-verify",
                 "Accept-Encoding": "identity",
             },  # nothing that grows when it is unpacked
-            timeout=httpx.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
+            timeout=httpx2.Timeout(timeout_seconds, connect=CONNECT_SECONDS),
             trust_env=False,  # what a proxy sees is not what is at the address
         )
 
@@ -84,7 +84,7 @@ class Web:
         host = target(self._environment, endpoint)
         request = self._client.build_request(
             "GET",
-            httpx.URL(url).copy_with(host=host),
+            httpx2.URL(url).copy_with(host=host),
             headers={"Host": endpoint.authority},
             extensions={"sni_hostname": endpoint.host} if endpoint.is_name else {},
         )
@@ -93,14 +93,14 @@ class Web:
                 return await self._ask(request, url)
         except TimeoutError:
             reason = f"no answer within {self._timeout_seconds:g} s"
-        except httpx.HTTPError as error:
+        except httpx2.HTTPError as error:
             reason = str(error) or type(error).__name__
         raise CheckFailedError(
             f"{url} ({host}): {reason}",
             "See that the server runs, that its firewall lets port 80 and 443 in, and what 'sens verify --check certificate' says.",
         )
 
-    async def _ask(self, request: httpx.Request, url: str) -> Answer:
+    async def _ask(self, request: httpx2.Request, url: str) -> Answer:
         answer = await self._client.send(request, stream=True, follow_redirects=False)
         body = bytearray()
         try:

@@ -1,4 +1,4 @@
-"""The places where the root version is written, which have to say the same."""
+"""The lines of files in which the root version is written, which have to say the same."""
 
 import re
 from collections.abc import Iterator
@@ -8,62 +8,62 @@ from typing import Final, NamedTuple
 from sens_cli.release.versions import ReleaseError, Version
 
 
-class Place(NamedTuple):
+class VersionLine(NamedTuple):
     """A line of a file that holds the root version.
 
     Attributes:
         path: The file, below the product's root.
         key: What the version is called there.
-        line: Matches the line; its group ``version`` is what is written there.
+        pattern: Matches the line; its group ``version`` is what is written there.
     """
 
     path: str
     key: str
-    line: re.Pattern[str]
+    pattern: re.Pattern[str]
 
 
 _CHART: Final = "infra/helm/sens-platform/Chart.yaml"
 
-ROOT_PLACE: Final = Place(
+ROOT_LINE: Final = VersionLine(
     "pyproject.toml",
     "version",
     re.compile(r'^\[project\]\r?\n(?:(?!\[).*\n)*?version = "(?P<version>[^"\n]*)"', re.MULTILINE),
 )
-"""The place that all others follow."""
+"""The line that all others follow."""
 
 FOLLOWERS: Final = tuple(
-    Place(_CHART, key, re.compile(rf'^{key}:[ ]*"?(?P<version>[^"\s#]*)"?[ ]*(?:#.*)?\r?$', re.MULTILINE))
+    VersionLine(_CHART, key, re.compile(rf'^{key}:[ ]*"?(?P<version>[^"\s#]*)"?[ ]*(?:#.*)?\r?$', re.MULTILINE))
     for key in ("version", "appVersion")
 )
 """The chart and the images are released together, under one version."""
 
 
-def written(folder: Path, place: Place) -> str:
-    """Return what is written in a place.
+def written(folder: Path, line: VersionLine) -> str:
+    """Return the version that a line has.
 
     Args:
         folder: The product's root.
-        place: The place.
+        line: Which one.
 
     Raises:
         ReleaseError: The file can't be read, or has not one such line.
     """
-    return _match(folder, place)["version"]
+    return _match(folder, line)["version"]
 
 
 def disagreements(folder: Path, version: Version) -> Iterator[str]:
-    """Yield a sentence for each place that says something else than the root version.
+    """Yield a sentence for each line that says something else than the root version.
 
     Raises:
         ReleaseError: A file can't be read, or lacks its line.
     """
-    for place in FOLLOWERS:
-        if (found := written(folder, place)) != str(version):
-            yield f"{place.path} has the {place.key} {found or '(nothing)'}, and the root version is {version}."
+    for line in FOLLOWERS:
+        if (found := written(folder, line)) != str(version):
+            yield f"{line.path} has the {line.key} {found or '(nothing)'}, and the root version is {version}."
 
 
-def check_places(folder: Path, version: Version) -> None:
-    """See that all places say the root version.
+def check_version_lines(folder: Path, version: Version) -> None:
+    """See that all lines say the root version.
 
     Raises:
         ReleaseError: One does not; the text names each of them, and the command that mends them.
@@ -73,30 +73,30 @@ def check_places(folder: Path, version: Version) -> None:
 
 
 def write_version(folder: Path, version: Version) -> list[str]:
-    """Write the root version in all places, and nothing else; return a sentence for each that has changed.
+    """Write the root version in all lines, and nothing else; return a sentence for each that has changed.
 
     Raises:
-        ReleaseError: A place is not as expected (nothing was written then), or a file can't be written.
+        ReleaseError: A line is not as expected (nothing was written then), or a file can't be written.
     """
-    places = (ROOT_PLACE, *FOLLOWERS)
-    for place in places:
-        _match(folder, place)
+    lines = (ROOT_LINE, *FOLLOWERS)
+    for line in lines:
+        _match(folder, line)
     changes = []
-    for place in places:
-        match = _match(folder, place)
+    for line in lines:
+        match = _match(folder, line)
         if match["version"] == str(version):
             continue
         text = f"{match.string[: match.start('version')]}{version}{match.string[match.end('version') :]}"
         try:
-            (folder / place.path).write_text(text, encoding="utf-8", newline="")
+            (folder / line.path).write_text(text, encoding="utf-8", newline="")
         except OSError as error:
-            raise ReleaseError(f"{folder / place.path} can't be written: {error.strerror}.") from error
-        changes.append(f"{place.path}: {place.key} {match['version']} -> {version}")
+            raise ReleaseError(f"{folder / line.path} can't be written: {error.strerror}.") from error
+        changes.append(f"{line.path}: {line.key} {match['version']} -> {version}")
     return changes
 
 
-def _match(folder: Path, place: Place) -> re.Match[str]:
-    file = folder / place.path
+def _match(folder: Path, line: VersionLine) -> re.Match[str]:
+    file = folder / line.path
     try:
         with file.open(encoding="utf-8", newline="") as stream:
             text = stream.read()
@@ -104,7 +104,7 @@ def _match(folder: Path, place: Place) -> re.Match[str]:
         raise ReleaseError(f"{file} can't be read: {error.strerror}. Is this a clone of the product?") from error
     except UnicodeDecodeError as error:
         raise ReleaseError(f"{file} is not UTF-8: restore it from git.") from error
-    found = list(place.line.finditer(text))
+    found = list(line.pattern.finditer(text))
     if len(found) != 1:
-        raise ReleaseError(f"{file} has {len(found)} lines with the {place.key}, and must have one.")
+        raise ReleaseError(f"{file} has {len(found)} lines with the {line.key}, and must have one.")
     return found[0]
