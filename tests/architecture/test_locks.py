@@ -87,6 +87,6 @@ class TestEveryLock:
         assert {name: found for name, found in versions.items() if len(found) > 1} == {}
 
     def test_belongs_to_an_image_or_to_a_script(self) -> None:
-        known = {image.name for image in IMAGES} | {"bootstrap", "dev", "image-build", "run"}
+        known = {image.name for image in IMAGES} | {"bootstrap", "dev", "gitops", "image-build", "run"}
 
         assert {lock.stem for lock in LOCKS} == known

@@ -32,7 +32,7 @@ PLATFORMS = ("linux/amd64", "linux/arm64")
 DISPATCH = ("scripts/publish-images", "dispatch", "--record=-", f"--gitops-repository={GITOPS}")
 AFTER_A_MERGE, BY_HAND = "--event=workflow_run", "--event=workflow_dispatch"
 PARTS = [
-    *("scripts", "tools", "infra", "images.toml", "pyproject.toml", "Dockerfile"),
+    *("scripts", "tools", "infra", "images.toml", "pyproject.toml", "requirements/gitops.txt", "Dockerfile"),
     *(
         "services/cli/src/sens_cli/__init__.py",
         "services/cli/src/sens_cli/release",

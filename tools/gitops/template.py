@@ -15,14 +15,15 @@ MODULES: Final = {
         *(
             f"tools/release/{name}"
             for name in (
-                "__init__", "actions", "check_branch_protection", "clone", "cluster_secrets", "create_secrets", "delivery", "deploy_test",
+                "__init__", "actions", "chart_values", "check_branch_protection", "clone", "cluster_secrets", "create_secrets", "delivery", "deploy_test",
                 "description", "environment", "guard", "hosting", "http", "kubeconfig", "kubectl", "program", "promote", "proposal", "published",
                 "registry", "registry_http", "released", "rollback", "secret_scan", "signatures", "store_digests",
             )
         ),
     ),
 }  # fmt: skip
-"""What the scripts of the GitOps repository run, by where it is in the product. It imports nothing but each other and Python."""
+"""What the scripts of the GitOps repository run, by where it is in the product. It imports nothing but each other, Python and what
+requirements/gitops.txt locks."""
 
 # Two at signs on both sides are used neither by GitHub's workflows, nor by Helm, Argo CD, YAML or the shell.
 _PLACEHOLDER: Final = re.compile(r"@@([^@\s]*)@@")
@@ -88,6 +89,8 @@ def files(product: Path, values: Mapping[str, str]) -> Iterator[NewFile]:
         for name in modules:
             text = (product / folder / f"{name}.py").read_text(encoding="utf-8")
             yield NewFile(Path("scripts/lib") / f"{name}.py", text, executable=False)
+    locked = (product / "requirements" / "gitops.txt").read_text(encoding="utf-8")
+    yield NewFile(Path("scripts/lib/requirements.txt"), locked, executable=False)
 
 
 def write(folder: Path, contents: list[NewFile]) -> None:

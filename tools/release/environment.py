@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from sens_cli.release.record import Record, dump, parse, values
 from sens_cli.release.versions import ENVIRONMENTS, ReleaseError
+from tools.release.chart_values import find_scalar
 
 NO_COMMIT: Final = "0" * 40
 """What an Application's line says before the first release."""
@@ -25,11 +26,7 @@ _BLOCK = re.compile(
     re.MULTILINE,
 )
 _NO_VALUES: Final = "valuesObject: {}\n"
-# Values are written by people, and Python alone reads no YAML: this takes one way of writing, and nothing else for it.
-_IMAGES = re.compile(r"^images:[ ]*\n(?:(?:[ #].*)?\n)*", re.MULTILINE)
-_REGISTRY = re.compile(
-    r'^  registry: ("?)([a-zA-Z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._-]+)*)\1[ ]*(?:[ ]#.*)?$', re.MULTILINE
-)
+_REGISTRY = re.compile(r"[a-zA-Z0-9.-]+(?::[0-9]{1,5})?(?:/[a-z0-9._-]+)*")
 
 
 class Files(Protocol):
@@ -102,17 +99,16 @@ class EnvironmentFiles:
         """Return where its images are: ``images.registry`` of the values that the chart gets.
 
         Raises:
-            ReleaseError: It is not there, or not in the form that is read here.
+            ReleaseError: It is not there, or can't be one.
         """
         path = f"environments/{self.name}/values.yaml"
-        block = _IMAGES.search(files.read(commit, path) or "")
-        found = _REGISTRY.findall(block[0]) if block else []
-        if len(found) != 1:
+        found = find_scalar(files.read(commit, path) or "", "images", "registry")
+        if found is None or not _REGISTRY.fullmatch(found.value):
             raise ReleaseError(
-                f"{path} does not tell where the images are. It must have the lines 'images:' and, two spaces further in, "
-                "'registry: ghcr.io/owner/sens-platform'."
+                f"{path} does not tell where the images are. It must have one images.registry, such as "
+                "ghcr.io/owner/sens-platform."
             )
-        return str(found[0][1])
+        return found.value
 
     def _application(self, files: Files, commit: str) -> str:
         text = files.read(commit, self.application)

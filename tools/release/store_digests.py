@@ -1,12 +1,12 @@
 """Looks up the digests of the images of NATS and TimescaleDB. Called by scripts/store-digests of the GitOps repository."""
 
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from sens_cli.release.versions import ReleaseError
+from tools.release.chart_values import Scalar, find_scalar
 from tools.release.program import add_folder, parser_of, run_program
 from tools.release.registry import Registry
 
@@ -35,33 +35,25 @@ STORES: Final = (Store("nats", "library", "nats"), Store("database", "timescale"
 
 
 class Pin(NamedTuple):
-    """What values say about a store's image.
+    """How values name a store's image; the digest is empty when there is none."""
 
-    Attributes:
-        match: Where it is in the text.
-        tag: Its tag.
-        digest: Its digest; empty when there is none.
-    """
-
-    match: re.Match[str]
-    tag: str
-    digest: str
+    tag: Scalar
+    digest: Scalar
 
 
 def pin(text: str, store: Store, name: str) -> Pin:
-    """Find what values say about a store's image.
+    """Find how values name a store's image.
 
     Raises:
-        ReleaseError: It is not there in the form that ``scripts/gitops-init`` writes.
+        ReleaseError: They do not.
     """
-    shape = rf'^{store.key}:\n  image:\n    tag: "?(?P<tag>[^"\s#]+)"?\n    digest: "(?P<digest>[^"\n]*)"$'
-    found = list(re.finditer(shape, text, re.MULTILINE))
-    if len(found) != 1:
+    tag, digest = (find_scalar(text, store.key, "image", part) for part in ("tag", "digest"))
+    if tag is None or not tag.value or digest is None:
         raise ReleaseError(
-            f"{name} does not name the image of {store.key} as it is read here: '{store.key}:', 'image:', 'tag: …' and "
-            "'digest: \"…\"' on lines of their own, each two spaces further in than the one before (the last two alike)."
+            f"{name} does not name the image of {store.key} as it is read here: it must have one {store.key}.image.tag, and one "
+            f'{store.key}.image.digest, which may be "".'
         )
-    return Pin(found[0], found[0]["tag"], found[0]["digest"])
+    return Pin(tag, digest)
 
 
 def look_up(store: Store, tag: str, host: str) -> str:
@@ -84,18 +76,20 @@ def run(folder: Path, host: str, *, write: bool) -> Iterator[str]:
     """
     texts = {environment: _read(folder, environment) for environment in _ENVIRONMENTS}
     pins = {(name, store): pin(texts[name], store, _path(name)) for name in _ENVIRONMENTS for store in STORES}
-    known = {(store, one.tag): "" for (_, store), one in pins.items()}
+    known = {(store, one.tag.value): "" for (_, store), one in pins.items()}
     for store, tag in known:
         known[store, tag] = look_up(store, tag, host)
     for (environment, store), one in pins.items():
-        digest = known[store, one.tag]
-        state = "has it" if one.digest == digest else f"has {one.digest}" if one.digest else "has none"
-        if write and one.digest != digest:
-            found = pin(texts[environment], store, _path(environment)).match
+        digest = known[store, one.tag.value]
+        state = (
+            "has it" if one.digest.value == digest else f"has {one.digest.value}" if one.digest.value else "has none"
+        )
+        if write and one.digest.value != digest:
             text = texts[environment]
-            texts[environment] = f"{text[: found.start('digest')]}{digest}{text[found.end('digest') :]}"
+            found = pin(text, store, _path(environment)).digest
+            texts[environment] = f'{text[: found.start]}"{digest}"{text[found.end :]}'
             state = "written"
-        yield f"{environment}: docker.io/{store.folder}/{store.image}:{one.tag} is {digest}: {state}"
+        yield f"{environment}: docker.io/{store.folder}/{store.image}:{one.tag.value} is {digest}: {state}"
     if write:
         for environment, text in texts.items():
             (folder / _path(environment)).write_text(text, encoding="utf-8", newline="\n")
