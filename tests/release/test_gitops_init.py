@@ -83,9 +83,10 @@ class TestWriting:
 
     def test_writes_every_file_of_the_template_and_keeps_programs_programs(self, gitops: Path) -> None:
         for source in files(TEMPLATE):
-            written = gitops / source.relative_to(TEMPLATE)
+            for environment in TAGS:
+                written = gitops / source.relative_to(TEMPLATE).as_posix().replace("@environment@", environment)
 
-            assert os.access(written, os.X_OK) == os.access(source, os.X_OK), written
+                assert os.access(written, os.X_OK) == os.access(source, os.X_OK), written
 
     def test_puts_every_parameter_somewhere(self, tmp_path: Path) -> None:
         assert set(OTHER) == set(PARAMETERS)
@@ -397,7 +398,10 @@ class TestModules:
                     wanted |= {f"{module}.{name.name}" for name in node.names} if in_package else {module}
         foreign = {name for name in wanted if name.split(".")[0] not in sys.stdlib_module_names}
 
-        assert foreign <= {name.replace("/", ".") for name in modules}
+        assert foreign == {name.replace("/", ".") for name in modules if name.replace("/", ".") in foreign} | {"yaml"}
+        assert re.findall("^[a-z]+", (library / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE) == [
+            "pyyaml"
+        ]
 
     def test_work_from_another_folder(self, gitops: Path, tmp_path: Path) -> None:
         programs = [path for path in files(gitops / "scripts") if "sens_python" in path.read_text(encoding="utf-8")]
@@ -416,7 +420,8 @@ class TestModules:
             (tmp_path / name).symlink_to(str(shutil.which(name)))
         (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
         (tmp_path / "python3").chmod(0o755)
-        (tmp_path / "python3.13").symlink_to(sys.executable)
+        (tmp_path / "python3.13").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n', encoding="utf-8")
+        (tmp_path / "python3.13").chmod(0o755)
         programs = [path for path in files(gitops / "scripts") if path.parent.name == "scripts"]
         ours = [path for path in programs if path.name != "product-commit"]
         assert len(ours) >= 10
@@ -442,6 +447,40 @@ class TestModules:
             assert done.stderr == (
                 f"{program.name}: Python 3.12 or newer is missing: install it, or name one in SENS_PYTHON.\n"
             )
+
+    @pytest.mark.parametrize("code", [0, 1])
+    def test_that_read_values_get_the_library_where_python_lacks_it(self, tmp_path: Path, code: int) -> None:
+        folder, log = tmp_path / "new", tmp_path / "log"
+        assert gitops_init(folder).returncode == 0
+        made = (
+            f'#!/bin/sh\necho "$*" >>{log}\ncase "$*" in *pip*) exit {code} ;; *) exec {sys.executable} "$@" ;; esac\n'
+        )
+        (tmp_path / "made").write_text(made, encoding="utf-8")
+        (tmp_path / "made").chmod(0o755)
+        python = tmp_path / "python"
+        python.write_text(
+            f'#!/bin/sh\ncase "$*" in\n*"import yaml"*) exit 1 ;;\n*venv*) mkdir -p "$4/bin" && cp {tmp_path}/made "$4/bin/python" ;;\n'
+            f'*) exec {sys.executable} "$@" ;;\nesac\n',
+            encoding="utf-8",
+        )
+        python.chmod(0o755)
+        done = subprocess.run(
+            [folder / "scripts/store-digests", "--host=127.0.0.1:1"],
+            env=ENVIRONMENT | {"SENS_PYTHON": str(python)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+        assert done.returncode == 1
+        said = (
+            "got no answer"
+            if code == 0
+            else "store-digests: PyYAML is missing, and could not be installed: install it, or name"
+        )
+        assert said in done.stderr
+        locked = folder / "scripts/lib/requirements.txt"
+        assert f"--require-hashes --no-deps -r {locked}\n" in log.read_text(encoding="utf-8")
 
 
 def release_values(tag: str) -> dict[str, Any]:

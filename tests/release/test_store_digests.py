@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.gitops import TEMPLATE
 from support.registry import SmallRegistry, upload
 from support.release import call
 from tools.release import store_digests
@@ -103,8 +102,8 @@ class TestLookingUp:
         assert "got no answer" in said
 
 
-def test_the_stores_are_those_that_the_policies_let_in() -> None:
+def test_the_stores_are_those_that_the_policies_let_in(gitops: Path) -> None:
     for name in ENVIRONMENTS:
-        policy = (TEMPLATE / f"bootstrap/policies/sens-{name}.yaml").read_text(encoding="utf-8")
+        policy = (gitops / f"bootstrap/policies/sens-{name}.yaml").read_text(encoding="utf-8")
         for store in store_digests.STORES:
             assert f"'docker.io/{store.folder}/{store.image}'" in policy

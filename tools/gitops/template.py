@@ -1,12 +1,12 @@
 """Makes the files of the GitOps repository from their template, in memory, so that nothing is written before all is known."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sens_cli.release.versions import ReleaseError
-from tools.images.catalogue import IMAGES, Image
+from sens_cli.release.versions import ENVIRONMENTS, ReleaseError
+from tools.images.catalogue import IMAGES
 
 MODULES: Final = {
     "services/cli/src": ("sens_cli/__init__", *(f"sens_cli/release/{name}" for name in ("__init__", "kubectl", "record", "versions"))),
@@ -25,6 +25,7 @@ MODULES: Final = {
 """What the scripts of the GitOps repository run, by where it is in the product. It imports nothing but each other, Python and what
 requirements/gitops.txt locks."""
 
+_EACH: Final = "@environment@"
 # Two at signs on both sides are used neither by GitHub's workflows, nor by Helm, Argo CD, YAML or the shell.
 _PLACEHOLDER: Final = re.compile(r"@@([^@\s]*)@@")
 
@@ -74,17 +75,19 @@ def files(product: Path, values: Mapping[str, str]) -> Iterator[NewFile]:
 
     Args:
         product: The product's root, with the template and the modules that are copied as they are.
-        values: The value of each parameter. The bare names of both repositories are added as product_name and gitops_name, and the
-            images of images.toml, and those of production, as lists of texts.
+        values: The value of each parameter. The bare names of both repositories are added as product_name and gitops_name. Where a
+            path has ``@environment@``, the file is written for test and for production, with what holds there: its name (environment),
+            channel, hosts, images and the size of the database's volume.
     """
     names = {f"{kind}_name": values[f"{kind}_repository"].partition("/")[2] for kind in ("product", "gitops")}
-    images = {"images": _quoted(IMAGES), "production_images": _quoted(image for image in IMAGES if image.production)}
-    values = {**values, **names, **images}
+    values = {**values, **names}
     template = product / "infra" / "gitops" / "template"
     for source in sorted(path for path in template.rglob("*") if path.is_file() and "__pycache__" not in path.parts):
-        path = source.relative_to(template)
-        if text := fill(source.read_text(encoding="utf-8"), values, path):
-            yield NewFile(path, text, _is_program(source))
+        path = source.relative_to(template).as_posix()
+        for own in _environments(values) if _EACH in path else ({"environment": ""},):
+            written = Path(path.replace(_EACH, own["environment"]))
+            if text := fill(source.read_text(encoding="utf-8"), {**values, **own}, Path(path)):
+                yield NewFile(written, text, _is_program(source))
     for folder, modules in MODULES.items():
         for name in modules:
             text = (product / folder / f"{name}.py").read_text(encoding="utf-8")
@@ -111,8 +114,17 @@ def write(folder: Path, contents: list[NewFile]) -> None:
         raise ReleaseError(f"{folder} can't be written: {error}.") from error
 
 
-def _quoted(images: Iterable[Image]) -> str:
-    return ", ".join(f"'{image.name}'" for image in images)
+def _environments(values: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    for name, database_size in (("test", "10Gi"), ("production", "50Gi")):
+        images = [image.name for image in IMAGES if image.production or name == "test"]
+        yield {
+            "environment": name,
+            "channel": ENVIRONMENTS[name],
+            "api_host": values[f"{name}_api_host"],
+            "docs_host": values[f"{name}_docs_host"],
+            "images": ", ".join(f"'{image}'" for image in images),
+            "database_size": database_size,
+        }
 
 
 def _is_program(source: Path) -> bool:
