@@ -13,6 +13,7 @@ pytest_plugins = [
     "support.api",
     "support.git",
     "support.registry",
+    "support.hosting",
     "support.release",
     "support.gitops",
     "support.cluster",

@@ -2,16 +2,15 @@
 
 import fnmatch
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from support.gitops import gitops_init
-from support.hosting import TOKEN, HostingService, hosting_service
+from support.hosting import GITOPS_NAME, TOKEN, HostingService
 from tools.release.check_branch_protection import main
 
-REPOSITORY = "SENS-GmbH/sens-platform-infra"
 OWNER = "@SensSebastianSchlosser"
 RULESET: list[dict[str, object]] = [
     {"type": "pull_request", "parameters": {"require_code_owner_review": True, "required_approving_review_count": 1}},
@@ -25,17 +24,9 @@ CLASSIC: dict[str, object] = {
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostingService]:
-    with hosting_service(REPOSITORY) as running:
-        monkeypatch.setenv("GITHUB_API_URL", running.url)
-        monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
-        yield running
-
-
-@pytest.fixture
 def check(capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[int, str]]:
     def run() -> tuple[int, str]:
-        code = main([REPOSITORY])
+        code = main([GITOPS_NAME])
         output = capsys.readouterr()
         assert TOKEN not in output.out + output.err
         return code, output.out + output.err
@@ -47,16 +38,16 @@ Check = Callable[[], tuple[int, str]]
 
 
 class TestEnforced:
-    def test_by_a_ruleset(self, service: HostingService, check: Check) -> None:
-        service.repositories[REPOSITORY].rules.extend(RULESET)
+    def test_by_a_ruleset(self, hosting: HostingService, check: Check) -> None:
+        hosting.repositories[GITOPS_NAME].rules.extend(RULESET)
 
         code, text = check()
         assert code == 0
         assert "owners in CODEOWNERS have to approve changes" in text
         assert "list of exceptions" in text
 
-    def test_by_classic_protection(self, service: HostingService, check: Check) -> None:
-        service.repositories[REPOSITORY].protection = CLASSIC
+    def test_by_classic_protection(self, hosting: HostingService, check: Check) -> None:
+        hosting.repositories[GITOPS_NAME].protection = CLASSIC
 
         code, text = check()
         assert code == 0
@@ -64,7 +55,7 @@ class TestEnforced:
 
 
 class TestNotEnforced:
-    @pytest.mark.usefixtures("service")
+    @pytest.mark.usefixtures("hosting")
     def test_without_any_protection(self, check: Check) -> None:
         code, text = check()
 
@@ -83,17 +74,17 @@ class TestNotEnforced:
         ],
     )
     def test_with_a_gap_in_classic_protection(
-        self, service: HostingService, check: Check, change: dict[str, object], problem: str
+        self, hosting: HostingService, check: Check, change: dict[str, object], problem: str
     ) -> None:
-        service.repositories[REPOSITORY].protection = CLASSIC | change
+        hosting.repositories[GITOPS_NAME].protection = CLASSIC | change
 
         code, text = check()
         assert code == 1
         assert problem in text
 
     @pytest.mark.parametrize("gap", [0, 1])
-    def test_with_a_gap_in_the_ruleset(self, service: HostingService, check: Check, gap: int) -> None:
-        service.repositories[REPOSITORY].rules.extend(rule for number, rule in enumerate(RULESET) if number != gap)
+    def test_with_a_gap_in_the_ruleset(self, hosting: HostingService, check: Check, gap: int) -> None:
+        hosting.repositories[GITOPS_NAME].rules.extend(rule for number, rule in enumerate(RULESET) if number != gap)
 
         assert check()[0] == 1
 
@@ -107,7 +98,7 @@ class TestNotKnown:
         assert code == 1
         assert "There is no token: set GITHUB_TOKEN" in text
 
-    @pytest.mark.usefixtures("service")
+    @pytest.mark.usefixtures("hosting")
     def test_with_a_token_that_is_refused(self, monkeypatch: pytest.MonkeyPatch, check: Check) -> None:
         monkeypatch.setenv("GITHUB_TOKEN", "another")
 

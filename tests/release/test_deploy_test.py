@@ -3,8 +3,8 @@
 import json
 import os
 import re
+import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -12,9 +12,8 @@ import yaml
 
 from sens_cli.release.record import IMAGES, Record
 from sens_cli.release.record import values as values_of
-from support.git import Repository
 from support.registry import FOLDER, upload
-from support.release import ROOT, TEST, Said, Scene, digests_of
+from support.release import ROOT, TEST, Said, Scene, digests_of, start
 from tools.release import guard
 from tools.release.clone import Clone
 from tools.release.environment import NO_COMMIT, EnvironmentFiles
@@ -427,7 +426,7 @@ class TestOthersWhoPush:
         colleague = scene.another_clone()
         later = next_release(scene, SECOND)
         calls = [(scene.gitops, first), (colleague, later)]
-        programs = [program(repository, *given, "--push") for repository, given in calls]
+        programs = [start(repository, "deploy-test-main", *given, "--push") for repository, given in calls]
         outputs = [running.communicate(timeout=60)[0] for running in programs]
         assert programs[1].returncode == 0, outputs
         assert programs[0].returncode in {0, 1}
@@ -452,30 +451,21 @@ class TestOthersWhoPush:
         assert scene.gitops.head == before
 
 
-def program(repository: Repository, *given: str) -> subprocess.Popen[str]:
-    """Start the script of a GitOps repository itself."""
-    return subprocess.Popen(
-        [str(repository.folder / "scripts" / "deploy-test-main"), *given],
-        cwd=repository.folder,
-        env={**os.environ, "SENS_PYTHON": sys.executable},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 class TestTheScript:
     def test_runs_with_the_gitops_repository_alone(self, scene: Scene, first: list[str]) -> None:
-        running = program(scene.gitops, *first, "--push")
+        running = start(scene.gitops, "deploy-test-main", *first, "--push")
         output = running.communicate(timeout=60)[0]
         assert (running.returncode, output) == (0, f"Pushed: {FIRST} for test.\n")
         assert scene.gitops.git("status", "--porcelain", "--ignored") == ""
 
     def test_says_what_is_missing_without_a_fitting_python(self, scene: Scene) -> None:
+        programs = scene.folder / "programs"
+        programs.mkdir()
+        for name in ("bash", "dirname", "basename"):
+            (programs / name).symlink_to(str(shutil.which(name)))
         done = subprocess.run(
             [scene.gitops.folder / "scripts" / "deploy-test-main"],
-            env={**os.environ, "SENS_PYTHON": "false"},
+            env={"PATH": str(programs), "SENS_PYTHON": "false"},
             capture_output=True,
             text=True,
             check=False,

@@ -5,15 +5,15 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import yaml
 
-from support.hosting import TOKEN, HostingService, hosting_service
-from support.release import GITOPS_NAME, PRODUCTION, TEST, Cosign, Scene
+from support.hosting import GITOPS_NAME, TOKEN, HostingService
+from support.release import PRODUCTION, TEST, Cosign, Scene
 
 ALPHA, STABLE = "0.1.0-alpha.10.1", "0.1.0"
 DEPLOY, PROMOTE = "deploy-test-main.yml", "promote-production-from-test.yml"
@@ -116,12 +116,6 @@ class Runner:
             return contexts.get(match[1], "")
 
         return re.sub(r"\$\{\{ (.+?) \}\}", value, text)
-
-
-@pytest.fixture
-def hosting() -> Iterator[HostingService]:
-    with hosting_service(GITOPS_NAME) as service:
-        yield service
 
 
 @pytest.fixture

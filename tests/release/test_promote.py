@@ -1,19 +1,15 @@
 """Promotions from test to production: the branch, the pull request and its text, and what is refused."""
 
-import os
 import re
-import subprocess
-import sys
-from collections.abc import Iterator
 from subprocess import CalledProcessError
 
 import pytest
 
 from sens_cli.release.record import IMAGES, Record
 from support.git import Repository
-from support.hosting import TOKEN, Answer, HostingService, hosting_service
+from support.hosting import GITOPS_NAME, TOKEN, Answer, HostingService
 from support.registry import FOLDER, upload
-from support.release import CHART, GITOPS_NAME, MIGRATIONS, PRODUCTION, TEST, Said, Scene
+from support.release import CHART, MIGRATIONS, PRODUCTION, TEST, Said, Scene, start
 from tools.release.clone import Clone
 from tools.release.description import fenced
 from tools.release.registry import REVISION
@@ -30,12 +26,9 @@ def ready(scene: Scene) -> Scene:
 
 
 @pytest.fixture
-def hosting(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostingService]:
-    with hosting_service(GITOPS_NAME) as service:
-        monkeypatch.setenv("GITHUB_API_URL", service.url)
-        monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
-        monkeypatch.setenv("GITHUB_REPOSITORY", GITOPS_NAME)
-        yield service
+def hosting(hosting: HostingService, monkeypatch: pytest.MonkeyPatch) -> HostingService:
+    monkeypatch.setenv("GITHUB_REPOSITORY", GITOPS_NAME)
+    return hosting
 
 
 def proposed(scene: Scene, branch: str = BRANCH) -> Record:
@@ -296,7 +289,7 @@ class TestConcurrentPromotions:
         self, ready: Scene, hosting: HostingService
     ) -> None:
         clones = [ready.gitops, ready.another_clone()]
-        programs = [program(clone) for clone in clones]
+        programs = [start(clone, "promote-production-from-test.sh") for clone in clones]
         outputs = [running.communicate(timeout=60)[0] for running in programs]
         assert [running.returncode for running in programs] == [0, 0], outputs
         assert len(texts(hosting)) == 1
@@ -322,19 +315,6 @@ class TestConcurrentPromotions:
         merge(ready)
         with pytest.raises(CalledProcessError, match="CONFLICT"):
             merge(ready, "promote/0.2.0")
-
-
-def program(repository: Repository, *given: str) -> subprocess.Popen[str]:
-    """Start the script of a GitOps repository itself."""
-    return subprocess.Popen(
-        [str(repository.folder / "scripts" / "promote-production-from-test.sh"), *given],
-        cwd=repository.folder,
-        env={**os.environ, "SENS_PYTHON": sys.executable},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 class TestTheText:

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from sens_cli.release.record import IMAGES
 from sens_cli.release.record import parse as parse_record
 from sens_cli.release.versions import ReleaseError
 from support.git import Repository
+from support.hosting import GITOPS_NAME, Answer, HostingService
 from support.hosting import TOKEN as HOSTING_TOKEN
-from support.hosting import Answer, HostingService, hosting_service
 from support.registry import FOLDER, RunningRegistry, SmallRegistry, client, upload, upload_release
 from support.services import ROOT
 from tools.images.catalogue import IMAGES as CATALOGUE
@@ -34,7 +34,6 @@ from tools.release.source import Source
 pytestmark = pytest.mark.usefixtures("isolated_git")
 
 REGISTRY = "ghcr.io/acme/sens-platform"
-GITOPS = "acme/sens-platform-infra"
 DISPATCH = ("dispatch", "--event=workflow_run")
 HOSTILE = [
     "'; touch x; '",
@@ -732,12 +731,9 @@ class TestDispatch:
     """Over the hosting service's HTTP interface."""
 
     @pytest.fixture
-    def hosting(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostingService]:
-        with hosting_service(GITOPS) as service:
-            service.repositories[GITOPS].workflows.add("deploy-test-main.yml")
-            monkeypatch.setenv("GITHUB_API_URL", service.url)
-            monkeypatch.setenv("GITHUB_REPOSITORY", "acme/sens-platform")
-            yield service
+    def hosting(self, hosting: HostingService, monkeypatch: pytest.MonkeyPatch) -> HostingService:
+        monkeypatch.setenv("GITHUB_REPOSITORY", "acme/sens-platform")
+        return hosting
 
     @pytest.fixture
     def record(self, tmp_path: Path) -> Path:
@@ -766,7 +762,7 @@ class TestDispatch:
 
         assert main([*DISPATCH, f"--record={record}"]) == 0
 
-        (call,) = hosting.repositories[GITOPS].dispatches
+        (call,) = hosting.repositories[GITOPS_NAME].dispatches
         inputs = call["inputs"]
         assert isinstance(inputs, dict)
         assert (call["workflow"], call["ref"]) == ("deploy-test-main.yml", "main")
@@ -784,7 +780,7 @@ class TestDispatch:
 
         assert main(["dispatch", "--event=workflow_dispatch", f"--record={record}"]) == 0
 
-        (call,) = hosting.repositories[GITOPS].dispatches
+        (call,) = hosting.repositories[GITOPS_NAME].dispatches
         inputs = call["inputs"]
         assert isinstance(inputs, dict)
         assert inputs["allow_rollback"] == "true"
@@ -799,7 +795,7 @@ class TestDispatch:
 
         assert main([*DISPATCH, f"--record={record}"]) == 0
 
-        (call,) = hosting.repositories[GITOPS].dispatches
+        (call,) = hosting.repositories[GITOPS_NAME].dispatches
         given = call["inputs"]
         assert isinstance(given, dict)
         assert {name for name, one in asked_for.items() if one["required"]} <= given.keys() <= asked_for.keys()

@@ -1,15 +1,14 @@
 """The way back to an earlier release of test and of production."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sens_cli.release.record import Record
-from support.hosting import TOKEN, HostingService, hosting_service
+from support.hosting import GITOPS_NAME, HostingService
 from support.registry import FOLDER
-from support.release import CHART, GITOPS_NAME, PRODUCTION, TEST, Scene
+from support.release import CHART, PRODUCTION, TEST, Scene
 from tools.release.environment import EnvironmentFiles
 
 ALPHAS = [f"0.1.0-alpha.{number}.1" for number in (1, 2, 3)]
@@ -39,14 +38,6 @@ def record_of(scene: Scene, environment: EnvironmentFiles, version: str) -> Reco
     record = scene.released(environment, commit)
     assert record is not None
     return record
-
-
-@pytest.fixture
-def hosting(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostingService]:
-    with hosting_service(GITOPS_NAME) as service:
-        monkeypatch.setenv("GITHUB_API_URL", service.url)
-        monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
-        yield service
 
 
 class TestTest:

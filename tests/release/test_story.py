@@ -21,15 +21,14 @@ import yaml
 from sens_cli.release.record import IMAGES
 from support.chart import KUBERNETES, helm
 from support.git import Repository, environment
-from support.hosting import TOKEN, HostingService, hosting_service
+from support.hosting import GITOPS_NAME, TOKEN, HostingService
 from support.registry import FOLDER, SmallRegistry, client, upload
 from support.release import Cosign
 from support.services import ROOT
 
-GITOPS = "acme/sens-platform-infra"
 FIRST = "0.1.0"
 PLATFORMS = ("linux/amd64", "linux/arm64")
-DISPATCH = ("scripts/publish-images", "dispatch", "--record=-", f"--gitops-repository={GITOPS}")
+DISPATCH = ("scripts/publish-images", "dispatch", "--record=-", f"--gitops-repository={GITOPS_NAME}")
 AFTER_A_MERGE, BY_HAND = "--event=workflow_run", "--event=workflow_dispatch"
 PARTS = [
     *("scripts", "tools", "infra", "images.toml", "pyproject.toml", "requirements/gitops.txt", "Dockerfile"),
@@ -68,7 +67,6 @@ class World:
         self.infra = Repository(folder / "infra")
         self._runs = 0
         self.commit = ""
-        hosting.repositories[GITOPS].workflows.add("deploy-test-main.yml")
 
     def begin(self) -> None:
         """Commit the product as it is here, and write the GitOps repository from it."""
@@ -96,7 +94,7 @@ class World:
         for name, value in (
             ("owner", "acme"),
             ("product_repository", "acme/sens-platform"),
-            ("gitops_repository", GITOPS),
+            ("gitops_repository", GITOPS_NAME),
             ("registry", f"{self.registry.host}/{FOLDER}"),
         ):
             yield f"--set={name}={value}"
@@ -203,14 +201,14 @@ class World:
         """Run the promotion; return what it prints, or why it refuses."""
         self.pulled()
         program = "scripts/promote-production-from-test.sh"
-        options = (f"--product={self.product.folder}", f"--repository={GITOPS}")
+        options = (f"--product={self.product.folder}", f"--repository={GITOPS_NAME}")
         if refused:
             return self.refuse("infra", program, *options)
         return self.say("infra", program, *options, GITHUB_TOKEN=TOKEN)
 
     def deploy_test(self, number: int = -1) -> list[str]:
         """Return the options of deploy-test-main that its workflow makes of the inputs it was started with, last or earlier."""
-        inputs = self.hosting.repositories[GITOPS].dispatches[number]["inputs"]
+        inputs = self.hosting.repositories[GITOPS_NAME].dispatches[number]["inputs"]
         assert isinstance(inputs, dict)
         return [
             f"--image-tag={inputs['image_tag']}",
@@ -222,11 +220,12 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, small_registry: SmallRegistry, isolated_git: None, cosign: Cosign) -> Iterator[World]:
-    with hosting_service(GITOPS) as hosting:
-        made = World(tmp_path, small_registry, hosting)
-        made.begin()
-        yield made
+def world(
+    tmp_path: Path, small_registry: SmallRegistry, hosting: HostingService, isolated_git: None, cosign: Cosign
+) -> World:
+    made = World(tmp_path, small_registry, hosting)
+    made.begin()
+    return made
 
 
 @pytest.mark.timeout(800)
@@ -337,7 +336,7 @@ def a_stable_version_is_published_and_never_moved(world: World) -> None:
 def production_gets_it_by_a_pull_request(world: World) -> None:
     world.promote()
     world.promote()
-    [pull] = world.hosting.repositories[GITOPS].pulls
+    [pull] = world.hosting.repositories[GITOPS_NAME].pulls
     assert "0.2.0" in str(pull["title"])
     with pytest.raises(subprocess.CalledProcessError):
         world.release("production")
@@ -363,11 +362,16 @@ def a_later_version_goes_the_same_way(world: World) -> None:
 
 
 def both_go_back(world: World, alpha: str) -> None:
-    rollback = ("scripts/rollback", f"--product={world.product.folder}", f"--repository={GITOPS}", "--check-registry")
+    rollback = (
+        "scripts/rollback",
+        f"--product={world.product.folder}",
+        f"--repository={GITOPS_NAME}",
+        "--check-registry",
+    )
     world.pulled()
     assert "0.1.0" in world.refuse("infra", *rollback, "production", "0.1.0")
     world.say("infra", *rollback, "production", "0.2.0", GITHUB_TOKEN=TOKEN)
-    head = world.hosting.repositories[GITOPS].pulls[-1]["head"]
+    head = world.hosting.repositories[GITOPS_NAME].pulls[-1]["head"]
     assert isinstance(head, dict)
     world.merged(str(head["ref"]))
     assert world.release("production")["version"] == "0.2.0"

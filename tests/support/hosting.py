@@ -10,9 +10,12 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple, override
 
+import pytest
+
 from support.servers import HOST
 
 TOKEN = "token-of-a-test"
+GITOPS_NAME = "acme/sens-platform-infra"
 
 type Document = dict[str, object]
 
@@ -122,6 +125,16 @@ def _matches(pull: Document, owner: str, wanted: dict[str, str]) -> bool:
         and wanted.get("head", f"{owner}:{head['ref']}") == f"{owner}:{head['ref']}"
         and wanted.get("base", base["ref"]) == base["ref"]
     )
+
+
+@pytest.fixture
+def hosting(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostingService]:
+    """A service with the GitOps repository, whose address and token are in the environment."""
+    with hosting_service(GITOPS_NAME) as service:
+        service.repositories[GITOPS_NAME].workflows.add("deploy-test-main.yml")
+        monkeypatch.setenv("GITHUB_API_URL", service.url)
+        monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+        yield service
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -16,6 +17,7 @@ import pytest
 from sens_cli.release.record import IMAGES, PinnedImage, Record, Release, now
 from sens_cli.release.versions import Version
 from support.git import Repository
+from support.hosting import GITOPS_NAME
 from support.registry import FOLDER, SmallRegistry, upload_release
 from tools.gitops.parameters import read_parameters, resolve
 from tools.gitops.template import files, write
@@ -27,7 +29,6 @@ ROOT = Path(__file__).parents[2]
 TEST, PRODUCTION = EnvironmentFiles("test"), EnvironmentFiles("production")
 CHART = "infra/helm/sens-platform"
 MIGRATIONS = "services/common/src/sens_common/schema"
-GITOPS_NAME = "acme/sens-platform-infra"
 
 
 class Command(Protocol):
@@ -55,6 +56,19 @@ def call(command: Command, *arguments: str) -> Said:
     said = Said(output.getvalue())
     said.code = code
     return said
+
+
+def start(repository: Repository, script: str, *arguments: str) -> subprocess.Popen[str]:
+    """Start a script of a GitOps repository itself."""
+    return subprocess.Popen(
+        [str(repository.folder / "scripts" / script), *arguments],
+        cwd=repository.folder,
+        env={**os.environ, "SENS_PYTHON": sys.executable},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def digests_of(version: str, commit: str) -> dict[str, str]:
