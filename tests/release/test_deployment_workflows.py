@@ -5,17 +5,19 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import yaml
 
 from support.hosting import GITOPS_NAME, TOKEN, HostingService
 from support.release import PRODUCTION, TEST, Cosign, Scene
+from support.workflow import PlayedWorkflow
 
 ALPHA, STABLE = "0.1.0-alpha.10.1", "0.1.0"
+type Deploy = Callable[[Mapping[str, str]], PlayedWorkflow]
+type Promote = Callable[[], PlayedWorkflow]
 DEPLOY, PROMOTE = "deploy-test-main.yml", "promote-production-from-test.yml"
 HOSTILE = [
     "$(touch pwned)",
@@ -28,104 +30,43 @@ HOSTILE = [
 ]
 
 
-class Done(NamedTuple):
-    """How a run has ended."""
-
-    failed: str | None
-    output: str
-
-
-class Runner:
-    """Runs the steps of a workflow that are commands; a step that uses an action is the test's own preparation.
-
-    Args:
-        scene: The repositories.
-        workspace: The folder that the job begins in.
-        hosting: The hosting service.
-    """
-
-    def __init__(self, scene: Scene, workspace: Path, hosting: HostingService) -> None:
-        self.scene = scene
-        self.workspace = workspace
-        self.hosting = hosting
-
-    def run(self, name: str, inputs: Mapping[str, str] | None = None) -> Done:
-        """Run the steps one after the other, up to the first that fails."""
-        workflow = yaml.safe_load((self.scene.gitops.folder / ".github" / "workflows" / name).read_text())
-        (job,) = workflow["jobs"].values()
-        folder = self.workspace / job.get("defaults", {}).get("run", {}).get("working-directory", ".")
-        outputs: dict[str, str] = {}
-        said = ""
-        for step in job["steps"]:
-            if "run" not in step:
-                continue
-            if condition := step.get("if"):
-                left, right = condition.split(" != ")
-                if self._value(f"${{{{ {left} }}}}", inputs or {}, outputs) == right.strip("'"):
-                    continue
-            output = self.scene.folder / "step-output"
-            output.write_text("")
-            values = {
-                key: self._value(str(value), inputs or {}, outputs)
-                for key, value in {**job.get("env", {}), **step.get("env", {})}.items()
-            }
-            done = subprocess.run(
-                ["bash", "-e", "-c", step["run"]],
-                cwd=folder,
-                env={
-                    **os.environ,
-                    "GITHUB_API_URL": self.hosting.url,
-                    "GITHUB_REPOSITORY": GITOPS_NAME,
-                    "GITHUB_OUTPUT": str(output),
-                    "SENS_PYTHON": sys.executable,
-                    **values,
-                },
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=60,
-            )
-            said += done.stdout + done.stderr
-            if done.returncode:
-                return Done(step["name"], said)
-            for line in output.read_text().splitlines():
-                key, _, value = line.partition("=")
-                outputs[f"steps.{step.get('id')}.outputs.{key}"] = value
-        return Done(None, said)
-
-    def _value(self, text: str, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
-        credentials = self.scene.registry.credentials
-        assert credentials is not None
-        contexts = {
-            **{f"inputs.{name}": value for name, value in inputs.items()},
-            **outputs,
-            "github.actor": "somebody",
-            "github.token": "ghs-of-the-run",
-            "secrets.SENS_PLATFORM_REGISTRY_USER": credentials.user,
-            "secrets.SENS_PLATFORM_REGISTRY_PASSWORD": credentials.password,
-            "github.server_url": "https://github.com",
-            "github.repository": GITOPS_NAME,
-            "github.run_id": "77",
-            "steps.pull.outputs.token || secrets.GITOPS_PULL_REQUEST_TOKEN || github.token": TOKEN,
-        }
-
-        def value(match: re.Match[str]) -> str:
-            known = match[1] in contexts or ("||" not in match[1] and match[1].startswith("steps."))
-            assert known, match[1]
-            return contexts.get(match[1], "")
-
-        return re.sub(r"\$\{\{ (.+?) \}\}", value, text)
+def workflow(scene: Scene, hosting: HostingService, name: str, checkout: Path, **contexts: str) -> PlayedWorkflow:
+    """A workflow of the GitOps repository; what each of its runs is given."""
+    credentials = scene.registry.credentials
+    assert credentials is not None
+    runner = {"GITHUB_API_URL": hosting.url, "GITHUB_REPOSITORY": GITOPS_NAME, "SENS_PYTHON": sys.executable}
+    known = {
+        "github.actor": "somebody",
+        "github.token": "ghs-of-the-run",
+        "github.server_url": "https://github.com",
+        "github.repository": GITOPS_NAME,
+        "github.run_id": "77",
+        "secrets.SENS_PLATFORM_REGISTRY_USER": credentials.user,
+        "secrets.SENS_PLATFORM_REGISTRY_PASSWORD": credentials.password,
+        "secrets.GITOPS_PULL_REQUEST_TOKEN": TOKEN,
+    }
+    file = scene.gitops.folder / ".github/workflows" / name
+    return PlayedWorkflow(file, checkout, scene.folder, runner, known | contexts)
 
 
 @pytest.fixture
-def deploy(scene: Scene, hosting: HostingService) -> Runner:
-    return Runner(scene, scene.gitops.folder, hosting)
+def deploy(scene: Scene, hosting: HostingService) -> Deploy:
+    def play(inputs: Mapping[str, str]) -> PlayedWorkflow:
+        given = {f"inputs.{name}": value for name, value in inputs.items()}
+        return played(workflow(scene, hosting, DEPLOY, scene.gitops.folder, **given))
+
+    return play
 
 
 @pytest.fixture
-def promote(scene: Scene, hosting: HostingService, cosign: Cosign) -> Runner:
-    return Runner(scene, scene.folder, hosting)
+def promote(scene: Scene, hosting: HostingService, cosign: Cosign) -> Promote:
+    return lambda: played(workflow(scene, hosting, PROMOTE, scene.folder))
+
+
+def played(run: PlayedWorkflow) -> PlayedWorkflow:
+    (name,) = run.jobs
+    run.job(name)
+    return run
 
 
 @pytest.fixture
@@ -141,69 +82,77 @@ def inputs(scene: Scene) -> dict[str, str]:
 
 
 class TestDeployTestMain:
-    def test_releases_what_it_is_given(self, deploy: Runner, inputs: dict[str, str]) -> None:
-        before = deploy.scene.main
-        done = deploy.run(DEPLOY, inputs)
-        assert done.failed is None, done.output
-        assert deploy.scene.remote.changed(before, "main") == TEST.paths
-        record = deploy.scene.released(TEST)
+    def test_releases_what_it_is_given(self, scene: Scene, deploy: Deploy, inputs: dict[str, str]) -> None:
+        before = scene.main
+        done = deploy(inputs)
+        assert done.failed is None, done.log
+        assert scene.remote.changed(before, "main") == TEST.paths
+        record = scene.released(TEST)
         assert record is not None
         assert record.run == inputs["run_url"]
 
-    def test_again_succeeds_without_a_commit(self, deploy: Runner, inputs: dict[str, str]) -> None:
-        deploy.run(DEPLOY, inputs)
-        before = deploy.scene.main
-        assert deploy.run(DEPLOY, inputs).failed is None
-        assert deploy.scene.main == before
+    def test_again_succeeds_without_a_commit(self, scene: Scene, deploy: Deploy, inputs: dict[str, str]) -> None:
+        deploy(inputs)
+        before = scene.main
+        assert deploy(inputs).failed is None
+        assert scene.main == before
 
-    def test_moves_test_back_only_when_that_is_asked_for(self, deploy: Runner, inputs: dict[str, str]) -> None:
-        deploy.scene.release_directly(TEST, "0.1.0-alpha.11.1", deploy.scene.commit_product())
-        assert deploy.run(DEPLOY, inputs).failed == "Write the release and commit it"
-        assert deploy.run(DEPLOY, inputs | {"allow_rollback": "true"}).failed is None
+    def test_moves_test_back_only_when_that_is_asked_for(
+        self, scene: Scene, deploy: Deploy, inputs: dict[str, str]
+    ) -> None:
+        scene.release_directly(TEST, "0.1.0-alpha.11.1", scene.commit_product())
+        assert deploy(inputs).failed == "Write the release and commit it"
+        assert deploy(inputs | {"allow_rollback": "true"}).failed is None
 
-    def test_fails_when_an_image_is_missing(self, deploy: Runner, inputs: dict[str, str]) -> None:
-        deploy.scene.registry.repositories.clear()
-        done = deploy.run(DEPLOY, inputs)
+    def test_fails_when_an_image_is_missing(self, scene: Scene, deploy: Deploy, inputs: dict[str, str]) -> None:
+        scene.registry.repositories.clear()
+        done = deploy(inputs)
         assert done.failed == "Write the release and commit it"
-        assert "not published with the tag" in done.output
+        assert "not published with the tag" in done.log
 
     @pytest.mark.parametrize("text", HOSTILE)
-    def test_runs_nothing_that_is_in_an_input(self, deploy: Runner, inputs: dict[str, str], text: str) -> None:
-        before = deploy.scene.main
-        done = deploy.run(DEPLOY, dict.fromkeys(inputs, text))
+    def test_runs_nothing_that_is_in_an_input(
+        self, scene: Scene, deploy: Deploy, inputs: dict[str, str], text: str
+    ) -> None:
+        before = scene.main
+        done = deploy(dict.fromkeys(inputs, text))
         assert done.failed == "Write the release and commit it"
-        assert done.output.startswith("scripts/deploy-test-main: ")
-        assert deploy.scene.main == before
-        assert not list(deploy.scene.folder.rglob("pwned"))
+        assert done.log.startswith("scripts/deploy-test-main: ")
+        assert scene.main == before
+        assert not list(scene.folder.rglob("pwned"))
 
 
 class TestPromoteProductionFromTest:
-    def test_opens_a_pull_request(self, promote: Runner, hosting: HostingService) -> None:
-        promote.scene.release_directly(TEST, ALPHA, promote.scene.product.head)
-        promote.scene.publish(STABLE, promote.scene.product.head)
-        done = promote.run(PROMOTE)
-        assert done.failed is None, done.output
+    def test_opens_a_pull_request(self, scene: Scene, promote: Promote, hosting: HostingService) -> None:
+        scene.release_directly(TEST, ALPHA, scene.product.head)
+        scene.publish(STABLE, scene.product.head)
+        done = promote()
+        assert done.failed is None, done.log
         (pull,) = hosting.repositories[GITOPS_NAME].pulls
         assert pull["head"] == {"ref": "promote/0.1.0"}
         assert "0001_tenants.sql" in str(pull["body"])
-        record = promote.scene.released(PRODUCTION, "promote/0.1.0")
+        record = scene.released(PRODUCTION, "promote/0.1.0")
         assert record is not None
         assert record.run == f"https://github.com/{GITOPS_NAME}/actions/runs/77"
         assert "The images are signed by https://github.com/acme/sens-platform/.github/workflows/publish-images" in str(
             pull["body"]
         )
-        assert promote.run(PROMOTE).failed is None
+        assert promote().failed is None
         assert len(hosting.repositories[GITOPS_NAME].pulls) == 1
 
-    def test_has_nothing_to_do_when_production_is_there(self, promote: Runner, hosting: HostingService) -> None:
-        promote.scene.release_directly(TEST, ALPHA, promote.scene.product.head)
-        promote.scene.release_directly(PRODUCTION, STABLE, promote.scene.product.head)
-        assert promote.run(PROMOTE).failed is None
+    def test_has_nothing_to_do_when_production_is_there(
+        self, scene: Scene, promote: Promote, hosting: HostingService
+    ) -> None:
+        scene.release_directly(TEST, ALPHA, scene.product.head)
+        scene.release_directly(PRODUCTION, STABLE, scene.product.head)
+        assert promote().failed is None
         assert hosting.repositories[GITOPS_NAME].pulls == []
 
-    def test_is_refused_before_stable_is_published(self, promote: Runner, hosting: HostingService) -> None:
-        promote.scene.release_directly(TEST, ALPHA, promote.scene.product.head)
-        assert promote.run(PROMOTE).failed == "Push the branch"
+    def test_is_refused_before_stable_is_published(
+        self, scene: Scene, promote: Promote, hosting: HostingService
+    ) -> None:
+        scene.release_directly(TEST, ALPHA, scene.product.head)
+        assert promote().failed == "Push the branch"
         assert hosting.calls == []
 
 

@@ -5,30 +5,27 @@ Docker and cosign are stand-ins: the images lie in a registry already, without t
 
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import pytest
-import yaml
 
 from sens_cli.release.record import IMAGES, PinnedImage, Record, Release, dump, now
 from sens_cli.release.record import parse as parse_record
 from sens_cli.release.versions import Version
-from support.git import Repository, environment
+from support.git import Repository
 from support.hosting import TOKEN, HostingService, hosting_service
 from support.registry import FOLDER, SmallRegistry, client, upload_release
 from support.services import ROOT
+from support.workflow import PlayedWorkflow
 from tools.release.source import Source
 
 GITOPS = "acme/sens-platform-infra"
 GITHUB_OWN_TOKEN = "ghs-of-the-run"
-WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/publish-images.yml").read_text())["jobs"]
+FILE = ROOT / ".github/workflows/publish-images.yml"
 
 pytestmark = pytest.mark.usefixtures("isolated_git")
 
@@ -46,71 +43,32 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Repository:
     return clone
 
 
-@dataclass
-class Run:
-    """A run of the workflow.
+class Run(PlayedWorkflow):
+    """A run of the workflow that publishes.
 
     Attributes:
         checkout: What every job checks out.
         registry: Where the images are.
-        folder: For the programs that stand in, and the runner's files.
-        contexts: What expressions refer to, by its full name.
-        log: What all steps have printed.
     """
 
-    checkout: Repository
-    registry: SmallRegistry
-    folder: Path
-    contexts: dict[str, str]
-    log: str = ""
-
-    def job(self, name: str) -> bool:
-        """Run a job's scripts; tell whether all of them succeeded."""
-        job = WORKFLOW[name]
-        for number, step in enumerate(step for step in job["steps"] if "run" in step):
-            file = self.folder / f"{name}-{number}"
-            file.touch()
-            values = {key: self._value(str(text)) for key, text in step.get("env", {}).items()}
-            done = subprocess.run(
-                ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
-                cwd=self.checkout.folder,
-                env=environment() | self._runner(file) | values,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=100,
-            )
-            self.log += done.stdout + done.stderr
-            if done.returncode:
-                return False
-            for line in file.read_text().splitlines():
-                key, _, value = line.partition("=")
-                self.contexts[f"steps.{step['id']}.outputs.{key}"] = value
-        for key, text in job.get("outputs", {}).items():
-            self.contexts[f"needs.{name}.outputs.{key}"] = self._value(text)
-        return True
-
-    def _value(self, text: str) -> str:
-        # What is not set is an empty text, as in GitHub's expressions.
-        def first(match: re.Match[str]) -> str:
-            return next((found for name in match[1].split(" || ") if (found := self.contexts.get(name, ""))), "")
-
-        return re.sub(r"\$\{\{ ([\w.-]+(?: \|\| [\w.-]+)*) \}\}", first, text)
-
-    def _runner(self, output: Path) -> dict[str, str]:
-        return {
-            "PATH": f"{self.folder}/programs:{os.environ['PATH']}",
+    def __init__(
+        self, checkout: Repository, registry: SmallRegistry, folder: Path, contexts: Mapping[str, str]
+    ) -> None:
+        self.checkout = checkout
+        self.registry = registry
+        runner = {
+            "PATH": f"{folder}/programs:{os.environ['PATH']}",
             "SENS_BASE_PYTHON": sys.executable,
             "GITHUB_ACTOR": "somebody",
-            "GITHUB_EVENT_NAME": self.contexts["github.event_name"],
-            "GITHUB_OUTPUT": str(output),
+            "GITHUB_EVENT_NAME": "workflow_run",
             "GITHUB_REPOSITORY": "acme/sens-platform",
             "GITHUB_RUN_ATTEMPT": "1",
             "GITHUB_RUN_ID": "42",
             "GITHUB_RUN_NUMBER": "7",
             "GITHUB_SERVER_URL": "https://github.com",
-            "GITHUB_STEP_SUMMARY": str(self.folder / "summary"),
+            "GITHUB_STEP_SUMMARY": str(folder / "summary"),
         }
+        super().__init__(FILE, checkout.folder, folder, runner, contexts)
 
 
 @pytest.fixture
@@ -140,14 +98,13 @@ def run(checkout: Repository, small_registry: SmallRegistry, tmp_path: Path) -> 
         "secrets.SENS_PLATFORM_REGISTRY_USER": small_registry.credentials.user,
         "secrets.SENS_PLATFORM_REGISTRY_PASSWORD": small_registry.credentials.password,
         "vars.SENS_PLATFORM_REGISTRY": f"{small_registry.host}/{FOLDER}",
-        "github.event_name": "workflow_run",
         "github.event.workflow_run.head_sha": commit,
     }
     return Run(checkout, small_registry, tmp_path, contexts)
 
 
 def by_hand(run: Run, **inputs: str) -> None:
-    run.contexts["github.event_name"] = "workflow_dispatch"
+    run.runner["GITHUB_EVENT_NAME"] = "workflow_dispatch"
     del run.contexts["github.event.workflow_run.head_sha"]
     run.contexts |= {f"inputs.{name}": value for name, value in inputs.items()}
 
@@ -163,7 +120,7 @@ class TestAfterAMerge:
             prepare(hosting, monkeypatch)
             run.contexts["secrets.SENS_PLATFORM_INFRA_WORKFLOW_TOKEN"] = TOKEN
 
-            for job in WORKFLOW:
+            for job in run.jobs:
                 assert run.job(job), run.log
 
             (call,) = hosting.repositories[GITOPS].dispatches
@@ -193,7 +150,7 @@ class TestAfterAMerge:
             run.contexts["steps.app.outputs.token"] = TOKEN
             run.contexts["secrets.SENS_PLATFORM_INFRA_WORKFLOW_TOKEN"] = "of-a-person"
 
-            for job in WORKFLOW:
+            for job in run.jobs:
                 assert run.job(job), run.log
 
             assert len(hosting.repositories[GITOPS].dispatches) == 1
