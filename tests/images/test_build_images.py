@@ -24,7 +24,7 @@ class TestVersion:
         "version", ["latest", "main", "git-abc", "1.2", "1.02.3", "1.2.3+build", "v1.2.3", "1.2.3-", ""]
     )
     def test_refuses_what_is_no_immutable_tag(self, version: str) -> None:
-        with pytest.raises(ImageError, match="A version is asked for"):
+        with pytest.raises(ImageError, match="Give a version"):
             checked_version(version)
 
 
@@ -37,7 +37,7 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("arguments", "complaint"),
         [
-            (["--version", "latest"], "A version is asked for"),
+            (["--version", "latest"], "Give a version"),
             (["--image", "nginx"], "invalid choice"),
             (["--base", "x", "--debian-base"], "not allowed with"),
             (["--builder", "kaniko"], "invalid choice"),

@@ -180,7 +180,7 @@ class TestARefusedRelease:
 
     @pytest.mark.parametrize("commit", ["", "main", "0123456", "A" * 40, "0" * 41, "g" * 40, "0" * 39 + "\n"])
     def test_is_of_no_full_commit(self, scene: Scene, first: list[str], commit: str) -> None:
-        self.refused(scene, [first[0], f"--product-commit={commit}", first[2]], "is no full commit")
+        self.refused(scene, [first[0], f"--product-commit={commit}", first[2]], "is not a full commit")
 
     def test_lacks_images(self, scene: Scene, first: list[str]) -> None:
         digests = dict.fromkeys(IMAGES[2:], f"sha256:{'a' * 64}")
@@ -228,7 +228,7 @@ class TestARefusedRelease:
     @pytest.mark.parametrize(
         ("damage", "text"),
         [
-            ({TEST.record: "{"}, "release.json is no JSON"),
+            ({TEST.record: "{"}, "release.json is not JSON"),
             ({TEST.record: None}, "release.json is missing"),
             ({TEST.application: "kind: Application\n"}, "has 0 lines 'targetRevision"),
             ({TEST.application: None}, "is this the GitOps repository?"),
@@ -281,12 +281,12 @@ class TestARefusedRelease:
         (scene.gitops.folder / TEST.application).symlink_to("sens-platform-production.yaml")
         scene.gitops.commit("Break it")
         scene.gitops.push("main")
-        self.refused(scene, first, "is no regular file")
+        self.refused(scene, first, "is not a regular file")
 
     def test_is_called_outside_of_a_repository(self, scene: Scene, first: list[str]) -> None:
         folder = scene.folder / "empty"
         folder.mkdir()
-        assert "is no clone of a repository" in scene.deploy(*first, folder=folder)
+        assert "is not a clone of a repository" in scene.deploy(*first, folder=folder)
 
     def test_can_not_reach_the_remote(self, scene: Scene, first: list[str]) -> None:
         scene.gitops.git("remote", "set-url", "origin", "https://secret@127.0.0.1:1/acme/infra.git")

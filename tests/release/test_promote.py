@@ -254,7 +254,7 @@ class TestARefusedPromotion:
         ready.release_directly(PRODUCTION, "0.0.9", ready.product.head)
         ready.gitops.commit("Break it", {PRODUCTION.record: "[]\n"})
         ready.gitops.push("main")
-        self.refused(ready, "release.json: an object is asked for")
+        self.refused(ready, "release.json: it must be an object")
 
     def test_loses_a_tag_between_two_questions(self, ready: Scene) -> None:
         class Vanishing(dict[str, tuple[str, bytes]]):

@@ -276,7 +276,7 @@ class TestHostileValues:
 
     @pytest.mark.parametrize("value", [*HOSTILE, "https://ghcr.io/x", "ghcr.io/Upper"])
     def test_are_refused_as_a_registry(self, clone: Repository, value: str) -> None:
-        with pytest.raises(ReleaseError, match="is no address of images"):
+        with pytest.raises(ReleaseError, match="is not an address of images"):
             make_plan(asked(), Source(clone.folder), value)
 
     @given(st.text(max_size=60))
@@ -339,7 +339,7 @@ class TestPlanAsText:
 
     @pytest.mark.parametrize("text", ["", "null", "[]", "{}", "{", "[" * 100_000, " " * 20_000 + PLAN.dump(), "7"])
     def test_that_is_none_is_refused(self, text: str) -> None:
-        with pytest.raises(ReleaseError, match="This is no plan"):
+        with pytest.raises(ReleaseError, match="This is not a plan"):
             Plan.parse(text)
 
 
@@ -868,7 +868,7 @@ class TestDispatch:
 
         assert main([*DISPATCH, f"--record={record}", f"--gitops-repository={repository}"]) == 1
 
-        assert "is no repository" in capsys.readouterr().err
+        assert "is not a repository" in capsys.readouterr().err
         assert hosting.calls == []
 
     @pytest.mark.parametrize("text", ["", "{}", "[]", "\x00"])

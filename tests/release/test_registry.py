@@ -62,7 +62,7 @@ class TestWhatIsPublished:
 
         assert found is not None
         assert found.labels[REVISION] == COMMIT
-        assert found.platforms == ("linux/amd64", "linux/arm64")  # the attestation is no platform
+        assert found.platforms == ("linux/amd64", "linux/arm64")  # the attestation is not a platform
 
     def test_can_be_for_one_platform(self, image_registry: RunningRegistry) -> None:
         upload(image_registry, API, TAG, {"linux/amd64": {REVISION: COMMIT}})
@@ -306,7 +306,7 @@ class TestLogin:
         challenge = {"WWW-Authenticate": f'Bearer realm="{realm}",service="small"'}
         small_registry.failures["/v2/"] = Failure(401, headers=challenge)
 
-        with pytest.raises(ReleaseError, match="no https address"):
+        with pytest.raises(ReleaseError, match="not an https address"):
             published.digest("platform-api", TAG)
 
     @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"token": 7}', b'{"token": "a\\nb"}', b"{}"])
@@ -468,17 +468,17 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("document", "complaint"),
         [
-            ("text", "no JSON object"),
+            ("text", "not a JSON object"),
             ({}, "neither a manifest nor an index"),
             ({"manifests": [], "config": {}}, "neither a manifest nor an index"),
             ({"fsLayers": [], "history": []}, "neither a manifest nor an index"),
             ({"manifests": 7}, "no list of at most 50"),
             ({"manifests": [{"digest": "sha256:" + "a" * 64}] * 51}, "no list of at most 50"),
             ({"manifests": []}, "no image in it"),
-            ({"manifests": [7]}, "no sha256 digest"),
-            ({"manifests": [{"digest": "md5:1"}]}, "no sha256 digest"),
-            ({"config": None}, "no sha256 digest"),
-            ({"config": {"digest": "../../token"}}, "no sha256 digest"),
+            ({"manifests": [7]}, "not a sha256 digest"),
+            ({"manifests": [{"digest": "md5:1"}]}, "not a sha256 digest"),
+            ({"config": None}, "not a sha256 digest"),
+            ({"config": {"digest": "../../token"}}, "not a sha256 digest"),
         ],
     )
     def test_of_a_manifest_is_told(self, small_registry: SmallRegistry, document: object, complaint: str) -> None:
@@ -502,7 +502,7 @@ class TestDamage:
         manifest = canonical({"config": {"digest": digest_of(configuration)}})
         put_manifest(small_registry, API, TAG, manifest, MANIFEST)
 
-        with pytest.raises(ReleaseError, match="no texts by name"):
+        with pytest.raises(ReleaseError, match="not texts by name"):
             client(small_registry).labels("platform-api", TAG)
 
 
@@ -526,7 +526,7 @@ HOSTILE = [
 class TestNames:
     @pytest.mark.parametrize("name", [*HOSTILE, "Upper", "a//b", "/a", "a/", "-a", "a.-b"])
     def test_of_images_that_can_not_be_are_refused(self, published: Registry, name: str) -> None:
-        with pytest.raises(ReleaseError, match="no name of an image"):
+        with pytest.raises(ReleaseError, match="not a name of an image"):
             published.digest(name, TAG)
 
     @pytest.mark.parametrize("tag", [*HOSTILE, "a/b", "-a", ".a", "a" * 129, "sha256:abc", "sha512:" + "a" * 128])
@@ -539,7 +539,7 @@ class TestNames:
         [*HOSTILE, "https://ghcr.io/x", "ghcr.io/Upper", "user:password@ghcr.io/x", "ghcr.io//x", "/x", "ghcr.io:x/y"],
     )
     def test_of_addresses_that_can_not_be_are_refused(self, address: str) -> None:
-        with pytest.raises(ReleaseError, match=re.escape("is no address of images")):
+        with pytest.raises(ReleaseError, match=re.escape("is not an address of images")):
             Registry(address)
 
     @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ class TestParse:
         said = says(text)
 
         assert reason in said
-        assert said.endswith("A version is asked for, such as 0.5.0-alpha.123.1, 0.5.0-rc.1 or 0.5.0.")
+        assert said.endswith("Give a version, such as 0.5.0-alpha.123.1, 0.5.0-rc.1 or 0.5.0.")
         assert said.isprintable()
         assert len(said) < 1000
 

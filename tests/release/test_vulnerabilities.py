@@ -127,7 +127,7 @@ def look(osv: Osv, locks: Path, *more: str) -> int:
 
 
 @pytest.fixture
-def hole(osv: Osv) -> Osv:
+def vulnerability(osv: Osv) -> Osv:
     osv.vulnerable["some-library", "1.2.3"] = [str(ENTRY["id"])]
     osv.entries[str(ENTRY["id"])] = ENTRY
     return osv
@@ -138,7 +138,7 @@ class TestWhatIsLookedAt:
         assert look(osv, locks) == 0
 
         assert sorted(osv.queries) == [("other", "2.0"), ("some-library", "1.2.3")]
-        assert capsys.readouterr().out == "2 versions of libraries, 0 known holes, 0 of them not accepted.\n"
+        assert capsys.readouterr().out == "2 versions of libraries, 0 known vulnerabilities, 0 of them not accepted.\n"
 
     def test_is_every_lock_of_this_repository(self) -> None:
         files = sorted((ROOT / "requirements").glob("*.txt"))
@@ -158,49 +158,51 @@ class TestWhatIsLookedAt:
         assert "empty.txt locks nothing" in capsys.readouterr().err
 
 
-class TestAHole:
+class TestAVulnerability:
     def test_fails_and_says_where_it_is_and_what_repairs_it(
-        self, hole: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
+        self, vulnerability: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert look(hole, locks) == 1
+        assert look(vulnerability, locks) == 1
 
         assert capsys.readouterr().out.splitlines() == [
             "some-library 1.2.3: GHSA-aaaa-bbbb-cccc (CVE-2026-1234): A header of a stranger is trusted",
             "    locked in api, dev; repaired in 1.2.4",
-            "2 versions of libraries, 1 known holes, 1 of them not accepted.",
+            "2 versions of libraries, 1 known vulnerabilities, 1 of them not accepted.",
         ]
 
-    def test_on_a_later_page_is_found_too(self, hole: Osv, locks: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        hole.vulnerable["some-library", "1.2.3"].append("PYSEC-2026-7")
-        hole.entries["PYSEC-2026-7"] = {"id": "PYSEC-2026-7", "details": "More"}
+    def test_on_a_later_page_is_found_too(
+        self, vulnerability: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        vulnerability.vulnerable["some-library", "1.2.3"].append("PYSEC-2026-7")
+        vulnerability.entries["PYSEC-2026-7"] = {"id": "PYSEC-2026-7", "details": "More"}
 
-        assert look(hole, locks) == 1
+        assert look(vulnerability, locks) == 1
 
         assert "some-library 1.2.3: PYSEC-2026-7: More\n    locked in api, dev; no version repairs it yet\n" in (
             capsys.readouterr().out
         )
 
-    def test_that_was_withdrawn_is_none(self, hole: Osv, locks: Path) -> None:
-        hole.entries[str(ENTRY["id"])] = ENTRY | {"withdrawn": "2026-02-01T00:00:00Z"}
+    def test_that_was_withdrawn_is_none(self, vulnerability: Osv, locks: Path) -> None:
+        vulnerability.entries[str(ENTRY["id"])] = ENTRY | {"withdrawn": "2026-02-01T00:00:00Z"}
 
-        assert look(hole, locks) == 0
+        assert look(vulnerability, locks) == 0
 
     @pytest.mark.parametrize("name", ["GHSA-aaaa-bbbb-cccc", "CVE-2026-1234"])
     def test_that_is_accepted_passes_and_is_shown(
-        self, hole: Osv, locks: Path, name: str, capsys: pytest.CaptureFixture[str]
+        self, vulnerability: Osv, locks: Path, name: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         accept(locks, name, days=0)
 
-        assert look(hole, locks) == 0
+        assert look(vulnerability, locks) == 0
 
         assert ": nobody calls it" in capsys.readouterr().out
 
     def test_fails_again_when_its_time_is_over(
-        self, hole: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
+        self, vulnerability: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         accept(locks, "CVE-2026-1234", days=-1)
 
-        assert look(hole, locks) == 1
+        assert look(vulnerability, locks) == 1
 
         assert "WAS ACCEPTED ONLY UNTIL" in capsys.readouterr().out
 
@@ -224,11 +226,11 @@ class TestAHole:
         ],
     )
     def test_is_accepted_with_reason_and_day_alone(
-        self, hole: Osv, locks: Path, text: str, capsys: pytest.CaptureFixture[str]
+        self, vulnerability: Osv, locks: Path, text: str, capsys: pytest.CaptureFixture[str]
     ) -> None:
         (locks / "accepted-vulnerabilities.toml").write_text(text)
 
-        assert look(hole, locks) == 1
+        assert look(vulnerability, locks) == 1
 
         assert "accepted-vulnerabilities.toml: " in capsys.readouterr().err
 
@@ -252,17 +254,24 @@ class TestADatabaseThatDoesNotAnswer:
         ],
     )
     def test_is_told_and_nothing_counts_as_looked_at(  # noqa: PLR0917 - two parameters and fixtures
-        self, hole: Osv, locks: Path, path: str, status: int, body: bytes, why: str, capsys: pytest.CaptureFixture[str]
+        self,
+        vulnerability: Osv,
+        locks: Path,
+        path: str,
+        status: int,
+        body: bytes,
+        why: str,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
-        hole.answer = lambda asked: (status, body) if asked == path else None
+        vulnerability.answer = lambda asked: (status, body) if asked == path else None
 
-        assert look(hole, locks) == 0
+        assert look(vulnerability, locks) == 0
         said = capsys.readouterr().out
         assert said.startswith("not run: ")
         assert why in said
-        assert "known holes" not in said
+        assert "known vulnerabilities" not in said
 
-        assert look(hole, locks, "--must-run") == 2
+        assert look(vulnerability, locks, "--must-run") == 2
 
     def test_because_nobody_listens(self, locks: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main([f"--folder={locks}", "--address=http://127.0.0.1:1"]) == 0

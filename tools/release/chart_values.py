@@ -6,7 +6,7 @@ from sens_cli.release.versions import ReleaseError
 
 
 class Scalar(NamedTuple):
-    """A value that is no list and no mapping.
+    """A value that is neither a list nor a mapping.
 
     Attributes:
         value: As text, without quotes.
@@ -20,7 +20,7 @@ class Scalar(NamedTuple):
 
 
 def find_scalar(text: str, *keys: str) -> Scalar | None:
-    """Return the value that the keys lead to; None when there is none, or more than one, or the text is no YAML.
+    """Return the value that the keys lead to; None when there is none, or more than one, or the text is not YAML.
 
     Raises:
         ReleaseError: The library for YAML is missing.

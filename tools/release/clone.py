@@ -38,7 +38,7 @@ class Clone:
     def __init__(self, folder: Path, *, checked: bool = True) -> None:
         self.folder = folder
         if checked and self.attempt("rev-parse", "--git-dir") is None:
-            raise ReleaseError(f"{folder} is no clone of a repository: name one, or call this from inside of it.")
+            raise ReleaseError(f"{folder} is not a clone of a repository: name one, or call this from inside of it.")
 
     @classmethod
     def of(cls, address: str, folder: Path) -> Self:
@@ -65,7 +65,7 @@ class Clone:
         return None if done.returncode else _decoded(done.stdout, arguments[0]).removesuffix("\n")
 
     def show(self, *arguments: str) -> str:
-        """Run git and return what it prints for people to read; what is no UTF-8 is replaced."""
+        """Run git and return what it prints for people to read; what is not UTF-8 is replaced."""
         return self.raw(*arguments).decode(errors="replace")
 
     def raw(self, *arguments: str, content: bytes | None = None, settings: Mapping[str, str] | None = None) -> bytes:
@@ -135,7 +135,7 @@ class Clone:
         mode, _kind, blob, size = entry.split("\t", 1)[0].split()
         if mode != _REGULAR:
             raise ReleaseError(
-                f"{path} is no regular file at {commit[:12]} (mode {mode}): restore it from the history."
+                f"{path} is not a regular file at {commit[:12]} (mode {mode}): restore it from the history."
             )
         if int(size) > MAXIMUM_BYTES:
             raise ReleaseError(f"{path} has {size} bytes at {commit[:12]}: at most {MAXIMUM_BYTES} are read.")
@@ -204,7 +204,7 @@ def _decoded(output: bytes, what: str) -> str:
     try:
         return output.decode()
     except UnicodeDecodeError:
-        raise ReleaseError(f"'git {what}' printed something that is no UTF-8.") from None
+        raise ReleaseError(f"'git {what}' printed something that is not UTF-8.") from None
 
 
 def _shown(output: bytes) -> str:

@@ -110,7 +110,7 @@ class Hosting:
             ReleaseError: It was not started, or (the text says so) it can't be known.
         """
         if not _WORKFLOW.fullmatch(workflow):
-            raise ReleaseError(f"{workflow!r} is no name of a workflow's file, such as deploy-test-main.yml.")
+            raise ReleaseError(f"{workflow!r} is not a name of a workflow's file, such as deploy-test-main.yml.")
         if len(inputs) > MAXIMUM_INPUTS:
             raise ReleaseError(f"{len(inputs)} inputs are too many for a workflow: {MAXIMUM_INPUTS} are allowed.")
         path = f"{_repository(repository)}/actions/workflows/{workflow}/dispatches"
@@ -212,7 +212,7 @@ class Hosting:
         try:
             return json.loads(content) if content else None
         except (ValueError, RecursionError):
-            raise ReleaseError(f"{where} answered with something that is no JSON: is this GitHub's API?") from None
+            raise ReleaseError(f"{where} answered with something that is not JSON: is this GitHub's API?") from None
 
     def _refusal(self, where: str, error: urllib.error.HTTPError) -> HostingError:
         try:
@@ -238,19 +238,19 @@ def _remedy(status: int) -> str:
 
 def _repository(name: str) -> str:
     if not _REPOSITORY.fullmatch(name):
-        raise ReleaseError(f"{name!r} is no repository: write it as owner/name.")
+        raise ReleaseError(f"{name!r} is not a repository: write it as owner/name.")
     return f"/repos/{name}"
 
 
 def _branch(name: str) -> str:
     if not _BRANCH.fullmatch(name):
-        raise ReleaseError(f"{name!r} is no branch's name that this takes: letters, digits and . _ - / are.")
+        raise ReleaseError(f"{name!r} is not a branch's name that this takes: letters, digits and . _ - / are.")
     return name
 
 
 def _objects(document: object) -> list[dict[str, object]]:
     if not isinstance(document, list):
-        raise ReleaseError("GitHub's API answered with something that is no list: is GITHUB_API_URL its address?")
+        raise ReleaseError("GitHub's API answered with something that is not a list: is GITHUB_API_URL its address?")
     return [item for item in document if isinstance(item, dict)]
 
 

@@ -105,7 +105,7 @@ class Plan:
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict) or set(document) != {field.name for field in fields(cls)}:
-            raise ReleaseError("This is no plan: give what 'scripts/publish-images plan' printed.")
+            raise ReleaseError("This is not a plan: give what 'scripts/publish-images plan' printed.")
         return cls(
             **{name: _text(document, name) for name in ("version", "channel", "commit", "registry")},
             images=_texts(document, "images"),
@@ -117,14 +117,14 @@ class Plan:
 def _text(document: Mapping[str, object], name: str) -> str:
     value = document[name]
     if not isinstance(value, str):
-        raise ReleaseError(f"The plan's {name} is no text: give what 'scripts/publish-images plan' printed.")
+        raise ReleaseError(f"The plan's {name} is not text: give what 'scripts/publish-images plan' printed.")
     return value
 
 
 def _texts(document: Mapping[str, object], name: str) -> tuple[str, ...]:
     value = document[name]
     if not isinstance(value, list):
-        raise ReleaseError(f"The plan's {name} are no list: give what 'scripts/publish-images plan' printed.")
+        raise ReleaseError(f"The plan's {name} are not a list: give what 'scripts/publish-images plan' printed.")
     return tuple(str(one) for one in value)
 
 

@@ -28,7 +28,7 @@ def release_of_test(clone: Clone, base: str) -> Release:
     """Return what test runs, as main says.
 
     Raises:
-        ReleaseError: There is none, it is no alpha version, or the clone holds something else than main.
+        ReleaseError: There is none, it is not an alpha version, or the clone holds something else than main.
     """
     for path in sorted(TEST.paths):
         if clone.read("HEAD", path) != clone.read(base, path):

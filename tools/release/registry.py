@@ -75,7 +75,7 @@ class Registry:
         match = _ADDRESS.fullmatch(address)
         if match is None or len(address) > _MAXIMUM_LENGTH:
             raise ReleaseError(
-                f"{address[:_MAXIMUM_LENGTH]!r} is no address of images: write host and folder in small letters, without https://, "
+                f"{address[:_MAXIMUM_LENGTH]!r} is not an address of images: write host and folder in small letters, without https://, "
                 "such as ghcr.io/owner/sens-platform."
             )
         self.address: Final = address.rstrip("/")
@@ -187,7 +187,7 @@ class Registry:
     def _manifest(self, image: str, reference: str) -> _Manifest | None:
         if not _NAME.fullmatch(image):
             raise ReleaseError(
-                f"{image[:_MAXIMUM_LENGTH]!r} is no name of an image: small letters, digits, and . _ - between them."
+                f"{image[:_MAXIMUM_LENGTH]!r} is not a name of an image: small letters, digits, and . _ - between them."
             )
         if not _TAG.fullmatch(reference) and not _DIGEST.fullmatch(reference):
             raise ReleaseError(
@@ -207,7 +207,7 @@ class Registry:
         document = _object(answer.body, where)
         # Both at once mean different things to different programs (section "Guidelines" of the image specification's index).
         if ("manifests" in document) == ("config" in document):
-            raise ReleaseError(f"{where} is no image that can be read here: neither a manifest nor an index alone.")
+            raise ReleaseError(f"{where} is not an image that can be read here: neither a manifest nor an index alone.")
         # The document's own field says it where it has one; a registry repeats what was pushed.
         media_type = document.get("mediaType") or answer.headers.get("content-type") or ""
         return _Manifest(digest, str(media_type), answer.body, document)
@@ -247,7 +247,7 @@ def _is_attestation(entry: object) -> bool:
 def _digest(descriptor: object, where: str) -> str:
     digest = descriptor.get("digest") if isinstance(descriptor, dict) else None
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise ReleaseError(f"{where} refers to something by {digest!r}, which is no sha256 digest.")
+        raise ReleaseError(f"{where} refers to something by {digest!r}, which is not a sha256 digest.")
     return digest
 
 
@@ -257,7 +257,7 @@ def _labels(configuration: Mapping[str, object], where: str) -> Mapping[str, str
     if labels is None:
         return {}
     if not isinstance(labels, dict) or not all(isinstance(value, str) for value in labels.values()):
-        raise ReleaseError(f"The labels of {where} are no texts by name.")
+        raise ReleaseError(f"The labels of {where} are not texts by name.")
     return labels
 
 
@@ -267,5 +267,5 @@ def _object(body: bytes, where: str) -> Mapping[str, object]:
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise ReleaseError(f"{where} is no JSON object: is this a registry of images?")
+        raise ReleaseError(f"{where} is not a JSON object: is this a registry of images?")
     return document

@@ -166,7 +166,7 @@ class Transport:
         realm = challenge.get("realm", "")
         if not is_safe(realm):
             raise ReleaseError(
-                f"{call} asks for a token from {realm!r}, which is no https address: is this a registry?"
+                f"{call} asks for a token from {realm!r}, which is not an https address: is this a registry?"
             )
         query = {"scope": challenge.get("scope") or scope}
         if service := challenge.get("service"):

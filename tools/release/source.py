@@ -74,7 +74,9 @@ class Source:
 
 def _candidates(ref: str) -> list[str]:
     if not _NAME.fullmatch(ref):
-        raise ReleaseError(f"{_shown(ref)} is no name of a branch or tag, and no full commit (40 hexadecimal digits).")
+        raise ReleaseError(
+            f"{_shown(ref)} is not a name of a branch or tag, and not a full commit (40 hexadecimal digits)."
+        )
     if ref.startswith("refs/heads/"):
         return [f"refs/remotes/origin/{ref.removeprefix('refs/heads/')}"]
     if ref.startswith("refs/tags/"):

@@ -1,4 +1,4 @@
-"""What is locked, and which known holes are accepted for a time."""
+"""What is locked, and which known vulnerabilities are accepted for a time."""
 
 import re
 import tomllib
@@ -13,7 +13,7 @@ _PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE
 
 
 class Accepted(NamedTuple):
-    """A hole that somebody has looked at.
+    """A vulnerability that somebody has looked at.
 
     Attributes:
         id: Its name, or one of its aliases.
@@ -45,7 +45,7 @@ def locked(files: Iterable[Path]) -> dict[Package, list[str]]:
 
 
 def read_accepted(file: Path) -> list[Accepted]:
-    """Read the holes that are accepted.
+    """Read the vulnerabilities that are accepted.
 
     Raises:
         ValueError: The file is not as it says itself.

@@ -29,7 +29,7 @@ class Package(NamedTuple):
     version: str
 
 
-class Hole(NamedTuple):
+class Vulnerability(NamedTuple):
     """What is known about a version of a package.
 
     Attributes:
@@ -57,7 +57,7 @@ class Database:
     def __init__(self, address: str = ADDRESS) -> None:
         self._address = address.rstrip("/")
 
-    def holes(self, packages: Sequence[Package]) -> Iterator[Hole]:
+    def vulnerabilities(self, packages: Sequence[Package]) -> Iterator[Vulnerability]:
         """Yield what is known about each package, withdrawn entries left out.
 
         Raises:
@@ -69,7 +69,9 @@ class Database:
                 entries[name] = self._call(f"/v1/vulns/{name}")
             entry = entries[name]
             if "withdrawn" not in entry:
-                yield Hole(package, name, tuple(_texts(entry.get("aliases"))), _summary(entry), _fixed(entry, package))
+                yield Vulnerability(
+                    package, name, tuple(_texts(entry.get("aliases"))), _summary(entry), _fixed(entry, package)
+                )
 
     def _found(self, packages: Sequence[Package]) -> Iterator[tuple[Package, str]]:
         pending: list[tuple[Package, str | None]] = [(package, None) for package in packages]

@@ -43,20 +43,20 @@ class TestAnEnvironmentOfTheGitOpsRepository:
     @pytest.mark.parametrize(
         ("old", "new", "said"),
         [
-            ('name = "test"', "name = ", "no TOML"),
+            ('name = "test"', "name = ", "not TOML"),
             ('name = "test"', 'name = "staging"', "must be test, as its folder"),
             ('address = "192.0.2.7"', "", "address is missing"),
-            ('address = "192.0.2.7"', 'address = "192.0.2.700"', "no IP address"),
+            ('address = "192.0.2.7"', 'address = "192.0.2.700"', "not an IP address"),
             ('address = "192.0.2.7"', "address = 7", "address must be a text"),
-            ('channel = "alpha"', 'channel = "beta"', "no channel"),
-            ('namespace = "sens-test"', 'namespace = "-n kube-system"', "no such name"),
-            ('release = "sens-platform-test"', 'release = "a/b"', "no such name"),
-            ('"docs.dev.example.org"', '"docs.dev.example.org\\n"', "no host name"),
+            ('channel = "alpha"', 'channel = "beta"', "not a channel"),
+            ('namespace = "sens-test"', 'namespace = "-n kube-system"', "not such a name"),
+            ('release = "sens-platform-test"', 'release = "a/b"', "not such a name"),
+            ('"docs.dev.example.org"', '"docs.dev.example.org\\n"', "not a host name"),
             ("nats = 4222", "nats = true", "internal_ports.nats must be a port"),
             ("nats = 4222", "nats = 65536", "internal_ports.nats must be a port"),
             ("[internal_ports]", "[internal_port]", "there is no key 'internal_port'"),
             ("[internal_ports]", "external_nats = 1\n[internal_ports]", "external_nats must be true or false"),
-            ("[internal_ports]", 'deploy_account = "--as-group=x"\n[internal_ports]', "no user"),
+            ("[internal_ports]", 'deploy_account = "--as-group=x"\n[internal_ports]', "not a user"),
         ],
     )
     def test_that_is_wrong_is_refused_with_file_and_key(
@@ -74,11 +74,11 @@ class TestAnEnvironmentOfTheGitOpsRepository:
     @pytest.mark.parametrize(
         ("content", "said"),
         [
-            ("{", "no JSON"),
-            ("[" * 50_000, "no JSON"),
-            ("[]", "an object is asked for"),
+            ("{", "not JSON"),
+            ("[" * 50_000, "not JSON"),
+            ("[]", "it must be an object"),
             (json.dumps(RECORD | {"version": "latest"}), "'latest' is a name that can move"),
-            (json.dumps(RECORD | {"product_commit": COMMIT[:12]}), "is no full commit"),
+            (json.dumps(RECORD | {"product_commit": COMMIT[:12]}), "is not a full commit"),
             (json.dumps(RECORD | {"product_commit": None}), "product_commit must be a text"),
             (
                 json.dumps(RECORD | {"images": {"docs": IMAGE | {"digest": "sha256:0"}}}),

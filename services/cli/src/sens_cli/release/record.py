@@ -77,12 +77,10 @@ class Record:
             check_digest(image.digest, f"of {name}")
             if not _REPOSITORY.fullmatch(image.repository):
                 raise ReleaseError(
-                    f"{image.repository[:100]!r} is no repository of an image, such as ghcr.io/owner/{name}."
+                    f"{image.repository[:100]!r} is not a repository of an image, such as ghcr.io/owner/{name}."
                 )
         if self.run is not None and not _RUN.fullmatch(self.run):
-            raise ReleaseError(
-                f"{self.run[:100]!r} is no address of a run: an https address without a query is asked for."
-            )
+            raise ReleaseError(f"{self.run[:100]!r} is not an address of a run: give an https address without a query.")
 
     def same_release(self, other: "Record | None") -> bool:
         """Tell whether another record is of the same version, commit and images."""
@@ -97,7 +95,7 @@ def check_commit(text: str) -> None:
     """
     if not _COMMIT.fullmatch(text):
         raise ReleaseError(
-            f"{text[:100]!r} is no full commit: the 40 lower-case hexadecimal digits that 'git rev-parse' prints are asked for."
+            f"{text[:100]!r} is not a full commit: give the 40 lower-case hexadecimal digits that 'git rev-parse' prints."
         )
 
 
@@ -109,7 +107,7 @@ def check_digest(text: str, what: str) -> None:
     """
     if not _DIGEST.fullmatch(text):
         raise ReleaseError(
-            f"The digest {what} is {text[:100]!r}: sha256: and 64 lower-case hexadecimal digits are asked for."
+            f"The digest {what} is {text[:100]!r}: it must be sha256: and 64 lower-case hexadecimal digits."
         )
 
 
@@ -182,12 +180,12 @@ def parse_released(text: str, name: str) -> tuple[Release, Mapping[str, PinnedIm
 
 def _read[T](text: str, name: str, make: Callable[[dict[str, object], str], T]) -> T:
     if len(text.encode()) > MAXIMUM_BYTES:
-        raise ReleaseError(f"{name} is longer than {MAXIMUM_BYTES} bytes: it is no record of a release.")
+        raise ReleaseError(f"{name} is longer than {MAXIMUM_BYTES} bytes: it is not a record of a release.")
     try:
         return make(_object(json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant), name), name)
     except (ValueError, RecursionError) as error:
         raise ReleaseError(
-            f"{name} is no JSON: {str(error)[:200]}. Restore it from the history: git log -- {name}"
+            f"{name} is not JSON: {str(error)[:200]}. Restore it from the history: git log -- {name}"
         ) from None
     except ReleaseError as error:
         if str(error).startswith(name):
@@ -208,7 +206,7 @@ def parse_digests(text: str) -> dict[str, str]:
         document = _object(json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant), name)
     except (ValueError, RecursionError) as error:
         raise ReleaseError(
-            f'{name} are no JSON ({str(error)[:200]}): an object such as {{"platform-api": "sha256:…", …}} is asked for.'
+            f'{name} are not JSON ({str(error)[:200]}): give an object such as {{"platform-api": "sha256:…", …}}.'
         ) from None
     check_images(document)
     digests = {image: _text(document, image, name) for image in document}
@@ -252,7 +250,7 @@ def _record(document: dict[str, object], name: str) -> Record:
 
 def _object(value: object, where: str) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise ReleaseError(f"{where}: an object is asked for.")
+        raise ReleaseError(f"{where}: it must be an object.")
     return cast("dict[str, object]", value)
 
 
@@ -260,7 +258,9 @@ def _keys(document: Mapping[str, object], wanted: set[str], where: str) -> None:
     if missing := sorted(wanted - set(document)):
         raise ReleaseError(f"{where}: {', '.join(missing)} is missing.")
     if unknown := sorted(set(document) - wanted):
-        raise ReleaseError(f"{where}: {unknown[0][:100]!r} is no key of it; the keys are {', '.join(sorted(wanted))}.")
+        raise ReleaseError(
+            f"{where}: {unknown[0][:100]!r} is not a key of it; the keys are {', '.join(sorted(wanted))}."
+        )
 
 
 def _text(document: Mapping[str, object], key: str, where: str) -> str:
@@ -288,4 +288,4 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _no_constant(text: str) -> object:
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is not JSON")

@@ -67,7 +67,7 @@ class Version:
             ReleaseError: It is not one; names that move and commits get a text of their own.
         """
         if fault := _fault(text):
-            raise ReleaseError(f"{text[:MAXIMUM_LENGTH]!r} {fault}. A version is asked for, {_EXAMPLES}.")
+            raise ReleaseError(f"{text[:MAXIMUM_LENGTH]!r} {fault}. Give a version, {_EXAMPLES}.")
         core, _, pre_release = text.partition("-")
         major, minor, patch = core.split(".")
         return cls(int(major), int(minor), int(patch), tuple(pre_release.split(".")) if pre_release else ())

@@ -40,7 +40,7 @@ class Endpoint:
         """
         match = _ENDPOINT.fullmatch(text)
         if match is None:
-            raise SettingsError(f"{what}: {text[:300]!r} is no HOST, HOST:PORT or http://HOST:PORT")
+            raise SettingsError(f"{what}: {text[:300]!r} is not a HOST, HOST:PORT or http://HOST:PORT")
         scheme = match["scheme"] or "https"
         port = int(match["port"] or _STANDARD_PORTS[scheme])
         if not 0 < port <= _LAST_PORT:
@@ -48,7 +48,7 @@ class Endpoint:
         host = (match["ipv6"] or match["host"]).lower()
         if not is_address(host) and (match["ipv6"] or len(host) > _LONGEST_HOST or not _HOST.fullmatch(host)):
             raise SettingsError(
-                f"{what}: {host[:300]!r} is no host name: letters, digits, hyphens and dots, such as api.example.org"
+                f"{what}: {host[:300]!r} is not a host name: letters, digits, hyphens and dots, such as api.example.org"
             )
         return cls(scheme, host, port)
 

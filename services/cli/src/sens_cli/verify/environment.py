@@ -133,7 +133,7 @@ def expecting(environment: Environment, version_text: str | None, commit_text: s
     A version or commit alone takes the place of the whole record: its other parts are of another release.
 
     Raises:
-        SettingsError: It is no version, or no commit; the text names the option.
+        SettingsError: It is not a version, or not a commit; the text names the option.
     """
     if version_text is None and commit_text is None:
         return environment
@@ -154,7 +154,7 @@ def label(text: str, what: str) -> str:
     """
     if not _LABEL.fullmatch(text):
         raise SettingsError(
-            f"{what}: {text[:300]!r} is no such name: lower-case letters, digits and hyphens, at most 63"
+            f"{what}: {text[:300]!r} is not such a name: lower-case letters, digits and hyphens, at most 63"
         )
     return text
 
@@ -164,13 +164,13 @@ def address(text: str, what: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        raise SettingsError(f"{what}: {text[:300]!r} is no IP address, such as 192.0.2.7") from None
+        raise SettingsError(f"{what}: {text[:300]!r} is not an IP address, such as 192.0.2.7") from None
 
 
 def account(text: str, what: str) -> str:
     """Return a user name of Kubernetes; raises as `label`."""
     if not _ACCOUNT.fullmatch(text):
-        raise SettingsError(f"{what}: {text[:300]!r} is no user, such as system:serviceaccount:NAMESPACE:NAME")
+        raise SettingsError(f"{what}: {text[:300]!r} is not a user, such as system:serviceaccount:NAMESPACE:NAME")
     return text
 
 
@@ -181,7 +181,7 @@ def description_file(gitops: Path, name: str) -> Path:
 
 def _channel(text: str, what: str) -> str:
     if text not in CHANNELS:
-        raise SettingsError(f"{what}: {text[:100]!r} is no channel; the channels are {', '.join(CHANNELS)}")
+        raise SettingsError(f"{what}: {text[:100]!r} is not a channel; the channels are {', '.join(CHANNELS)}")
     return text
 
 
@@ -210,7 +210,7 @@ def _described[T: Environment](cls: type[T], gitops: Path, name: str) -> T:
     except FileNotFoundError:
         raise SettingsError(f"there is no {path}: name the GitOps repository's folder with --gitops") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError(f"{path} is no TOML: {str(error)[:300]}") from None
+        raise SettingsError(f"{path} is not TOML: {str(error)[:300]}") from None
     if missing := sorted(_REQUIRED - document.keys()):
         raise SettingsError(f"{path}: {', '.join(missing)} is missing")
     if unknown := sorted(document.keys() - _REQUIRED - _KEYS - _SWITCHES - _NOT_OURS - {"internal_ports"}):

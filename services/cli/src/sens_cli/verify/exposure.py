@@ -64,4 +64,4 @@ async def check_paths(environment: Environment, web: Web) -> str:
 
 
 def _is_internal(answer: Answer, mark: bytes) -> bool:
-    return answer.status < 400 and mark in answer.body  # noqa: PLR2004 - an answer that is no error, RFC 9110
+    return answer.status < 400 and mark in answer.body  # noqa: PLR2004 - an answer that is not an error, RFC 9110

@@ -95,4 +95,4 @@ def read_limited(path: Path) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError:
-        raise SettingsError(f"{path} is no UTF-8 text") from None
+        raise SettingsError(f"{path} is not UTF-8 text") from None
