@@ -1,11 +1,12 @@
 """The guard of releases: what it lets pass, and everything else that could come along with a release."""
 
 import os
-from collections.abc import Callable
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from support.git import environment
 from support.release import PRODUCTION, TEST, Scene, call
 from tools.release import guard
 
@@ -68,98 +69,66 @@ class TestWhatPasses:
         assert "in nothing but a release" in check(released)
 
 
-def change(scene: Scene) -> None:
-    scene.gitops.write({"README.md": "x\n"})
-
-
-def add(scene: Scene) -> None:
-    scene.gitops.write({"NOTES.md": "x\n"})
-
-
-def delete(scene: Scene) -> None:
-    (scene.gitops.folder / "README.md").unlink()
-
-
-def rename(scene: Scene) -> None:
-    scene.gitops.git("mv", "README.md", "READ ME\u2028.md")
-
-
-def make_executable(scene: Scene) -> None:
-    (scene.gitops.folder / TEST.application).chmod(0o755)
-
-
-def link(scene: Scene) -> None:
-    (scene.gitops.folder / TEST.record).unlink()
-    (scene.gitops.folder / TEST.record).symlink_to("values.yaml")
-
-
-def delete_release(scene: Scene) -> None:
-    (scene.gitops.folder / TEST.record).unlink()
-
-
-def change_production(scene: Scene) -> None:
-    path = scene.gitops.folder / PRODUCTION.application
-    path.write_text(path.read_text() + "replicas: 0\n")
-
-
-def submodule(scene: Scene) -> None:
-    scene.gitops.git("update-index", "--add", "--cacheinfo", f"160000,{scene.gitops.head},chart")
-    scene.gitops.git("commit", "--quiet", "--amend", "--no-edit")
-
-
-WRONG: list[tuple[Callable[[Scene], None], str]] = [
-    (change, "README.md is changed"),
-    (add, "NOTES.md is added"),
-    (delete, "README.md is deleted"),
-    (rename, "README.md is deleted"),
-    (make_executable, f"{TEST.application} is executable"),
-    (link, f"{TEST.record} is a symbolic link"),
-    (delete_release, f"{TEST.record} is deleted"),
-    (change_production, f"{PRODUCTION.application} is changed"),
+CHANGE = "echo x >README.md"
+WRONG = [
+    (CHANGE, "README.md is changed"),
+    ("echo x >NOTES.md", "NOTES.md is added"),
+    ("rm README.md", "README.md is deleted"),
+    ("git mv README.md 'READ ME\u2028.md'", "README.md is deleted"),
+    (f"chmod 755 {TEST.application}", f"{TEST.application} is executable"),
+    (f"ln --symbolic --force values.yaml {TEST.record}", f"{TEST.record} is a symbolic link"),
+    (f"rm {TEST.record}", f"{TEST.record} is deleted"),
+    (f"echo 'replicas: 0' >>{PRODUCTION.application}", f"{PRODUCTION.application} is changed"),
 ]
+
+
+def shell(scene: Scene, command: str) -> None:
+    """Run a command in the clone."""
+    subprocess.run(["sh", "-ec", command], cwd=scene.gitops.folder, env=environment(), check=True)
 
 
 class TestWhatIsNoReleaseOfTest:
     @pytest.mark.parametrize(("work", "text"), WRONG)
-    def test_is_found_in_the_commit(self, released: Scene, work: Callable[[Scene], None], text: str) -> None:
-        work(released)
+    def test_is_found_in_the_commit(self, released: Scene, work: str, text: str) -> None:
+        shell(released, work)
         amend(released)
         said = check(released)
         assert text in said
         assert said.removesuffix("\n").isprintable()
 
     @pytest.mark.parametrize("work", [work for work, _ in WRONG])
-    def test_is_found_in_the_index(self, released: Scene, work: Callable[[Scene], None]) -> None:
-        work(released)
+    def test_is_found_in_the_index(self, released: Scene, work: str) -> None:
+        shell(released, work)
         released.gitops.git("add", "--all")
         assert "that are in no commit" in check(released)
 
     @pytest.mark.parametrize("work", [work for work, _ in WRONG])
-    def test_is_found_in_the_work_tree(self, released: Scene, work: Callable[[Scene], None]) -> None:
-        work(released)
+    def test_is_found_in_the_work_tree(self, released: Scene, work: str) -> None:
+        shell(released, work)
         released.gitops.git("reset", "--quiet")
         assert "that are in no commit" in check(released)
 
     def test_is_a_submodule(self, released: Scene) -> None:
-        submodule(released)
+        released.gitops.git("update-index", "--add", "--cacheinfo", f"160000,{released.gitops.head},chart")
+        released.gitops.git("commit", "--quiet", "--amend", "--no-edit")
         assert "chart is added" in check(released)
 
     def test_is_hidden_by_a_change_that_was_taken_back_in_the_work_tree(self, released: Scene) -> None:
         text = released.gitops.read("README.md")
-        change(released)
+        shell(released, CHANGE)
         released.gitops.git("add", "--all")
         released.gitops.write({"README.md": text + "\n"})
         assert "that are in no commit: 'README.md'" in check(released)
 
     def test_is_hidden_from_git_status(self, released: Scene) -> None:
-        change(released)
+        shell(released, CHANGE)
         amend(released)
         released.gitops.git("update-index", "--assume-unchanged", "README.md")
         assert "README.md is changed" in check(released)
 
     def test_is_hidden_by_a_replaced_commit(self, released: Scene) -> None:
         honest = released.gitops.head
-        change(released)
+        shell(released, CHANGE)
         amend(released)
         released.gitops.git("replace", released.gitops.head, honest)
         assert "README.md is changed" in check(released)
@@ -200,7 +169,7 @@ class TestProduction:
     def test_is_checked_at_a_branch_whatever_the_work_tree_has(self, on_main: Scene) -> None:
         base = on_main.main
         on_main.release_directly(PRODUCTION, "0.2.0", on_main.commit_product())
-        change(on_main)
+        shell(on_main, CHANGE)
         assert "nothing but" in check(on_main, "production", f"--base={base}", f"--head={on_main.gitops.head}")
         assert "that are in no commit: 'README.md'" in check(on_main, "production", f"--base={base}")
 

@@ -59,13 +59,115 @@ def remote(tmp_path: Path, repository: Repository) -> Repository:
     return bare
 
 
+def play(repository: Repository, story: str) -> None:
+    """Play a story of commits from left to right: a version is committed; the words are git's, but for ``work`` on a file."""
+    for step in story.split():
+        word, _, name = step.partition(":")
+        match word:
+            case "work":
+                work(repository, name or "README.md")
+            case "branch":
+                repository.branch(*name.split("@"))
+            case "switch":
+                repository.switch(name)
+            case "merge":
+                repository.merge(name)
+            case "push":
+                repository.push()
+            case "detach":
+                repository.switch(repository.revision(name or "HEAD"))
+            case "orphan":
+                repository.git("switch", "--quiet", "--orphan", name)
+            case _:
+                bump(repository, word)
+
+
+MERGED_MAIN = "branch:feature work switch:main 1.6.0 push switch:feature merge:main"
+MAINTENANCE = "branch:maintenance 1.5.3 push branch:repair 1.5.4 1.5.5"
+UNMERGED = "branch:feature 1.5.3 1.5.4"
+
+
+class TestStories:
+    @pytest.mark.parametrize(
+        ("story", "before"),
+        [
+            pytest.param("0.1.0", None, id="one commit"),
+            pytest.param("1.5.2 1.5.3 1.6.0 detach:HEAD~1", "1.5.2", id="a detached head"),
+            pytest.param(
+                "1.5.2 branch:feature 1.5.9 1.6.0 switch:main work:other.md merge:feature",
+                "1.5.2",
+                id="main after a merge follows main, not the branch",
+            ),
+        ],
+    )
+    def test_without_a_remote(self, repository: Repository, story: str, before: str | None) -> None:
+        play(repository, story)
+
+        assert previous(repository) == before
+
+    @pytest.mark.usefixtures("remote")
+    @pytest.mark.parametrize(
+        ("story", "base", "before"),
+        [
+            pytest.param("1.5.3 1.6.0", None, "1.5.2", id="main before it is pushed"),
+            *(pytest.param(UNMERGED, base, "1.5.2") for base in ("", ZEROS, ZEROS + "0" * 24, GONE)),  # say nothing
+            pytest.param(
+                "branch:feature work 1.5.3 work work 1.6.0 work work 1.7.0 work work 1.6.0 work",
+                None,
+                "1.5.2",
+                id="a branch of many commits is compared with where it left main",
+            ),
+            pytest.param(
+                "branch:feature work switch:main 1.6.0 push switch:feature",
+                "origin/main",
+                "1.5.2",
+                id="a branch that leaves the version is not bothered by main's",
+            ),
+            pytest.param(MERGED_MAIN, None, "1.6.0", id="a branch that has merged main"),
+            pytest.param(f"{MERGED_MAIN} 1.7.0", None, "1.6.0", id="a branch that has merged main and raises it"),
+            pytest.param(
+                "branch:older@HEAD^ work:older.md switch:main branch:feature 1.6.0 switch:main merge:older push switch:feature",
+                None,
+                "1.5.2",
+                id="not what main has merged from an older branch",
+            ),
+            pytest.param(
+                "branch:feature work:feature.md switch:main 1.6.0 1.7.0 push detach merge:feature",
+                "origin/main",
+                "1.7.0",
+                id="main as it is in the merge that CI tries, which is on no branch",
+            ),
+            pytest.param(MAINTENANCE, "origin/maintenance", "1.5.3", id="a branch for another branch"),
+            pytest.param(MAINTENANCE, None, "1.5.2", id="the same without a base"),
+            pytest.param("orphan:other 0.1.0", None, None, id="a branch that shares nothing with main"),
+            pytest.param("orphan:other 0.1.0 0.2.0", None, "0.1.0", id="the same, raised"),
+            pytest.param("orphan:other 0.1.0 0.2.0", "origin/main", "0.1.0", id="the same, compared with main"),
+        ],
+    )
+    def test_with_a_remote(self, repository: Repository, story: str, base: str | None, before: str | None) -> None:
+        play(repository, story)
+
+        assert previous(repository, base) == before
+
+    @pytest.mark.usefixtures("remote")
+    @pytest.mark.parametrize(
+        ("story", "options", "line"),
+        [
+            ("branch:feature work switch:main 1.6.0 push switch:feature", ["--base=origin/main"], "1.5.2: unchanged."),
+            ("branch:feature work 1.5.3 work 1.7.0 work 1.6.0 work", [], "1.6.0: may follow 1.5.2."),
+        ],
+    )
+    def test_are_told_by_the_check(
+        self, repository: Repository, story: str, options: list[str], line: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        play(repository, story)
+
+        assert check(repository, *options) == 0
+        assert line in capsys.readouterr().out
+
+
 class TestLine:
     """One branch, nothing else is known."""
-
-    def test_of_one_commit_has_no_version_before(self, repository: Repository) -> None:
-        bump(repository, "0.1.0")
-
-        assert previous(repository) is None
 
     def test_has_the_version_of_the_commit_before(self, repository: Repository) -> None:
         before = bump(repository, "1.5.2")
@@ -143,14 +245,6 @@ class TestLine:
 
         assert previous(repository) is None
 
-    def test_may_be_a_detached_head(self, repository: Repository) -> None:
-        bump(repository, "1.5.2")
-        middle = bump(repository, "1.5.3")
-        bump(repository, "1.6.0")
-        repository.switch(middle)
-
-        assert previous(repository) == "1.5.2"
-
     def test_may_be_in_a_folder_of_a_larger_repository(self, repository: Repository) -> None:
         repository.write(pyproject("9.9.9"))
         for version in ("1.5.2", "1.5.3"):
@@ -161,17 +255,6 @@ class TestLine:
 
 class TestMain:
     """Main after a merge, a push, and again later."""
-
-    def test_after_a_merge_follows_main_and_not_the_branch(self, repository: Repository) -> None:
-        bump(repository, "1.5.2")
-        repository.branch("feature")
-        bump(repository, "1.5.9")
-        bump(repository, "1.6.0")
-        repository.switch(MAIN)
-        work(repository, "other.md")
-        repository.merge("feature")
-
-        assert previous(repository) == "1.5.2"
 
     def test_after_a_merge_is_refused_what_only_the_branch_led_up_to(
         self, repository: Repository, capsys: pytest.CaptureFixture[str]
@@ -195,13 +278,6 @@ class TestMain:
         repository.push()
 
         assert previous(repository, before) == "1.5.2"
-
-    @pytest.mark.usefixtures("remote")
-    def test_is_compared_with_the_remote_s_before_it_is_pushed(self, repository: Repository) -> None:
-        bump(repository, "1.5.3")
-        bump(repository, "1.6.0")
-
-        assert previous(repository) == "1.5.2"
 
     @pytest.mark.parametrize("with_base", [True, False])
     def test_gives_the_same_answer_after_it_has_moved_on(
@@ -241,15 +317,6 @@ class TestMain:
             clone.revision(overwritten)
         assert previous(clone, overwritten) == "1.5.2"
 
-    @pytest.mark.usefixtures("remote")
-    @pytest.mark.parametrize("base", ["", ZEROS, ZEROS + "0" * 24, GONE])
-    def test_of_a_base_that_says_nothing_is_compared_as_without_one(self, repository: Repository, base: str) -> None:
-        repository.branch("feature")
-        bump(repository, "1.5.3")
-        bump(repository, "1.5.4")
-
-        assert previous(repository, base) == "1.5.2"
-
     def test_may_have_another_name_on_the_remote(self, tmp_path: Path) -> None:
         trunk = Repository.create(tmp_path / "trunk", branch="trunk")
         bump(trunk, "1.5.1")
@@ -278,56 +345,6 @@ class TestMain:
 class TestBranch:
     """Work that is to be merged."""
 
-    def test_of_many_commits_is_compared_with_where_it_left_main(self, repository: Repository) -> None:
-        repository.branch("feature")
-        for version in ("1.5.3", "1.6.0", "1.7.0", "1.6.0"):
-            work(repository)
-            bump(repository, version)
-            work(repository)
-
-        assert previous(repository) == "1.5.2"
-        assert check(repository) == 0
-
-    def test_that_leaves_the_version_is_not_bothered_by_main_s(
-        self, repository: Repository, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        repository.branch("feature")
-        work(repository)
-        repository.switch(MAIN)
-        bump(repository, "1.6.0")
-        repository.push()
-        repository.switch("feature")
-
-        assert previous(repository) == "1.5.2"
-        assert check(repository, "--base=origin/main") == 0
-        assert "1.5.2: unchanged." in capsys.readouterr().out
-
-    def test_that_has_merged_main_is_compared_with_what_it_merged(self, repository: Repository) -> None:
-        repository.branch("feature")
-        work(repository)
-        repository.switch(MAIN)
-        bump(repository, "1.6.0")
-        repository.push()
-        repository.switch("feature")
-        repository.merge(MAIN)
-        assert previous(repository) == "1.6.0"
-
-        bump(repository, "1.7.0")
-        assert previous(repository) == "1.6.0"
-
-    def test_is_not_compared_with_what_main_has_merged_from_an_older_branch(self, repository: Repository) -> None:
-        repository.branch("older", "HEAD^")
-        work(repository, "older.md")
-        repository.switch(MAIN)
-        repository.branch("feature")
-        bump(repository, "1.6.0")
-        repository.switch(MAIN)
-        repository.merge("older")
-        repository.push()
-        repository.switch("feature")
-
-        assert previous(repository) == "1.5.2"
-
     def test_that_keeps_its_lower_version_in_a_merge_is_a_downgrade(
         self, repository: Repository, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -341,18 +358,6 @@ class TestBranch:
 
         assert check(repository) == 1
         assert "1.5.3 may not follow 1.6.0: it is a downgrade" in capsys.readouterr().err
-
-    def test_is_compared_with_main_as_it_is_in_the_merge_that_ci_tries(self, repository: Repository) -> None:
-        repository.branch("feature")
-        work(repository, "feature.md")
-        repository.switch(MAIN)
-        bump(repository, "1.6.0")
-        bump(repository, "1.7.0")
-        repository.push()
-        repository.switch(repository.head)  # a pull request is checked out as its merge with main, on no branch
-        repository.merge("feature")
-
-        assert previous(repository, "origin/main") == "1.7.0"
 
     @pytest.mark.parametrize("tried", ["branch", "merge"])
     def test_gives_the_same_answer_after_it_was_merged(self, repository: Repository, tried: str) -> None:
@@ -375,26 +380,6 @@ class TestBranch:
 
         assert first == "1.5.2"
         assert previous(repository) == first
-
-    def test_for_another_branch_is_compared_with_that_one(self, repository: Repository) -> None:
-        repository.branch("maintenance")
-        bump(repository, "1.5.3")
-        repository.push()
-        repository.branch("repair")
-        bump(repository, "1.5.4")
-        bump(repository, "1.5.5")
-
-        assert previous(repository, "origin/maintenance") == "1.5.3"
-        assert previous(repository) == "1.5.2"
-
-    def test_that_shares_nothing_with_main_has_its_own_line(self, repository: Repository) -> None:
-        repository.git("switch", "--quiet", "--orphan", "other")
-        bump(repository, "0.1.0")
-        assert previous(repository) is None
-
-        bump(repository, "0.2.0")
-        assert previous(repository) == "0.1.0"
-        assert previous(repository, "origin/main") == "0.1.0"
 
 
 class TestShallow:

@@ -5,18 +5,19 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sens_cli.release.record import IMAGES
+from sens_cli.release.record import IMAGES, PinnedImage, Record, Release, dump, now
 from sens_cli.release.record import parse as parse_record
-from sens_cli.release.versions import ReleaseError
+from sens_cli.release.versions import ReleaseError, Version
 from support.git import Repository
 from support.hosting import GITOPS_NAME, Answer, HostingService
 from support.hosting import TOKEN as HOSTING_TOKEN
@@ -34,7 +35,7 @@ from tools.release.source import Source
 pytestmark = pytest.mark.usefixtures("isolated_git")
 
 REGISTRY = "ghcr.io/acme/sens-platform"
-DISPATCH = ("dispatch", "--event=workflow_run")
+type Step = Callable[..., tuple[int, str, str]]
 HOSTILE = [
     "'; touch x; '",
     '"; touch x; "',
@@ -625,72 +626,55 @@ class TestBuild:
     @pytest.fixture
     def own(self, small_registry: SmallRegistry, clone: Repository, monkeypatch: pytest.MonkeyPatch) -> Plan:
         """A plan for a commit of this repository itself, which is what is built."""
-        commit = Repository(ROOT).head
-        return replace(planned(small_registry, clone, monkeypatch), commit=commit)
+        return replace(planned(small_registry, clone, monkeypatch), commit=Repository(ROOT).head)
+
+    @pytest.fixture
+    def build(self, own: Plan, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Step:
+        def run(*options: str) -> tuple[int, str, str]:
+            (tmp_path / "plan.json").write_text(own.dump())
+            return main(["build", f"--plan={tmp_path / 'plan.json'}", *options]), *capfd.readouterr()
+
+        return run
 
     def test_pushes_every_image_for_both_platforms_without_a_tag(
-        self,
-        own: Plan,
-        docker: Path,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capfd: pytest.CaptureFixture[str],
+        self, own: Plan, build: Step, docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        file = tmp_path / "plan.json"
-        file.write_text(own.dump())
         monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "outputs"))
 
-        assert main(["build", f"--plan={file}", "--source=https://example.org/acme/sens-platform"]) == 0
+        code, printed, _ = build("--source=https://example.org/acme/sens-platform")
 
-        printed = capfd.readouterr().out
+        assert code == 0
         assert (tmp_path / "outputs").read_text() == f"digests={printed}"
         assert json.loads(printed) == dict.fromkeys(IMAGES, f"sha256:{'d' * 64}")
         calls = [json.loads(line) for line in docker.read_text().splitlines()]
         builds = [call for call in calls if call[:2] == ["buildx", "build"]]
         assert len(builds) == len(IMAGES)
-        for build in builds:
-            assert {"--sbom=true", "--provenance=mode=max", "--platform=linux/amd64,linux/arm64"} <= set(build)
-            output = next(option for option in build if option.startswith("--output="))
+        for call in builds:
+            assert {"--sbom=true", "--provenance=mode=max", "--platform=linux/amd64,linux/arm64"} <= set(call)
+            output = next(option for option in call if option.startswith("--output="))
             assert "push=true,push-by-digest=true" in output
-            name = build[build.index("--target") + 1]
-            assert build[build.index("--tag") + 1] == f"{own.registry}/{name}"  # and no version
-            assert {f"REVISION={own.commit}", f"VERSION={own.version}"} <= set(build)
-            assert "SOURCE=https://example.org/acme/sens-platform" in build
+            name = call[call.index("--target") + 1]
+            assert call[call.index("--tag") + 1] == f"{own.registry}/{name}"  # and no version
+            assert {f"REVISION={own.commit}", f"VERSION={own.version}"} <= set(call)
+            assert "SOURCE=https://example.org/acme/sens-platform" in call
 
+    @pytest.mark.parametrize("count", [4, 5])
     def test_leaves_out_what_is_published(
-        self, own: Plan, docker: Path, small_registry: SmallRegistry, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+        self, own: Plan, build: Step, docker: Path, small_registry: SmallRegistry, count: int
     ) -> None:
-        upload_release(small_registry, IMAGES[:4], own.version, own.commit)
-        file = tmp_path / "plan.json"
-        file.write_text(own.dump())
+        upload_release(small_registry, IMAGES[:count], own.version, own.commit)
 
-        assert main(["build", f"--plan={file}"]) == 0
+        code, printed, _ = build()
 
-        assert list(json.loads(capfd.readouterr().out)) == [IMAGES[4]]
-        assert docker.read_text().count('"buildx", "build"') == 1
+        assert (code, list(json.loads(printed))) == (0, list(IMAGES[count:]))
+        assert (docker.read_text().count('"buildx", "build"') if docker.exists() else 0) == len(IMAGES) - count
 
-    def test_builds_nothing_when_all_is_published(
-        self, own: Plan, docker: Path, small_registry: SmallRegistry, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        upload_release(small_registry, IMAGES, own.version, own.commit)
-        file = tmp_path / "plan.json"
-        file.write_text(own.dump())
-
-        assert main(["build", f"--plan={file}"]) == 0
-
-        assert capfd.readouterr().out == "{}\n"
-        assert not docker.exists()
-
-    def test_that_fails_is_said(
-        self, own: Plan, programs: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_that_fails_is_said(self, build: Step, programs: Path) -> None:
         fake_program(programs, "docker", "sys.exit('no space left' if sys.argv[1:3] == ['buildx', 'build'] else 0)")
-        file = tmp_path / "plan.json"
-        file.write_text(own.dump())
 
-        assert main(["build", f"--plan={file}"]) == 1
+        code, _, error = build()
 
-        error = capfd.readouterr().err
+        assert code == 1
         assert "no space left" in error
         assert "scripts/publish-images: scripts/build-images failed" in error
 
@@ -727,6 +711,7 @@ class TestSign:
         assert "cosign can't be started" in steps.refused("sign", f'--digests={{"docs": "sha256:{"a" * 64}"}}')
 
 
+@pytest.mark.usefixtures("hosting")
 class TestDispatch:
     """Over the hosting service's HTTP interface."""
 
@@ -736,150 +721,114 @@ class TestDispatch:
         return hosting
 
     @pytest.fixture
-    def record(self, tmp_path: Path) -> Path:
-        """A record of an alpha version."""
-        return self.written(tmp_path, "0.5.0-alpha.7.2", "alpha")
-
-    def written(self, folder: Path, version: str, channel: str) -> Path:
-        file = folder / "record.json"
-        images = {name: {"repository": f"{REGISTRY}/{name}", "digest": f"sha256:{'a' * 64}"} for name in IMAGES}
-        document = {
-            "version": version,
-            "channel": channel,
-            "product_commit": "c" * 40,
-            "images": images,
-            "released_at": "2026-01-31T12:00:00Z",
-            "run": "https://github.com/acme/sens-platform/actions/runs/42",
-            "previous": None,
-        }
-        file.write_text(json.dumps(document))
-        return file
-
-    def test_hands_over_version_commit_digests_and_run(
-        self, hosting: HostingService, record: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def dispatch(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Step:
+        """The step after a merge, with a token, and the record of an alpha version or whatever is in ``record.json``."""
         monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
+        file = tmp_path / "record.json"
 
-        assert main([*DISPATCH, f"--record={record}"]) == 0
+        def run(*options: str) -> tuple[int, str, str]:
+            if not file.exists():
+                file.write_text(self.record("0.5.0-alpha.7.2"))
+            code = main(["dispatch", "--event=workflow_run", f"--record={file}", *options])
+            output = capsys.readouterr()
+            assert HOSTING_TOKEN not in output.out + output.err
+            return code, *output
 
+        return run
+
+    def record(self, version: str) -> str:
+        images = {name: PinnedImage(f"{REGISTRY}/{name}", f"sha256:{'a' * 64}") for name in IMAGES}
+        run = "https://github.com/acme/sens-platform/actions/runs/42"
+        return dump(Record(Release(Version.parse(version), "c" * 40), images, now(), run))
+
+    def inputs(self, hosting: HostingService) -> dict[str, str]:
+        """Return the inputs of the only workflow that was started."""
         (call,) = hosting.repositories[GITOPS_NAME].dispatches
-        inputs = call["inputs"]
-        assert isinstance(inputs, dict)
         assert (call["workflow"], call["ref"]) == ("deploy-test-main.yml", "main")
-        assert set(inputs) == {"image_tag", "product_commit", "digests", "run_url", "allow_rollback"}
-        assert (inputs["image_tag"], inputs["product_commit"]) == ("0.5.0-alpha.7.2", "c" * 40)
-        assert json.loads(inputs["digests"]) == dict.fromkeys(IMAGES, f"sha256:{'a' * 64}")
-        assert inputs["run_url"] == "https://github.com/acme/sens-platform/actions/runs/42"
-        assert inputs["allow_rollback"] == "false"
-        assert HOSTING_TOKEN not in capsys.readouterr().out
+        return cast("dict[str, str]", call["inputs"])
+
+    def test_hands_over_version_commit_digests_and_run(self, hosting: HostingService, dispatch: Step) -> None:
+        assert dispatch()[0] == 0
+
+        inputs = self.inputs(hosting)
+        assert json.loads(inputs.pop("digests")) == dict.fromkeys(IMAGES, f"sha256:{'a' * 64}")
+        assert inputs == {
+            "image_tag": "0.5.0-alpha.7.2",
+            "product_commit": "c" * 40,
+            "run_url": "https://github.com/acme/sens-platform/actions/runs/42",
+            "allow_rollback": "false",
+        }
 
     def test_of_what_a_person_asked_for_is_followed_whatever_test_has(
-        self, hosting: HostingService, record: Path, monkeypatch: pytest.MonkeyPatch
+        self, hosting: HostingService, dispatch: Step
     ) -> None:
-        monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
+        assert dispatch("--event=workflow_dispatch")[0] == 0
+        assert self.inputs(hosting)["allow_rollback"] == "true"
 
-        assert main(["dispatch", "--event=workflow_dispatch", f"--record={record}"]) == 0
-
-        (call,) = hosting.repositories[GITOPS_NAME].dispatches
-        inputs = call["inputs"]
-        assert isinstance(inputs, dict)
-        assert inputs["allow_rollback"] == "true"
-
-    def test_gives_the_workflow_the_inputs_it_asks_for(
-        self, hosting: HostingService, record: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
+    def test_gives_the_workflow_the_inputs_it_asks_for(self, hosting: HostingService, dispatch: Step) -> None:
         file = ROOT / "infra/gitops/template/.github/workflows" / WORKFLOW
         # YAML 1.1 reads the key `on` as true.
         asked_for = yaml.safe_load(file.read_text())[True]["workflow_dispatch"]["inputs"]
 
-        assert main([*DISPATCH, f"--record={record}"]) == 0
-
-        (call,) = hosting.repositories[GITOPS_NAME].dispatches
-        given = call["inputs"]
-        assert isinstance(given, dict)
-        assert {name for name, one in asked_for.items() if one["required"]} <= given.keys() <= asked_for.keys()
-
-    def test_needs_to_know_who_asked_for_it(self, record: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(["dispatch", "--event=push", f"--record={record}"]) == 1
-
-        assert "--event 'push' is neither workflow_run nor workflow_dispatch" in capsys.readouterr().err
+        assert dispatch()[0] == 0
+        given = self.inputs(hosting).keys()
+        assert {name for name, one in asked_for.items() if one["required"]} <= given <= asked_for.keys()
 
     @pytest.mark.parametrize("token", [None, "", "  \n"])
     def test_is_left_out_with_a_notice_without_a_token(
-        self,
-        hosting: HostingService,
-        record: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
-        token: str | None,
+        self, hosting: HostingService, dispatch: Step, monkeypatch: pytest.MonkeyPatch, token: str | None
     ) -> None:
         if token is None:
-            monkeypatch.delenv(TOKEN, raising=False)
+            monkeypatch.delenv(TOKEN)
         else:
             monkeypatch.setenv(TOKEN, token)
 
-        assert main([*DISPATCH, f"--record={record}"]) == 0
+        code, printed, _ = dispatch()
 
-        assert hosting.calls == []
-        printed = capsys.readouterr().out
+        assert (code, hosting.calls) == (0, [])
         assert printed.startswith("::notice title=Test was not updated::0.5.0-alpha.7.2 is published, and acme/sens-")
         assert f"the secret {TOKEN} is not set" in printed
 
-    @pytest.mark.parametrize(("version", "channel"), [("0.5.0", "stable"), ("0.5.0-rc.1", "rc")])
-    def test_is_refused_for_what_is_not_for_test(  # noqa: PLR0917 - fixtures and two parameters
-        self,
-        hosting: HostingService,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
-        version: str,
-        channel: str,
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ("--event=push", "--event 'push' is neither workflow_run nor workflow_dispatch"),
+            *(
+                (f"--gitops-repository={name}", "is not a repository")
+                for name in ("x", "a/b/c", "a/b\nc", "../x", "acme/x;y")
+            ),
+        ],
+    )
+    def test_is_refused(self, hosting: HostingService, dispatch: Step, options: str, said: str) -> None:
+        code, _, error = dispatch(options)
+
+        assert (code, hosting.calls) == (1, [])
+        assert said in error
+
+    @pytest.mark.parametrize("version", ["0.5.0", "0.5.0-rc.1"])
+    def test_is_refused_for_what_is_not_for_test(
+        self, hosting: HostingService, dispatch: Step, tmp_path: Path, version: str
     ) -> None:
-        monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
+        (tmp_path / "record.json").write_text(self.record(version))
+        code, _, error = dispatch()
 
-        assert main([*DISPATCH, f"--record={self.written(tmp_path, version, channel)}"]) == 1
-
-        assert "test takes alpha versions" in capsys.readouterr().err
-        assert hosting.calls == []
-
-    def test_that_is_not_allowed_fails_and_tells_no_token(
-        self, hosting: HostingService, record: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
-        hosting.intercept = lambda _method, _path: Answer(403, {"message": f"no {HOSTING_TOKEN}"})
-
-        assert main([*DISPATCH, f"--record={record}"]) == 1
-
-        error = capsys.readouterr().err
-        assert "was refused with 403" in error
-        assert HOSTING_TOKEN not in error
-
-    @pytest.mark.parametrize("repository", ["x", "a/b/c", "a/b\nc", "../x", "acme/x;y"])
-    def test_goes_to_a_repository_alone(
-        self,
-        hosting: HostingService,
-        record: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture[str],
-        repository: str,
-    ) -> None:
-        monkeypatch.setenv(TOKEN, HOSTING_TOKEN)
-
-        assert main([*DISPATCH, f"--record={record}", f"--gitops-repository={repository}"]) == 1
-
-        assert "is not a repository" in capsys.readouterr().err
-        assert hosting.calls == []
+        assert (code, hosting.calls) == (1, [])
+        assert "test takes alpha versions" in error
 
     @pytest.mark.parametrize("text", ["", "{}", "[]", "\x00"])
-    @pytest.mark.usefixtures("hosting")
-    def test_needs_a_record(self, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
-        file = tmp_path / "record.json"
-        file.write_text(text)
+    def test_needs_a_record(self, dispatch: Step, tmp_path: Path, text: str) -> None:
+        (tmp_path / "record.json").write_text(text)
+        code, _, error = dispatch()
 
-        assert main([*DISPATCH, f"--record={file}"]) == 1
+        assert code == 1
+        assert "the record" in error
 
-        assert "the record" in capsys.readouterr().err
+    def test_that_is_not_allowed_fails(self, hosting: HostingService, dispatch: Step) -> None:
+        hosting.intercept = lambda _method, _path: Answer(403, {"message": f"no {HOSTING_TOKEN}"})
+        code, _, error = dispatch()
+
+        assert code == 1
+        assert "was refused with 403" in error
 
 
 class TestScript:

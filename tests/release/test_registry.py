@@ -299,23 +299,6 @@ class TestLogin:
         }
         assert to == {"/token"}
 
-    @pytest.mark.parametrize("realm", ["http://example.org/token", "file:///etc/passwd", "", "//example.org"])
-    def test_goes_to_no_address_that_is_not_encrypted(
-        self, small_registry: SmallRegistry, published: Registry, realm: str
-    ) -> None:
-        challenge = {"WWW-Authenticate": f'Bearer realm="{realm}",service="small"'}
-        small_registry.failures["/v2/"] = Failure(401, headers=challenge)
-
-        with pytest.raises(ReleaseError, match="not an https address"):
-            published.digest("platform-api", TAG)
-
-    @pytest.mark.parametrize("body", [b"", b"[]", b"null", b'{"token": 7}', b'{"token": "a\\nb"}', b"{}"])
-    def test_needs_a_token(self, small_registry: SmallRegistry, published: Registry, body: bytes) -> None:
-        small_registry.failures["/token"] = Failure(200, body)
-
-        with pytest.raises(ReleaseError, match="/token answered without a token"):
-            published.digest("platform-api", TAG)
-
 
 class TestEnvironment:
     def test_gives_the_login(self) -> None:
@@ -355,35 +338,46 @@ class TestEnvironment:
         assert "two" not in str(refused.value)
 
 
-class TestTrouble:
-    @pytest.mark.parametrize(
-        ("status", "remedy"),
-        [
-            (400, "is this a registry"),
-            (403, "may not do this; give it the right"),
-            (429, "wait for some minutes"),
-            (500, "the registry has trouble; run this again later"),
-            (503, "the registry has trouble; run this again later"),
-        ],
-    )
+REASON = canonical({"errors": [{"code": "SOME_CODE", "message": "the\nreason"}]})
+REFUSED = rf"manifests/{TAG} was refused with"
+# What is answered below a path instead of the right thing, and what is said of it.
+ANSWERS = [
+    *((MANIFESTS, Failure(status, REASON), rf"{REFUSED} {status} \(SOME_CODE the reason\): .*{remedy}") for status, remedy in [
+        (400, "is this a registry"), (403, "may not do this; give it the right"), (429, "wait for some minutes"),
+        (500, "the registry has trouble; run this again later"), (503, "the registry has trouble; run this again later"),
+    ]),
+    *((MANIFESTS, Failure(500, body), f"{REFUSED} 500: the registry has trouble") for body in [
+        b"", b"<html>", b"[]", b'{"errors": 1}', b'{"errors": [1]}', b"[" * 100_000,
+    ]),
+    *(("/v2/", Failure(401, headers={"WWW-Authenticate": f'Bearer realm="{realm}",service="small"'}), "not an https address") for realm in [
+        "http://example.org/token", "file:///etc/passwd", "", "//example.org",
+    ]),
+    *(("/token", Failure(200, body), "/token answered without a token") for body in [
+        b"", b"[]", b"null", b'{"token": 7}', b'{"token": "a\\nb"}', b"{}",
+    ]),
+    *((MANIFESTS, Failure(307, headers={"Location": location}), "which is not https|was refused with 307") for location in [
+        "http://example.org/x", "file:///etc/passwd", "ftp://example.org/",
+    ]),
+    (MANIFESTS, Failure(200, b" " * (MAXIMUM_BYTES + 1)), f"more than {MAXIMUM_BYTES} bytes"),
+    (MANIFESTS + "sha256:", Failure(200, b'{"config": {}}'), "it was changed on its way"),
+    (MANIFESTS + "sha256:", Failure(404), "the registry has lost it"),
+    (f"/v2/{API}/blobs/", Failure(404), "is not in the registry, or is damaged"),
+    (f"/v2/{API}/blobs/", Failure(200, b"{}"), "is not in the registry, or is damaged"),
+]  # fmt: skip
+
+
+class TestAWrongAnswer:
+    @pytest.mark.parametrize(("path", "answer", "said"), ANSWERS, ids=range(len(ANSWERS)))
     def test_is_never_taken_for_a_missing_tag(
-        self, small_registry: SmallRegistry, published: Registry, status: int, remedy: str
+        self, small_registry: SmallRegistry, published: Registry, path: str, answer: Failure, said: str
     ) -> None:
-        body = canonical({"errors": [{"code": "SOME_CODE", "message": "the\nreason"}]})
-        small_registry.failures[MANIFESTS] = Failure(status, body)
+        small_registry.failures[path] = answer
 
-        with pytest.raises(
-            ReleaseError, match=rf"manifests/{TAG} was refused with {status} \(SOME_CODE the reason\): .*{remedy}"
-        ):
-            published.digest("platform-api", TAG)
+        with pytest.raises(ReleaseError, match=said):
+            published.labels("platform-api", TAG)
 
-    @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"errors": 1}', b'{"errors": [1]}', b"[" * 100_000])
-    def test_may_be_told_in_any_form(self, small_registry: SmallRegistry, published: Registry, body: bytes) -> None:
-        small_registry.failures[MANIFESTS] = Failure(500, body)
 
-        with pytest.raises(ReleaseError, match="refused with 500: the registry has trouble"):
-            published.digest("platform-api", TAG)
-
+class TestTrouble:
     def test_with_the_connection_is_told(self) -> None:
         registry = Registry(f"{HOST}:{free_port()}/{FOLDER}")
 
@@ -399,12 +393,6 @@ class TestTrouble:
             with pytest.raises(ReleaseError, match=r"got no answer .*timed out"):
                 registry.digest("platform-api", TAG)
 
-    def test_by_an_endless_answer_ends(self, small_registry: SmallRegistry, published: Registry) -> None:
-        small_registry.failures[MANIFESTS] = Failure(200, b" " * (MAXIMUM_BYTES + 1))
-
-        with pytest.raises(ReleaseError, match=f"more than {MAXIMUM_BYTES} bytes"):
-            published.digest("platform-api", TAG)
-
 
 class TestRedirections:
     def test_are_followed_without_the_token(self, small_registry: SmallRegistry, published: Registry) -> None:
@@ -419,15 +407,6 @@ class TestRedirections:
             assert published.digest("platform-api", TAG) == digest
             assert [header for _, _, header in store.requests] == [None]
 
-    @pytest.mark.parametrize("location", ["http://example.org/x", "file:///etc/passwd", "ftp://example.org/"])
-    def test_to_what_is_not_encrypted_are_refused(
-        self, small_registry: SmallRegistry, published: Registry, location: str
-    ) -> None:
-        small_registry.failures[MANIFESTS] = Failure(307, headers={"Location": location})
-
-        with pytest.raises(ReleaseError, match=r"which is not https|was refused with 307"):
-            published.digest("platform-api", TAG)
-
 
 class TestDamage:
     def test_on_the_way_is_seen(self, small_registry: SmallRegistry, published: Registry) -> None:
@@ -437,27 +416,6 @@ class TestDamage:
 
         with pytest.raises(ReleaseError, match=f"not {digest_of(body)}: it was changed on its way"):
             published.digest("platform-api", TAG)
-
-    def test_of_what_a_digest_names_is_seen(self, small_registry: SmallRegistry, published: Registry) -> None:
-        small_registry.failures[MANIFESTS + "sha256:"] = Failure(200, b'{"config": {}}')
-
-        with pytest.raises(ReleaseError, match="it was changed on its way"):
-            published.labels("platform-api", TAG)
-
-    def test_of_a_platform_is_seen(self, small_registry: SmallRegistry, published: Registry) -> None:
-        small_registry.failures[MANIFESTS + "sha256:"] = Failure(404)
-
-        with pytest.raises(ReleaseError, match="the registry has lost it"):
-            published.labels("platform-api", TAG)
-
-    @pytest.mark.parametrize("failure", [Failure(404), Failure(200, b"{}")])
-    def test_of_a_configuration_is_seen(
-        self, small_registry: SmallRegistry, published: Registry, failure: Failure
-    ) -> None:
-        small_registry.failures[f"/v2/{API}/blobs/"] = failure
-
-        with pytest.raises(ReleaseError, match="is not in the registry, or is damaged"):
-            published.labels("platform-api", TAG)
 
     def test_between_platforms_is_seen(self, small_registry: SmallRegistry) -> None:
         upload(small_registry, API, TAG, {"linux/amd64": {REVISION: COMMIT}, "linux/arm64": {REVISION: "f" * 40}})
