@@ -5,13 +5,9 @@ import importlib.util
 from types import ModuleType
 from typing import Final
 
-SERVICES: Final = {
-    "platform-api": "sens_platform_api",
-    "mqtt-ingestion-worker": "sens_mqtt_ingestion_worker",
-    "telemetry-worker": "sens_telemetry_worker",
-    "mock-mqtt-broker": "sens_mock_mqtt_broker",
-    "docs-site": "sens_docs_site",
-}
+from tools.images.catalogue import IMAGES
+
+SERVICES: Final = {image.folder: image.module for image in IMAGES}
 
 
 def module_of(package: str, name: str) -> ModuleType | None:
