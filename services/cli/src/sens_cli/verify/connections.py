@@ -5,8 +5,6 @@ import ssl
 from pathlib import Path
 from typing import Final
 
-import httpx2
-
 from sens_cli.verify.endpoint import Endpoint
 from sens_cli.verify.environment import Environment
 from sens_common.errors import SettingsError
@@ -15,19 +13,15 @@ CONNECT_SECONDS: Final = 5.0
 
 
 def trust(authority: Path | None) -> ssl.SSLContext:
-    """Return the context of TLS: trusts the usual authorities and this system's, or those of a file.
+    """Return the context of TLS: trusts this system's authorities, or those of a file.
 
     Raises:
         SettingsError: The file can't be read or holds no certificate.
     """
-    if authority is None:
-        context = httpx2.create_ssl_context()
-        context.load_default_certs()
-    else:
-        try:
-            context = ssl.create_default_context(cafile=str(authority))
-        except OSError as error:
-            raise SettingsError(f"--ca-file: {authority} can't be read as certificates (PEM): {error}") from None
+    try:
+        context = ssl.create_default_context(cafile=None if authority is None else str(authority))
+    except OSError as error:
+        raise SettingsError(f"--ca-file: {authority} can't be read as certificates (PEM): {error}") from None
     # Set by Python 3.13 and newer only; it refuses authorities that browsers take, such as those without a key usage.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
