@@ -147,7 +147,7 @@ class TestPage:
         assert text.count("<!-- end of figures -->") == len(SECTIONS) + 3
         assert (tmp_path / "performance-latency.svg").read_text(encoding="utf-8").count("2,000 msg/s") >= 1
 
-    def test_names_a_place_that_is_missing(self, tmp_path: Path) -> None:
+    def test_names_a_section_that_is_missing(self, tmp_path: Path) -> None:
         path = tmp_path / "page.md"
         path.write_text("# Performance\n", encoding="utf-8")
         with pytest.raises(ValueError, match="has no line <!-- figures: machine -->"):
