@@ -64,7 +64,7 @@ class TestAddresses:
             ("requirements/dev.txt", "--extra-index-url x\na==1", "a lock holds only names"),
         ],
     )
-    def test_names_the_place(self, repository: Path, name: str, text: str, found: str) -> None:
+    def test_names_file_and_line(self, repository: Path, name: str, text: str, found: str) -> None:
         write(repository, name, text)
 
         code, output = check(repository, "addresses")

@@ -258,7 +258,7 @@ class MemoryStore:
         update = accounts_update(
             part, new_values, [each.message_index for each in kept], [each.message_index for each in discarded]
         )
-        self._settle(part, update)
+        self._record_settlements(part, update)
         self.values |= added
         for letter in kept:
             before = self.letters.get(letter.origin)
@@ -290,7 +290,7 @@ class MemoryStore:
                 conflicting.add(message)
         return new_values, conflicting, added
 
-    def _settle(self, part: BatchPart, update: AccountsUpdate) -> None:
+    def _record_settlements(self, part: BatchPart, update: AccountsUpdate) -> None:
         missing = object()
         # A database takes no key twice.
         if len({each.progress.envelope.position for each in update.settlements}) < len(update.settlements) or any(

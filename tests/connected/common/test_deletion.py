@@ -29,7 +29,7 @@ ORPHANS = """
 COUNT = "SELECT (SELECT count(*) FROM sens.measurements) + (SELECT count(*) FROM sens.text_measurements)"
 
 
-class Place:
+class Deletions:
     """A database as its owner, as the API for a tenant, and as a worker."""
 
     def __init__(
@@ -74,13 +74,13 @@ class Place:
 
 
 @asynccontextmanager
-async def opened(settings: DatabaseSettings) -> AsyncIterator[Place]:
+async def opened(settings: DatabaseSettings) -> AsyncIterator[Deletions]:
     owner, api = await connect(settings, "test"), await connect(settings, "test", role=API_ROLE)
     try:
         tenant = await owner.fetchval("INSERT INTO sens.tenants (name) VALUES ('demo') RETURNING id")
         await api.execute("SELECT set_config('sens.tenant_id', $1, false)", str(tenant))
         async with open_pool(settings, "test") as pool:
-            yield Place(owner, api, Database(pool, settings))
+            yield Deletions(owner, api, Database(pool, settings))
     finally:
         await owner.close()
         await api.close()
@@ -123,35 +123,39 @@ async def finish(settings: DatabaseSettings) -> None:
 
 class TestDevice:
     async def test_is_out_of_sight_at_once_and_gone_in_steps(self, database: DatabaseSettings) -> None:
-        async with opened(database) as place:
-            await place.fill(700)
-            assert await place.delete_device("d2")
+        async with opened(database) as deletions:
+            await deletions.fill(700)
+            assert await deletions.delete_device("d2")
             seen = [
-                await place.api.fetchval(f"SELECT count(*) FROM sens.{view}")  # noqa: S608 - constants
+                await deletions.api.fetchval(f"SELECT count(*) FROM sens.{view}")  # noqa: S608 - constants
                 for view in ("tenant_measurements", "tenant_text_measurements")
             ]
-            steps = await place.finish()
-            assert await place.owner.fetchval(COUNT) == 6 * 700
-            names = await place.owner.fetch("SELECT name FROM sens.devices ORDER BY name")
+            steps = await deletions.finish()
+            assert await deletions.owner.fetchval(COUNT) == 6 * 700
+            names = await deletions.owner.fetch("SELECT name FROM sens.devices ORDER BY name")
             assert (seen, steps, [row[0] for row in names]) == ([4 * 700, 2 * 700], [1000, 1000, 100], ["d1", "d3"])
 
     async def test_of_another_tenant_does_not_exist(self, database: DatabaseSettings) -> None:
-        async with opened(database) as place:
-            await place.fill(1)
-            other = await place.owner.fetchval("INSERT INTO sens.tenants (name) VALUES ('other') RETURNING id")
-            unknown = await place.delete_device("nothing")
-            await place.api.execute("SELECT set_config('sens.tenant_id', $1, false)", str(other))
-            assert (unknown, await place.delete_device("d1"), await place.owner.fetchval(COUNT)) == (False, False, 9)
+        async with opened(database) as deletions:
+            await deletions.fill(1)
+            other = await deletions.owner.fetchval("INSERT INTO sens.tenants (name) VALUES ('other') RETURNING id")
+            unknown = await deletions.delete_device("nothing")
+            await deletions.api.execute("SELECT set_config('sens.tenant_id', $1, false)", str(other))
+            assert (unknown, await deletions.delete_device("d1"), await deletions.owner.fetchval(COUNT)) == (
+                False,
+                False,
+                9,
+            )
 
     async def test_makes_room_for_another_and_is_in_the_audit(self, database: DatabaseSettings) -> None:
-        async with opened(database) as place:
-            await place.fill(1)
-            await place.delete_device("d1")
-            event = await place.owner.fetchrow(
+        async with opened(database) as deletions:
+            await deletions.fill(1)
+            await deletions.delete_device("d1")
+            event = await deletions.owner.fetchrow(
                 "SELECT tenant, actor, action, subject, address, request_id FROM sens.audit_events"
             )
             assert event is not None
-            assert (await place.owner.fetchval("SELECT devices FROM sens.registrations"), tuple(event)) == (
+            assert (await deletions.owner.fetchval("SELECT devices FROM sens.registrations"), tuple(event)) == (
                 2,
                 ("demo", "key 1 (test)", "device.deleted", "d1", "192.0.2.1", "r"),
             )
@@ -159,21 +163,21 @@ class TestDevice:
 
 class TestMetric:
     async def test_of_one_kind_goes_from_all_devices(self, database: DatabaseSettings) -> None:
-        async with opened(database) as place:
-            await place.fill(700)
-            await place.router.route([Message("sens/v1/demo/d1/telemetry", orjson.dumps({"a": "text"}), NOW)])
+        async with opened(database) as deletions:
+            await deletions.fill(700)
+            await deletions.router.route([Message("sens/v1/demo/d1/telemetry", orjson.dumps({"a": "text"}), NOW)])
             delete = "SELECT sens.delete_metric($1, $2, 'key 1 (test)', NULL, NULL)"
             kinds = []
             for each in (("a", "number"), ("b", None), ("x", None)):
-                kinds.append(await place.api.fetchval(delete, *each))
-                await place.go_on()
+                kinds.append(await deletions.api.fetchval(delete, *each))
+                await deletions.go_on()
             assert kinds == [["number"], ["boolean"], []]
-            steps = await place.finish()
+            steps = await deletions.finish()
             assert sum(steps) == 6 * 700
             assert max(steps) <= 1000
-            left = await place.owner.fetch("SELECT name || ' ' || kind FROM sens.metrics ORDER BY 1")
-            counted = await place.owner.fetchval("SELECT metrics FROM sens.registrations")
-            assert ([row[0] for row in left], await place.owner.fetchval(COUNT), counted) == (
+            left = await deletions.owner.fetch("SELECT name || ' ' || kind FROM sens.metrics ORDER BY 1")
+            counted = await deletions.owner.fetchval("SELECT metrics FROM sens.registrations")
+            assert ([row[0] for row in left], await deletions.owner.fetchval(COUNT), counted) == (
                 ["a text", "c text"],
                 3 * 700,
                 2,
@@ -256,44 +260,44 @@ class TestStoring:
 
 class TestGate:
     async def test_lets_a_tenant_delete_now_and_then_only(self, database: DatabaseSettings) -> None:
-        async with opened(database) as place:
-            await place.fill(1)
-            assert await place.delete_device("d1")
+        async with opened(database) as deletions:
+            await deletions.fill(1)
+            assert await deletions.delete_device("d1")
             with pytest.raises(asyncpg.LockNotAvailableError, match=r"every 0\.2 s"):
-                await place.delete_device("d2")
-            await place.go_on()
-            assert await place.delete_device("d2")
+                await deletions.delete_device("d2")
+            await deletions.go_on()
+            assert await deletions.delete_device("d2")
 
     async def test_makes_a_deletion_wait_for_what_is_being_stored(self, database: DatabaseSettings) -> None:
-        async with opened(database) as place:
-            await place.fill(1)
-            async with place.database.connection() as connection, connection.transaction():
+        async with opened(database) as deletions:
+            await deletions.fill(1)
+            async with deletions.database.connection() as connection, connection.transaction():
                 await connection.fetchval("SELECT generation FROM sens.name_generation")
-                await place.api.execute("SELECT set_config('lock_timeout', '50ms', false)")
+                await deletions.api.execute("SELECT set_config('lock_timeout', '50ms', false)")
                 with pytest.raises(asyncpg.LockNotAvailableError):
-                    await place.delete_device("d1")
-            assert await place.delete_device("d1")
+                    await deletions.delete_device("d1")
+            assert await deletions.delete_device("d1")
 
     async def test_holds_while_names_are_registered(self, database: DatabaseSettings) -> None:
         """Registering and deleting at once neither lock each other out nor lose count."""
 
-        async with opened(database) as place:
+        async with opened(database) as deletions:
             names = [f"d{number}" for number in range(40)]
 
             async def register() -> None:
                 for name in names * 3:
-                    router = Router(TimescaleRegistry(place.database), decoder("native"))  # remembers nothing
+                    router = Router(TimescaleRegistry(deletions.database), decoder("native"))  # remembers nothing
                     await router.route([Message(f"sens/v1/demo/{name}/telemetry", b'{"a": 1}', NOW)])
 
             async def delete() -> None:
                 for name in names * 3:
-                    await place.go_on()
-                    await place.delete_device(name)
+                    await deletions.go_on()
+                    await deletions.delete_device(name)
 
             await asyncio.gather(register(), delete())
             existing, counted = (
-                await place.owner.fetchval("SELECT count(*) FROM sens.devices"),
-                await place.owner.fetchval("SELECT devices FROM sens.registrations"),
+                await deletions.owner.fetchval("SELECT count(*) FROM sens.devices"),
+                await deletions.owner.fetchval("SELECT devices FROM sens.registrations"),
             )
         assert existing == counted
         assert existing <= 40

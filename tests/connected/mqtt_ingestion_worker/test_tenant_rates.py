@@ -193,9 +193,9 @@ class TestEnvelopes:
         topics = [f"sens/v1/{tenant}/d1/telemetry" for tenant in sorted(tenants | made_up)] * 2
         messages = [Message(topic, b"{}", number, number) for number, topic in enumerate(topics, 1)]
         discarded = {
-            place: message.topic.split("/")[2]
-            for place, message in enumerate(messages)
-            if place >= 1400 and message.topic.split("/")[2] in tenants
+            index: message.topic.split("/")[2]
+            for index, message in enumerate(messages)
+            if index >= 1400 and message.topic.split("/")[2] in tenants
         }
         found, _tail = await self.publish(nats, messages, discarded, tenants)
         received, over = counted(found, envelope.RECEIVED_HEADER), counted(found, envelope.DISCARDED_HEADER)
@@ -204,7 +204,7 @@ class TestEnvelopes:
         assert over == dict.fromkeys(tenants, 1)
         assert received["~"] > 500
         assert [message for _, body in found for message in envelope.decode(body)] == [
-            message for place, message in enumerate(messages) if place not in discarded
+            message for index, message in enumerate(messages) if index not in discarded
         ]
 
 

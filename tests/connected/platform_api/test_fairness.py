@@ -348,7 +348,7 @@ class TestRequests:
             assert isinstance(entry["key"], int)
 
     @pytest.mark.parametrize("given", ["", "a b", "x" * 65, "ü", "<script>"])
-    def test_get_a_name_of_their_own_in_place_of_a_strange_one(self, api: RunningApi, given: str) -> None:
+    def test_get_a_name_of_their_own_instead_of_a_strange_one(self, api: RunningApi, given: str) -> None:
         with api.client() as client:
             answer = client.get("/version", headers={b"X-Request-Id": given.encode()})
         assert re.fullmatch(r"[0-9a-f]{16}", answer.headers["x-request-id"])

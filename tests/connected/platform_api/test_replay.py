@@ -54,7 +54,7 @@ class RefusingToAcknowledge(StreamInbox):
 
 
 @dataclass
-class Place:
+class Setting:
     """A log and a database with the tenant ``demo``.
 
     Attributes:
@@ -143,7 +143,7 @@ class Place:
 
 
 @asynccontextmanager
-async def place(nats: NatsSettings, database: DatabaseSettings) -> AsyncIterator[Place]:
+async def setting(nats: NatsSettings, database: DatabaseSettings) -> AsyncIterator[Setting]:
     async with (
         connect(nats, "test") as client,
         owner_pool(database) as pool,
@@ -153,7 +153,7 @@ async def place(nats: NatsSettings, database: DatabaseSettings) -> AsyncIterator
         tenant = await pool.fetchval(
             "INSERT INTO sens.tenants (name) VALUES ('demo') ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id"
         )
-        yield Place(client, nats, database, pool, worker_pool, tenant)
+        yield Setting(client, nats, database, pool, worker_pool, tenant)
 
 
 async def replay_all(
@@ -174,7 +174,7 @@ class TestReplayOfMany:
     async def test_sends_all_of_a_tenant_in_a_few_envelopes(
         self, nats: NatsSettings, database: DatabaseSettings
     ) -> None:
-        async with place(nats, database) as here:
+        async with setting(nats, database) as here:
             await here.put([*(letter(number, tenant="other") for number in range(50)), *map(letter, range(2500))])
             assert await replay_all(here.letters, here.log) == 2500
             envelopes, payloads = await here.logged()
@@ -183,7 +183,7 @@ class TestReplayOfMany:
             assert len(await here.left()) == 50
 
     async def test_by_a_filter_leaves_the_others(self, nats: NatsSettings, database: DatabaseSettings) -> None:
-        async with place(nats, database) as here:
+        async with setting(nats, database) as here:
             numbers = await here.put([letter(number, reason=REASONS[number % 2]) for number in range(600)])
             assert await replay_all(here.letters, here.log, Filter(reason=Reason.MALFORMED_PAYLOAD)) == 300
             _, payloads = await here.logged()
@@ -194,7 +194,7 @@ class TestReplayOfMany:
     async def test_keeps_messages_apart_that_were_replayed_before(
         self, nats: NatsSettings, database: DatabaseSettings
     ) -> None:
-        async with place(nats, database) as here:
+        async with setting(nats, database) as here:
             await here.put([letter(0), letter(1, replays=4), letter(2)])
             await replay_all(here.letters, here.log)
             jetstream = here.client.jetstream()
@@ -206,7 +206,7 @@ class TestShortenedDeadLetter:
     async def test_is_replayed_as_a_whole_while_the_log_has_it(
         self, nats: NatsSettings, database: DatabaseSettings
     ) -> None:
-        async with place(nats, database) as here:
+        async with setting(nats, database) as here:
             jetstream = here.client.jetstream()
             created = (await jetstream.stream_info(TELEMETRY_STREAM)).created
             assert created is not None
@@ -224,7 +224,7 @@ class TestShortenedDeadLetter:
     async def test_is_refused_and_stays_when_the_log_no_longer_has_it(
         self, nats: NatsSettings, database: DatabaseSettings
     ) -> None:
-        async with place(nats, database) as here:
+        async with setting(nats, database) as here:
             [number] = await here.put([dead_letter(device="d0", payload_bytes=300_000)])
             with pytest.raises(AlreadyExistsError, match="only the beginning"):
                 await service.replay_one(here.letters, here.log, number)
@@ -245,7 +245,7 @@ class Interrupted(DeadLetters):
 
 
 class TestInterruptedReplay:
-    async def interrupt_and_finish(self, here: Place) -> None:
+    async def interrupt_and_finish(self, here: Setting) -> None:
         with pytest.raises(InterruptionError):
             await replay_all(here.letters_as(Interrupted), here.log, limit=7)
         # Other groups than before, so that it is not the log that recognises them.
@@ -254,7 +254,7 @@ class TestInterruptedReplay:
         assert await replay_all(here.letters, here.log, limit=5) == 19
 
     async def test_stores_what_was_sent_twice_once(self, nats: NatsSettings, database: DatabaseSettings) -> None:
-        async with place(nats, database) as here:
+        async with setting(nats, database) as here:
             await here.put([letter(number) for number in range(20)])
             await self.interrupt_and_finish(here)
             assert (await here.logged())[1].total() == 27
@@ -266,7 +266,7 @@ class TestInterruptedReplay:
     async def test_makes_one_dead_letter_of_what_is_refused_again(
         self, nats: NatsSettings, database: DatabaseSettings
     ) -> None:
-        async with place(nats, database) as here:
+        async with setting(nats, database) as here:
             await here.put([dead_letter(device=f"d{number:02}", payload=b"{") for number in range(20)])
             await self.interrupt_and_finish(here)
             await here.settle()
@@ -284,7 +284,7 @@ STEPS = st.lists(
 class Replays:
     """Two replays of one dead letter, a step at a time."""
 
-    def __init__(self, here: Place, number: int) -> None:
+    def __init__(self, here: Setting, number: int) -> None:
         self._here = here
         self._number = number
         self._found: dict[str, StoredDeadLetter] = {}
@@ -321,7 +321,7 @@ def test_whatever_replays_and_workers_do_a_message_is_stored_once_or_is_one_dead
     """A refused replay is never deleted, and twice has no effect, in whatever order replays, deletions and kills come."""
 
     async def work() -> None:
-        async with place(nats, database) as here:
+        async with setting(nats, database) as here:
             await here.pool.execute("TRUNCATE sens.measurements, sens.settled, sens.message_counts, sens.dead_letters")
             await here.client.jetstream().purge_stream(TELEMETRY_STREAM)
             await here.client.jetstream().delete_stream(TELEMETRY_STREAM)

@@ -5,13 +5,13 @@ from hypothesis import strategies as st
 from sens_common import envelope
 from sens_common.dead_letters import Origin
 
-PLACES = st.lists(st.tuples(st.integers(0, 10**18 - 1), st.integers(0, 10**9 - 1)), min_size=1, max_size=5)
+POSITIONS = st.lists(st.tuples(st.integers(0, 10**18 - 1), st.integers(0, 10**9 - 1)), min_size=1, max_size=5)
 
 
 class TestOrigins:
-    @given(st.integers(0, 2**59), PLACES)
-    def test_of_a_replay_come_back_from_its_header(self, stream: int, places: list[tuple[int, int]]) -> None:
-        origins = [Origin(stream, *place) for place in places]
+    @given(st.integers(0, 2**59), POSITIONS)
+    def test_of_a_replay_come_back_from_its_header(self, stream: int, positions: list[tuple[int, int]]) -> None:
+        origins = [Origin(stream, *position) for position in positions]
         assert envelope.decode_origins(envelope.encode_origins(origins)) == origins
 
     def test_of_an_example_are_the_documented_text(self) -> None:

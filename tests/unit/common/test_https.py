@@ -39,7 +39,7 @@ class Asked:
 
 class TestPlainHttp:
     @pytest.mark.parametrize("by", ["http", "HTTP", "http, https", " http", "ws"])
-    async def test_is_redirected_to_the_same_place(self, by: str) -> None:
+    async def test_is_redirected_to_the_same_path(self, by: str) -> None:
         asked = Asked()
 
         answer = await asked.ask("/a%2Fb?c=d&e=%20", by=by)

@@ -23,10 +23,10 @@ WHOLE = [type(packet) for packet in _split(STREAM)[0]]
 class TestSplit:
     @given(st.lists(st.integers(0, len(STREAM)), max_size=8))
     def test_packets_come_out_whole_however_the_stream_is_cut(self, cuts: list[int]) -> None:
-        places = [0, *sorted(cuts), len(STREAM)]
+        bounds = [0, *sorted(cuts), len(STREAM)]
         packets: list[mqtt5.Packet] = []
         rest = b""
-        for begin, end in itertools.pairwise(places):
+        for begin, end in itertools.pairwise(bounds):
             some, rest = _split(rest + STREAM[begin:end])
             packets += some
         assert rest == b""

@@ -96,7 +96,7 @@ class TestDupFlag:
         assert recent.without_copies([message(2), message(3), message(4), message(9)], frozenset({2})) == [message(9)]
 
     def test_is_needed_in_messages_that_do_not_follow_the_copies_in_the_log(self) -> None:
-        """As from a broker that was not killed and gives identifiers anew as soon as they are free."""
+        """As from a broker that was not killed and gives identifiers again as soon as they are free."""
         recent = resumed(message(1), message(2))
         assert recent.without_copies([message(2), message(1)], NOBODY) == [message(1)]
         recent = resumed(message(1), message(2))

@@ -105,8 +105,8 @@ def digest(message: Message) -> bytes:
 
 def encode_origins(origins: Sequence[Origin]) -> str:
     """Return the origins of a replay's messages, at least one and all of one stream, as the value of `REPLAY_OF_HEADER`."""
-    places = ",".join(f"{origin.sequence}-{origin.message_index}" for origin in origins)
-    return f"{origins[0].stream:x}:{places}"
+    positions = ",".join(f"{origin.sequence}-{origin.message_index}" for origin in origins)
+    return f"{origins[0].stream:x}:{positions}"
 
 
 def decode_origins(header: str) -> list[Origin]:
@@ -117,8 +117,8 @@ def decode_origins(header: str) -> list[Origin]:
     """
     if not _ORIGINS.fullmatch(header):
         raise ValueError("not the origins of a replay")
-    stream, _, places = header.partition(":")
-    parts = (place.partition("-") for place in places.split(","))
+    stream, _, positions = header.partition(":")
+    parts = (position.partition("-") for position in positions.split(","))
     return [Origin(int(stream, 16), int(sequence), int(index or 0)) for sequence, _, index in parts]
 
 

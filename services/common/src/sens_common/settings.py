@@ -28,7 +28,7 @@ class Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class LogSettings(Group):
+class LoggingSettings(Group):
     """Logs."""
 
     level: Level = Field("info", description="Least severe level that is logged.")
@@ -100,7 +100,7 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=DELIMITER, extra="ignore", frozen=True)
 
-    log: LogSettings = LogSettings()
+    log: LoggingSettings = LoggingSettings()
     shutdown_seconds: float = Field(
         8, gt=0, le=600, description="Time limit for finishing what is under way at a stop."
     )

@@ -93,12 +93,12 @@ def metrics_app(heartbeat: Heartbeat) -> Starlette:
 
 def site_check(folder: Path) -> Check:
     """Return the readiness check of the folder."""
-    place = folder.absolute()
+    site = folder.absolute()
 
     async def check() -> str | None:
-        if (place / "index.html").is_file():
+        if (site / "index.html").is_file():
             return None
-        return f"there is no index.html in {place}. Build the documentation, or set SENS_SITE__FOLDER."
+        return f"there is no index.html in {site}. Build the documentation, or set SENS_SITE__FOLDER."
 
     return check
 
