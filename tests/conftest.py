@@ -1,9 +1,10 @@
 """Fixtures of real servers; property tests that repeat; which tests share a process, and which may open no socket."""
 
-from typing import Final
+from typing import Final, override
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 pytest_plugins = [
     "support.servers",
@@ -30,19 +31,34 @@ _SLOW_FIRST: Final = ("tests/torture/", "tests/images/", "tests/connected/", "te
 _WITHOUT_SOCKETS: Final = ("tests/architecture/", "tests/unit/")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist and pytest-socket read the marks
+@pytest.hookimpl(tryfirst=True)  # pytest-socket reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep the tests of a file in one process, as they share servers, and those of the images, as they are built once.
+    """Let some folders open no socket; those that take long come first, so that all processes end at about the same time.
 
-    The folders that take long come first, so that all processes end at about the same time. Within a folder the order is random.
+    Within a folder the order is random.
     """
-    files = [item.path.relative_to(config.rootpath).as_posix() for item in items]
-    for item, file in zip(items, files, strict=True):
-        item.add_marker(pytest.mark.xdist_group("images" if file.startswith("tests/images/") else file))
-        if file.startswith(_WITHOUT_SOCKETS):
+    for item in items:
+        if item.path.relative_to(config.rootpath).as_posix().startswith(_WITHOUT_SOCKETS):
             item.add_marker(pytest.mark.disable_socket)
     items.sort(key=_rank)
 
 
 def _rank(item: pytest.Item) -> int:
     return next((rank for rank, folder in enumerate(_SLOW_FIRST) if item.nodeid.startswith(folder)), len(_SLOW_FIRST))
+
+
+class _ByFile(LoadFileScheduling):  # type: ignore[misc] # carries no types
+    """Tests of a file share a process, as they share servers, and those of the images too, as they are built once.
+
+    Not by marks and `--dist=loadgroup`: pytest-xdist 3.8 writes the group into an attribute that pytest 9.2 does not read, and groups nothing.
+    """
+
+    @override
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "tests/images" if file.startswith("tests/images/") else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _ByFile:
+    """Hand tests out to several processes; pytest-xdist asks."""
+    return _ByFile(config, log)
