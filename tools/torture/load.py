@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -14,6 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.stack.tap import Publish
+
+logging.getLogger("mqtt").setLevel(
+    logging.CRITICAL
+)  # aiomqtt logs each connection that breaks, which faults do on purpose
 
 TENANTS: Final = ("north", "south", "west")
 DEVICES: Final = 20
