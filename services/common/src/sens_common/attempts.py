@@ -56,7 +56,7 @@ class Backoff(NamedTuple):
 
 
 class EventCounter(Protocol):
-    """EventCounter what happens; a metric, for example."""
+    """Counts what happens; a metric, for example."""
 
     def inc(self) -> None:
         """Count one more."""
@@ -103,7 +103,7 @@ class Attempts:
             stop: Ends the attempts; without it, only success and errors that are not in ``retry_on`` do.
             words: Gives an error's reason, the part of the problem that follows ``what``.
             why_says_all: Whether that reason is a sentence of its own; see `Problems.set`.
-            retries: EventCounter the attempts that failed and are tried again.
+            retries: Counts the attempts that failed and are tried again.
             details: More fields of the log lines about failures.
             sleep: Sleeps for so many seconds.
             clock: Seconds; tells how long an attempt lasted.
