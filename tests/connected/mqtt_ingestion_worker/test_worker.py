@@ -108,9 +108,9 @@ class TestReceiptTimes:
                 times: list[int] = []
                 for _ in range(20):
                     machine.wait(50_000)
-                    first, _crowded = clock.next()
+                    first, _is_ahead = clock.next()
                     times += range(first, first + 3000 * 16, 16)
-                    clock.gave(times[-1])
+                    clock.note_given(times[-1])
                     await stream.publish([Message("t", b"{}", at, 1) for at in times[-3000:]], {})
                 return times
 

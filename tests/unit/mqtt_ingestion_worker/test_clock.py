@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from sens_common.envelope import Message
-from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock, crowd
+from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock, numbered_by_device
 from support.clocks import Machine
 
 SECOND = 1_000_000
@@ -22,7 +22,7 @@ def clock_of(machine: Machine, client_id: str = "sens-0") -> ReceiptClock:
 def taken(clock: ReceiptClock, count: int = 3) -> list[int]:
     first, _ = clock.next()
     times = [first + STEP * number for number in range(count)]
-    clock.gave(times[-1])
+    clock.note_given(times[-1])
     return times
 
 
@@ -187,7 +187,9 @@ class TestRestart:
 class TestCrowd:
     def test_gives_messages_of_one_device_different_times_however_it_is_written(self) -> None:
         topics = ["t/a", "t/00-04-A3-0B-00-1C-05-30", "t/0004a30b001c0530", "t/00:04:a3:0b:00:1c:05:30", "t/a"]
-        times = [message.received_at for message in crowd([Message(topic, b"", 0, 1) for topic in topics], 1000)]
+        times = [
+            message.received_at for message in numbered_by_device([Message(topic, b"", 0, 1) for topic in topics], 1000)
+        ]
         assert times == [1000, 1000, 1016, 1032, 1016]
 
 

@@ -31,7 +31,7 @@ TAIL_HEADER: Final = "Sens-Tail-From"
 """Stream sequence of the oldest envelope of this publisher that may hold messages the broker still counts as unacknowledged.
 0 when that envelope is this one or unknown."""
 CLOCK_HEADER: Final = "Sens-Clock"
-"""Which stretches of time this publisher may have given receipt times in, since somebody set its clock: two JSON arrays of first and last,
+"""The intervals in which this publisher may have given receipt times, since somebody set its clock: two JSON arrays of first and last,
 microseconds since the epoch, one for each remainder that its times leave. Absent means: up to now, with its first remainder alone."""
 REPLAYS_HEADER: Final = "Sens-Replays"
 """How often the messages of this envelope came from the dead letters; absent means never."""

@@ -61,10 +61,15 @@ def device_name(text: str) -> str | None:
     """
     match = _EUI.fullmatch(text)
     if match is not None:
-        digits = text.replace("-", "").replace(":", "").lower()
+        digits = fold_eui(text)
         if len(digits) in {12, 16}:
             return digits
     return text if _DEVICE.fullmatch(text) else None
+
+
+def fold_eui(text: str) -> str:
+    """Return a text in which all spellings of an EUI are one; other texts may become the same, too."""
+    return text.lower().replace("-", "").replace(":", "")
 
 
 def shown(text: str) -> str:

@@ -5,10 +5,10 @@ truth and unique, over restarts and among replicas. It follows the clock at once
 
 - Receipt times are `STEP` microseconds apart, and a replica uses those that leave one remainder: two replicas that share a
   subscription never give the same one.
-- A clock that is set back passes a stretch of time again in which times were given already. There a second remainder is used, half a
-  `STEP` away. Which stretches were given with which remainder is known, and every envelope carries it (`ReceiptClock.header`), so that
-  a successor knows it too.
-- When a stretch is passed for the third time, times may repeat; that is logged and counted.
+- A clock that is set back passes an interval again in which times were given already. There a second remainder is used, half a `STEP`
+  away. The used intervals of each remainder are known, and every envelope carries them (`ReceiptClock.header`), so that a successor
+  knows them too.
+- When an interval is passed for the third time, times may repeat; that is logged and counted.
 
 A clock is set when it moves against the one that nobody can set (CLOCK_BOOTTIME, which also counts while the machine sleeps).
 """
@@ -23,6 +23,7 @@ import msgspec
 import structlog
 
 from sens_common.envelope import Message
+from sens_common.names import fold_eui
 from sens_mqtt_ingestion_worker import metrics
 
 log = structlog.get_logger()
@@ -33,11 +34,11 @@ STEP: Final = 16
 _JUMP: Final = 500_000
 """Microseconds by which the clock may be off before it has jumped. Set back by less than that, times go on slowly until it is there."""
 
-_CROWDED: Final = 250_000
+_AHEAD: Final = 250_000
 """When receipt times are so many microseconds ahead of the clock, messages of different devices may have the same."""
 
 _MARGIN: Final = 2_000_000
-"""Microseconds before a stretch at which its remainder is given up: more than one read from the broker can fill."""
+"""Microseconds before a used interval at which its remainder is given up: more than one read from the broker can fill."""
 
 _TRUSTED_AFTER: Final = 300_000_000
 """Microseconds after which the time that a clock was set to counts as right."""
@@ -45,23 +46,25 @@ _TRUSTED_AFTER: Final = 300_000_000
 _FORGOTTEN_AFTER: Final = 7 * 86_400_000_000
 """Microseconds after which it no longer matters what the clock did; it had to be set back by more than that."""
 
-_STRETCHES: Final = 8
-_READINGS: Final = 5
-_QUICK: Final = 10_000
+_MAX_INTERVALS: Final = 8
+"""Used intervals that are kept of each remainder; then the two oldest become one."""
+
+_MAX_READINGS: Final = 5
+_QUICK_READING: Final = 10_000  # microseconds
 _NEVER: Final = 1 << 62
 _BOOT_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-class _Stretch(NamedTuple):
-    """Times that may have been given, microseconds since the epoch, both included."""
+class UsedInterval(NamedTuple):
+    """Times that may have been given with one remainder: microseconds since the epoch, both included."""
 
     first: int
     last: int
 
 
-type _Given = tuple[list[_Stretch], list[_Stretch]]
+type _IntervalsByRemainder = tuple[list[UsedInterval], list[UsedInterval]]
 
-_decoder: Final = msgspec.json.Decoder(_Given)
+_decoder: Final = msgspec.json.Decoder(_IntervalsByRemainder)
 
 
 def boot_time_ns() -> int:
@@ -86,79 +89,78 @@ class ReceiptClock:
         self._steady_ns = steady_ns
         slot = time_slot(client_id)
         self._remainders = (slot, (slot + STEP // 2) % STEP)
-        self._given: _Given = ([], [])  # by remainder; without the current stretch
-        self._which = 0
-        self._first = (
-            0  # of the current stretch; times before the start of this process are unknown, so all of them count
-        )
-        self._last = 0
-        self._until = _NEVER
-        self._offset = self._trusted = wall_ns() // 1000 - steady_ns() // 1000
+        self._used_intervals: _IntervalsByRemainder = ([], [])  # without the current interval
+        self._remainder_index = 0  # of the active one
+        self._remainder_valid_until = _NEVER
+        # The current interval. Times before the start of this process are unknown, so all of them count as given.
+        self._first_given = 0
+        self._last_given = 0
+        self._offset = self._trusted_offset = wall_ns() // 1000 - steady_ns() // 1000
         self._set_at = 0
 
     def export_metrics(self) -> None:
         """Let the metrics look here whenever they are asked for."""
-        metrics.CLOCK_OFF_SECONDS.set_function(lambda: self._off() / 1e6)
+        metrics.CLOCK_OFF_SECONDS.set_function(lambda: self._clock_error() / 1e6)
 
     def next(self) -> tuple[int, bool]:
-        """Return the receipt time of the next message, and whether the times are crowded: see `crowd`.
+        """Return the receipt time of the next message, and whether the times run ahead of the clock: see `numbered_by_device`.
 
-        Further messages that came with it follow each `STEP` later; `gave` has to be told the last one.
+        Further messages that came with it follow each `STEP` later; `note_given` has to be told the last one.
         """
         now = self._wall_ns() // 1000
         if not -_JUMP < now - self._steady_ns() // 1000 - self._offset < _JUMP:
-            now = self._look()
-        at = now if now > self._last else self._last + 1
-        at += (self._remainders[self._which] - at) % STEP
-        if at >= self._until:
-            self._choose(at)
-            at += (self._remainders[self._which] - at) % STEP
-        return at, at - now > _CROWDED
+            now = self._read_clock()
+        at = now if now > self._last_given else self._last_given + 1
+        at += (self._remainders[self._remainder_index] - at) % STEP
+        if at >= self._remainder_valid_until:
+            self._choose_remainder(at)
+            at += (self._remainders[self._remainder_index] - at) % STEP
+        return at, at - now > _AHEAD
 
-    def gave(self, last: int) -> None:
+    def note_given(self, last: int) -> None:
         """Take note of the last time that was given."""
-        self._last = last
+        self._last_given = last
 
     # A clock that is set.
 
-    def _look(self) -> int:
-        """Look at both clocks at once, and follow this one where it was set; return what it says."""
+    def _read_clock(self) -> int:
+        """Read both clocks at once, and follow the machine's where it was set; return what that says."""
         now = after = 0
-        for _ in range(_READINGS):  # a process can stand still between two looks
+        for _ in range(_MAX_READINGS):  # a process can stand still between two readings
             before = self._steady_ns() // 1000
             now = self._wall_ns() // 1000
             after = self._steady_ns() // 1000
-            if after - before < _QUICK:
+            if after - before < _QUICK_READING:
                 break
         offset = now - after
         if abs(offset - self._offset) >= _JUMP:
-            self._jumped(now, offset, offset - self._offset)
+            self._note_jump(now, offset, offset - self._offset)
         return now
 
-    def _jumped(self, now: int, offset: int, by: int) -> None:
+    def _note_jump(self, now: int, offset: int, by: int) -> None:
         self._offset = offset
         self._set_at = now - offset
-        if abs(offset - self._trusted) < _JUMP:
-            self._trusted = offset
+        if abs(offset - self._trusted_offset) < _JUMP:
+            self._trusted_offset = offset
         metrics.CLOCK_JUMPS.inc()
         log.warning(
             "the machine's clock was set; messages without a time get what it says now",
             seconds=round(by / 1e6, 3),
-            off_seconds=round((offset - self._trusted) / 1e6, 3),
+            off_seconds=round((offset - self._trusted_offset) / 1e6, 3),
         )
-        self._end_run()
-        self._choose(now)
+        self._end_interval()
+        self._choose_remainder(now)
 
-    def _off(self) -> int:
+    def _clock_error(self) -> int:
         """Return by how many microseconds the clock is off, as far as this process knows."""
-        self._look()
-        if self._trusted != self._offset and self._steady_ns() // 1000 - self._set_at > _TRUSTED_AFTER:
-            self._trusted = self._offset
-        return self._offset - self._trusted
+        self._read_clock()
+        if self._trusted_offset != self._offset and self._steady_ns() // 1000 - self._set_at > _TRUSTED_AFTER:
+            self._trusted_offset = self._offset
+        return self._offset - self._trusted_offset
 
     async def check(self) -> str | None:
         """Answer as a readiness check: a clock that was set is a problem until it is back, or nobody has set it for five minutes."""
-        off = self._off()
+        off = self._clock_error()
         if not off:
             return None
         seconds = (self._steady_ns() // 1000 - self._set_at) / 1e6
@@ -167,63 +169,65 @@ class ReceiptClock:
             " messages without a time get what it says: is it right?"
         )
 
-    # Stretches of time, and which remainder is used in each.
+    # Used intervals, and which remainder is active.
 
-    def _choose(self, at: int) -> None:
-        """Choose the remainder for a time, and when to choose again."""
+    def _choose_remainder(self, at: int) -> None:
+        """Choose the active remainder for a time, and when to choose again."""
         free = [
-            which
-            for which, stretches in enumerate(self._given)
-            if not any(stretch.first - _MARGIN <= at <= stretch.last for stretch in stretches)
+            index
+            for index, intervals in enumerate(self._used_intervals)
+            if not any(interval.first - _MARGIN <= at <= interval.last for interval in intervals)
         ]
         if not free:
             metrics.CLOCK_EXHAUSTED.inc()
             log.warning(
                 "this time is passed for the third time; messages without a time may get the same as earlier ones"
             )
-        which = free[0] if free else 0
-        if which != self._which or not self._last:
-            self._end_run()
-            self._which, self._first = which, at
+        index = free[0] if free else 0
+        if index != self._remainder_index or not self._last_given:
+            self._end_interval()
+            self._remainder_index, self._first_given = index, at
         edges = (
             edge
-            for stretches in self._given
-            for stretch in stretches
-            for edge in (stretch.first - _MARGIN, stretch.last + 1)
+            for intervals in self._used_intervals
+            for interval in intervals
+            for edge in (interval.first - _MARGIN, interval.last + 1)
         )
-        self._until = min((edge for edge in edges if edge > at), default=_NEVER)
+        self._remainder_valid_until = min((edge for edge in edges if edge > at), default=_NEVER)
 
-    def _end_run(self) -> None:
-        """Keep the times that were given until now as a stretch."""
-        if self._last:
-            self._keep(self._which, _Stretch(self._first, self._last))
-        self._last = 0
+    def _end_interval(self) -> None:
+        """Add the current interval to the used ones."""
+        if self._last_given:
+            self._add_used_interval(self._remainder_index, UsedInterval(self._first_given, self._last_given))
+        self._last_given = 0
 
-    def _keep(self, which: int, stretch: _Stretch) -> None:
-        merged: list[_Stretch] = []
-        for each in sorted([*self._given[which], stretch]):
-            if merged and each.first <= merged[-1].last + 1:
-                merged[-1] = _Stretch(merged[-1].first, max(merged[-1].last, each.last))
+    def _add_used_interval(self, remainder_index: int, added: UsedInterval) -> None:
+        merged: list[UsedInterval] = []
+        for interval in sorted([*self._used_intervals[remainder_index], added]):
+            if merged and interval.first <= merged[-1].last + 1:
+                merged[-1] = UsedInterval(merged[-1].first, max(merged[-1].last, interval.last))
             else:
-                merged.append(each)
-        while len(merged) > _STRETCHES:
-            merged[:2] = [_Stretch(merged[0].first, merged[1].last)]
-        self._given[which][:] = merged
+                merged.append(interval)
+        while len(merged) > _MAX_INTERVALS:
+            merged[:2] = [UsedInterval(merged[0].first, merged[1].last)]
+        self._used_intervals[remainder_index][:] = merged
 
     @property
     def header(self) -> str | None:
-        """The stretches in which times were given, for `recall`; None while they need not be told."""
-        if not any(self._given) and not self._first and not self._which:
+        """The used intervals by remainder, for `recall`; None while they need not be told."""
+        if not any(self._used_intervals) and not self._first_given and not self._remainder_index:
             return None
-        newest = max(stretch.last for stretches in self._given for stretch in stretches) if any(self._given) else 0
-        if not self._which and newest < self._last - _FORGOTTEN_AFTER:
-            self._given[0].clear()
-            self._given[1].clear()
-            self._first = 0
+        ends = [interval.last for intervals in self._used_intervals for interval in intervals]
+        newest = max(ends, default=0)
+        if not self._remainder_index and newest < self._last_given - _FORGOTTEN_AFTER:
+            self._used_intervals[0].clear()
+            self._used_intervals[1].clear()
+            self._first_given = 0
             return None
-        now = [_Stretch(self._first, self._last)] if self._last else []
-        first, second = self._given
-        return msgspec.json.encode((first, [*second, *now]) if self._which else ([*first, *now], second)).decode()
+        current = [UsedInterval(self._first_given, self._last_given)] if self._last_given else []
+        first, second = self._used_intervals
+        by_remainder = (first, [*second, *current]) if self._remainder_index else ([*first, *current], second)
+        return msgspec.json.encode(by_remainder).decode()
 
     def recall(self, header: str | None, newest: int) -> None:
         """Take note of what this session gave in an earlier process.
@@ -232,47 +236,46 @@ class ReceiptClock:
             header: Of its newest envelope.
             newest: Receipt time of its newest message, 0 if it has none.
         """
-        now = self._look()
+        now = self._read_clock()
         ahead = newest - now
-        if header is None and ahead < _JUMP and not any(self._given):
-            self._last = max(self._last, newest)
+        if header is None and ahead < _JUMP and not any(self._used_intervals):
+            self._last_given = max(self._last_given, newest)
             return
         if ahead >= _JUMP:
-            self._trusted = self._offset + ahead
+            self._trusted_offset = self._offset + ahead
             self._set_at = now - self._offset
             metrics.CLOCK_JUMPS.inc()
             log.warning(
                 "this session's newest message in the stream is from the future: the machine's clock was set back",
                 seconds=round(ahead / 1e6, 3),
             )
-        given: _Given = ([_Stretch(0, newest)], [])
+        recalled: _IntervalsByRemainder = ([UsedInterval(0, newest)], [])
         if header is not None:
             try:
-                given = _decoder.decode(header)
+                recalled = _decoder.decode(header)
             except msgspec.DecodeError as error:
-                given[1].append(_Stretch(0, newest))
+                recalled[1].append(UsedInterval(0, newest))
                 log.warning("what an envelope says of the receipt times before it can't be read", error=str(error))
-        self._end_run()
-        for which, stretches in enumerate(given):
-            for stretch in stretches:
-                self._keep(which, stretch)
-        self._choose(now)
+        self._end_interval()
+        for index, intervals in enumerate(recalled):
+            for interval in intervals:
+                self._add_used_interval(index, interval)
+        self._choose_remainder(now)
 
 
-def crowd(messages: list[Message], first: int) -> list[Message]:
-    """Return messages with receipt times from `first` on that only those of one device do not share.
+def numbered_by_device(messages: list[Message], first: int) -> list[Message]:
+    """Return the messages with receipt times that count from `first` for each device: only those of one device do not share them.
 
     More than 62,500 messages a second, each with a time of its own, would run ahead of the clock.
     """
     next_times: dict[str, int] = {}
-    crowded = []
+    numbered = []
     for message in messages:
-        # An EUI is one device in any of its spellings; see `names.device_name`.
-        device = message.topic.lower().replace("-", "").replace(":", "")
+        device = fold_eui(message.topic)  # an EUI is one device in any of its spellings
         at = next_times.get(device, first)
         next_times[device] = at + STEP
-        crowded.append(Message(message.topic, message.payload, at, message.packet_id))
-    return crowded
+        numbered.append(Message(message.topic, message.payload, at, message.packet_id))
+    return numbered
 
 
 def time_slot(client_id: str) -> int:

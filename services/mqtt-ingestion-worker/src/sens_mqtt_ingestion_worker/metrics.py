@@ -70,5 +70,5 @@ CLOCK_OFF_SECONDS = Gauge(
 )
 CLOCK_EXHAUSTED = Counter(
     "sens_ingestion_clock_exhausted_total",
-    "Times that the clock was set so that a stretch of time passed for the third time: messages without a time may get the same one.",
+    "Times that the clock was set so that an interval of time passed for the third time: messages without a time may get the same one.",
 )

@@ -13,7 +13,7 @@ import structlog
 
 from sens_common.envelope import Message
 from sens_mqtt_ingestion_worker import metrics
-from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock, crowd
+from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock, numbered_by_device
 from sens_mqtt_ingestion_worker.mqtt import packets
 from sens_mqtt_ingestion_worker.mqtt.gathering import Gathering
 from sens_mqtt_ingestion_worker.mqtt.subscriptions import Subscriptions
@@ -95,7 +95,7 @@ class MqttConnection(asyncio.Protocol):
         view = memoryview(data)
         size = len(data)
         offset = 0
-        first, crowded = self._clock.next()
+        first, is_ahead = self._clock.next()
         received_at = first
         messages = self._messages
         before = len(messages)
@@ -118,18 +118,18 @@ class MqttConnection(asyncio.Protocol):
             log.warning("malformed packet from the broker", error=str(error))
             self._disconnect(mqtt5.DisconnectReasonCode.MALFORMED_PACKET, "the broker sent a malformed packet")
         if received_at > first:
-            crowded = crowded and self._ended is None
-            self._clock.gave(self._crowd(before, first) if crowded else received_at - STEP)
+            is_ahead = is_ahead and self._ended is None
+            self._clock.note_given(self._renumber(before, first) if is_ahead else received_at - STEP)
         self._keep(bytes(view[offset:]))
         if messages:
             self._pause_when_full()
             self._wake_up()
 
-    def _crowd(self, before: int, first: int) -> int:
+    def _renumber(self, before: int, first: int) -> int:
         """Let messages of different devices have the same receipt times, from a message on; return the last one given."""
-        crowded = crowd(self._messages[before:], first)
-        self._messages[before:] = crowded
-        return max(message.received_at for message in crowded)
+        numbered = numbered_by_device(self._messages[before:], first)
+        self._messages[before:] = numbered
+        return max(message.received_at for message in numbered)
 
     def _keep(self, partial: bytes) -> None:
         """Keep the beginning of a packet."""
