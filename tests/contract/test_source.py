@@ -128,7 +128,7 @@ class TestConnection:
             with pytest.raises(SourceUnavailableError):
                 await connection.receive()
             connection.acknowledge(messages)
-            connection.ask_for_more()
+            connection.probe_caught_up()
 
 
 class TestBrokerThatIsAway:

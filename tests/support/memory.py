@@ -51,7 +51,7 @@ class MemoryConnection:
     def acknowledge(self, messages: list[Message]) -> None:
         self.acknowledged += messages
 
-    def ask_for_more(self) -> None:
+    def probe_caught_up(self) -> None:
         """Nothing to do: the deliveries say it."""
 
 

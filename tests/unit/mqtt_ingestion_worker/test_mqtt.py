@@ -247,33 +247,33 @@ class TestCaughtUp:
 
     async def test_is_a_broker_that_answers_and_sends_nothing_before(self) -> None:
         connection, transport = opened()
-        connection.ask_for_more()
+        connection.probe_caught_up()
         assert transport.written == self.PING
         connection.data_received(self.ANSWER)
-        connection.ask_for_more()
+        connection.probe_caught_up()
         assert transport.written == self.PING
         assert await self.next_is_caught_up(connection)
 
     async def test_is_not_one_that_has_not_answered(self) -> None:
         connection, _ = opened()
-        connection.ask_for_more()
+        connection.probe_caught_up()
         assert not await self.next_is_caught_up(connection)
 
     @pytest.mark.parametrize("taken", [True, False])
     async def test_is_not_one_that_sends_something_before_it_answers(self, *, taken: bool) -> None:
         connection, _ = opened()
-        connection.ask_for_more()
+        connection.probe_caught_up()
         connection.data_received(publish("t", b"x", 1))
         if taken:
             await received(connection)
-            connection.ask_for_more()
+            connection.probe_caught_up()
         connection.data_received(self.ANSWER)
         assert not await self.next_is_caught_up(connection)
 
     def test_is_asked_only_when_all_that_came_is_taken(self) -> None:
         connection, transport = opened()
         connection.data_received(publish("t", b"x", 1))
-        connection.ask_for_more()
+        connection.probe_caught_up()
         assert transport.written == b""
 
 

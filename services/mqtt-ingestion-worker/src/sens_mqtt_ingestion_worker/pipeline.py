@@ -84,7 +84,7 @@ class BrokerConnection(Protocol):
     def acknowledge(self, messages: list[Message]) -> None:
         """Acknowledge messages of this connection; has no effect once it has ended, for then the broker sends them again."""
 
-    def ask_for_more(self) -> None:
+    def probe_caught_up(self) -> None:
         """Find out, when all that came is acknowledged, whether the broker has more for the session: see `Delivery.caught_up`."""
 
 
@@ -220,7 +220,7 @@ class Pipeline:
         with Race(stop) as race, contextlib.suppress(StoppedError):
             while True:
                 if self._recent.searching:
-                    connection.ask_for_more()
+                    connection.probe_caught_up()
                 delivery = await self._next(connection, race)
                 metrics.RECEIVED.inc(len(delivery.messages))
                 self._status.hold(delivery.messages)

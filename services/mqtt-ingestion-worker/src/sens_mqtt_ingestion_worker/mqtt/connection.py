@@ -201,7 +201,7 @@ class MqttConnection(asyncio.Protocol):
         settings = self._settings
         self._write(packets.connect(settings, self._max_packet_bytes))
         while self._connack is None:
-            await self._something()
+            await self._wait_for_change()
         connack = self._connack
         if int(connack.reason_code) >= packets.FIRST_FAILURE:
             raise SourceUnavailableError(
@@ -218,7 +218,7 @@ class MqttConnection(asyncio.Protocol):
         # A resumed session still has its subscriptions, and a broker may answer this one only after it got acknowledgements.
         self._write(packets.subscribe(settings.topic_filters))
         while not self._subscriptions.are_made and not self._messages:
-            await self._something()
+            await self._wait_for_change()
 
     async def settled(self) -> list[str]:
         """See `Subscriptions.settled`."""
@@ -227,11 +227,11 @@ class MqttConnection(asyncio.Protocol):
     async def receive(self) -> Delivery:
         """See `pipeline.BrokerConnection.receive`."""
         while not self._messages:
-            await self._something()
+            await self._wait_for_change()
         if self._gathering.is_busy:
             await self._gathering.gather(lambda: self.waiting, lambda: self._ended is not None)
             if not self._messages:  # the connection has ended meanwhile
-                await self._something()
+                await self._wait_for_change()
         messages, self._messages = self._messages, []
         self._gathering.delivered(len(messages))
         self._taken += len(messages)
@@ -255,8 +255,8 @@ class MqttConnection(asyncio.Protocol):
             self._write(b"".join(pubacks))
             metrics.ACKNOWLEDGED.inc(len(pubacks))
 
-    def ask_for_more(self) -> None:
-        """See `pipeline.BrokerConnection.ask_for_more`: a broker that has taken all acknowledgements sends what it has, then answers."""
+    def probe_caught_up(self) -> None:
+        """See `pipeline.BrokerConnection.probe_caught_up`: a broker that has taken all acknowledgements sends what it has, then answers."""
         if not self._caught_up and not self._messages:
             self._ping(self._receipts)
 
@@ -290,8 +290,8 @@ class MqttConnection(asyncio.Protocol):
 
     # The small parts.
 
-    async def _something(self) -> None:
-        """Wait until something comes.
+    async def _wait_for_change(self) -> None:
+        """Wait until messages or an answer have come.
 
         Raises:
             SourceUnavailableError: The connection has ended.
