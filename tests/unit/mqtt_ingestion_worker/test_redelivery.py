@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sens_common.envelope import Message, mark
-from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_messages
+from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_message_count
 
 NOBODY: frozenset[int] = frozenset()
 
@@ -80,10 +80,10 @@ class TestMarks:
 
 class TestKeptMessages:
     def test_are_more_than_receive_max_for_brokers_that_send_more(self) -> None:
-        assert kept_messages(4096) > 5875
+        assert kept_message_count(4096) > 5875
 
     def test_are_not_more_than_there_are_identifiers(self) -> None:
-        assert kept_messages(65_535) == 65_535
+        assert kept_message_count(65_535) == 65_535
 
 
 class TestDupFlag:

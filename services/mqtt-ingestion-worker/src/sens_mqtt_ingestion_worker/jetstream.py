@@ -27,7 +27,7 @@ from sens_mqtt_ingestion_worker.accounting import fitted
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.pipeline import SupersededError
 from sens_mqtt_ingestion_worker.rates import Rates
-from sens_mqtt_ingestion_worker.redelivery import kept_messages
+from sens_mqtt_ingestion_worker.redelivery import kept_message_count
 
 log = structlog.get_logger()
 
@@ -50,14 +50,14 @@ class _Contents(NamedTuple):
     Attributes:
         messages: Messages, and marks of those that were discarded.
         message_count: How many are messages.
-        received: Messages of each tenant, those included that were discarded.
-        discarded: Those.
+        received_counts: Messages of each tenant, those included that were discarded.
+        discarded_counts: Those.
     """
 
     messages: list[Message]
     message_count: int
-    received: dict[str, int]
-    discarded: dict[str, int]
+    received_counts: dict[str, int]
+    discarded_counts: dict[str, int]
 
 
 class JetStreamPublisher:
@@ -86,14 +86,14 @@ class JetStreamPublisher:
         self._clock = clock
         self._rates = rates
         self._subject = f"{TELEMETRY_SUBJECT}.{subject_token(publisher)}"
-        self._kept = kept_messages(receive_max)
+        self._kept_message_count = kept_message_count(receive_max)
         self._max_envelope_bytes = max_payload_bytes - envelope.OVERHEAD_BYTES
         # Message ids must differ between two runs of the same publisher.
         self._message_id_prefix = f"{subject_token(publisher)}-{secrets.token_hex(6)}"
-        self._envelopes = 0
+        self._envelope_count = 0
         self._last_sequence = 0
         self._recent: deque[tuple[int, int]] = deque()  # stream sequence and number of messages of the newest envelopes
-        self._recent_messages = 0
+        self._recent_message_count = 0
         self.problems = Problems("stream")
         self._reading = Attempts(
             self.problems,
@@ -143,7 +143,7 @@ class JetStreamPublisher:
                     sequence = message.metadata.sequence.stream
                     contents = envelope.decode_with_marks(message.data)
                     self._recent.append((sequence, len(contents)))
-                    self._recent_messages += len(contents)
+                    self._recent_message_count += len(contents)
                     messages.extend(contents)
                     newest = max((each.received_at for each in contents), default=0) or newest
         finally:
@@ -183,19 +183,19 @@ class JetStreamPublisher:
         self, messages: list[Message], discarded: Mapping[int, str], start: int, end: int
     ) -> Iterator[_Contents]:
         """Split what fits into one envelope where its headers have no room for the names of all tenants that exist."""
-        received = NATIVE.count_by_tenant([message.topic for message in messages[start:end]])
-        over = (
+        received_counts = NATIVE.count_by_tenant([message.topic for message in messages[start:end]])
+        over_counts = (
             Counter(discarded[index] for index in range(start, end) if index in discarded) if discarded else Counter()
         )
-        shown = fitted(received, self._rates.tenants, _RECEIVED_BYTES)
-        shown_over = fitted(over, self._rates.tenants, _DISCARDED_BYTES)
-        left_out = (received.keys() - shown.keys()) | (over.keys() - shown_over.keys())
+        shown = fitted(received_counts, self._rates.tenants, _RECEIVED_BYTES)
+        shown_over = fitted(over_counts, self._rates.tenants, _DISCARDED_BYTES)
+        left_out = (received_counts.keys() - shown.keys()) | (over_counts.keys() - shown_over.keys())
         if end - start > 1 and not left_out.isdisjoint(self._rates.tenants):
             middle = (start + end) // 2
             yield from self._divided_by_names(messages, discarded, start, middle)
             yield from self._divided_by_names(messages, discarded, middle, end)
             return
-        if not over:
+        if not over_counts:
             yield _Contents(messages[start:end], end - start, shown, {})
             return
         # What came with QoS 0 can't come again, and needs no mark.
@@ -204,21 +204,21 @@ class JetStreamPublisher:
             for index in range(start, end)
             if index not in discarded or messages[index].packet_id
         ]
-        yield _Contents(kept, end - start - over.total(), shown, shown_over)
+        yield _Contents(kept, end - start - over_counts.total(), shown, shown_over)
 
     async def _publish(self, contents: _Contents) -> int:
-        self._envelopes += 1
-        message_id = f"{self._message_id_prefix}-{self._envelopes}"
+        self._envelope_count += 1
+        message_id = f"{self._message_id_prefix}-{self._envelope_count}"
         body = envelope.encode(contents.messages)
         headers = {
             envelope.VERSION_HEADER: envelope.VERSION,
             envelope.COUNT_HEADER: str(contents.message_count),
-            envelope.RECEIVED_HEADER: envelope.encode_counts(contents.received),
+            envelope.RECEIVED_HEADER: envelope.encode_counts(contents.received_counts),
             envelope.TAIL_HEADER: str(self._recent[0][0] if self._recent else 0),
             envelope.MESSAGE_ID_HEADER: message_id,
         }
-        if contents.discarded:
-            headers[envelope.DISCARDED_HEADER] = envelope.encode_counts(contents.discarded)
+        if contents.discarded_counts:
+            headers[envelope.DISCARDED_HEADER] = envelope.encode_counts(contents.discarded_counts)
         clock = self._clock.header
         if clock is not None:
             headers[envelope.CLOCK_HEADER] = clock
@@ -290,15 +290,15 @@ class JetStreamPublisher:
             return None
 
     def _remember(self, sequence: int, count: int) -> None:
-        """Keep the sequences of the newest envelopes that hold the newest messages, `kept_messages` of them, between them."""
+        """Keep the sequences of the newest envelopes that hold the newest messages, `kept_message_count` of them, between them."""
         if self._recent and sequence < self._recent[-1][0]:
             self._forget()  # the stream was deleted and made again
         self._last_sequence = sequence
         self._recent.append((sequence, count))
-        self._recent_messages += count
-        while len(self._recent) > 1 and self._recent_messages - self._recent[0][1] >= self._kept:
-            self._recent_messages -= self._recent.popleft()[1]
+        self._recent_message_count += count
+        while len(self._recent) > 1 and self._recent_message_count - self._recent[0][1] >= self._kept_message_count:
+            self._recent_message_count -= self._recent.popleft()[1]
 
     def _forget(self) -> None:
         self._recent.clear()
-        self._recent_messages = 0
+        self._recent_message_count = 0

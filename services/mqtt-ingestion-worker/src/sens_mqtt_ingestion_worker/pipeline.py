@@ -21,7 +21,7 @@ from sens_common.health import Problems
 from sens_common.stopping import Race
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.rates import IDLE_SECONDS, Rates
-from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_messages
+from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_message_count
 from sens_mqtt_ingestion_worker.status import IngestionStatus, Waiting
 
 log = structlog.get_logger()
@@ -146,8 +146,8 @@ class Pipeline:
         self._rates = rates
         self._backoff = backoff
         self._took_at = time.monotonic()
-        self._kept = kept_messages(receive_max)
-        self._recent = RecentMessages(self._kept)
+        self._kept_message_count = kept_message_count(receive_max)
+        self._recent = RecentMessages(self._kept_message_count)
         self.problems = Problems("mqtt")
         self.problems.set(_CONNECTION, "not connected yet", level="debug")
 
@@ -203,8 +203,8 @@ class Pipeline:
 
     async def _recall(self) -> int:
         """Know the session's newest messages from the stream; return when the newest one was received, 0 if there is none."""
-        self._recent = RecentMessages(self._kept)
-        tail = await self._stream.tail(self._kept)
+        self._recent = RecentMessages(self._kept_message_count)
+        tail = await self._stream.tail(self._kept_message_count)
         self._recent.remember(tail)
         return max((message.received_at for message in tail), default=0)
 

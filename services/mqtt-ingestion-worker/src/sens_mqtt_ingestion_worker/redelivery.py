@@ -2,7 +2,7 @@
 
 A broker sends again what it holds as unacknowledged, under the same packet identifiers, before anything new (MQTT 5.0, sections
 4.4 and 4.6). What this session has published but not, or not provably, acknowledged is among its newest messages: at
-most ``receive_max`` of them, and more with a broker that counts wrongly; see `kept_messages`. A message that comes first on a resumed
+most ``receive_max`` of them, and more with a broker that counts wrongly; see `kept_message_count`. A message that comes first on a resumed
 connection and equals one of those in packet identifier, topic and payload is a copy. The first message that equals none ends the
 search: from there on everything is new.
 
@@ -26,7 +26,7 @@ _KEPT_FACTOR: Final = 4
 _PACKET_IDS: Final = 65_535
 
 
-def kept_messages(receive_max: int) -> int:
+def kept_message_count(receive_max: int) -> int:
     """Return how many of the newest messages have to be remembered.
 
     More than ``receive_max``: Mosquitto 2.0.11 leaves what it sends again after a reconnect out of its count, and was seen with 5,875

@@ -21,13 +21,13 @@ class Waiting(NamedTuple):
     """What a connection has received and the pipeline has not taken yet.
 
     Attributes:
-        messages: Number of messages.
-        size: Bytes of their packets.
+        message_count: Number of messages.
+        byte_count: Bytes of their packets.
         reading_paused: Whether nothing is read from the broker, because too much waits.
     """
 
-    messages: int
-    size: int
+    message_count: int
+    byte_count: int
     reading_paused: bool
 
 
@@ -51,8 +51,8 @@ class IngestionStatus:
 
     def export_metrics(self) -> None:
         """Let the metrics look here whenever they are asked for."""
-        metrics.BUFFERED.set_function(lambda: len(self._held) + self._waiting.messages)
-        metrics.BUFFERED_BYTES.set_function(self._bytes)
+        metrics.BUFFERED.set_function(lambda: len(self._held) + self._waiting.message_count)
+        metrics.BUFFERED_BYTES.set_function(self._byte_count)
         metrics.OLDEST_SECONDS.set_function(self._oldest_seconds)
         metrics.PAUSED.set_function(lambda: int(self._waiting.reading_paused))
 
@@ -71,9 +71,9 @@ class IngestionStatus:
         self._held = messages
         self._held_since = self._clock()
 
-    def discarded(self, messages: Mapping[str, int]) -> None:
+    def discarded(self, counts: Mapping[str, int]) -> None:
         """Take note of how many messages of each tenant were discarded, because they were over its rate."""
-        for tenant, count in messages.items():
+        for tenant, count in counts.items():
             metrics.DISCARDED.labels(tenant).inc(count)
             self._discarded_at[tenant] = self._clock()
 
@@ -89,8 +89,8 @@ class IngestionStatus:
     def _waiting(self) -> Waiting:
         return self._connection.waiting if self._connection is not None else Waiting(0, 0, reading_paused=False)
 
-    def _bytes(self) -> int:
-        return self._waiting.size + sum(len(message.topic) + len(message.payload) for message in self._held)
+    def _byte_count(self) -> int:
+        return self._waiting.byte_count + sum(len(message.topic) + len(message.payload) for message in self._held)
 
     def _oldest_seconds(self) -> float:
         return self._clock() - self._held_since if self._held else 0.0
@@ -98,14 +98,14 @@ class IngestionStatus:
     def describe(self, answers: Mapping[str, str]) -> str:
         """Return one sentence: which hop holds, and what waits here; see `readiness.Describe`."""
         waiting = self._waiting
-        messages = len(self._held) + waiting.messages
+        message_count = len(self._held) + waiting.message_count
         seconds = self._oldest_seconds()
         held = blocking_hop(_HOPS, answers) or ("the stream holds: it is slow" if seconds > _SLOW_SECONDS else None)
         connected = answers.get("mqtt", "ok") == "ok"
         parts = []
-        if messages:
+        if message_count:
             parts.append(
-                f"{amount(messages, 'message')} ({self._bytes():,} bytes) not acknowledged, the oldest for {seconds:.0f} s"
+                f"{amount(message_count, 'message')} ({self._byte_count():,} bytes) not acknowledged, the oldest for {seconds:.0f} s"
             )
         if waiting.reading_paused:
             parts.append("nothing is read from the broker")

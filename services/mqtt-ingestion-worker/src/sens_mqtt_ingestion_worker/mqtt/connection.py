@@ -63,8 +63,8 @@ class MqttConnection(asyncio.Protocol):
         self._waiting_bytes = 0
         self._gathering = Gathering(settings.receive_max)
         self._flagged: set[int] = set()
-        self._receipts = 0
-        self._pings: deque[int] = deque()  # that are not answered: receipts before each that asks for more, else -1
+        self._delivery_count = 0
+        self._pings: deque[int] = deque()  # that are not answered: for a probe the deliveries before it, else -1
         self._caught_up = False
         self._ended: str | None = None
         self._was_taken = False
@@ -72,7 +72,7 @@ class MqttConnection(asyncio.Protocol):
         self._wake: asyncio.Future[None] | None = None
         self._connack: mqtt5.ConnAckPacket | None = None
         self._subscriptions = Subscriptions(settings.topic_filters, left_over)
-        self._taken = 0  # messages
+        self._delivered_message_count = 0
         self._last_sent = self._last_heard = time.monotonic()
 
     # What the event loop calls.
@@ -120,7 +120,7 @@ class MqttConnection(asyncio.Protocol):
         if received_at > first:
             is_ahead = is_ahead and self._ended is None
             self._clock.note_given(self._renumber(before, first) if is_ahead else received_at - STEP)
-        self._keep(bytes(view[offset:]))
+        self._keep_partial(bytes(view[offset:]))
         if messages:
             self._pause_when_full()
             self._wake_up()
@@ -131,7 +131,7 @@ class MqttConnection(asyncio.Protocol):
         self._messages[before:] = numbered
         return max(message.received_at for message in numbered)
 
-    def _keep(self, partial: bytes) -> None:
+    def _keep_partial(self, partial: bytes) -> None:
         """Keep the beginning of a packet."""
         self._partial = partial
         if len(self._partial) > self._max_packet_bytes + _FIXED_HEADER_BYTES:
@@ -157,13 +157,13 @@ class MqttConnection(asyncio.Protocol):
             case mqtt5.SubAckPacket():
                 self._take_suback(packet)
             case mqtt5.UnsubAckPacket():
-                self._subscriptions.take_unsuback(packet, self._received)
+                self._subscriptions.take_unsuback(packet, self._received_message_count)
             case mqtt5.DisconnectPacket():
                 reason = packet.reason_code.name.lower().replace("_", " ")
                 self._was_taken = packet.reason_code is mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
                 self._end(f"the broker ended the connection: {packet.reason_str or reason}")
             case mqtt5.PingRespPacket():
-                if self._pings and self._pings.popleft() == self._receipts and not self._messages:
+                if self._pings and self._pings.popleft() == self._delivery_count and not self._messages:
                     self._caught_up = True
             case _:
                 self._disconnect(
@@ -176,14 +176,14 @@ class MqttConnection(asyncio.Protocol):
             self._disconnect(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION, refusal)
             return
         self._wake_up()
-        ending = self._subscriptions.unsubscribe(self._received, session_present=self.session_present)
+        ending = self._subscriptions.unsubscribe(self._received_message_count, session_present=self.session_present)
         if ending is not None:
             self._write(ending)
 
     @property
-    def _received(self) -> int:
+    def _received_message_count(self) -> int:
         """How many messages have come."""
-        return self._taken + len(self._messages)
+        return self._delivered_message_count + len(self._messages)
 
     # What the source and the pipeline call.
 
@@ -234,8 +234,8 @@ class MqttConnection(asyncio.Protocol):
                 await self._wait_for_change()
         messages, self._messages = self._messages, []
         self._gathering.delivered(len(messages))
-        self._taken += len(messages)
-        self._receipts += 1
+        self._delivered_message_count += len(messages)
+        self._delivery_count += 1
         self._waiting_bytes = 0
         flagged = _NO_FLAGS
         if self._flagged:
@@ -258,10 +258,10 @@ class MqttConnection(asyncio.Protocol):
     def probe_caught_up(self) -> None:
         """See `pipeline.BrokerConnection.probe_caught_up`: a broker that has taken all acknowledgements sends what it has, then answers."""
         if not self._caught_up and not self._messages:
-            self._ping(self._receipts)
+            self._ping(self._delivery_count)
 
-    def _ping(self, receipts: int) -> None:
-        self._pings.append(receipts)
+    def _ping(self, deliveries_before: int) -> None:
+        self._pings.append(deliveries_before)
         self._write(mqtt5.PingReqPacket().write())
 
     async def keep_alive(self) -> None:
@@ -316,7 +316,7 @@ class MqttConnection(asyncio.Protocol):
     def _end(self, reason: str) -> None:
         if self._ended is not None:
             return
-        self._subscriptions.count_between(self._received)
+        self._subscriptions.count_between(self._received_message_count)
         self._ended = reason
         # The broker sends unacknowledged messages again; only those of QoS 0 would be lost.
         self._messages = [message for message in self._messages if not message.packet_id]

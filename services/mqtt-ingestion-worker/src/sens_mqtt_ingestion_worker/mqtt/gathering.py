@@ -24,18 +24,18 @@ class Gathering:
 
     def __init__(self, receive_max: int) -> None:
         self._receive_max = receive_max
-        self._enough = receive_max // _ENOUGH_SHARE
-        self._stopped_at = 0
-        self._delivered = 0  # messages of the last delivery
+        self._enough_count = receive_max // _ENOUGH_SHARE
+        self._stopped_at_count = 0
+        self._last_delivered_count = 0
 
     @property
     def is_busy(self) -> bool:
         """Whether gathering is worth its time."""
-        return self._delivered >= _BUSY_MESSAGES
+        return self._last_delivered_count >= _BUSY_MESSAGES
 
     def delivered(self, count: int) -> None:
         """Take note of a delivery of so many messages."""
-        self._delivered = count
+        self._last_delivered_count = count
 
     async def gather(self, waiting: Callable[[], Waiting], has_ended: Callable[[], bool]) -> None:
         """Wait for more messages.
@@ -44,13 +44,17 @@ class Gathering:
             waiting: Tells what has come.
             has_ended: Tells whether nothing more comes.
         """
-        if waiting().messages > self._enough:
-            self._enough = self._receive_max // _ENOUGH_SHARE
+        if waiting().message_count > self._enough_count:
+            self._enough_count = self._receive_max // _ENOUGH_SHARE
         deadline = time.monotonic() + _SECONDS
-        while (here := waiting()).messages < self._enough and here.size < _ENOUGH_BYTES and not has_ended():
+        while (
+            (here := waiting()).message_count < self._enough_count
+            and here.byte_count < _ENOUGH_BYTES
+            and not has_ended()
+        ):
             if time.monotonic() > deadline:
-                if here.messages == self._stopped_at:
-                    self._enough = here.messages
-                self._stopped_at = here.messages
+                if here.message_count == self._stopped_at_count:
+                    self._enough_count = here.message_count
+                self._stopped_at_count = here.message_count
                 return
             await asyncio.sleep(_STEP_SECONDS)
