@@ -107,8 +107,11 @@ def readiness(broker: MqttBroker) -> tuple[int, dict[str, str]]:
 
 
 def flow(broker: MqttBroker) -> str:
-    with urllib.request.urlopen(f"http://{broker.host}:{broker.operations_port}/readyz", timeout=5) as answer:
-        return str(json.load(answer)["flow"])
+    try:
+        with urllib.request.urlopen(f"http://{broker.host}:{broker.operations_port}/readyz", timeout=5) as answer:
+            return str(json.load(answer)["flow"])
+    except urllib.error.HTTPError as error:  # not ready yet
+        return str(json.load(error)["flow"])
 
 
 def metric(broker: MqttBroker, name: str) -> float:
@@ -276,7 +279,8 @@ class TestFleet:
                 await working
         first = fleet.message(0)
         assert first is not None
-        assert received[0] == (first.topic, first.payload)
+        # Not always the first one: the subscription can come between two messages of one try.
+        assert (first.topic, first.payload) in received
         assert len(set(received)) == len(received)
         assert publisher.readers.problem is None
 

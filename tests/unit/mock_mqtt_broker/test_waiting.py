@@ -2,7 +2,7 @@
 
 import pytest
 
-from sens_mock_mqtt_broker.session import ApplicationMessage
+from sens_mock_mqtt_broker.messages import ApplicationMessage
 from sens_mock_mqtt_broker.waiting import WaitingMessages, owner
 
 

@@ -13,8 +13,9 @@ import structlog
 
 from sens_mock_mqtt_broker import metrics
 from sens_mock_mqtt_broker.connection import ClientConnection
+from sens_mock_mqtt_broker.messages import ApplicationMessage
 from sens_mock_mqtt_broker.received import NEVER_EXPIRES, Connect, FilterRequest, Will
-from sens_mock_mqtt_broker.session import ApplicationMessage, Session
+from sens_mock_mqtt_broker.session import Session
 from sens_mock_mqtt_broker.settings import BrokerSettings
 from sens_mock_mqtt_broker.topics import Share, Subscription, SubscriptionTree, matches, parse_filter, topic_name
 from sens_mock_mqtt_broker.unread import UnreadTopics

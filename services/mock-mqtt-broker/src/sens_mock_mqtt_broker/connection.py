@@ -1,16 +1,15 @@
 """A client's connection: bytes become packets, packets become calls of the broker, and its answers bytes again."""
 
 import asyncio
-from typing import TYPE_CHECKING, Final, cast
+from collections.abc import Sequence
+from typing import Final, Protocol, cast
 
 import structlog
 
 from sens_mock_mqtt_broker import metrics, received, sent
-from sens_mock_mqtt_broker.session import ApplicationMessage, Session
+from sens_mock_mqtt_broker.messages import ApplicationMessage
+from sens_mock_mqtt_broker.session import Session
 from sens_mock_mqtt_broker.wire import V5, V311, PacketError, PacketType, ReasonCode, malformed, protocol_error
-
-if TYPE_CHECKING:
-    from sens_mock_mqtt_broker.broker import Broker
 
 log = structlog.get_logger()
 
@@ -33,10 +32,44 @@ _FIRST_BYTES: Final = frozenset({0x10, 0x40, 0x50, 0x62, 0x70, 0x82, 0xA2, 0xC0,
 _LEVEL_INDEX: Final = 6
 
 
+class Sessions(Protocol):
+    """The broker, as a connection sees it.
+
+    Attributes:
+        largest_packet: Bytes of a packet, at most.
+        unfinished_bytes: Of the unfinished packets of all connections.
+        largest_unfinished_bytes: Their bound.
+    """
+
+    largest_packet: int
+    unfinished_bytes: int
+    largest_unfinished_bytes: int
+
+    def opened(self, connection: "ClientConnection") -> None:
+        """Take note of a connection."""
+
+    def closed(self, connection: "ClientConnection") -> None:
+        """Take note of its end."""
+
+    def connect(self, connection: "ClientConnection", packet: received.Connect) -> tuple[Session, bool]:
+        """Return the client's session, and whether it was there before."""
+
+    def subscribe(
+        self, session: Session, requests: Sequence[received.FilterRequest]
+    ) -> tuple[list[int], list[tuple[ApplicationMessage, int]]]:
+        """Subscribe a session; return the codes of SUBACK, and retained messages with their flags."""
+
+    def unsubscribe(self, session: Session, filters: Sequence[str]) -> list[int]:
+        """Take subscriptions back; return the codes of UNSUBACK."""
+
+    def publish(self, message: ApplicationMessage, publisher: Session | None = None) -> ReasonCode:
+        """Pass a message on; return what its publisher is told."""
+
+
 class ClientConnection(asyncio.Protocol):
     """One client. Its `end` is safe to call at any time; `connection_lost` comes once, whichever side was first."""
 
-    def __init__(self, broker: "Broker") -> None:
+    def __init__(self, broker: Sessions) -> None:
         self.version = V311
         self.largest_packet = 1 << 28
         self.keep_alive_seconds = 0

@@ -5,41 +5,16 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from sens_mock_mqtt_broker import metrics, sent
+from sens_mock_mqtt_broker.messages import ApplicationMessage, Outgoing
 from sens_mock_mqtt_broker.topics import Subscription, TopicFilter
 from sens_mock_mqtt_broker.waiting import WaitingMessages
 from sens_mock_mqtt_broker.wire import PacketType
-
-_OVERHEAD_BYTES: Final = 200
-"""What a message takes in memory beside its topic and payload, roughly."""
 
 _PACKET_IDS: Final = 65_535
 _DUP: Final = 8
 _ROOM_SHARE: Final = 8
 _QOS_1: Final = 2
 _QOS_2: Final = 4
-
-
-class ApplicationMessage:
-    """A message under way. Its topic stands as on the wire, its length before it."""
-
-    __slots__ = ("expires_at", "payload", "properties", "qos", "retain", "size", "topic")
-
-    def __init__(  # noqa: PLR0917 - made for every message, and keywords take time
-        self,
-        topic: bytes,
-        payload: bytes,
-        qos: int,
-        retain: int = 0,
-        properties: bytes = b"",
-        expires_at: float | None = None,
-    ) -> None:
-        self.topic = topic
-        self.payload = payload
-        self.qos = qos
-        self.retain = retain
-        self.properties = properties
-        self.expires_at = expires_at
-        self.size = len(topic) + len(payload) + len(properties) + _OVERHEAD_BYTES
 
 
 class Outlet(Protocol):
@@ -52,10 +27,6 @@ class Outlet(Protocol):
 
     def send(self, packet: bytes) -> None:
         """Send a packet, soon."""
-
-
-type Outgoing = tuple[ApplicationMessage, int]
-"""A message on its way to one client, and the flags of its packet: QoS and RETAIN."""
 
 
 class Session:

@@ -4,12 +4,10 @@ The owner of a message is what its topic begins with: up to its tenant for the p
 """
 
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from sens_common.topics import NATIVE
-
-if TYPE_CHECKING:
-    from sens_mock_mqtt_broker.session import Outgoing
+from sens_mock_mqtt_broker.messages import Outgoing
 
 _LEVELS: Final = 3
 _LENGTH_BYTES: Final = 2
@@ -40,21 +38,21 @@ class WaitingMessages:
         return len(self._messages)
 
     @property
-    def first(self) -> "Outgoing":
+    def first(self) -> Outgoing:
         """The next one."""
         return self._messages[0]
 
-    def append(self, delivery: "Outgoing") -> None:
+    def append(self, delivery: Outgoing) -> None:
         """Let one wait behind the others."""
         self._messages.append(delivery)
         self._add(delivery, 1)
 
-    def prepend(self, delivery: "Outgoing") -> None:
+    def prepend(self, delivery: Outgoing) -> None:
         """Let one wait before the others."""
         self._messages.appendleft(delivery)
         self._add(delivery, 1)
 
-    def pop(self) -> "Outgoing":
+    def pop(self) -> Outgoing:
         """Take the next one."""
         delivery = self._messages.popleft()
         self._add(delivery, -1)
@@ -74,7 +72,7 @@ class WaitingMessages:
             self._messages = kept
         return before - len(self._messages)
 
-    def _add(self, delivery: "Outgoing", sign: int) -> None:
+    def _add(self, delivery: Outgoing, sign: int) -> None:
         message = delivery[0]
         self.bytes += sign * message.size
         whose = owner(message.topic)
