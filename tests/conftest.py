@@ -1,9 +1,10 @@
 """Fixtures of real servers; property tests that repeat; which tests share a process, and which may open no socket."""
 
-from typing import Final, override
+from typing import Any, Final, override
 
 import hypothesis
 import pytest
+import structlog
 from xdist.scheduler import LoadFileScheduling
 
 pytest_plugins = [
@@ -29,6 +30,18 @@ hypothesis.settings.load_profile("suite")
 
 _SLOW_FIRST: Final = ("tests/torture/", "tests/images/", "tests/connected/", "tests/release/")
 _WITHOUT_SOCKETS: Final = ("tests/architecture/", "tests/unit/")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test configures of the logs ends with it; a logger that is used meanwhile does not keep it."""
+    structlog.reset_defaults()
+    configure = structlog.configure
+
+    def configure_without_cache(**options: Any) -> None:
+        configure(**options | {"cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", configure_without_cache)
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-socket reads the marks
