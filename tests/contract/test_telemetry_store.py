@@ -13,10 +13,10 @@ from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.accounting import confirm
-from sens_telemetry_worker.batch import EnvelopeProgress, MessageOutcome, PendingMessages, Rejection, StreamPosition
+from sens_telemetry_worker.batch import EnvelopeProgress, MessageOutcome, Rejection, StreamPosition, UndecidedMessages
 from sens_telemetry_worker.letters import Letter, Quota
-from sens_telemetry_worker.rows import PreparedRows, Rows, TextRow, numeric_rows, prepare
-from sens_telemetry_worker.storing import RowsRefusedError, SettledElsewhereError, Store, StoreUnavailableError
+from sens_telemetry_worker.rows import PreparedRows, Rows, TextRow, numeric_columns, prepare
+from sens_telemetry_worker.storing import ProgressMadeElsewhereError, RowsRefusedError, Store, StoreUnavailableError
 from sens_telemetry_worker.timescale.binary_copy import copy_to
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.dead_letters import COLUMNS, copy_bytes
@@ -79,7 +79,7 @@ def opened_with_quota(request: pytest.FixtureRequest) -> QuotaOpener:
 def rows(*values: tuple[int, int, int, float], texts: tuple[TextRow, ...] = ()) -> PreparedRows:
     """Prepare rows given as (message index, device, microseconds after AT, value), all of metric 1."""
     messages, devices, times, numbers = ([value[column] for value in values] for column in range(4))
-    numeric = numeric_rows(
+    numeric = numeric_columns(
         [int(m) for m in messages],
         [int(d) for d in devices],
         [1] * len(values),
@@ -136,7 +136,7 @@ class TestSettledEnvelope:
         async with opened() as store:
             first = part_of(rows((0, 1, 0, 1.0)), 1, sequence=1, rejected=[])
             await store.write(first)
-            with pytest.raises(SettledElsewhereError) as refusal:
+            with pytest.raises(ProgressMadeElsewhereError) as refusal:
                 await store.write(part_of(rows((0, 1, 7, 1.0)), 1, sequence=1))
             assert refusal.value.recorded == {StreamPosition(1, 1): None}
             assert await write(store, rows((0, 1, 7, 1.0)), 1) == ([1], set())
@@ -145,7 +145,7 @@ class TestSettledEnvelope:
         bad = [Rejection(0, "malformed_payload", "bad")]
         async with opened() as store:
             await store.write(part_of(rows(), 1, sequence=1, rejected=bad))
-            with pytest.raises(SettledElsewhereError) as refusal:
+            with pytest.raises(ProgressMadeElsewhereError) as refusal:
                 await store.write(part_of(rows(), 1, sequence=1, rejected=bad))
             assert refusal.value.recorded == {StreamPosition(1, 1): None}
 
@@ -154,12 +154,12 @@ class TestSettledEnvelope:
             parts = [part_of(rows((0, 1, number, 1.0)), 1, sequence=1) for number in range(8)]
             outcomes = await asyncio.gather(*map(store.write, parts), return_exceptions=True)
             assert sum(not isinstance(outcome, BaseException) for outcome in outcomes) == 1
-            assert sum(isinstance(outcome, SettledElsewhereError) for outcome in outcomes) == 7
+            assert sum(isinstance(outcome, ProgressMadeElsewhereError) for outcome in outcomes) == 7
 
     async def test_may_be_empty(self, opened: Opener) -> None:
         async with opened() as store:
             await store.write(part_of(rows(), 0, sequence=1, says_received={"~": 3}, discarded={"~": 3}))
-            with pytest.raises(SettledElsewhereError):
+            with pytest.raises(ProgressMadeElsewhereError):
                 await store.write(part_of(rows(), 0, sequence=1))
 
 
@@ -173,14 +173,14 @@ class TestEnvelopeInParts:
 
             # Another worker gets it too, and does not know.
             other = EnvelopeProgress.of(progress.envelope)
-            with pytest.raises(SettledElsewhereError) as refusal:
+            with pytest.raises(ProgressMadeElsewhereError) as refusal:
                 await store.write(part_of(rows((0, 1, 1, 1.0)), 3, envelopes=[other]))
-            other.learn(refusal.value.recorded[StreamPosition(1, 1)])
-            assert len(PendingMessages.of([other]).messages) == 2
+            other.adopt_recorded(refusal.value.recorded[StreamPosition(1, 1)])
+            assert len(UndecidedMessages.of([other]).messages) == 2
             await store.write(part_of(rows((0, 1, 1, 1.0), (1, 1, 2, 1.0)), 2, envelopes=[other]))
 
             # The first one comes too late.
-            with pytest.raises(SettledElsewhereError) as refusal:
+            with pytest.raises(ProgressMadeElsewhereError) as refusal:
                 await store.write(part_of(rows((0, 1, 3, 1.0)), 2, envelopes=[progress], only=[0]))
             assert refusal.value.recorded == {StreamPosition(1, 1): None}
 

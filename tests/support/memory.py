@@ -18,9 +18,9 @@ from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError
 from sens_mqtt_ingestion_worker.status import Waiting
 from sens_telemetry_worker.accounting import AccountsUpdate, WrittenPart, accounts_update
 from sens_telemetry_worker.batch import BatchPart, StreamPosition
+from sens_telemetry_worker.batch_building import KnownNames
 from sens_telemetry_worker.letters import Letter, Quota, apportion, dead_letters
-from sens_telemetry_worker.routing import KnownNames
-from sens_telemetry_worker.storing import RowsRefusedError, SettledElsewhereError, StoreUnavailableError
+from sens_telemetry_worker.storing import ProgressMadeElsewhereError, RowsRefusedError, StoreUnavailableError
 from sens_telemetry_worker.tenants import MetricKey, NewMetrics, Refusal, RegisteredDevices, RegisteredMetrics, Tenant
 
 type Key = tuple[int, int, int]
@@ -177,11 +177,11 @@ class MemoryRegistry:
     metric_ids: dict[MetricKey, int] = field(default_factory=dict)
     _known: KnownNames | None = None
 
-    async def known(self, tenants: Collection[str] = ()) -> KnownNames:  # noqa: ARG002 - it knows them all
+    async def known_names(self, tenants: Collection[str] = ()) -> KnownNames:  # noqa: ARG002 - it knows them all
         self._known = self._known or KnownNames(1, self.tenants)
         return self._known
 
-    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
+    async def register_devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
         refusals = {}
         for tenant, name in wanted:
             if sum(tenant_id == tenant.id for tenant_id, _ in self.device_ids) < self.device_limit:
@@ -190,7 +190,7 @@ class MemoryRegistry:
                 refusals[tenant.id, name] = Refusal(Reason.LIMIT_REACHED, f"{name} is new")
         return RegisteredDevices(dict(self.device_ids), refusals)
 
-    async def metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
+    async def register_metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
         ids: dict[MetricKey, int] = {}
         refusals: dict[MetricKey, Refusal] = {}
         for tenant, metrics in wanted:
@@ -272,7 +272,7 @@ class MemoryStore:
         self.settled = {
             position: outcomes
             for position, outcomes in self.settled.items()
-            if position.stream == stream and position >= first
+            if position.stream_created_at == stream and position >= first
         }
 
     def _compared(
@@ -300,10 +300,10 @@ class MemoryStore:
         ):
             recorded = {
                 position: self.settled[position]
-                for position in part.batch.pending.recorded()
+                for position in part.batch.undecided.recorded()
                 if position in self.settled
             }
-            raise SettledElsewhereError(recorded)
+            raise ProgressMadeElsewhereError(recorded)
         for count in update.counts:
             for word in ("received", "stored", "duplicate", "dead_lettered", "discarded"):
                 self.counts[count.tenant_id, count.day, word] += getattr(count, word)
@@ -312,7 +312,7 @@ class MemoryStore:
 
     def _room(self) -> Quota:
         sizes = [letter.size for letter in self.letters.values()]
-        return self._quota._replace(letters=len(sizes), bytes=sum(sizes))
+        return self._quota._replace(letter_count=len(sizes), byte_count=sum(sizes))
 
     @staticmethod
     def _keyed(part: BatchPart) -> list[tuple[int, Key, float | str]]:

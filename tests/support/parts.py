@@ -8,7 +8,14 @@ import numpy as np
 
 from sens_common.envelope import Message
 from sens_common.topics import NATIVE
-from sens_telemetry_worker.batch import Batch, BatchPart, EnvelopeProgress, PendingMessages, Rejection, RoutedMessages
+from sens_telemetry_worker.batch import (
+    Batch,
+    BatchPart,
+    EnvelopeProgress,
+    InterpretedMessages,
+    Rejection,
+    UndecidedMessages,
+)
 from sens_telemetry_worker.letters import Quota
 from sens_telemetry_worker.rows import PreparedRows, Rows
 from support.memory import MemoryEnvelope
@@ -34,11 +41,11 @@ def part_of(
         topics = [Message("elsewhere", payload, AT)] * messages
         sequence = envelope.pop("sequence", next(_sequences))
         envelopes = [EnvelopeProgress.of(MemoryEnvelope(sequence, topics, **envelope))]
-    pending = PendingMessages.of(envelopes)
-    count = len(pending.messages)
-    routes = {message.topic: NATIVE.route(message.topic) for message in pending.messages}
+    undecided = UndecidedMessages.of(envelopes)
+    count = len(undecided.messages)
+    routes = {message.topic: NATIVE.route(message.topic) for message in undecided.messages}
     rows = Rows(prepared.numeric_rows, prepared.text_rows)
-    batch = Batch.of(pending, RoutedMessages(pending.messages, [None] * count, routes, rows, [], 1), {})
+    batch = Batch.of(undecided, InterpretedMessages(undecided.messages, [None] * count, routes, rows, [], 1), {})
     gone = {each.message_index for each in rejected}
     with_rows = [index for index in (range(count) if only is None else only) if index not in gone]
     indexes = np.array([*with_rows, *(each.message_index for each in rejected)], np.int64)

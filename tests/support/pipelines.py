@@ -4,11 +4,11 @@ from typing import Final
 
 from sens_common.attempts import Backoff
 from sens_telemetry_worker.batch import Envelope
+from sens_telemetry_worker.batch_building import BatchBuilder, Registry
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.live import LiveFeed, LivePublisher
 from sens_telemetry_worker.pipeline import Inbox, Pipeline
-from sens_telemetry_worker.routing import Registry, Router
 from sens_telemetry_worker.status import TelemetryStatus
 from sens_telemetry_worker.storing import Store
 from sens_telemetry_worker.tenants import Tenant
@@ -21,7 +21,7 @@ def pipeline_of[E: Envelope](
     inbox: Inbox[E],
     *,
     registry: Registry | None = None,
-    router: Router | None = None,
+    builder: BatchBuilder | None = None,
     guard: DeadLetterGuard | None = None,
     store: Store | None = None,
     feed: LiveFeed | None = None,
@@ -31,7 +31,7 @@ def pipeline_of[E: Envelope](
     payload_format = decoder("native")
     return Pipeline(
         inbox,
-        router=router or Router(registry or MemoryRegistry({"demo": Tenant(1, "demo")}), payload_format),
+        builder=builder or BatchBuilder(registry or MemoryRegistry({"demo": Tenant(1, "demo")}), payload_format),
         guard=guard or DeadLetterGuard(1, 10),
         store=store or MemoryStore(),
         live=LivePublisher(feed or MemoryFeed(set()), payload_format),

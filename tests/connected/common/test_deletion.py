@@ -13,8 +13,8 @@ from sens_common.database import connect
 from sens_common.envelope import Message
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
+from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from support.workers import Publisher, TelemetryPath
@@ -41,7 +41,7 @@ class Deletions:
         self.owner = owner
         self.api = api
         self.database = database
-        self.router = Router(TimescaleRegistry(database), decoder("native"))
+        self.builder = BatchBuilder(TimescaleRegistry(database), decoder("native"))
 
     async def fill(self, rows: int) -> None:
         """Store rows of three metrics for each of three devices, over some months."""
@@ -49,7 +49,7 @@ class Deletions:
         messages = [
             Message(f"sens/v1/demo/d{device}/telemetry", b'{"a": 1, "b": true, "c": "x"}', NOW) for device in (1, 2, 3)
         ]
-        await self.router.route(messages)
+        await self.builder.interpret(messages)
         for table, value, kinds in (("measurements", "1", "{number,boolean}"), ("text_measurements", "'x'", "{text}")):
             await self.owner.execute(
                 f"""
@@ -165,7 +165,7 @@ class TestMetric:
     async def test_of_one_kind_goes_from_all_devices(self, database: DatabaseSettings) -> None:
         async with opened(database) as deletions:
             await deletions.fill(700)
-            await deletions.router.route([Message("sens/v1/demo/d1/telemetry", orjson.dumps({"a": "text"}), NOW)])
+            await deletions.builder.interpret([Message("sens/v1/demo/d1/telemetry", orjson.dumps({"a": "text"}), NOW)])
             delete = "SELECT sens.delete_metric($1, $2, 'key 1 (test)', NULL, NULL)"
             kinds = []
             for each in (("a", "number"), ("b", None), ("x", None)):
@@ -286,8 +286,10 @@ class TestGate:
 
             async def register() -> None:
                 for name in names * 3:
-                    router = Router(TimescaleRegistry(deletions.database), decoder("native"))  # remembers nothing
-                    await router.route([Message(f"sens/v1/demo/{name}/telemetry", b'{"a": 1}', NOW)])
+                    builder = BatchBuilder(
+                        TimescaleRegistry(deletions.database), decoder("native")
+                    )  # remembers nothing
+                    await builder.interpret([Message(f"sens/v1/demo/{name}/telemetry", b'{"a": 1}', NOW)])
 
             async def delete() -> None:
                 for name in names * 3:

@@ -21,7 +21,7 @@ from sens_platform_api.postgresql import open_pools as open_api_pools
 from sens_platform_api.postgresql import transaction
 from sens_platform_api.settings import LimitSettings
 from sens_telemetry_worker.batch import Rejection
-from sens_telemetry_worker.rows import Rows, TextRow, numeric_rows, prepare
+from sens_telemetry_worker.rows import Rows, TextRow, numeric_columns, prepare
 from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.database import open_pool as open_worker_pool
 from sens_telemetry_worker.timescale.store import TimescaleStore
@@ -232,7 +232,7 @@ class TestTheApi:
 
 class TestTheWorker:
     async def test_stores_recognises_copies_and_makes_partitions_that_are_the_owners(self, logins: Logins) -> None:
-        rows = prepare(Rows(numeric_rows([0], [1], [1], [AT], [21.5]), [TextRow(1, 2, AT, 0, "x")]))
+        rows = prepare(Rows(numeric_columns([0], [1], [1], [AT], [21.5]), [TextRow(1, 2, AT, 0, "x")]))
         async with open_worker_pool(logins.worker, "test") as pool:
             store = TimescaleStore(Database(pool, logins.worker), NO_QUOTA)
             first = await store.write(part_of(rows, 1))

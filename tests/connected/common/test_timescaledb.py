@@ -12,7 +12,7 @@ import pytest
 from sens_common.database import connect
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.rows import Rows, numeric_rows, prepare
+from sens_telemetry_worker.rows import Rows, numeric_columns, prepare
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.parts import NO_QUOTA, part_of
@@ -302,7 +302,7 @@ class TestColumnstore:
         values[1234] = -1.0
         times = [microseconds + step * 60_000_000 for step in steps]
         times[4321] += 1
-        rows = prepare(Rows(numeric_rows(list(range(len(keys))), devices, metrics, times, values), []))
+        rows = prepare(Rows(numeric_columns(list(range(len(keys))), devices, metrics, times, values), []))
         async with open_pool(columnstore, "test") as pool:
             written = await TimescaleStore(Database(pool, columnstore), NO_QUOTA).write(part_of(rows, len(keys)))
         assert np.flatnonzero(written.new_values).tolist() == [4321]

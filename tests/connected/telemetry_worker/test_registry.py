@@ -12,9 +12,9 @@ from sens_common.database import Connection, connect
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.batch import RoutedMessages
+from sens_telemetry_worker.batch import InterpretedMessages
+from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import REFRESH_SECONDS, TimescaleRegistry
 
@@ -36,7 +36,7 @@ class CountingDatabase(Database):
 
 
 class Bench:
-    """A worker's router on a real database, and an owner beside it."""
+    """A worker's builder on a real database, and an owner beside it."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Bench:
         self.owner = owner
         self.now = 0.0
         self.database = CountingDatabase(pool, settings)
-        self.router = self.another()
+        self.builder = self.another()
 
-    def another(self) -> Router:
-        """Return the router of another worker."""
-        return Router(TimescaleRegistry(self.database, clock=lambda: self.now), decoder("native"))
+    def another(self) -> BatchBuilder:
+        """Return the builder of another worker."""
+        return BatchBuilder(TimescaleRegistry(self.database, clock=lambda: self.now), decoder("native"))
 
     async def execute(self, statement: str) -> None:
         await self.owner.execute(statement)
@@ -60,13 +60,15 @@ class Bench:
         number: int = await self.owner.fetchval(f"SELECT count(*) FROM sens.{table}")  # noqa: S608 - a constant
         return number
 
-    async def route(self, *bodies: dict[str, Any], topic: str = "sens/v1/demo/d1/telemetry") -> RoutedMessages:
+    async def interpret(self, *bodies: dict[str, Any], topic: str = "sens/v1/demo/d1/telemetry") -> InterpretedMessages:
         messages = [Message(topic, orjson.dumps(body), NOW + number) for number, body in enumerate(bodies)]
-        return await self.router.route(messages)
+        return await self.builder.interpret(messages)
 
-    async def devices(self, *names: str, tenant: str = "demo", router: Router | None = None) -> RoutedMessages:
+    async def devices(
+        self, *names: str, tenant: str = "demo", builder: BatchBuilder | None = None
+    ) -> InterpretedMessages:
         messages = [Message(f"sens/v1/{tenant}/{name}/telemetry", b'{"a": 1}', NOW) for name in names]
-        return await (router or self.router).route(messages)
+        return await (builder or self.builder).interpret(messages)
 
 
 @asynccontextmanager
@@ -81,8 +83,8 @@ async def bench(settings: DatabaseSettings, columns: str = "", values: str = "")
             await owner.close()
 
 
-def reasons(routed: RoutedMessages) -> list[str]:
-    return [rejection.reason for rejection in sorted(routed.rejections)]
+def reasons(interpreted: InterpretedMessages) -> list[str]:
+    return [rejection.reason for rejection in sorted(interpreted.rejections)]
 
 
 class TestUnknownTenants:
@@ -93,9 +95,9 @@ class TestUnknownTenants:
             questions = []
             for _ in range(2):
                 before = len(it.database.statements)
-                routed = await it.router.route(messages)
+                interpreted = await it.builder.interpret(messages)
                 questions.append(len(it.database.statements) - before)
-            found = reasons(routed)
+            found = reasons(interpreted)
         assert found == [Reason.UNKNOWN_TENANT] * 500
         assert questions == [1, 1]
 
@@ -121,8 +123,8 @@ class TestLimits:
     async def test_of_devices_leave_those_that_are_known(self, database: DatabaseSettings) -> None:
         async with bench(database, ", device_limit", ", 2") as it:
             await it.devices("d1")
-            routed = await it.devices("d1", "d2", "d3", "d4")
-            found, detail = reasons(routed), routed.rejections[0].detail
+            interpreted = await it.devices("d1", "d2", "d3", "d4")
+            found, detail = reasons(interpreted), interpreted.rejections[0].detail
         assert found == [Reason.LIMIT_REACHED] * 2
         assert detail == (
             "tenant demo has 2 devices, and its limit is 2; 'd3' is new. Delete some, or raise the limit (sens tenants limits demo --devices),"
@@ -134,9 +136,9 @@ class TestLimits:
             workers = [it.another() for _ in range(4)]
             await asyncio.gather(
                 *(
-                    it.devices(*(f"w{worker}-{number}" for number in range(start, start + 10)), router=router)
+                    it.devices(*(f"w{worker}-{number}" for number in range(start, start + 10)), builder=builder)
                     for start in range(0, 100, 10)
-                    for worker, router in enumerate(workers)
+                    for worker, builder in enumerate(workers)
                 )
             )
             assert (await it.count("devices"), await it.owner.fetchval("SELECT devices FROM sens.registrations")) == (
@@ -147,9 +149,9 @@ class TestLimits:
     async def test_of_metrics_are_not_used_up_by_a_message_that_is_refused(self, database: DatabaseSettings) -> None:
         async with bench(database, ", metric_limit", ", 10") as it:
             many = {f"m{number}": 1 for number in range(11)}
-            first = await it.route(many, {"a": 1, "b": 2}, many)
+            first = await it.interpret(many, {"a": 1, "b": 2}, many)
             count = await it.count("metrics")
-            second = await it.route({f"n{number}": 1 for number in range(8)}, {"a": 1, "c": 2})
+            second = await it.interpret({f"n{number}": 1 for number in range(8)}, {"a": 1, "c": 2})
             detail = first.rejections[0].detail
         assert reasons(first) == [Reason.LIMIT_REACHED] * 2
         assert count == 2
@@ -160,11 +162,11 @@ class TestLimits:
         refused = [Reason.LIMIT_REACHED, Reason.TOO_OLD]
         async with bench(database, ", metric_limit, late_days", ", 1, 1") as it:
             bodies: list[dict[str, Any]] = [{"a": 1, "b": 2}, {"a": 1, "ts": (NOW - 2 * 86_400_000_000)}]
-            found = [reasons(await it.route(*bodies))]
+            found = [reasons(await it.interpret(*bodies))]
             await it.execute("UPDATE sens.tenants SET metric_limit = 2, late_days = 3")
-            found.append(reasons(await it.route(*bodies)))
+            found.append(reasons(await it.interpret(*bodies)))
             it.now += REFRESH_SECONDS
-            found.append(reasons(await it.route(*bodies)))
+            found.append(reasons(await it.interpret(*bodies)))
             assert found == [refused, refused, []]
 
     async def test_leave_room_again_when_names_were_deleted_by_hand(self, database: DatabaseSettings) -> None:
@@ -181,12 +183,14 @@ class TestNewNames:
     async def test_of_an_hour_are_limited_and_the_rest_of_the_limit_is_left(self, database: DatabaseSettings) -> None:
         async with bench(database) as it:
             # Ten messages with 1,000 new names each, as a counter in a metric's name makes them.
-            routed = await it.route(*({f"m{message}-{number}": 1 for number in range(1000)} for message in range(10)))
+            interpreted = await it.interpret(
+                *({f"m{message}-{number}": 1 for number in range(1000)} for message in range(10))
+            )
             metrics = await it.count("metrics")
-            soon = reasons(await it.route({"temperature": 21.5}))
+            soon = reasons(await it.interpret({"temperature": 21.5}))
             await it.execute("UPDATE sens.registrations SET hour = hour - interval '1 hour'")
-            later = reasons(await it.route({"temperature": 21.5}))
-            found, detail = reasons(routed), routed.rejections[0].detail
+            later = reasons(await it.interpret({"temperature": 21.5}))
+            found, detail = reasons(interpreted), interpreted.rejections[0].detail
         assert found == [Reason.TOO_MANY_NEW_NAMES] * 9
         assert metrics == 1000
         assert "has registered 1,000 metrics within this hour, and its limit is 1,000 an hour" in detail
@@ -199,6 +203,6 @@ class TestNewNames:
         async with bench(database, limits, ", 2, 1") as it:
             assert [
                 reasons(await it.devices("d1", "d2", "d3")),
-                reasons(await it.route({"a": 1})),
-                reasons(await it.route({"b": 1})),
+                reasons(await it.interpret({"a": 1})),
+                reasons(await it.interpret({"b": 1})),
             ] == [[Reason.TOO_MANY_NEW_NAMES], [], [Reason.TOO_MANY_NEW_NAMES]]

@@ -11,9 +11,9 @@ from sens_common.database import Connection
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
+from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.guard import DeadLetterGuard
-from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore
@@ -84,14 +84,14 @@ async def outcome(
     async with open_pool(settings, "test") as pool:
         await execute_as(settings, "INSERT INTO sens.tenants (name) VALUES ('demo')", rule)
         database = CountingDatabase(pool, settings)
-        router = Router(TimescaleRegistry(database), decoder("native"))
+        builder = BatchBuilder(TimescaleRegistry(database), decoder("native"))
         store = TimescaleStore(database, NO_QUOTA)
         batch = messages(refused, count)
 
         async def settle(envelope: MemoryEnvelope) -> set[int]:
             stop = asyncio.Event()
             inbox = MemoryInbox([[envelope]], stop)
-            pipeline = pipeline_of(inbox, router=router, store=store, guard=DeadLetterGuard(1, 1))
+            pipeline = pipeline_of(inbox, builder=builder, store=store, guard=DeadLetterGuard(1, 1))
             await pipeline.run(stop)
             letters = await pool.fetch(
                 "SELECT number, reason FROM sens.dead_letters WHERE sequence = $1", envelope.sequence

@@ -7,7 +7,7 @@ from nats.aio.client import Client
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import DatabaseSettings, NatsSettings
-from sens_telemetry_worker.guard import DeadLetterGuard, JudgedMessages
+from sens_telemetry_worker.guard import DeadLetterGuard, TopicCounts
 from sens_telemetry_worker.jetstream.consumer import ensure_consumer
 from sens_telemetry_worker.jetstream.inbox import StreamInbox
 from sens_telemetry_worker.jetstream.trimming import KEPT_ENVELOPES, StreamTrimmer
@@ -128,9 +128,9 @@ class TestHistory:
 
                 await eventually(is_settled, "all envelopes are settled")
                 trimmer = trimmer_of(client, old, guard, kept_envelopes=0)
-                guard.note({"demo": JudgedMessages({TOPIC: 1}, {TOPIC: 1})})
+                guard.note({"demo": TopicCounts({TOPIC: 1}, {TOPIC: 1})})
                 kept = await trimmer.observe_and_trim()
-                guard.note({"demo": JudgedMessages({TOPIC: 1}, {})})
+                guard.note({"demo": TopicCounts({TOPIC: 1}, {})})
                 assert (kept, await trimmer.observe_and_trim()) == (0, 20)
 
     async def test_goes_before_its_time_when_the_stream_is_crowded(self, nats: NatsSettings) -> None:

@@ -19,7 +19,7 @@ SPARKPLUG = bytes.fromhex("08 80 c0 e4 a8 d1 33 12 0e 0a 01 74 20 0a 69 00 00 00
 def sentence(payload: bytes) -> str:
     """Return the sentence of the refusal, which is the same on both ways through the decoder."""
     sentences = []
-    for way in (native.decode, native.flat):
+    for way in (native.decode, native.decode_if_flat):
         with pytest.raises(RejectedMessageError) as refusal:
             way(payload, 1_769_860_800_000_000)
         assert refusal.value.reason == Reason.MALFORMED_PAYLOAD

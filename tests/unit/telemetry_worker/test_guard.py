@@ -8,21 +8,21 @@ from sens_telemetry_worker.guard import (
     TRIAL_SECONDS,
     WINDOW_SECONDS,
     DeadLetterGuard,
-    JudgedMessages,
+    TopicCounts,
     Verdict,
-    counts,
-    judge,
+    count_by_topic,
+    is_guarded_reason,
 )
 from support.clocks import Clock
 
 
-def some(messages: int, rejected: int, *, devices: int = 10) -> JudgedMessages:
+def some(message_count: int, rejected_count: int, *, devices: int = 10) -> TopicCounts:
     """Return messages whose devices take turns; the first messages are the rejected ones."""
-    topics = [f"d{number % devices}" for number in range(messages)]
-    return judge(topics, topics[:rejected], dict.fromkeys(topics, "any"))["any"]
+    topics = [f"d{number % devices}" for number in range(message_count)]
+    return count_by_topic(topics, topics[:rejected_count], dict.fromkeys(topics, "any"))["any"]
 
 
-def guard_of(*quiet: str, **tenants: JudgedMessages) -> tuple[DeadLetterGuard, Clock]:
+def guard_of(*quiet: str, **tenants: TopicCounts) -> tuple[DeadLetterGuard, Clock]:
     """Return a guard that allows half and judges from 100 messages on, after one batch; the quiet tenants stored within the last day."""
     clock = Clock()
     guard = DeadLetterGuard(0.5, 100, clock)
@@ -31,7 +31,7 @@ def guard_of(*quiet: str, **tenants: JudgedMessages) -> tuple[DeadLetterGuard, C
     return guard, clock
 
 
-def settled(guard: DeadLetterGuard, batch: Mapping[str, JudgedMessages]) -> bool:
+def settled(guard: DeadLetterGuard, batch: Mapping[str, TopicCounts]) -> bool:
     guard.note(batch)
     return guard.decide() is Verdict.STORE
 
@@ -54,7 +54,7 @@ class TestOneTenant:
 
     def test_with_one_broken_device_among_several_is_not_rejected(self) -> None:
         topics = ["bad"] * 990 + ["good", "fine"]
-        guard, _ = guard_of(**judge(topics, topics[:990], dict.fromkeys(topics, "a")))
+        guard, _ = guard_of(**count_by_topic(topics, topics[:990], dict.fromkeys(topics, "a")))
         assert not guard.rejects_everything()
 
 
@@ -133,5 +133,5 @@ class TestStoppedWorker:
 
 
 def test_reasons_that_lie_with_the_sender_do_not_count() -> None:
-    assert not any(map(counts, (Reason.INVALID_TOPIC, Reason.UNKNOWN_TENANT, Reason.LIMIT_REACHED)))
-    assert counts(Reason.MALFORMED_PAYLOAD)
+    assert not any(map(is_guarded_reason, (Reason.INVALID_TOPIC, Reason.UNKNOWN_TENANT, Reason.LIMIT_REACHED)))
+    assert is_guarded_reason(Reason.MALFORMED_PAYLOAD)

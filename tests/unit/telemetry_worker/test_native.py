@@ -7,7 +7,7 @@ import pytest
 
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
-from sens_common.formats import Reading, Value
+from sens_common.formats import Measurement, Value
 from sens_telemetry_worker.decoders import native
 
 RECEIVED_AT = 1_769_860_800_250_000  # 2026-01-31T12:00:00.25Z
@@ -15,7 +15,7 @@ NOON = 1_769_860_800_000_000  # 2026-01-31T12:00:00Z
 DAY = 86_400_000_000
 
 
-def decode(payload: str | bytes) -> list[Reading]:
+def decode(payload: str | bytes) -> list[Measurement]:
     return native.decode(payload.encode() if isinstance(payload, str) else payload, RECEIVED_AT)
 
 
@@ -38,13 +38,13 @@ def rejection(payload: str | bytes) -> tuple[str, str]:
 class TestObject:
     def test_becomes_a_reading_for_each_metric_in_its_order(self) -> None:
         assert decode('{"temperature":21.5,"door_open":false,"firmware":"1.4.2","ts":1769860800}') == [
-            Reading("temperature", NOON, 21.5),
-            Reading("door_open", NOON, False),
-            Reading("firmware", NOON, "1.4.2"),
+            Measurement("temperature", NOON, 21.5),
+            Measurement("door_open", NOON, False),
+            Measurement("firmware", NOON, "1.4.2"),
         ]
 
     def test_without_ts_has_the_time_of_the_receipt(self) -> None:
-        assert decode('{"a":1}') == [Reading("a", RECEIVED_AT, 1.0)]
+        assert decode('{"a":1}') == [Measurement("a", RECEIVED_AT, 1.0)]
 
     def test_joins_the_names_of_nested_objects(self) -> None:
         assert values('{"battery":{"voltage":3.6,"cell":{"1":{"ok":true}}},"b":2}') == {
@@ -91,13 +91,13 @@ class TestObject:
 class TestBacklog:
     def test_gives_each_entry_its_own_time(self) -> None:
         assert decode('[{"a":1,"ts":1769860800},{"a":2,"b":{"c":true},"ts":1769860801}]') == [
-            Reading("a", NOON, 1.0),
-            Reading("a", NOON + 1_000_000, 2.0),
-            Reading("b.c", NOON + 1_000_000, True),
+            Measurement("a", NOON, 1.0),
+            Measurement("a", NOON + 1_000_000, 2.0),
+            Measurement("b.c", NOON + 1_000_000, True),
         ]
 
     def test_of_one_entry_needs_no_time(self) -> None:
-        assert decode('[{"a":1}]') == [Reading("a", RECEIVED_AT, 1.0)]
+        assert decode('[{"a":1}]') == [Measurement("a", RECEIVED_AT, 1.0)]
 
     def test_returns_both_readings_of_one_metric_and_time(self) -> None:
         assert [r.value for r in decode('[{"a":1,"ts":1769860800},{"a":2,"ts":1769860800}]')] == [1.0, 2.0]
@@ -127,12 +127,13 @@ class TestBacklog:
         assert rejection(payload)[0] == reason
         assert detail in rejection(payload)[1]
 
-    def test_is_bounded_in_entries_and_readings(self) -> None:
+    def test_is_bounded_in_readings_and_values(self) -> None:
         entries = [{"a": 1, "ts": 1_769_860_800 + i} for i in range(1001)]
         assert rejection(orjson.dumps(entries))[0] == Reason.TOO_LARGE
         assert len(decode(orjson.dumps(entries[:1000]))) == 1000
         wide = [{**{f"m{n}": 1 for n in range(500)}, "ts": 1_769_860_800 + i} for i in range(21)]
         assert rejection(orjson.dumps(wide))[0] == Reason.TOO_LARGE
+        assert "more than 10000 values" in rejection(orjson.dumps(wide))[1]
         assert len(decode(orjson.dumps(wide[:20]))) == 10_000
 
 
@@ -247,7 +248,9 @@ class TestNull:
         assert "all metrics are null" in detail
 
     def test_alone_in_a_backlog_entry_leaves_the_other_entries(self) -> None:
-        assert decode('[{"a":null,"ts":1769860800},{"a":2,"ts":1769860801}]') == [Reading("a", NOON + 1_000_000, 2.0)]
+        assert decode('[{"a":null,"ts":1769860800},{"a":2,"ts":1769860801}]') == [
+            Measurement("a", NOON + 1_000_000, 2.0)
+        ]
 
 
 class TestArray:
@@ -286,7 +289,7 @@ class TestInvalidMetric:
 class TestTooLarge:
     def test_payload(self) -> None:
         padded = b'{"a":1' + b" " * (262_144 - 7) + b"}"
-        assert decode(padded) == [Reading("a", RECEIVED_AT, 1.0)]
+        assert decode(padded) == [Measurement("a", RECEIVED_AT, 1.0)]
         assert rejection(padded + b" ")[0] == Reason.TOO_LARGE
 
     def test_nesting(self) -> None:
@@ -305,7 +308,7 @@ class TestOtherNamesOfTheTime:
     @pytest.mark.parametrize("name", ["time", "timestamp"])
     @pytest.mark.parametrize("value", ["1769860800", '"2026-01-31T12:00:00Z"', "1769860800000"])
     def test_are_the_time_where_ts_is_missing(self, name: str, value: str) -> None:
-        assert decode(f'{{"{name}":{value},"a":1}}') == [Reading("a", NOON, 1.0)]
+        assert decode(f'{{"{name}":{value},"a":1}}') == [Measurement("a", NOON, 1.0)]
 
     def test_are_metrics_beside_ts_and_below_the_top(self) -> None:
         assert values('{"ts":1769860800,"time":35.5,"timestamp":"x"}') == {"time": 35.5, "timestamp": "x"}
@@ -313,10 +316,10 @@ class TestOtherNamesOfTheTime:
         assert values('{"time":{"total":35.5},"timestamp":[1]}') == {"time.total": 35.5, "timestamp.0": 1.0}
 
     def test_that_are_null_tell_no_time(self) -> None:
-        assert decode('{"time":null,"a":1}') == [Reading("a", RECEIVED_AT, 1.0)]
+        assert decode('{"time":null,"a":1}') == [Measurement("a", RECEIVED_AT, 1.0)]
 
     def test_may_both_be_there_when_they_agree(self) -> None:
-        assert decode('{"time":1769860800,"timestamp":"2026-01-31T12:00:00Z","a":1}') == [Reading("a", NOON, 1.0)]
+        assert decode('{"time":1769860800,"timestamp":"2026-01-31T12:00:00Z","a":1}') == [Measurement("a", NOON, 1.0)]
         assert rejection('{"time":1769860800,"timestamp":1769860801,"a":1}') == (
             Reason.INVALID_TIME,
             "time and timestamp tell different times; send one of them, or ts as well",
@@ -324,8 +327,8 @@ class TestOtherNamesOfTheTime:
 
     def test_serve_the_entries_of_a_backlog(self) -> None:
         assert decode('[{"a":1,"time":1769860800},{"a":2,"timestamp":1769860801}]') == [
-            Reading("a", NOON, 1.0),
-            Reading("a", NOON + 1_000_000, 2.0),
+            Measurement("a", NOON, 1.0),
+            Measurement("a", NOON + 1_000_000, 2.0),
         ]
 
     @pytest.mark.parametrize(

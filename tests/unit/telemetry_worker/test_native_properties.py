@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
-from sens_common.formats import Reading, Value
+from sens_common.formats import Measurement, Value
 from sens_telemetry_worker.decoders import native
 
 RECEIVED_AT = 1_769_860_800_250_000  # 2026-01-31T12:00:00.25Z
@@ -57,7 +57,7 @@ def flatten(tree: Tree, prefix: str = "") -> dict[str, Value]:
     return flat
 
 
-def attempt(payload: bytes) -> list[Reading] | RejectedMessageError:
+def attempt(payload: bytes) -> list[Measurement] | RejectedMessageError:
     """Return what the decoder returns or raises; every other error is a failure."""
     try:
         return native.decode(payload, RECEIVED_AT)
@@ -73,7 +73,7 @@ def assert_decoded_or_rejected(payload: bytes) -> None:
         return
     assert outcome
     for reading in outcome:
-        assert type(reading) is Reading
+        assert type(reading) is Measurement
         assert type(reading.value) in {bool, float, str}
         assert 1 <= len(reading.metric) <= 200
 
@@ -102,7 +102,7 @@ class TestValidObject:
     @given(trees, st.booleans())
     def test_comes_back_with_its_values_and_types(self, tree: Tree, ascii_only: bool) -> None:
         payload = json.dumps(tree, ensure_ascii=ascii_only).encode()
-        expected = [Reading(name, RECEIVED_AT, value) for name, value in flatten(tree).items()]
+        expected = [Measurement(name, RECEIVED_AT, value) for name, value in flatten(tree).items()]
         assert repr(native.decode(payload, RECEIVED_AT)) == repr(expected)
 
     @stable
@@ -122,7 +122,7 @@ class TestValidObject:
     def test_in_a_backlog_keeps_its_time(self, entries: list[tuple[dict[str, Scalar], int]]) -> None:
         payload = json.dumps([{**values, "ts": instant} for values, instant in entries]).encode()
         expected = [
-            Reading(name, instant, stored(value)) for values, instant in entries for name, value in values.items()
+            Measurement(name, instant, stored(value)) for values, instant in entries for name, value in values.items()
         ]
         assert repr(native.decode(payload, RECEIVED_AT)) == repr(expected)
 
@@ -136,7 +136,7 @@ class TestIntegers:
             assert outcome.reason == Reason.UNSUPPORTED_VALUE
             assert integer.bit_length() > 53
         else:
-            assert outcome == [Reading("a", RECEIVED_AT, integer)]
+            assert outcome == [Measurement("a", RECEIVED_AT, integer)]
             assert type(outcome[0].value) is float
 
 

@@ -38,7 +38,7 @@ class TestCheck:
 class TestSentence:
     def test_tells_the_hop_what_waits_and_what_the_lanes_do(self) -> None:
         status, clock = status_with_lanes(LaneState.STORING, LaneState.STORING)
-        status.stream = StreamStatus(waiting=1200, oldest_seconds=36, filled=0.12)
+        status.stream = StreamStatus(unsettled=1200, oldest_seconds=36, filled=0.12)
         clock.now += 34
         assert status.describe({"nats": "ok", "database": "connection refused"}) == (
             "the database holds: connection refused; no batch stored for 34 s; 1,200 envelopes in the stream, the oldest for 36 s;"
@@ -47,7 +47,7 @@ class TestSentence:
 
     def test_of_a_worker_that_is_behind_names_no_hop(self) -> None:
         status, _ = status_with_lanes(LaneState.STORING)
-        status.stream = StreamStatus(waiting=1200, oldest_seconds=36)
+        status.stream = StreamStatus(unsettled=1200, oldest_seconds=36)
         assert status.describe({}).startswith("behind, and storing; 1,200 envelopes")
 
     def test_of_a_worker_without_work(self) -> None:

@@ -22,7 +22,7 @@ class Reason(StrEnum):
     INVALID_METRIC = "invalid_metric"
     """A metric's name is empty, too long or has control characters."""
     TOO_LARGE = "too_large"
-    """The payload, its nesting, an array or the number of metrics or readings is over the limit."""
+    """The payload, its nesting, an array or the number of metrics, readings or values is over the limit."""
     INVALID_TIME = "invalid_time"
     """The time is neither RFC 3339 with a zone nor an epoch in s, ms, µs or ns, or an object of a backlog has none."""
     IMPLAUSIBLE_TIME = "implausible_time"
@@ -43,11 +43,11 @@ class Origin(NamedTuple):
     """Where a message came from, the same whenever it comes again, also from a replay.
 
     Attributes:
-        stream: When the stream was made, microseconds since the epoch.
+        stream_created_at: When the stream was made, microseconds since the epoch.
         sequence: Of the envelope in the stream.
         message_index: Of the message in the envelope, from 0.
     """
 
-    stream: int
+    stream_created_at: int
     sequence: int
     message_index: int

@@ -106,7 +106,7 @@ def digest(message: Message) -> bytes:
 def encode_origins(origins: Sequence[Origin]) -> str:
     """Return the origins of a replay's messages, at least one and all of one stream, as the value of `REPLAY_OF_HEADER`."""
     positions = ",".join(f"{origin.sequence}-{origin.message_index}" for origin in origins)
-    return f"{origins[0].stream:x}:{positions}"
+    return f"{origins[0].stream_created_at:x}:{positions}"
 
 
 def decode_origins(header: str) -> list[Origin]:

@@ -16,7 +16,7 @@ EXACT_BELOW: Final = 2**53
 MAX_TEXT_CHARACTERS: Final = 4096
 
 
-class Reading(NamedTuple):
+class Measurement(NamedTuple):
     """One value of one metric at one time.
 
     Attributes:
@@ -36,22 +36,22 @@ class Format(Protocol):
     A module with these two functions is a format.
     """
 
-    def decode(self, payload: bytes, received_at: int, /) -> list[Reading]:
-        """Return the readings of one message, in the order in which the payload has them; at least one.
+    def decode(self, payload: bytes, received_at: int, /) -> list[Measurement]:
+        """Return the measurements of one message, in the order in which the payload has them; at least one.
 
         Args:
             payload: As published.
-            received_at: When the message was received, microseconds since the epoch; the time of readings that carry none.
+            received_at: When the message was received, microseconds since the epoch; the time of measurements that carry none.
 
         Raises:
             RejectedMessageError: The payload can't be decoded, or not without a loss. No bytes make it raise anything else.
         """
 
-    def flat(self, payload: bytes, received_at: int, /) -> FlatPayload | None:
+    def decode_if_flat(self, payload: bytes, received_at: int, /) -> FlatPayload | None:
         """Return time and values of a message in which one time is that of all values; None leaves it to `decode`.
 
         The worker stores such messages column by column, which is several times as fast. Whatever this returns, `decode` would return the same
-        as readings. Names are checked. Values are as parsed: where one of them is not a boolean, a number whose magnitude is below
+        as measurements. Names are checked. Values are as parsed: where one of them is not a boolean, a number whose magnitude is below
         `EXACT_BELOW`, or a text that `is_plain_text`, the worker asks `decode` all the same. A format without a fast way returns None always.
 
         Args:

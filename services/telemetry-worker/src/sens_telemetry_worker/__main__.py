@@ -9,6 +9,7 @@ from sens_common.jetstream import connect, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, serve_operations
 from sens_common.readiness import not_started
+from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.jetstream.dead_letter_migration import DeadLetterMigration
@@ -18,7 +19,6 @@ from sens_telemetry_worker.letters import Quota
 from sens_telemetry_worker.live import LivePublisher
 from sens_telemetry_worker.nats_live import NatsLiveFeed
 from sens_telemetry_worker.pipeline import Pipeline
-from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.settings import TelemetrySettings
 from sens_telemetry_worker.status import TelemetryStatus
 from sens_telemetry_worker.timescale.bookkeeping import Bookkeeping
@@ -64,7 +64,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         feed = NatsLiveFeed(client)
         pipeline = Pipeline(
             inbox,
-            router=Router(TimescaleRegistry(database), payload_format),
+            builder=BatchBuilder(TimescaleRegistry(database), payload_format),
             guard=guard,
             store=store,
             live=LivePublisher(feed, payload_format),

@@ -86,9 +86,9 @@ def confirm(update: AccountsUpdate) -> None:
 
 def _settlements(batch: Batch, message_indexes: NDArray[np.int64], outcomes: NDArray[np.uint8]) -> Iterator[Settlement]:
     everything = len(message_indexes) == len(batch.messages)
-    envelope_indexes = batch.pending.envelope_indexes[message_indexes]
+    envelope_indexes = batch.undecided.envelope_indexes[message_indexes]
     touched = set(envelope_indexes.tolist())
-    for envelope_index, progress in enumerate(batch.pending.envelopes):
+    for envelope_index, progress in enumerate(batch.undecided.envelopes):
         if progress.settled:
             continue
         if everything:
@@ -98,8 +98,8 @@ def _settlements(batch: Batch, message_indexes: NDArray[np.int64], outcomes: NDA
         if envelope_index in touched:
             mine = envelope_indexes == envelope_index
             after = after.copy()
-            after[batch.pending.indexes_in_envelope[message_indexes[mine]]] = outcomes[mine]
-        if MessageOutcome.PENDING not in after:
+            after[batch.undecided.indexes_in_envelope[message_indexes[mine]]] = outcomes[mine]
+        if MessageOutcome.UNDECIDED not in after:
             yield Settlement(progress, progress.recorded, after.tobytes(), None)
         elif envelope_index in touched:
             yield Settlement(progress, progress.recorded, after.tobytes(), after.tobytes())
@@ -108,8 +108,8 @@ def _settlements(batch: Batch, message_indexes: NDArray[np.int64], outcomes: NDA
 def _counts(
     batch: Batch, message_indexes: NDArray[np.int64], outcomes: NDArray[np.uint8], settlements: list[Settlement]
 ) -> Iterator[MessageCounts]:
-    days = np.array([progress.day for progress in batch.pending.envelopes], np.int64)
-    days_of_messages = days[batch.pending.envelope_indexes[message_indexes]]
+    days = np.array([progress.day for progress in batch.undecided.envelopes], np.int64)
+    days_of_messages = days[batch.undecided.envelope_indexes[message_indexes]]
     counts: Counter[tuple[int, int, int]] = Counter()
     keys = (batch.tenant_ids[message_indexes].astype(np.int64) << 32) | (days_of_messages << 8) | outcomes
     for key, count in zip(*np.unique(keys, return_counts=True), strict=True):
@@ -125,7 +125,7 @@ def _counts(
             tenant_id,
             date.fromordinal(_EPOCH + day),
             received[tenant_id, day],
-            *(counts[tenant_id, day, outcome] for outcome in MessageOutcome if outcome is not MessageOutcome.PENDING),
+            *(counts[tenant_id, day, outcome] for outcome in MessageOutcome if outcome is not MessageOutcome.UNDECIDED),
         )
 
 

@@ -1,6 +1,6 @@
-"""The nouns of a batch: envelopes taken from the stream, their pending messages, what these lead to, and the parts that are stored.
+"""The nouns of a batch: envelopes taken from the stream, their undecided messages, what these lead to, and the parts that are stored.
 
-``Envelope`` → ``EnvelopeProgress`` → ``PendingMessages`` → ``RoutedMessages`` → ``Batch`` → ``BatchPart``. A message is named by its index in
+``Envelope`` → ``EnvelopeProgress`` → ``UndecidedMessages`` → ``InterpretedMessages`` → ``Batch`` → ``BatchPart``. A message is named by its index in
 the batch.
 """
 
@@ -23,7 +23,7 @@ from sens_telemetry_worker.tenants import Device
 class MessageOutcome(IntEnum):
     """What became of a message; a byte each in ``sens.settled.outcomes``."""
 
-    PENDING = 0
+    UNDECIDED = 0
     STORED = 1
     DUPLICATE = 2
     DEAD_LETTERED = 3
@@ -33,7 +33,7 @@ class MessageOutcome(IntEnum):
 class StreamPosition(NamedTuple):
     """Which envelope: when its stream was created, microseconds since the epoch, and its sequence there."""
 
-    stream: int
+    stream_created_at: int
     sequence: int
 
 
@@ -87,7 +87,7 @@ class EnvelopeProgress:
         """Return an envelope of which nothing is known."""
         return cls(envelope, bytes(len(envelope.messages)))
 
-    def learn(self, recorded: bytes | None) -> None:
+    def adopt_recorded(self, recorded: bytes | None) -> None:
         """Take over what the database knows: the outcomes of some of its messages, None where it is settled."""
         self.recorded = recorded
         if recorded is None:
@@ -110,12 +110,12 @@ class Rejection(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PendingMessages:
+class UndecidedMessages:
     """The messages of some envelopes whose outcome is not known yet.
 
     Attributes:
         envelopes: Those that are not settled.
-        messages: Their pending messages in order, n of them.
+        messages: Their undecided messages in order, n of them.
         envelope_indexes: int64, n: for each message the index of its envelope in `envelopes`.
         indexes_in_envelope: int64, n: for each message its index among all messages of its envelope.
     """
@@ -127,17 +127,17 @@ class PendingMessages:
 
     @classmethod
     def of(cls, progress: Iterable[EnvelopeProgress]) -> Self:
-        """Gather the pending messages."""
+        """Gather the undecided messages."""
         envelopes = [each for each in progress if not each.settled]
         messages: list[Message] = []
         envelope_indexes = [np.zeros(0, np.int64)]
         indexes_in_envelope = [np.zeros(0, np.int64)]
         for envelope_index, each in enumerate(envelopes):
-            pending = np.flatnonzero(np.frombuffer(each.outcomes, np.uint8) == MessageOutcome.PENDING)
+            undecided = np.flatnonzero(np.frombuffer(each.outcomes, np.uint8) == MessageOutcome.UNDECIDED)
             everything = each.envelope.messages
-            messages += everything if len(pending) == len(everything) else [everything[n] for n in pending.tolist()]
-            envelope_indexes.append(np.full(len(pending), envelope_index, np.int64))
-            indexes_in_envelope.append(pending)
+            messages += everything if len(undecided) == len(everything) else [everything[n] for n in undecided.tolist()]
+            envelope_indexes.append(np.full(len(undecided), envelope_index, np.int64))
+            indexes_in_envelope.append(undecided)
         return cls(envelopes, messages, np.concatenate(envelope_indexes), np.concatenate(indexes_in_envelope))
 
     @property
@@ -151,7 +151,7 @@ class PendingMessages:
 
 
 @dataclass(frozen=True, slots=True)
-class RoutedMessages:
+class InterpretedMessages:
     """Messages with the devices and rows that they lead to.
 
     Attributes:
@@ -160,7 +160,7 @@ class RoutedMessages:
         routes: What the topics say that lead to no device.
         rows: Of those messages that can be stored.
         rejections: The other messages.
-        generation: Of the ids in the rows; see `routing.KnownNames`.
+        generation: Of the ids in the rows; see `batch_building.KnownNames`.
     """
 
     messages: Sequence[Message]
@@ -183,58 +183,60 @@ class RoutedMessages:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pending messages that are ready to be stored.
+    """Undecided messages that are ready to be stored.
 
     Attributes:
-        pending: The messages, and the envelopes that brought them.
-        routed: What they lead to.
+        undecided: The messages, and the envelopes that brought them.
+        interpreted: What they lead to.
         tenant_ids: int32, each message's tenant, 0 where its topic names none that exists.
         tenant_ids_by_name: Ids of the tenants that envelopes or topics name, those that exist.
         tenant_names: Names of tenants by id; that of 0 stands for all topics that name no tenant that exists.
     """
 
-    pending: PendingMessages
-    routed: RoutedMessages
+    undecided: UndecidedMessages
+    interpreted: InterpretedMessages
     tenant_ids: NDArray[np.int32]
     tenant_ids_by_name: Mapping[str, int]
     tenant_names: Mapping[int, str]
 
     @classmethod
-    def of(cls, pending: PendingMessages, routed: RoutedMessages, tenant_ids_by_name: Mapping[str, int]) -> Self:
+    def of(
+        cls, undecided: UndecidedMessages, interpreted: InterpretedMessages, tenant_ids_by_name: Mapping[str, int]
+    ) -> Self:
         """Join messages and rows; `tenant_ids_by_name` has those of `names_of_tenants` that exist."""
-        devices = routed.devices
+        devices = interpreted.devices
         tenant_ids = np.fromiter(
             (device.tenant.id if device is not None else -1 for device in devices), np.int32, len(devices)
         )
         for index in np.flatnonzero(tenant_ids < 0).tolist():
-            tenant_ids[index] = tenant_ids_by_name.get(routed.tenant_name(index), 0)
+            tenant_ids[index] = tenant_ids_by_name.get(interpreted.tenant_name(index), 0)
         names = {0: UNROUTED} | {tenant_id: name for name, tenant_id in tenant_ids_by_name.items()}
         for first in np.unique(tenant_ids, return_index=True)[1].tolist():
             device = devices[first]
             if device is not None:
                 names[device.tenant.id] = device.tenant.name
-        return cls(pending, routed, tenant_ids, tenant_ids_by_name, names)
+        return cls(undecided, interpreted, tenant_ids, tenant_ids_by_name, names)
 
     @property
     def messages(self) -> list[Message]:
         """Its messages."""
-        return self.pending.messages
+        return self.undecided.messages
 
     def envelope(self, message_index: int) -> Envelope:
         """Return the envelope that brought a message."""
-        return self.pending.envelopes[int(self.pending.envelope_indexes[message_index])].envelope
+        return self.undecided.envelopes[int(self.undecided.envelope_indexes[message_index])].envelope
 
     def origin(self, message_index: int) -> Origin:
         """Return where a message came from first."""
-        return self.envelope(message_index).origin(int(self.pending.indexes_in_envelope[message_index]))
+        return self.envelope(message_index).origin(int(self.undecided.indexes_in_envelope[message_index]))
 
 
-def names_of_tenants(pending: PendingMessages, routed: RoutedMessages) -> set[str]:
+def names_of_tenants(undecided: UndecidedMessages, interpreted: InterpretedMessages) -> set[str]:
     """Return the names of tenants whose ids a batch needs and its devices do not tell."""
     names: set[str] = set()
-    for each in pending.envelopes:
+    for each in undecided.envelopes:
         names.update(each.envelope.received, each.envelope.discarded)
-    names.update(routed.tenant_name(index) for index, device in enumerate(routed.devices) if device is None)
+    names.update(interpreted.tenant_name(index) for index, device in enumerate(interpreted.devices) if device is None)
     return names - {UNROUTED}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.errors import RejectedMessageError
-from sens_common.formats import EXACT_BELOW, Format, Reading, is_plain_text
+from sens_common.formats import EXACT_BELOW, Format, Measurement, is_plain_text
 from sens_telemetry_worker.batch import Rejection
 from sens_telemetry_worker.decoders.timestamps import time_text
 from sens_telemetry_worker.tenants import KINDS, Device, MetricKind, NewMetrics, Tenant
@@ -53,32 +53,32 @@ class Shape:
         """Return names and kinds of the metrics."""
         return [(name, kind) for name, kind in zip(self.names, self.kinds, strict=True) if kind is not None]
 
-    def undecided(self) -> list[int]:
-        """Return the positions (below n) of messages with a value that only the format's `decode` can judge."""
+    def needs_single_decoding(self) -> list[int]:
+        """Return the indexes in the shape (below n) of messages with a value that only the format's `decode` can judge."""
         if None in self.kinds or len(self.message_indexes) < _FEW:
             return list(range(len(self.message_indexes)))
-        undecided = np.zeros(len(self.message_indexes), np.bool_)
+        mask = np.zeros(len(self.message_indexes), np.bool_)
         for metric_index, kind in enumerate(self.kinds):
             column = self.column(metric_index)
             if kind == "text":
-                undecided |= np.fromiter((not is_plain_text(text) for text in column), np.bool_, len(column))  # type: ignore[arg-type]
+                mask |= np.fromiter((not is_plain_text(text) for text in column), np.bool_, len(column))  # type: ignore[arg-type]
             elif kind == "number":
-                undecided |= np.abs(np.array(column, np.float64)) >= EXACT_BELOW
-        found: list[int] = np.flatnonzero(undecided).tolist()
+                mask |= np.abs(np.array(column, np.float64)) >= EXACT_BELOW
+        found: list[int] = np.flatnonzero(mask).tolist()
         return found
 
-    def without(self, positions: Sequence[int]) -> "Shape":
-        """Return the messages but those at these positions."""
+    def without(self, indexes_in_shape: Sequence[int]) -> "Shape":
+        """Return the messages but those at these indexes in the shape."""
         width = len(self.names)
-        left = sorted(set(range(len(self.message_indexes))) - set(positions))
+        left = sorted(set(range(len(self.message_indexes))) - set(indexes_in_shape))
         return Shape(
             self.tenant,
             self.names,
             self.kinds,
-            [self.message_indexes[position] for position in left],
-            [self.device_ids[position] for position in left],
-            [self.times[position] for position in left],
-            [value for position in left for value in self.values[position * width : position * width + width]],
+            [self.message_indexes[index] for index in left],
+            [self.device_ids[index] for index in left],
+            [self.times[index] for index in left],
+            [value for index in left for value in self.values[index * width : index * width + width]],
         )
 
 
@@ -87,11 +87,11 @@ class DecodedMessage(NamedTuple):
 
     message_index: int
     device: Device
-    readings: list[Reading]
+    measurements: list[Measurement]
 
     def metrics(self) -> list[tuple[str, MetricKind]]:
         """Return names and kinds of the metrics."""
-        return [(name, KINDS[type(value)]) for name, _, value in self.readings]
+        return [(name, KINDS[type(value)]) for name, _, value in self.measurements]
 
 
 class DecodedMessages(NamedTuple):
@@ -127,16 +127,16 @@ class DecodedMessages(NamedTuple):
 
 
 class _FlatMessages(NamedTuple):
-    """What the format's `flat` makes of the messages.
+    """What the format's `decode_if_flat` makes of the messages.
 
     Attributes:
         shapes: Those that it decodes.
-        undecided: Indexes of those that it leaves to the format's `decode`.
+        needs_single_decoding: Indexes of those that it leaves to the format's `decode`.
         rejections: Those that it refuses.
     """
 
     shapes: list[Shape]
-    undecided: list[int]
+    needs_single_decoding: list[int]
     rejections: list[Rejection]
 
 
@@ -149,16 +149,16 @@ def decode(messages: Sequence[Message], devices: Sequence[Device | None], payloa
         payload_format: Of all payloads.
     """
     flat = _decode_flat(messages, devices, payload_format)
-    undecided = list(flat.undecided)
+    needs_single_decoding = list(flat.needs_single_decoding)
     shapes: list[Shape] = []
     for shape in flat.shapes:
-        positions = shape.undecided()
-        undecided += [shape.message_indexes[position] for position in positions]
-        if len(positions) < len(shape.message_indexes):
-            shapes.append(shape.without(positions) if positions else shape)
+        indexes_in_shape = shape.needs_single_decoding()
+        needs_single_decoding += [shape.message_indexes[index] for index in indexes_in_shape]
+        if len(indexes_in_shape) < len(shape.message_indexes):
+            shapes.append(shape.without(indexes_in_shape) if indexes_in_shape else shape)
     single: list[DecodedMessage] = []
     rejections = list(flat.rejections)
-    for index in sorted(undecided):
+    for index in sorted(needs_single_decoding):
         device = devices[index]
         if device is None:
             continue
@@ -172,23 +172,23 @@ def decode(messages: Sequence[Message], devices: Sequence[Device | None], payloa
 def _decode_flat(
     messages: Sequence[Message], devices: Sequence[Device | None], payload_format: Format
 ) -> _FlatMessages:
-    undecided: list[int] = []
+    needs_single_decoding: list[int] = []
     rejections: list[Rejection] = []
     shapes: dict[tuple[int, tuple[str, ...], tuple[MetricKind | None, ...]], Shape] = {}
     # A number may come as an integer or a float, so that several rows of types are one shape.
     typed: dict[tuple[int, tuple[str, ...], tuple[type, ...]], Shape] = {}
-    flat = payload_format.flat
+    decode_if_flat = payload_format.decode_if_flat
     for index, (message, device) in enumerate(zip(messages, devices, strict=True)):
         if device is None:
             continue
         try:
-            found = flat(message.payload, message.received_at)
+            found = decode_if_flat(message.payload, message.received_at)
         except RejectedMessageError as error:
             rejections.append(Rejection(index, error.reason, error.detail))
             continue
         tenant = device.tenant
         if found is None or message.received_at - found[0] > tenant.late_microseconds:
-            undecided.append(index)
+            needs_single_decoding.append(index)
             continue
         instant, members = found
         values = members.values()
@@ -201,7 +201,7 @@ def _decode_flat(
         shape.device_ids.append(device.id)
         shape.times.append(instant)
         shape.values.extend(values)
-    return _FlatMessages(list(shapes.values()), undecided, rejections)
+    return _FlatMessages(list(shapes.values()), needs_single_decoding, rejections)
 
 
 def _decode_single(index: int, message: Message, device: Device, payload_format: Format) -> DecodedMessage:
@@ -210,11 +210,11 @@ def _decode_single(index: int, message: Message, device: Device, payload_format:
     Raises:
         RejectedMessageError: It can't be decoded, or is older than its tenant allows.
     """
-    readings = payload_format.decode(message.payload, message.received_at)
-    oldest = min(reading.measured_at for reading in readings)
+    measurements = payload_format.decode(message.payload, message.received_at)
+    oldest = min(measurement.measured_at for measurement in measurements)
     if message.received_at - oldest > device.tenant.late_microseconds:
         raise RejectedMessageError(Reason.TOO_OLD, _too_old(device.tenant, oldest))
-    return DecodedMessage(index, device, readings)
+    return DecodedMessage(index, device, measurements)
 
 
 def _too_old(tenant: Tenant, instant: int) -> str:

@@ -16,7 +16,7 @@ from sens_common.dead_letters import Reason
 from sens_common.health import Problems
 from sens_telemetry_worker import metrics
 
-_COUNTED: Final = frozenset(
+_GUARDED_REASONS: Final = frozenset(
     {
         Reason.MALFORMED_PAYLOAD,
         Reason.UNSUPPORTED_VALUE,
@@ -31,7 +31,7 @@ _COUNTED: Final = frozenset(
 """Reasons that may lie with what the worker makes of a message. All others lie with who sends where, and how much."""
 
 WINDOW_SECONDS: Final = 3600.0
-"""A tenant is active when a message of it was judged within this time."""
+"""A tenant is active when a message of it was counted within this time."""
 QUIET_SECONDS: Final = 86_400.0
 """For so long after its messages passed a tenant that sends nothing speaks for the release."""
 TRIAL_SECONDS: Final = 60.0
@@ -43,9 +43,9 @@ _MIN_TENANTS: Final = 2
 _ALERT_MESSAGES: Final = 100
 
 
-def counts(reason: str) -> bool:
-    """Tell whether a dead letter with this reason speaks against the worker."""
-    return reason in _COUNTED
+def is_guarded_reason(reason: str) -> bool:
+    """Tell whether the guard counts dead letters with this reason, because they speak against the worker."""
+    return reason in _GUARDED_REASONS
 
 
 class Verdict(Enum):
@@ -56,11 +56,11 @@ class Verdict(Enum):
     """It is given back: every tenant's messages would be dead-lettered."""
 
 
-class JudgedMessages(NamedTuple):
-    """A tenant's messages of one batch, by topic, which stands for a device; those left out whose reason is not counted."""
+class TopicCounts(NamedTuple):
+    """How many messages of a tenant one batch has, by topic, which stands for a device; those left out whose reason is not guarded."""
 
-    messages: dict[str, int]
-    rejected: dict[str, int]
+    message_counts: dict[str, int]
+    rejected_counts: dict[str, int]
 
 
 class DeadLetterGuard:
@@ -101,11 +101,11 @@ class DeadLetterGuard:
         if self._passed_at is None:
             self._passed_at = dict.fromkeys(tenants, self._clock())
 
-    def note(self, batch: Mapping[str, JudgedMessages]) -> None:
+    def note(self, batch: Mapping[str, TopicCounts]) -> None:
         """Take a batch into account, by tenant; each batch once."""
         now = self._clock()
-        for tenant, judged in batch.items():
-            self._tenants.setdefault(tenant, _Window(self._window_messages)).add(now, judged)
+        for tenant, counts in batch.items():
+            self._tenants.setdefault(tenant, _Window(self._window_messages)).add(now, counts)
             self._decide(tenant)
             if self._passed_at is not None:
                 if tenant in self._rejected:
@@ -117,7 +117,7 @@ class DeadLetterGuard:
         """Decide whether a batch may be stored now; a worker that has stopped stores one every `TRIAL_SECONDS`."""
         if (
             not self._all_rejected(_MIN_TENANTS)
-            or self._messages() < self._window_messages
+            or self._message_count() < self._window_messages
             or self._somebody_is_quiet()
         ):
             self.problems.clear(_RELEASE)
@@ -161,7 +161,7 @@ class DeadLetterGuard:
         self._passed_at = {tenant: at for tenant, at in self._passed_at.items() if at >= oldest}
         return bool(self._passed_at)
 
-    def _messages(self) -> int:
+    def _message_count(self) -> int:
         return sum(window.total for window in self._tenants.values())
 
     def _decide(self, tenant: str) -> None:
@@ -180,21 +180,21 @@ class DeadLetterGuard:
                 self._rejected.discard(tenant)
 
 
-def judge(
+def count_by_topic(
     topics: Iterable[str], rejected_topics: Iterable[str], tenant_of: Mapping[str, str]
-) -> dict[str, JudgedMessages]:
-    """Return a batch by tenant.
+) -> dict[str, TopicCounts]:
+    """Count the messages of a batch by tenant and topic.
 
     Args:
-        topics: Of each message, those that are not counted left out.
+        topics: Of each message, those left out whose reason is not guarded.
         rejected_topics: Of each message that is to be dead-lettered, among these or among those of a batch before.
         tenant_of: The tenant of each topic.
     """
-    batch: dict[str, JudgedMessages] = {}
+    batch: dict[str, TopicCounts] = {}
     for topic, count in Counter(topics).items():
-        batch.setdefault(tenant_of[topic], JudgedMessages({}, {})).messages[topic] = count
+        batch.setdefault(tenant_of[topic], TopicCounts({}, {})).message_counts[topic] = count
     for topic, count in Counter(rejected_topics).items():
-        batch.setdefault(tenant_of[topic], JudgedMessages({}, {})).rejected[topic] = count
+        batch.setdefault(tenant_of[topic], TopicCounts({}, {})).rejected_counts[topic] = count
     return batch
 
 
@@ -203,7 +203,7 @@ class _Window:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._batches: deque[tuple[float, JudgedMessages]] = deque()
+        self._batches: deque[tuple[float, TopicCounts]] = deque()
         self._messages: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self.total = 0
@@ -215,11 +215,11 @@ class _Window:
             self._messages
         )
 
-    def add(self, now: float, batch: JudgedMessages) -> None:
+    def add(self, now: float, batch: TopicCounts) -> None:
         """Take the messages of a batch in, and those out that are too many."""
         self._batches.append((now, batch))
         self._change(batch, 1)
-        while len(self._batches) > 1 and self.total - sum(self._batches[0][1].messages.values()) >= self._size:
+        while len(self._batches) > 1 and self.total - sum(self._batches[0][1].message_counts.values()) >= self._size:
             self._change(self._batches.popleft()[1], -1)
 
     def forget_before(self, oldest: float) -> bool:
@@ -228,10 +228,10 @@ class _Window:
             self._change(self._batches.popleft()[1], -1)
         return bool(self._batches)
 
-    def _change(self, batch: JudgedMessages, sign: int) -> None:
-        self.total += sign * sum(batch.messages.values())
-        self._total_rejected += sign * sum(batch.rejected.values())
-        for counter, counted in ((self._messages, batch.messages), (self._rejected, batch.rejected)):
+    def _change(self, batch: TopicCounts, sign: int) -> None:
+        self.total += sign * sum(batch.message_counts.values())
+        self._total_rejected += sign * sum(batch.rejected_counts.values())
+        for counter, counted in ((self._messages, batch.message_counts), (self._rejected, batch.rejected_counts)):
             for topic, count in counted.items():
                 counter[topic] += sign * count
                 if not counter[topic]:

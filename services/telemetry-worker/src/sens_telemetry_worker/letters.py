@@ -72,7 +72,7 @@ def _letter(part: BatchPart, rejection: Rejection) -> Letter:
         message_index=index,
         origin=batch.origin(index),
         tenant_id=int(batch.tenant_ids[index]),
-        device=batch.routed.device_name(index),
+        device=batch.interpreted.device_name(index),
         topic=message.topic,
         received_at=message.received_at,
         dead_lettered_at=part.dead_lettered_at,
@@ -89,8 +89,8 @@ class Quota(NamedTuple):
 
     count_limit: int
     byte_limit: int
-    letters: int
-    bytes: int
+    letter_count: int
+    byte_count: int
 
 
 class Apportioned(NamedTuple):
@@ -113,8 +113,8 @@ def apportion(letters: Sequence[Letter], quotas: Mapping[int, Quota]) -> Apporti
     """
     kept: list[Letter] = []
     discarded: list[Letter] = []
-    counts = {tenant_id: quota.letters for tenant_id, quota in quotas.items()}
-    sizes = {tenant_id: quota.bytes for tenant_id, quota in quotas.items()}
+    counts = {tenant_id: quota.letter_count for tenant_id, quota in quotas.items()}
+    sizes = {tenant_id: quota.byte_count for tenant_id, quota in quotas.items()}
     for letter in letters:
         quota = quotas[letter.tenant_id]
         if counts[letter.tenant_id] >= quota.count_limit and not letter.replays:

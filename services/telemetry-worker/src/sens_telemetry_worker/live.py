@@ -35,11 +35,11 @@ class LivePublisher:
             return
         readings: dict[str, list[live.LiveReading]] = {}
         for index in np.flatnonzero(new_values).tolist():
-            device, message = batch.routed.devices[index], batch.messages[index]
+            device, message = batch.interpreted.devices[index], batch.messages[index]
             if device is not None and device.tenant.name in watched:
                 readings.setdefault(device.tenant.name, []).extend(
-                    live.LiveReading(device.name, *reading)
-                    for reading in self._format.decode(message.payload, message.received_at)
+                    live.LiveReading(device.name, *measurement)
+                    for measurement in self._format.decode(message.payload, message.received_at)
                 )
         for tenant, tenant_readings in readings.items():
             await self._feed.publish(tenant, tenant_readings)

@@ -1,4 +1,4 @@
-"""From the stream to the database: take, route, judge, store, acknowledge. The order is the promise.
+"""From the stream to the database: take, interpret, judge, store, acknowledge. The order is the promise.
 
 An envelope is acknowledged to the stream only after the transactions are committed that hold all that it leads to: rows, dead letters,
 counts. Whatever is cut short before that comes again, and storing it again has no effect.
@@ -17,15 +17,15 @@ from sens_common.attempts import Attempts, Backoff
 from sens_common.health import Problems
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.accounting import add_to_metrics
-from sens_telemetry_worker.batch import Batch, Envelope, EnvelopeProgress, PendingMessages
+from sens_telemetry_worker.batch import Batch, Envelope, EnvelopeProgress, UndecidedMessages
+from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.guard import DeadLetterGuard, Verdict
-from sens_telemetry_worker.judging import judged_by_the_database, judged_by_the_worker
 from sens_telemetry_worker.live import LivePublisher
-from sens_telemetry_worker.routing import Router
+from sens_telemetry_worker.rejection_counting import rejections_found_by_database, rejections_found_by_worker
 from sens_telemetry_worker.status import Lane, LaneState, TelemetryStatus
 from sens_telemetry_worker.storing import (
+    ProgressMadeElsewhereError,
     RowsRefusedError,
-    SettledElsewhereError,
     Store,
     StoreUnavailableError,
     store_in_parts,
@@ -79,7 +79,7 @@ class Pipeline[E: Envelope]:
         self,
         inbox: Inbox[E],
         *,
-        router: Router,
+        builder: BatchBuilder,
         guard: DeadLetterGuard,
         store: Store,
         live: LivePublisher,
@@ -87,7 +87,7 @@ class Pipeline[E: Envelope]:
         backoff: Backoff = BACKOFF,
     ) -> None:
         self._inbox = inbox
-        self._router = router
+        self._builder = builder
         self._guard = guard
         self._store = store
         self._live = live
@@ -118,7 +118,7 @@ class Pipeline[E: Envelope]:
         started = time.perf_counter()
         # One that was given out again while it waited here comes twice at once; both deliveries are acknowledged.
         taken = {envelope.position: EnvelopeProgress.of(envelope) for envelope in envelopes}
-        work = _Work(list(taken.values()))
+        work = _BatchWork(list(taken.values()))
         attempts = Attempts(
             self.problems,
             lane.name,
@@ -137,28 +137,28 @@ class Pipeline[E: Envelope]:
                 return outcome
         return BatchOutcome.STOPPED
 
-    async def _attempt(self, work: "_Work", lane: Lane) -> BatchOutcome:
-        """Route, judge and store all that is left.
+    async def _attempt(self, work: "_BatchWork", lane: Lane) -> BatchOutcome:
+        """Interpret, judge and store all that is left.
 
         Raises:
             StoreUnavailableError: Try what is left again.
             RowsRefusedError: The same; it was not a message's rows that were refused.
         """
-        while not (pending := PendingMessages.of(work.progress)).is_done:
+        while not (undecided := UndecidedMessages.of(work.progress)).is_done:
             if not self._guard.has_stopped:
                 lane.enter(LaneState.STORING)
-            batch = await self._router.batch(pending)
+            batch = await self._builder.build(undecided)
             if not work.is_judged:
-                self._guard.note(judged_by_the_worker(batch))
+                self._guard.note(rejections_found_by_worker(batch))
                 if self._guard.decide() is Verdict.HALT:
                     return BatchOutcome.HALTED
                 work.is_judged = True
             lane.enter(LaneState.STORING)
             try:
                 await self._store_batch(batch, lane)
-            except SettledElsewhereError as error:
+            except ProgressMadeElsewhereError as error:
                 log.info("envelopes of the batch are settled already", envelopes=len(error.recorded))
-                work.learn(error)
+                work.adopt_recorded(error)
         return BatchOutcome.STORED
 
     async def _store_batch(self, batch: Batch, lane: Lane) -> None:
@@ -166,12 +166,12 @@ class Pipeline[E: Envelope]:
 
         Raises:
             StoreUnavailableError: Try what is left again.
-            SettledElsewhereError: Less is left than it seems.
+            ProgressMadeElsewhereError: Less is left than it seems.
         """
         rejected = 0
         async for written in store_in_parts(self._store, batch, self.problems, lane.name):
             add_to_metrics(batch, written)
-            self._guard.note(judged_by_the_database(batch, written))
+            self._guard.note(rejections_found_by_database(batch, written))
             await self._live.publish(batch, written.new_values)
             rejected += len(written.letters) + len(written.discarded)
         if batch.messages:
@@ -181,7 +181,7 @@ class Pipeline[E: Envelope]:
 
 
 @dataclass
-class _Work:
+class _BatchWork:
     """A batch on its way.
 
     Attributes:
@@ -192,8 +192,8 @@ class _Work:
     progress: list[EnvelopeProgress]
     is_judged: bool = False
 
-    def learn(self, error: SettledElsewhereError) -> None:
+    def adopt_recorded(self, error: ProgressMadeElsewhereError) -> None:
         """Take over what others have settled."""
         for each in self.progress:
             if each.envelope.position in error.recorded:
-                each.learn(error.recorded[each.envelope.position])
+                each.adopt_recorded(error.recorded[each.envelope.position])

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class NumericRows(NamedTuple):
+class NumericColumns(NamedTuple):
     """Rows of numbers and booleans; all columns have the same length n.
 
     Attributes:
@@ -24,9 +24,9 @@ class NumericRows(NamedTuple):
     measured_at: NDArray[np.int64]
     value: NDArray[np.float64]
 
-    def selected(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> "NumericRows":
+    def selected(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> "NumericColumns":
         """Return the rows of a mask (n booleans), or those at indices, in their order."""
-        return NumericRows(
+        return NumericColumns(
             self.message_index[index],
             self.device_id[index],
             self.metric_id[index],
@@ -48,7 +48,7 @@ class TextRow(NamedTuple):
 class Rows(NamedTuple):
     """The rows of some messages, as they were decoded."""
 
-    numeric_rows: NumericRows
+    numeric_rows: NumericColumns
     text_rows: list[TextRow]
 
     def of_messages(self, chosen: NDArray[np.bool_]) -> "Rows":
@@ -72,7 +72,7 @@ class PreparedRows(NamedTuple):
         conflicting: Messages with a value other than an earlier message's of the same batch for the same key.
     """
 
-    numeric_rows: NumericRows
+    numeric_rows: NumericColumns
     text_rows: list[TextRow]
     conflicting: set[int]
 
@@ -97,15 +97,15 @@ class PreparedRows(NamedTuple):
         )
 
 
-def numeric_rows(
+def numeric_columns(
     message_index: Sequence[int],
     device_id: Sequence[int],
     metric_id: Sequence[int],
     measured_at: Sequence[int],
     value: Sequence[float],
-) -> NumericRows:
+) -> NumericColumns:
     """Return the columns as arrays."""
-    return NumericRows(
+    return NumericColumns(
         np.array(message_index, np.int32),
         np.array(device_id, np.int32),
         np.array(metric_id, np.int32),
@@ -114,9 +114,9 @@ def numeric_rows(
     )
 
 
-def joined(parts: Sequence[NumericRows]) -> NumericRows:
+def joined(parts: Sequence[NumericColumns]) -> NumericColumns:
     """Return the rows of all parts, of which there is at least one."""
-    return NumericRows(*map(np.concatenate, zip(*parts, strict=True)))
+    return NumericColumns(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def prepare(rows: Rows) -> PreparedRows:

@@ -33,7 +33,7 @@ class LaneState(StrEnum):
     TAKING = "taking"
     """It waits for envelopes."""
     STORING = "storing"
-    """It routes a batch and stores it in the database, again and again if need be."""
+    """It builds a batch and stores it in the database, again and again if need be."""
     ACKNOWLEDGING = "acknowledging"
     """It acknowledges the envelopes to the stream."""
     HALTED = "halted"
@@ -51,12 +51,12 @@ class StreamStatus:
     """The stream as it was observed last.
 
     Attributes:
-        waiting: Envelopes that are not settled, those under way included.
+        unsettled: Envelopes that are not settled, those under way included.
         oldest_seconds: How long ago JetStream stored the oldest of them, 0 when there is none.
         filled: Share of its size limit, 0 without one.
     """
 
-    waiting: int = 0
+    unsettled: int = 0
     oldest_seconds: float = 0.0
     filled: float = 0.0
 
@@ -134,8 +134,8 @@ class TelemetryStatus:
         parts = []
         if bottleneck is not None:
             parts.append(f"no batch stored for {self._clock() - self._stored_at:.0f} s")
-        if stream.waiting:
-            waiting = amount(stream.waiting, "envelope")
+        if stream.unsettled:
+            waiting = amount(stream.unsettled, "envelope")
             parts.append(f"{waiting} in the stream, the oldest for {stream.oldest_seconds:.0f} s")
         parts.append(f"the stream is {stream.filled:.0%} full")
         doing = [

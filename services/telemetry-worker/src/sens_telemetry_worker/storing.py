@@ -41,11 +41,11 @@ class RowsRefusedError(Exception):
         self.suspect = suspect
 
 
-class SettledElsewhereError(Exception):
-    """Others have settled envelopes of the batch, or messages of them; nothing of the part is stored.
+class ProgressMadeElsewhereError(Exception):
+    """Other workers have stored messages of the batch, or settled its envelopes; nothing of the part is stored.
 
     Attributes:
-        recorded: What the database knows of envelopes of the batch; see `batch.EnvelopeProgress.learn`.
+        recorded: What the database knows of envelopes of the batch; see `batch.EnvelopeProgress.adopt_recorded`.
     """
 
     def __init__(self, recorded: Mapping[StreamPosition, bytes | None]) -> None:
@@ -63,7 +63,7 @@ class Store(Protocol):
             StoreUnavailableError: Nothing is stored; try again.
             StoreTooSlowError: The same, with fewer rows.
             RowsRefusedError: Nothing is stored, and trying again would not help.
-            SettledElsewhereError: Nothing is stored, and some of it need not be.
+            ProgressMadeElsewhereError: Nothing is stored, and some of it need not be.
         """
 
 
@@ -78,9 +78,9 @@ async def store_in_parts(store: Store, batch: Batch, problems: Problems, key: st
 
     Raises:
         StoreUnavailableError: The database can't be reached, or does not finish in time with the rows of a single message.
-        SettledElsewhereError: Route what is left, and store that.
+        ProgressMadeElsewhereError: Build a batch of what is left, and store that.
     """
-    unwritten = list(batch.routed.rejections)
+    unwritten = list(batch.interpreted.rejections)
     pieces = [_all_with_rows(batch)]
     while pieces:
         piece = pieces.pop()
@@ -103,14 +103,14 @@ async def store_in_parts(store: Store, batch: Batch, problems: Problems, key: st
             confirm(written.accounts)
             unwritten = []
             yield written
-    if unwritten or not batch.pending.is_done:
+    if unwritten or not batch.undecided.is_done:
         yield await _write_without_rows(store, batch, unwritten)
 
 
 async def _write_without_rows(store: Store, batch: Batch, rejections: Sequence[Rejection]) -> WrittenPart:
     """Write the last dead letters, and settle envelopes that have no message left."""
     try:
-        written = await store.write(_part(batch, _Piece(batch.routed.rows.none(), []), rejections))
+        written = await store.write(_part(batch, _Piece(batch.interpreted.rows.none(), []), rejections))
     except RowsRefusedError as error:
         # A message must never be dropped: until somebody has repaired the database, it is tried again.
         raise StoreUnavailableError(f"the database refuses the dead letters: {error}") from error
@@ -156,8 +156,8 @@ def _halves(indexes: Sequence[int]) -> list[Sequence[int]]:
 
 def _all_with_rows(batch: Batch) -> _Piece:
     has_rows = np.ones(len(batch.messages), np.bool_)
-    has_rows[[rejection.message_index for rejection in batch.routed.rejections]] = False
-    return _Piece(batch.routed.rows, np.flatnonzero(has_rows).tolist())
+    has_rows[[rejection.message_index for rejection in batch.interpreted.rejections]] = False
+    return _Piece(batch.interpreted.rows, np.flatnonzero(has_rows).tolist())
 
 
 def _part(batch: Batch, piece: _Piece, rejections: Sequence[Rejection]) -> BatchPart:

@@ -67,7 +67,7 @@ class TelemetryStream:
         with self._translated_errors():
             jetstream = self._client.jetstream()
             created = (await jetstream.stream_info(TELEMETRY_STREAM)).created
-            if created is None or int(created.timestamp() * 1e6) != origin.stream:
+            if created is None or int(created.timestamp() * 1e6) != origin.stream_created_at:
                 return None
             try:
                 found = await jetstream.get_msg(TELEMETRY_STREAM, seq=origin.sequence)
@@ -102,7 +102,7 @@ def _envelopes(letters: Sequence[StoredDeadLetter], max_bytes: int) -> Iterator[
     """Yield dead letters that go into one envelope: of one stream, replayed equally often, not too many or too large together."""
 
     def alike(letter: StoredDeadLetter) -> tuple[int, int]:
-        return letter.origin.stream, letter.summary.replays
+        return letter.origin.stream_created_at, letter.summary.replays
 
     for _, group in itertools.groupby(sorted(letters, key=alike), alike):
         together: list[StoredDeadLetter] = []

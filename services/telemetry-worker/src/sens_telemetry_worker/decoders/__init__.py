@@ -1,4 +1,4 @@
-"""Payload formats: pure functions from bytes to readings, behind one explicit mapping."""
+"""Payload formats: pure functions from bytes to measurements, behind one explicit mapping."""
 
 from collections.abc import Mapping
 from typing import Final

@@ -26,7 +26,7 @@ import orjson
 
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
-from sens_common.formats import EXACT_BELOW, MAX_TEXT_CHARACTERS, FlatPayload, Reading, Value
+from sens_common.formats import EXACT_BELOW, MAX_TEXT_CHARACTERS, FlatPayload, Measurement, Value
 from sens_common.names import shown
 from sens_telemetry_worker.decoders import strict_json
 from sens_telemetry_worker.decoders.timestamps import measured_at
@@ -36,8 +36,10 @@ MAX_NAME_CHARACTERS: Final = 200
 MAX_NESTING: Final = 8
 """How many objects deep a metric may lie, the outermost included."""
 MAX_METRICS: Final = 1000
-MAX_ENTRIES: Final = 1000
-MAX_READINGS: Final = 10_000
+MAX_READINGS: Final = 1000
+"""Readings of a backlog, which are its entries."""
+MAX_VALUES: Final = 10_000
+"""Values of one message."""
 MAX_ELEMENTS: Final = 64
 """Elements of an array."""
 
@@ -50,8 +52,8 @@ _MAX_FLAT_BYTES: Final = 8192
 """Longer payloads are rare, would be parsed twice where they are not flat, and their names would be remembered."""
 
 
-def decode(payload: bytes, received_at: int) -> list[Reading]:
-    """Return the readings of a native payload; see `sens_common.formats.Format.decode`."""
+def decode(payload: bytes, received_at: int) -> list[Measurement]:
+    """Return the measurements of a native payload; see `sens_common.formats.Format.decode`."""
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise RejectedMessageError(
             Reason.TOO_LARGE, f"the payload has {len(payload)} bytes; at most {MAX_PAYLOAD_BYTES} are allowed"
@@ -59,15 +61,15 @@ def decode(payload: bytes, received_at: int) -> list[Reading]:
     try:
         document: object = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
-        raise strict_json.refusal(payload, error) from None
-    readings = _readings(document, received_at)
-    if strict_json.may_have_duplicate_keys(payload, document) or any(map(_may_be_rounded, readings)):
-        readings = _readings(strict_json.parse(payload), received_at)
-    return readings
+        raise strict_json.rejection(payload, error) from None
+    measurements = _measurements(document, received_at)
+    if strict_json.may_have_duplicate_keys(payload, document) or any(map(_may_be_rounded, measurements)):
+        measurements = _measurements(strict_json.parse(payload), received_at)
+    return measurements
 
 
-def flat(payload: bytes, received_at: int) -> FlatPayload | None:
-    """Return time and members of an object of metrics without anything unusual about it; see `sens_common.formats.Format.flat`.
+def decode_if_flat(payload: bytes, received_at: int) -> FlatPayload | None:
+    """Return time and members of an object of metrics without anything unusual about it; see `sens_common.formats.Format.decode_if_flat`.
 
     Most messages are of this kind, so the worker's speed depends on this function.
 
@@ -121,7 +123,7 @@ def _unambiguous_object(payload: bytes) -> dict[str, object] | None:
     try:
         members = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
-        raise strict_json.refusal(payload, error) from None
+        raise strict_json.rejection(payload, error) from None
     if type(members) is not dict:
         return None
     colons = payload.count(b":")
@@ -137,39 +139,39 @@ def _are_names(names: tuple[str, ...]) -> bool:
     return bool(names) and all(1 <= len(name) <= MAX_NAME_CHARACTERS and name.isprintable() for name in names)
 
 
-def _readings(document: object, received_at: int) -> list[Reading]:
-    """Return the readings of a parsed payload, or say what is wrong with it."""
+def _measurements(document: object, received_at: int) -> list[Measurement]:
+    """Return the measurements of a parsed payload, or say what is wrong with it."""
     if isinstance(document, dict):
-        return _entry(document, received_at, needs_time=False) or _nothing_but_nulls()
+        return _reading(document, received_at, needs_time=False) or _nothing_but_nulls()
     if not isinstance(document, list):
         raise RejectedMessageError(
             Reason.MALFORMED_PAYLOAD,
-            f"the payload is {_kind(document)}, not an object or an array of objects; {_wrapped(document)}",
+            f"the payload is {_json_type_words(document)}, not an object or an array of objects; {_wrapped(document)}",
         )
     if not document:
         raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the payload is an empty array")
-    if len(document) > MAX_ENTRIES:
+    if len(document) > MAX_READINGS:
         raise RejectedMessageError(
-            Reason.TOO_LARGE, f"the backlog has {len(document)} entries; at most {MAX_ENTRIES} are allowed"
+            Reason.TOO_LARGE, f"the backlog has {len(document)} entries; at most {MAX_READINGS} are allowed"
         )
-    readings: list[Reading] = []
+    measurements: list[Measurement] = []
     for position, entry in enumerate(document, 1):
         try:
-            readings += _entry(entry, received_at, needs_time=len(document) > 1)
+            measurements += _reading(entry, received_at, needs_time=len(document) > 1)
         except RejectedMessageError as error:
             raise RejectedMessageError(error.reason, f"backlog entry {position}: {error.detail}") from None
-        if len(readings) > MAX_READINGS:
+        if len(measurements) > MAX_VALUES:
             raise RejectedMessageError(
                 Reason.TOO_LARGE,
-                f"the backlog has more than {MAX_READINGS} readings, which is what one message may hold",
+                f"the backlog has more than {MAX_VALUES} values, which is what one message may hold",
             )
-    return readings or _nothing_but_nulls()
+    return measurements or _nothing_but_nulls()
 
 
-def _entry(document: object, received_at: int, *, needs_time: bool) -> list[Reading]:
-    """Return the readings of one object; none where all of its metrics are null."""
+def _reading(document: object, received_at: int, *, needs_time: bool) -> list[Measurement]:
+    """Return the measurements of one object; none where all of its metrics are null."""
     if not isinstance(document, dict):
-        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"it is {_kind(document)}, not an object")
+        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"it is {_json_type_words(document)}, not an object")
     members = dict(document)
     instant = _take_time(members, received_at)
     if instant is None:
@@ -185,7 +187,7 @@ def _entry(document: object, received_at: int, *, needs_time: bool) -> list[Read
         values[name] = _value(name, value)
     if not values and not _has_null(members):
         raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the object has no metrics")
-    return [Reading(name, instant, value) for name, value in values.items()]
+    return [Measurement(name, instant, value) for name, value in values.items()]
 
 
 def _has_null(members: object) -> bool:
@@ -249,7 +251,7 @@ def _elements(name: str, array: list[object]) -> dict[str, object]:
         if isinstance(element, (dict, list)):
             raise RejectedMessageError(
                 Reason.UNSUPPORTED_VALUE,
-                f"{shown(name)} is an array whose element {position} is {_kind(element)}; an array holds numbers, booleans and texts."
+                f"{shown(name)} is an array whose element {position} is {_json_type_words(element)}; an array holds numbers, booleans and texts."
                 " Give nested values names, as in an object",
             )
     return {str(position): element for position, element in enumerate(array)}
@@ -280,11 +282,11 @@ def _value(name: str, value: object) -> Value:
     return value
 
 
-def _may_be_rounded(reading: Reading) -> bool:
-    return type(reading.value) is float and abs(reading.value) >= EXACT_BELOW
+def _may_be_rounded(measurement: Measurement) -> bool:
+    return type(measurement.value) is float and abs(measurement.value) >= EXACT_BELOW
 
 
-def _kind(value: object) -> str:
+def _json_type_words(value: object) -> str:
     if value is None:
         return "null"
     names = {

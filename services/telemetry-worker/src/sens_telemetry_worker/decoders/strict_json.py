@@ -54,7 +54,7 @@ def may_have_duplicate_keys(payload: bytes, document: object) -> bool:
     return b"\\u003" in payload or payload.count(b":") != colons(document)
 
 
-def refusal(payload: bytes, error: json.JSONDecodeError) -> RejectedMessageError:
+def rejection(payload: bytes, error: json.JSONDecodeError) -> RejectedMessageError:
     """Return the error for a payload that orjson refuses: a number out of range is an unsupported value, all else is malformed.
 
     Args:

@@ -80,7 +80,7 @@ def _origin(position: Origin, token: str) -> Origin:
     if match := _FROM_STREAM.fullmatch(token):
         return Origin(int(match[1], 16), int(match[2]), int(match[3] or 0))
     if match := _REPLAYED_BESIDE.fullmatch(token):
-        return Origin(position.stream, int(match[1]), int(match[2]))
+        return Origin(position.stream_created_at, int(match[1]), int(match[2]))
     return position
 
 

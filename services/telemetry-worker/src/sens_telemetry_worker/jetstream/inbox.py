@@ -21,10 +21,10 @@ from sens_common.health import Problems
 from sens_common.settings import NatsSettings
 from sens_common.stopping import Race
 from sens_telemetry_worker.jetstream import pulling
+from sens_telemetry_worker.jetstream.buffered_envelopes import BufferedEnvelopes
 from sens_telemetry_worker.jetstream.consumer import ensure_consumer
 from sens_telemetry_worker.jetstream.envelope import StreamEnvelope
 from sens_telemetry_worker.jetstream.pulling import StandingPull
-from sens_telemetry_worker.jetstream.waiting_envelopes import WaitingEnvelopes
 from sens_telemetry_worker.settings import BatchSettings
 
 log = structlog.get_logger()
@@ -59,7 +59,7 @@ class StreamInbox:
         self._batch = batch
         self._clock = clock
         self._pull = StandingPull(client, client.new_inbox())
-        self._waiting = WaitingEnvelopes()
+        self._buffered = BufferedEnvelopes()
         self._arrived = asyncio.Event()
         self._turn = asyncio.Lock()
         self._stream_created_at = 0
@@ -79,14 +79,14 @@ class StreamInbox:
         finally:
             with contextlib.suppress(NatsError):
                 await subscription.unsubscribe()
-                for envelope in self._waiting:
+                for envelope in self._buffered:
                     await envelope.release()
 
     async def _receive(self, delivery: Msg) -> None:
         status = pulling.status_of(delivery)
         if status is None:
             self._pull.note_envelope()
-            self._waiting.add(StreamEnvelope.read(delivery, self._stream_created_at))
+            self._buffered.add(StreamEnvelope.read(delivery, self._stream_created_at))
         else:
             self._pull.note_status(status)
         self._arrived.set()
@@ -100,7 +100,7 @@ class StreamInbox:
                 await self._linger(race, wanted)
             if stop.is_set():  # what waits is given back
                 return []
-            taken = self._waiting.take(wanted, pulling.MAX_BYTES)
+            taken = self._buffered.take(wanted, pulling.MAX_BYTES)
             await self._ask_for_more()
             return taken
 
@@ -110,7 +110,7 @@ class StreamInbox:
         Raises:
             StoppedError: The stop came first.
         """
-        while not self._waiting:
+        while not self._buffered:
             if self._pull.consumer_is_missing:
                 await self._restore(stop)
             await self._wait(race)
@@ -121,13 +121,15 @@ class StreamInbox:
         Raises:
             StoppedError: The stop came first.
         """
-        behind = self._clock() - self._waiting.oldest.stored_at > BEHIND_SECONDS
+        behind = self._clock() - self._buffered.oldest.stored_at > BEHIND_SECONDS
         milliseconds = self._batch.linger_milliseconds
         if behind:
             milliseconds = max(milliseconds, self._batch.linger_milliseconds_behind)
         deadline = time.monotonic() + milliseconds / 1000
         while (
-            self._waiting.messages < wanted and self._waiting.size < pulling.MAX_BYTES and time.monotonic() < deadline
+            self._buffered.message_count < wanted
+            and self._buffered.size < pulling.MAX_BYTES
+            and time.monotonic() < deadline
         ):
             await self._wait(race, deadline)
 
@@ -146,11 +148,11 @@ class StreamInbox:
 
     async def _ask_for_more(self) -> None:
         """Keep enough envelopes on their way; ask for none while two batches' worth waits, in number or in size."""
-        waiting = self._waiting
+        buffered = self._buffered
         enough = (
-            waiting.messages >= 2 * self._batch.messages
-            or waiting.size >= 2 * pulling.MAX_BYTES
-            or len(waiting) >= pulling.MAX_ENVELOPES
+            buffered.message_count >= 2 * self._batch.messages
+            or buffered.size >= 2 * pulling.MAX_BYTES
+            or len(buffered) >= pulling.MAX_ENVELOPES
         )
         await self._pull.keep_open(enough=enough)
 
@@ -182,7 +184,7 @@ class StreamInbox:
         while True:
             await asyncio.sleep(_PROGRESS_INTERVAL_SECONDS)
             with contextlib.suppress(NatsError):
-                for envelope in [*envelopes, *self._waiting]:
+                for envelope in [*envelopes, *self._buffered]:
                     await envelope.keep_in_progress()
 
     async def acknowledge(self, envelopes: list[StreamEnvelope]) -> None:

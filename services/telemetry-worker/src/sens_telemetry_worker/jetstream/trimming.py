@@ -114,10 +114,10 @@ class StreamTrimmer:
         else:
             self.problems.clear(_LIMITS)
         pending, unacknowledged = consumer.num_pending or 0, consumer.num_ack_pending or 0
-        waiting = pending + unacknowledged
+        unsettled = pending + unacknowledged
         self._status.stream = StreamStatus(
-            waiting=waiting,
-            oldest_seconds=await self._age_seconds(_settled_up_to(consumer) + 1) if waiting else 0.0,
+            unsettled=unsettled,
+            oldest_seconds=await self._age_seconds(_settled_up_to(consumer) + 1) if unsettled else 0.0,
             filled=_filled(stream),
         )
         metrics.LAG.set(pending)

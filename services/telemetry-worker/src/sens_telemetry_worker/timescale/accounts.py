@@ -5,7 +5,7 @@ from typing import Final
 
 from sens_common.database import Connection
 from sens_telemetry_worker.accounting import AccountsUpdate
-from sens_telemetry_worker.batch import PendingMessages, StreamPosition
+from sens_telemetry_worker.batch import StreamPosition, UndecidedMessages
 
 _RECORD: Final = """
     WITH counted AS (
@@ -38,15 +38,15 @@ _RECORDED: Final = """
 """
 
 
-class SettledMeanwhileError(Exception):
-    """An envelope is not as it was thought to be; the transaction has to be rolled back."""
+class OutcomesChangedError(Exception):
+    """The recorded outcomes of an envelope are not what they were thought to be; the transaction has to be rolled back."""
 
 
 async def write_accounts(connection: Connection, update: AccountsUpdate) -> int:
     """Write counts and settled envelopes; return the generation of devices' and metrics' ids, which stays until the end of the transaction.
 
     Raises:
-        SettledMeanwhileError: Another worker was faster.
+        OutcomesChangedError: Another worker was faster.
     """
     first = [each for each in update.settlements if each.before is None]
     further = [each for each in update.settlements if each.before is not None]
@@ -58,17 +58,19 @@ async def write_accounts(connection: Connection, update: AccountsUpdate) -> int:
     assert row is not None  # noqa: S101 - for the type checker: a SELECT without FROM has one row
     new, generation = row
     if new != len(first):
-        raise SettledMeanwhileError
+        raise OutcomesChangedError
     if further:
         steps = [(*each.progress.envelope.position, each.before, each.after) for each in further]
         if await connection.execute(_GO_ON, *_columns(steps, 4)) != f"UPDATE {len(steps)}":
-            raise SettledMeanwhileError
+            raise OutcomesChangedError
     return int(generation)
 
 
-async def settled_meanwhile(connection: Connection, pending: PendingMessages) -> dict[StreamPosition, bytes | None]:
-    """Return what the database knows of envelopes other than it was thought; see `batch.EnvelopeProgress.learn`."""
-    expected = pending.recorded()
+async def read_changed_outcomes(
+    connection: Connection, undecided: UndecidedMessages
+) -> dict[StreamPosition, bytes | None]:
+    """Return what the database knows of envelopes other than it was thought; see `batch.EnvelopeProgress.adopt_recorded`."""
+    expected = undecided.recorded()
     rows = await connection.fetch(_RECORDED, *_columns(expected, 2))
     found = {StreamPosition(row["stream"], row["sequence"]): row["outcomes"] for row in rows}
     return {

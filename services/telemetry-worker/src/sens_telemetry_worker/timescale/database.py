@@ -71,7 +71,7 @@ class Database:
         if fault is DatabaseFault.REFUSED:
             return RowsRefusedError(f"{sqlstate}{words_of_fault(error)}")
         if fault is DatabaseFault.OUTDATED:
-            # A row's device or metric was deleted meanwhile; routed again, it has another one, or none.
+            # A row's device or metric was deleted meanwhile; interpreted again, it has another one, or none.
             return StoreUnavailableError(f"{sqlstate}{words_of_fault(error)}")
         words = f"{sqlstate}{unavailable(self._settings, ConnectionError(words_of_fault(error, connected=connected)))}"
         return StoreTooSlowError(words) if fault is DatabaseFault.TOO_SLOW else StoreUnavailableError(words)

@@ -129,7 +129,7 @@ def copy_bytes(letters: Iterable[Letter]) -> bytes:
             letter.payload,
             _END.pack(
                 *(4, letter.payload_bytes),
-                *(8, letter.origin.stream),
+                *(8, letter.origin.stream_created_at),
                 *(8, letter.origin.sequence),
                 *(4, letter.origin.message_index),
                 *(4, letter.replays),

@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from sens_telemetry_worker.rows import NumericRows, TextRow
+from sens_telemetry_worker.rows import NumericColumns, TextRow
 from sens_telemetry_worker.timescale.binary_copy import POSTGRES_EPOCH_MICROSECONDS, SIGNATURE, TRAILER
 
 _ROW: Final = np.dtype(
@@ -26,7 +26,7 @@ _TEXT_ROW: Final = struct.Struct(">hiiiiiqi")  # as above, up to the value's len
 _TEXT_MESSAGE: Final = struct.Struct(">ii")
 
 
-def numeric_copy_bytes(rows: NumericRows, *, with_message: bool = False) -> bytes:
+def numeric_copy_bytes(rows: NumericColumns, *, with_message: bool = False) -> bytes:
     """Return numeric rows as a binary COPY."""
     table = np.empty(len(rows.device_id), _STAGED_ROW if with_message else _ROW)
     table["fields"] = 5 if with_message else 4

@@ -1,4 +1,4 @@
-"""What the worker knows of tenants, devices and metrics, as `routing.Registry`."""
+"""What the worker knows of tenants, devices and metrics, as `batch_building.Registry`."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from typing import Final
 
 from sens_common.database import Connection
 from sens_telemetry_worker import metrics
-from sens_telemetry_worker.routing import KnownNames
+from sens_telemetry_worker.batch_building import KnownNames
 from sens_telemetry_worker.storing import StoreUnavailableError
 from sens_telemetry_worker.tenants import (
     DeviceKey,
@@ -37,7 +37,7 @@ _DAY_MICROSECONDS: Final = 86_400_000_000
 
 
 class TimescaleRegistry:
-    """Tenants, devices and metrics, as `routing.Registry`."""
+    """Tenants, devices and metrics, as `batch_building.Registry`."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -49,8 +49,8 @@ class TimescaleRegistry:
         self._limits: dict[NameTable, dict[int, NameLimits]] = {"devices": {}, "metrics": {}}
         self._recount_at: dict[tuple[int, NameTable], float] = {}
 
-    async def known(self, tenants: Collection[str] = ()) -> KnownNames:
-        """See `routing.Registry.known`."""
+    async def known_names(self, tenants: Collection[str] = ()) -> KnownNames:
+        """See `batch_building.Registry.known_names`."""
         known = self._known
         if known is None or self._outdated(known) or any(name not in known.tenants for name in tenants):
             async with self._lock:
@@ -71,7 +71,7 @@ class TimescaleRegistry:
             name_generation, tenant_generation = row
             known = self._known
             if known is None or known.generation != name_generation:
-                # Ids may be gone. Batches that are being routed go on with the old ids, and are refused when they are stored.
+                # Ids may be gone. Batches that are being interpreted go on with the old ids, and are refused when they are stored.
                 known = KnownNames(name_generation)
                 self._tenant_generation = 0
             if self._tenant_generation != tenant_generation:
@@ -91,8 +91,8 @@ class TimescaleRegistry:
         self._known, self._refresh_at = known, refresh_at
         return known
 
-    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
-        """See `routing.Registry.devices`."""
+    async def register_devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
+        """See `batch_building.Registry.register_devices`."""
         tenants: dict[int, Tenant] = {}
         keys: set[DeviceKey] = set()
         for tenant, name in wanted:
@@ -102,13 +102,13 @@ class TimescaleRegistry:
         async with self._lock, self._database.connection() as connection:
             ids = await _find_devices(connection, keys)
             if missing := keys - ids.keys():
-                refusals = await self._register_devices(connection, tenants, missing)
+                refusals = await self._insert_devices(connection, tenants, missing)
                 # Another worker may have registered some meanwhile, also of those that are refused.
                 ids |= await _find_devices(connection, missing)
         _check_found(keys - ids.keys() - refusals.keys())
         return RegisteredDevices(ids, {key: refusal for key, refusal in refusals.items() if key not in ids})
 
-    async def _register_devices(
+    async def _insert_devices(
         self, connection: Connection, tenants: Mapping[int, Tenant], missing: Collection[DeviceKey]
     ) -> dict[DeviceKey, Refusal]:
         """Register devices as far as their tenants' limits allow; return why the others are not."""
@@ -133,19 +133,19 @@ class TimescaleRegistry:
         metrics.DEVICES.inc(len(created))
         return refusals
 
-    async def metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
-        """See `routing.Registry.metrics`."""
+    async def register_metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
+        """See `batch_building.Registry.register_metrics`."""
         keys = {(new.tenant.id, name, kind) for new in wanted for name, kind in new.metrics}
         refusals: dict[MetricKey, Refusal] = {}
         async with self._lock, self._database.connection() as connection:
             ids = await _find_metrics(connection, keys)
             if missing := keys - ids.keys():
-                refusals = await self._register_metrics(connection, wanted, missing)
+                refusals = await self._insert_metrics(connection, wanted, missing)
                 ids |= await _find_metrics(connection, missing)
         _check_found(keys - ids.keys() - refusals.keys())
         return RegisteredMetrics(ids, {key: refusal for key, refusal in refusals.items() if key not in ids})
 
-    async def _register_metrics(
+    async def _insert_metrics(
         self, connection: Connection, wanted: Sequence[NewMetrics], missing: set[MetricKey]
     ) -> dict[MetricKey, Refusal]:
         """Register metrics as far as their tenants' limits allow, those of a message all or none; return why the others are not."""

@@ -12,9 +12,9 @@ from sens_telemetry_worker.accounting import WrittenPart, accounts_update
 from sens_telemetry_worker.batch import BatchPart
 from sens_telemetry_worker.letters import Quota, dead_letters
 from sens_telemetry_worker.rows import PreparedRows
-from sens_telemetry_worker.storing import RowsRefusedError, SettledElsewhereError, StoreUnavailableError
+from sens_telemetry_worker.storing import ProgressMadeElsewhereError, RowsRefusedError, StoreUnavailableError
 from sens_telemetry_worker.timescale import measurements
-from sens_telemetry_worker.timescale.accounts import SettledMeanwhileError, settled_meanwhile, write_accounts
+from sens_telemetry_worker.timescale.accounts import OutcomesChangedError, read_changed_outcomes, write_accounts
 from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.dead_letters import LetterExistsError, write_letters
 from sens_telemetry_worker.timescale.measurements import NoPartitionError, RowExistsError, WrittenRows
@@ -65,7 +65,7 @@ class TimescaleStore:
             except LetterExistsError:
                 await self._check_settled(part)
                 letters_path = WritePath.MERGE
-            except SettledMeanwhileError as error:
+            except OutcomesChangedError as error:
                 await self._check_settled(part)
                 raise StoreUnavailableError(
                     "sens.settled was changed by something else than a telemetry worker"
@@ -103,7 +103,7 @@ class TimescaleStore:
             part, rows.new_values, [each.message_index for each in kept], [each.message_index for each in discarded]
         )
         generation = await write_accounts(connection, update)
-        if part.batch.routed.generation != generation:
+        if part.batch.interpreted.generation != generation:
             self._database.name_generation = max(generation, self._database.name_generation)
             await _check_names(connection, part.rows)
         return WrittenPart(rows.new_values, kept, discarded, update)
@@ -112,12 +112,12 @@ class TimescaleStore:
         """Look, now that nothing is locked, whether another worker was faster.
 
         Raises:
-            SettledElsewhereError: One was.
+            ProgressMadeElsewhereError: One was.
         """
         async with self._database.connection() as connection:
-            recorded = await settled_meanwhile(connection, part.batch.pending)
+            recorded = await read_changed_outcomes(connection, part.batch.undecided)
         if recorded:
-            raise SettledElsewhereError(recorded)
+            raise ProgressMadeElsewhereError(recorded)
 
 
 async def _check_names(connection: Connection, rows: PreparedRows) -> None:

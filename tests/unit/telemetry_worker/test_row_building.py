@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.formats import Format
-from sens_telemetry_worker.batch import RoutedMessages
+from sens_telemetry_worker.batch import InterpretedMessages
+from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import native
-from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.tenants import Tenant
 from support.memory import MemoryRegistry
 
@@ -26,7 +26,7 @@ class OneByOne:
     decode = staticmethod(native.decode)
 
     @staticmethod
-    def flat(_payload: bytes, _received_at: int) -> None:
+    def decode_if_flat(_payload: bytes, _received_at: int) -> None:
         """Leave everything to `decode`."""
 
 
@@ -100,14 +100,14 @@ def batch(groups: list[tuple[str, bytes, int]]) -> list[Message]:
     return [Message(topic, payload, NOW + number) for number, (topic, payload) in enumerate(flat)]
 
 
-async def route(messages: list[Message], payload_format: Format, metric_limit: int = 1000) -> RoutedMessages:
+async def interpret(messages: list[Message], payload_format: Format, metric_limit: int = 1000) -> InterpretedMessages:
     registry = MemoryRegistry({"demo": Tenant(1, "demo"), "other": Tenant(2, "other")}, metric_limit=metric_limit)
-    return await Router(registry, payload_format).route(messages)
+    return await BatchBuilder(registry, payload_format).interpret(messages)
 
 
-def comparable(routed: RoutedMessages) -> tuple[object, ...]:
+def comparable(interpreted: InterpretedMessages) -> tuple[object, ...]:
     """Rows with names in the place of ids, since metrics may be registered in another order."""
-    tenants = {device.tenant.id: device.tenant for device in routed.devices if device is not None}
+    tenants = {device.tenant.id: device.tenant for device in interpreted.devices if device is not None}
     metrics = {
         (tenant.id, metric_id): (kind, name)
         for tenant in tenants.values()
@@ -116,21 +116,21 @@ def comparable(routed: RoutedMessages) -> tuple[object, ...]:
     }
 
     def metric(message_index: int, metric_id: int) -> tuple[str, str]:
-        device = routed.devices[message_index]
+        device = interpreted.devices[message_index]
         assert device is not None
         return metrics[device.tenant.id, metric_id]
 
     numbers = Counter(
         (message, device, metric(message, metric_id), instant, repr(value))
         for message, device, metric_id, instant, value in zip(
-            *(c.tolist() for c in routed.rows.numeric_rows), strict=True
+            *(c.tolist() for c in interpreted.rows.numeric_rows), strict=True
         )
     )
     texts = Counter(
         (row.message_index, row.device_id, metric(row.message_index, row.metric_id), row[2], row.value)
-        for row in routed.rows.text_rows
+        for row in interpreted.rows.text_rows
     )
-    return numbers, texts, sorted(routed.rejections)
+    return numbers, texts, sorted(interpreted.rejections)
 
 
 class TestColumns:
@@ -139,8 +139,8 @@ class TestColumns:
     def test_hold_what_the_messages_hold(self, groups: list[tuple[str, bytes, int]]) -> None:
         messages = batch(groups)
 
-        assert comparable(asyncio.run(route(messages, BY_COLUMN))) == comparable(
-            asyncio.run(route(messages, ONE_BY_ONE))
+        assert comparable(asyncio.run(interpret(messages, BY_COLUMN))) == comparable(
+            asyncio.run(interpret(messages, ONE_BY_ONE))
         )
 
     @settings(max_examples=200, deadline=None)
@@ -150,8 +150,8 @@ class TestColumns:
     ) -> None:
         messages = batch(groups)
 
-        assert comparable(asyncio.run(route(messages, BY_COLUMN, metric_limit))) == comparable(
-            asyncio.run(route(messages, ONE_BY_ONE, metric_limit))
+        assert comparable(asyncio.run(interpret(messages, BY_COLUMN, metric_limit))) == comparable(
+            asyncio.run(interpret(messages, ONE_BY_ONE, metric_limit))
         )
 
     async def test_refuse_what_lies_further_back_than_the_tenant_allows(self) -> None:
@@ -165,14 +165,14 @@ class TestColumns:
         ]
         messages += [Message("sens/v1/demo/d1/telemetry", orjson.dumps({"ts": at, "a": 1}), NOW) for at in times * 10]
 
-        routed = await Router(MemoryRegistry({"demo": tenant}), BY_COLUMN).route(messages)
+        interpreted = await BatchBuilder(MemoryRegistry({"demo": tenant}), BY_COLUMN).interpret(messages)
 
         assert {
             (rejection.reason, json.loads(messages[rejection.message_index].payload)["ts"])
-            for rejection in routed.rejections
+            for rejection in interpreted.rejections
         } == {(Reason.TOO_OLD, times[1])}
-        assert len(routed.rejections) == 20
-        assert "is more than 2 days before the receipt" in routed.rejections[0].detail
+        assert len(interpreted.rejections) == 20
+        assert "is more than 2 days before the receipt" in interpreted.rejections[0].detail
 
     async def test_leave_one_unusual_value_of_many_to_the_full_decoder(self) -> None:
         bodies = [{"a": number, "t": "x"} for number in range(20)]
@@ -180,13 +180,13 @@ class TestColumns:
         bodies[9]["t"] = "\0"
         messages = [Message("sens/v1/demo/d1/telemetry", orjson.dumps(body), NOW + n) for n, body in enumerate(bodies)]
 
-        routed = await route(messages, BY_COLUMN)
+        interpreted = await interpret(messages, BY_COLUMN)
 
-        assert [(rejection.message_index, rejection.reason) for rejection in sorted(routed.rejections)] == [
+        assert [(rejection.message_index, rejection.reason) for rejection in sorted(interpreted.rejections)] == [
             (7, Reason.UNSUPPORTED_VALUE),
             (9, Reason.UNSUPPORTED_VALUE),
         ]
-        assert len(routed.rows.numeric_rows.message_index) == len(routed.rows.text_rows) == 18
+        assert len(interpreted.rows.numeric_rows.message_index) == len(interpreted.rows.text_rows) == 18
 
     async def test_leave_long_payloads_to_the_full_decoder_and_remember_none_of_their_names(self) -> None:
         native._are_names.cache_clear()
@@ -194,18 +194,18 @@ class TestColumns:
         texts = orjson.dumps({"a": "x" * 4096, "b": "x" * 4096, "c": 1})
         messages += batch([("sens/v1/demo/d1/telemetry", texts, 20)])
 
-        routed = await route(messages, BY_COLUMN)
+        interpreted = await interpret(messages, BY_COLUMN)
 
         assert native._are_names.cache_info().currsize == 0
-        assert comparable(routed) == comparable(await route(messages, ONE_BY_ONE))
-        assert len(routed.rejections) == len(routed.rows.numeric_rows.message_index) == 20
+        assert comparable(interpreted) == comparable(await interpret(messages, ONE_BY_ONE))
+        assert len(interpreted.rejections) == len(interpreted.rows.numeric_rows.message_index) == 20
 
     async def test_reject_every_message_of_a_shape_with_a_metric_beyond_the_limit(self) -> None:
         messages = batch(
             [("sens/v1/demo/d1/telemetry", b'{"a": 1}', 10), ("sens/v1/demo/d1/telemetry", b'{"b": 1}', 10)]
         )
 
-        routed = await route(messages, BY_COLUMN, metric_limit=1)
+        interpreted = await interpret(messages, BY_COLUMN, metric_limit=1)
 
-        assert {rejection.reason for rejection in routed.rejections} == {Reason.LIMIT_REACHED}
-        assert [rejection.message_index for rejection in sorted(routed.rejections)] == list(range(10, 20))
+        assert {rejection.reason for rejection in interpreted.rejections} == {Reason.LIMIT_REACHED}
+        assert [rejection.message_index for rejection in sorted(interpreted.rejections)] == list(range(10, 20))

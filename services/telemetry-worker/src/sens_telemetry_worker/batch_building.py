@@ -1,4 +1,4 @@
-"""From messages to rows: the device that a topic leads to, the readings of a payload, and the ids by which the database knows them.
+"""Builds a batch of messages: the device that a topic leads to, the measurements in a payload, and the ids by which the database knows them.
 
 What the database has to be asked for (a tenant, a device, a metric that was not seen before) is gathered first and asked for once a
 batch; after that a message costs one look-up by its topic, its decoding and one look-up a value.
@@ -12,9 +12,9 @@ from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.formats import Format
 from sens_common.topics import NATIVE, Route
-from sens_telemetry_worker.batch import Batch, PendingMessages, Rejection, RoutedMessages, names_of_tenants
-from sens_telemetry_worker.columns import build_rows
+from sens_telemetry_worker.batch import Batch, InterpretedMessages, Rejection, UndecidedMessages, names_of_tenants
 from sens_telemetry_worker.decoding import decode
+from sens_telemetry_worker.row_building import build_rows
 from sens_telemetry_worker.tenants import (
     Device,
     MetricKey,
@@ -47,16 +47,16 @@ class KnownNames:
 class Registry(Protocol):
     """Tenants, devices and metrics in the database. Each method raises `storing.StoreUnavailableError` when the database can't be asked."""
 
-    async def known(self, tenants: Collection[str] = ()) -> KnownNames:
+    async def known_names(self, tenants: Collection[str] = ()) -> KnownNames:
         """Return the known names; another object than before when the ids in that one are void.
 
         It asks the database once where one of the names is not known as a tenant's, or limits may have changed.
         """
 
-    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
+    async def register_devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
         """Return devices, registering those that are new."""
 
-    async def metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
+    async def register_metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
         """Return metrics, registering those that are new: those of a message all or none, so that a refused message uses no limit up."""
 
 
@@ -76,8 +76,8 @@ class _Topics(NamedTuple):
     generation: int
 
 
-class Router:
-    """Makes rows of messages, and remembers what it learned for the next batch."""
+class BatchBuilder:
+    """Makes batches of messages, and remembers what it learned for the next batch."""
 
     def __init__(
         self, registry: Registry, payload_format: Format, *, max_cached_topics: int = MAX_CACHED_TOPICS
@@ -86,22 +86,22 @@ class Router:
         self._format = payload_format
         self._max_cached_topics = max_cached_topics
 
-    async def batch(self, pending: PendingMessages) -> Batch:
-        """Return pending messages as a batch that can be stored; raises as `route`."""
-        routed = await self.route(pending.messages)
-        names = names_of_tenants(pending, routed)
-        known = await self._registry.known(names)
-        return Batch.of(pending, routed, {name: known.tenants[name].id for name in names & known.tenants.keys()})
+    async def build(self, undecided: UndecidedMessages) -> Batch:
+        """Return undecided messages as a batch that can be stored; raises as `interpret`."""
+        interpreted = await self.interpret(undecided.messages)
+        names = names_of_tenants(undecided, interpreted)
+        known = await self._registry.known_names(names)
+        return Batch.of(undecided, interpreted, {name: known.tenants[name].id for name in names & known.tenants.keys()})
 
-    async def route(self, messages: Sequence[Message]) -> RoutedMessages:
+    async def interpret(self, messages: Sequence[Message]) -> InterpretedMessages:
         """Return messages as rows.
 
         Raises:
-            StoreUnavailableError: The database can't be asked; the messages can be routed again.
+            StoreUnavailableError: The database can't be asked; the messages can be interpreted again.
         """
-        topics = await self._topics({message.topic for message in messages})
+        topics = await self._resolve_topics({message.topic for message in messages})
         devices = [topics.devices.get(message.topic) for message in messages]
-        unrouted = [
+        without_device = [
             Rejection(index, *topics.refusals[messages[index].topic])
             for index, device in enumerate(devices)
             if device is None
@@ -109,26 +109,26 @@ class Router:
         decoded = decode(messages, devices, self._format)
         refusals = await self._register(decoded.new_metrics())
         built = build_rows(decoded, refusals)
-        rejections = unrouted + decoded.rejections + built.rejections
-        return RoutedMessages(messages, devices, topics.routes, built.rows, rejections, topics.generation)
+        rejections = without_device + decoded.rejections + built.rejections
+        return InterpretedMessages(messages, devices, topics.routes, built.rows, rejections, topics.generation)
 
     async def _register(self, wanted: Sequence[NewMetrics]) -> dict[MetricKey, Refusal]:
         """Register new metrics and remember their ids; return why some are not registered."""
         if not wanted:
             return {}
-        registered = await self._registry.metrics(wanted)
+        registered = await self._registry.register_metrics(wanted)
         tenants = {new.tenant.id: new.tenant for new in wanted}
         for (tenant_id, name, kind), metric_id in registered.ids.items():
             tenants[tenant_id].metric_ids[kind][name] = metric_id
         return registered.refusals
 
-    async def _topics(self, topics: set[str]) -> _Topics:
+    async def _resolve_topics(self, topics: set[str]) -> _Topics:
         """Return where topics lead, and remember it."""
-        known = await self._registry.known()
+        known = await self._registry.known_names()
         devices = _known_devices(topics, known, self._max_cached_topics)
         routes = {topic: NATIVE.route(topic) for topic in topics - devices.keys()}
         unknown = {route.tenant for route in routes.values() if route.refusal is None} - known.tenants.keys()
-        if unknown and (newer := await self._registry.known(unknown)) is not known:
+        if unknown and (newer := await self._registry.known_names(unknown)) is not known:
             known = newer
             devices = _known_devices(topics, known, self._max_cached_topics)
             routes = {topic: NATIVE.route(topic) for topic in topics - devices.keys()}
@@ -144,7 +144,7 @@ class Router:
             else:
                 wanted[topic] = (tenant, route.device)
         if wanted:
-            registered = await self._registry.devices(wanted.values())
+            registered = await self._registry.register_devices(wanted.values())
             for topic, (tenant, name) in wanted.items():
                 key = tenant.id, name
                 if key in registered.refusals:

@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from sens_telemetry_worker.jetstream.envelope import StreamEnvelope
 
 
-class WaitingEnvelopes:
+class BufferedEnvelopes:
     """A queue that knows how much waits in it.
 
     Attributes:
-        messages: Number of their messages.
+        message_count: Number of their messages.
         size: Bytes of their bodies.
     """
 
     def __init__(self) -> None:
         self._envelopes: deque[StreamEnvelope] = deque()
-        self.messages = 0
+        self.message_count = 0
         self.size = 0
 
     def __len__(self) -> int:
@@ -35,20 +35,20 @@ class WaitingEnvelopes:
     def add(self, envelope: StreamEnvelope) -> None:
         """Add one that has arrived."""
         self._envelopes.append(envelope)
-        self.messages += len(envelope.messages)
+        self.message_count += len(envelope.messages)
         self.size += envelope.size
 
     def take(self, max_messages: int, max_size: int) -> list[StreamEnvelope]:
         """Take the oldest, at most so many messages and bytes but at least one envelope."""
         taken: list[StreamEnvelope] = []
-        messages = size = 0
+        message_count = size = 0
         while self._envelopes:
-            messages += len(self.oldest.messages)
+            message_count += len(self.oldest.messages)
             size += self.oldest.size
-            if taken and (messages > max_messages or size > max_size):
+            if taken and (message_count > max_messages or size > max_size):
                 break
             envelope = self._envelopes.popleft()
-            self.messages -= len(envelope.messages)
+            self.message_count -= len(envelope.messages)
             self.size -= envelope.size
             taken.append(envelope)
         return taken

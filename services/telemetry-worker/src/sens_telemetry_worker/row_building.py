@@ -1,4 +1,4 @@
-"""From decoded messages to rows: the values of a shape are the columns of its rows."""
+"""Builds rows of decoded messages: the values of a shape are the columns of its rows."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
@@ -8,7 +8,7 @@ import numpy as np
 
 from sens_telemetry_worker.batch import Rejection
 from sens_telemetry_worker.decoding import DecodedMessage, DecodedMessages, Shape
-from sens_telemetry_worker.rows import NumericRows, Rows, TextRow, joined, numeric_rows
+from sens_telemetry_worker.rows import NumericColumns, Rows, TextRow, joined, numeric_columns
 from sens_telemetry_worker.tenants import MetricKey, MetricKind, Refusal, Tenant
 
 
@@ -26,7 +26,7 @@ def build_rows(decoded: DecodedMessages, refusals: Mapping[MetricKey, Refusal]) 
         decoded: The messages; the ids of their metrics are in `Tenant.metric_ids`.
         refusals: Why a metric has no id.
     """
-    numeric: list[NumericRows] = []
+    numeric: list[NumericColumns] = []
     texts: list[TextRow] = []
     rejections: list[Rejection] = []
     for shape in decoded.shapes:
@@ -36,7 +36,7 @@ def build_rows(decoded: DecodedMessages, refusals: Mapping[MetricKey, Refusal]) 
             refusal = _refusal(shape.tenant, metrics, refusals)
             rejections += [Rejection(index, *refusal) for index in shape.message_indexes]
             continue
-        numeric += _numeric_columns(shape, metric_ids)
+        numeric += _columns_of_shape(shape, metric_ids)
         texts += _text_rows(shape, metric_ids)
     single: list[tuple[int, int, int, int, float]] = []
     for message in decoded.single:
@@ -47,7 +47,7 @@ def build_rows(decoded: DecodedMessages, refusals: Mapping[MetricKey, Refusal]) 
             continue
         single += _numeric_values(message, metric_ids)
         texts += _text_values(message, metric_ids)
-    numeric.append(numeric_rows(*zip(*single, strict=True)) if single else numeric_rows((), (), (), (), ()))
+    numeric.append(numeric_columns(*zip(*single, strict=True)) if single else numeric_columns((), (), (), (), ()))
     return BuiltRows(Rows(joined(numeric), texts), rejections)
 
 
@@ -67,14 +67,14 @@ def _refusal(
     return refusals[min((tenant.id, name, kind) for name, kind in tenant.unknown(metrics))]
 
 
-def _numeric_columns(shape: Shape, metric_ids: Sequence[int]) -> Iterator[NumericRows]:
+def _columns_of_shape(shape: Shape, metric_ids: Sequence[int]) -> Iterator[NumericColumns]:
     messages = np.array(shape.message_indexes, np.int32)
     devices = np.array(shape.device_ids, np.int32)
     times = np.array(shape.times, np.int64)
     for metric_index, (metric_id, kind) in enumerate(zip(metric_ids, shape.kinds, strict=True)):
         if kind != "text":
             values = np.array(shape.column(metric_index), np.float64)
-            yield NumericRows(messages, devices, np.full(len(messages), metric_id, np.int32), times, values)
+            yield NumericColumns(messages, devices, np.full(len(messages), metric_id, np.int32), times, values)
 
 
 def _text_rows(shape: Shape, metric_ids: Sequence[int]) -> Iterator[TextRow]:
@@ -85,12 +85,12 @@ def _text_rows(shape: Shape, metric_ids: Sequence[int]) -> Iterator[TextRow]:
 
 
 def _numeric_values(message: DecodedMessage, metric_ids: Sequence[int]) -> Iterator[tuple[int, int, int, int, float]]:
-    for metric_id, (_, measured_at, value) in zip(metric_ids, message.readings, strict=True):
+    for metric_id, (_, measured_at, value) in zip(metric_ids, message.measurements, strict=True):
         if not isinstance(value, str):
             yield message.message_index, message.device.id, metric_id, measured_at, value
 
 
 def _text_values(message: DecodedMessage, metric_ids: Sequence[int]) -> Iterator[TextRow]:
-    for metric_id, (_, measured_at, value) in zip(metric_ids, message.readings, strict=True):
+    for metric_id, (_, measured_at, value) in zip(metric_ids, message.measurements, strict=True):
         if isinstance(value, str):
             yield TextRow(message.device.id, metric_id, measured_at, message.message_index, value)

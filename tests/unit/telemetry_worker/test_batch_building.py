@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Iterable
 
 from sens_common.envelope import Message
+from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.routing import Router
 from sens_telemetry_worker.tenants import RegisteredDevices, Tenant
 from support.memory import MemoryRegistry
 
@@ -13,9 +13,9 @@ from support.memory import MemoryRegistry
 class WaitingRegistry(MemoryRegistry):
     """A registry that lets others go on before it answers."""
 
-    async def devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
+    async def register_devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
         await asyncio.sleep(0)
-        return await super().devices(wanted)
+        return await super().register_devices(wanted)
 
 
 def batch(*devices: str) -> list[Message]:
@@ -24,7 +24,9 @@ def batch(*devices: str) -> list[Message]:
 
 class TestCache:
     async def test_that_is_emptied_takes_no_device_from_another_batch(self) -> None:
-        router = Router(WaitingRegistry({"demo": Tenant(1, "demo")}), decoder("native"), max_cached_topics=3)
-        await router.route(batch("d1"))
-        routed = await asyncio.gather(router.route(batch("d1", "d2")), router.route(batch("d3", "d4", "d5")))
-        assert [None in part.devices for part in routed] == [False, False]
+        builder = BatchBuilder(WaitingRegistry({"demo": Tenant(1, "demo")}), decoder("native"), max_cached_topics=3)
+        await builder.interpret(batch("d1"))
+        interpreted = await asyncio.gather(
+            builder.interpret(batch("d1", "d2")), builder.interpret(batch("d3", "d4", "d5"))
+        )
+        assert [None in part.devices for part in interpreted] == [False, False]

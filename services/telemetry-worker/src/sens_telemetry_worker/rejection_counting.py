@@ -1,0 +1,30 @@
+"""What the guard is told of a batch: how many messages of each tenant are rejected, first by the worker and then by the database."""
+
+from sens_telemetry_worker.accounting import WrittenPart
+from sens_telemetry_worker.batch import Batch
+from sens_telemetry_worker.guard import TopicCounts, count_by_topic, is_guarded_reason
+
+
+def rejections_found_by_worker(batch: Batch) -> dict[str, TopicCounts]:
+    """Count the messages of a batch by tenant, and those that can't be decoded; those left out whose reason is not guarded."""
+    interpreted = batch.interpreted
+    not_counted = {each.message_index for each in interpreted.rejections if not is_guarded_reason(each.reason)}
+    topics = [message.topic for message in interpreted.messages]
+    counted = [
+        topics[index]
+        for index, device in enumerate(interpreted.devices)
+        if device is not None and index not in not_counted
+    ]
+    rejected = [topics[each.message_index] for each in interpreted.rejections if each.message_index not in not_counted]
+    tenants = {topic: device.tenant.name for topic, device in zip(topics, interpreted.devices, strict=True) if device}
+    return count_by_topic(counted, rejected, tenants)
+
+
+def rejections_found_by_database(batch: Batch, written: WrittenPart) -> dict[str, TopicCounts]:
+    """Count the messages of a part that only the database has rejected, by tenant; all of them were counted as messages before."""
+    rejected = [letter for letter in (*written.letters, *written.discarded) if is_guarded_reason(letter.reason)]
+    if rejected:
+        rejected_before = {rejection.message_index for rejection in batch.interpreted.rejections}
+        rejected = [letter for letter in rejected if letter.message_index not in rejected_before]
+    tenants = {letter.topic: batch.tenant_names[letter.tenant_id] for letter in rejected}
+    return count_by_topic((), (letter.topic for letter in rejected), tenants)
