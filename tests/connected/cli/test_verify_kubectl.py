@@ -455,7 +455,8 @@ class TestRights:
     async def test_that_the_cluster_does_not_answer_for_are_not_none(self, fake_kubectl: FakeKubectl) -> None:
         fake_kubectl.answer(["create"], {"output": ""})
 
-        with pytest.raises(NotRunError, match="did not answer 40 of 40 questions"):
+        # Questions are asked in several runs; the first one that is over says so.
+        with pytest.raises(NotRunError, match=r"did not answer (\d+) of \1 questions"):
             await production()
 
     @pytest.mark.parametrize("output", ["{}", '{"spec": {}}', '{"spec": {"resourceAttributes": {}}, "status": 1}'])
