@@ -203,20 +203,24 @@ class TestStoring:
     def test_leaves_no_row_of_what_is_deleted_meanwhile(self, path: TelemetryPath) -> None:
         names = [f"d{number}" for number in range(5)]
 
-        async def delete_all_the_time(published: threading.Event) -> int:
+        published, has_deleted_enough = threading.Event(), threading.Event()
+
+        async def delete_all_the_time() -> int:
             deleted = 0
             while not published.is_set():
                 for name in names:
                     deleted += await delete(path.database, name)
                 deleted += bool(await delete(path.database, "n", metric=True))
+                if deleted >= len(names):
+                    has_deleted_enough.set()
             return deleted
-
-        published = threading.Event()
 
         def publish() -> None:
             try:
                 with Publisher(path.broker) as publisher:
-                    for start in range(0, 4000, 200):
+                    for start in range(0, 40_000, 200):
+                        if start >= 4000 and has_deleted_enough.is_set():
+                            break
                         publisher.publish_all(
                             [
                                 (f"sens/v1/demo/{names[number % 5]}/telemetry", f'{{"n": {number}, "t": "x"}}'.encode())
@@ -228,7 +232,7 @@ class TestStoring:
 
         publishing = threading.Thread(target=publish)
         publishing.start()
-        deleted = asyncio.run(delete_all_the_time(published))
+        deleted = asyncio.run(delete_all_the_time())
         publishing.join()
         path.wait_until_idle()
         asyncio.run(finish(path.database))
