@@ -129,6 +129,16 @@ def postgres() -> Iterator[DatabaseSettings]:
     )
 
 
+@asynccontextmanager
+async def owner(database: DatabaseSettings) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    """Connect as the database's owner."""
+    connection = await connect(database, "test")
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
 async def execute_as(settings: DatabaseSettings, *statements: str) -> None:
     """Run statements as the role of the settings, which may be a database's owner, or a server's superuser."""
     assert settings.password is not None

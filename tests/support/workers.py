@@ -141,7 +141,7 @@ class TelemetryPath:
         with Publisher(self.broker) as publisher:
             publisher.publish(f"sens/v1/demo/{marker}/telemetry", '{"marker": 1}')
         wait_until(lambda: bool(self.fetch("SELECT FROM sens.devices WHERE name = $1", marker)), "the path is idle", 60)
-        wait_until(self._nothing_left, "the log is settled", 60)
+        wait_until(self._nothing_left, "the stream is settled", 60)
 
     def _nothing_left(self) -> bool:
         self.telemetry.wait_until_ready()

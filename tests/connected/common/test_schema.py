@@ -15,7 +15,7 @@ from sens_common.database import connect
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
 from support.letters import dead_letter, insert_dead_letters
-from support.servers import execute_as
+from support.servers import execute_as, owner
 
 type Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -49,16 +49,6 @@ class Tenants(NamedTuple):
     database: DatabaseSettings
     a: Tenant
     b: Tenant
-
-
-@asynccontextmanager
-async def owner(database: DatabaseSettings) -> AsyncIterator[Connection]:
-    """Connect as the database's owner, which the workers are."""
-    connection = await connect(database, "test")
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 @asynccontextmanager

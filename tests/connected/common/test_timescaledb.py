@@ -1,8 +1,7 @@
 """The schema on a server that has TimescaleDB: hypertables, the columnstore, late readings."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -16,6 +15,7 @@ from sens_telemetry_worker.rows import Rows, numeric_columns, prepare
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.parts import NO_QUOTA, part_of
+from support.servers import owner
 
 type Connection = asyncpg.Connection[asyncpg.Record]
 
@@ -24,15 +24,6 @@ pytestmark = pytest.mark.timescaledb
 HYPERTABLES = ["measurements", "text_measurements"]
 OLD = datetime(2025, 6, 3, 12, tzinfo=UTC)
 CONFLICT_FREE = "INSERT INTO sens.measurements SELECT * FROM incoming ON CONFLICT DO NOTHING"
-
-
-@asynccontextmanager
-async def owner(database: DatabaseSettings) -> AsyncIterator[Connection]:
-    connection = await connect(database, "test")
-    try:
-        yield connection
-    finally:
-        await connection.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Replays of dead letters: what goes into the log, what stays, and what happens when replays meet, or are interrupted."""
+"""Replays of dead letters: what goes into the stream, what stays, and what happens when replays meet, or are interrupted."""
 
 import asyncio
 from collections import Counter
@@ -137,7 +137,7 @@ class Setting:
 
         async with inbox.open():
             running = asyncio.create_task(pipeline.run(stop))
-            await eventually(done, "the log is settled")
+            await eventually(done, "the stream is settled")
             stop.set()
             await running
 
@@ -248,7 +248,7 @@ class TestInterruptedReplay:
     async def interrupt_and_finish(self, here: Setting) -> None:
         with pytest.raises(InterruptionError):
             await replay_all(here.letters_as(Interrupted), here.log, limit=7)
-        # Other groups than before, so that it is not the log that recognises them.
+        # Other groups than before, so that it is not the stream that recognises them.
         first = (await here.letters.oldest(EVERYTHING, above=0, until=1 << 60, limit=1, max_bytes=1 << 20))[0]
         await service.replay_one(here.letters, here.log, first.summary.id)
         assert await replay_all(here.letters, here.log, limit=5) == 19

@@ -1,6 +1,8 @@
 """Observing and trimming a real stream."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from nats.aio.client import Client
 
@@ -85,6 +87,18 @@ class TestSettledEnvelopes:
             ]
 
 
+@asynccontextmanager
+async def settled_envelopes(client: Client, nats: NatsSettings, count: int) -> AsyncIterator[None]:
+    """Publish envelopes and settle them; the consumer is open meanwhile."""
+    await ensure_streams(client.jetstream(), nats)
+    await publish_envelopes(client, count)
+    inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
+    async with inbox.open():
+        await settle_envelopes(inbox, count)
+        await client.flush()
+        yield
+
+
 class TestHistory:
     async def test_of_what_is_not_settled_stays(self, nats: NatsSettings) -> None:
         async with connect(nats, "test") as client:
@@ -96,12 +110,7 @@ class TestHistory:
     async def test_that_is_settled_and_old_goes(self, nats: NatsSettings) -> None:
         async with connect(nats, "test") as client:
             jetstream = client.jetstream()
-            await ensure_streams(jetstream, nats)
-            await publish_envelopes(client, 20)
-            inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
-            async with inbox.open():
-                await settle_envelopes(inbox, 20)
-                await client.flush()
+            async with settled_envelopes(client, nats, 20):
                 old = HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
                 trimmer = trimmer_of(client, old, kept_envelopes=5)
                 removed = 0
@@ -115,12 +124,7 @@ class TestHistory:
         old = HistorySettings.model_construct(history_seconds=0, trim_interval_seconds=1)
         async with connect(nats, "test") as client:
             jetstream = client.jetstream()
-            await ensure_streams(jetstream, nats)
-            await publish_envelopes(client, 20)
-            inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
-            async with inbox.open():
-                await settle_envelopes(inbox, 20)
-                await client.flush()
+            async with settled_envelopes(client, nats, 20):
 
                 async def is_settled() -> bool:
                     info = await jetstream.consumer_info(TELEMETRY_STREAM, "telemetry-worker")

@@ -86,7 +86,7 @@ class TestSet:
 
 class TestWasAway:
     def test_lets_through_what_waited_meanwhile(self) -> None:
-        """The tenant kept to its rate; the worker was restarted, or the log took nothing."""
+        """The tenant kept to its rate; the worker was restarted, or the stream took nothing."""
         rates, clock = rates_of({"demo": 100})
         clock.now += 600
         rates.was_away(600)

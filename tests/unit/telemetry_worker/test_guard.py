@@ -1,4 +1,4 @@
-"""The guard against emptying the log into the dead letters."""
+"""The guard against emptying the stream into the dead letters."""
 
 from collections.abc import Mapping
 
