@@ -24,7 +24,7 @@ class DatabaseFault(StrEnum):
     OUTDATED = "outdated"
     """What the rows refer to was deleted meanwhile: read it again, then try again."""
     REFUSED = "refused"
-    """The data are refused for what they are: trying the same again does not help."""
+    """The data is refused for what they are: trying the same again does not help."""
     SCHEMA = "schema"
     """A table, a column, or a function is missing: work halts until the migrations have run."""
     FORBIDDEN = "forbidden"

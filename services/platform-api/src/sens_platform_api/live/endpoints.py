@@ -47,7 +47,7 @@ async def watch(
 ) -> Response:
     """Server-sent events of newly stored readings.
 
-    Live data are not kept: after a break, ask for measurements. The stream ends when the key is revoked or expires, and when its reader
+    Live data is not kept: after a break, ask for measurements. The stream ends when the key is revoked or expires, and when its reader
     takes nothing for a minute.
     """
     devices = frozenset(canonical_device(device) for device in query.device)
