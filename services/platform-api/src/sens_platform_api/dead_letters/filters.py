@@ -65,13 +65,16 @@ class Where:
 def topic_pattern(topic_filter: str) -> str:
     """Return a topic filter as a regular expression of PostgreSQL (MQTT 5.0, section 4.7).
 
+    A wildcard at the beginning matches no topic that begins with ``$`` (section 4.7.2).
+
     >>> topic_pattern("sens/v1/+/#")
     '^sens/v1/[^/]*(/.*)?$'
     """
+    start = r"^(?!\$)" if topic_filter.startswith(("+", "#")) else "^"
     levels = [
         "[^/]*" if level == "+" else "#" if level == "#" else re.sub(r"([^\w ])", r"\\\1", level)
         for level in topic_filter.split("/")
     ]
     if levels[-1] == "#":
-        return "^" + ("/".join(levels[:-1]) + "(/.*)?" if levels[:-1] else ".*") + "$"
-    return f"^{'/'.join(levels)}$"
+        return start + ("/".join(levels[:-1]) + "(/.*)?" if levels[:-1] else ".*") + "$"
+    return f"{start}{'/'.join(levels)}$"

@@ -156,7 +156,11 @@ class DeadLetters:
         One whose replay was refused meanwhile has a higher count, and stays.
         """
         where = self._where(Filter())
-        where.add("(id, replays) IN (SELECT * FROM unnest({}::bigint[], {}::int[]))", *zip(*letters, strict=True))
+        where.add(
+            "(id, replays) IN (SELECT * FROM unnest({}::bigint[], {}::int[]))",
+            [letter_id for letter_id, _ in letters],
+            [replays for _, replays in letters],
+        )
         async with self._transaction(False) as connection:
             return _affected(await connection.execute(f"DELETE FROM {where}", *where.arguments))  # noqa: S608 - same
 

@@ -1,0 +1,24 @@
+"""The data of two tenants, in memory and in PostgreSQL, which the suites of several ports share."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from sens_common.settings import DatabaseSettings
+from support.memory_tenant_data import MemoryTenantData
+from support.tenant_data import Opener, TenantData, data_in_database
+
+
+@pytest.fixture(params=["memory", "postgresql"])
+def opened_data(request: pytest.FixtureRequest) -> Opener:
+    """Open the tenants demo and other, which have no data yet."""
+    if request.param == "memory":
+
+        @asynccontextmanager
+        async def open_memory() -> AsyncIterator[TenantData]:
+            yield MemoryTenantData()
+
+        return open_memory
+    settings: DatabaseSettings = request.getfixturevalue("database")
+    return lambda: data_in_database(settings)
