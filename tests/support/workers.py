@@ -22,7 +22,7 @@ from sens_common.nats_permissions import INGESTION_USER, TELEMETRY_USER
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.brokers import MqttBroker
 from support.servers import HOST, free_port, scratch_folder, wait_until
-from tools.stack import server
+from tools.stack import server, stored
 
 INGESTION = "sens_mqtt_ingestion_worker"
 TELEMETRY = "sens_telemetry_worker"
@@ -111,17 +111,15 @@ class TelemetryPath:
 
         return asyncio.run(ask())
 
+    def fetch_stored(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """Ask the database as its owner, with the table `stored_values` of `tools.stack.stored`."""
+        tables = [row["name"] for row in self.fetch(stored.VALUE_TABLES)]
+        return self.fetch(stored.with_stored_values(tables, query), *arguments)
+
     def values(self) -> list[tuple[str, str, int, float | bool | str]]:
         """Return device, metric, time (µs) and value of all that is stored, in that order."""
-        rows = self.fetch(
-            """
-            SELECT d.name, k.name, (extract(epoch FROM m.ts) * 1000000)::int8, k.kind, m.value, NULL
-            FROM sens.measurements m JOIN sens.devices d ON d.id = device_id JOIN sens.metrics k ON k.id = metric_id
-            UNION ALL
-            SELECT d.name, k.name, (extract(epoch FROM m.ts) * 1000000)::int8, k.kind, NULL, m.value
-            FROM sens.text_measurements m JOIN sens.devices d ON d.id = device_id JOIN sens.metrics k ON k.id = metric_id
-            ORDER BY 1, 2, 3
-            """
+        rows = self.fetch_stored(
+            "SELECT device, metric, (extract(epoch FROM ts) * 1000000)::int8, kind, number, text FROM stored_values ORDER BY 1, 2, 3"
         )
         return [
             (row[0], row[1], row[2], row[5] if row[3] == "text" else bool(row[4]) if row[3] == "boolean" else row[4])

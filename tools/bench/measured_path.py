@@ -57,9 +57,8 @@ class MeasuredPath:
         """Return the measurement with empty tables at its begin, as Telegraf has them."""
 
         def measured(shape: Shape) -> R:
-            self.stack.fetch(
-                "TRUNCATE sens.measurements, sens.text_measurements, sens.dead_letters, sens.dead_letter_usage"
-            )
+            values = ", ".join(self.stack.value_tables())
+            self.stack.fetch(f"TRUNCATE {values}, sens.dead_letters, sens.dead_letter_usage")
             return measure(self, shape)
 
         return measured

@@ -70,12 +70,7 @@ def _replay(stack: Stack, dead_letters: int, folder: Path, *, filtered: bool) ->
         raise StackError(f"{staying} dead letters are there instead of {others} after {left} were replayed")
     _wait(lambda: stack.workers[TELEMETRY].metric(_STORED) >= stored + dead_letters, "all messages are stored")
     stored_seconds = time.perf_counter() - started
-    [[rows]] = stack.fetch(
-        "SELECT count(*) FROM sens.measurements m JOIN sens.devices d ON d.id = m.device_id"
-        " JOIN sens.tenants t ON t.id = d.tenant_id JOIN sens.metrics k ON k.id = m.metric_id"
-        " WHERE t.name = $1 AND k.name = 'rssi'",
-        tenant,
-    )
+    [[rows]] = stack.fetch_stored("SELECT count(*) FROM stored_values WHERE tenant = $1 AND metric = 'rssi'", tenant)
     if rows != dead_letters:
         raise StackError(f"{dead_letters} messages were replayed, and {rows} are stored")
     return Replayed(

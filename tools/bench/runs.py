@@ -15,6 +15,7 @@ from tools.bench.load import Shape, packet, payload, publish_steadily
 from tools.bench.measured_path import PUBLISHED, SETTLED, STORED, MeasuredPath
 from tools.stack.path import StackError
 from tools.stack.server import HOST
+from tools.stack.stored import with_stored_values
 from tools.stack.usage import difference
 
 _PROBES_PER_SECOND: Final = 100
@@ -22,6 +23,11 @@ _POLL_SECONDS: Final = 0.002
 _LOST_SECONDS: Final = 60
 _STEP: Final = 1.1
 _MISSES: Final = 2
+# Which of the message's values is looked at makes no difference: they are stored together.
+_LOOK: Final = (
+    "SELECT (extract(epoch FROM ts) * 1000)::bigint FROM stored_values"
+    " WHERE device_id = $1 AND metric = 'temperature' AND ts >= to_timestamp($2::bigint / 1000.0)"
+)
 _PERCENTILES: Final = ("50", "75", "90", "95", "99", "99.9")
 
 
@@ -89,7 +95,8 @@ def latency(path: MeasuredPath, rate: float, seconds: float, shape: Shape) -> La
         StackError: A probe did not appear.
     """
     path.warm_up(shape)
-    return asyncio.run(_latency(path, rate, shape._replace(messages=int(rate * seconds))))
+    look = with_stored_values(path.stack.value_tables(), _LOOK)
+    return asyncio.run(_latency(path, rate, shape._replace(messages=int(rate * seconds)), look))
 
 
 class _Probes:
@@ -118,7 +125,7 @@ class _Probes:
                 self.seconds.append(now - sent)
 
 
-async def _latency(path: MeasuredPath, rate: float, shape: Shape) -> Latency:
+async def _latency(path: MeasuredPath, rate: float, shape: Shape, look: str) -> Latency:
     every = max(2, round(rate / _PROBES_PER_SECOND))
     probes = _Probes()
 
@@ -134,12 +141,7 @@ async def _latency(path: MeasuredPath, rate: float, shape: Shape) -> Latency:
         one = shape._replace(messages=1, connections=1)
         await publish_steadily(HOST, path.stack.mqtt_port, one, rate, lambda _number, index: make(0, index))
         device = await _registered(database, f"device-{shape.devices:07d}")
-        # Which of the message's values is looked at makes no difference: they are stored together.
-        statement = await database.prepare(
-            "SELECT (extract(epoch FROM ts) * 1000)::bigint FROM sens.measurements WHERE device_id = $1"
-            " AND metric_id = (SELECT id FROM sens.metrics WHERE name = 'temperature' LIMIT 1)"
-            " AND ts >= to_timestamp($2::bigint / 1000.0)"
-        )
+        statement = await database.prepare(look)
         probes.sent.clear()
         load = asyncio.create_task(publish_steadily(HOST, path.stack.mqtt_port, shape, rate, make))
         while not load.done() or probes.sent:

@@ -31,6 +31,7 @@ from tools.stack.disk import Disk
 from tools.stack.programs import BROKER, MOSQUITTO_SESSIONS, NATS, POSTGRES
 from tools.stack.proxy import Proxy
 from tools.stack.server import HOST, Server, Worker
+from tools.stack.stored import VALUE_TABLES, with_stored_values
 from tools.stack.tap import Tap
 from tools.stack.usage import Usage
 
@@ -286,6 +287,14 @@ class Stack:
             " UNION ALL SELECT 'TimescaleDB', extversion FROM pg_extension WHERE extname = 'timescaledb'"
         )
         return {row["name"]: row["version"] for row in rows}
+
+    def value_tables(self) -> list[str]:
+        """Return the names of the tables that hold values."""
+        return [row["name"] for row in self.fetch(VALUE_TABLES)]
+
+    def fetch_stored(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        """Ask the database, with the table `stored_values` of `tools.stack.stored`."""
+        return self.fetch(with_stored_values(self.value_tables(), query), *arguments)
 
     def fetch(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         """Ask the database."""

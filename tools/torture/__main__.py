@@ -20,7 +20,10 @@ from tools.torture.results import Group, Result, insert, table
 from tools.torture.schedule import SHORT, Planned, chosen
 from tools.torture.watch import Watch
 
-_POISON_REFUSED = f"ALTER TABLE sens.measurements ADD CONSTRAINT poison CHECK (value <> {POISON!r}::float8)"
+_POISON_REFUSED = {
+    "sens.measurements": f"value <> {POISON!r}::float8",
+    "sens.readings": f"array_position(numbers, {POISON!r}::float8) IS NULL",
+}
 _APART = [[f"sens/v1/{TENANTS[0]}/+/telemetry"], [f"sens/v1/{tenant}/+/telemetry" for tenant in TENANTS[1:]]]
 _SHARED = [[f"$share/sens/{NATIVE_PATTERN.filter}"]] * 2
 _PAGE = Path("docs/operations/failure-modes.md")
@@ -92,7 +95,8 @@ class Torture:
         ) as stack:
             versions = stack.database_versions()
             self.result.database = ", ".join(f"{name} {version}" for name, version in versions.items())
-            stack.fetch(_POISON_REFUSED)
+            for name in set(stack.value_tables()).intersection(_POISON_REFUSED):
+                stack.fetch(f"ALTER TABLE {name} ADD CONSTRAINT poison CHECK ({_POISON_REFUSED[name]})")
             restarts = plan.broker == "mosquitto" and not plan.shared
             every = faults(broker_restarts=restarts, disks=bool(stack.disks), columnstore="TimescaleDB" in versions)
             kinds = [fault for fault in every if plan.only in fault.name]

@@ -48,23 +48,17 @@ _REASONS: Final = {Kind.MALFORMED: Reason.MALFORMED_PAYLOAD, Kind.POISON: Reason
 _NOT_NOW: Final = (SensError, NatsError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 # What is stored of the messages from a number on. Those with a device time have it from their number, the others that of their receipt:
-# both are ranges of the tables' keys, so that the cost does not grow with what is stored already. No joins: they would need statistics.
+# both are ranges of the tables' keys, so that the cost does not grow with what is stored already.
 _RECENT: Final = """
-    SELECT device_id, metric_id, ts, value FROM sens.{table}
-    WHERE device_id = ANY (ARRAY(SELECT id FROM sens.devices)) AND metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE {metrics}))
+    SELECT {columns} FROM stored_values
+    WHERE device_id = ANY (ARRAY(SELECT id FROM sens.devices)) AND metric = ANY ($4::text[])
         AND ts >= to_timestamp($1::float8) AND ts < to_timestamp($2::float8)
     UNION ALL
-    SELECT device_id, metric_id, ts, value FROM sens.{table}
-    WHERE device_id = ANY (ARRAY(SELECT id FROM sens.devices)) AND metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE {metrics}))
-        AND ts >= to_timestamp($3::float8)
+    SELECT {columns} FROM stored_values
+    WHERE device_id = ANY (ARRAY(SELECT id FROM sens.devices)) AND metric = ANY ($4::text[]) AND ts >= to_timestamp($3::float8)
 """
-_RECENT_VALUES: Final = _RECENT.format(table="measurements", metrics="name IN ('n', 'half', 'even')")
-_RECENT_TEXTS: Final = _RECENT.format(table="text_measurements", metrics="name = 'name'")
-_NUMBERS: Final = "SELECT string_agg(int4send(n.value::int4), ''::bytea) FROM ({}) n"
-_RECENT_NUMBERS: Final = _NUMBERS.format(_RECENT.format(table="measurements", metrics="name = 'n'"))
-_ALL_NUMBERS: Final = _NUMBERS.format(
-    "SELECT value FROM sens.measurements WHERE metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE name = 'n'))"
-)
+_METRICS: Final = ("n", "half", "even", "name")
+_NUMBERS: Final = "SELECT string_agg(int4send(n.number::int4), ''::bytea) FROM ({}) n"
 _DEVICES: Final = "SELECT d.id, t.name AS tenant, d.name FROM sens.devices d JOIN sens.tenants t ON t.id = d.tenant_id"
 
 
@@ -145,7 +139,8 @@ class Audit:
         missing = np.flatnonzero(owed & ~self._arrived[: len(owed)])
         if len(missing):
             self._read_letters()
-            self._note_arrived(self._numbers(_RECENT_NUMBERS, *self._since(int(missing[0]))))
+            recent = self._numbers(_RECENT.format(columns="number"), *self._since(int(missing[0])), ["n"])
+            self._note_arrived(recent)
             self._note_arrived(np.array(list(self._letters), np.int64))
             missing = np.flatnonzero(owed & ~self._arrived[: len(owed)])
         return missing
@@ -165,7 +160,7 @@ class Audit:
         )
 
     def _numbers(self, query: str, *arguments: object) -> NDArray[np.int64]:
-        found = self._stack.fetch(query, *arguments)[0][0] or b""
+        found = self._stack.fetch_stored(_NUMBERS.format(query), *arguments)[0][0] or b""
         return np.frombuffer(found, ">i4").astype(np.int64)
 
     def _unsettled(self, missing: NDArray[np.int64], not_ready: dict[str, dict[str, str]], trouble: str | None) -> str:
@@ -191,7 +186,7 @@ class Audit:
         """Compare everything; what has been compared before only by its number."""
         problems = list(self._tap.problems)
         self._read_letters()
-        numbers = self._numbers(_ALL_NUMBERS)
+        numbers = self._numbers("SELECT number FROM stored_values WHERE metric = 'n'")
         acknowledged, uncertain = self._record.masks()
         count = len(acknowledged)
         known = np.flatnonzero(acknowledged | uncertain)
@@ -235,12 +230,11 @@ class Audit:
         if not len(numbers):
             return numbers
         bounds = self._since(int(numbers[0]))
-        fetch = self._stack.fetch
-        devices = {row["id"]: (row["tenant"], row["name"]) for row in fetch(_DEVICES)}
-        metrics = {row["id"]: row["name"] for row in fetch("SELECT id, name FROM sens.metrics")}
+        devices = {row["id"]: (row["tenant"], row["name"]) for row in self._stack.fetch(_DEVICES)}
+        recent = _RECENT.format(columns="device_id, metric, ts, number, text")
         readings: dict[tuple[int, datetime], dict[str, float | str]] = {}
-        for device, metric, ts, value in (*fetch(_RECENT_VALUES, *bounds), *fetch(_RECENT_TEXTS, *bounds)):
-            readings.setdefault((device, ts), {})[metrics[metric]] = value
+        for device, metric, ts, number, text in self._stack.fetch_stored(recent, *bounds, _METRICS):
+            readings.setdefault((device, ts), {})[metric] = number if text is None else text
         as_sent = {
             int(reading["n"])
             for (device, ts), reading in readings.items()
@@ -277,12 +271,11 @@ def _counters(stack: Stack) -> tuple[list[str], int]:
     Returns:
         What does not agree, and how many messages were duplicates.
     """
-    rows = stack.fetch(
+    rows = stack.fetch_stored(
         """
         SELECT coalesce(t.name, 'no tenant') AS name, sum(c.stored)::int8 AS stored, sum(c.duplicate)::int8 AS duplicate,
                sum(c.dead_lettered)::int8 AS dead_lettered, sum(c.discarded)::int8 AS discarded, sum(abs(c.unaccounted))::int8 AS unaccounted,
-               (SELECT count(*) FROM sens.measurements m
-                WHERE m.metric_id = ANY (ARRAY(SELECT id FROM sens.metrics WHERE tenant_id = t.id AND name = 'n'))) AS there,
+               (SELECT count(*) FROM stored_values v WHERE v.tenant_id = t.id AND v.metric = 'n') AS there,
                (SELECT count(*) FROM sens.dead_letters d WHERE d.tenant_id IS NOT DISTINCT FROM t.id) AS letters,
                (SELECT coalesce(sum(u.letters), 0) FROM sens.dead_letter_usage u WHERE u.tenant_id IS NOT DISTINCT FROM t.id) AS used
         FROM sens.conservation() c LEFT JOIN sens.tenants t ON t.id = c.tenant_id

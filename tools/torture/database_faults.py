@@ -11,6 +11,7 @@ from sens_common.database import connect
 from sens_common.errors import SensError
 from tools.stack.path import Stack
 from tools.stack.programs import POSTGRES
+from tools.stack.stored import VALUE_TABLES
 from tools.torture.process_faults import Happening
 
 _ATTEMPT_SECONDS: Final = 0.15
@@ -39,14 +40,19 @@ def _execute(stack: Stack, statement: str) -> list[asyncpg.Record]:
             time.sleep(_ATTEMPT_SECONDS)
 
 
+def _value_tables(stack: Stack) -> list[str]:
+    return [row["name"] for row in _execute(stack, VALUE_TABLES)]
+
+
 def locked(stack: Stack, seconds: float) -> None:
-    """Keep everybody from the table of numbers."""
+    """Keep everybody from the tables of values."""
+    tables = ", ".join(_value_tables(stack))
 
     async def lock() -> None:
         connection = await connect(stack.database, "torture")
         try:
             async with connection.transaction():
-                await connection.execute("LOCK TABLE sens.measurements IN ACCESS EXCLUSIVE MODE")
+                await connection.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
                 await asyncio.sleep(seconds)
         finally:
             await connection.close()
@@ -83,12 +89,20 @@ def columnstore(stack: Stack, _seconds: float) -> None:
 
 
 def _trigger(body: str) -> Happening:
-    """Let the database do something before each statement that stores numbers."""
-    return _statement(
-        f"CREATE OR REPLACE FUNCTION sens.torture() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NULL; END $$;;"
-        "CREATE OR REPLACE TRIGGER torture BEFORE INSERT ON sens.measurements FOR EACH STATEMENT EXECUTE FUNCTION sens.torture()",
-        "DROP TRIGGER IF EXISTS torture ON sens.measurements",
-    )
+    """Let the database do something before each statement that stores values."""
+    function = f"CREATE OR REPLACE FUNCTION sens.torture() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {body}; RETURN NULL; END $$"
+    trigger = "CREATE OR REPLACE TRIGGER torture BEFORE INSERT ON {} FOR EACH STATEMENT EXECUTE FUNCTION sens.torture()"
+
+    def happen(stack: Stack, seconds: float) -> None:
+        tables = _value_tables(stack)
+        _execute(stack, function)
+        for table in tables:
+            _execute(stack, trigger.format(table))
+        time.sleep(seconds)
+        for table in tables:
+            _execute(stack, f"DROP TRIGGER IF EXISTS torture ON {table}")
+
+    return happen
 
 
 read_only = _statement(

@@ -262,12 +262,8 @@ class TestWorker:
             stored = Counter(
                 {
                     row["name"]: row["count"]
-                    for row in path.fetch(
-                        """
-                        SELECT t.name, count(*) FROM sens.measurements m
-                        JOIN sens.devices d ON d.id = m.device_id JOIN sens.tenants t ON t.id = d.tenant_id
-                        WHERE d.name = 'd1' GROUP BY t.name
-                        """
+                    for row in path.fetch_stored(
+                        "SELECT tenant AS name, count(*) FROM stored_values WHERE device = 'd1' GROUP BY tenant"
                     )
                 }
             )

@@ -104,12 +104,7 @@ def load(publisher: Publisher, first: int, count: int, *, timed: bool) -> None:
 
 
 def stored_numbers(path: TelemetryPath) -> list[float]:
-    return sorted(
-        row["value"]
-        for row in path.fetch(
-            "SELECT value FROM sens.measurements JOIN sens.metrics k ON k.id = metric_id WHERE k.name = 'n'"
-        )
-    )
+    return sorted(row["number"] for row in path.fetch_stored("SELECT number FROM stored_values WHERE metric = 'n'"))
 
 
 class TestKill:

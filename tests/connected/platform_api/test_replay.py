@@ -35,6 +35,7 @@ from support.letters import LetterRow, dead_letter, insert_dead_letters
 from support.parts import NO_QUOTA
 from support.pipelines import pipeline_of
 from support.servers import eventually, owner_pool
+from tools.stack.stored import VALUE_TABLES, with_stored_values
 
 EVERYTHING = Filter()
 REASONS = (Reason.UNKNOWN_TENANT, Reason.MALFORMED_PAYLOAD)
@@ -89,9 +90,9 @@ class Setting:
 
     async def stored(self) -> list[tuple[str, float]]:
         """Return device and value of what is stored, in order."""
-        rows = await self.pool.fetch(
-            "SELECT d.name, m.value FROM sens.measurements m JOIN sens.devices d ON d.id = m.device_id ORDER BY 1, 2"
-        )
+        tables = [row["name"] for row in await self.pool.fetch(VALUE_TABLES)]
+        query = "SELECT device, number FROM stored_values ORDER BY 1, 2"
+        rows = await self.pool.fetch(with_stored_values(tables, query))
         return [(row[0], row[1]) for row in rows]
 
     async def left(self) -> list[tuple[str, int]]:
@@ -322,7 +323,10 @@ def test_whatever_replays_and_workers_do_a_message_is_stored_once_or_is_one_dead
 
     async def work() -> None:
         async with setting(nats, database) as here:
-            await here.pool.execute("TRUNCATE sens.measurements, sens.settled, sens.message_counts, sens.dead_letters")
+            tables = [row["name"] for row in await here.pool.fetch(VALUE_TABLES)]
+            await here.pool.execute(
+                f"TRUNCATE {', '.join(tables)}, sens.settled, sens.message_counts, sens.dead_letters"
+            )
             await here.client.jetstream().purge_stream(TELEMETRY_STREAM)
             await here.client.jetstream().delete_stream(TELEMETRY_STREAM)
             await ensure_consumer(here.client, nats)

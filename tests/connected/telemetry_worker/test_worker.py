@@ -27,7 +27,7 @@ class TestPoison:
         path.wait_until_idle()
         assert [value[3] for value in path.values() if value[1] == "n"] == [n for n in range(100) if n != 42]
         assert path.telemetry.metric("sens_telemetry_messages_dead_lettered_total") == 1
-        stored = path.fetch("SELECT count(DISTINCT (device_id, ts))::int FROM sens.measurements")[0][0]
+        stored = path.fetch_stored("SELECT count(DISTINCT (device_id, ts))::int FROM stored_values")[0][0]
         counts = "SELECT stored::int, duplicate::int, dead_lettered::int, unaccounted::int FROM sens.conservation()"
         assert [tuple(row) for row in path.fetch(counts)] == [(stored, 0, 1, 0)]
 

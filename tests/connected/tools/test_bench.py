@@ -51,7 +51,7 @@ class TestFastest:
 
     def test_keeps_to_a_rate(self, path: MeasuredPath) -> None:
         figures = path.with_empty_tables(end_to_end)(SHAPE._replace(rate=1000.0))
-        assert path.stack.fetch("SELECT count(*) FROM sens.measurements")[0][0] == 5 * 400
+        assert path.stack.fetch_stored("SELECT count(*) FROM stored_values")[0][0] == 5 * 400
         assert figures.offered_per_second == 1000.0
         assert figures.acknowledged_per_second <= 1000.0 * 400 / (400 - 4 * 64)
 
@@ -104,7 +104,7 @@ class TestParts:
     def test_rows(self, path: MeasuredPath) -> None:
         figures = scale.rows(path, SHAPE, 0, 30_000)
         assert figures.load.per_second > 0
-        ((rows,),) = path.stack.fetch("SELECT count(*) FROM sens.measurements")
+        ((rows,),) = path.stack.fetch_stored("SELECT count(*) FROM stored_values")
         assert 20_000 < rows < 40_000
 
     def test_malformed(self, path: MeasuredPath) -> None:
