@@ -9,7 +9,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sens_common import live
-from sens_common.jetstream import connect
+from sens_common.jetstream import connect, flush_all
 from sens_common.live import LiveReading
 from sens_common.names import LIVE_INTEREST_SUBJECT
 from sens_common.settings import NatsSettings
@@ -68,12 +68,12 @@ class WatchedNats:
 
         for tenant in TENANTS:
             await self._reader.subscribe(live.subject(tenant), cb=note(tenant))
-        await self._reader.flush()
+        await flush_all(self._reader)
 
     async def watch(self, tenant: str) -> None:
         async def is_known() -> bool:
             await self._reader.publish(LIVE_INTEREST_SUBJECT, tenant.encode())
-            await self._reader.flush()
+            await flush_all(self._reader)
             return tenant in self.feed.watched()
 
         await eventually(is_known, f"the feed knows that {tenant} is watched")
@@ -106,7 +106,7 @@ def opened(request: pytest.FixtureRequest) -> Opener:
             watched = WatchedNats(reader, worker)
             await watched.subscribe()
             async with watched.feed.open():
-                await worker.flush()
+                await flush_all(worker)
                 yield watched
 
     return open_nats

@@ -10,7 +10,7 @@ from nats.js.api import KeyValueConfig
 from nats.js.errors import KeyNotFoundError
 from structlog.testing import capture_logs
 
-from sens_common.jetstream import connect, ensure_streams
+from sens_common.jetstream import connect, ensure_streams, flush_all
 from sens_common.names import (
     LIVE_INTEREST_SUBJECT,
     LIVE_SUBJECT,
@@ -42,8 +42,7 @@ async def refused(client: Client, act: Callable[[str], Awaitable[object]], *subj
     with capture_logs() as logs:
         for subject in subjects:
             await act(subject)
-        for _ in range(2):  # the first ping overtakes what is not sent yet
-            await client.flush()
+        await flush_all(client)
     told = [str(entry["error"]) for entry in logs if "error" in entry]  # in lower case, as the driver gives it
     return [subject for subject in subjects if any(f'"{subject.lower()}"' in text for text in told)]
 

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from sens_common import live
-from sens_common.jetstream import connect
+from sens_common.jetstream import connect, flush_all
 from sens_common.live import LiveReading
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.api import RunningApi, as_owner, make_tenant, running_api, set_environment
@@ -146,7 +146,7 @@ class TestLive:
         async def run() -> bytes:
             async with connect(api.nats, "test") as nats:
                 subscription = await nats.subscribe("sens.live_interest")
-                await nats.flush()
+                await flush_all(nats)
                 headers = {"Authorization": f"Bearer {key}"}
                 async with (
                     httpx2.AsyncClient(base_url=api.url, headers=headers, trust_env=False) as client,

@@ -5,7 +5,7 @@ import asyncio
 from nats.aio.msg import Msg
 
 from sens_common import live
-from sens_common.jetstream import connect
+from sens_common.jetstream import connect, flush_all
 from sens_common.live import LiveReading
 from sens_common.settings import NatsSettings
 from sens_telemetry_worker.nats_live import MAX_BATCH_BYTES, NatsLiveFeed
@@ -21,12 +21,12 @@ async def shown(nats: NatsSettings, *batches: list[LiveReading]) -> list[Msg]:
 
     async with connect(nats, "reader") as reader, connect(nats, "worker") as client:
         await reader.subscribe(live.subject("demo"), cb=note)
-        await reader.flush()
+        await flush_all(reader)
         feed = NatsLiveFeed(client)
         for batch in batches:
             await feed.publish("demo", batch)
-        await client.flush()
-        await reader.flush()
+        await flush_all(client)
+        await flush_all(reader)
     return messages
 
 
@@ -64,7 +64,7 @@ class TestFeed:
 
         async with connect(nats, "reader") as reader, connect(nats, "worker") as client:
             await reader.subscribe(live.subject("demo"), cb=note)
-            await reader.flush()
+            await flush_all(reader)
             async with connect(nats, "closed") as closed:
                 feed = NatsLiveFeed(closed)
             await feed.publish("demo", readings(7, "x"))

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from nats.aio.client import Client
 
-from sens_common.jetstream import connect, ensure_streams
+from sens_common.jetstream import connect, ensure_streams, flush_all
 from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_telemetry_worker.guard import DeadLetterGuard, TopicCounts
@@ -95,7 +95,7 @@ async def settled_envelopes(client: Client, nats: NatsSettings, count: int) -> A
     inbox = StreamInbox(client, nats, BatchSettings(messages=1000, linger_milliseconds=200))
     async with inbox.open():
         await settle_envelopes(inbox, count)
-        await client.flush()
+        await flush_all(client)
         yield
 
 
@@ -148,7 +148,7 @@ class TestHistory:
             inbox = StreamInbox(client, small, BatchSettings(messages=1000, linger_milliseconds=200))
             async with inbox.open():
                 await settle_envelopes(inbox, 7)
-                await client.flush()
+                await flush_all(client)
                 removed = 0
                 while not removed:
                     removed = await trimmer_of(client, HistorySettings()).observe_and_trim()

@@ -5,7 +5,7 @@ import contextlib
 import json
 
 from sens_common import live
-from sens_common.jetstream import connect
+from sens_common.jetstream import connect, flush_all
 from sens_common.names import LIVE_INTEREST_SUBJECT
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.brokers import MqttBroker
@@ -101,7 +101,7 @@ class TestLive:
                     # Interest is not kept for a worker that begins to listen later, so it is shown again, as the API does.
                     for second in range(20):
                         await client.publish(LIVE_INTEREST_SUBJECT, b"demo")
-                        await client.flush()
+                        await flush_all(client)
                         payload = f'{{"ts": {1_700_000_000 + second}, "open": true}}'
                         await asyncio.to_thread(publisher.publish, TOPIC, payload)
                         with contextlib.suppress(TimeoutError):

@@ -106,6 +106,19 @@ async def connect(
         await client.close()
 
 
+async def flush_all(client: Client, timeout_seconds: int = 10) -> None:
+    """Return when the server has read all that the client was given before.
+
+    `Client.flush` alone does not say that: its PING overtakes what is not written yet (nats-py 2.16), a subscription that was made just
+    before for example. By the time of its answer all is written, and a second PING comes after it.
+
+    Raises:
+        nats.errors.Error: The connection is closed, or there is no answer in time.
+    """
+    for _ in range(2):
+        await client.flush(timeout_seconds)
+
+
 def _credentials(settings: NatsSettings) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if settings.user is not None:

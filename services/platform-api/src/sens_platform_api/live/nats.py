@@ -18,6 +18,7 @@ from sens_common import live
 from sens_common.attempts import Attempts
 from sens_common.errors import UnavailableError, words_of
 from sens_common.health import Problems
+from sens_common.jetstream import flush_all
 from sens_common.names import LIVE_INTEREST_SUBJECT
 from sens_platform_api import metrics
 from sens_platform_api.errors import TooManyReadersError
@@ -125,7 +126,7 @@ class NatsLive:
             channel.subscription = await self._client.subscribe(
                 live.subject(channel.tenant), cb=channel.receive, pending_bytes_limit=PENDING_BYTES
             )
-            await self._client.flush(5)  # from here on nothing that is published is missed
+            await flush_all(self._client, 5)  # from here on nothing that is published is missed
         except (NatsError, TimeoutError, OSError) as error:
             if channel.subscription is not None:
                 await _unsubscribe(channel.subscription)
