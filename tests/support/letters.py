@@ -12,11 +12,13 @@ from structlog.testing import capture_logs
 from sens_common.database import connect
 from sens_common.dead_letters import Origin, Reason
 from sens_common.settings import DatabaseSettings
+from sens_platform_api.dead_letters.repository import StoredDeadLetter, Summary
 
 type Connection = asyncpg.Connection[asyncpg.Record]
 
 RECEIVED_AT = datetime(2023, 11, 14, 22, 13, 20, 123456, UTC)
 _OLD_STREAM = 1_000_000
+_DETAIL = "the payload is not JSON"
 
 _numbers = itertools.count(1)
 
@@ -57,6 +59,23 @@ def dead_letter(
     )
 
 
+def stored_dead_letter(letter: LetterRow, letter_id: int) -> StoredDeadLetter:
+    """Return a dead letter as the API reads it, when it was inserted just now."""
+    summary = Summary(
+        letter_id,
+        letter.device,
+        letter.topic,
+        letter.reason,
+        _DETAIL,
+        letter.payload_bytes,
+        len(letter.payload) < letter.payload_bytes,
+        RECEIVED_AT,
+        datetime.now(UTC),
+        letter.replays,
+    )
+    return StoredDeadLetter(summary, letter.payload, letter.origin)
+
+
 async def insert_dead_letters(
     connection: "Connection | asyncpg.Pool[asyncpg.Record]", letters: Sequence[LetterRow]
 ) -> list[int]:
@@ -66,8 +85,8 @@ async def insert_dead_letters(
             """
             INSERT INTO sens.dead_letters (tenant_id, device, topic, received_at, dead_lettered_at, reason, detail, payload,
                 payload_bytes, stream, sequence, number, replays)
-            VALUES ((SELECT id FROM sens.tenants WHERE name = $1), $2, $3, $4, now(), $5, 'the payload is not JSON', $6, $7, $8, $9,
-                $10, $11)
+            VALUES ((SELECT id FROM sens.tenants WHERE name = $1), $2, $3, $4, now(), $5, $6, $7, $8, $9, $10,
+                $11, $12)
             RETURNING id
             """,
             letter.tenant,
@@ -75,6 +94,7 @@ async def insert_dead_letters(
             letter.topic,
             RECEIVED_AT,
             letter.reason,
+            _DETAIL,
             letter.payload,
             letter.payload_bytes,
             *letter.origin,

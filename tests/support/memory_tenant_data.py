@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sens_common.dead_letters import Origin
 from sens_mock_mqtt_broker.topics import matches
 from sens_platform_api.audit.repository import ADMINISTRATOR, Event
 from sens_platform_api.caller import Caller
@@ -17,7 +16,7 @@ from sens_platform_api.errors import NotFoundError
 from sens_platform_api.overview.repository import Overview
 from sens_platform_api.registry.repository import Metric, Step
 from support.api import Row
-from support.letters import RECEIVED_AT, LetterRow
+from support.letters import LetterRow, stored_dead_letter
 from support.tenant_data import TENANTS
 
 _LIMIT = 1000
@@ -318,20 +317,7 @@ class MemoryTenantData:
 
     def _keep(self, letter: LetterRow) -> int:
         letter_id = next(self._database.ids)
-        summary = Summary(
-            letter_id,
-            letter.device,
-            letter.topic,
-            letter.reason,
-            "the payload is not JSON",
-            letter.payload_bytes,
-            len(letter.payload) < letter.payload_bytes,
-            RECEIVED_AT,
-            datetime.now(UTC),
-            letter.replays,
-        )
-        stored = StoredDeadLetter(summary, letter.payload, Origin(*letter.origin))
-        self._database.letters[letter_id] = (letter.tenant, stored)
+        self._database.letters[letter_id] = (letter.tenant, stored_dead_letter(letter, letter_id))
         return letter_id
 
     async def record(self, tenant: str | None, action: str) -> None:
