@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sens_cli.__main__ import app
-from sens_cli.commands import readings
+from sens_cli.commands.readings import print_readings
 from sens_common.errors import UnavailableError
 
 TABLE = "time,metric,value\r\n2026-11-24T12:00:00Z,t,1.0\r\n"
@@ -76,11 +76,13 @@ class TestTail:
         assert columns.split() == ["TIME", "DEVICE", "METRIC", "VALUE"]
         assert result.stdout.split() == ["2026-11-24", "12:00:00Z", "d", "t", "21.5"]
 
-    def test_gives_a_sign_of_life_while_no_reading_comes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(readings, "_SIGN_OF_LIFE_SECONDS", -1.0)
-        result = sens("tail", ": keep-alive\n\n")
-        assert "connected; no reading for 0 s" in result.stderr
-        assert sens("tail --json", ": keep-alive\n\n").stderr == ""
+    @pytest.mark.parametrize(("as_json", "said"), [(False, "connected; no reading for 0 s\n"), (True, "")])
+    def test_gives_a_sign_of_life_while_no_reading_comes(
+        self, capsys: pytest.CaptureFixture[str], as_json: bool, said: str
+    ) -> None:
+        with pytest.raises(UnavailableError):
+            print_readings(iter([": keep-alive", ""]), as_json=as_json, quiet_seconds=-1)
+        assert capsys.readouterr().err == said
 
     def test_says_how_many_readings_it_was_too_slow_for(self) -> None:
         assert "7 readings were left out" in sens("tail", 'event: dropped\ndata: {"count":7}\n\n').stderr

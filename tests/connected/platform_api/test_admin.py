@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,7 +14,7 @@ from sens_common import envelope
 from sens_common.dead_letters import Reason
 from sens_common.jetstream import connect as connect_nats
 from sens_common.settings import DatabaseSettings, NatsSettings
-from sens_platform_api.dead_letters import administration
+from sens_platform_api.dead_letters.administration import DeadLettersInDatabase
 from support.api import as_owner, make_stream, set_environment
 from support.command_line import sens
 from support.letters import dead_letter, put_dead_letters
@@ -210,15 +211,17 @@ class TestDeadLetters:
         assert [row["id"] for row in owners] == [number]
 
     def test_are_replayed_in_as_many_steps_as_it_takes(
-        self, run: Admin, with_nats: NatsSettings, with_database: DatabaseSettings, monkeypatch: pytest.MonkeyPatch
+        self, run: Admin, with_nats: NatsSettings, with_database: DatabaseSettings
     ) -> None:
         run("tenants", "create", "demo")
+        steps: list[tuple[int, int, int]] = []
         with capture_logs():
             asyncio.run(make_stream(with_nats))
-        put_dead_letters(with_database, [dead_letter(payload=b"%d" % number) for number in range(5)])
-        monkeypatch.setattr(administration, "_REPLAYED_TOGETHER", 2)
-        assert run("dead-letters", "replay", "--tenant", "demo", "--all") == 0
-        assert run.output == "replayed 5\n"
+            put_dead_letters(with_database, [dead_letter(payload=b"%d" % number) for number in range(5)])
+            no_filter = dict.fromkeys(("reason", "device", "topic", "since", "before"))
+            letters = DeadLettersInDatabase(Path("/nonexistent"), "demo", no_filter, replayed_together=2)
+            letters.replay([], lambda *step: steps.append(step))
+        assert steps == [(2, 0, 3), (2, 0, 1), (1, 0, 0)]
         assert run.json("dead-letters", "list", "--tenant", "demo") == []
 
     @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """``sens latest``, ``measurements`` and ``tail``: what is stored, and what is being stored."""
 
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 _MEASUREMENTS_PAGE: Final = 10_000
 _CSV_PAGE: Final = 100_000
 _DEFAULT_LIMIT: Final = 1000
-_SIGN_OF_LIFE_SECONDS: Final = 10.0
+_QUIET_SECONDS: Final = 10.0
 
 
 def latest(  # noqa: PLR0917 - typer calls it with keywords
@@ -158,23 +159,46 @@ def tail(  # noqa: PLR0917 - typer calls it with keywords
     sens tail --device sensor-0001 --json | jq .value
     """
     from sens_cli.api import Api
-    from sens_cli.events import events
     from sens_cli.target import find_target
-    from sens_common.command_line.output import print_json_line, short_time, show
 
-    seen = 0
-    heard_at = time.monotonic()
     target = find_target(data_dir, api_url, api_key)
     if not as_json:
         of = f" of {', '.join(device)}" if device else ""
         typer.echo(f"readings{of} as they are stored at {target.api_url}; Ctrl-C ends", err=True)
         typer.echo(f"{'TIME':<23}  DEVICE  METRIC  VALUE", err=True)
-    api = Api(target)
-    lines = api.lines("live", {"device": device}, accept="text/event-stream", endless=True)
+    lines = Api(target).lines("live", {"device": device}, accept="text/event-stream", endless=True)
+    print_readings(lines, count=count, utc=utc, as_json=as_json)
+
+
+def print_readings(
+    lines: Iterator[str],
+    *,
+    count: int | None = None,
+    utc: bool = False,
+    as_json: bool = False,
+    quiet_seconds: float = _QUIET_SECONDS,
+) -> None:
+    """Print readings as they come.
+
+    Args:
+        lines: Of the API's stream of events.
+        count: How many readings to print; None: without end.
+        utc: Whether their times are in UTC.
+        as_json: Whether to print them as JSON.
+        quiet_seconds: Say that there is a connection when no reading has come for longer.
+
+    Raises:
+        UnavailableError: The stream has ended.
+    """
+    from sens_cli.events import events
+    from sens_common.command_line.output import print_json_line, short_time, show
+
+    seen = 0
+    heard_at = time.monotonic()
     for event in events(lines, idle=True):
         if event.name == "idle":
             # The API sends a comment every few seconds, so that a reader knows that it is connected.
-            if not as_json and time.monotonic() - heard_at > _SIGN_OF_LIFE_SECONDS:
+            if not as_json and time.monotonic() - heard_at > quiet_seconds:
                 typer.echo(f"connected; no reading for {time.monotonic() - heard_at:.0f} s", err=True)
             continue
         heard_at = time.monotonic()

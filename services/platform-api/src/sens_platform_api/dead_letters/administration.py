@@ -39,13 +39,21 @@ type Work[Result] = Callable[[DeadLetters, AdministrationSettings], Coroutine[An
 class DeadLettersInDatabase:
     """Dead letters of a tenant, or those without one; each call logs in to the database as its owner."""
 
-    def __init__(self, data_dir: Path, tenant: str | None, filters: Mapping[str, str | None]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        tenant: str | None,
+        filters: Mapping[str, str | None],
+        *,
+        replayed_together: int = _REPLAYED_TOGETHER,
+    ) -> None:
         """Begin.
 
         Args:
             data_dir: Of the instance, where the environment names no database.
             tenant: Those of this tenant, which need not exist; None: those whose topics name no tenant that exists.
             filters: Which of them are meant: ``reason``, ``device``, ``topic``, ``since``, ``before``.
+            replayed_together: How many are replayed before the progress is told.
 
         Raises:
             BadParameter: A filter is not one.
@@ -53,6 +61,7 @@ class DeadLettersInDatabase:
         self._data_dir = data_dir
         self._tenant = tenant_name(tenant)
         self._filter = _filter(filters)
+        self._replayed_together = replayed_together
 
     def list(self, limit: int) -> list[Document]:
         """Return so many dead letters, newest first."""
@@ -84,7 +93,7 @@ class DeadLettersInDatabase:
                 until: int | None = None
                 while above is not None:
                     done = await service.replay_page(
-                        letters, stream, self._filter, above=above, until=until, limit=_REPLAYED_TOGETHER
+                        letters, stream, self._filter, above=above, until=until, limit=self._replayed_together
                     )
                     above, until = done.above, done.until
                     progress(done.replayed, done.incomplete, done.remaining)
