@@ -50,3 +50,11 @@ class TestContainers:
         ours = {name.removeprefix(f"{registry}/").partition(":")[0] for name in images if name.startswith(registry)}
 
         assert ours == NAMES
+
+
+class TestDatabase:
+    def test_has_the_version_that_is_measured_on_the_postgresql_of_existing_volumes(self) -> None:
+        values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+
+        # Another major version of PostgreSQL does not start on a volume of this one.
+        assert values["database"]["image"]["tag"] == "2.29.2-pg17"

@@ -19,8 +19,8 @@ ALPHA: Final = f"{API}:0.5.0-alpha.123.1"
 STABLE: Final = f"{API}:0.5.0"
 OTHERS: Final = (
     "docker.io/library/nats:2.15.0-alpine",
-    "docker.io/timescale/timescaledb:2.22.1-pg17",
-    f"docker.io/timescale/timescaledb:2.22.1-pg17{DIGEST}",
+    "docker.io/timescale/timescaledb:2.29.2-pg17",
+    f"docker.io/timescale/timescaledb:2.29.2-pg17{DIGEST}",
     "quay.io/jetstack/cert-manager-acmesolver:v1.19.2",
 )
 FOREIGN: Final = (

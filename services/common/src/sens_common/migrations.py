@@ -18,6 +18,7 @@ import structlog
 from sens_common.database import Connection, connect
 from sens_common.database_errors import DRIVER_ERRORS, DatabaseFault, fault_of
 from sens_common.errors import SchemaError, SensError, UnavailableError, words_of
+from sens_common.extension import update_timescaledb
 from sens_common.logins import (
     API_ROLE,
     WORKER_ROLE,
@@ -70,7 +71,7 @@ def load(storage: Storage) -> list[Migration]:
 
 
 async def migrate(settings: DatabaseSettings, logins: Sequence[Login] = ()) -> list[Migration]:
-    """Bring the schema and the logins up to date; return the migrations that were applied.
+    """Bring TimescaleDB's extension, the schema and the logins up to date; return the migrations that were applied.
 
     Safe to run twice and from several processes at once. Each migration and its record are one transaction, which locks the table of
     records first: one process works while the others wait, and who waited finds done what the other did. Only the owner may take
@@ -85,6 +86,7 @@ async def migrate(settings: DatabaseSettings, logins: Sequence[Login] = ()) -> l
         SchemaError: The server is too old, a role is missing, a migration fails, or an applied migration's text has changed.
         SettingsError: A login's password can't be used.
     """
+    await update_timescaledb(settings)
     connection = await connect(settings, "sens-migrate")
     try:
         return await _migrate(connection, logins, settings)
