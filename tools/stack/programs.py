@@ -86,12 +86,9 @@ def postgres(
     """
     password = superuser.password.get_secret_value() if superuser.password is not None else ""
     cluster = embedded_postgres.prepare(data or folder / "data", password, programs=programs)
-    chosen = {name: value for name, value in settings.items() if not name.startswith("timescaledb.")}
-    if list(cluster.programs.parent.glob("**/timescaledb.so")):
-        chosen = {"timescaledb.telemetry_level": "off", "shared_preload_libraries": "timescaledb"} | dict(settings)
     return Server(
         POSTGRES,
-        cluster.command(host=HOST, port=superuser.port, settings=chosen),
+        cluster.command(host=HOST, port=superuser.port, settings=dict(settings)),
         folder / "postgres.log",
         ready=lambda: _takes_logins(superuser),
         stop_signal=signal.SIGINT,

@@ -1,6 +1,7 @@
 """``sens up``: the platform on this machine."""
 
 import enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -43,6 +44,16 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     docs_host: Annotated[
         str, typer.Option(help="IP address the documentation listens on; 0.0.0.0 lets other machines read it.")
     ] = "127.0.0.1",
+    postgres_programs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            exists=True,
+            file_okay=False,
+            resolve_path=True,
+            help="Folder with the programs of another PostgreSQL, in place of the embedded one's; TimescaleDB is used where it is installed there.",
+        ),
+    ] = None,
 ) -> None:
     """Run the whole platform on this machine, until Ctrl-C.
 
@@ -51,6 +62,7 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     sens up --no-simulator --mqtt-host 0.0.0.0
     sens up --broker mosquitto --quiet-fleet
     sens up --data-dir /tmp/another --port-offset 1000 --devices 100 --rate 500
+    sens up --postgres-programs /usr/lib/postgresql/18/bin
     """
     from sens_cli.up.command import up as run_platform
     from sens_cli.up.components import EMBEDDED, Options
@@ -67,5 +79,6 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
             mqtt_host=mqtt_host,
             api_host=api_host,
             docs_host=docs_host,
+            postgres_programs=postgres_programs,
         ),
     )

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from sens_cli.up import nats, postgres
+from sens_cli.up import nats, postgres, postgres_programs
 from sens_cli.up.data import DataFolder
 from sens_cli.up.database import SUPERUSER_SECRET, ensure_database, server_answers
 from sens_cli.up.ports import Ports
@@ -55,6 +55,7 @@ class Options:
         mqtt_host: Address the broker listens on.
         api_host: Address the API listens on.
         docs_host: Address the documentation listens on.
+        postgres_programs: Folder of another PostgreSQL's programs, None for the embedded one's.
     """
 
     simulator: bool = True
@@ -65,6 +66,7 @@ class Options:
     mqtt_host: str = HOST
     api_host: str = HOST
     docs_host: str = HOST
+    postgres_programs: Path | None = None
 
 
 class Launch(NamedTuple):
@@ -166,8 +168,13 @@ def _reasons(body: bytes) -> str:
         return ""
 
 
-def stores(data: DataFolder, table: Ports) -> tuple[list[Component], list[Step]]:
-    """Return PostgreSQL and NATS, and the steps that make the data folder, role and database."""
+def stores(data: DataFolder, table: Ports, programs: Path | None = None) -> tuple[list[Component], list[Step]]:
+    """Return PostgreSQL and NATS, and the steps that make the data folder, role and database.
+
+    Raises:
+        SensError: The data folder needs other programs of PostgreSQL.
+    """
+    postgres_programs.check(data, programs)
     configuration = data.run / NATS_CONFIGURATION
     nats.write_configuration(
         configuration,
@@ -186,11 +193,14 @@ def stores(data: DataFolder, table: Ports) -> tuple[list[Component], list[Step]]
     async def make_data_folder() -> str:
         if (data.postgres / "PG_VERSION").exists():
             return ""
-        await asyncio.to_thread(postgres.prepare, data.postgres, superuser, before_exec=end_with_parent())
+        postgres_programs.note(data, programs)
+        await asyncio.to_thread(
+            postgres.prepare, data.postgres, superuser, programs=programs, before_exec=end_with_parent()
+        )
         return "made"
 
     def launch_postgres() -> Launch:
-        cluster = postgres.prepare(data.postgres, superuser)
+        cluster = postgres.prepare(data.postgres, superuser, programs=programs)
         return Launch(cluster.command(host=HOST, port=table.postgres), postgres.identity(cluster.account))
 
     async def make_database() -> str:

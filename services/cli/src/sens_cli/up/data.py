@@ -7,7 +7,8 @@
     ├── secrets/                passwords and the demo key, each readable by its owner alone
     ├── logs/                   one file per component; that of the previous start ends in .1
     ├── site/                   the built documentation
-    └── run/                    lock, process numbers, instance.json
+    ├── run/                    lock, process numbers, instance.json
+    └── postgres-programs       of a folder that was made with TimescaleDB: where the programs were
 """
 
 import fcntl

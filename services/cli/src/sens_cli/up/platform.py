@@ -130,7 +130,7 @@ def parts(
     async def build_documentation() -> str:
         return await documentation.build(checkout(), data.site, log=data.log_file("documentation"), children=children)
 
-    store_components, store_steps = stores(data, table)
+    store_components, store_steps = stores(data, table, options.postgres_programs)
     components = [*store_components, *brokers(data, table, options), *services(data, table, options, data.site)]
     return components, [
         *store_steps,

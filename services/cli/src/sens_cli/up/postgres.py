@@ -1,9 +1,10 @@
-"""The embedded PostgreSQL server: where its programs are, as whom it runs, how its data folder is made.
+"""The PostgreSQL server on this machine: where its programs are, as whom it runs, how its data folder is made.
 
 PostgreSQL refuses to run as root. Started by root it runs as the account that all children run as (`sens_cli.up.account`). What that account can't reach (a folder below ``/root``, say) is not opened up for it; the files are kept in ``/var/lib`` instead
 and linked from where they belong.
 """
 
+import hashlib
 import importlib.util
 import os
 import pwd
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypedDict
 
 from sens_cli.up.account import NAME, Account, Children, children_account
+from sens_cli.up.postgres_programs import have_timescaledb
 from sens_common.errors import SensError
 
 SUPERUSER = "postgres"
@@ -45,7 +47,18 @@ class Cluster(NamedTuple):
     account: Account | None
 
     def command(self, *, host: str, port: int, settings: dict[str, str] | None = None) -> list[str]:
-        """Return the command line of the server; it listens on TCP only, so that no path is too long for a socket."""
+        """Return the command line of the server; it listens on TCP only, so that no path is too long for a socket.
+
+        Args:
+            host: Address it listens on.
+            port: Where it listens.
+            settings: Of the server. Those whose name begins with ``timescaledb.`` are left out where there is no TimescaleDB.
+        """
+        chosen = settings or {}
+        if have_timescaledb(self.programs):
+            chosen = {"shared_preload_libraries": "timescaledb", "timescaledb.telemetry_level": "off"} | chosen
+        else:
+            chosen = {name: value for name, value in chosen.items() if not name.startswith("timescaledb.")}
         options = {
             "listen_addresses": host,
             "unix_socket_directories": "",
@@ -54,7 +67,7 @@ class Cluster(NamedTuple):
             "max_connections": "100",
             "shared_buffers": "128MB",
             "password_encryption": "scram-sha-256",
-        } | (settings or {})
+        } | chosen
         arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return [str(self.programs / "postgres"), "-D", str(self.data), "-p", str(port), *arguments]
 
@@ -200,7 +213,7 @@ def _reachable_programs(programs: Path, account: Account | None, system_folder: 
     version = subprocess.run(  # noqa: S603 - our own program
         [str(programs / "postgres"), "--version"], capture_output=True, text=True, check=True
     ).stdout.split()[-1]
-    copy = _made(system_folder) / f"programs-{version}"
+    copy = _made(system_folder) / f"programs-{version}-{_fingerprint(installation)}"
     if not copy.exists():
         scratch = Path(tempfile.mkdtemp(prefix="programs-", dir=copy.parent))
         _copy_installation(installation, scratch)
@@ -209,6 +222,12 @@ def _reachable_programs(programs: Path, account: Account | None, system_folder: 
         except OSError:  # another start was faster
             shutil.rmtree(scratch)
     return copy / installation.parent.name / installation.name / programs.name
+
+
+def _fingerprint(installation: Path) -> str:
+    """Return what tells an installation from others of its version, which have other extensions: its libraries' names and sizes."""
+    libraries = sorted((file.name, file.stat().st_size) for file in installation.rglob("*.so"))
+    return hashlib.sha256(repr(libraries).encode()).hexdigest()[:12]
 
 
 def _copy_installation(installation: Path, target: Path) -> None:
