@@ -56,7 +56,7 @@ def payload_page() -> str:
         ["Payload", f"{native.MAX_PAYLOAD_BYTES:,} bytes", "`too_large`"],
         ["Objects inside each other, the outermost included", str(native.MAX_NESTING), "`too_large`"],
         ["Metrics in one object", f"{native.MAX_METRICS:,}", "`too_large`"],
-        ["Objects in a backlog", f"{native.MAX_READINGS:,}", "`too_large`"],
+        ["Readings in a backlog", f"{native.MAX_READINGS:,}", "`too_large`"],
         ["Values in one message", f"{native.MAX_VALUES:,}", "`too_large`"],
         [
             "A metric's name, joined",

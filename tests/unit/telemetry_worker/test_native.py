@@ -89,14 +89,14 @@ class TestObject:
 
 
 class TestBacklog:
-    def test_gives_each_entry_its_own_time(self) -> None:
+    def test_gives_each_reading_its_own_time(self) -> None:
         assert decode('[{"a":1,"ts":1769860800},{"a":2,"b":{"c":true},"ts":1769860801}]') == [
             Measurement("a", NOON, 1.0),
             Measurement("a", NOON + 1_000_000, 2.0),
             Measurement("b.c", NOON + 1_000_000, True),
         ]
 
-    def test_of_one_entry_needs_no_time(self) -> None:
+    def test_of_one_reading_needs_no_time(self) -> None:
         assert decode('[{"a":1}]') == [Measurement("a", RECEIVED_AT, 1.0)]
 
     def test_returns_both_readings_of_one_metric_and_time(self) -> None:
@@ -106,31 +106,35 @@ class TestBacklog:
         ("payload", "reason", "detail"),
         [
             ("[]", Reason.MALFORMED_PAYLOAD, "empty array"),
-            ('[{"a":1,"ts":1769860800},{"a":2}]', Reason.INVALID_TIME, "entry 2: it has no ts"),
-            ('[{"a":1,"ts":1769860800},7]', Reason.MALFORMED_PAYLOAD, "entry 2: it is a number"),
-            ("[[]]", Reason.MALFORMED_PAYLOAD, "entry 1: it is an array"),
+            ('[{"a":1,"ts":1769860800},{"a":2}]', Reason.INVALID_TIME, "reading 2 of the backlog: it has no ts"),
+            ('[{"a":1,"ts":1769860800},7]', Reason.MALFORMED_PAYLOAD, "reading 2 of the backlog: it is a number"),
+            ("[[]]", Reason.MALFORMED_PAYLOAD, "reading 1 of the backlog: it is an array"),
             (
                 '[{"a":1,"ts":1769860800},{"ts":1769860800}]',
                 Reason.MALFORMED_PAYLOAD,
-                "entry 2: the object has no metrics",
+                "reading 2 of the backlog: the object has no metrics",
             ),
-            ('[{"a":1,"ts":1769860800},{"b":{"c":null}}]', Reason.INVALID_TIME, "entry 2: it has no ts"),
+            (
+                '[{"a":1,"ts":1769860800},{"b":{"c":null}}]',
+                Reason.INVALID_TIME,
+                "reading 2 of the backlog: it has no ts",
+            ),
             (
                 '[{"a":1,"ts":1769860800},{"b":[[]],"ts":1769860800}]',
                 Reason.UNSUPPORTED_VALUE,
-                "entry 2: 'b' is an array",
+                "reading 2 of the backlog: 'b' is an array",
             ),
             ('[{"a":1,"ts":1769860800},{"b":2,"b":3,"ts":1769860800}]', Reason.MALFORMED_PAYLOAD, "'b' is there twice"),
         ],
     )
-    def test_names_the_entry_that_is_wrong(self, payload: str, reason: Reason, detail: str) -> None:
+    def test_names_the_reading_that_is_wrong(self, payload: str, reason: Reason, detail: str) -> None:
         assert rejection(payload)[0] == reason
         assert detail in rejection(payload)[1]
 
     def test_is_bounded_in_readings_and_values(self) -> None:
-        entries = [{"a": 1, "ts": 1_769_860_800 + i} for i in range(1001)]
-        assert rejection(orjson.dumps(entries))[0] == Reason.TOO_LARGE
-        assert len(decode(orjson.dumps(entries[:1000]))) == 1000
+        readings = [{"a": 1, "ts": 1_769_860_800 + i} for i in range(1001)]
+        assert rejection(orjson.dumps(readings))[0] == Reason.TOO_LARGE
+        assert len(decode(orjson.dumps(readings[:1000]))) == 1000
         wide = [{**{f"m{n}": 1 for n in range(500)}, "ts": 1_769_860_800 + i} for i in range(21)]
         assert rejection(orjson.dumps(wide))[0] == Reason.TOO_LARGE
         assert "more than 10000 values" in rejection(orjson.dumps(wide))[1]
@@ -247,7 +251,7 @@ class TestNull:
         assert reason == Reason.UNSUPPORTED_VALUE
         assert "all metrics are null" in detail
 
-    def test_alone_in_a_backlog_entry_leaves_the_other_entries(self) -> None:
+    def test_alone_in_a_reading_of_a_backlog_leaves_the_other_readings(self) -> None:
         assert decode('[{"a":null,"ts":1769860800},{"a":2,"ts":1769860801}]') == [
             Measurement("a", NOON + 1_000_000, 2.0)
         ]
@@ -325,7 +329,7 @@ class TestOtherNamesOfTheTime:
             "time and timestamp tell different times; send one of them, or ts as well",
         )
 
-    def test_serve_the_entries_of_a_backlog(self) -> None:
+    def test_serve_the_readings_of_a_backlog(self) -> None:
         assert decode('[{"a":1,"time":1769860800},{"a":2,"timestamp":1769860801}]') == [
             Measurement("a", NOON, 1.0),
             Measurement("a", NOON + 1_000_000, 2.0),

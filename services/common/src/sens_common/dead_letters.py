@@ -24,7 +24,7 @@ class Reason(StrEnum):
     TOO_LARGE = "too_large"
     """The payload, its nesting, an array or the number of metrics, readings or values is over the limit."""
     INVALID_TIME = "invalid_time"
-    """The time is neither RFC 3339 with a zone nor an epoch in s, ms, µs or ns, or an object of a backlog has none."""
+    """The time is neither RFC 3339 with a zone nor an epoch in s, ms, µs or ns, or a reading of a backlog has none."""
     IMPLAUSIBLE_TIME = "implausible_time"
     """The device's clock is absurd: before 2000, or more than a day ahead of the receipt."""
     CONFLICTING_VALUE = "conflicting_value"

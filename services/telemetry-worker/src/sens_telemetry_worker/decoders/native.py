@@ -9,7 +9,7 @@
 - null is no value: the metric has none in this message.
 - ``ts``, at the top level only, is the time of all its metrics (`timestamps`). Where it is missing, ``time`` or ``timestamp`` is, and
   without these the time of the receipt.
-- In a backlog of two or more entries each entry has its own time.
+- In a backlog of two or more readings each has its own time.
 
 Nothing is stored that differs from what was sent: a number that a 64-bit float can't hold exactly when it is written as an
 integer, two equal keys in one object, and two keys with the same joined name are refused. Numbers written with a fraction or an exponent
@@ -37,7 +37,7 @@ MAX_NESTING: Final = 8
 """How many objects deep a metric may lie, the outermost included."""
 MAX_METRICS: Final = 1000
 MAX_READINGS: Final = 1000
-"""Readings of a backlog, which are its entries."""
+"""Readings of a backlog."""
 MAX_VALUES: Final = 10_000
 """Values of one message."""
 MAX_ELEMENTS: Final = 64
@@ -152,14 +152,14 @@ def _measurements(document: object, received_at: int) -> list[Measurement]:
         raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the payload is an empty array")
     if len(document) > MAX_READINGS:
         raise RejectedMessageError(
-            Reason.TOO_LARGE, f"the backlog has {len(document)} entries; at most {MAX_READINGS} are allowed"
+            Reason.TOO_LARGE, f"the backlog has {len(document)} readings; at most {MAX_READINGS} are allowed"
         )
     measurements: list[Measurement] = []
-    for position, entry in enumerate(document, 1):
+    for position, reading in enumerate(document, 1):
         try:
-            measurements += _reading(entry, received_at, needs_time=len(document) > 1)
+            measurements += _reading(reading, received_at, needs_time=len(document) > 1)
         except RejectedMessageError as error:
-            raise RejectedMessageError(error.reason, f"backlog entry {position}: {error.detail}") from None
+            raise RejectedMessageError(error.reason, f"reading {position} of the backlog: {error.detail}") from None
         if len(measurements) > MAX_VALUES:
             raise RejectedMessageError(
                 Reason.TOO_LARGE,
@@ -176,7 +176,7 @@ def _reading(document: object, received_at: int, *, needs_time: bool) -> list[Me
     instant = _take_time(members, received_at)
     if instant is None:
         if needs_time:
-            raise RejectedMessageError(Reason.INVALID_TIME, "it has no ts, which each entry of a backlog needs")
+            raise RejectedMessageError(Reason.INVALID_TIME, "it has no ts, which each reading of a backlog needs")
         instant = received_at
     values: dict[str, Value] = {}
     for name, value in _metrics(members, "", 1):
