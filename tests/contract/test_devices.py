@@ -39,8 +39,8 @@ class TestByName:
 
 
 class TestLatest:
-    async def test_is_the_newest_value_of_each_series_by_name_and_kind(self, opened_data: Opener) -> None:
-        async with opened_data() as it:
+    async def test_is_the_newest_value_of_each_series_by_name_and_kind(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
             later, last = START + timedelta(seconds=1), START + timedelta(days=40)
             await it.store("demo", [("d", "t", last, 2.0), ("d", "t", later, 3.0), ("d", "t", START, "ö")])
             await it.store("demo", [("d", "door", START, True), ("d", "door", later, False), ("d", "a/b", START, 1.0)])
@@ -54,8 +54,8 @@ class TestLatest:
             ]
             assert found.latest[1].value is False
 
-    async def test_is_that_of_the_device_alone(self, opened_data: Opener) -> None:
-        async with opened_data() as it:
+    async def test_is_that_of_the_device_alone(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
             await it.store("demo", [("d", "t", START, 1.0), ("e", "t", START + timedelta(seconds=1), 2.0)])
             await it.store("other", [("d", "t", START + timedelta(seconds=2), 3.0), ("theirs", "t", START, 3.0)])
             found = await it.devices("demo").latest("d")
@@ -63,7 +63,7 @@ class TestLatest:
             assert found.device.name == "d"
             assert [each.value for each in found.latest] == [1.0]
 
-    async def test_of_a_device_that_the_tenant_has_not_is_none(self, opened_data: Opener) -> None:
-        async with opened_data() as it:
+    async def test_of_a_device_that_the_tenant_has_not_is_none(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
             await it.store("other", [("d", "t", START, 3.0)])
             assert await it.devices("demo").latest("d") is None

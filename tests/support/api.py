@@ -10,14 +10,12 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 
 import asyncpg
 import httpx2
 import pytest
-from asyncpg.pool import PoolConnectionProxy
 from structlog.testing import capture_logs
 
 from sens_common.database import connect
@@ -29,10 +27,7 @@ from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_platform_api.keys import administration as keys
 from sens_platform_api.tenants import repository as tenants
 from support.servers import HOST, free_port, nats_server, new_database, process, scratch_folder
-
-type Value = float | bool | str
-type Row = tuple[str, str, datetime, Value]
-"""Device, metric, time, value."""
+from support.stored_rows import Form, Row, insert_measurements
 
 
 def set_environment(
@@ -76,47 +71,9 @@ def make_tenant(database: DatabaseSettings, name: str) -> str:
     return as_owner(database, make)
 
 
-async def store_measurements(
-    connection: "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]",
-    tenant: str,
-    rows: Sequence[Row],
-) -> None:
-    """Store measurements as the telemetry worker does: devices and metrics as needed, one metric per name and kind."""
-    tenant_id = await connection.fetchval("SELECT id FROM sens.tenants WHERE name = $1", tenant)
-    times = [row[2] for row in rows]
-    await connection.execute("SELECT sens.ensure_partitions($1, $2)", min(times), max(times))
-    devices: dict[str, int] = {}
-    metrics: dict[tuple[str, str], int] = {}
-    numbers: list[tuple[int, int, datetime, float]] = []
-    texts: list[tuple[int, int, datetime, str]] = []
-    for device, metric, time, value in rows:
-        kind = "text" if isinstance(value, str) else "boolean" if isinstance(value, bool) else "number"
-        if device not in devices:
-            devices[device] = await connection.fetchval(
-                "INSERT INTO sens.devices (tenant_id, name) VALUES ($1, $2)"
-                " ON CONFLICT (tenant_id, name) DO UPDATE SET name = excluded.name RETURNING id",
-                tenant_id,
-                device,
-            )
-        if (metric, kind) not in metrics:
-            metrics[metric, kind] = await connection.fetchval(
-                "INSERT INTO sens.metrics (tenant_id, name, kind) VALUES ($1, $2, $3)"
-                " ON CONFLICT (tenant_id, name, kind) DO UPDATE SET name = excluded.name RETURNING id",
-                tenant_id,
-                metric,
-                kind,
-            )
-        if isinstance(value, str):
-            texts.append((devices[device], metrics[metric, kind], time, value))
-        else:
-            numbers.append((devices[device], metrics[metric, kind], time, float(value)))
-    for table, records in (("measurements", numbers), ("text_measurements", texts)):
-        await connection.copy_records_to_table(table, schema_name="sens", records=records)
-
-
-def store(database: DatabaseSettings, tenant: str, rows: Sequence[Row]) -> None:
-    """Do the same as the owner of a database."""
-    as_owner(database, lambda connection: store_measurements(connection, tenant, rows))
+def store(database: DatabaseSettings, tenant: str, rows: Sequence[Row], form: Form = Form.FORMER) -> None:
+    """Store measurements as the owner of a database."""
+    as_owner(database, lambda connection: insert_measurements(connection, tenant, rows, form))
 
 
 async def make_stream(nats: NatsSettings) -> None:

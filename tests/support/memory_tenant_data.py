@@ -15,8 +15,8 @@ from sens_platform_api.devices.repository import Device, Kind, Latest, LatestOfD
 from sens_platform_api.errors import NotFoundError
 from sens_platform_api.overview.repository import Overview
 from sens_platform_api.registry.repository import Metric, Step
-from support.api import Row
 from support.letters import LetterRow, stored_dead_letter
+from support.stored_rows import Row
 from support.tenant_data import TENANTS
 
 _LIMIT = 1000

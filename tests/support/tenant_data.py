@@ -23,9 +23,9 @@ from sens_platform_api.registry.service import Deletions, Names
 from sens_platform_api.settings import LimitSettings
 from sens_platform_api.tenants.repository import IngestionLimits
 from sens_platform_api.tenants.service import StoredLimits
-from support.api import Row, store_measurements
 from support.letters import LetterRow, insert_dead_letters
 from support.servers import owner_pool
+from support.stored_rows import Form, Row, insert_measurements
 
 TENANTS: Final = ("demo", "other")
 
@@ -77,10 +77,11 @@ type Opener = Callable[[], AbstractAsyncContextManager[TenantData]]
 class TenantDataInDatabase:
     """The tenants' data in PostgreSQL."""
 
-    def __init__(self, owner: "asyncpg.Pool[asyncpg.Record]", pool: Pool, ids: dict[str, int]) -> None:
+    def __init__(self, owner: "asyncpg.Pool[asyncpg.Record]", pool: Pool, ids: dict[str, int], form: Form) -> None:
         self._owner = owner
         self._pool = pool
         self._ids = ids
+        self._form = form
 
     def devices(self, tenant: str) -> Devices:
         return TenantDevices(self._database(tenant))
@@ -110,7 +111,7 @@ class TenantDataInDatabase:
 
     async def store(self, tenant: str, rows: Sequence[Row]) -> None:
         async with self._owner.acquire() as connection, connection.transaction():
-            await store_measurements(connection, tenant, rows)
+            await insert_measurements(connection, tenant, rows, self._form)
             await connection.execute(
                 """
                 INSERT INTO sens.registrations (tenant_id, devices, metrics)
@@ -161,10 +162,10 @@ class TenantDataInDatabase:
 
 
 @asynccontextmanager
-async def data_in_database(settings: DatabaseSettings) -> AsyncIterator[TenantDataInDatabase]:
+async def data_in_database(settings: DatabaseSettings, form: Form = Form.FORMER) -> AsyncIterator[TenantDataInDatabase]:
     """Give the data of `TENANTS` in a database that has none."""
     async with owner_pool(settings) as owner, open_pools(settings, "test", LimitSettings()) as (pool, _):
         rows = await owner.fetch(
             "INSERT INTO sens.tenants (name) SELECT unnest($1::text[]) RETURNING name, id", TENANTS
         )
-        yield TenantDataInDatabase(owner, pool, {row["name"]: row["id"] for row in rows})
+        yield TenantDataInDatabase(owner, pool, {row["name"]: row["id"] for row in rows}, form)

@@ -19,6 +19,7 @@ from sens_platform_api.keys import administration as keys
 from support.api import RunningApi, as_owner, connection_to, make_tenant, running_api, set_environment, store
 from support.command_line import sens
 from support.letters import dead_letter, put_dead_letters
+from support.stored_rows import Form
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DAY = {"from": "2026-11-24T00:00:00Z", "to": "2026-11-25T00:00:00Z"}
@@ -45,6 +46,13 @@ def own(api: RunningApi) -> Iterator[tuple[str, httpx2.Client]]:
     name, key = api.new_tenant()
     with api.client(key) as client:
         yield name, client
+
+
+@pytest.fixture(params=list(Form))
+def form(request: pytest.FixtureRequest) -> Form:
+    """The rows that the measurements are in."""
+    found: Form = request.param
+    return found
 
 
 @pytest.fixture
@@ -238,9 +246,9 @@ class TestDevices:
         store(api.database, tenant, [("0011223344556677", "m", NOW, 1.0)])
         assert client.get(f"/api/v1/devices/{spelling}").json()["device"] == "0011223344556677"
 
-    def test_show_their_metrics(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> None:
+    def test_show_their_metrics(self, api: RunningApi, own: tuple[str, httpx2.Client], form: Form) -> None:
         tenant, client = own
-        store(api.database, tenant, [("d", "door", NOW, True), ("d", "firmware", NOW, "1.2")])
+        store(api.database, tenant, [("d", "door", NOW, True), ("d", "firmware", NOW, "1.2")], form)
         metrics = client.get("/api/v1/devices/d").json()["metrics"]
         assert [(metric["metric"], metric["kind"]) for metric in metrics] == [("door", "boolean"), ("firmware", "text")]
 
@@ -250,7 +258,7 @@ class TestDevices:
 
 class TestLatest:
     def test_is_the_latest_measured_value_of_each_metric_in_its_kind(
-        self, api: RunningApi, own: tuple[str, httpx2.Client]
+        self, api: RunningApi, own: tuple[str, httpx2.Client], form: Form
     ) -> None:
         tenant, client = own
         months = [NOW - timedelta(days=30 * month) for month in range(4)]
@@ -267,6 +275,7 @@ class TestLatest:
                 ("d", "mixed", months[2], True),
                 ("other", "t", NOW, 99.0),
             ],
+            form,
         )
         latest = client.get("/api/v1/devices/d/latest").json()
         assert latest["device"] == "d"
@@ -283,12 +292,12 @@ class TestLatest:
 
 class TestMeasurements:
     @pytest.fixture
-    def client(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> httpx2.Client:
+    def client(self, api: RunningApi, own: tuple[str, httpx2.Client], form: Form) -> httpx2.Client:
         tenant, client = own
         minutes = [NOW + timedelta(minutes=minute) for minute in range(10)]
         rows = [("d", "t", time, float(index)) for index, time in enumerate(minutes)]
         doors = [("d", "door", time, index % 2 == 0) for index, time in enumerate(minutes)]
-        store(api.database, tenant, [*rows, *doors, ("d", "firmware", minutes[3], 'a "b", ü')])
+        store(api.database, tenant, [*rows, *doors, ("d", "firmware", minutes[3], 'a "b", ü')], form)
         return client
 
     def test_come_by_time_in_their_kinds(self, client: httpx2.Client) -> None:
@@ -383,10 +392,13 @@ class TestMeasurements:
         assert answer.headers["content-type"] == "application/json"
         assert client.get("/api/v1/devices/d/measurements", params=DAY).status_code == HTTPStatus.OK
 
-    def test_too_large_to_be_summed_are_averaged(self, api: RunningApi, own: tuple[str, httpx2.Client]) -> None:
+    def test_too_large_to_be_summed_are_averaged(
+        self, api: RunningApi, own: tuple[str, httpx2.Client], form: Form
+    ) -> None:
         tenant, client = own
         values = [1.7e308, 1.7e308, 1e200, 0.0]
-        store(api.database, tenant, [("big", "t", NOW + timedelta(minutes=i), value) for i, value in enumerate(values)])
+        rows = [("big", "t", NOW + timedelta(minutes=i), value) for i, value in enumerate(values)]
+        store(api.database, tenant, rows, form)
         averages = {}
         for width in ("1m", "2m", "1h"):
             answer = client.get("/api/v1/devices/big/measurements", params=DAY | {"bucket": width})
@@ -401,10 +413,10 @@ class TestMeasurements:
         assert answer.json()["detail"] == "the device d has no metric temp; it has door, firmware, t"
 
     def test_of_averages_come_beside_a_text_of_the_same_name(
-        self, api: RunningApi, own: tuple[str, httpx2.Client]
+        self, api: RunningApi, own: tuple[str, httpx2.Client], form: Form
     ) -> None:
         tenant, client = own
-        store(api.database, tenant, [("mixed", "t", NOW, 1.0), ("mixed", "t", NOW, "error")])
+        store(api.database, tenant, [("mixed", "t", NOW, 1.0), ("mixed", "t", NOW, "error")], form)
         parameters = DAY | {"metric": "t", "bucket": "1h"}
         rows = client.get("/api/v1/devices/mixed/measurements", params=parameters).json()["measurements"]
         assert [(row["kind"], row["avg"]) for row in rows] == [("number", 1.0)]

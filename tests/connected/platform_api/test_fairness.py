@@ -20,6 +20,7 @@ from sens_platform_api.postgresql import QueryKind, TenantDatabase, open_pools
 from sens_platform_api.settings import LimitSettings
 from support.api import RunningApi, as_owner, connection_to, make_tenant, running_api, store
 from support.servers import wait_until
+from support.stored_rows import Form
 from tools.stack.metrics import samples
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -96,14 +97,15 @@ class TestReaders:
             assert other.get("/api/v1/devices/d/latest").json()["latest"][0]["value"] == 1.0
             assert other.get("/readyz").status_code == HTTPStatus.OK
 
+    @pytest.mark.parametrize("form", Form)
     def test_get_all_rows_in_order_from_many_pages(
-        self, tmp_path: Path, database: DatabaseSettings, nats: NatsSettings
+        self, tmp_path: Path, database: DatabaseSettings, nats: NatsSettings, form: Form
     ) -> None:
         key = make_tenant(database, "demo")
         sparse = [("d", "sparse", NOW + timedelta(seconds=i * 700), float(i)) for i in range(50)]
         dense = [("d", "dense", NOW + timedelta(seconds=i), float(i)) for i in range(12_000)]
         texts = [("d", "text", NOW + timedelta(seconds=i * 3), f"{i}") for i in range(3_000)]
-        store(database, "demo", [*sparse, *dense, *texts])
+        store(database, "demo", [*sparse, *dense, *texts], form)
         expected = sorted((time, name) for _, name, time, _ in [*sparse, *dense, *texts])
         with running_api(tmp_path, database, nats) as api, api.client(key) as client:
             for order in ("asc", "desc"):
@@ -115,13 +117,14 @@ class TestReaders:
                 times = [time for time, _ in found]
                 assert times == sorted(times, reverse=order == "desc")
 
+    @pytest.mark.parametrize("form", Form)
     def test_get_the_same_buckets_from_many_pages_as_from_one_query(
-        self, tmp_path: Path, database: DatabaseSettings, nats: NatsSettings
+        self, tmp_path: Path, database: DatabaseSettings, nats: NatsSettings, form: Form
     ) -> None:
         key = make_tenant(database, "demo")
         times = [NOW + timedelta(seconds=i * 7) for i in range(5_000)]
         times += [NOW + timedelta(days=200, seconds=i) for i in range(5_000)]
-        store(database, "demo", [("d", "t", time, float(i)) for i, time in enumerate(times)])
+        store(database, "demo", [("d", "t", time, float(i)) for i, time in enumerate(times)], form)
         with running_api(tmp_path, database, nats) as api, api.client(key) as client:
             for width, seconds in (("10s", 10), ("7m", 420), ("3h", 10_800), ("52w", 31_449_600)):
                 counted: dict[int, int] = {}

@@ -10,8 +10,9 @@ from schemathesis.checks import CheckFunction
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from sens_platform_api.app import openapi_document
-from support.api import RunningApi, Value, store
+from support.api import RunningApi, store
 from support.letters import dead_letter, put_dead_letters
+from support.stored_rows import Value
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

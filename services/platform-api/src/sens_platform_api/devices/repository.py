@@ -81,44 +81,29 @@ async def find_device(connection: Connection, name: str) -> Device | None:
     return None if row is None else Device(*row)
 
 
-# The primary key (device_id, metric_id, ts) is walked from metric to metric, one look into the index for each ("loose index scan",
-# PostgreSQL wiki), and each metric's last time is one look more: months of partitions cost no more than their number.
-_SERIES = """
-    WITH RECURSIVE present AS (
-        (SELECT metric_id FROM sens.{table} WHERE device_id = $1 ORDER BY metric_id LIMIT 1)
-        UNION ALL
-        SELECT (SELECT m.metric_id FROM sens.{table} m WHERE m.device_id = $1 AND m.metric_id > present.metric_id
-                ORDER BY m.metric_id LIMIT 1)
-        FROM present WHERE present.metric_id IS NOT NULL
-    )
-    SELECT metrics.id, metrics.name, metrics.kind
-    FROM present JOIN sens.metrics ON metrics.id = present.metric_id
-"""
-_LATEST = """
-    WITH series AS ({series})
-    SELECT series.id, series.name, series.kind, latest.ts, latest.value
-    FROM series CROSS JOIN LATERAL (
-        SELECT m.ts, m.value FROM sens.{table} m
-        WHERE m.device_id = $1 AND m.metric_id = series.id ORDER BY m.ts DESC LIMIT 1
-    ) latest
-"""
-_TABLES = ("tenant_measurements", "tenant_text_measurements")
-_SERIES_QUERIES = tuple(_SERIES.format(table=table) for table in _TABLES)
-_LATEST_QUERIES = tuple(_LATEST.format(table=table, series=_SERIES.format(table=table)) for table in _TABLES)
-
-
 async def list_series(connection: Connection, device_id: int) -> list[Series]:
     """Return the series of a device, by name and kind."""
-    found = [Series(*row) for query in _SERIES_QUERIES for row in await connection.fetch(query, device_id)]
-    return sorted(found, key=lambda series: (series.name, series.kind))
+    rows = await connection.fetch("SELECT metric_id, name, kind FROM sens.device_series($1)", device_id)
+    return sorted((Series(*row) for row in rows), key=lambda series: (series.name, series.kind))
 
 
 async def latest_values(connection: Connection, device_id: int) -> list[Latest]:
     """Return the last measured value of each series of a device, by name and kind."""
-    found = []
-    for query in _LATEST_QUERIES:
-        for metric_id, name, kind, measured_at, value in await connection.fetch(query, device_id):
-            found.append(
-                Latest(Series(metric_id, name, kind), measured_at, bool(value) if kind == "boolean" else value)
-            )
+    rows = await connection.fetch(
+        "SELECT metric_id, name, kind, ts, number, string FROM sens.latest_values($1)", device_id
+    )
+    found = [
+        Latest(Series(metric_id, name, kind), measured_at, _value(kind, number, string))
+        for metric_id, name, kind, measured_at, number, string in rows
+    ]
     return sorted(found, key=lambda latest: (latest.series.name, latest.series.kind))
+
+
+def _value(kind: Kind, number: float, string: str) -> Value:
+    match kind:
+        case "text":
+            return string
+        case "boolean":
+            return bool(number)
+        case "number":
+            return number

@@ -1,7 +1,7 @@
 """A tenant's measurements in the database, a page at a time.
 
-A page of a series follows the primary key (device_id, metric_id, ts) from where the page before ended (key-set pagination), so that a
-page costs as much as its rows, and nothing is kept open between two pages. The functions are in the schema's migration 0009.
+A page of a series follows the primary key (device_id, ts) from where the page before ended (key-set pagination), so that a page costs
+as much as its rows, and nothing is kept open between two pages. The functions are in the schema's migration 0012.
 """
 
 import contextlib
