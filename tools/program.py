@@ -21,7 +21,7 @@ class ProgramError(Exception):
     """A program ended, or was not ready in time. The text says which one, and ends with what it wrote last."""
 
 
-class Options(TypedDict, total=False):
+class ProcessOptions(TypedDict, total=False):
     """How a process is started, as `subprocess.Popen` takes it."""
 
     env: Mapping[str, str]
@@ -48,7 +48,7 @@ class Program:
         *,
         ready: Callable[[], bool] = lambda: True,
         stop_signal: int = signal.SIGTERM,
-        **options: Unpack[Options],
+        **options: Unpack[ProcessOptions],
     ) -> None:
         """Prepare.
 

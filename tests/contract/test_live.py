@@ -83,9 +83,9 @@ async def taken(reader: Reader, count: int) -> list[bytes]:
     """Return what the reader gets, when there is so much of it."""
     events: list[bytes] = []
     while len(events) < count:
-        batch = await reader.take(60)
-        assert batch.dropped == 0
-        events += batch.events
+        got = await reader.take(60)
+        assert got.dropped == 0
+        events += got.events
     return events
 
 

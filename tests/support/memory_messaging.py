@@ -12,7 +12,7 @@ from sens_common.live import LiveReading
 from sens_common.tenant_limits import TenantLimits
 from sens_platform_api.dead_letters.repository import StoredDeadLetter
 from sens_platform_api.errors import TooManyReadersError
-from sens_platform_api.live.reader import Event, Reader
+from sens_platform_api.live.reader import Reader, RenderedReading
 from sens_platform_api.live.schemas import render_reading
 from sens_platform_api.settings import LimitSettings
 
@@ -109,4 +109,4 @@ class MemoryLive:
     def publish(self, tenant: str, readings: Sequence[LiveReading]) -> None:
         """Give readings to those who watch."""
         for reader in self._readers[tenant]:
-            reader.give([Event(reading.device, render_reading(reading)) for reading in readings])
+            reader.give([RenderedReading(reading.device, render_reading(reading)) for reading in readings])

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from sens_mock_mqtt_broker.topics import matches
-from sens_platform_api.audit.repository import ADMINISTRATOR, Event
+from sens_platform_api.audit.repository import ADMINISTRATOR, StoredEvent
 from sens_platform_api.caller import Caller
 from sens_platform_api.dead_letters.filters import Filter
 from sens_platform_api.dead_letters.repository import StoredDeadLetter, Summary
 from sens_platform_api.devices.repository import Device, Kind, Latest, LatestOfDevice, Series, Value
 from sens_platform_api.errors import NotFoundError
 from sens_platform_api.overview.repository import Overview
-from sens_platform_api.registry.repository import Metric, Step
+from sens_platform_api.registry.repository import DeletionStep, Metric
 from support.letters import LetterRow, stored_dead_letter
 from support.stored_rows import Row
 from support.tenant_data import TENANTS
@@ -48,13 +48,13 @@ class MemoryDatabase:
 
     measurements: dict[tuple[int, int, datetime], Value] = field(default_factory=dict)
     deletions: list[MemoryDeletion] = field(default_factory=list)
-    audit: list[Event] = field(default_factory=list)
+    audit: list[StoredEvent] = field(default_factory=list)
     letters: dict[int, tuple[str | None, StoredDeadLetter]] = field(default_factory=dict)
     ids: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def record(self, tenant: str | None, actor: str, action: str, subject: str, **details: object) -> None:
         self.audit.append(
-            Event(next(self.ids), datetime.now(UTC), tenant, actor, action, subject, details, None, None),
+            StoredEvent(next(self.ids), datetime.now(UTC), tenant, actor, action, subject, details, None, None),
         )
 
 
@@ -149,7 +149,7 @@ class MemoryDeletions:
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database
 
-    async def step(self, most: int) -> Step | None:
+    async def step(self, most: int) -> DeletionStep | None:
         if not self._database.deletions:
             return None
         deletion = self._database.deletions.pop(0)
@@ -160,7 +160,7 @@ class MemoryDeletions:
         finished = len(keys) < most
         if not finished:
             self._database.deletions.append(deletion)
-        return Step(deletion.id, len(keys), finished)
+        return DeletionStep(deletion.id, len(keys), finished)
 
 
 class MemoryEvents:
@@ -169,7 +169,7 @@ class MemoryEvents:
     def __init__(self, tenant: MemoryTenant) -> None:
         self._tenant = tenant
 
-    async def newest(self, *, before: int | None, limit: int) -> list[Event]:
+    async def newest(self, *, before: int | None, limit: int) -> list[StoredEvent]:
         found = [
             event
             for event in reversed(self._tenant.database.audit)

@@ -30,7 +30,7 @@ from sens_common.migrations import migrate
 from sens_common.nats_permissions import ADMINISTRATOR
 from sens_common.settings import DatabaseSettings, NatsSettings
 from tools import ports
-from tools.program import Options, Program
+from tools.program import ProcessOptions, Program
 from tools.stack import programs, server
 
 HOST = server.HOST
@@ -76,7 +76,7 @@ def process(
     *,
     ready: Callable[[], bool] = lambda: True,
     stop_signal: int = signal.SIGTERM,
-    **options: Unpack[Options],
+    **options: Unpack[ProcessOptions],
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a server while the context is open, once it is ready."""
     program = Program(" ".join(command[:3]), command, log, ready=ready, stop_signal=stop_signal, **options)

@@ -9,7 +9,7 @@ from sens_common.errors import UnavailableError
 from sens_common.health import Problems
 from sens_common.tenant_limits import TenantLimits
 from sens_platform_api.registry import service as registry
-from sens_platform_api.registry.repository import Step
+from sens_platform_api.registry.repository import DeletionStep
 from sens_platform_api.tenants import service as tenants
 
 AWAY = UnavailableError("the database can't be used")
@@ -18,11 +18,11 @@ AWAY = UnavailableError("the database can't be used")
 class Deletions:
     """Deletions in memory: each step's result, or its error."""
 
-    def __init__(self, *steps: Step | UnavailableError | None) -> None:
+    def __init__(self, *steps: DeletionStep | UnavailableError | None) -> None:
         self._steps = list(steps)
         self.done = asyncio.Event()
 
-    async def step(self, most: int) -> Step | None:
+    async def step(self, most: int) -> DeletionStep | None:
         assert most > 0
         if not self._steps:
             self.done.set()
@@ -67,7 +67,7 @@ async def logged_until(
 
 
 async def test_deletions_go_on_after_failures() -> None:
-    deletions = Deletions(AWAY, Step(7, 10, False), AWAY, AWAY, Step(7, 5, True))
+    deletions = Deletions(AWAY, DeletionStep(7, 10, False), AWAY, AWAY, DeletionStep(7, 5, True))
     events, problems = await logged_until(
         deletions.done, lambda problems: registry.keep_deleting(deletions, problems, interval_seconds=0)
     )

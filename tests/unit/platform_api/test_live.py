@@ -1,16 +1,16 @@
 """A live reader's queue, and how its events look."""
 
 from sens_common.live import LiveReading
-from sens_platform_api.live.reader import _EVENT_OVERHEAD, TAKE_BYTES, Batch, Event, Reader
+from sens_platform_api.live.reader import _EVENT_OVERHEAD, TAKE_BYTES, Reader, RenderedReading, TakenEvents
 from sens_platform_api.live.schemas import render_dropped, render_reading
 from sens_platform_api.live.service import events
 
 
-def texts(count: int, size: int = 20) -> list[Event]:
-    return [Event("d", f"{index}".zfill(size).encode()) for index in range(count)]
+def texts(count: int, size: int = 20) -> list[RenderedReading]:
+    return [RenderedReading("d", f"{index}".zfill(size).encode()) for index in range(count)]
 
 
-def given(events: list[Event]) -> list[bytes]:
+def given(events: list[RenderedReading]) -> list[bytes]:
     return [event.text for event in events]
 
 
@@ -22,15 +22,15 @@ class TestReader:
     async def test_gets_what_came_in_order(self) -> None:
         one = reader()
         one.give(texts(3))
-        assert (await one.take(60)) == Batch(given(texts(3)), 0)
+        assert (await one.take(60)) == TakenEvents(given(texts(3)), 0)
 
     async def test_that_is_idle_gets_a_backlog_of_thousands(self) -> None:
         one, count, dropped = reader(), 0, 0
-        one.give([Event("d", render_reading(LiveReading("sensor-0001", "temperature", 1, 21.5)))] * 3000)
+        one.give([RenderedReading("d", render_reading(LiveReading("sensor-0001", "temperature", 1, 21.5)))] * 3000)
         while count + dropped < 3000:
-            batch = await one.take(60)
-            count += len(batch.events)
-            dropped += batch.dropped
+            taken = await one.take(60)
+            count += len(taken.events)
+            dropped += taken.dropped
         assert (count, dropped) == (3000, 0)
 
     async def test_that_is_slow_loses_the_oldest_and_is_told_how_many(self) -> None:
@@ -39,13 +39,13 @@ class TestReader:
         first = await one.take(60)
         one.give(texts(1))
         second = await one.take(60)
-        assert first == Batch(given(texts(25)[15:]), 15)
+        assert first == TakenEvents(given(texts(25)[15:]), 15)
         assert second.dropped == 0
 
     async def test_is_told_of_losses_even_when_nothing_is_left(self) -> None:
         one = reader(most=10)
         one.give(texts(2))
-        assert (await one.take(60)) == Batch([], 2)
+        assert (await one.take(60)) == TakenEvents([], 2)
 
     async def test_takes_a_bounded_part_at_once(self) -> None:
         one = reader()
@@ -57,11 +57,11 @@ class TestReader:
 
     async def test_gets_only_the_devices_it_wants(self) -> None:
         one = reader(devices=frozenset({"d"}))
-        one.give([Event("other", b"x"), *texts(1)])
-        assert (await one.take(60)) == Batch(given(texts(1)), 0)
+        one.give([RenderedReading("other", b"x"), *texts(1)])
+        assert (await one.take(60)) == TakenEvents(given(texts(1)), 0)
 
     async def test_gets_nothing_when_nothing_comes(self) -> None:
-        assert (await reader().take(0)) == Batch([], 0)
+        assert (await reader().take(0)) == TakenEvents([], 0)
 
 
 class TestEvents:
@@ -74,7 +74,7 @@ class TestEvents:
         stream = events(one, check)
         seen = [await anext(stream)]
         one.close()
-        assert (seen + [batch async for batch in stream]) == [Batch(given(texts(1)), 0)]
+        assert (seen + [taken async for taken in stream]) == [TakenEvents(given(texts(1)), 0)]
 
     def test_are_server_sent_events(self) -> None:
         assert render_dropped(3) == b'event: dropped\ndata: {"count":3}\n\n'

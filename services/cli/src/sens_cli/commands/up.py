@@ -9,7 +9,7 @@ import typer
 from sens_common.command_line.options import DataDir
 
 
-class Broker(enum.StrEnum):
+class BrokerChoice(enum.StrEnum):
     """Brokers that ``sens up`` can run."""
 
     EMBEDDED = "embedded"
@@ -30,8 +30,8 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
         bool, typer.Option("--quiet-fleet", help="Simulated sensors make no malformed messages; else 1 in 1,000.")
     ] = False,
     broker: Annotated[
-        Broker, typer.Option(help="MQTT broker: the embedded one, or Mosquitto where it is installed.")
-    ] = Broker.EMBEDDED,
+        BrokerChoice, typer.Option(help="MQTT broker: the embedded one, or Mosquitto where it is installed.")
+    ] = BrokerChoice.EMBEDDED,
     mqtt_host: Annotated[
         str,
         typer.Option(
@@ -75,7 +75,7 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
             devices=devices,
             rate=rate,
             quiet_fleet=quiet_fleet,
-            broker=EMBEDDED if broker is Broker.EMBEDDED else broker.value,
+            broker=EMBEDDED if broker is BrokerChoice.EMBEDDED else broker.value,
             mqtt_host=mqtt_host,
             api_host=api_host,
             docs_host=docs_host,

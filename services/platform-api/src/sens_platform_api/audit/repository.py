@@ -12,7 +12,7 @@ ADMINISTRATOR: Final = "administrator"
 """The actor of a command that logs in to the database itself."""
 
 
-class Event(NamedTuple):
+class StoredEvent(NamedTuple):
     """A change."""
 
     id: int
@@ -61,7 +61,9 @@ async def record(
     )
 
 
-async def list_events(connection: Connection, *, before: int | None, limit: int, tenant: str | None) -> list[Event]:
+async def list_events(
+    connection: Connection, *, before: int | None, limit: int, tenant: str | None
+) -> list[StoredEvent]:
     """Return events with ids below one, the newest first: those of one tenant, or all that the connection sees."""
     rows = await connection.fetch(
         """
@@ -73,7 +75,7 @@ async def list_events(connection: Connection, *, before: int | None, limit: int,
         tenant,
         limit,
     )
-    return [Event(**{**row, "details": orjson.loads(row["details"])}) for row in rows]
+    return [StoredEvent(**{**row, "details": orjson.loads(row["details"])}) for row in rows]
 
 
 class TenantEvents:
@@ -82,7 +84,7 @@ class TenantEvents:
     def __init__(self, database: TenantDatabase) -> None:
         self._database = database
 
-    async def newest(self, *, before: int | None, limit: int) -> list[Event]:
+    async def newest(self, *, before: int | None, limit: int) -> list[StoredEvent]:
         """Return events with ids below one, the newest first."""
         async with self._database.transaction() as connection:
             return await list_events(connection, before=before, limit=limit, tenant=None)

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sens_platform_api.audit.repository import Event
+from sens_platform_api.audit.repository import StoredEvent
 from sens_platform_api.fields import NextCursor, Time
 from sens_platform_api.parameters import Parameters, cursor_field, time_text
 
@@ -36,7 +36,7 @@ class AuditEvent(BaseModel):
     request_id: Annotated[str | None, Field(description="The request, as the log names it.", examples=["4f1c9d20ab"])]
 
     @classmethod
-    def of(cls, event: Event) -> "AuditEvent":
+    def of(cls, event: StoredEvent) -> "AuditEvent":
         """Return the document of an event."""
         return cls(
             id=event.id,

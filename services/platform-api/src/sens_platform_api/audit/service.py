@@ -2,20 +2,20 @@
 
 from typing import NamedTuple, Protocol
 
-from sens_platform_api.audit.repository import Event
+from sens_platform_api.audit.repository import StoredEvent
 
 
 class Events(Protocol):
     """The events of one tenant."""
 
-    async def newest(self, *, before: int | None, limit: int) -> list[Event]:
+    async def newest(self, *, before: int | None, limit: int) -> list[StoredEvent]:
         """Return events with ids below one, the newest first."""
 
 
 class EventPage(NamedTuple):
     """Some events, and the id below which the others are; None at the end."""
 
-    events: list[Event]
+    events: list[StoredEvent]
     before: int | None
 
 

@@ -55,7 +55,7 @@ class Stream(Protocol):
         """Return a shortened dead letter with its whole payload, None when the stream no longer has it."""
 
 
-class Page(NamedTuple):
+class DeadLetterPage(NamedTuple):
     """Some dead letters, newest first, and the id below which the others are; None at the end."""
 
     letters: list[Summary]
@@ -87,10 +87,10 @@ class Deleted(NamedTuple):
     remaining: int
 
 
-async def list_page(letters: Letters, wanted: Filter, *, below: int | None, limit: int) -> Page:
+async def list_page(letters: Letters, wanted: Filter, *, below: int | None, limit: int) -> DeadLetterPage:
     """Return the dead letters of a filter, newest first, those with ids below one."""
     found = await letters.page(wanted, below=below, limit=limit + 1)
-    return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
+    return DeadLetterPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
 
 async def replay_one(letters: Letters, stream: Stream, letter_id: int) -> int:

@@ -20,7 +20,7 @@ from sens_platform_api.streaming import ClosingStream, begin
 router = APIRouter(prefix="/api/v1/live", tags=["live"])
 
 LIVE: Final = Part[service.Live]("live")
-KEYS: Final = Part[service.Keys]("keys")
+KEYS: Final = Part[service.ValidKeys]("keys")
 
 
 @router.get(
@@ -41,7 +41,7 @@ async def watch(
     caller: CurrentCaller,
     key: CallersKey,
     live: Annotated[service.Live, Depends(LIVE)],
-    keys: Annotated[service.Keys, Depends(KEYS)],
+    keys: Annotated[service.ValidKeys, Depends(KEYS)],
     limits: Annotated[LimitSettings, Depends(LIMITS)],
     query: Annotated[schemas.LiveParameters, Query()],
 ) -> Response:
@@ -55,10 +55,10 @@ async def watch(
     async def chunks() -> AsyncGenerator[bytes]:
         async with live.reader(caller.tenant, devices) as reader:
             yield schemas.HELLO
-            async for batch in service.events(reader, partial(service.is_still_valid, keys, key)):
-                yield schemas.KEEP_ALIVE if batch is None else schemas.render_batch(batch)
-                if batch is not None:
-                    metrics.LIVE_READINGS.inc(len(batch.events))
+            async for taken in service.events(reader, partial(service.is_still_valid, keys, key)):
+                yield schemas.KEEP_ALIVE if taken is None else schemas.render_events(taken)
+                if taken is not None:
+                    metrics.LIVE_READINGS.inc(len(taken.events))
 
     return ClosingStream(
         await begin(chunks()),

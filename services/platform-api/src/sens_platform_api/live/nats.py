@@ -23,7 +23,7 @@ from sens_common.names import LIVE_INTEREST_SUBJECT
 from sens_platform_api import metrics
 from sens_platform_api.errors import TooManyReadersError
 from sens_platform_api.live import schemas
-from sens_platform_api.live.reader import Event, Reader
+from sens_platform_api.live.reader import Reader, RenderedReading
 from sens_platform_api.settings import LimitSettings
 
 log = structlog.get_logger()
@@ -49,7 +49,7 @@ class _Channel:
         except ValueError as error:
             log.warning("live message left out", error=str(error))
             return
-        events = [Event(reading.device, schemas.render_reading(reading)) for reading in readings]
+        events = [RenderedReading(reading.device, schemas.render_reading(reading)) for reading in readings]
         lost = live.dropped(message.headers)  # before these; their devices are unknown
         for reader in self.readers:
             if lost:

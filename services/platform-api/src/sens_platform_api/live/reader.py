@@ -15,14 +15,14 @@ _EVENT_OVERHEAD = 41
 """Bytes of an event beside its text: the bytes object and its reference in the queue (CPython, 64 bit)."""
 
 
-class Event(NamedTuple):
+class RenderedReading(NamedTuple):
     """A reading on its way to readers; they share its text."""
 
     device: str
     text: bytes
 
 
-class Batch(NamedTuple):
+class TakenEvents(NamedTuple):
     """Events that a reader takes together.
 
     Attributes:
@@ -46,7 +46,7 @@ class Reader:
         self._news = asyncio.Event()
         self.closed = False
 
-    def give(self, events: list[Event]) -> None:
+    def give(self, events: list[RenderedReading]) -> None:
         """Put those that the reader wants into its queue; never waits."""
         for event in events:
             if not self._devices or event.device in self._devices:
@@ -72,8 +72,8 @@ class Reader:
         self.closed = True
         self._news.set()
 
-    async def take(self, seconds: float) -> Batch:
-        """Return the events that wait, or those that come within the time; an empty batch when none does."""
+    async def take(self, seconds: float) -> TakenEvents:
+        """Return the events that wait, or those that come within the time; none when none does."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._news.wait(), seconds)
         events, size = [], 0
@@ -82,8 +82,8 @@ class Reader:
             size += len(text)
             events.append(text)
         self._bytes -= size + len(events) * _EVENT_OVERHEAD
-        batch = Batch(events, self._dropped)
+        taken = TakenEvents(events, self._dropped)
         self._dropped = 0
         if not self.closed and not self._queue:
             self._news.clear()
-        return batch
+        return taken

@@ -7,7 +7,7 @@ import orjson
 from pydantic import Field
 
 from sens_common.live import LiveReading
-from sens_platform_api.live.reader import Batch
+from sens_platform_api.live.reader import TakenEvents
 from sens_platform_api.parameters import DEVICE_PATTERN, DEVICE_WORDS, EPOCH, Parameters, in_words, time_text
 
 HELLO = b"retry: 2000\n: you see what is stored from now on\n\n"
@@ -40,10 +40,10 @@ class LiveParameters(Parameters):
     ] = Field(default_factory=list)
 
 
-def render_batch(batch: Batch) -> bytes:
-    """Return the events of a batch, after the one that says how many readings are lost before them."""
-    dropped = [render_dropped(batch.dropped)] if batch.dropped else []
-    return b"".join(dropped + batch.events)
+def render_events(taken: TakenEvents) -> bytes:
+    """Return the events that a reader took, after the one that says how many readings are lost before them."""
+    dropped = [render_dropped(taken.dropped)] if taken.dropped else []
+    return b"".join(dropped + taken.events)
 
 
 def render_reading(reading: LiveReading) -> bytes:

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from sens_common.errors import SchemaError, UnavailableError
 from sens_platform_api.caller import Caller
 from sens_platform_api.errors import TooSlowError, UnauthenticatedError
-from sens_platform_api.live.reader import Batch, Reader
+from sens_platform_api.live.reader import Reader, TakenEvents
 
 CHECK_INTERVAL_SECONDS: Final = 2.0
 """How often a reader's key is looked up; a revoked key's streams end within about two of these."""
@@ -23,14 +23,14 @@ class Live(Protocol):
         """Keep a reader connected while the context is open; it gets the readings of these devices, or of all without one."""
 
 
-class Keys(Protocol):
+class ValidKeys(Protocol):
     """The valid keys."""
 
     async def caller(self, key: str) -> Caller:
         """Return the caller whose key it is; raise `UnauthenticatedError` when the key is not valid."""
 
 
-async def is_still_valid(keys: Keys, key: str) -> bool:
+async def is_still_valid(keys: ValidKeys, key: str) -> bool:
     """Tell whether a key is valid, as far as that can be known just now."""
     try:
         await keys.caller(key)
@@ -41,8 +41,8 @@ async def is_still_valid(keys: Keys, key: str) -> bool:
     return True
 
 
-async def events(reader: Reader, check: Callable[[], Awaitable[bool]]) -> AsyncIterator[Batch | None]:
-    """Yield a reader's batches, and None when it is time for a sign of life, until the reader is closed.
+async def events(reader: Reader, check: Callable[[], Awaitable[bool]]) -> AsyncIterator[TakenEvents | None]:
+    """Yield what a reader takes, and None when it is time for a sign of life, until the reader is closed.
 
     Args:
         reader: The reader, which is connected.
@@ -50,15 +50,15 @@ async def events(reader: Reader, check: Callable[[], Awaitable[bool]]) -> AsyncI
     """
     quiet_since = checked = time.monotonic()
     while not reader.closed:
-        batch = await reader.take(CHECK_INTERVAL_SECONDS)
+        taken = await reader.take(CHECK_INTERVAL_SECONDS)
         now = time.monotonic()
         if now - checked >= CHECK_INTERVAL_SECONDS:
             if not await check():
                 return
             checked = now
-        if batch.events or batch.dropped:
+        if taken.events or taken.dropped:
             quiet_since = now
-            yield batch
+            yield taken
         elif now - quiet_since >= KEEP_ALIVE_SECONDS:
             quiet_since = now
             yield None

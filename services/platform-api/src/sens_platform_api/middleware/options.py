@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sens_platform_api.middleware.routes import RouteTable
 
 
-class Options:
+class OptionsRequests:
     """Tells the methods of a path."""
 
     def __init__(self, app: ASGIApp, routes: RouteTable) -> None:

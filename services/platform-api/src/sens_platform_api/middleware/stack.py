@@ -5,7 +5,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sens_platform_api.middleware.authentication import Authentication, Gate
 from sens_platform_api.middleware.bodies import Bodies
 from sens_platform_api.middleware.methods import Methods
-from sens_platform_api.middleware.options import Options
+from sens_platform_api.middleware.options import OptionsRequests
 from sens_platform_api.middleware.problems_for_errors import ProblemsForErrors
 from sens_platform_api.middleware.request_log import RequestLog
 from sens_platform_api.middleware.routes import RouteTable
@@ -19,7 +19,7 @@ def layered(app: ASGIApp, gate: Gate, routes: RouteTable, limits: LimitSettings)
     layers: ASGIApp = Bodies(app, routes, limits)
     layers = Methods(layers, routes)
     layers = Authentication(layers, gate)
-    layers = Options(layers, routes)
+    layers = OptionsRequests(layers, routes)
     layers = Targets(layers)
     layers = TimeLimits(layers, limits)
     layers = ProblemsForErrors(layers)

@@ -27,7 +27,7 @@ class Metric(NamedTuple):
     created_at: datetime
 
 
-class Step(NamedTuple):
+class DeletionStep(NamedTuple):
     """The result of a step of a deletion: its id, the number of measurements that were deleted, and whether none is left."""
 
     deletion: int
@@ -102,8 +102,8 @@ class StoredDeletions:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def step(self, most: int) -> Step | None:
+    async def step(self, most: int) -> DeletionStep | None:
         """Delete so many measurements of one deletion; return None when there is none."""
         async with transaction(self._pool, QueryKind.MEASUREMENTS, readonly=False) as connection:
             row = await connection.fetchrow("SELECT deletion, deleted, finished FROM sens.continue_deletion($1)", most)
-        return None if row is None else Step(*row)
+        return None if row is None else DeletionStep(*row)

@@ -15,7 +15,7 @@ from sens_platform_api import metrics
 from sens_platform_api.devices.repository import Kind
 from sens_platform_api.errors import NotFoundError
 from sens_platform_api.parameters import canonical_device
-from sens_platform_api.registry.repository import Metric, Step, StillStoringError
+from sens_platform_api.registry.repository import DeletionStep, Metric, StillStoringError
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ class Names(Protocol):
 class Deletions(Protocol):
     """The deletions of all tenants whose measurements are not all gone yet."""
 
-    async def step(self, most: int) -> Step | None:
+    async def step(self, most: int) -> DeletionStep | None:
         """Delete so many measurements of one deletion; return None when there is none."""
 
 
