@@ -8,6 +8,10 @@
 CREATE FUNCTION sens.has_former_rows(device int) RETURNS boolean
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     RETURN to_regclass('sens.measurements') IS NOT NULL;
+-- From which time on values of such a device are read there.
+CREATE FUNCTION sens.former_rows_from(device int) RETURNS timestamptz
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    RETURN '-infinity'::timestamptz;
 
 -- The statements that select the values of a series as (ts, value), one for each form of rows in which the device may have some; their
 -- parameters $1 and $2 are the range. `kind` is number (booleans too) or text. None when there is no such series.
@@ -49,8 +53,8 @@ BEGIN
     END IF;
     IF sens.has_former_rows(device) THEN
         statements := statements || format(
-            'SELECT m.ts, m.value FROM sens.%I m WHERE m.device_id = %s AND m.metric_id = %s AND m.ts >= $1 AND m.ts < $2',
-            former, device, metric
+            'SELECT m.ts, m.value FROM sens.%I m WHERE m.device_id = %s AND m.metric_id = %s AND m.ts >= greatest($1, %L) AND m.ts < $2',
+            former, device, metric, sens.former_rows_from(device)
         );
     END IF;
     RETURN statements;
@@ -314,19 +318,22 @@ AS $$
 #variable_conflict use_column
 DECLARE
     metrics CONSTANT int[] := sens.former_metrics(device);
+    first CONSTANT timestamptz := sens.former_rows_from(device);
 BEGIN
     RETURN QUERY
         SELECT m.id, l.ts, l.value, NULL::text FROM unnest(metrics) m(id) CROSS JOIN LATERAL (
-            SELECT v.ts, v.value FROM sens.measurements v WHERE v.device_id = device AND v.metric_id = m.id ORDER BY v.ts DESC LIMIT 1
+            SELECT v.ts, v.value FROM sens.measurements v
+            WHERE v.device_id = device AND v.metric_id = m.id AND v.ts >= first ORDER BY v.ts DESC LIMIT 1
         ) l
         UNION ALL
         SELECT m.id, l.ts, NULL, l.value FROM unnest(metrics) m(id) CROSS JOIN LATERAL (
-            SELECT v.ts, v.value FROM sens.text_measurements v WHERE v.device_id = device AND v.metric_id = m.id ORDER BY v.ts DESC LIMIT 1
+            SELECT v.ts, v.value FROM sens.text_measurements v
+            WHERE v.device_id = device AND v.metric_id = m.id AND v.ts >= first ORDER BY v.ts DESC LIMIT 1
         ) l;
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION sens.has_former_rows(int), sens.series_statements(int, int, text),
+REVOKE EXECUTE ON FUNCTION sens.has_former_rows(int), sens.former_rows_from(int), sens.series_statements(int, int, text),
     sens.page_statement(int, int, text, boolean), sens.former_metrics(int), sens.device_series(int), sens.newest_elements(int[]),
     sens.newest_value(int, int, text), sens.latest_values(int), sens.former_latest(int) FROM public;
 GRANT EXECUTE ON FUNCTION sens.device_series(int), sens.latest_values(int) TO sens_api;
