@@ -25,6 +25,7 @@ from sens_telemetry_worker.timescale.bookkeeping import Bookkeeping
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.migrated_letters import MigratedLetters
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
+from sens_telemetry_worker.timescale.rollups import RollupRefresher
 from sens_telemetry_worker.timescale.store import TimescaleStore
 
 SERVICE = "telemetry-worker"
@@ -61,6 +62,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         books = Bookkeeping(database, unknown_tenants, guard.expect)
         trimmer = StreamTrimmer(jetstream, settings.history, status=status, guard=guard, settled=books)
         migration = DeadLetterMigration(jetstream, MigratedLetters(database))
+        rollups = RollupRefresher(database, settings.rollups, status)
         feed = NatsLiveFeed(client)
         pipeline = Pipeline(
             inbox,
@@ -83,6 +85,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
                 tasks.create_task(store.partitions.keep_ahead(background), name="partitions ahead"),
                 tasks.create_task(trimmer.keep_trimmed(background), name="trim the stream"),
                 tasks.create_task(books.keep(settings.history.trim_interval_seconds), name="keep the books"),
+                tasks.create_task(rollups.keep_refreshed(background), name="refresh the rollups"),
                 tasks.create_task(migration.keep_migrating(background), name="migrate former dead letters"),
             ]
             lanes = [tasks.create_task(pipeline.run(stop), name=f"lane {index}") for index in range(batch.lanes)]

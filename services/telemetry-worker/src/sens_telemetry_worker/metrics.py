@@ -62,6 +62,14 @@ LANE_SECONDS = Gauge(
     "For how long the longest lane has been in this state without a break.",
     ["state"],
 )
+ROLLUP_LAG = Gauge(
+    "sens_telemetry_rollup_lag_seconds",
+    "For how long the oldest hour has been waiting that is over and settled, or has changed, and is not in the rollups.",
+)
+ROLLUP_CHANGES = Gauge(
+    "sens_telemetry_rollup_changes_count",
+    "Changes of readings that the rollups do not have yet: late readings, deletions.",
+)
 STORE_SECONDS = Histogram(
     "sens_telemetry_store_seconds",
     "From the first statement of a batch to its commit, retries included.",

@@ -64,6 +64,20 @@ class HistorySettings(Group):
     trim_interval_seconds: float = Field(5, gt=0, le=86_400, description="Time between two looks at the stream.")
 
 
+class RollupSettings(Group):
+    """The rollups of hours and days."""
+
+    settling_seconds: float = Field(
+        120,
+        ge=0,
+        le=86_400,
+        description="How long after its end an hour is added to the rollups. Readings that come later cost a little more.",
+    )
+    interval_seconds: float = Field(
+        15, gt=0, le=3600, description="Time between two looks for hours that are over, and for what has changed."
+    )
+
+
 class TelemetrySettings(ServiceSettings):
     """Settings of the telemetry worker."""
 
@@ -75,6 +89,7 @@ class TelemetrySettings(ServiceSettings):
     batch: BatchSettings = BatchSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     history: HistorySettings = HistorySettings()
+    rollups: RollupSettings = RollupSettings()
 
     def worker_database(self) -> DatabaseSettings:
         """Return the settings of the database with the worker's own login, where it has one."""

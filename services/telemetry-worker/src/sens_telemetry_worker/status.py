@@ -25,6 +25,7 @@ STALLED_SECONDS: Final = 15.0
 """A lane that does one thing for longer than this, other than taking, is stalled."""
 
 _BEHIND_SECONDS: Final = 5.0
+_ROLLUPS_BEHIND_SECONDS: Final = 600.0
 
 
 class LaneState(StrEnum):
@@ -89,6 +90,7 @@ class TelemetryStatus:
 
     Attributes:
         stream: The stream as it was observed last.
+        rollup_lag_seconds: For how long the oldest hour has been waiting that is not in the rollups.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -96,6 +98,7 @@ class TelemetryStatus:
         self._lanes: list[Lane] = []
         self._stored_at = clock()
         self.stream = StreamStatus()
+        self.rollup_lag_seconds = 0.0
 
     def export_metrics(self) -> None:
         """Let the metrics of the lanes look here whenever somebody asks for them."""
@@ -138,6 +141,8 @@ class TelemetryStatus:
             waiting = amount(stream.unsettled, "envelope")
             parts.append(f"{waiting} in the stream, the oldest for {stream.oldest_seconds:.0f} s")
         parts.append(f"the stream is {stream.filled:.0%} full")
+        if self.rollup_lag_seconds > _ROLLUPS_BEHIND_SECONDS:
+            parts.append(f"the rollups are {self.rollup_lag_seconds / 60:.0f} min behind")
         doing = [
             f"{count} {state.replace('_', '-')} for {self._seconds(state):.0f} s"
             for state in LaneState
