@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from sens_cli.release.versions import ReleaseError
-from support.hosting import TOKEN, Answer, HostingService, hosting_service
+from support.hosting import TOKEN, HostingService, hosting_service
+from support.http_server import Answer
 from support.servers import HOST
 from tools.release.hosting import Hosting, HostingError, Protection
 
@@ -143,11 +144,11 @@ class TestTrouble:
         ("answer", "text"),
         [
             (Answer(401, {"message": "Bad credentials"}), "expired or was revoked"),
-            (Answer(403, {"message": "limit"}, (("X-RateLimit-Remaining", "0"),)), "too many calls"),
+            (Answer(403, {"message": "limit"}, {"X-RateLimit-Remaining": "0"}), "too many calls"),
             (Answer(429, {"message": "limit"}), "too many calls"),
             (Answer(500), "GitHub has trouble"),
             (Answer(503, b"<html>"), r"503 \(Service Unavailable\): GitHub has trouble"),
-            (Answer(301, None, (("Location", "/elsewhere"),)), "has moved"),
+            (Answer(301, None, {"Location": "/elsewhere"}), "has moved"),
             (Answer(418), "check what was asked for"),
             (Answer(200, b"<html>"), "not JSON"),
             (Answer(200, b"[" * 100_000), "not JSON"),
@@ -162,7 +163,7 @@ class TestTrouble:
             client(service).open_pull_request(REPOSITORY, "head", "main", "", "")
 
     def test_a_redirection_is_not_followed_with_the_token(self, service: HostingService) -> None:
-        service.intercept = lambda _method, _path: Answer(302, None, (("Location", service.url + "/elsewhere"),))
+        service.intercept = lambda _method, _path: Answer(302, None, {"Location": service.url + "/elsewhere"})
         with pytest.raises(ReleaseError, match="has moved"):
             client(service).branch_protection(REPOSITORY, "main")
         assert service.calls == ["GET /repos/owner/infra/rules/branches/main"]

@@ -12,7 +12,7 @@ import pytest
 
 from support.cluster import Cluster
 from support.gitops import ENVIRONMENT
-from support.kubectl import StatefulKubectl
+from support.kubectl import FakeKubectl
 
 SERVER = "https://192.0.2.1:6443"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -27,20 +27,25 @@ def token(claims: object) -> str:
 TOKEN = token({"exp": 1_800_000_000, "sub": "system:serviceaccount:sens-test:deploy-test"})
 
 
-@pytest.fixture
-def kubectl(tmp_path: Path) -> StatefulKubectl:
-    found = StatefulKubectl(tmp_path)
-    cluster = {"server": SERVER, "certificate-authority-data": "Q0E=", "more": "is left out"}
-    found.set(token=TOKEN, config={"clusters": [{"name": "k3s", "cluster": cluster}]})
-    return found
+def configured(fake_kubectl: FakeKubectl, **cluster: str) -> None:
+    """Let kubectl know this cluster alone."""
+    config = {"clusters": [{"name": "k3s", "cluster": cluster}]}
+    fake_kubectl.answer(["view"], {"output": json.dumps(config)})
 
 
 @pytest.fixture
-def run(gitops: Path, kubectl: StatefulKubectl) -> Run:
+def kubectl(fake_kubectl: FakeKubectl) -> FakeKubectl:
+    fake_kubectl.answer(["token"], {"output": f"{TOKEN}\n"})
+    configured(fake_kubectl, server=SERVER, more="is left out", **{"certificate-authority-data": "Q0E="})
+    return fake_kubectl
+
+
+@pytest.fixture
+def run(gitops: Path, kubectl: FakeKubectl, tmp_path: Path) -> Run:
     def call(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        environment = ENVIRONMENT | {"PATH": f"{kubectl.folder}:{ENVIRONMENT['PATH']}"}
+        environment = ENVIRONMENT | {"PATH": os.environ["PATH"]}
         command = [str(gitops / "scripts" / "kubeconfig-deploy-test"), "made", *arguments]
-        return subprocess.run(command, cwd=kubectl.folder, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
     return call
 
@@ -60,12 +65,12 @@ class TestFile:
         assert written["users"] == [{"name": "deploy-test", "user": {"token": TOKEN}}]
         assert written["contexts"][0]["context"]["namespace"] == "sens-test"
 
-    def test_is_told_of_with_its_end_and_without_its_token(self, run: Run, kubectl: StatefulKubectl) -> None:
+    def test_is_told_of_with_its_end_and_without_its_token(self, run: Run, kubectl: FakeKubectl) -> None:
         done = run("--hours", "12")
 
         assert "works until 2027-01-15 08:00 UTC" in done.stdout
         assert TOKEN not in done.stdout + done.stderr
-        assert "--duration=12h" in kubectl.state.calls[-1]
+        assert "--duration=12h" in kubectl.calls[-1]
 
     def test_is_not_overwritten_unless_told(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "made").write_text("mine", encoding="utf-8")
@@ -86,15 +91,15 @@ class TestFile:
         run()
         run()
 
-        assert {path.name for path in tmp_path.iterdir()} == {"kubectl", "state.json", "made"}
+        assert {path.name for path in tmp_path.iterdir()} == {"programs", "made"}
 
 
 class TestRefusals:
     @pytest.mark.parametrize("server", ["https://127.0.0.1:6443", "https://localhost:6443", "https://[::1]:6443"])
     def test_an_address_that_means_another_machine_elsewhere(
-        self, run: Run, kubectl: StatefulKubectl, tmp_path: Path, server: str
+        self, run: Run, kubectl: FakeKubectl, tmp_path: Path, server: str
     ) -> None:
-        kubectl.set(config={"clusters": [{"name": "k3s", "cluster": {"server": server}}]})
+        configured(kubectl, server=server)
 
         assert "say with --server where it is reached from" in run().stderr
         assert not (tmp_path / "made").exists()
@@ -110,14 +115,14 @@ class TestRefusals:
         assert "it must be https://host:port" in run("--server", server).stderr
 
     @pytest.mark.parametrize("bad", ["", "x", "a.b.c", token({}), token([]), token({"exp": "soon"})])
-    def test_a_token_without_an_end(self, run: Run, kubectl: StatefulKubectl, tmp_path: Path, bad: str) -> None:
-        kubectl.set(token=bad)
+    def test_a_token_without_an_end(self, run: Run, kubectl: FakeKubectl, tmp_path: Path, bad: str) -> None:
+        kubectl.answer(["token"], {"output": bad})
 
         assert "a token without an end: nothing was written" in run().stderr
         assert not (tmp_path / "made").exists()
 
-    def test_no_cluster(self, run: Run, kubectl: StatefulKubectl) -> None:
-        kubectl.set(config={"clusters": None})
+    def test_no_cluster(self, run: Run, kubectl: FakeKubectl) -> None:
+        kubectl.answer(["view"], {"output": '{"clusters": null}'})
 
         assert "kubectl has no cluster" in run().stderr
 

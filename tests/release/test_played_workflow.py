@@ -4,7 +4,6 @@ Docker and cosign are stand-ins: the images lie in a registry already, without t
 """
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from sens_cli.release.record import parse as parse_record
 from sens_cli.release.versions import Version
 from support.git import Repository
 from support.hosting import TOKEN, HostingService, hosting_service
+from support.programs import Programs
 from support.registry import FOLDER, SmallRegistry, client, upload_release
 from support.services import ROOT
 from support.workflow import PlayedWorkflow
@@ -49,15 +49,21 @@ class Run(PlayedWorkflow):
     Attributes:
         checkout: What every job checks out.
         registry: Where the images are.
+        programs: The stand-ins.
     """
 
     def __init__(
-        self, checkout: Repository, registry: SmallRegistry, folder: Path, contexts: Mapping[str, str]
+        self,
+        checkout: Repository,
+        registry: SmallRegistry,
+        programs: Programs,
+        folder: Path,
+        contexts: Mapping[str, str],
     ) -> None:
         self.checkout = checkout
         self.registry = registry
+        self.programs = programs
         runner = {
-            "PATH": f"{folder}/programs:{os.environ['PATH']}",
             "SENS_BASE_PYTHON": sys.executable,
             "GITHUB_ACTOR": "somebody",
             "GITHUB_EVENT_NAME": "workflow_run",
@@ -71,26 +77,21 @@ class Run(PlayedWorkflow):
         super().__init__(FILE, checkout.folder, folder, runner, contexts)
 
 
+DOCKER = """
+if arguments[:2] == ["buildx", "build"]:
+    file = next(word for word in arguments if word.startswith("--metadata-file="))
+    digest = digests[arguments[arguments.index("--target") + 1]]
+    Path(file.partition("=")[2]).write_text(json.dumps({"containerimage.digest": digest}))
+"""
+
+
 @pytest.fixture
-def run(checkout: Repository, small_registry: SmallRegistry, tmp_path: Path) -> Run:
+def run(checkout: Repository, small_registry: SmallRegistry, tmp_path: Path, programs: Programs) -> Run:
     """A run, not started, whose stand-in for docker knows the digests that were uploaded."""
     commit = checkout.revision("origin/main")
     digests = upload_release(small_registry, IMAGES, "built", commit)
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (programs / "docker").write_text(
-        f"#!{sys.executable}\n"
-        "import json, sys\n"
-        f"digests = {digests!r}\n"
-        f"if sys.argv[1] == 'login': open({str(tmp_path / 'logins')!r}, 'a').write(sys.argv[2] + ' ' + sys.stdin.read() + '\\n')\n"
-        "if sys.argv[1:3] == ['buildx', 'build']:\n"
-        "    file = next(word for word in sys.argv if word.startswith('--metadata-file='))\n"
-        "    name = sys.argv[sys.argv.index('--target') + 1]\n"
-        "    open(file.partition('=')[2], 'w').write(json.dumps({'containerimage.digest': digests[name]}))\n"
-    )
-    (programs / "cosign").write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/signed\n')
-    for program in programs.iterdir():
-        program.chmod(0o755)
+    programs.put("docker", f"digests = {digests!r}\n{DOCKER}")
+    programs.put("cosign")
     assert small_registry.credentials is not None
     contexts = {
         "github.actor": "somebody",
@@ -100,7 +101,7 @@ def run(checkout: Repository, small_registry: SmallRegistry, tmp_path: Path) -> 
         "vars.SENS_PLATFORM_REGISTRY": f"{small_registry.host}/{FOLDER}",
         "github.event.workflow_run.head_sha": commit,
     }
-    return Run(checkout, small_registry, tmp_path, contexts)
+    return Run(checkout, small_registry, programs, tmp_path, contexts)
 
 
 def by_hand(run: Run, **inputs: str) -> None:
@@ -115,7 +116,7 @@ def published(run: Run, version: str) -> Mapping[str, str | None]:
 
 class TestAfterAMerge:
     def test_images_are_published_and_test_is_updated(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-        version = f"{root_version(run)}-alpha.7.1"
+        version = alpha(run)
         with hosting_service(GITOPS) as hosting:
             prepare(hosting, monkeypatch)
             run.contexts["secrets.SENS_PLATFORM_INFRA_WORKFLOW_TOKEN"] = TOKEN
@@ -126,8 +127,8 @@ class TestAfterAMerge:
             (call,) = hosting.repositories[GITOPS].dispatches
         built = {image: client(run.registry).digest(image, "built") for image in IMAGES}
         assert published(run, version) == built
-        signed = (run.folder / "signed").read_text().splitlines()
-        assert signed == [f"sign --yes {run.registry.host}/{FOLDER}/{image}@{built[image]}" for image in sorted(IMAGES)]
+        names = [f"{run.registry.host}/{FOLDER}/{image}@{built[image]}" for image in sorted(IMAGES)]
+        assert run.programs.calls("cosign") == [(["sign", "--yes", name], "") for name in names]
         assert run.contexts["needs.plan.outputs.update-test"] == "true"
         record = parse_record(run.contexts["needs.publish.outputs.record"], "the record")
         assert record.release.product_commit == run.checkout.revision("origin/main")
@@ -139,8 +140,8 @@ class TestAfterAMerge:
         assert run.contexts["secrets.SENS_PLATFORM_REGISTRY_PASSWORD"] not in run.log
         # GitHub's own token is for GitHub's own registry, and goes nowhere else.
         password = run.contexts["secrets.SENS_PLATFORM_REGISTRY_PASSWORD"]
-        logins = (run.folder / "logins").read_text().splitlines()
-        assert logins == [f"{run.registry.host} {password}"] * 2
+        logins = [call for call in run.programs.calls("docker") if call.arguments[0] == "login"]
+        assert [(login.arguments[1], login.given) for login in logins] == [(run.registry.host, password)] * 2
 
     def test_a_token_of_the_app_is_used_instead_of_a_personal_one(
         self, run: Run, monkeypatch: pytest.MonkeyPatch
@@ -168,7 +169,7 @@ class TestAfterAMerge:
         assert "\n::notice title=Test was not updated::" in run.log
 
     def test_a_tag_that_stands_for_something_else_ends_it_before_anything_is_built(self, run: Run) -> None:
-        version = f"{root_version(run)}-alpha.7.1"
+        version = alpha(run)
         standing = upload_release(run.registry, ["docs"], version, "f" * 40)["docs"]
 
         assert not run.job("plan")
@@ -176,7 +177,7 @@ class TestAfterAMerge:
         assert f"docs:{version} is published as {standing}" in run.log
 
     def test_a_tag_that_appears_while_it_builds_is_not_moved(self, run: Run) -> None:
-        version = f"{root_version(run)}-alpha.7.1"
+        version = alpha(run)
         assert run.job("plan"), run.log
         assert run.job("images"), run.log
         standing = upload_release(run.registry, ["telemetry-worker"], version, "f" * 40)["telemetry-worker"]
@@ -187,16 +188,14 @@ class TestAfterAMerge:
         assert published(run, version) == dict.fromkeys(IMAGES) | {"telemetry-worker": standing}
 
     def test_signing_that_fails_gives_no_tag_and_can_be_done_again(self, run: Run) -> None:
-        version = f"{root_version(run)}-alpha.7.1"
-        cosign = run.folder / "programs/cosign"
-        works = cosign.read_text()
-        cosign.write_text("#!/bin/sh\nexit 1\n")
+        version = alpha(run)
+        run.programs.put("cosign", "sys.exit(1)")
         assert run.job("plan"), run.log
         assert run.job("images"), run.log
         assert not run.job("publish")
         assert published(run, version) == dict.fromkeys(IMAGES)
 
-        cosign.write_text(works)
+        run.programs.put("cosign")
         assert run.job("publish"), run.log
 
         assert None not in published(run, version).values()
@@ -242,6 +241,10 @@ class TestByHand:
         assert sorted(run.checkout.folder.iterdir()) == before
         assert (run.folder / "plan-0").read_text() == ""
         assert not [line for line in run.log.splitlines() if line.startswith("::")]
+
+
+def alpha(run: Run) -> str:
+    return f"{root_version(run)}-alpha.7.1"
 
 
 def root_version(run: Run) -> str:

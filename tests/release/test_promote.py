@@ -7,7 +7,8 @@ import pytest
 
 from sens_cli.release.record import IMAGES, Record
 from support.git import Repository
-from support.hosting import GITOPS_NAME, TOKEN, Answer, HostingService
+from support.hosting import GITOPS_NAME, TOKEN, HostingService
+from support.http_server import Answer
 from support.registry import FOLDER, upload
 from support.release import CHART, MIGRATIONS, PRODUCTION, TEST, Said, Scene, start
 from tools.release.clone import Clone

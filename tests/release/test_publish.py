@@ -1,10 +1,8 @@
 """Publishing images, step by step: what is planned and refused, and that a published tag never moves."""
 
 import json
-import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,8 +17,11 @@ from sens_cli.release.record import IMAGES, PinnedImage, Record, Release, dump, 
 from sens_cli.release.record import parse as parse_record
 from sens_cli.release.versions import ReleaseError, Version
 from support.git import Repository
-from support.hosting import GITOPS_NAME, Answer, HostingService
+from support.hostile import HOSTILE
+from support.hosting import GITOPS_NAME, HostingService
 from support.hosting import TOKEN as HOSTING_TOKEN
+from support.http_server import Answer
+from support.programs import Programs
 from support.registry import FOLDER, RunningRegistry, SmallRegistry, client, upload, upload_release
 from support.services import ROOT
 from tools.images.catalogue import IMAGES as CATALOGUE
@@ -36,26 +37,6 @@ pytestmark = pytest.mark.usefixtures("isolated_git")
 
 REGISTRY = "ghcr.io/acme/sens-platform"
 type Step = Callable[..., tuple[int, str, str]]
-HOSTILE = [
-    "'; touch x; '",
-    '"; touch x; "',
-    "$(touch x)",
-    "`touch x`",
-    "a\nplan={}",
-    "a\r\n::set-output name=plan::{}",
-    "::set-output name=plan::{}",
-    "##[set-output name=plan;]{}",
-    "--upload-pack=touch x",
-    "../../etc/passwd",
-    "a..b",
-    "HEAD@{1}",
-    "main^",
-    ":/x",
-    "\x00",
-    "\x1b[2J",
-    "ä" * 300,
-    "a" * 100_000,
-]
 
 
 def pyproject(version: str) -> dict[str, str | None]:
@@ -93,40 +74,40 @@ def asked(**values: str) -> Request:
     return Request(event="workflow_dispatch", run_number="7", run_attempt="2", **values)
 
 
+def merged(head_sha: str, **values: str) -> Request:
+    return Request(event="workflow_run", run_number="7", run_attempt="2", head_sha=head_sha, **values)
+
+
 class TestPlanAfterAMerge:
     def test_is_the_run_s_own_alpha_of_what_was_tested_for_test(self, clone: Repository) -> None:
         tested = clone.revision("HEAD^")
 
-        plan = make_plan(Request("workflow_run", "7", "2", head_sha=tested), Source(clone.folder), REGISTRY)
-
-        assert (plan.version, plan.channel, plan.commit, plan.update_test) == (
-            "0.5.0-alpha.7.2",
-            "alpha",
-            tested,
-            True,
+        assert make_plan(merged(tested), Source(clone.folder), REGISTRY) == Plan(
+            "0.5.0-alpha.7.2", "alpha", tested, REGISTRY, IMAGES, ("linux/amd64", "linux/arm64"), update_test=True
         )
-        assert (plan.registry, plan.platforms) == (REGISTRY, ("linux/amd64", "linux/arm64"))
 
     def test_is_of_every_image_that_is_built(self, clone: Repository) -> None:
-        plan = make_plan(Request("workflow_run", "7", "2", head_sha=clone.head), Source(clone.folder), REGISTRY)
+        plan = make_plan(merged(clone.head), Source(clone.folder), REGISTRY)
 
         assert set(plan.images) == {image.name for image in CATALOGUE}
 
-    def test_refuses_what_was_not_merged(self, clone: Repository) -> None:
-        request = Request("workflow_run", "7", "2", head_sha=clone.revision("origin/feature/one"))
+    @pytest.mark.parametrize(
+        ("commit", "choice", "reason"),
+        [
+            ("origin/feature/one", "", "is not in main"),
+            ("a" * 40, "", r"fetch the whole history \(fetch-depth: 0\)"),
+            *(
+                ("HEAD", name, "After a merge there is no choice")
+                for name in ("ref", "release_version", "update_test_environment")
+            ),
+        ],
+    )
+    def test_is_refused(self, clone: Repository, commit: str, choice: str, reason: str) -> None:
+        request = merged(
+            commit if commit == "a" * 40 else clone.revision(commit), **({choice: "true"} if choice else {})
+        )
 
-        with pytest.raises(ReleaseError, match="is not in main"):
-            make_plan(request, Source(clone.folder), REGISTRY)
-
-    def test_refuses_a_commit_that_is_not_there(self, clone: Repository) -> None:
-        with pytest.raises(ReleaseError, match=r"fetch the whole history \(fetch-depth: 0\)"):
-            make_plan(Request("workflow_run", "7", "2", head_sha="a" * 40), Source(clone.folder), REGISTRY)
-
-    @pytest.mark.parametrize("name", ["ref", "release_version", "update_test_environment"])
-    def test_leaves_no_choice(self, clone: Repository, name: str) -> None:
-        request = replace(Request("workflow_run", "7", "2", head_sha=clone.head), **{name: "true"})
-
-        with pytest.raises(ReleaseError, match="After a merge there is no choice"):
+        with pytest.raises(ReleaseError, match=reason):
             make_plan(request, Source(clone.folder), REGISTRY)
 
     def test_is_an_output_of_its_step(
@@ -182,12 +163,7 @@ class TestPlanByAPerson:
     @pytest.mark.parametrize(
         ("ref", "version", "update", "reason"),
         [
-            (
-                "",
-                "0.5.0",
-                "true",
-                "test takes alpha versions, and 0.5.0 is of the channel stable, which is for production",
-            ),
+            ("", "0.5.0", "true", "and 0.5.0 is of the channel stable, which is for production"),
             ("", "0.5.0-rc.1", "true", "test takes alpha versions, and 0.5.0-rc.1 is of the channel rc"),
             ("feature/one", "0.5.0", "", "neither in main nor in a branch release/"),
             ("feature/one", "0.5.0-rc.1", "", "neither in main nor in a branch release/"),
@@ -220,19 +196,17 @@ class TestPlanByAPerson:
         with pytest.raises(ReleaseError, match="no branch, tag or full commit"):
             make_plan(asked(ref=clone.head[:12]), Source(clone.folder), REGISTRY)
 
-    def test_refuses_a_branch_that_is_also_another_tag(self, origin: Repository, tmp_path: Path) -> None:
+    def test_refuses_what_an_origin_has_that_is_ambiguous_or_without_a_version(
+        self, origin: Repository, tmp_path: Path
+    ) -> None:
         origin.git("tag", "feature/one", "first")
-        clone = origin.clone(tmp_path / "second")
+        origin.commit("Break it", {"pyproject.toml": "no TOML"})
+        source = Source(origin.clone(tmp_path / "second").folder)
 
         with pytest.raises(ReleaseError, match="is a branch and a tag, of different commits: write refs/heads/feature"):
-            make_plan(asked(ref="feature/one"), Source(clone.folder), REGISTRY)
-
-    def test_refuses_a_commit_without_a_version(self, origin: Repository, tmp_path: Path) -> None:
-        origin.commit("Break it", {"pyproject.toml": "no TOML"})
-        clone = origin.clone(tmp_path / "second")
-
+            make_plan(asked(ref="feature/one"), source, REGISTRY)
         with pytest.raises(ReleaseError, match="has no version: it can't be published"):
-            make_plan(asked(), Source(clone.folder), REGISTRY)
+            make_plan(asked(), source, REGISTRY)
 
     def test_needs_the_commits(self, origin: Repository, tmp_path: Path) -> None:
         commit = origin.revision("HEAD^")
@@ -344,25 +318,17 @@ class TestPlanAsText:
             Plan.parse(text)
 
 
-@pytest.fixture
-def plan(image_registry: RunningRegistry, clone: Repository, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    """A plan for a registry that runs, whose login is in the environment."""
-    return planned(image_registry, clone, monkeypatch)
-
-
-def planned(registry: RunningRegistry, clone: Repository, monkeypatch: pytest.MonkeyPatch) -> Plan:
-    if registry.credentials is not None:
-        monkeypatch.setenv("SENS_REGISTRY_USER", registry.credentials.user)
-        monkeypatch.setenv("SENS_REGISTRY_PASSWORD", registry.credentials.password)
-    for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    return make_plan(asked(update_test_environment="true"), Source(clone.folder), f"{registry.host}/acme/sens-platform")
-
-
 class Steps:
-    """The steps of a plan, as the workflow calls them."""
+    """The steps of a plan, as the workflow calls them.
 
-    def __init__(self, plan: Plan, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Attributes:
+        plan: It.
+        registry: Where its images are.
+    """
+
+    def __init__(self, plan: Plan, registry: RunningRegistry, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.plan = plan
+        self.registry = registry
         self._file = folder / "plan.json"
         self._file.write_text(plan.dump())
         self._capsys = capsys
@@ -378,84 +344,90 @@ class Steps:
         """Return why a step refuses."""
         code = main([step, f"--plan={self._file}", *options])
         printed = self._capsys.readouterr()
-        assert code == 1
-        assert printed.out == ""
+        assert (code, printed.out) == (1, "")
         assert printed.err.startswith("scripts/publish-images: ")
         return printed.err
 
+    def published(self, images: Sequence[str], commit: str | None = None) -> dict[str, str]:
+        """Publish images with the plan's tag, of its commit or another one; return their digests."""
+        return upload_release(self.registry, images, self.plan.version, commit or self.plan.commit)
+
+    def built(self, images: Sequence[str] = IMAGES, commit: str | None = None) -> dict[str, str]:
+        """Push images as the build does, except that the registries of tests need some tag for an index."""
+        return upload_release(self.registry, images, "built", commit or self.plan.commit)
+
+    def digests(self, images: Sequence[str] = IMAGES) -> dict[str, str | None]:
+        """Return what the plan's tag stands for."""
+        return {image: client(self.registry).digest(image, self.plan.version) for image in images}
+
+
+def planned(registry: RunningRegistry, clone: Repository, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Return a plan for a registry that runs, whose login is in the environment."""
+    if registry.credentials is not None:
+        monkeypatch.setenv("SENS_REGISTRY_USER", registry.credentials.user)
+        monkeypatch.setenv("SENS_REGISTRY_PASSWORD", registry.credentials.password)
+    for name in ("GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "GITHUB_SERVER_URL", "GITHUB_REPOSITORY", "GITHUB_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    return make_plan(asked(update_test_environment="true"), Source(clone.folder), f"{registry.host}/acme/sens-platform")
+
 
 @pytest.fixture
-def steps(plan: Plan, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Steps:
-    return Steps(plan, tmp_path, capsys)
-
-
-def push_without_tag(registry: RunningRegistry, images: Sequence[str], commit: str) -> dict[str, str]:
-    """Push images as the build does, except that the registries of tests need some tag for an index."""
-    return upload_release(registry, images, "built", commit)
+def steps(
+    image_registry: RunningRegistry,
+    clone: Repository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Steps:
+    return Steps(planned(image_registry, clone, monkeypatch), image_registry, tmp_path, capsys)
 
 
 class TestCheck:
     def test_passes_when_nothing_is_published(self, steps: Steps) -> None:
-        printed = steps("check")
+        assert steps("check").count(": not published yet") == len(IMAGES)
 
-        assert printed.count(": not published yet") == len(IMAGES)
-
-    def test_keeps_what_was_published_from_the_same_commit(
-        self, steps: Steps, plan: Plan, image_registry: RunningRegistry
-    ) -> None:
-        digest = upload_release(image_registry, ["docs"], plan.version, plan.commit)["docs"]
+    def test_keeps_what_was_published_from_the_same_commit(self, steps: Steps) -> None:
+        digest = steps.published(["docs"])["docs"]
 
         printed = steps("check")
 
-        assert f"docs:{plan.version}: published from this commit as {digest}: kept" in printed
+        assert f"docs:{steps.plan.version}: published from this commit as {digest}: kept" in printed
         assert printed.count(": not published yet") == len(IMAGES) - 1
 
-    def test_names_the_digest_that_stands_there_from_another_commit(
-        self, steps: Steps, plan: Plan, image_registry: RunningRegistry
-    ) -> None:
-        digest = upload_release(image_registry, ["docs"], plan.version, "f" * 40)["docs"]
+    def test_names_the_digest_that_stands_there_from_another_commit(self, steps: Steps) -> None:
+        digest = steps.published(["docs"], "f" * 40)["docs"]
 
         reason = steps.refused("check")
 
-        assert (
-            f"docs:{plan.version} is published as {digest}, built from {'f' * 40} and not from {plan.commit}" in reason
-        )
+        built = f"is published as {digest}, built from {'f' * 40} and not from {steps.plan.commit}"
+        assert f"docs:{steps.plan.version} {built}" in reason
         assert "a published tag is never moved. Publish another version." in reason
 
-    def test_refuses_what_nobody_knows_the_commit_of(
-        self, steps: Steps, plan: Plan, image_registry: RunningRegistry
-    ) -> None:
-        upload(image_registry, f"{FOLDER}/docs", plan.version, {"linux/amd64": {}})
+    def test_refuses_what_nobody_knows_the_commit_of(self, steps: Steps) -> None:
+        upload(steps.registry, f"{FOLDER}/docs", steps.plan.version, {"linux/amd64": {}})
 
         assert "built from an unknown commit" in steps.refused("check")
 
-    def test_refuses_what_lacks_a_platform(self, steps: Steps, plan: Plan, image_registry: RunningRegistry) -> None:
-        upload(image_registry, f"{FOLDER}/docs", plan.version, {"linux/amd64": {REVISION: plan.commit}})
+    def test_refuses_what_lacks_a_platform(self, steps: Steps) -> None:
+        upload(steps.registry, f"{FOLDER}/docs", steps.plan.version, {"linux/amd64": {REVISION: steps.plan.commit}})
 
         assert "for linux/amd64, and not for linux/amd64, linux/arm64" in steps.refused("check")
 
 
 class TestTag:
-    def test_makes_a_version_of_what_was_built(self, steps: Steps, plan: Plan, image_registry: RunningRegistry) -> None:
-        built = push_without_tag(image_registry, IMAGES, plan.commit)
+    def test_makes_a_version_of_what_was_built_and_can_be_done_twice(self, steps: Steps) -> None:
+        built = steps.built()
+
+        for _ in range(2):
+            steps("tag", f"--digests={json.dumps(built)}")
+            assert steps.digests() == built
+
+    def test_completes_what_was_broken_off(self, steps: Steps) -> None:
+        kept, built = steps.published(IMAGES[:2]), steps.built(IMAGES[2:])
 
         steps("tag", f"--digests={json.dumps(built)}")
 
-        assert {image: client(image_registry).digest(image, plan.version) for image in IMAGES} == built
-
-    def test_can_be_done_twice(self, steps: Steps, plan: Plan, image_registry: RunningRegistry) -> None:
-        built = json.dumps(push_without_tag(image_registry, IMAGES, plan.commit))
-
-        steps("tag", f"--digests={built}")
-        steps("tag", f"--digests={built}")
-
-    def test_completes_what_was_broken_off(self, steps: Steps, plan: Plan, image_registry: RunningRegistry) -> None:
-        kept = upload_release(image_registry, IMAGES[:2], plan.version, plan.commit)
-        built = push_without_tag(image_registry, IMAGES[2:], plan.commit)
-
-        steps("tag", f"--digests={json.dumps(built)}")
-
-        assert {image: client(image_registry).digest(image, plan.version) for image in IMAGES} == kept | built
+        assert steps.digests() == kept | built
 
     @pytest.mark.parametrize(
         ("built", "reason"),
@@ -464,45 +436,33 @@ class TestTag:
             ((), "These images were not built: docs, mock-mqtt-broker"),
         ],
     )
-    def test_writes_none_when_an_image_is_missing(
-        self, steps: Steps, plan: Plan, image_registry: RunningRegistry, built: Sequence[str], reason: str
-    ) -> None:
-        digests = push_without_tag(image_registry, built, plan.commit)
+    def test_writes_none_when_an_image_is_missing(self, steps: Steps, built: Sequence[str], reason: str) -> None:
+        assert reason in steps.refused("tag", f"--digests={json.dumps(steps.built(built))}")
+        assert steps.digests() == dict.fromkeys(IMAGES)
 
-        assert reason in steps.refused("tag", f"--digests={json.dumps(digests)}")
-        assert [client(image_registry).digest(image, plan.version) for image in IMAGES] == [None] * len(IMAGES)
-
-    def test_writes_none_when_one_is_published_from_something_else(
-        self, steps: Steps, plan: Plan, image_registry: RunningRegistry
-    ) -> None:
-        built = push_without_tag(image_registry, IMAGES, plan.commit)
-        standing = upload_release(image_registry, IMAGES[-1:], plan.version, "f" * 40)
+    def test_writes_none_when_one_is_published_from_something_else(self, steps: Steps) -> None:
+        built, standing = steps.built(), steps.published(IMAGES[-1:], "f" * 40)
 
         reason = steps.refused("tag", f"--digests={json.dumps(built)}")
 
         assert f"is published as {standing[IMAGES[-1]]}, built from {'f' * 40}" in reason
-        assert client(image_registry).digest(IMAGES[0], plan.version) is None
+        assert steps.digests(IMAGES[:1]) == {IMAGES[0]: None}
 
-    def test_moves_none_to_another_build_of_the_same_commit(
-        self, steps: Steps, plan: Plan, image_registry: RunningRegistry
-    ) -> None:
-        built = push_without_tag(image_registry, IMAGES, plan.commit)
+    def test_moves_none_to_another_build_of_the_same_commit(self, steps: Steps) -> None:
+        built = steps.built()
         # Labels differ, so it is another image.
-        standing = upload_release(image_registry, IMAGES[:1], plan.version, plan.commit)
+        standing = steps.published(IMAGES[:1])
         assert standing[IMAGES[0]] != built[IMAGES[0]]
 
         reason = steps.refused("tag", f"--digests={json.dumps(built)}")
 
         assert f"is published as {standing[IMAGES[0]]}, and a published tag is never moved" in reason
-        assert client(image_registry).digest(IMAGES[0], plan.version) == standing[IMAGES[0]]
-        assert client(image_registry).digest(IMAGES[1], plan.version) is None
+        assert steps.digests(IMAGES[:2]) == {**standing, IMAGES[1]: None}
 
-    def test_writes_none_when_what_was_built_is_of_another_commit(
-        self, steps: Steps, image_registry: RunningRegistry
-    ) -> None:
-        built = push_without_tag(image_registry, IMAGES, "f" * 40)
+    def test_writes_none_when_what_was_built_is_of_another_commit(self, steps: Steps) -> None:
+        built = json.dumps(steps.built(commit="f" * 40))
 
-        assert f"built from {'f' * 40} and not from" in steps.refused("tag", f"--digests={json.dumps(built)}")
+        assert f"built from {'f' * 40} and not from" in steps.refused("tag", f"--digests={built}")
 
     def test_writes_none_when_what_was_built_is_gone(self, steps: Steps) -> None:
         built = dict.fromkeys(IMAGES, f"sha256:{'a' * 64}")
@@ -517,15 +477,8 @@ class TestTag:
 
 
 class TestRecord:
-    def test_is_of_what_the_registry_has(
-        self,
-        steps: Steps,
-        plan: Plan,
-        image_registry: RunningRegistry,
-        tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        digests = upload_release(image_registry, IMAGES, plan.version, plan.commit)
+    def test_is_of_what_the_registry_has(self, steps: Steps, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        digests, plan = steps.published(IMAGES), steps.plan
         summary, outputs = tmp_path / "summary", tmp_path / "outputs"
         for name, value in {
             "GITHUB_STEP_SUMMARY": str(summary),
@@ -547,50 +500,29 @@ class TestRecord:
         assert f"### Published {plan.version}\n" in summary.read_text()
         assert f"| `{plan.registry}/docs` | `{digests['docs']}` |" in summary.read_text()
 
-    def test_needs_every_image(self, steps: Steps, plan: Plan, image_registry: RunningRegistry) -> None:
-        upload_release(image_registry, IMAGES[1:], plan.version, plan.commit)
+    def test_needs_every_image(self, steps: Steps) -> None:
+        steps.published(IMAGES[1:])
 
-        assert f"have no tag {plan.version}: docs. Run this again." in steps.refused("record")
+        assert f"have no tag {steps.plan.version}: docs. Run this again." in steps.refused("record")
 
     def test_has_no_run_outside_of_one(self) -> None:
         assert run_url({}) is None
 
 
-def fake_program(folder: Path, name: str, python: str) -> None:
-    """Put a program before those of this machine."""
-    folder.mkdir(exist_ok=True)
-    file = folder / name
-    file.write_text(f"#!{sys.executable}\nimport json, sys\nfrom pathlib import Path\n{python}\n")
-    file.chmod(0o755)
-
-
-@pytest.fixture
-def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that programs are looked for in first."""
-    folder = tmp_path / "programs"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return folder
-
-
 class TestLogin:
     """With a docker that writes down what it is told."""
 
-    def test_goes_to_the_registry_of_the_plan_by_the_standard_input(self, programs: Path, tmp_path: Path) -> None:
-        calls = tmp_path / "calls"
-        fake_program(
-            programs, "docker", f"Path({str(calls)!r}).write_text(json.dumps([sys.argv[1:], sys.stdin.read()]))"
-        )
+    def test_goes_to_the_registry_of_the_plan_by_the_standard_input(self, programs: Programs) -> None:
+        programs.put("docker")
 
         assert login("registry.example:5000", Credentials("me", "secret")) == "Logged in to registry.example:5000 as me"
 
-        assert json.loads(calls.read_text()) == [
-            ["login", "registry.example:5000", "--username=me", "--password-stdin"],
-            "secret",
+        assert programs.calls("docker") == [
+            (["login", "registry.example:5000", "--username=me", "--password-stdin"], "secret")
         ]
 
-    def test_that_is_refused_tells_why_and_no_password(self, programs: Path) -> None:
-        fake_program(programs, "docker", "sys.exit(f'unauthorized: {sys.stdin.read()}')")
+    def test_that_is_refused_tells_why_and_no_password(self, programs: Programs) -> None:
+        programs.put("docker", "sys.exit(f'unauthorized: {given}')")
 
         with pytest.raises(ReleaseError, match="does not let me in: unauthorized: …"):
             login("registry.example", Credentials("me", "secret"))
@@ -605,24 +537,20 @@ class TestLogin:
         assert login("registry.example", None).startswith("No login for registry.example: SENS_REGISTRY_USER")
 
 
+# A docker that builds nothing: what it is told is what counts here.
+DOCKER = """
+for option in arguments:
+    if option.startswith("--metadata-file="):
+        Path(option.partition("=")[2]).write_text(json.dumps({"containerimage.digest": "sha256:" + "d" * 64}))
+"""
+
+
+def builds(programs: Programs) -> list[list[str]]:
+    """Return the calls of docker that build something."""
+    return [call.arguments for call in programs.calls("docker") if call.arguments[:2] == ["buildx", "build"]]
+
+
 class TestBuild:
-    """With a docker that builds nothing: what it is told is what counts here."""
-
-    @pytest.fixture
-    def docker(self, programs: Path, tmp_path: Path) -> Path:
-        """A docker that writes what it was told into the file that is returned, a line each."""
-        calls = tmp_path / "calls"
-        fake_program(
-            programs,
-            "docker",
-            f"with Path({str(calls)!r}).open('a') as file: print(json.dumps(sys.argv[1:]), file=file)\n"
-            "for option in sys.argv:\n"
-            "    if option.startswith('--metadata-file='):\n"
-            "        digest = {'containerimage.digest': 'sha256:' + 'd' * 64}\n"
-            "        Path(option.partition('=')[2]).write_text(json.dumps(digest))\n",
-        )
-        return calls
-
     @pytest.fixture
     def own(self, small_registry: SmallRegistry, clone: Repository, monkeypatch: pytest.MonkeyPatch) -> Plan:
         """A plan for a commit of this repository itself, which is what is built."""
@@ -637,8 +565,9 @@ class TestBuild:
         return run
 
     def test_pushes_every_image_for_both_platforms_without_a_tag(
-        self, own: Plan, build: Step, docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, own: Plan, build: Step, programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        programs.put("docker", DOCKER)
         monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "outputs"))
 
         code, printed, _ = build("--source=https://example.org/acme/sens-platform")
@@ -646,10 +575,8 @@ class TestBuild:
         assert code == 0
         assert (tmp_path / "outputs").read_text() == f"digests={printed}"
         assert json.loads(printed) == dict.fromkeys(IMAGES, f"sha256:{'d' * 64}")
-        calls = [json.loads(line) for line in docker.read_text().splitlines()]
-        builds = [call for call in calls if call[:2] == ["buildx", "build"]]
-        assert len(builds) == len(IMAGES)
-        for call in builds:
+        assert len(builds(programs)) == len(IMAGES)
+        for call in builds(programs):
             assert {"--sbom=true", "--provenance=mode=max", "--platform=linux/amd64,linux/arm64"} <= set(call)
             output = next(option for option in call if option.startswith("--output="))
             assert "push=true,push-by-digest=true" in output
@@ -660,17 +587,18 @@ class TestBuild:
 
     @pytest.mark.parametrize("count", [4, 5])
     def test_leaves_out_what_is_published(
-        self, own: Plan, build: Step, docker: Path, small_registry: SmallRegistry, count: int
+        self, own: Plan, build: Step, programs: Programs, small_registry: SmallRegistry, count: int
     ) -> None:
+        programs.put("docker", DOCKER)
         upload_release(small_registry, IMAGES[:count], own.version, own.commit)
 
         code, printed, _ = build()
 
         assert (code, list(json.loads(printed))) == (0, list(IMAGES[count:]))
-        assert (docker.read_text().count('"buildx", "build"') if docker.exists() else 0) == len(IMAGES) - count
+        assert len(builds(programs)) == len(IMAGES) - count
 
-    def test_that_fails_is_said(self, build: Step, programs: Path) -> None:
-        fake_program(programs, "docker", "sys.exit('no space left' if sys.argv[1:3] == ['buildx', 'build'] else 0)")
+    def test_that_fails_is_said(self, build: Step, programs: Programs) -> None:
+        programs.put("docker", "sys.exit('no space left' if arguments[:2] == ['buildx', 'build'] else 0)")
 
         code, _, error = build()
 
@@ -679,17 +607,18 @@ class TestBuild:
         assert "scripts/publish-images: scripts/build-images failed" in error
 
 
+ONE = f'--digests={{"docs": "sha256:{"a" * 64}"}}'
+
+
 class TestSign:
-    def test_is_of_digests_alone(self, steps: Steps, plan: Plan, programs: Path, tmp_path: Path) -> None:
-        fake_program(
-            programs, "cosign", f"Path({str(tmp_path / 'signed')!r}).open('a').write(' '.join(sys.argv[1:]) + '\\n')"
-        )
+    def test_is_of_digests_alone(self, steps: Steps, programs: Programs) -> None:
+        programs.put("cosign")
         digests = {"docs": f"sha256:{'a' * 64}", "platform-api": f"sha256:{'b' * 64}"}
 
         steps("sign", f"--digests={json.dumps(digests)}")
 
-        assert (tmp_path / "signed").read_text().splitlines() == [
-            f"sign --yes {plan.registry}/{image}@{digest}" for image, digest in digests.items()
+        assert [call.arguments for call in programs.calls("cosign")] == [
+            ["sign", "--yes", f"{steps.plan.registry}/{image}@{digest}"] for image, digest in digests.items()
         ]
 
     def test_of_nothing_needs_no_program(self, steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -697,10 +626,10 @@ class TestSign:
 
         steps("sign", "--digests={}")
 
-    def test_that_fails_is_said(self, steps: Steps, programs: Path) -> None:
-        fake_program(programs, "cosign", "sys.exit(3)")
+    def test_that_fails_is_said(self, steps: Steps, programs: Programs) -> None:
+        programs.put("cosign", "sys.exit(3)")
 
-        reason = steps.refused("sign", f'--digests={{"docs": "sha256:{"a" * 64}"}}')
+        reason = steps.refused("sign", ONE)
 
         assert "cosign could not sign docs@sha256:" in reason
         assert "No tag was written" in reason
@@ -708,7 +637,7 @@ class TestSign:
     def test_without_the_program_is_said(self, steps: Steps, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", "")
 
-        assert "cosign can't be started" in steps.refused("sign", f'--digests={{"docs": "sha256:{"a" * 64}"}}')
+        assert "cosign can't be started" in steps.refused("sign", ONE)
 
 
 @pytest.mark.usefixtures("hosting")
@@ -800,28 +729,26 @@ class TestDispatch:
         ],
     )
     def test_is_refused(self, hosting: HostingService, dispatch: Step, options: str, said: str) -> None:
-        code, _, error = dispatch(options)
+        assert said in self.refused(hosting, dispatch, options)
 
+    def refused(self, hosting: HostingService, dispatch: Step, *options: str) -> str:
+        code, _, error = dispatch(*options)
         assert (code, hosting.calls) == (1, [])
-        assert said in error
+        return error
 
     @pytest.mark.parametrize("version", ["0.5.0", "0.5.0-rc.1"])
     def test_is_refused_for_what_is_not_for_test(
         self, hosting: HostingService, dispatch: Step, tmp_path: Path, version: str
     ) -> None:
         (tmp_path / "record.json").write_text(self.record(version))
-        code, _, error = dispatch()
 
-        assert (code, hosting.calls) == (1, [])
-        assert "test takes alpha versions" in error
+        assert "test takes alpha versions" in self.refused(hosting, dispatch)
 
     @pytest.mark.parametrize("text", ["", "{}", "[]", "\x00"])
-    def test_needs_a_record(self, dispatch: Step, tmp_path: Path, text: str) -> None:
+    def test_needs_a_record(self, hosting: HostingService, dispatch: Step, tmp_path: Path, text: str) -> None:
         (tmp_path / "record.json").write_text(text)
-        code, _, error = dispatch()
 
-        assert code == 1
-        assert "the record" in error
+        assert "the record" in self.refused(hosting, dispatch)
 
     def test_that_is_not_allowed_fails(self, hosting: HostingService, dispatch: Step) -> None:
         hosting.intercept = lambda _method, _path: Answer(403, {"message": f"no {HOSTING_TOKEN}"})

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from sens_cli.release.versions import ReleaseError
+from support.http_server import Answer
 from support.registry import (
     CONFIGURATION,
     FOLDER,
     INDEX,
     LAYER,
     MANIFEST,
-    Failure,
     RunningRegistry,
     SmallRegistry,
     canonical,
@@ -342,34 +342,34 @@ REASON = canonical({"errors": [{"code": "SOME_CODE", "message": "the\nreason"}]}
 REFUSED = rf"manifests/{TAG} was refused with"
 # What is answered below a path instead of the right thing, and what is said of it.
 ANSWERS = [
-    *((MANIFESTS, Failure(status, REASON), rf"{REFUSED} {status} \(SOME_CODE the reason\): .*{remedy}") for status, remedy in [
+    *((MANIFESTS, Answer(status, REASON), rf"{REFUSED} {status} \(SOME_CODE the reason\): .*{remedy}") for status, remedy in [
         (400, "is this a registry"), (403, "may not do this; give it the right"), (429, "wait for some minutes"),
         (500, "the registry has trouble; run this again later"), (503, "the registry has trouble; run this again later"),
     ]),
-    *((MANIFESTS, Failure(500, body), f"{REFUSED} 500: the registry has trouble") for body in [
+    *((MANIFESTS, Answer(500, body), f"{REFUSED} 500: the registry has trouble") for body in [
         b"", b"<html>", b"[]", b'{"errors": 1}', b'{"errors": [1]}', b"[" * 100_000,
     ]),
-    *(("/v2/", Failure(401, headers={"WWW-Authenticate": f'Bearer realm="{realm}",service="small"'}), "not an https address") for realm in [
+    *(("/v2/", Answer(401, headers={"WWW-Authenticate": f'Bearer realm="{realm}",service="small"'}), "not an https address") for realm in [
         "http://example.org/token", "file:///etc/passwd", "", "//example.org",
     ]),
-    *(("/token", Failure(200, body), "/token answered without a token") for body in [
+    *(("/token", Answer(200, body), "/token answered without a token") for body in [
         b"", b"[]", b"null", b'{"token": 7}', b'{"token": "a\\nb"}', b"{}",
     ]),
-    *((MANIFESTS, Failure(307, headers={"Location": location}), "which is not https|was refused with 307") for location in [
+    *((MANIFESTS, Answer(307, headers={"Location": location}), "which is not https|was refused with 307") for location in [
         "http://example.org/x", "file:///etc/passwd", "ftp://example.org/",
     ]),
-    (MANIFESTS, Failure(200, b" " * (MAXIMUM_BYTES + 1)), f"more than {MAXIMUM_BYTES} bytes"),
-    (MANIFESTS + "sha256:", Failure(200, b'{"config": {}}'), "it was changed on its way"),
-    (MANIFESTS + "sha256:", Failure(404), "the registry has lost it"),
-    (f"/v2/{API}/blobs/", Failure(404), "is not in the registry, or is damaged"),
-    (f"/v2/{API}/blobs/", Failure(200, b"{}"), "is not in the registry, or is damaged"),
+    (MANIFESTS, Answer(200, b" " * (MAXIMUM_BYTES + 1)), f"more than {MAXIMUM_BYTES} bytes"),
+    (MANIFESTS + "sha256:", Answer(200, b'{"config": {}}'), "it was changed on its way"),
+    (MANIFESTS + "sha256:", Answer(404), "the registry has lost it"),
+    (f"/v2/{API}/blobs/", Answer(404), "is not in the registry, or is damaged"),
+    (f"/v2/{API}/blobs/", Answer(200, b"{}"), "is not in the registry, or is damaged"),
 ]  # fmt: skip
 
 
 class TestAWrongAnswer:
     @pytest.mark.parametrize(("path", "answer", "said"), ANSWERS, ids=range(len(ANSWERS)))
     def test_is_never_taken_for_a_missing_tag(
-        self, small_registry: SmallRegistry, published: Registry, path: str, answer: Failure, said: str
+        self, small_registry: SmallRegistry, published: Registry, path: str, answer: Answer, said: str
     ) -> None:
         small_registry.failures[path] = answer
 
@@ -399,8 +399,8 @@ class TestRedirections:
         digest = published.digest("platform-api", TAG)
         media_type, body = small_registry.repositories[API].manifests[TAG]
         with SmallRegistry().running() as store:
-            store.failures["/stored"] = Failure(200, body, {"Content-Type": media_type})
-            small_registry.failures[MANIFESTS + TAG] = Failure(
+            store.failures["/stored"] = Answer(200, body, {"Content-Type": media_type})
+            small_registry.failures[MANIFESTS + TAG] = Answer(
                 307, headers={"Location": f"http://{store.host}/stored?signed=yes"}
             )
 
@@ -412,7 +412,7 @@ class TestDamage:
     def test_on_the_way_is_seen(self, small_registry: SmallRegistry, published: Registry) -> None:
         body = small_registry.repositories[API].manifests[TAG][1]
         header = {"Docker-Content-Digest": digest_of(body)}
-        small_registry.failures[MANIFESTS + TAG] = Failure(200, body.replace(b"amd64", b"amd65"), header)
+        small_registry.failures[MANIFESTS + TAG] = Answer(200, body.replace(b"amd64", b"amd65"), header)
 
         with pytest.raises(ReleaseError, match=f"not {digest_of(body)}: it was changed on its way"):
             published.digest("platform-api", TAG)

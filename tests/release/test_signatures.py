@@ -123,7 +123,7 @@ class TestTheLogin:
     def test_is_in_a_file_that_is_gone_afterwards(self, cosign: Cosign, tmp_path: Path) -> None:
         image = {"docs": PinnedImage("registry.example/acme/docs", DIGEST)}
         login = {"SENS_REGISTRY_USER": "me", "SENS_REGISTRY_PASSWORD": "secret"}
-        environment = {"PATH": str(cosign.programs), "TMPDIR": str(tmp_path)} | login
+        environment = {"PATH": str(cosign.folder), "TMPDIR": str(tmp_path)} | login
 
         Signer(SIGNER).verify(image, environment)
 
@@ -132,9 +132,7 @@ class TestTheLogin:
         assert not any("secret" in argument for argument in arguments)
 
     def test_is_docker_s_own_where_none_is_set(self, cosign: Cosign) -> None:
-        Signer(SIGNER).verify(
-            {"docs": PinnedImage("registry.example/acme/docs", DIGEST)}, {"PATH": str(cosign.programs)}
-        )
+        Signer(SIGNER).verify({"docs": PinnedImage("registry.example/acme/docs", DIGEST)}, {"PATH": str(cosign.folder)})
 
         assert [login for _, login in cosign.calls] == [None]
 

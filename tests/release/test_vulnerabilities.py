@@ -2,17 +2,16 @@
 
 import json
 import subprocess
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, override
+from typing import Any
 
 import pytest
 import yaml
 
+from support.http_server import Answer, Asked, serving
 from support.services import ROOT
 from tools.vulnerabilities.__main__ import main
 from tools.vulnerabilities.locks import locked, read_accepted
@@ -41,15 +40,23 @@ class Osv:
         address: Where it listens.
         vulnerable: The entries of a name and version.
         entries: By their id.
-        answer: Takes the place of the whole answer: a status and a body.
+        answer: Takes the place of the right answer.
         queries: What it was asked about.
     """
 
     address: str = ""
     vulnerable: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     entries: dict[str, Mapping[str, object]] = field(default_factory=dict)
-    answer: Callable[[str], tuple[int, bytes] | None] = lambda _path: None
+    answer: Callable[[str], Answer | None] = lambda _path: None
     queries: list[tuple[str, str]] = field(default_factory=list)
+
+    def said(self, asked: Asked) -> Answer:
+        if instead := self.answer(asked.target):
+            return instead
+        if asked.method == "GET":
+            return Answer(200, self.entries[asked.target.removeprefix("/v1/vulns/")])
+        assert asked.target == "/v1/querybatch"
+        return Answer(200, {"results": [self.query(one) for one in json.loads(asked.body)["queries"]]})
 
     def query(self, one: Mapping[str, Any]) -> Mapping[str, object]:
         assert one["package"]["ecosystem"] == "PyPI"
@@ -67,40 +74,9 @@ class Osv:
 @pytest.fixture
 def osv() -> Iterator[Osv]:
     state = Osv()
-
-    class Handler(BaseHTTPRequestHandler):
-        def reply(self, status: int, body: bytes) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            if instead := state.answer(self.path):
-                self.reply(*instead)
-                return
-            assert self.path == "/v1/querybatch"
-            self.reply(200, json.dumps({"results": [state.query(one) for one in body["queries"]]}).encode())
-
-        def do_GET(self) -> None:
-            if instead := state.answer(self.path):
-                self.reply(*instead)
-                return
-            self.reply(200, json.dumps(state.entries[self.path.removeprefix("/v1/vulns/")]).encode())
-
-        @override
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    state.address = f"http://127.0.0.1:{server.server_address[1]}"
-    yield state
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(state.said) as host:
+        state.address = f"http://{host}"
+        yield state
 
 
 @pytest.fixture
@@ -263,7 +239,7 @@ class TestADatabaseThatDoesNotAnswer:
         why: str,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        vulnerability.answer = lambda asked: (status, body) if asked == path else None
+        vulnerability.answer = lambda asked: Answer(status, body) if asked == path else None
 
         assert look(vulnerability, locks) == 0
         said = capsys.readouterr().out

@@ -24,12 +24,18 @@ def gitops_init(folder: Path | str, *arguments: str, cwd: Path = ROOT) -> "subpr
     return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
+def written(folder: Path, *settings: str) -> str:
+    """Write a GitOps repository with these settings, ``name=value``; return what was printed."""
+    done = gitops_init(folder, *(f"--set={setting}" for setting in settings))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="session")
 def gitops(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a GitOps repository with the parameters' own values; tests only read it."""
     folder = tmp_path_factory.mktemp("gitops") / "repository"
-    done = gitops_init(folder)
-    assert done.returncode == 0, done.stderr
+    written(folder)
     return folder
 
 

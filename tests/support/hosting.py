@@ -1,18 +1,15 @@
 """A hosting service at the HTTP level: the calls of the GitHub REST API that a release makes, and no more."""
 
 import json
-import threading
 import urllib.parse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple, override
 
 import pytest
 
-from support.servers import HOST
+from support.http_server import Answer, Asked, serving
 
 TOKEN = "token-of-a-test"
 GITOPS_NAME = "acme/sens-platform-infra"
@@ -32,14 +29,6 @@ class HostedRepository:
     rules: list[Document] = field(default_factory=list)
 
 
-class Answer(NamedTuple):
-    """What the service says to a call."""
-
-    status: int
-    document: object = None
-    headers: tuple[tuple[str, str], ...] = ()
-
-
 class HostingService:
     """The service's state.
 
@@ -49,16 +38,18 @@ class HostingService:
         intercept: Called before a call is answered; an answer of it replaces the real one.
     """
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self.repositories: dict[str, HostedRepository] = {}
+    def __init__(self, *repositories: str) -> None:
+        self.url = ""
+        self.repositories = {name: HostedRepository() for name in repositories}
         self.calls: list[str] = []
         self.tokens: list[str | None] = []
         self.intercept: Callable[[str, str], Answer | None] = lambda _method, _path: None
 
-    def answer(self, method: str, target: str, authorization: str | None, body: Document) -> Answer:
+    def answer(self, asked: Asked) -> Answer:
         """Return what the service says; the statuses are those of the API's documentation."""
-        path, _, query = target.partition("?")
+        path, _, query = asked.target.partition("?")
+        method, authorization = asked.method, asked.headers["Authorization"]
+        body: Document = json.loads(asked.body or b"{}")
         self.calls.append(f"{method} {path}")
         self.tokens.append(authorization)
         if (replaced := self.intercept(method, path)) is not None:
@@ -140,43 +131,7 @@ def hosting(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostingService]:
 @contextmanager
 def hosting_service(*repositories: str) -> Iterator[HostingService]:
     """Run a service with these empty repositories on a free port."""
-    holder: list[HostingService] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = 10
-
-        def _serve(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            body = json.loads(self.rfile.read(length)) if length else {}
-            said = holder[0].answer(self.command, self.path, self.headers.get("Authorization"), body)
-            content = said.document if isinstance(said.document, bytes) else json.dumps(said.document).encode()
-            content = b"" if said.document is None else content
-            self.send_response(said.status)
-            for name, value in said.headers:
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def do_GET(self) -> None:
-            self._serve()
-
-        def do_POST(self) -> None:
-            self._serve()
-
-        @override
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: the calls are in the service's state."""
-
-    server = ThreadingHTTPServer((HOST, 0), Handler)
-    service = HostingService(f"http://{HOST}:{server.server_address[1]}")
-    service.repositories = {name: HostedRepository() for name in repositories}
-    holder.append(service)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, name="hosting")
-    thread.start()
-    try:
+    service = HostingService(*repositories)
+    with serving(service.answer) as host:
+        service.url = f"http://{host}"
         yield service
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

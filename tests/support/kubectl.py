@@ -1,89 +1,111 @@
-"""A kubectl that keeps objects in a file: for tests of what goes to it, and of what it is told on its command line."""
+"""A program named kubectl that answers from a table, keeps secrets as a cluster does, and writes down how it was called."""
 
 import json
-import sys
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-# It is run as a program of its own, so that its command line is the one that every user of a machine could see.
-_PROGRAM = """#!{python}
-import base64, json, sys
-from pathlib import Path
-here = Path(__file__).parent
-state = json.loads((here / "state.json").read_text())
-arguments = sys.argv[1:]
-text = "" if sys.stdin.isatty() else sys.stdin.read()
-state["calls"].append(arguments)
-options = dict(one.removeprefix("--").split("=", 1) for one in arguments if one.startswith("--") and "=" in one)
-words = [one for one in arguments if not one.startswith("--")]
+import pytest
 
-def done(code, out="", err=""):
-    (here / "state.json").write_text(json.dumps(state))
-    sys.stdout.write(out)
-    sys.stderr.write(err)
-    sys.exit(code)
+from support.programs import Programs
 
-if state["failure"]:
-    done(1, err=state["failure"].replace("STDIN", text))
-if words[:2] == ["create", "token"]:
-    done(0, state["token"] + "\\n")
-if words[:2] == ["config", "view"]:
-    done(0, json.dumps(state["config"]))
-if words[0] == "create":
-    one = json.loads(text)
-    key = one["metadata"]["namespace"] + "/" + one["metadata"]["name"]
-    if key in state["objects"]:
-        done(1, err="Error from server (AlreadyExists): it exists")
-    state["objects"][key] = one
-    done(0, "secret/" + one["metadata"]["name"])
-key = options["namespace"] + "/" + words[2]
-if key not in state["objects"]:
-    done(1, err="Error from server (NotFound): secrets " + repr(words[2]) + " not found")
-if words[0] == "patch":
+_PROGRAM = """
+table = json.loads((here / "table").read_text())
+objects = table["objects"]
+keep = lambda: (here / "table").write_text(json.dumps(table))
+for words, answer in table["answers"]:
+    if all(any(word in argument for argument in arguments) for word in words):
+        if answer.get("hangs"):
+            time.sleep(600)
+        sys.stdout.write(answer.get("output", "") * answer.get("times", 1))
+        sys.stderr.write(answer.get("errors", "").replace("STDIN", given))
+        sys.exit(answer.get("code", 0))
+options = dict(one[2:].split("=", 1) for one in arguments if one.startswith("--") and "=" in one)
+verb, *words = [one for one in arguments if not one.startswith("--")]
+document = json.loads(given) if given else {}
+if verb == "create" and document["kind"] == "SelfSubjectReview":
+    print(json.dumps({"status": {"userInfo": {"username": table["user"]}}}))
+elif verb == "create" and "items" in document:
+    for review in document["items"]:
+        asked = review["spec"]["resourceAttributes"]
+        key = [asked["verb"], asked["resource"], asked.get("subresource", ""), asked.get("namespace", "")]
+        review["status"] = {"allowed": key in table["rights"]}
+        print(json.dumps(review, indent=4))
+elif verb == "create":
+    key = document["metadata"]["namespace"] + "/" + document["metadata"]["name"]
+    if key in objects:
+        sys.exit("Error from server (AlreadyExists): it exists")
+    objects[key] = document
+    keep()
+elif words[:1] != ["secret"]:
+    sys.stderr.write("the table has no answer for " + repr(arguments))
+    sys.exit(99)
+elif (key := options["namespace"] + "/" + words[1]) not in objects:
+    sys.exit("Error from server (NotFound): secrets " + repr(words[1]) + " not found")
+elif verb == "patch":
     assert options["patch-file"] == "/dev/stdin" and options["type"] == "merge"
-    patch = json.loads(text)
-    state["objects"][key]["stringData"].update(patch["stringData"])
-    for name, value in patch.get("data", {}).items():
+    objects[key]["stringData"] |= document["stringData"]
+    for name, value in document.get("data", {}).items():
         assert value is None  # which removes it (RFC 7386)
-        state["objects"][key]["stringData"].pop(name, None)
-    done(0, "secret/" + words[2])
-if "range" in options["output"]:
-    done(0, " ".join(state["objects"][key]["stringData"]))
-if "go-template" in options["output"]:
-    done(0, "set" if "webhook.github.secret" in state["objects"][key]["stringData"] else "")
-done(0, "secret/" + words[2])
+        objects[key]["stringData"].pop(name, None)
+    keep()
+elif "range" in options["output"]:
+    print(*objects[key]["stringData"])
+elif "go-template" in options["output"]:
+    sys.stdout.write("set" if "webhook.github.secret" in objects[key]["stringData"] else "")
 """
 
-
-class State(NamedTuple):
-    """What the program has kept and heard."""
-
-    objects: dict[str, dict[str, Any]]
-    calls: list[list[str]]
+type Answer = Mapping[str, str | int | bool]
+"""``output``, which is printed several ``times``; ``errors``, in which STDIN is what was given; ``code``; or ``hangs``."""
 
 
-class StatefulKubectl:
-    """The program in a folder of its own.
+class FakeKubectl:
+    """The program, first on the PATH."""
 
-    Args:
-        folder: Where it is put; it has to come first on PATH.
-    """
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
+        self._file = programs.folder / "table"
+        self._answers: dict[tuple[str, ...], Answer] = {}
+        self._file.write_text(json.dumps({"answers": [], "rights": [], "objects": {}, "user": "an-administrator"}))
+        programs.put("kubectl", _PROGRAM)
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._file = folder / "state.json"
-        self.set(objects={}, calls=[], failure="", token="", config={})
-        program = folder / "kubectl"
-        program.write_text(_PROGRAM.replace("{python}", sys.executable), encoding="utf-8")
-        program.chmod(0o755)
+    def answer(self, words: Sequence[str], answer: Answer) -> None:
+        """Answer so when each of the words is part of an argument; earlier answers come first, and the same words replace one."""
+        self._answers[tuple(words)] = answer
+        self._write("answers", list(self._answers.items()))
 
-    def set(self, **values: object) -> None:
-        """Set parts of its state."""
-        state = json.loads(self._file.read_text(encoding="utf-8")) if self._file.exists() else {}
-        self._file.write_text(json.dumps(state | values), encoding="utf-8")
+    def allow(self, verb: str, resource: str, namespace: str, subresource: str = "") -> None:
+        """Answer an access review with yes; all others are answered with no."""
+        self._write("rights", [*self._table["rights"], (verb, resource, subresource, namespace)])
+
+    def be(self, user: str) -> None:
+        """Be logged in as a user."""
+        self._write("user", user)
+
+    def keep(self, objects: Mapping[str, Mapping[str, Any]]) -> None:
+        """Have these secrets, by ``namespace/name``."""
+        self._write("objects", objects)
 
     @property
-    def state(self) -> State:
-        """Return what it has now."""
-        state = json.loads(self._file.read_text(encoding="utf-8"))
-        return State(state["objects"], state["calls"])
+    def objects(self) -> dict[str, dict[str, Any]]:
+        """The secrets that are there, by ``namespace/name``."""
+        objects: dict[str, dict[str, Any]] = self._table["objects"]
+        return objects
+
+    @property
+    def calls(self) -> list[list[str]]:
+        """The arguments of every call so far."""
+        return [call.arguments for call in self._programs.calls("kubectl")]
+
+    @property
+    def _table(self) -> dict[str, Any]:
+        table: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+        return table
+
+    def _write(self, key: str, value: object) -> None:
+        self._file.write_text(json.dumps(self._table | {key: value}), encoding="utf-8")
+
+
+@pytest.fixture
+def fake_kubectl(programs: Programs) -> FakeKubectl:
+    """A kubectl that has no answers and no secrets yet."""
+    return FakeKubectl(programs)

@@ -12,17 +12,16 @@ import os
 import re
 import secrets
 import shutil
-import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import NamedTuple, Protocol, override
+from typing import Protocol
 
 import pytest
 
+from support.http_server import Answer, Asked, serving
 from support.servers import HOST, accepts_connections, free_port, process, scratch_folder
 from tools.release.registry import REVISION, Registry
 from tools.release.registry_http import Credentials
@@ -76,46 +75,30 @@ def canonical(document: object) -> bytes:
     return json.dumps(document, sort_keys=True).encode()
 
 
-def upload(
-    registry: RunningRegistry,
-    repository: str,
-    tag: str,
-    labels: Mapping[str, Mapping[str, str]],
-    *,
-    attested: bool = True,
-) -> str:
+def upload(registry: RunningRegistry, repository: str, tag: str, labels: Mapping[str, Mapping[str, str]]) -> str:
     """Publish an image over the protocol, an index of the platforms where there are several; return its digest.
 
     Args:
         registry: Where.
         repository: Its name with the folder.
         tag: Its tag.
-        labels: Of each platform, by ``os/architecture``.
-        attested: Whether an index also holds an attestation, as BuildKit stores them.
+        labels: Of each platform, by ``os/architecture``. An index also holds an attestation, as BuildKit stores them.
     """
-    manifests = []
-    for platform, own in labels.items():
+
+    def part(platform: str, own: Mapping[str, object], **more: object) -> tuple[bytes, dict[str, object]]:
         system, architecture = platform.split("/")
-        manifest = _manifest(
-            registry, repository, {"os": system, "architecture": architecture, "config": {"Labels": own}}
-        )
-        if len(labels) == 1:
-            return put_manifest(registry, repository, tag, manifest, MANIFEST)
-        digest = put_manifest(registry, repository, digest_of(manifest), manifest, MANIFEST)
-        manifests.append(
-            _descriptor(MANIFEST, digest, manifest) | {"platform": {"os": system, "architecture": architecture}}
-        )
-    if attested:
-        about = _manifest(registry, repository, {"os": "unknown", "architecture": "unknown", "config": {}})
-        digest = put_manifest(registry, repository, digest_of(about), about, MANIFEST)
-        manifests.append(
-            _descriptor(MANIFEST, digest, about)
-            | {
-                "annotations": {"vnd.docker.reference.type": "attestation-manifest"},
-                "platform": {"os": "unknown", "architecture": "unknown"},
-            }
-        )
-    index = canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
+        manifest = _manifest(registry, repository, {"os": system, "architecture": architecture, "config": own})
+        about = {"platform": {"os": system, "architecture": architecture}} | more
+        return manifest, _descriptor(MANIFEST, digest_of(manifest), manifest) | about
+
+    parts = [part(platform, {"Labels": own}) for platform, own in labels.items()]
+    if len(parts) == 1:
+        return put_manifest(registry, repository, tag, parts[0][0], MANIFEST)
+    parts.append(part("unknown/unknown", {}, annotations={"vnd.docker.reference.type": "attestation-manifest"}))
+    for manifest, _ in parts:
+        put_manifest(registry, repository, digest_of(manifest), manifest, MANIFEST)
+    described = [descriptor for _, descriptor in parts]
+    index = canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": described})
     return put_manifest(registry, repository, tag, index, INDEX)
 
 
@@ -158,16 +141,9 @@ def _descriptor(media_type: str, digest: str, content: bytes) -> dict[str, objec
 
 def put_blob(registry: RunningRegistry, repository: str, content: bytes) -> None:
     """Upload a blob: POST, then PUT."""
-    location = _send(registry, "POST", repository, "blobs/uploads/", b"", "application/octet-stream")
+    location = _send(registry, "POST", repository, "blobs/uploads/", b"")
     separator = "&" if "?" in location else "?"
-    _send(
-        registry,
-        "PUT",
-        repository,
-        f"{location}{separator}digest={digest_of(content)}",
-        content,
-        "application/octet-stream",
-    )
+    _send(registry, "PUT", repository, f"{location}{separator}digest={digest_of(content)}", content)
 
 
 def put_manifest(registry: RunningRegistry, repository: str, reference: str, content: bytes, media_type: str) -> str:
@@ -177,12 +153,15 @@ def put_manifest(registry: RunningRegistry, repository: str, reference: str, con
 
 
 def _send(  # noqa: PLR0917 - the parts of a request
-    registry: RunningRegistry, method: str, repository: str, path: str, content: bytes, media_type: str
+    registry: RunningRegistry,
+    method: str,
+    repository: str,
+    path: str,
+    content: bytes,
+    media_type: str = "application/octet-stream",
 ) -> str:
     url = urllib.parse.urljoin(f"http://{registry.host}/v2/{repository}/", path)
-    request = urllib.request.Request(  # noqa: S310 - of this machine
-        url, method=method, data=content, headers={"Content-Type": media_type}
-    )
+    request = urllib.request.Request(url, content, {"Content-Type": media_type}, method=method)  # noqa: S310 - of this machine
     if authorization := registry.authorization(repository):
         request.add_header("Authorization", authorization)
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - of this machine
@@ -190,20 +169,6 @@ def _send(  # noqa: PLR0917 - the parts of a request
 
 
 # The registry in this process.
-
-
-class Failure(NamedTuple):
-    """What the registry in this process answers instead.
-
-    Attributes:
-        status: HTTP status.
-        body: What follows.
-        headers: Further headers.
-    """
-
-    status: int
-    body: bytes = b""
-    headers: Mapping[str, str] = {}
 
 
 @dataclass
@@ -225,16 +190,15 @@ class SmallRegistry:
     """
 
     def __init__(self) -> None:
+        self.host = ""
         self.credentials: Credentials | None = Credentials("somebody", secrets.token_urlsafe(12))
-        self.failures: dict[str, Failure] = {}
+        self.failures: dict[str, Answer] = {}
         self.requests: list[tuple[str, str, str | None]] = []
         self.public = False
         self.before: Callable[[str, str], None] = lambda _method, _path: None
         self.repositories: dict[str, StoredRepository] = {}
         self.uploads: dict[str, bytes] = {}
         self.tokens: dict[str, set[str]] = {}
-        self._server = ThreadingHTTPServer((HOST, 0), _handler(self))
-        self.host = f"{HOST}:{self._server.server_address[1]}"
 
     def authorization(self, repository: str) -> str:
         """A token for uploads."""
@@ -243,149 +207,93 @@ class SmallRegistry:
     def token(self, scopes: Sequence[str]) -> str:
         """A token that is valid for these scopes."""
         token = secrets.token_urlsafe(16)
-        self.tokens[token] = {
-            f"{name}:{action}"
-            for scope in scopes
-            for _, name, actions in [scope.split(":")]
-            for action in actions.split(",")
-        }
+        split = [scope.split(":") for scope in scopes]
+        self.tokens[token] = {f"{name}:{action}" for _, name, actions in split for action in actions.split(",")}
         return token
 
     @contextlib.contextmanager
     def running(self) -> Iterator["SmallRegistry"]:
         """Answer while the context is open."""
-        thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, name="registry")
-        thread.start()
-        try:
+        with serving(self._answer) as self.host:
             yield self
-        finally:
-            self._server.shutdown()
-            thread.join()
-            self._server.server_close()
 
+    def _answer(self, asked: Asked) -> Answer:
+        path, _, rest = asked.target.partition("?")
+        query = urllib.parse.parse_qs(rest)
+        self.requests.append((asked.method, asked.target, asked.headers["Authorization"]))
+        self.before(asked.method, path)
+        for beginning, failure in self.failures.items():
+            if path.startswith(beginning):
+                return failure
+        if path == "/token":
+            return self._token(query, asked.headers["Authorization"])
+        target = path.replace("/blobs/uploads/", "/blobs/uploads:")
+        match = re.fullmatch(r"/v2/?|/v2/(.+)/(manifests|blobs)/(.+)", target)
+        if match is None:
+            return _refusal(404, "UNSUPPORTED")
+        name, kind, reference = match.groups("")
+        if refused := self._refused(name, "pull" if asked.method in {"GET", "HEAD"} else "push", asked):
+            return refused
+        repository = self.repositories.setdefault(name, StoredRepository())
+        if kind == "manifests":
+            return _manifest_answer(asked, name, repository, reference)
+        return self._blob(asked, name, repository, reference, query) if kind else Answer(200, b"{}")
 
-def _handler(registry: SmallRegistry) -> type[BaseHTTPRequestHandler]:
-    return type("Handler", (_Handler,), {"registry": registry})
-
-
-class _Handler(BaseHTTPRequestHandler):
-    registry: SmallRegistry
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # an answer is one packet: the header alone would wait for its acknowledgement
-    disable_nagle_algorithm = True
-
-    @override
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def refuse(self, status: int, code: str, **headers: str) -> None:
-        self.answer(status, canonical({"errors": [{"code": code, "message": code.lower()}]}), **headers)
-
-    def handle_request(self) -> None:
-        self.content = self._body()
-        path = urllib.parse.urlsplit(self.path)
-        authorization = self.headers.get("Authorization")
-        self.registry.requests.append((self.command, self.path, authorization))
-        self.registry.before(self.command, path.path)
-        for beginning, failure in self.registry.failures.items():
-            if path.path.startswith(beginning):
-                headers = {name.replace("-", "_"): value for name, value in failure.headers.items()}
-                self.answer(failure.status, failure.body, **headers)
-                return
-        query = urllib.parse.parse_qs(path.query)
-        if path.path == "/token":
-            self._token(query, authorization)
-        elif path.path in {"/v2", "/v2/"}:
-            self._within("", "pull", lambda: self.answer(200, b"{}"))
-        elif match := re.fullmatch(
-            r"/v2/(.+)/(manifests|blobs)/(.+)", path.path.replace("/blobs/uploads/", "/blobs/uploads:")
-        ):
-            name, kind, reference = match.groups()
-            action = "pull" if self.command in {"GET", "HEAD"} else "push"
-            repository = self.registry.repositories.setdefault(name, StoredRepository())
-            work = self._manifest if kind == "manifests" else self._blob
-            self._within(name, action, lambda: work(name, repository, reference, query))
-        else:
-            self.refuse(404, "UNSUPPORTED")
-
-    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = handle_request  # noqa: N815 - of the standard library
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            parts = []
-            while size := int(self.rfile.readline(), 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(parts)
-        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-
-    def _within(self, name: str, action: str, work: Callable[[], None]) -> None:
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        granted = self.registry.tokens.get(token)
+    def _refused(self, name: str, action: str, asked: Asked) -> Answer | None:
+        granted = self.tokens.get((asked.headers["Authorization"] or "").removeprefix("Bearer "))
         if granted is not None and (not name or f"{name}:{action}" in granted):
-            work()
-            return
+            return None
         scope = f',scope="repository:{name}:{"pull" if action == "pull" else "pull,push"}"' if name else ""
-        realm = f"http://{self.registry.host}/token"
-        self.refuse(401, "UNAUTHORIZED", WWW_Authenticate=f'Bearer realm="{realm}",service="small"{scope}')
+        challenge = f'Bearer realm="http://{self.host}/token",service="small"{scope}'
+        return _refusal(401, "UNAUTHORIZED", **{"WWW-Authenticate": challenge})
 
-    def _token(self, query: Mapping[str, Sequence[str]], authorization: str | None) -> None:
-        expected = self.registry.credentials
-        assert expected is not None
+    def _token(self, query: Mapping[str, Sequence[str]], authorization: str | None) -> Answer:
+        assert self.credentials is not None
         scopes = list(query.get("scope", ()))
-        known = authorization == "Basic " + base64.b64encode(":".join(expected).encode()).decode()
+        known = authorization == self.credentials.header
         if authorization is not None and not known:
-            self.refuse(401, "UNAUTHORIZED")
-        elif not known and not (self.registry.public and all(scope.endswith(":pull") for scope in scopes)):
-            self.refuse(403, "DENIED")
-        else:
-            self.answer(200, canonical({"token": self.registry.token(scopes), "expires_in": 300}))
-
-    def _manifest(self, name: str, repository: StoredRepository, reference: str, _: object) -> None:
-        if self.command == "PUT":
-            digest = digest_of(self.content)
-            for key in {reference, digest}:
-                repository.manifests[key] = (self.headers["Content-Type"], self.content)
-            self.answer(201, Location=f"/v2/{name}/manifests/{digest}", Docker_Content_Digest=digest)
-        elif found := repository.manifests.get(reference):
-            self.answer(200, found[1], Content_Type=found[0], Docker_Content_Digest=digest_of(found[1]))
-        else:
-            self.refuse(404, "MANIFEST_UNKNOWN")
+            return _refusal(401, "UNAUTHORIZED")
+        if not known and not (self.public and all(scope.endswith(":pull") for scope in scopes)):
+            return _refusal(403, "DENIED")
+        return Answer(200, {"token": self.token(scopes), "expires_in": 300})
 
     def _blob(
-        self, name: str, repository: StoredRepository, reference: str, query: Mapping[str, Sequence[str]]
-    ) -> None:
-        uploads = self.registry.uploads
-        if self.command == "POST":
-            upload_id = secrets.token_hex(8)
-            uploads[upload_id] = b""
-            self.answer(202, Location=f"/v2/{name}/blobs/uploads/{upload_id}", Range="0-0")
-        elif self.command == "PATCH":
-            upload_id = reference.removeprefix("uploads:")
-            uploads[upload_id] += self.content
-            end = len(uploads[upload_id]) - 1
-            self.answer(202, Location=f"/v2/{name}/blobs/uploads/{upload_id}", Range=f"0-{end}")
-        elif self.command == "PUT":
-            content = uploads.pop(reference.removeprefix("uploads:")) + self.content
-            if digest_of(content) != query["digest"][0]:
-                self.refuse(400, "DIGEST_INVALID")
-                return
-            repository.blobs[digest_of(content)] = content
-            self.answer(201, Location=f"/v2/{name}/blobs/{digest_of(content)}")
-        elif (blob := repository.blobs.get(reference)) is not None:
-            self.answer(200, blob, Content_Type="application/octet-stream", Docker_Content_Digest=reference)
-        else:
-            self.refuse(404, "BLOB_UNKNOWN")
+        self, asked: Asked, name: str, repository: StoredRepository, reference: str, query: Mapping[str, Sequence[str]]
+    ) -> Answer:
+        upload_id = reference.removeprefix("uploads:")
+        match asked.method:
+            case "POST":
+                upload_id = secrets.token_hex(8)
+                self.uploads[upload_id] = b""
+                return Answer(202, b"", {"Location": f"/v2/{name}/blobs/uploads/{upload_id}", "Range": "0-0"})
+            case "PATCH":
+                self.uploads[upload_id] += asked.body
+                end = len(self.uploads[upload_id]) - 1
+                return Answer(202, b"", {"Location": f"/v2/{name}/blobs/uploads/{upload_id}", "Range": f"0-{end}"})
+            case "PUT":
+                content = self.uploads.pop(upload_id) + asked.body
+                if digest_of(content) != query["digest"][0]:
+                    return _refusal(400, "DIGEST_INVALID")
+                repository.blobs[digest_of(content)] = content
+                return Answer(201, b"", {"Location": f"/v2/{name}/blobs/{digest_of(content)}"})
+        if (blob := repository.blobs.get(reference)) is None:
+            return _refusal(404, "BLOB_UNKNOWN")
+        return Answer(200, blob, {"Content-Type": "application/octet-stream", "Docker-Content-Digest": reference})
+
+
+def _manifest_answer(asked: Asked, name: str, repository: StoredRepository, reference: str) -> Answer:
+    if asked.method == "PUT":
+        digest = digest_of(asked.body)
+        for key in {reference, digest}:
+            repository.manifests[key] = (asked.headers["Content-Type"], asked.body)
+        return Answer(201, b"", {"Location": f"/v2/{name}/manifests/{digest}", "Docker-Content-Digest": digest})
+    if (found := repository.manifests.get(reference)) is None:
+        return _refusal(404, "MANIFEST_UNKNOWN")
+    return Answer(200, found[1], {"Content-Type": found[0], "Docker-Content-Digest": digest_of(found[1])})
+
+
+def _refusal(status: int, code: str, **headers: str) -> Answer:
+    return Answer(status, {"errors": [{"code": code, "message": code.lower()}]}, headers)
 
 
 # Debian's.

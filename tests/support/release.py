@@ -18,6 +18,7 @@ from sens_cli.release.record import IMAGES, PinnedImage, Record, Release, now
 from sens_cli.release.versions import Version
 from support.git import Repository
 from support.hosting import GITOPS_NAME
+from support.programs import Programs
 from support.registry import FOLDER, SmallRegistry, upload_release
 from tools.gitops.parameters import read_parameters, resolve
 from tools.gitops.template import files, write
@@ -55,6 +56,14 @@ def call(command: Command, *arguments: str) -> Said:
         code = command(arguments)
     said = Said(output.getvalue())
     said.code = code
+    return said
+
+
+def refused(said: Said, *texts: str) -> Said:
+    """See that a program has refused, and has said these texts; return all that it said."""
+    assert said.code == 1, said
+    for text in texts:
+        assert text in said
     return said
 
 
@@ -153,6 +162,12 @@ class Scene:
         """Return what an environment has at a commit of the remote."""
         return environment.read(Clone(self.remote.folder), commit)
 
+    def record(self, environment: EnvironmentFiles, commit: str = "main") -> Record:
+        """Return what an environment has, where it has something."""
+        record = self.released(environment, commit)
+        assert record is not None
+        return record
+
     def release_directly(self, environment: EnvironmentFiles, version: str, commit: str) -> Record:
         """Put a release on main without what is under test; images are named, but published only where a test does so."""
         self.gitops.git("pull", "--quiet", "--ff-only", "origin", "main")
@@ -181,48 +196,45 @@ class Scene:
         return call(rollback.main, f"--folder={folder or self.gitops.folder}", *arguments)
 
 
+_COSIGN = """
+folder = os.environ.get("DOCKER_CONFIG")
+login = json.loads(Path(folder, "config.json").read_text()) if folder else None
+with (here / "logins").open("a") as logins:
+    print(json.dumps(login), file=logins)
+unsigned = here / "unsigned"
+if unsigned.exists() and unsigned.read_text() in arguments[-1]:
+    sys.exit("Error: no signatures found\\nmain.go:69: error during command execution")
+"""
+
+
 class Cosign:
-    """A program in cosign's place, which takes down how it is called, and refuses what it is told to.
+    """A program in cosign's place, which refuses what it is told to.
 
     Args:
-        folder: Where it and its notes are.
+        programs: Where it is.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._calls, self._unsigned = folder / "calls", folder / "unsigned"
-        self.programs = folder / "programs"
-        self.programs.mkdir(parents=True)
-        program = self.programs / "cosign"
-        program.write_text(
-            f"#!{sys.executable} -IS\n"
-            "import json, os, pathlib, sys\n"
-            f"with open({str(self._calls)!r}, 'a') as calls:\n"
-            "    folder = os.environ.get('DOCKER_CONFIG')\n"
-            "    login = json.loads((pathlib.Path(folder) / 'config.json').read_text()) if folder else None\n"
-            "    print(json.dumps([sys.argv[1:], login]), file=calls)\n"
-            f"unsigned = pathlib.Path({str(self._unsigned)!r})\n"
-            "if unsigned.exists() and unsigned.read_text() in sys.argv[-1]:\n"
-            "    sys.exit('Error: no signatures found\\nmain.go:69: error during command execution')\n"
-        )
-        program.chmod(0o755)
+    def __init__(self, programs: Programs) -> None:
+        self._programs = programs
+        self.folder = programs.folder
+        programs.put("cosign", _COSIGN)
 
     @property
     def calls(self) -> list[tuple[list[str], dict[str, dict[str, dict[str, str]]] | None]]:
         """Return the arguments of each call, and the logins that it was handed."""
-        lines = self._calls.read_text().splitlines() if self._calls.exists() else []
-        return [(arguments, login) for arguments, login in map(json.loads, lines)]
+        calls = self._programs.calls("cosign")
+        logins = (self.folder / "logins").read_text().splitlines() if calls else []
+        return [(call.arguments, json.loads(login)) for call, login in zip(calls, logins, strict=True)]
 
     def refuse(self, part: str) -> None:
         """Find no signature of images whose name has this in it."""
-        self._unsigned.write_text(part)
+        (self.folder / "unsigned").write_text(part)
 
 
 @pytest.fixture
-def cosign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cosign:
+def cosign(programs: Programs) -> Cosign:
     """Put a program in cosign's place."""
-    made = Cosign(tmp_path / "cosign")
-    monkeypatch.setenv("PATH", f"{made.programs}:{os.environ['PATH']}")
-    return made
+    return Cosign(programs)
 
 
 @pytest.fixture(scope="session")

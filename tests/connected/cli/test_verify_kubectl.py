@@ -14,7 +14,7 @@ from sens_cli.verify.environment import Environment
 from sens_cli.verify.kubectl import TIMEOUT_SECONDS, Kubectl
 from sens_cli.verify.outcome import CheckFailedError, NotRunError
 from sens_cli.verify.record import Expected
-from support.fake_kubectl import Answer, FakeKubectl
+from support.kubectl import Answer, FakeKubectl
 
 DIGEST = f"sha256:{'ab' * 32}"
 ENVIRONMENT = Environment(
