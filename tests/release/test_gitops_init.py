@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +17,8 @@ import yaml
 from sens_cli.release.record import IMAGES, PinnedImage, Record, Release, now
 from sens_cli.release.versions import ENVIRONMENTS, ReleaseError, Version
 from support.chart import CHART, KUBERNETES, helm, needs_helm
-from support.gitops import ENVIRONMENT, TEMPLATE, documents, find, gitops_init
+from support.gitops import ENVIRONMENT, TEMPLATE, documents, find, gitops_init, run_script, text_of, written
+from support.release import call, refused
 from support.services import ROOT
 from tools.gitops.init import main
 from tools.gitops.parameters import KINDS, read_parameters, resolve
@@ -73,10 +74,7 @@ def files(folder: Path) -> Iterator[Path]:
 
 class TestWriting:
     def test_says_the_next_three_steps(self, tmp_path: Path) -> None:
-        done = gitops_init(tmp_path / "new")
-
-        assert done.returncode == 0, done.stderr
-        assert re.findall(r"^(\d)\. ", done.stdout, re.MULTILINE) == ["1", "2", "3"]
+        assert re.findall(r"^(\d)\. ", written(tmp_path / "new"), re.MULTILINE) == ["1", "2", "3"]
 
     def test_leaves_nothing_to_be_filled(self, gitops: Path) -> None:
         assert [path for path in files(gitops) if re.search("@@[a-z_]*@@", path.read_text(encoding="utf-8"))] == []
@@ -84,21 +82,18 @@ class TestWriting:
     def test_writes_every_file_of_the_template_and_keeps_programs_programs(self, gitops: Path) -> None:
         for source in files(TEMPLATE):
             for environment in TAGS:
-                written = gitops / source.relative_to(TEMPLATE).as_posix().replace("@environment@", environment)
+                made = gitops / source.relative_to(TEMPLATE).as_posix().replace("@environment@", environment)
 
-                assert os.access(written, os.X_OK) == os.access(source, os.X_OK), written
+                assert os.access(made, os.X_OK) == os.access(source, os.X_OK), made
 
     def test_puts_every_parameter_somewhere(self, tmp_path: Path) -> None:
         assert set(OTHER) == set(PARAMETERS)
-        settings = [argument for name, value in OTHER.items() for argument in ("--set", f"{name}={value}")]
-        assert gitops_init(tmp_path / "new", *settings).returncode == 0
-        text = "\n".join(path.read_text(encoding="utf-8") for path in files(tmp_path / "new"))
+        written(tmp_path / "new", *(f"{name}={value}" for name, value in OTHER.items()))
+        text = text_of(tmp_path / "new")
 
         assert [value for value in OTHER.values() if value not in text] == []
-        left = {
-            name: PARAMETERS[name].value for name in PARAMETERS if PARAMETERS[name].kind in {"host", "address", "mail"}
-        }
-        assert [value for value in left.values() if value in text] == []
+        left = [one.value for one in PARAMETERS.values() if one.kind in {"host", "address", "mail"}]
+        assert [value for value in left if value in text] == []
         assert list(documents(tmp_path / "new"))
 
     def test_takes_values_from_a_file_and_the_command_line_over_it(self, tmp_path: Path) -> None:
@@ -114,53 +109,40 @@ class TestWriting:
     def test_takes_a_clone_without_a_commit_for_empty(self, tmp_path: Path) -> None:
         subprocess.run(["git", "init", "--quiet", tmp_path / "new"], check=True)
 
-        assert gitops_init(tmp_path / "new").returncode == 0
+        written(tmp_path / "new")
 
 
 class TestRefusals:
-    @pytest.fixture
-    def refused(self, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-        def run(folder: Path, *arguments: str) -> str:
-            assert main([str(folder), *arguments]) == 1
-            output = capsys.readouterr()
-            assert output.out == ""
-            assert output.err.startswith("scripts/gitops-init: ")
-            return output.err
-
-        return run
-
-    def test_a_folder_with_something_in_it(self, refused: Callable[..., str], tmp_path: Path) -> None:
-        (tmp_path / "mine").write_text("", encoding="utf-8")
-
-        assert "is not empty, it holds mine" in refused(tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-
-    def test_a_file_instead_of_the_folder(self, refused: Callable[..., str], tmp_path: Path) -> None:
-        (tmp_path / "mine").write_text("", encoding="utf-8")
-
-        assert "can't be written" in refused(tmp_path / "mine")
-
-    def test_a_name_that_is_unknown_and_tells_the_known_ones(self, refused: Callable[..., str], tmp_path: Path) -> None:
-        text = refused(tmp_path / "new", "--set", "adress=192.0.2.1")
-
-        assert "There is no parameter 'adress'" in text
-        assert "address" in text
-        assert not (tmp_path / "new").exists()
-
-    def test_a_setting_without_a_value(self, refused: Callable[..., str], tmp_path: Path) -> None:
-        assert "'address' is not name=value" in refused(tmp_path / "new", "--set", "address")
-
-    @pytest.mark.parametrize("content", ["address = 5", "address = {a = 1}", "address", "\0", 'x = "y"'])
-    def test_a_file_of_parameters_that_is_broken(
-        self, refused: Callable[..., str], tmp_path: Path, content: str
+    @pytest.mark.parametrize(
+        ("folder", "options", "content", "texts"),
+        [
+            (".", (), "", ("is not empty, it holds values.toml",)),
+            ("values.toml", (), "", ("can't be written",)),
+            ("new", ("--set=adress=192.0.2.1",), "", ("There is no parameter 'adress'", "address")),
+            ("new", ("--set=address",), "", ("'address' is not name=value",)),
+            *(
+                ("new", ("--parameters=values.toml",), content, ())
+                for content in ("address = 5", "address = {a = 1}", "address", "\0", 'x = "y"')
+            ),
+            ("new", ("--parameters=none.toml",), "", ("can't be read",)),
+        ],
+    )
+    def test_say_what_is_wrong_and_write_nothing(  # noqa: PLR0917 - fixtures and a table
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        folder: str,
+        options: tuple[str, ...],
+        content: str,
+        texts: tuple[str, ...],
     ) -> None:
         (tmp_path / "values.toml").write_text(content, encoding="utf-8")
+        monkeypatch.chdir(tmp_path)
 
-        refused(tmp_path / "new", "--parameters", str(tmp_path / "values.toml"))
-        assert not (tmp_path / "new").exists()
+        said = refused(call(main, folder, *options), "scripts/gitops-init: ", *texts)
 
-    def test_a_file_of_parameters_that_is_not_there(self, refused: Callable[..., str], tmp_path: Path) -> None:
-        assert "can't be read" in refused(tmp_path / "new", "--parameters", str(tmp_path / "none.toml"))
+        assert len(said.splitlines()) == 1
+        assert [path.name for path in tmp_path.iterdir()] == ["values.toml"]
 
 
 class TestValues:
@@ -274,16 +256,14 @@ class TestDefaults:
         assert chosen(ingress_class="nginx", ingress_namespace="edge")["ingress_namespace"] == "edge"
 
     def test_of_an_ingress_class_that_nobody_knows_are_asked_for(self) -> None:
-        with pytest.raises(
-            ReleaseError, match="nothing is known about the ingress_class 'other': set ingress_namespace too"
-        ):
+        unknown = "nothing is known about the ingress_class 'other': set ingress_namespace too"
+        with pytest.raises(ReleaseError, match=unknown):
             chosen(ingress_class="other")
         with pytest.raises(ReleaseError, match="set ingress_controller too"):
             chosen(ingress_class="other", ingress_namespace="edge")
 
-        assert (
-            chosen(ingress_class="other", ingress_namespace="edge", ingress_controller="x")["ingress_class"] == "other"
-        )
+        values = chosen(ingress_class="other", ingress_namespace="edge", ingress_controller="x")
+        assert values["ingress_class"] == "other"
 
     def test_follow_only_what_is_named_before(self) -> None:
         names = list(PARAMETERS)
@@ -305,12 +285,8 @@ class TestDefaults:
     def test_that_name_the_template_s_own_installation_are_all_told(
         self, tmp_path: Path, settings: tuple[str, ...]
     ) -> None:
-        done = gitops_init(tmp_path / "new", *(f"--set={setting}" for setting in settings))
-        assert done.returncode == 0, done.stderr
-        text = "\n".join(path.read_text(encoding="utf-8") for path in files(tmp_path / "new")).lower()
-        told = done.stdout.partition("These name the installation that the template was written for.")[2].partition(
-            "\n\n"
-        )[0]
+        _, _, said = written(tmp_path / "new", *settings).partition("These name the installation that the template was")
+        text, told = text_of(tmp_path / "new").lower(), said.partition("\n\n")[0]
 
         for name, parameter in PARAMETERS.items():
             if parameter.example and name != "domain":
@@ -319,27 +295,28 @@ class TestDefaults:
             assert word not in text or word in told.lower()
 
     def test_that_are_all_one_s_own_leave_nothing_of_the_template_s_installation(self, tmp_path: Path) -> None:
-        settings = ("owner=acme", "domain=meters.example", "address=192.0.2.1")
-        done = gitops_init(tmp_path / "new", *(f"--set={setting}" for setting in settings))
-        assert done.returncode == 0, done.stderr
-        text = "\n".join(path.read_text(encoding="utf-8") for path in files(tmp_path / "new")).lower()
+        said = written(tmp_path / "new", "owner=acme", "domain=meters.example", "address=192.0.2.1")
+        text = text_of(tmp_path / "new").lower()
 
-        assert "These name the installation" not in done.stdout
+        assert "These name the installation" not in said
         assert [word for word in ("sens-gmbh", "sebastian", "schlossers", "91.99.", "sens.at") if word in text] == []
-        assert "  registry = ghcr.io/acme/sens-platform " in done.stdout
-        assert "  storage_class = local-path " in done.stdout
-        assert "  nats_digest = (nothing) " in done.stdout
+        for name, value in (
+            ("registry", "ghcr.io/acme/sens-platform"),
+            ("storage_class", "local-path"),
+            ("nats_digest", "(nothing)"),
+        ):
+            assert f"  {name} = {value} " in said
 
     def test_that_publishing_does_not_take_by_itself_are_told_as_commands(self, tmp_path: Path) -> None:
         settings = ("owner=acme", "gitops_repository=acme/cluster", "registry=registry.example:5000/acme")
-        done = gitops_init(tmp_path / "new", *(f"--set={setting}" for setting in settings))
+        said = written(tmp_path / "new", *settings)
 
-        variables = re.findall(r"gh variable set (\S+) --repo acme/sens-platform --body (\S+)", done.stdout)
+        variables = re.findall(r"gh variable set (\S+) --repo acme/sens-platform --body (\S+)", said)
         assert variables == [
             ("SENS_PLATFORM_REGISTRY", "registry.example:5000/acme"),
             ("SENS_PLATFORM_INFRA_REPOSITORY", "acme/cluster"),
         ]
-        secrets = re.findall(r"gh secret set (\S+) --repo (\S+)", done.stdout)
+        secrets = re.findall(r"gh secret set (\S+) --repo (\S+)", said)
         names = ("SENS_PLATFORM_REGISTRY_USER", "SENS_PLATFORM_REGISTRY_PASSWORD")
         assert secrets == [(name, where) for where in ("acme/sens-platform", "acme/cluster") for name in names]
         # The workflows read them by these names.
@@ -349,16 +326,13 @@ class TestDefaults:
             text = (tmp_path / "new/.github/workflows" / workflow).read_text(encoding="utf-8")
             assert all(f"secrets.{name}" in text for name in names)
         assert all(f"secrets.{name}" in product for name in names)
-        assert "gh " not in gitops_init(tmp_path / "other", "--set=owner=acme").stdout
+        assert "gh " not in written(tmp_path / "other", "owner=acme")
 
     def test_of_another_ingress_controller_name_nothing_of_traefik(self, tmp_path: Path) -> None:
         folder = tmp_path / "new"
-        assert gitops_init(folder, "--set=ingress_class=nginx").returncode == 0
+        written(folder, "ingress_class=nginx")
         assert not (folder / "bootstrap/plain-http.yaml").exists()
-        found = [
-            path.relative_to(folder) for path in files(folder) if "traefik" in path.read_text(encoding="utf-8").lower()
-        ]
-        assert found == []
+        assert "traefik" not in text_of(folder).lower()
         for environment in TAGS:
             policy = yaml.safe_load((folder / f"environments/{environment}/values.yaml").read_text(encoding="utf-8"))
             assert policy["networkPolicy"]["publicFrom"] == [
@@ -370,7 +344,7 @@ class TestDefaults:
 
     @needs_helm
     def test_of_another_ingress_controller_render(self, tmp_path: Path) -> None:
-        assert gitops_init(tmp_path / "new", "--set=ingress_class=nginx").returncode == 0
+        written(tmp_path / "new", "ingress_class=nginx")
         for environment, tag in TAGS.items():
             done = render(tmp_path / "new", tmp_path, environment, tag)
             assert done.returncode == 0, done.stderr
@@ -378,6 +352,12 @@ class TestDefaults:
             incoming = yaml.safe_dump([one["spec"].get("ingress", []) for one in found])
             assert "kubernetes.io/metadata.name: ingress-nginx" in incoming
             assert "kube-system" not in incoming
+
+
+def shell(file: Path, script: str) -> None:
+    """Write a program of the shell."""
+    file.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    file.chmod(0o755)
 
 
 class TestModules:
@@ -403,13 +383,12 @@ class TestModules:
             "pyyaml"
         ]
 
-    def test_work_from_another_folder(self, gitops: Path, tmp_path: Path) -> None:
+    def test_work_from_another_folder(self, gitops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         programs = [path for path in files(gitops / "scripts") if "sens_python" in path.read_text(encoding="utf-8")]
         for program in programs:
             if program.parent.name != "lib":
-                done = subprocess.run(
-                    [program, "--help"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False
-                )
+                monkeypatch.chdir(tmp_path)
+                done = run_script(gitops, program.name, "--help")
 
                 assert (done.returncode, done.stderr) == (0, ""), program
                 assert f"usage: scripts/{program.name}" in done.stdout
@@ -418,67 +397,41 @@ class TestModules:
         """All scripts look for it in the same way: SENS_PYTHON, then the names that systems give it."""
         for name in ("bash", "dirname", "basename", "sed"):
             (tmp_path / name).symlink_to(str(shutil.which(name)))
-        (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
-        (tmp_path / "python3").chmod(0o755)
-        (tmp_path / "python3.13").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n', encoding="utf-8")
-        (tmp_path / "python3.13").chmod(0o755)
+        shell(tmp_path / "python3", "exit 1")
+        shell(tmp_path / "python3.13", f'exec {sys.executable} "$@"')
+
+        def run(*command: str | Path, **variables: str) -> tuple[int, str]:
+            """Run a program with nothing else on the PATH."""
+            environment = {"PATH": str(tmp_path), **variables}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            return done.returncode, done.stderr
+
         programs = [path for path in files(gitops / "scripts") if path.parent.name == "scripts"]
         ours = [path for path in programs if path.name != "product-commit"]
         assert len(ours) >= 10
         for program in ours:
-            text = program.read_text(encoding="utf-8")
-            assert text.count("python3") == 0, program
-            for environment in ({}, {"SENS_PYTHON": "/nowhere/python"}):
-                done = subprocess.run(
-                    [program, "--help"],
-                    env={"PATH": str(tmp_path), **environment},
-                    capture_output=True,
-                    text=True,
-                    check=False,
-                )
-                assert (done.returncode, done.stderr) == (0, ""), program
+            assert "python3" not in program.read_text(encoding="utf-8"), program
+            assert run(program, "--help") == (0, ""), program
+            assert run(program, "--help", SENS_PYTHON="/nowhere/python") == (0, ""), program
         (tmp_path / "python3.13").unlink()
         for program in ours:
             arguments = {"render": ["test", "product"], "rewrite-application": ["test"]}.get(program.name, [])
-            done = subprocess.run(
-                [program, *arguments], env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 1, program
-            assert done.stderr == (
-                f"{program.name}: Python 3.12 or newer is missing: install it, or name one in SENS_PYTHON.\n"
-            )
+            said = f"{program.name}: Python 3.12 or newer is missing: install it, or name one in SENS_PYTHON.\n"
+            assert run(program, *arguments) == (1, said)
 
     @pytest.mark.parametrize("code", [0, 1])
     def test_that_read_values_get_the_library_where_python_lacks_it(self, tmp_path: Path, code: int) -> None:
         folder, log = tmp_path / "new", tmp_path / "log"
-        assert gitops_init(folder).returncode == 0
-        made = (
-            f'#!/bin/sh\necho "$*" >>{log}\ncase "$*" in *pip*) exit {code} ;; *) exec {sys.executable} "$@" ;; esac\n'
-        )
-        (tmp_path / "made").write_text(made, encoding="utf-8")
-        (tmp_path / "made").chmod(0o755)
-        python = tmp_path / "python"
-        python.write_text(
-            f'#!/bin/sh\ncase "$*" in\n*"import yaml"*) exit 1 ;;\n*venv*) mkdir -p "$4/bin" && cp {tmp_path}/made "$4/bin/python" ;;\n'
-            f'*) exec {sys.executable} "$@" ;;\nesac\n',
-            encoding="utf-8",
-        )
-        python.chmod(0o755)
-        done = subprocess.run(
-            [folder / "scripts/store-digests", "--host=127.0.0.1:1"],
-            env=ENVIRONMENT | {"SENS_PYTHON": str(python)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        written(folder)
+        own = f'*) exec {sys.executable} "$@" ;; esac'
+        shell(tmp_path / "made", f'echo "$*" >>{log}\ncase "$*" in *pip*) exit {code} ;; {own}')
+        venv = f'*venv*) mkdir -p "$4/bin" && cp {tmp_path}/made "$4/bin/python" ;;'
+        shell(tmp_path / "python", f'case "$*" in\n*"import yaml"*) exit 1 ;;\n{venv}\n{own}')
+        done = run_script(folder, "store-digests", "--host=127.0.0.1:1", SENS_PYTHON=str(tmp_path / "python"))
 
         assert done.returncode == 1
-        said = (
-            "got no answer"
-            if code == 0
-            else "store-digests: PyYAML is missing, and could not be installed: install it, or name"
-        )
-        assert said in done.stderr
+        missing = "store-digests: PyYAML is missing, and could not be installed: install it, or name"
+        assert ("got no answer" if code == 0 else missing) in done.stderr
         locked = folder / "scripts/lib/requirements.txt"
         assert f"--require-hashes --no-deps -r {locked}\n" in log.read_text(encoding="utf-8")
 
@@ -493,12 +446,20 @@ def render(gitops: Path, folder: Path, environment: str, tag: str) -> "subproces
     application = find(gitops, "Application", f"sens-platform-{environment}")
     source = application["spec"]["sources"][0]["helm"]
     assert source["valuesObject"] == {}
-    (folder / "own.yaml").write_text(yaml.safe_dump(release_values(tag)), encoding="utf-8")
-    paths = [*(gitops / name.removeprefix("$values/") for name in source["valueFiles"]), folder / "own.yaml"]
-    command = [str(helm()), "template", source["releaseName"], str(CHART), "--kube-version", KUBERNETES]
-    namespace = application["spec"]["destination"]["namespace"]
-    arguments = [argument for path in paths for argument in ("--values", str(path))]
-    return subprocess.run([*command, "--namespace", namespace, *arguments], capture_output=True, text=True, check=False)
+    paths = [gitops / name.removeprefix("$values/") for name in source["valueFiles"]]
+    options = (source["releaseName"], "--namespace", application["spec"]["destination"]["namespace"])
+    return helm_template(folder, paths, release_values(tag), *options)
+
+
+def helm_template(
+    folder: Path, paths: list[Path], own: dict[str, Any], *options: str
+) -> "subprocess.CompletedProcess[str]":
+    """Run helm with files of values, and these over them."""
+    (folder / "own.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    values = [argument for path in (*paths, folder / "own.yaml") for argument in ("--values", str(path))]
+    name, *more = options
+    command = [str(helm()), "template", name, str(CHART), "--kube-version", KUBERNETES, *more, *values]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 TAGS: Final = {"test": "0.5.0-alpha.12.1", "production": "0.5.0"}
@@ -566,11 +527,7 @@ class TestChart:
     def test_refuses_the_other_environments_version(self, gitops: Path, tmp_path: Path, environment: str) -> None:
         values = release_values(next(tag for name, tag in TAGS.items() if name != environment))
         values["images"]["channel"] = ENVIRONMENTS[environment].value
-        (tmp_path / "own.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-        command = [str(helm()), "template", "x", str(CHART), "--kube-version", KUBERNETES]
-        paths = (gitops / "environments" / environment / "values.yaml", tmp_path / "own.yaml")
-        arguments = [argument for path in paths for argument in ("--values", str(path))]
-        done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+        done = helm_template(tmp_path, [gitops / "environments" / environment / "values.yaml"], values, "x")
 
         assert "is not a version of the channel" in done.stderr
 
@@ -615,9 +572,7 @@ class TestConsistency:
         assert (
             len(re.findall(r"targetRevision: .*# product commit: written with each release$", text, re.MULTILINE)) == 1
         )
-        done = subprocess.run(
-            [gitops / "scripts/product-commit", environment], capture_output=True, text=True, check=False
-        )
+        done = run_script(gitops, "product-commit", environment)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
     def test_the_platforms_namespaces_are_restricted(self, gitops: Path) -> None:
@@ -635,10 +590,8 @@ class TestConsistency:
     def test_argo_cds_own_project_is_closed(self, gitops: Path) -> None:
         spec = find(gitops, "AppProject", "default")["spec"]
 
-        assert not any(
-            spec[key]
-            for key in ("sourceRepos", "destinations", "clusterResourceWhitelist", "namespaceResourceWhitelist")
-        )
+        keys = ("sourceRepos", "destinations", "clusterResourceWhitelist", "namespaceResourceWhitelist")
+        assert not any(spec[key] for key in keys)
 
     def test_no_secret_is_in_it(self, gitops: Path) -> None:
         assert [one for one in documents(gitops) if one["kind"] == "Secret"] == []
@@ -651,70 +604,60 @@ class TestScripts:
     def repository(self, tmp_path: Path) -> Path:
         """Return a GitOps repository of its own, with a release of test."""
         folder = tmp_path / "new"
-        assert gitops_init(folder).returncode == 0
+        written(folder)
         images = {name: PinnedImage(f"ghcr.io/acme/{name}", f"sha256:{'a' * 64}") for name in IMAGES}
         record = Record(Release(Version.parse(TAGS["test"]), self.COMMIT), images, now())
         for path, text in EnvironmentFiles("test").write(WorkTree(folder), "", record).items():
             (folder / path).write_text(text, encoding="utf-8")
         return folder
 
-    @staticmethod
-    def run(folder: Path, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [str(folder / "scripts" / name), *arguments]
-        return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
-
     def test_product_commit_prints_the_commit_of_a_release(self, repository: Path) -> None:
-        done = self.run(repository, "product-commit", "test")
+        done = run_script(repository, "product-commit", "test")
 
         assert (done.returncode, done.stdout) == (0, f"{self.COMMIT}\n")
 
-    @pytest.mark.parametrize("commit", ["main", "0123abc", "$(id)", "0123456789ABCDEF0123456789abcdef01234567"])
-    def test_product_commit_refuses_what_is_no_commit(self, repository: Path, commit: str) -> None:
-        application = repository / "applications/sens-platform-test.yaml"
-        application.write_text(application.read_text(encoding="utf-8").replace(self.COMMIT, commit), encoding="utf-8")
-        done = self.run(repository, "product-commit", "test")
-
-        assert (done.returncode, done.stdout) == (1, "")
-        assert "exactly one line" in done.stderr
-
-    def test_product_commit_refuses_two_commits(self, repository: Path) -> None:
+    @pytest.mark.parametrize(
+        "commit", ["main", "0123abc", "$(id)", "0123456789ABCDEF0123456789abcdef01234567", "twice"]
+    )
+    def test_product_commit_refuses_what_is_no_commit_or_two(self, repository: Path, commit: str) -> None:
         application = repository / "applications/sens-platform-test.yaml"
         text = application.read_text(encoding="utf-8")
         [line] = [line for line in text.splitlines() if "# product commit" in line]
-        application.write_text(f"{text}{line}\n", encoding="utf-8")
+        changed = f"{line}\n{line}" if commit == "twice" else line.replace(self.COMMIT, commit)
+        application.write_text(text.replace(line, changed), encoding="utf-8")
+        done = run_script(repository, "product-commit", "test")
 
-        assert "exactly one line" in self.run(repository, "product-commit", "test").stderr
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "exactly one line" in done.stderr
 
     def test_rewrite_application_repairs_what_was_changed_by_hand(self, repository: Path) -> None:
         application = repository / "applications/sens-platform-test.yaml"
         right = application.read_text(encoding="utf-8")
         application.write_text(right.replace(self.COMMIT, "0" * 40).replace(TAGS["test"], "latest"), encoding="utf-8")
-        assert "names the product commit" in self.run(repository, "render", "test", str(ROOT)).stderr
+        assert "names the product commit" in run_script(repository, "render", "test", str(ROOT)).stderr
 
-        done = self.run(repository, "rewrite-application", "test")
+        done = run_script(repository, "rewrite-application", "test")
 
         assert (done.returncode, application.read_text(encoding="utf-8")) == (0, right)
         assert f"has {TAGS['test']} now." in done.stdout
-        assert f"has {TAGS['test']} already." in self.run(repository, "rewrite-application", "test").stdout
-        assert "release.json is missing" in self.run(repository, "rewrite-application", "production").stderr
+        assert f"has {TAGS['test']} already." in run_script(repository, "rewrite-application", "test").stdout
+        assert "release.json is missing" in run_script(repository, "rewrite-application", "production").stderr
 
     @pytest.mark.parametrize("name", ["product-commit", "render", "rewrite-application"])
     @pytest.mark.parametrize("arguments", [[], ["staging"], ["../test", "x"], ["test", "a", "b"]])
     def test_say_how_they_are_used(self, gitops: Path, name: str, arguments: list[str]) -> None:
-        done = self.run(gitops, name, *arguments)
+        done = run_script(gitops, name, *arguments)
 
         assert done.returncode == 2
         assert f"usage: scripts/{name} test|production" in done.stderr
 
     def test_render_says_when_there_is_no_release(self, gitops: Path) -> None:
-        assert "production has no release yet" in self.run(gitops, "render", "production", str(ROOT)).stderr
+        assert "production has no release yet" in run_script(gitops, "render", "production", str(ROOT)).stderr
 
     @needs_helm
     def test_render_prints_what_is_deployed(self, repository: Path, tmp_path: Path) -> None:
         (tmp_path / "helm").symlink_to(str(helm()))
-        command = [str(repository / "scripts/render"), "test", str(ROOT)]
-        environment = ENVIRONMENT | {"PATH": f"{tmp_path}:{ENVIRONMENT['PATH']}"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = run_script(repository, "render", "test", str(ROOT), PATH=f"{tmp_path}:{ENVIRONMENT['PATH']}")
 
         assert done.returncode == 0, done.stderr
         assert f"platform-api:{TAGS['test']}@sha256:" in done.stdout

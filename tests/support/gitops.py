@@ -31,6 +31,18 @@ def written(folder: Path, *settings: str) -> str:
     return done.stdout
 
 
+def run_script(folder: Path, name: str, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run a script of a GitOps repository, with these variables beside those of this process."""
+    command = [str(folder / "scripts" / name), *arguments]
+    return subprocess.run(command, env=ENVIRONMENT | variables, capture_output=True, text=True, check=False)
+
+
+def text_of(folder: Path) -> str:
+    """Return the texts of all files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+
+
 @pytest.fixture(scope="session")
 def gitops(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a GitOps repository with the parameters' own values; tests only read it."""

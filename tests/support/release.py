@@ -158,6 +158,18 @@ class Scene:
         """Publish images, and return their digests."""
         return upload_release(self.registry, images, version, commit, platforms=("linux/amd64",))
 
+    def forget_after_one_question(self, image: str) -> None:
+        """Let the registry lose an image when it has been asked for it once."""
+
+        class Vanishing(dict[str, tuple[str, bytes]]):
+            def get(self, *key: str) -> object:  # type: ignore[override]
+                found = super().get(*key)
+                self.clear()
+                return found
+
+        repository = self.registry.repositories[f"{FOLDER}/{image}"]
+        repository.manifests = Vanishing(repository.manifests)
+
     def released(self, environment: EnvironmentFiles, commit: str = "main") -> Record | None:
         """Return what an environment has at a commit of the remote."""
         return environment.read(Clone(self.remote.folder), commit)
