@@ -1,14 +1,13 @@
 """scripts/check-branch-protection, against a service that answers over HTTP; and what CODEOWNERS says about each file."""
 
 import fnmatch
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support.gitops import gitops_init
+from support.gitops import text_of, written
 from support.hosting import GITOPS_NAME, TOKEN, HostingService
+from support.release import Said, call, refused
 from tools.release.check_branch_protection import main
 
 OWNER = "@SensSebastianSchlosser"
@@ -23,46 +22,38 @@ CLASSIC: dict[str, object] = {
 }
 
 
-@pytest.fixture
-def check(capsys: pytest.CaptureFixture[str]) -> Callable[[], tuple[int, str]]:
-    def run() -> tuple[int, str]:
-        code = main([GITOPS_NAME])
-        output = capsys.readouterr()
-        assert TOKEN not in output.out + output.err
-        return code, output.out + output.err
-
-    return run
-
-
-Check = Callable[[], tuple[int, str]]
+def check() -> Said:
+    said = call(main, GITOPS_NAME)
+    assert TOKEN not in said
+    return said
 
 
 class TestEnforced:
-    def test_by_a_ruleset(self, hosting: HostingService, check: Check) -> None:
+    def test_by_a_ruleset(self, hosting: HostingService) -> None:
         hosting.repositories[GITOPS_NAME].rules.extend(RULESET)
 
-        code, text = check()
-        assert code == 0
-        assert "owners in CODEOWNERS have to approve changes" in text
-        assert "list of exceptions" in text
+        said = check()
+        assert said.code == 0
+        assert "owners in CODEOWNERS have to approve changes" in said
+        assert "list of exceptions" in said
 
-    def test_by_classic_protection(self, hosting: HostingService, check: Check) -> None:
+    def test_by_classic_protection(self, hosting: HostingService) -> None:
         hosting.repositories[GITOPS_NAME].protection = CLASSIC
 
-        code, text = check()
-        assert code == 0
-        assert "list of exceptions" not in text
+        said = check()
+        assert said.code == 0
+        assert "list of exceptions" not in said
 
 
 class TestNotEnforced:
     @pytest.mark.usefixtures("hosting")
-    def test_without_any_protection(self, check: Check) -> None:
-        code, text = check()
-
-        assert code == 1
-        assert "changes need no pull request: turn on 'Require a pull request before merging'" in text
-        assert "owners in CODEOWNERS need not approve: turn on 'Require review from Code Owners'" in text
-        assert "history can be overwritten" in text
+    def test_without_any_protection(self) -> None:
+        refused(
+            check(),
+            "changes need no pull request: turn on 'Require a pull request before merging'",
+            "owners in CODEOWNERS need not approve: turn on 'Require review from Code Owners'",
+            "history can be overwritten",
+        )
 
     @pytest.mark.parametrize(
         ("change", "problem"),
@@ -74,35 +65,31 @@ class TestNotEnforced:
         ],
     )
     def test_with_a_gap_in_classic_protection(
-        self, hosting: HostingService, check: Check, change: dict[str, object], problem: str
+        self, hosting: HostingService, change: dict[str, object], problem: str
     ) -> None:
         hosting.repositories[GITOPS_NAME].protection = CLASSIC | change
 
-        code, text = check()
-        assert code == 1
-        assert problem in text
+        refused(check(), problem)
 
     @pytest.mark.parametrize("gap", [0, 1])
-    def test_with_a_gap_in_the_ruleset(self, hosting: HostingService, check: Check, gap: int) -> None:
+    def test_with_a_gap_in_the_ruleset(self, hosting: HostingService, gap: int) -> None:
         hosting.repositories[GITOPS_NAME].rules.extend(rule for number, rule in enumerate(RULESET) if number != gap)
 
-        assert check()[0] == 1
+        refused(check())
 
 
 class TestNotKnown:
-    def test_without_a_token(self, monkeypatch: pytest.MonkeyPatch, check: Check) -> None:
+    def test_without_a_token(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("GITHUB_TOKEN", raising=False)
         monkeypatch.delenv("GH_TOKEN", raising=False)
 
-        code, text = check()
-        assert code == 1
-        assert "There is no token: set GITHUB_TOKEN" in text
+        refused(check(), "There is no token: set GITHUB_TOKEN")
 
     @pytest.mark.usefixtures("hosting")
-    def test_with_a_token_that_is_refused(self, monkeypatch: pytest.MonkeyPatch, check: Check) -> None:
+    def test_with_a_token_that_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("GITHUB_TOKEN", "another")
 
-        assert check()[0] == 1
+        refused(check())
 
 
 def owners(file: Path) -> list[tuple[str, list[str]]]:
@@ -143,8 +130,8 @@ class TestCodeOwners:
         assert [owners_of(file, lines) for file in changed] == [[], []]
 
     def test_names_the_owner_that_was_asked_for(self, tmp_path: Path) -> None:
-        assert gitops_init(tmp_path / "new", "--set", "production_owner=@example/owners").returncode == 0
+        written(tmp_path / "new", "production_owner=@example/owners")
         names = {name for _, line in owners(tmp_path / "new/.github/CODEOWNERS") for name in line}
 
         assert names == {"@example/owners"}
-        assert not subprocess.run(["grep", "-r", OWNER, tmp_path / "new"], capture_output=True, check=False).stdout
+        assert OWNER not in text_of(tmp_path / "new")

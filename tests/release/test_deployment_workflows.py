@@ -19,15 +19,7 @@ ALPHA, STABLE = "0.1.0-alpha.10.1", "0.1.0"
 type Deploy = Callable[[Mapping[str, str]], PlayedWorkflow]
 type Promote = Callable[[], PlayedWorkflow]
 DEPLOY, PROMOTE = "deploy-test-main.yml", "promote-production-from-test.yml"
-HOSTILE = [
-    "$(touch pwned)",
-    '"; touch pwned; "',
-    "'; touch pwned; '",
-    ")\ntouch pwned\n(",
-    "--help",
-    "*",
-    "",
-]
+HOSTILE = ["$(touch pwned)", '"; touch pwned; "', "'; touch pwned; '", ")\ntouch pwned\n(", "--help", "*", ""]
 
 
 def workflow(scene: Scene, hosting: HostingService, name: str, checkout: Path, **contexts: str) -> PlayedWorkflow:
@@ -87,9 +79,7 @@ class TestDeployTestMain:
         done = deploy(inputs)
         assert done.failed is None, done.log
         assert scene.remote.changed(before, "main") == TEST.paths
-        record = scene.released(TEST)
-        assert record is not None
-        assert record.run == inputs["run_url"]
+        assert scene.record(TEST).run == inputs["run_url"]
 
     def test_again_succeeds_without_a_commit(self, scene: Scene, deploy: Deploy, inputs: dict[str, str]) -> None:
         deploy(inputs)
@@ -131,12 +121,10 @@ class TestPromoteProductionFromTest:
         (pull,) = hosting.repositories[GITOPS_NAME].pulls
         assert pull["head"] == {"ref": "promote/0.1.0"}
         assert "0001_tenants.sql" in str(pull["body"])
-        record = scene.released(PRODUCTION, "promote/0.1.0")
-        assert record is not None
-        assert record.run == f"https://github.com/{GITOPS_NAME}/actions/runs/77"
-        assert "The images are signed by https://github.com/acme/sens-platform/.github/workflows/publish-images" in str(
-            pull["body"]
-        )
+        run = f"https://github.com/{GITOPS_NAME}/actions/runs/77"
+        assert scene.record(PRODUCTION, "promote/0.1.0").run == run
+        signer = "https://github.com/acme/sens-platform/.github/workflows/publish-images"
+        assert f"The images are signed by {signer}" in str(pull["body"])
         assert promote().failed is None
         assert len(hosting.repositories[GITOPS_NAME].pulls) == 1
 

@@ -8,6 +8,7 @@ import pytest
 
 from sens_cli.release.versions import ReleaseError
 from support.git import MAIN, Repository
+from support.release import Said, call, refused
 from support.services import ROOT
 from tools.release import check_root_version
 from tools.release.history import History
@@ -42,9 +43,9 @@ def previous(repository: Repository, base: str | None = None) -> str | None:
     return None if found is None else str(found.version)
 
 
-def check(repository: Repository, *arguments: str) -> int:
-    """Run the check as CI does, and return its exit code."""
-    return check_root_version.main(["--folder", str(repository.folder), *arguments])
+def check(repository: Repository, *arguments: str) -> Said:
+    """Run the check as CI does."""
+    return call(check_root_version.main, "--folder", str(repository.folder), *arguments)
 
 
 @pytest.fixture
@@ -157,13 +158,28 @@ class TestStories:
             ("branch:feature work 1.5.3 work 1.7.0 work 1.6.0 work", [], "1.6.0: may follow 1.5.2."),
         ],
     )
-    def test_are_told_by_the_check(
-        self, repository: Repository, story: str, options: list[str], line: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_are_told_by_the_check(self, repository: Repository, story: str, options: list[str], line: str) -> None:
         play(repository, story)
 
-        assert check(repository, *options) == 0
-        assert line in capsys.readouterr().out
+        said = check(repository, *options)
+        assert said.code == 0
+        assert line in said
+
+    @pytest.mark.parametrize(
+        ("story", "reason"),
+        [
+            pytest.param("1.5.2 1.7.0 work", "it skips minor 1.6.", id="a bad version that was committed over"),
+            pytest.param(
+                "1.5.2 branch:feature 1.6.0 1.7.0 switch:main merge:feature",
+                "The root version 1.7.0 may not follow 1.5.2: it skips minor 1.6.",
+                id="after a merge, what only the branch led up to",
+            ),
+        ],
+    )
+    def test_are_refused_by_the_check(self, repository: Repository, story: str, reason: str) -> None:
+        play(repository, story)
+
+        refused(check(repository), reason)
 
 
 class TestLine:
@@ -179,34 +195,16 @@ class TestLine:
         assert (str(found.version), found.commit) == ("1.5.2", before)
 
     def test_looks_past_commits_that_leave_the_version(self, repository: Repository) -> None:
-        bump(repository, "1.5.2")
-        bump(repository, "1.6.0")
-        work(repository)
+        play(repository, "1.5.2 1.6.0 work")
         repository.commit("Other keys", {"pyproject.toml": '[project]\nversion = "1.6.0"\nname = "renamed"\n'})
 
         assert previous(repository) == "1.5.2"
 
-    def test_still_has_the_version_before_when_a_bad_one_was_committed_over(
-        self, repository: Repository, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        bump(repository, "1.5.2")
-        bump(repository, "1.7.0")
-        work(repository)
+    @pytest.mark.parametrize("version", ["1.6.0", "1.5.1", "1.6.0-rc.1"])
+    def test_takes_changes_that_are_not_committed(self, repository: Repository, version: str) -> None:
+        play(repository, "1.5.1 1.5.2")
+        repository.write(pyproject(version))
 
-        assert check(repository) == 1
-        assert "it skips minor 1.6." in capsys.readouterr().err
-
-    def test_takes_changes_that_are_not_committed(self, repository: Repository) -> None:
-        bump(repository, "1.5.1")
-        bump(repository, "1.5.2")
-
-        repository.write(pyproject("1.6.0"))
-        assert previous(repository) == "1.5.2"
-
-        repository.write(pyproject("1.5.1"))
-        assert previous(repository) == "1.5.2"
-
-        repository.write(pyproject("1.6.0-rc.1"))
         assert previous(repository) == "1.5.2"
 
     @pytest.mark.parametrize(
@@ -220,19 +218,19 @@ class TestLine:
             '[project]\nversion = "1.9.0-rc.1"\n',
             "[project]\nversion = " + "9" * 5000,
             "[project]\nversion = " + "[" * 5000,
+            b'[project]\nversion = "1.9.0\xff"\n',
             None,
         ],
     )
-    def test_looks_past_commits_whose_version_can_not_be_read(self, repository: Repository, text: str | None) -> None:
+    def test_looks_past_commits_whose_version_can_not_be_read(
+        self, repository: Repository, text: str | bytes | None
+    ) -> None:
         bump(repository, "1.5.2")
-        repository.commit("A slip", {"pyproject.toml": text})
-        bump(repository, "1.5.3")
-
-        assert previous(repository) == "1.5.2"
-
-    def test_looks_past_a_file_that_is_no_text(self, repository: Repository) -> None:
-        bump(repository, "1.5.2")
-        (repository.folder / "pyproject.toml").write_bytes(b'[project]\nversion = "1.9.0\xff"\n')
+        file = repository.folder / "pyproject.toml"
+        if text is None:
+            file.unlink()
+        else:
+            file.write_bytes(text if isinstance(text, bytes) else text.encode())
         repository.commit("A slip")
         bump(repository, "1.5.3")
 
@@ -256,26 +254,11 @@ class TestLine:
 class TestMain:
     """Main after a merge, a push, and again later."""
 
-    def test_after_a_merge_is_refused_what_only_the_branch_led_up_to(
-        self, repository: Repository, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        bump(repository, "1.5.2")
-        repository.branch("feature")
-        bump(repository, "1.6.0")
-        bump(repository, "1.7.0")
-        repository.switch(MAIN)
-        repository.merge("feature")
-
-        assert check(repository) == 1
-        assert "The root version 1.7.0 may not follow 1.5.2: it skips minor 1.6." in capsys.readouterr().err
-
     def test_is_compared_with_the_commit_before_a_push_of_several(
         self, repository: Repository, remote: Repository
     ) -> None:
         before = remote.revision(MAIN)
-        for version in ("1.5.3", "1.5.4", "1.6.0"):
-            bump(repository, version)
-        repository.push()
+        play(repository, "1.5.3 1.5.4 1.6.0 push")
 
         assert previous(repository, before) == "1.5.2"
 
@@ -288,12 +271,7 @@ class TestMain:
         repository.push()
         base = before if with_base else None
         first = previous(repository, base)
-        bump(repository, "1.6.1")
-        repository.branch("feature")
-        bump(repository, "2.0.0")
-        repository.switch(MAIN)
-        repository.merge("feature")
-        repository.push()
+        play(repository, "1.6.1 branch:feature 2.0.0 switch:main merge:feature push")
 
         clone = remote.clone(tmp_path / "again")
         clone.switch(pushed)
@@ -317,26 +295,17 @@ class TestMain:
             clone.revision(overwritten)
         assert previous(clone, overwritten) == "1.5.2"
 
-    def test_may_have_another_name_on_the_remote(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("known", [True, False])
+    def test_may_have_another_name_on_the_remote_and_is_asked_for_it(self, tmp_path: Path, known: bool) -> None:
         trunk = Repository.create(tmp_path / "trunk", branch="trunk")
         bump(trunk, "1.5.1")
-        trunk.git("branch", "main")  # left from before
+        if known:
+            trunk.git("branch", "main")  # left from before
         bump(trunk, "1.5.2")
         clone = trunk.clone(tmp_path / "clone")
-        clone.branch("feature")
-        bump(clone, "1.6.0")
-        bump(clone, "1.7.0")
-
-        assert previous(clone) == "1.5.2"
-
-    def test_of_another_name_is_asked_for_where_the_clone_does_not_know_it(self, tmp_path: Path) -> None:
-        trunk = Repository.create(tmp_path / "trunk", branch="trunk")
-        bump(trunk, "1.5.2")
-        clone = trunk.clone(tmp_path / "clone")
-        clone.git("symbolic-ref", "--delete", "refs/remotes/origin/HEAD")
-        clone.branch("feature")
-        bump(clone, "1.6.0")
-        bump(clone, "1.7.0")
+        if not known:
+            clone.git("symbolic-ref", "--delete", "refs/remotes/origin/HEAD")
+        play(clone, "branch:feature 1.6.0 1.7.0")
 
         assert previous(clone) == "1.5.2"
 
@@ -345,37 +314,19 @@ class TestMain:
 class TestBranch:
     """Work that is to be merged."""
 
-    def test_that_keeps_its_lower_version_in_a_merge_is_a_downgrade(
-        self, repository: Repository, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        repository.branch("feature")
-        bump(repository, "1.5.3")
-        repository.switch(MAIN)
-        bump(repository, "1.6.0")
-        repository.push()
-        repository.switch("feature")
+    def test_that_keeps_its_lower_version_in_a_merge_is_a_downgrade(self, repository: Repository) -> None:
+        play(repository, "branch:feature 1.5.3 switch:main 1.6.0 push switch:feature")
         repository.git("merge", "--quiet", "--strategy=ours", "--message=Merge main", MAIN)
 
-        assert check(repository) == 1
-        assert "1.5.3 may not follow 1.6.0: it is a downgrade" in capsys.readouterr().err
+        refused(check(repository), "1.5.3 may not follow 1.6.0: it is a downgrade")
 
     @pytest.mark.parametrize("tried", ["branch", "merge"])
     def test_gives_the_same_answer_after_it_was_merged(self, repository: Repository, tried: str) -> None:
-        repository.branch("feature")
-        bump(repository, "1.7.0")
-        bump(repository, "1.6.0")
-        repository.switch(MAIN)
-        work(repository, "meanwhile.md")
-        repository.push()
-        repository.switch("feature" if tried == "branch" else repository.head)
-        if tried == "merge":
-            repository.merge("feature")
+        play(repository, "branch:feature 1.7.0 1.6.0 switch:main work:meanwhile.md push")
+        play(repository, "switch:feature" if tried == "branch" else "detach merge:feature")
         candidate = repository.head
         first = previous(repository)
-        repository.switch(MAIN)
-        repository.merge("feature")
-        work(repository, "afterwards.md")
-        repository.push()
+        play(repository, "switch:main merge:feature work:afterwards.md push")
         repository.switch(candidate)
 
         assert first == "1.5.2"
@@ -391,10 +342,7 @@ class TestShallow:
     def test_clone_of_one_branch_gets_main_too(
         self, tmp_path: Path, repository: Repository, remote: Repository
     ) -> None:
-        repository.branch("feature")
-        bump(repository, "1.6.0")
-        bump(repository, "1.7.0")
-        repository.push()
+        play(repository, "branch:feature 1.6.0 1.7.0 push")
         clone = remote.clone(tmp_path / "clone", depth=1, branch="feature")
 
         assert previous(clone) == "1.5.2"
@@ -402,13 +350,7 @@ class TestShallow:
     def test_checkout_of_a_pull_request_s_merge_gets_its_history(
         self, tmp_path: Path, repository: Repository, remote: Repository
     ) -> None:
-        repository.branch("feature")
-        bump(repository, "1.6.0")
-        repository.switch(MAIN)
-        work(repository, "meanwhile.md")
-        repository.push()
-        repository.switch(repository.head)
-        repository.merge("feature")
+        play(repository, "branch:feature 1.6.0 switch:main work:meanwhile.md push detach merge:feature")
         repository.push("HEAD:refs/pull/1/merge")
         clone = Repository.create(tmp_path / "clone")
         clone.git("remote", "add", "origin", remote.url)
@@ -421,9 +363,7 @@ class TestShallow:
         self, tmp_path: Path, repository: Repository, remote: Repository
     ) -> None:
         before = remote.revision(MAIN)
-        bump(repository, "1.5.3")
-        bump(repository, "1.5.4")
-        repository.push()
+        play(repository, "1.5.3 1.5.4 push")
         clone = remote.clone(tmp_path / "clone", depth=1)
 
         assert previous(clone, before) == "1.5.2"
@@ -453,9 +393,7 @@ class TestShallow:
     def test_clone_of_one_branch_without_its_remote_is_refused_rather_than_guessed(
         self, tmp_path: Path, repository: Repository, remote: Repository
     ) -> None:
-        repository.branch("feature")
-        bump(repository, "1.6.0")
-        repository.push()
+        play(repository, "branch:feature 1.6.0 push")
         clone = Repository(tmp_path / "clone")
         repository.git("clone", "--quiet", "--single-branch", "--branch=feature", remote.url, str(clone.folder))
         remote.folder.rename(tmp_path / "moved.git")
@@ -469,29 +407,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         "base",
         [
-            "nowhere",
-            "origin/nowhere",
-            "-",
-            "--",
-            "-x",
-            "--help",
-            "--upload-pack=touch hacked",
-            "--output=hacked",
-            "main; touch hacked",
-            "$(touch hacked)",
-            "a b",
-            "main^{tree}",
-            "HEAD:pyproject.toml",
-            "main..main",
-            "^main",
-            "main\n",
-            "main\0",
-            "\udcff",
-            "x" * 1_000_000,
-            GONE[:39],
-            GONE.upper(),
+            "nowhere", "origin/nowhere", "-", "--", "-x", "--help", "--upload-pack=touch hacked", "--output=hacked", "main; touch hacked",
+            "$(touch hacked)", "a b", "main^{tree}", "HEAD:pyproject.toml", "main..main", "^main", "main\n", "main\0", "\udcff",
+            "x" * 1_000_000, GONE[:39], GONE.upper(),
         ],
-    )
+    )  # fmt: skip
     def test_name_a_base_that_is_no_commit(self, tmp_path: Path, repository: Repository, base: str) -> None:
         bump(repository, "1.5.2")
 
@@ -502,11 +422,8 @@ class TestRefusals:
         assert not list(tmp_path.rglob("hacked"))
 
     @pytest.mark.usefixtures("remote")
-    def test_tell_what_to_do_about_an_unknown_base(
-        self, repository: Repository, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert check(repository, "--base=nowhere") == 1
-        assert capsys.readouterr().err == (
+    def test_tell_what_to_do_about_an_unknown_base(self, repository: Repository) -> None:
+        assert refused(check(repository, "--base=nowhere")) == (
             "scripts/version-check: 'nowhere' is not a commit of this clone: fetch it, or name another one as the base.\n"
         )
 
@@ -545,24 +462,20 @@ class TestRefusals:
             ("[project]\nversion = 1.5\n", "The root version '1.5' is not SemVer 2.0"),
         ],
     )
-    def test_name_a_file_without_a_version(
-        self, repository: Repository, text: str | None, complaint: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_name_a_file_without_a_version(self, repository: Repository, text: str | None, complaint: str) -> None:
         bump(repository, "1.5.2")
         repository.write({"pyproject.toml": text})
 
-        assert check(repository) == 1
-        assert complaint in capsys.readouterr().err
+        refused(check(repository), complaint)
 
     @pytest.mark.parametrize("version", ["1.6.0-alpha.1.1", "1.6.0+build", "v1.6.0"])
     def test_of_what_is_not_stable_name_the_versions_that_are_allowed(
-        self, repository: Repository, version: str, capsys: pytest.CaptureFixture[str]
+        self, repository: Repository, version: str
     ) -> None:
         commit = bump(repository, "1.5.2")
         bump(repository, version)
 
-        assert check(repository) == 1
-        assert capsys.readouterr().err.endswith(
+        assert refused(check(repository)).endswith(
             "Allowed: 1.5.2 (unchanged), 1.5.3 or a later patch of 1.5, 1.6.0, 2.0.0. "
             f"1.5.2 is the version of commit {commit[:12]}.\n"
         )
@@ -572,45 +485,40 @@ class TestCommand:
     """scripts/version-check."""
 
     @pytest.mark.parametrize(
-        ("versions", "line"),
+        ("story", "line"),
         [
-            (["0.1.0"], "0.1.0: the first version"),
-            (["1.5.2", "1.5.7"], "1.5.7: may follow 1.5.2. 1.5.2 is the version of commit "),
-            (["1.5.2", "2.0.0"], "2.0.0: may follow 1.5.2. 1.5.2 is the version of commit "),
+            ("0.1.0", "0.1.0: the first version"),
+            ("1.5.2 1.5.7", "1.5.7: may follow 1.5.2. 1.5.2 is the version of commit "),
+            ("1.5.2 2.0.0", "2.0.0: may follow 1.5.2. 1.5.2 is the version of commit "),
         ],
     )
-    def test_prints_what_was_compared(
-        self, repository: Repository, versions: list[str], line: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        for version in versions:
-            bump(repository, version)
+    def test_prints_what_was_compared(self, repository: Repository, story: str, line: str) -> None:
+        play(repository, story)
 
-        assert check(repository) == 0
-        assert capsys.readouterr().out.startswith(line)
+        said = check(repository)
+        assert said.code == 0
+        assert said.startswith(line)
 
     def test_needs_python_and_git_alone_and_takes_the_folder_as_seen_from_the_caller(
         self, tmp_path: Path, repository: Repository
     ) -> None:
-        bump(repository, "0.4.0")
-        bump(repository, "0.3.1")
+        play(repository, "0.4.0 0.3.1")
 
         done = _run("version-check", "--folder", repository.folder.name, folder=tmp_path)
 
         assert done.returncode == 1
-        assert done.stderr.startswith(
-            "scripts/version-check: The root version 0.3.1 may not follow 0.4.0: it is a downgrade"
-        )
+        reason = "The root version 0.3.1 may not follow 0.4.0: it is a downgrade"
+        assert done.stderr.startswith(f"scripts/version-check: {reason}")
         named = _run("release-version", "--folder", repository.folder.name, "alpha", "7", "1", folder=tmp_path)
         assert (named.returncode, named.stdout) == (0, "0.3.1-alpha.7.1\n")
 
     @pytest.mark.usefixtures("remote")
     def test_leaves_clone_and_work_as_they_are(self, repository: Repository) -> None:
-        repository.branch("feature")
-        bump(repository, "1.6.0")
+        play(repository, "branch:feature 1.6.0")
         repository.write({"README.md": "not committed\n"})
         before = _state(repository)
 
-        assert check(repository) == 0
+        assert check(repository).code == 0
         assert _state(repository) == before
 
 

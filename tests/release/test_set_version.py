@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sens_cli.release.versions import ReleaseError, Version
 from support.git import Repository
+from support.release import Said, call, refused
 from support.services import ROOT
 from tools.release import check_root_version, set_version
 from tools.release.version_lines import FOLLOWERS, ROOT_LINE, check_version_lines, write_version, written
@@ -42,13 +43,17 @@ def product(tmp_path: Path) -> Path:
     return folder
 
 
+def set_to(version: str, product: Path) -> Said:
+    return call(set_version.main, version, f"--folder={product}")
+
+
 class TestSetVersion:
-    def test_changes_all_lines_and_nothing_else(self, product: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_changes_all_lines_and_nothing_else(self, product: Path) -> None:
         before = {name: (product / name).read_text(encoding="utf-8").splitlines() for name in FILES}
 
-        assert set_version.main(["1.6.0", f"--folder={product}"]) == 0
+        said = set_to("1.6.0", product)
 
-        said = capsys.readouterr().out
+        assert said.code == 0
         assert f"$ scripts/set-version 1.6.0\n{said}```" in DOCUMENT.read_text(encoding="utf-8")
         assert said.splitlines() == [
             "pyproject.toml: version 1.5.2 -> 1.6.0",
@@ -56,10 +61,8 @@ class TestSetVersion:
             f"{CHART}: appVersion 1.5.2 -> 1.6.0",
         ]
         after = {name: (product / name).read_text(encoding="utf-8").splitlines() for name in FILES}
-        changed = [
-            (old, new) for name in FILES for old, new in zip(before[name], after[name], strict=True) if old != new
-        ]
-        assert sorted(changed) == [
+        pairs = [pair for name in FILES for pair in zip(before[name], after[name], strict=True)]
+        assert sorted((old, new) for old, new in pairs if old != new) == [
             ("appVersion: 1.5.2", "appVersion: 1.6.0"),
             ('version = "1.5.2"', 'version = "1.6.0"'),
             ("version: 1.5.2", "version: 1.6.0"),
@@ -67,22 +70,19 @@ class TestSetVersion:
 
     @pytest.mark.parametrize(("step", "version"), [("patch", "1.5.3"), ("minor", "1.6.0"), ("major", "2.0.0")])
     def test_takes_the_next_of_a_kind(self, product: Path, step: str, version: str) -> None:
-        assert set_version.main([step, f"--folder={product}"]) == 0
+        assert set_to(step, product).code == 0
 
         check_version_lines(product, Version.parse(version))
 
-    def test_may_be_run_again(self, product: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert set_version.main(["1.5.2", f"--folder={product}"]) == 0
+    def test_may_be_run_again(self, product: Path) -> None:
+        said = set_to("1.5.2", product)
 
-        assert capsys.readouterr().out == "All places say 1.5.2 already.\n"
+        assert (said, said.code) == ("All places say 1.5.2 already.\n", 0)
 
     @pytest.mark.parametrize("version", ["v1.6.0", "1.6", "1.6.0-rc.1", "1.6.0+build", "latest", "", "1.6.0\n"])
-    def test_refuses_what_is_no_root_version(
-        self, product: Path, version: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert set_version.main([version, f"--folder={product}"]) == 1
+    def test_refuses_what_is_no_root_version(self, product: Path, version: str) -> None:
+        refused(set_to(version, product), "scripts/set-version: The root version")
 
-        assert "scripts/set-version: The root version" in capsys.readouterr().err
         check_version_lines(product, Version(1, 5, 2))
 
     @pytest.mark.parametrize(
@@ -93,21 +93,17 @@ class TestSetVersion:
         ],
     )
     def test_writes_nothing_when_a_line_is_not_as_expected(
-        self, product: Path, before: str, after: str, said: str, capsys: pytest.CaptureFixture[str]
+        self, product: Path, before: str, after: str, said: str
     ) -> None:
         replace(product, CHART, before, after)
 
-        assert set_version.main(["1.6.0", f"--folder={product}"]) == 1
-
-        assert said in capsys.readouterr().err
+        refused(set_to("1.6.0", product), said)
         assert written(product, ROOT_LINE) == "1.5.2"
 
-    def test_names_a_file_that_is_missing(self, product: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_names_a_file_that_is_missing(self, product: Path) -> None:
         (product / CHART).unlink()
 
-        assert set_version.main(["1.6.0", f"--folder={product}"]) == 1
-
-        assert f"{product / CHART} can't be read: No such file or directory" in capsys.readouterr().err
+        refused(set_to("1.6.0", product), f"{product / CHART} can't be read: No such file or directory")
 
     def test_needs_python_alone_and_takes_the_folder_as_seen_from_the_caller(self, product: Path) -> None:
         done = subprocess.run(
@@ -147,8 +143,8 @@ class TestSetVersion:
 
 @pytest.mark.usefixtures("isolated_git")
 class TestVersionCheck:
-    def check(self, product: Path) -> int:
-        return check_root_version.main([f"--folder={product}"])
+    def check(self, product: Path) -> Said:
+        return call(check_root_version.main, f"--folder={product}")
 
     @pytest.fixture
     def committed(self, product: Path) -> Path:
@@ -156,53 +152,41 @@ class TestVersionCheck:
         return product
 
     def test_takes_a_version_that_all_files_have(self, committed: Path) -> None:
-        assert set_version.main(["minor", f"--folder={committed}"]) == 0
+        assert set_to("minor", committed).code == 0
 
-        assert self.check(committed) == 0
+        assert self.check(committed).code == 0
 
     @pytest.mark.parametrize(
-        ("name", "change", "said"),
+        ("name", "before", "after", "said"),
         [
+            (CHART, "\nversion: 1.5.2", "\nversion: 1.5.1", ["has the version 1.5.1, and the root version is 1.5.2."]),
             (
                 CHART,
-                ("\nversion: 1.5.2", "\nversion: 1.5.1"),
-                [f"{CHART} has the version 1.5.1, and the root version is 1.5.2."],
-            ),
-            (
-                CHART,
-                ("\nappVersion: 1.5.2", "\nappVersion: 1.5.3"),
-                [f"{CHART} has the appVersion 1.5.3, and the root version is 1.5.2."],
+                "\nappVersion: 1.5.2",
+                "\nappVersion: 1.5.3",
+                ["has the appVersion 1.5.3, and the root version is 1.5.2."],
             ),
             (
                 "pyproject.toml",
-                ('version = "1.5.2"', 'version = "1.6.0"'),
-                [
-                    f"{CHART} has the version 1.5.2, and the root version is 1.6.0.",
-                    f"{CHART} has the appVersion 1.5.2, and the root version is 1.6.0.",
-                ],
+                'version = "1.5.2"',
+                'version = "1.6.0"',
+                [f"has the {key} 1.5.2, and the root version is 1.6.0." for key in ("version", "appVersion")],
             ),
-            (CHART, ("\nappVersion: 1.5.2", "\nappVersion:"), ["has the appVersion (nothing), and"]),
+            (CHART, "\nappVersion: 1.5.2", "\nappVersion:", ["has the appVersion (nothing), and"]),
         ],
     )
     def test_names_each_file_that_disagrees_and_the_command_that_mends_it(
-        self,
-        committed: Path,
-        name: str,
-        change: tuple[str, str],
-        said: list[str],
-        capsys: pytest.CaptureFixture[str],
+        self, committed: Path, name: str, before: str, after: str, said: list[str]
     ) -> None:
-        replace(committed, name, *change)
+        replace(committed, name, before, after)
 
-        assert self.check(committed) == 1
+        told = refused(self.check(committed), *(f"{CHART} {sentence}" for sentence in said))
 
-        told = capsys.readouterr().err
-        assert all(sentence in told for sentence in said)
         assert told.count(" and the root version is ") == len(said)
         command = told.partition("'scripts/")[2].partition("'")[0].split()
         assert command[0] == "set-version"
-        assert set_version.main([command[1], f"--folder={committed}"]) == 0
-        assert self.check(committed) == 0
+        assert set_to(command[1], committed).code == 0
+        assert self.check(committed).code == 0
 
     def test_of_this_repository_finds_no_disagreement(self) -> None:
         check_version_lines(ROOT, Version.parse(written(ROOT, ROOT_LINE)))

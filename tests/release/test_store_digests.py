@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.gitops import text_of
 from support.registry import SmallRegistry, upload
-from support.release import call
+from support.release import call, refused
 from tools.release import store_digests
 
 ENVIRONMENTS = ("test", "production")
@@ -43,17 +44,15 @@ class TestLookingUp:
     def test_prints_and_changes_nothing(
         self, small_registry: SmallRegistry, folder: Path, digests: dict[str, str]
     ) -> None:
-        before = {name: (folder / f"environments/{name}/values.yaml").read_bytes() for name in ENVIRONMENTS}
+        before = text_of(folder / "environments")
 
         said = call(store_digests.main, f"--folder={folder}", f"--host={small_registry.host}")
 
         assert said.code == 0
-        lines = said.splitlines()
         tag = values(folder, "test")["nats"]["image"]["tag"]
-        assert lines[0] == f"test: docker.io/library/nats:{tag} is {digests['nats']}: has none"
-        assert len(lines) == 4
-        after = {name: (folder / f"environments/{name}/values.yaml").read_bytes() for name in ENVIRONMENTS}
-        assert after == before
+        lines = said.splitlines()
+        assert (lines[0], len(lines)) == (f"test: docker.io/library/nats:{tag} is {digests['nats']}: has none", 4)
+        assert text_of(folder / "environments") == before
 
     def test_writes_the_digests_and_nothing_else(
         self, small_registry: SmallRegistry, folder: Path, digests: dict[str, str]
@@ -74,15 +73,12 @@ class TestLookingUp:
     @pytest.mark.usefixtures("digests")
     def test_of_a_tag_that_is_not_there_writes_nothing(self, small_registry: SmallRegistry, folder: Path) -> None:
         file = folder / "environments/production/values.yaml"
-        text = file.read_text(encoding="utf-8").replace(
-            values(folder, "production")["database"]["image"]["tag"], "0.0.1"
-        )
-        file.write_text(text, encoding="utf-8")
+        tag = values(folder, "production")["database"]["image"]["tag"]
+        file.write_text(file.read_text(encoding="utf-8").replace(tag, "0.0.1"), encoding="utf-8")
 
         said = call(store_digests.main, f"--folder={folder}", f"--host={small_registry.host}", "--write")
 
-        assert said.code == 1
-        assert "timescale/timescaledb has no tag 0.0.1" in said
+        refused(said, "timescale/timescaledb has no tag 0.0.1")
         assert values(folder, "test")["nats"]["image"]["digest"] == ""
 
     @pytest.mark.parametrize("before", ["  image:\n    tag", "    digest: "])
@@ -90,16 +86,11 @@ class TestLookingUp:
         file = folder / "environments/test/values.yaml"
         file.write_text(file.read_text(encoding="utf-8").replace(before, f"{before}# "), encoding="utf-8")
 
-        said = call(store_digests.main, f"--folder={folder}", "--host=127.0.0.1:1")
-
-        assert said.code == 1
-        assert "environments/test/values.yaml does not name the image of nats as it is read here" in said
+        text = "environments/test/values.yaml does not name the image of nats as it is read here"
+        refused(call(store_digests.main, f"--folder={folder}", "--host=127.0.0.1:1"), text)
 
     def test_tells_when_nobody_answers(self, folder: Path) -> None:
-        said = call(store_digests.main, f"--folder={folder}", "--host=127.0.0.1:1")
-
-        assert said.code == 1
-        assert "got no answer" in said
+        refused(call(store_digests.main, f"--folder={folder}", "--host=127.0.0.1:1"), "got no answer")
 
 
 def test_the_stores_are_those_that_the_policies_let_in(gitops: Path) -> None:
