@@ -7,7 +7,7 @@ from typing import Final
 import pytest
 
 from support.argocd_rbac import ACTIONS, OF_PROJECTS, Policy, Request
-from support.gitops import find, gitops_init
+from support.gitops import find, written
 
 TEST: Final = "sens-test/sens-platform-test"
 STAGING: Final = "sens-staging/sens-platform-staging"
@@ -90,12 +90,8 @@ class TestFullTable:
 
     def test_names_only_what_can_be_asked_for(self) -> None:
         asked = {request[1:] for request in requests("deploy")}
-        named = {
-            (*pair, obj)
-            for allowed in TABLE.values()
-            for pair, allowed_objects in allowed.items()
-            for obj in allowed_objects
-        }
+        pairs = [pair for allowed in TABLE.values() for pair in allowed.items()]
+        named = {(*question, obj) for question, objects_of_it in pairs for obj in objects_of_it}
 
         assert named <= asked
 
@@ -128,9 +124,8 @@ class TestProduction:
 
     def test_would_be_open_without_the_lines_that_deny(self, gitops: Path) -> None:
         lines = data(gitops)["policy.csv"].splitlines()
-        policy = Policy(
-            {"policy.csv": "\n".join(line for line in lines if not line.endswith("deny"))}, "p, deploy, *, *, *, allow"
-        )
+        without = "\n".join(line for line in lines if not line.endswith("deny"))
+        policy = Policy({"policy.csv": without}, "p, deploy, *, *, *, allow")
 
         assert all(policy.allows(request) for request in self.CHANGES)
 
@@ -162,8 +157,7 @@ class TestUsers:
         assert settings["application.sync.requireOverridePrivilegeForRevisionSync"] == "true"
 
     def test_may_have_other_names(self, tmp_path: Path) -> None:
-        names = ["--set", "argo_deploy_user=robot", "--set", "argo_owner_user=alice"]
-        assert gitops_init(tmp_path / "repository", *names).returncode == 0
+        written(tmp_path / "repository", "argo_deploy_user=robot", "argo_owner_user=alice")
         policy = Policy(data(tmp_path / "repository"))
 
         assert policy.allows(Request("robot", "applications", "sync", TEST))

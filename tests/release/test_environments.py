@@ -8,7 +8,7 @@ import yaml
 
 from sens_cli.verify.environment import Environment
 from support.chart import CHART, RELEASE, needs_helm, render
-from support.gitops import documents, find, gitops_init
+from support.gitops import documents, find, gitops_init, values_of, written
 
 ENTRY_POINTS = "traefik.ingress.kubernetes.io/router.entrypoints"
 
@@ -16,28 +16,25 @@ ENTRY_POINTS = "traefik.ingress.kubernetes.io/router.entrypoints"
 @pytest.mark.parametrize("name", ["test", "production"])
 class TestAnEnvironment:
     def test_says_itself_what_is_public_and_tells_verify_the_same(self, gitops: Path, name: str) -> None:
-        folder = gitops / "environments" / name
-        ingress = yaml.safe_load((folder / "values.yaml").read_text(encoding="utf-8"))["ingress"]
-        written = tomllib.loads((folder / "environment.toml").read_text(encoding="utf-8"))
+        ingress = values_of(gitops, name)["ingress"]
+        known = tomllib.loads((gitops / "environments" / name / "environment.toml").read_text(encoding="utf-8"))
         environment = Environment.read(gitops, name)
 
         # Written out in both, not left to a default.
-        assert {"public_data", "public_metrics"} <= written.keys()
-        assert (ingress["publicData"], ingress["publicMetrics"]) == (
-            environment.public_data,
-            environment.public_metrics,
-        )
+        assert {"public_data", "public_metrics"} <= known.keys()
+        public = environment.public_data, environment.public_metrics
+        assert (ingress["publicData"], ingress["publicMetrics"]) == public
 
     @needs_helm
     def test_gives_the_metrics_of_the_api_on_its_public_host(self, gitops: Path, name: str) -> None:
-        values = yaml.safe_load((gitops / "environments" / name / "values.yaml").read_text(encoding="utf-8"))
+        values = values_of(gitops, name)
         ingress = render(values, base=None).of("Ingress")[f"{RELEASE}-platform-api"]
         [rule] = ingress.spec["rules"]
 
         assert "/metrics" in {path["path"] for path in rule["http"]["paths"]}
 
     def test_is_reached_by_https_alone(self, gitops: Path, name: str) -> None:
-        values = yaml.safe_load((gitops / "environments" / name / "values.yaml").read_text(encoding="utf-8"))
+        values = values_of(gitops, name)
         tls = values["ingress"]["tls"]
 
         assert values["ingress"]["annotations"][ENTRY_POINTS] == "websecure"
@@ -45,7 +42,7 @@ class TestAnEnvironment:
         assert tls.get("only", True)
 
     def test_takes_the_stores_in_the_versions_that_the_chart_is_tried_with(self, gitops: Path, name: str) -> None:
-        values = yaml.safe_load((gitops / "environments" / name / "values.yaml").read_text(encoding="utf-8"))
+        values = values_of(gitops, name)
         chart = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
 
         for store in ("nats", "database"):
@@ -54,11 +51,8 @@ class TestAnEnvironment:
     @needs_helm
     def test_pins_the_stores_images_by_digest_when_they_are_given(self, tmp_path: Path, name: str) -> None:
         digests = {"nats": f"sha256:{'a' * 64}", "timescaledb": f"sha256:{'b' * 64}"}
-        settings = [part for store, digest in digests.items() for part in ("--set", f"{store}_digest={digest}")]
-        done = gitops_init(tmp_path / "new", *settings)
-        assert done.returncode == 0, done.stderr
-        values = yaml.safe_load((tmp_path / f"new/environments/{name}/values.yaml").read_text(encoding="utf-8"))
-        rendered = render(values, base=None)
+        written(tmp_path / "new", *(f"{store}_digest={digest}" for store, digest in digests.items()))
+        rendered = render(values_of(tmp_path / "new", name), base=None)
 
         for store, digest in digests.items():
             assert rendered.container(store).image.endswith(f"@{digest}")
@@ -116,6 +110,6 @@ class TestLimits:
 
     @pytest.mark.parametrize("name", ["test", "production"])
     def test_are_not_in_force_before_somebody_has_seen_that_addresses_differ(self, gitops: Path, name: str) -> None:
-        values = yaml.safe_load((gitops / "environments" / name / "values.yaml").read_text(encoding="utf-8"))
+        values = values_of(gitops, name)
 
         assert "limits" not in values["ingress"]

@@ -17,7 +17,7 @@ import yaml
 from sens_cli.release.record import IMAGES, PinnedImage, Record, Release, now
 from sens_cli.release.versions import ENVIRONMENTS, ReleaseError, Version
 from support.chart import CHART, KUBERNETES, helm, needs_helm
-from support.gitops import ENVIRONMENT, TEMPLATE, documents, find, gitops_init, run_script, text_of, written
+from support.gitops import ENVIRONMENT, TEMPLATE, documents, find, gitops_init, run_script, text_of, values_of, written
 from support.release import call, refused
 from support.services import ROOT
 from tools.gitops.init import main
@@ -334,7 +334,7 @@ class TestDefaults:
         assert not (folder / "bootstrap/plain-http.yaml").exists()
         assert "traefik" not in text_of(folder).lower()
         for environment in TAGS:
-            policy = yaml.safe_load((folder / f"environments/{environment}/values.yaml").read_text(encoding="utf-8"))
+            policy = values_of(folder, environment)
             assert policy["networkPolicy"]["publicFrom"] == [
                 {
                     "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-nginx"}},

@@ -9,7 +9,7 @@ import yaml
 
 from support.chart import needs_helm, run_helm
 from support.cluster import Cluster
-from support.gitops import documents, find
+from support.gitops import documents, find, values_of
 from support.policies import RESOURCES, Asked, Policy
 
 OURS: Final = "ghcr.io/sens-gmbh/sens-platform"
@@ -238,7 +238,7 @@ class TestPositions:
 class TestChart:
     @staticmethod
     def rendered(gitops: Path, environment: str, tag: str, channel: str) -> list[dict[str, Any]]:
-        values = yaml.safe_load((gitops / "environments" / environment / "values.yaml").read_text(encoding="utf-8"))
+        values = values_of(gitops, environment)
         values["images"] |= {"tag": tag, "channel": channel, "digests": {"platform-api": DIGEST[1:]}}
         result = run_helm(values, "--namespace", f"sens-{environment}", base=None)
         assert result.returncode == 0, result.stderr

@@ -13,17 +13,17 @@ import pytest
 from sens_cli.release.versions import ReleaseError
 from support.http_server import Answer
 from support.registry import (
-    CONFIGURATION,
     FOLDER,
     INDEX,
-    LAYER,
     MANIFEST,
     RunningRegistry,
     SmallRegistry,
     canonical,
     client,
+    descriptor,
     digest_of,
     docker_registry,
+    image,
     program,
     put_blob,
     put_manifest,
@@ -158,46 +158,23 @@ class TestRealPrograms:
     @pytest.fixture
     def layout(self, tmp_path: Path) -> Path:
         """An image as a folder, in the layout of the OCI image specification."""
-        layer = b"\0" * 1024
-        configuration = canonical(
-            {
-                "os": "linux",
-                "architecture": "amd64",
-                "config": {"Labels": {REVISION: COMMIT}},
-                "rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]},
-            }
-        )
-        parts = {CONFIGURATION: configuration, LAYER: layer}
-        described = [
-            {"mediaType": kind, "digest": digest_of(content), "size": len(content)} for kind, content in parts.items()
-        ]
-        manifest = canonical(
-            {"schemaVersion": 2, "mediaType": MANIFEST, "config": described[0], "layers": described[1:]}
-        )
+        parts = image({"os": "linux", "architecture": "amd64", "config": {"Labels": {REVISION: COMMIT}}})
         folder = tmp_path / "layout"
         (folder / "blobs/sha256").mkdir(parents=True)
-        for content in (*parts.values(), manifest):
+        for content in parts:
             (folder / "blobs/sha256" / digest_of(content).removeprefix("sha256:")).write_bytes(content)
         (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
-        entry = {"mediaType": MANIFEST, "digest": digest_of(manifest), "size": len(manifest)}
-        (folder / "index.json").write_bytes(canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}))
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [descriptor(MANIFEST, parts[-1])]}
+        (folder / "index.json").write_bytes(canonical(index))
         return folder
 
     def test_skopeo(self, image_registry: RunningRegistry, layout: Path, tmp_path: Path) -> None:
         reference = f"docker://{image_registry.host}/{API}:{TAG}"
         login = registry_file(tmp_path, image_registry)
-        options = [
-            "--insecure-policy",
-            "copy",
-            "--preserve-digests",
-            "--dest-tls-verify=false",
-            "--authfile",
-            str(login),
-        ]
+        options = ["--insecure-policy", "copy", "--preserve-digests", "--dest-tls-verify=false", f"--authfile={login}"]
+        command = [program("skopeo"), *options, f"oci:{layout}", reference]
 
-        subprocess.run(
-            [program("skopeo"), *options, f"oci:{layout}", reference], check=True, capture_output=True, timeout=60
-        )
+        subprocess.run(command, check=True, capture_output=True, timeout=60)
 
         entry = json.loads((layout / "index.json").read_bytes())["manifests"][0]
         assert client(image_registry).digest("platform-api", TAG) == entry["digest"]
@@ -292,29 +269,20 @@ class TestLogin:
         published.labels("platform-api", TAG)
 
         assert small_registry.credentials is not None
-        to = {
-            path.partition("?")[0]
-            for _, path, header in small_registry.requests
-            if header == small_registry.credentials.header
-        }
-        assert to == {"/token"}
+        password = small_registry.credentials.header
+        sent_to = {path.partition("?")[0] for _, path, header in small_registry.requests if header == password}
+        assert sent_to == {"/token"}
 
 
 class TestEnvironment:
     def test_gives_the_login(self) -> None:
-        found = Credentials.from_environment(
-            "ghcr.io", {"SENS_REGISTRY_USER": "me", "SENS_REGISTRY_PASSWORD": "secret"}
-        )
+        login = {"SENS_REGISTRY_USER": "me", "SENS_REGISTRY_PASSWORD": "secret"}
 
-        assert found == ("me", "secret")
+        assert Credentials.from_environment("ghcr.io", login) == ("me", "secret")
 
     def test_gives_a_run_s_own_login_to_github_s_registry_alone(self) -> None:
-        own = {
-            "SENS_GHCR_USER": "actor",
-            "SENS_GHCR_TOKEN": "token",
-            "SENS_REGISTRY_USER": "",
-            "SENS_REGISTRY_PASSWORD": "",
-        }
+        none = {"SENS_REGISTRY_USER": "", "SENS_REGISTRY_PASSWORD": ""}
+        own = none | {"SENS_GHCR_USER": "actor", "SENS_GHCR_TOKEN": "token"}
         set_too = own | {"SENS_REGISTRY_USER": "me", "SENS_REGISTRY_PASSWORD": "secret"}
 
         assert Credentials.from_environment("ghcr.io", own) == ("actor", "token")
@@ -400,9 +368,8 @@ class TestRedirections:
         media_type, body = small_registry.repositories[API].manifests[TAG]
         with SmallRegistry().running() as store:
             store.failures["/stored"] = Answer(200, body, {"Content-Type": media_type})
-            small_registry.failures[MANIFESTS + TAG] = Answer(
-                307, headers={"Location": f"http://{store.host}/stored?signed=yes"}
-            )
+            elsewhere = {"Location": f"http://{store.host}/stored?signed=yes"}
+            small_registry.failures[MANIFESTS + TAG] = Answer(307, headers=elsewhere)
 
             assert published.digest("platform-api", TAG) == digest
             assert [header for _, _, header in store.requests] == [None]
@@ -465,20 +432,8 @@ class TestDamage:
 
 
 HOSTILE = [
-    "",
-    "a b",
-    "a\nb",
-    "a%2Fb",
-    "../a",
-    "a?b",
-    "a#b",
-    "$(touch x)",
-    "`id`",
-    "'\"",
-    "::set-output name=a::b",
-    "a" * 500 + "!",
-    "ä",
-]
+    "", "a b", "a\nb", "a%2Fb", "../a", "a?b", "a#b", "$(touch x)", "`id`", "'\"", "::set-output name=a::b", "a" * 500 + "!", "ä",
+]  # fmt: skip
 
 
 class TestNames:

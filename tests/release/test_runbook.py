@@ -19,17 +19,13 @@ from sens_cli.__main__ import app
 from sens_common.errors import UnavailableError
 from support.chart import CHART, KUBERNETES, helm, needs_helm
 from support.documented_commands import PAGES, Command, commands
+from support.gitops import values_of, written
 from support.services import ROOT
 from tools.gitops.parameters import read_parameters, resolve
 
 RUNBOOK: Final = "operations/runbook.md"
 # The installation that the runbook takes for its example, as it says itself.
-EXAMPLE: Final = {
-    "owner": "example-org",
-    "production_owner": "@alice",
-    "domain": "example.org",
-    "address": "192.0.2.1",
-}
+EXAMPLE: Final = {"owner": "example-org", "production_owner": "@alice", "domain": "example.org", "address": "192.0.2.1"}
 ALL: Final = [
     command
     for page in ("runbook", "kubernetes", "promotion", "releases", "versions", "verify", "images")
@@ -46,33 +42,14 @@ ENVIRONMENT: Final = os.environ | {
 }
 # What others' charts and manifests bring into the cluster; k3s, cert-manager and Argo CD document these names.
 OTHERS: Final = {
-    "argocd": {
-        "deployment/argocd-server",
-        "secret/argocd-secret",
-        "secret/argocd-initial-admin-secret",
-    },
+    "argocd": {"deployment/argocd-server", "secret/argocd-secret", "secret/argocd-initial-admin-secret"},
     "cert-manager": {"deployment/cert-manager"},
     "kube-system": {"deployment/coredns"},
 }
 KINDS: Final = {
-    "certificate": "Certificate",
-    "certificaterequest": "CertificateRequest",
-    "challenge": "Challenge",
-    "clusterissuer": "ClusterIssuer",
-    "deployment": "Deployment",
-    "events": "Event",
-    "ingress": "Ingress",
-    "job": "Job",
-    "namespace": "Namespace",
-    "nodes": "Node",
-    "order": "Order",
-    "pod": "Pod",
-    "pods": "Pod",
-    "pvc": "PersistentVolumeClaim",
-    "secret": "Secret",
-    "service": "Service",
-    "statefulset": "StatefulSet",
-}
+    "certificate", "certificaterequest", "challenge", "clusterissuer", "deployment", "events", "ingress", "job", "namespace", "nodes",
+    "order", "pod", "pods", "pvc", "secret", "service", "statefulset",
+}  # fmt: skip
 # Argo CD's command line, as its reference documents it: subcommand, then the options that are used here.
 ARGOCD: Final = {
     ("login",): {"--grpc-web", "--username"},
@@ -88,18 +65,8 @@ ARGOCD: Final = {
 }
 # Of scripts/publish-images and scripts/release-version.
 SUBCOMMANDS: Final = {
-    "allow",
-    "alpha",
-    "build",
-    "channel",
-    "check",
-    "dispatch",
-    "plan",
-    "record",
-    "sign",
-    "stable",
-    "tag",
-}
+    "allow", "alpha", "build", "channel", "check", "dispatch", "plan", "record", "sign", "stable", "tag",
+}  # fmt: skip
 # Programs whose commands touch nothing that this repository names.
 ELSEWHERE: Final = {
     "apt-get", "cat", "chmod", "cosign", "docker", "export", "install", "jq", "k3s", "openssl", "rm", "scp", "sh", "ssh-keygen",
@@ -119,12 +86,7 @@ def ids(command: Command) -> str:
 def gitops(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The GitOps repository as it begins."""
     folder = tmp_path_factory.mktemp("gitops") / "repository"
-    command: list[str | Path] = [
-        ROOT / "scripts/gitops-init",
-        folder,
-        *(f"--set={name}={value}" for name, value in EXAMPLE.items()),
-    ]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    written(folder, *(f"{name}={value}" for name, value in EXAMPLE.items()))
     return folder
 
 
@@ -149,28 +111,12 @@ def objects(gitops: Path) -> Mapping[str, set[str]]:
 
 
 def rendered(release: str, namespace: str, environment: Path | None) -> Iterator[dict[str, Any]]:
-    program = helm()
-    assert program is not None
-    arguments: list[str | Path] = [
-        program,
-        "template",
-        release,
-        CHART,
-        "--namespace",
-        namespace,
-        "--kube-version",
-        KUBERNETES,
-    ]
+    values: tuple[str | Path, ...] = ("--values", ROOT / "infra/helm/values/production.yaml")
     if environment:
-        arguments += [
-            "--values",
-            environment / "values.yaml",
-            "--set",
-            f"images.tag={TAGS[environment.name]},images.channel={CHANNELS[environment.name]}",
-        ]
-    else:
-        arguments += ["--values", ROOT / "infra/helm/values/production.yaml"]
-    output = subprocess.run(arguments, check=True, capture_output=True, text=True, timeout=60).stdout
+        images = f"images.tag={TAGS[environment.name]},images.channel={CHANNELS[environment.name]}"
+        values = ("--values", environment / "values.yaml", "--set", images)
+    command = (str(helm()), "template", release, CHART, "--namespace", namespace, "--kube-version", KUBERNETES)
+    output = subprocess.run([*command, *values], check=True, capture_output=True, text=True, timeout=60).stdout
     yield from (document for document in yaml.safe_load_all(output) if document)
 
 
@@ -186,14 +132,8 @@ def names(document: Mapping[str, Any]) -> Iterator[str]:
 def options_of(*program: str) -> set[str]:
     """Return the options that a program's help lists."""
     arguments = [] if program == ("kubectl", "options") else ["--help"]
-    output = subprocess.run(
-        [*program, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-        env=ENVIRONMENT,
-    ).stdout
+    command = [*program, *arguments]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, env=ENVIRONMENT).stdout
     return set(re.findall(r"(?<![\w-])(--?[a-zA-Z][\w-]*)", output))
 
 
@@ -201,30 +141,19 @@ def used_options(words: tuple[str, ...]) -> list[str]:
     before = words[: words.index("--")] if "--" in words else words
     names = [word.partition("=")[0] for word in before if re.match(r"--?[a-zA-Z]", word)]
     # Short options without values may stand together: -it.
-    return [f"-{letter}" for name in names if name == "-it" for letter in "it"] + [
-        name for name in names if name != "-it"
-    ]
+    return [option for name in names for option in (("-i", "-t") if name == "-it" else (name,))]
 
 
 class TestPrograms:
     def test_are_all_looked_at(self) -> None:
         known = {"argocd", "curl", "dig", "gh", "git", "helm", "kubectl", "sens", *ELSEWHERE}
-        unknown = {
-            command.program
-            for command in ALL
-            if command.program not in known and not command.program.startswith("scripts/")
-        }
+        programs = {command.program for command in ALL if not command.program.startswith("scripts/")}
 
-        assert unknown == set()
+        assert programs - known == set()
 
     def test_are_there_for_every_step(self) -> None:
-        assert {command.program for command in ALL if command.page == RUNBOOK} >= {
-            "kubectl",
-            "argocd",
-            "git",
-            "gh",
-            "sens",
-        }
+        programs = {command.program for command in ALL if command.page == RUNBOOK}
+        assert programs >= {"kubectl", "argocd", "git", "gh", "sens"}
 
 
 @needs_helm
@@ -232,14 +161,12 @@ class TestKubectl:
     @pytest.mark.parametrize("command", of("kubectl"), ids=ids)
     def test_names_objects_that_are_there(self, command: Command, objects: Mapping[str, set[str]]) -> None:
         verb, arguments = verb_and_arguments(command)
-        if verb in {"apply", "auth"} or command.option("-f", "--filename"):
-            return
-        if verb == "create":
+        if verb in {"apply", "auth", "create"} or command.option("-f", "--filename"):
             return
         namespace = command.option("-n", "--namespace") or ""
         kinds, wanted = named(verb, arguments)
 
-        assert kinds <= set(KINDS), kinds
+        assert kinds <= KINDS, kinds
         if not kinds <= CLUSTER_WIDE and "--all-namespaces" not in command.words:
             assert namespace in {*objects}, f"in no namespace that there is: {command}"
         assert wanted <= objects.get(namespace, set()) | OTHERS.get(namespace, set())
@@ -419,6 +346,6 @@ class TestSecrets:
     def test_are_those_that_the_values_name(self, gitops: Path) -> None:
         page = (PAGES / RUNBOOK).read_text(encoding="utf-8")
         for environment in ("test", "production"):
-            values = yaml.safe_load((gitops / f"environments/{environment}/values.yaml").read_text(encoding="utf-8"))
+            values = values_of(gitops, environment)
             assert f"`{values['existingSecret']}`" in page
             assert {f"`{name}`" for name in values["images"]["pullSecrets"] if f"`{name}`" not in page} == set()

@@ -1,12 +1,13 @@
 """The scan for secrets: what it finds, what it leaves alone, and that it never shows one."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from sens_cli.release.versions import ReleaseError
-from support.gitops import gitops_init
+from support.git import Repository
+from support.gitops import written
+from support.release import call, refused
 from support.services import ROOT
 from tools.release.secret_scan import history, main, scan, work_tree
 
@@ -31,26 +32,6 @@ SECRETS = {
     "a login of a registry": LOGIN,
     "values of a Kubernetes Secret": SECRET,
 }
-
-
-def git(folder: Path, *arguments: str) -> None:
-    settings = ["-c", "user.name=T", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", *settings, "-C", folder, *arguments], check=True, capture_output=True)
-
-
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    git(tmp_path, "init", "--quiet", "--initial-branch=main")
-    return tmp_path
-
-
-def commit(folder: Path, name: str, text: str | None) -> None:
-    if text is None:
-        (folder / name).unlink()
-    else:
-        (folder / name).write_text(text, encoding="utf-8")
-    git(folder, "add", "--all")
-    git(folder, "commit", "--quiet", "--message", "x")
 
 
 class TestTexts:
@@ -89,18 +70,8 @@ class TestTexts:
 
     @pytest.mark.parametrize(
         "name",
-        [
-            "ssh-private",
-            "a/ssh-private.old",
-            "tls.key",
-            "a/b.pem",
-            "id_ed25519",
-            "x.kubeconfig",
-            "kubeconfig",
-            ".env",
-            "a.p12",
-        ],
-    )
+        ["ssh-private", "a/ssh-private.old", "tls.key", "a/b.pem", "id_ed25519", "x.kubeconfig", "kubeconfig", ".env", "a.p12"],
+    )  # fmt: skip
     def test_in_files_that_hold_keys_are_found_by_the_name(self, name: str) -> None:
         assert len(list(scan(name, "anything"))) == 1
 
@@ -115,56 +86,45 @@ class TestRepository:
     def test_of_this_product_holds_none(self) -> None:
         assert list(work_tree(ROOT)) == []
 
-    def test_of_the_template_holds_none(self, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert gitops_init(repository).returncode == 0
+    def test_of_the_template_holds_none(self, repository: Repository) -> None:
+        written(repository.folder)
 
-        assert main([str(repository)]) == 0
-        assert capsys.readouterr().out == "No secret was found.\n"
+        said = call(main, str(repository.folder))
+        assert (said, said.code) == ("No secret was found.\n", 0)
 
-    def test_is_refused_without_showing_the_secret(self, repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        commit(repository, "notes.txt", f"a\n{GITHUB}\n")
+    def test_is_refused_without_showing_the_secret(self, repository: Repository) -> None:
+        repository.commit(files={"notes.txt": f"a\n{GITHUB}\n"})
 
-        assert main([str(repository)]) == 1
-        output = capsys.readouterr()
-        assert "notes.txt:2: a token of GitHub" in output.err
-        assert "revoke it" in output.err
-        assert GITHUB not in output.out + output.err
+        said = refused(call(main, str(repository.folder)), "notes.txt:2: a token of GitHub", "revoke it")
+        assert GITHUB not in said
 
-    def test_is_looked_through_before_a_commit_but_not_what_git_ignores(self, repository: Path) -> None:
-        (repository / ".gitignore").write_text("*.ignored\n", encoding="utf-8")
-        (repository / "new").write_text(GITHUB, encoding="utf-8")
-        (repository / "x.ignored").write_text(GITHUB, encoding="utf-8")
+    def test_is_looked_through_before_a_commit_but_not_what_git_ignores(self, repository: Repository) -> None:
+        repository.write({".gitignore": "*.ignored\n", "new": GITHUB, "x.ignored": GITHUB})
 
-        assert [finding.where for finding in work_tree(repository)] == ["new:1"]
+        assert [finding.where for finding in work_tree(repository.folder)] == ["new:1"]
 
-    def test_with_bytes_that_are_no_text_is_read(self, repository: Path) -> None:
-        (repository / "image").write_bytes(b"\xff\xfe\x00" + GITHUB.encode() + b"\xff")
+    def test_with_bytes_that_are_no_text_is_read(self, repository: Repository) -> None:
+        (repository.folder / "image").write_bytes(b"\xff\xfe\x00" + GITHUB.encode() + b"\xff")
 
-        assert [finding.what for finding in work_tree(repository)] == ["a token of GitHub"]
+        assert [finding.what for finding in work_tree(repository.folder)] == ["a token of GitHub"]
 
-    def test_keeps_what_was_taken_out_again_and_other_branches(self, repository: Path) -> None:
-        commit(repository, "a", GITHUB)
-        commit(repository, "a", None)
-        git(repository, "switch", "--quiet", "--create", "other")
-        commit(repository, "b", AMAZON)
-        git(repository, "switch", "--quiet", "main")
+    def test_keeps_what_was_taken_out_again_and_other_branches(self, repository: Repository) -> None:
+        repository.commit(files={"a": GITHUB})
+        repository.commit(files={"a": None})
+        repository.branch("other")
+        repository.commit(files={"b": AMAZON})
+        repository.switch("main")
 
-        assert list(work_tree(repository)) == []
-        assert {finding.where.partition(" ")[0] for finding in history(repository)} == {"a:1", "b:1"}
+        assert list(work_tree(repository.folder)) == []
+        assert {finding.where.partition(" ")[0] for finding in history(repository.folder)} == {"a:1", "b:1"}
 
-    def test_that_is_shallow_has_no_history_to_speak_of(
-        self, repository: Path, tmp_path_factory: pytest.TempPathFactory
-    ) -> None:
-        commit(repository, "a", "1")
-        commit(repository, "a", "2")
-        clone = tmp_path_factory.mktemp("clone") / "shallow"
-        subprocess.run(
-            ["git", "clone", "--quiet", "--depth=1", f"file://{repository}", clone], check=True, capture_output=True
-        )
+    def test_that_is_shallow_has_no_history_to_speak_of(self, repository: Repository, tmp_path: Path) -> None:
+        repository.commit(files={"a": "1"})
+        repository.commit(files={"a": "2"})
+        clone = repository.clone(tmp_path / "shallow", depth=1)
 
         with pytest.raises(ReleaseError, match="shallow"):
-            list(history(clone))
+            list(history(clone.folder))
 
-    def test_that_is_none_is_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main([str(tmp_path / "none")]) == 1
-        assert "'git ls-files' failed" in capsys.readouterr().err
+    def test_that_is_none_is_said(self, tmp_path: Path) -> None:
+        refused(call(main, str(tmp_path / "none")), "'git ls-files' failed")

@@ -4,9 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import yaml
 
-from support.gitops import text_of
+from support.gitops import text_of, values_of
 from support.registry import SmallRegistry, upload
 from support.release import call, refused
 from tools.release import store_digests
@@ -22,18 +21,11 @@ def folder(gitops: Path, tmp_path: Path) -> Path:
     return tmp_path / "gitops"
 
 
-def values(folder: Path, environment: str) -> dict[str, dict[str, dict[str, str]]]:
-    found: dict[str, dict[str, dict[str, str]]] = yaml.safe_load(
-        (folder / f"environments/{environment}/values.yaml").read_text(encoding="utf-8")
-    )
-    return found
-
-
 @pytest.fixture
 def digests(small_registry: SmallRegistry, folder: Path) -> dict[str, str]:
     """What the tags of the values stand for."""
     small_registry.public = True
-    found = values(folder, "test")
+    found = values_of(folder, "test")
     return {
         key: upload(small_registry, f"{where}/{image}", found[key]["image"]["tag"], LABELS)
         for key, where, image in store_digests.STORES
@@ -49,7 +41,7 @@ class TestLookingUp:
         said = call(store_digests.main, f"--folder={folder}", f"--host={small_registry.host}")
 
         assert said.code == 0
-        tag = values(folder, "test")["nats"]["image"]["tag"]
+        tag = values_of(folder, "test")["nats"]["image"]["tag"]
         lines = said.splitlines()
         assert (lines[0], len(lines)) == (f"test: docker.io/library/nats:{tag} is {digests['nats']}: has none", 4)
         assert text_of(folder / "environments") == before
@@ -57,7 +49,7 @@ class TestLookingUp:
     def test_writes_the_digests_and_nothing_else(
         self, small_registry: SmallRegistry, folder: Path, digests: dict[str, str]
     ) -> None:
-        before = {name: values(folder, name) for name in ENVIRONMENTS}
+        before = {name: values_of(folder, name) for name in ENVIRONMENTS}
 
         said = call(store_digests.main, f"--folder={folder}", f"--host={small_registry.host}", "--write")
 
@@ -66,20 +58,20 @@ class TestLookingUp:
         for name in ENVIRONMENTS:
             for key, digest in digests.items():
                 before[name][key]["image"]["digest"] = digest
-            assert values(folder, name) == before[name]
+            assert values_of(folder, name) == before[name]
         again = call(store_digests.main, f"--folder={folder}", f"--host={small_registry.host}")
         assert again.count(": has it") == 4
 
     @pytest.mark.usefixtures("digests")
     def test_of_a_tag_that_is_not_there_writes_nothing(self, small_registry: SmallRegistry, folder: Path) -> None:
         file = folder / "environments/production/values.yaml"
-        tag = values(folder, "production")["database"]["image"]["tag"]
+        tag = values_of(folder, "production")["database"]["image"]["tag"]
         file.write_text(file.read_text(encoding="utf-8").replace(tag, "0.0.1"), encoding="utf-8")
 
         said = call(store_digests.main, f"--folder={folder}", f"--host={small_registry.host}", "--write")
 
         refused(said, "timescale/timescaledb has no tag 0.0.1")
-        assert values(folder, "test")["nats"]["image"]["digest"] == ""
+        assert values_of(folder, "test")["nats"]["image"]["digest"] == ""
 
     @pytest.mark.parametrize("before", ["  image:\n    tag", "    digest: "])
     def test_names_a_file_that_was_written_in_another_way(self, folder: Path, before: str) -> None:

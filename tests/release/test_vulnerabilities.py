@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from support.http_server import Answer, Asked, serving
+from support.release import Said, call, refused
 from support.services import ROOT
 from tools.vulnerabilities.__main__ import main
 from tools.vulnerabilities.locks import locked, read_accepted
@@ -98,8 +99,14 @@ def accept(locks: Path, name: str, *, days: int) -> None:
     (locks / "accepted-vulnerabilities.toml").write_text(text)
 
 
-def look(osv: Osv, locks: Path, *more: str) -> int:
-    return main([f"--folder={locks}", f"--address={osv.address}", *more])
+def look(osv: Osv, locks: Path, *more: str) -> Said:
+    return call(main, f"--folder={locks}", f"--address={osv.address}", *more)
+
+
+def passed(said: Said, text: str) -> None:
+    """See that nothing is refused, and this is said."""
+    assert said.code == 0
+    assert text in said
 
 
 @pytest.fixture
@@ -110,11 +117,9 @@ def vulnerability(osv: Osv) -> Osv:
 
 
 class TestWhatIsLookedAt:
-    def test_is_each_version_once(self, osv: Osv, locks: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert look(osv, locks) == 0
-
+    def test_is_each_version_once(self, osv: Osv, locks: Path) -> None:
+        assert look(osv, locks) == "2 versions of libraries, 0 known vulnerabilities, 0 of them not accepted.\n"
         assert sorted(osv.queries) == [("other", "2.0"), ("some-library", "1.2.3")]
-        assert capsys.readouterr().out == "2 versions of libraries, 0 known vulnerabilities, 0 of them not accepted.\n"
 
     def test_is_every_lock_of_this_repository(self) -> None:
         files = sorted((ROOT / "requirements").glob("*.txt"))
@@ -124,72 +129,47 @@ class TestWhatIsLookedAt:
         assert len(packages) > 50
         assert read_accepted(ROOT / "requirements/accepted-vulnerabilities.toml") == []
 
-    def test_is_never_a_file_that_locks_nothing(
-        self, osv: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_is_never_a_file_that_locks_nothing(self, osv: Osv, locks: Path) -> None:
         (locks / "empty.txt").write_text("# nothing\n")
 
-        assert look(osv, locks) == 1
-
-        assert "empty.txt locks nothing" in capsys.readouterr().err
+        refused(look(osv, locks), "empty.txt locks nothing")
 
 
 class TestAVulnerability:
-    def test_fails_and_says_where_it_is_and_what_repairs_it(
-        self, vulnerability: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        assert look(vulnerability, locks) == 1
-
-        assert capsys.readouterr().out.splitlines() == [
+    def test_fails_and_says_where_it_is_and_what_repairs_it(self, vulnerability: Osv, locks: Path) -> None:
+        assert refused(look(vulnerability, locks)).splitlines() == [
             "some-library 1.2.3: GHSA-aaaa-bbbb-cccc (CVE-2026-1234): A header of a stranger is trusted",
             "    locked in api, dev; repaired in 1.2.4",
             "2 versions of libraries, 1 known vulnerabilities, 1 of them not accepted.",
         ]
 
-    def test_on_a_later_page_is_found_too(
-        self, vulnerability: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_on_a_later_page_is_found_too(self, vulnerability: Osv, locks: Path) -> None:
         vulnerability.vulnerable["some-library", "1.2.3"].append("PYSEC-2026-7")
         vulnerability.entries["PYSEC-2026-7"] = {"id": "PYSEC-2026-7", "details": "More"}
 
-        assert look(vulnerability, locks) == 1
-
-        assert "some-library 1.2.3: PYSEC-2026-7: More\n    locked in api, dev; no version repairs it yet\n" in (
-            capsys.readouterr().out
-        )
+        said = "some-library 1.2.3: PYSEC-2026-7: More\n    locked in api, dev; no version repairs it yet\n"
+        refused(look(vulnerability, locks), said)
 
     def test_that_was_withdrawn_is_none(self, vulnerability: Osv, locks: Path) -> None:
         vulnerability.entries[str(ENTRY["id"])] = ENTRY | {"withdrawn": "2026-02-01T00:00:00Z"}
 
-        assert look(vulnerability, locks) == 0
+        assert look(vulnerability, locks).code == 0
 
     @pytest.mark.parametrize("name", ["GHSA-aaaa-bbbb-cccc", "CVE-2026-1234"])
-    def test_that_is_accepted_passes_and_is_shown(
-        self, vulnerability: Osv, locks: Path, name: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_that_is_accepted_passes_and_is_shown(self, vulnerability: Osv, locks: Path, name: str) -> None:
         accept(locks, name, days=0)
 
-        assert look(vulnerability, locks) == 0
+        passed(look(vulnerability, locks), ": nobody calls it")
 
-        assert ": nobody calls it" in capsys.readouterr().out
-
-    def test_fails_again_when_its_time_is_over(
-        self, vulnerability: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_fails_again_when_its_time_is_over(self, vulnerability: Osv, locks: Path) -> None:
         accept(locks, "CVE-2026-1234", days=-1)
 
-        assert look(vulnerability, locks) == 1
+        refused(look(vulnerability, locks), "WAS ACCEPTED ONLY UNTIL")
 
-        assert "WAS ACCEPTED ONLY UNTIL" in capsys.readouterr().out
-
-    def test_that_is_gone_is_told_from_what_is_accepted(
-        self, osv: Osv, locks: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_that_is_gone_is_told_from_what_is_accepted(self, osv: Osv, locks: Path) -> None:
         accept(locks, "CVE-2026-1234", days=9)
 
-        assert look(osv, locks) == 0
-
-        assert "CVE-2026-1234 is accepted and no longer there" in capsys.readouterr().out
+        passed(look(osv, locks), "CVE-2026-1234 is accepted and no longer there")
 
     @pytest.mark.parametrize(
         "text",
@@ -201,14 +181,10 @@ class TestAVulnerability:
             '[[accepted]]\nid = "x"\nreason = "y"\nuntil = 2030-01-01\nmore = 1\n',
         ],
     )
-    def test_is_accepted_with_reason_and_day_alone(
-        self, vulnerability: Osv, locks: Path, text: str, capsys: pytest.CaptureFixture[str]
-    ) -> None:
+    def test_is_accepted_with_reason_and_day_alone(self, vulnerability: Osv, locks: Path, text: str) -> None:
         (locks / "accepted-vulnerabilities.toml").write_text(text)
 
-        assert look(vulnerability, locks) == 1
-
-        assert "accepted-vulnerabilities.toml: " in capsys.readouterr().err
+        refused(look(vulnerability, locks), "accepted-vulnerabilities.toml: ")
 
 
 class TestADatabaseThatDoesNotAnswer:
@@ -237,22 +213,18 @@ class TestADatabaseThatDoesNotAnswer:
         status: int,
         body: bytes,
         why: str,
-        capsys: pytest.CaptureFixture[str],
     ) -> None:
         vulnerability.answer = lambda asked: Answer(status, body) if asked == path else None
 
-        assert look(vulnerability, locks) == 0
-        said = capsys.readouterr().out
+        said = look(vulnerability, locks)
+        passed(said, why)
         assert said.startswith("not run: ")
-        assert why in said
         assert "known vulnerabilities" not in said
 
-        assert look(vulnerability, locks, "--must-run") == 2
+        assert look(vulnerability, locks, "--must-run").code == 2
 
-    def test_because_nobody_listens(self, locks: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main([f"--folder={locks}", "--address=http://127.0.0.1:1"]) == 0
-
-        assert "not run: http://127.0.0.1:1 can't be reached: " in capsys.readouterr().out
+    def test_because_nobody_listens(self, locks: Path) -> None:
+        passed(look(Osv("http://127.0.0.1:1"), locks), "not run: http://127.0.0.1:1 can't be reached: ")
 
 
 def test_the_script_needs_python_alone(tmp_path: Path) -> None:

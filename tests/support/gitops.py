@@ -43,6 +43,13 @@ def text_of(folder: Path) -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in files)
 
 
+def values_of(folder: Path, environment: str) -> dict[str, Any]:
+    """Return the values of the chart that an environment has."""
+    text = (folder / "environments" / environment / "values.yaml").read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values
+
+
 @pytest.fixture(scope="session")
 def gitops(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a GitOps repository with the parameters' own values; tests only read it."""

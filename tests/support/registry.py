@@ -87,9 +87,11 @@ def upload(registry: RunningRegistry, repository: str, tag: str, labels: Mapping
 
     def part(platform: str, own: Mapping[str, object], **more: object) -> tuple[bytes, dict[str, object]]:
         system, architecture = platform.split("/")
-        manifest = _manifest(registry, repository, {"os": system, "architecture": architecture, "config": own})
+        *blobs, manifest = image({"os": system, "architecture": architecture, "config": own})
+        for blob in blobs:
+            put_blob(registry, repository, blob)
         about = {"platform": {"os": system, "architecture": architecture}} | more
-        return manifest, _descriptor(MANIFEST, digest_of(manifest), manifest) | about
+        return manifest, descriptor(MANIFEST, manifest) | about
 
     parts = [part(platform, {"Labels": own}) for platform, own in labels.items()]
     if len(parts) == 1:
@@ -97,8 +99,8 @@ def upload(registry: RunningRegistry, repository: str, tag: str, labels: Mapping
     parts.append(part("unknown/unknown", {}, annotations={"vnd.docker.reference.type": "attestation-manifest"}))
     for manifest, _ in parts:
         put_manifest(registry, repository, digest_of(manifest), manifest, MANIFEST)
-    described = [descriptor for _, descriptor in parts]
-    index = canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": described})
+    manifests = [described for _, described in parts]
+    index = canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
     return put_manifest(registry, repository, tag, index, INDEX)
 
 
@@ -120,23 +122,17 @@ def upload_release(
     return digests
 
 
-def _manifest(registry: RunningRegistry, repository: str, configuration: Mapping[str, object]) -> bytes:
+def image(configuration: Mapping[str, object]) -> tuple[bytes, bytes, bytes]:
+    """Return layer, configuration and manifest of an image."""
     layer = b"\0" * 1024  # an empty tar archive
     content = canonical(dict(configuration) | {"rootfs": {"type": "layers", "diff_ids": [digest_of(layer)]}})
-    for blob in (layer, content):
-        put_blob(registry, repository, blob)
-    return canonical(
-        {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": _descriptor(CONFIGURATION, digest_of(content), content),
-            "layers": [_descriptor(LAYER, digest_of(layer), layer)],
-        }
-    )
+    described = {"config": descriptor(CONFIGURATION, content), "layers": [descriptor(LAYER, layer)]}
+    return layer, content, canonical({"schemaVersion": 2, "mediaType": MANIFEST, **described})
 
 
-def _descriptor(media_type: str, digest: str, content: bytes) -> dict[str, object]:
-    return {"mediaType": media_type, "digest": digest, "size": len(content)}
+def descriptor(media_type: str, content: bytes) -> dict[str, object]:
+    """Return what names a blob or manifest in another one."""
+    return {"mediaType": media_type, "digest": digest_of(content), "size": len(content)}
 
 
 def put_blob(registry: RunningRegistry, repository: str, content: bytes) -> None:
