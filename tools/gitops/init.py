@@ -6,20 +6,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from sens_cli.release.versions import ReleaseError
 from tools.gitops.parameters import Parameter, ResolvedParameters, parse_setting, read_parameters, read_values, resolve
 from tools.gitops.template import files, write
+from tools.release.program import parser_of, run_program
 
+_NAME: Final = "scripts/gitops-init"
 _ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what is wrong ends the program with exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/gitops-init",
-        description="Writes the GitOps repository of an installation, from infra/gitops, into an empty folder.",
-        epilog="The parameters are in infra/gitops/parameters.toml.",
-        allow_abbrev=False,
+    parser = parser_of(
+        _NAME,
+        "Writes the GitOps repository of an installation, from infra/gitops, into an empty folder.",
+        "The parameters are in infra/gitops/parameters.toml.",
     )
     parser.add_argument("folder", type=Path, help="where it is written to: a new or an empty folder")
     parser.add_argument("--parameters", type=Path, metavar="FILE", help='values that differ: name = "value" (TOML)')
@@ -30,29 +30,29 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Write the repository and say what to do next; return 1 when it is refused."""
     options = parse(arguments)
-    try:
-        given = list(read_values(options.parameters).items()) if options.parameters else []
-        given += [parse_setting(text) for text in options.set]
-        known = read_parameters(_ROOT / "infra" / "gitops" / "parameters.toml")
-        resolved = resolve(known, given)
-        contents = list(files(_ROOT, resolved.values))
-        write(options.folder, contents)
-    except ReleaseError as error:
-        print(f"scripts/gitops-init: {error}", file=sys.stderr)
-        return 1
+    return run_program(_NAME, lambda: made(options))
+
+
+def made(options: argparse.Namespace) -> Iterator[str]:
+    """Write the repository, and yield what was done and what to do next.
+
+    Raises:
+        ReleaseError: A value is refused, or the folder is; nothing was written then.
+    """
+    given = list(read_values(options.parameters).items()) if options.parameters else []
+    given += [parse_setting(text) for text in options.set]
+    known = read_parameters(_ROOT / "infra" / "gitops" / "parameters.toml")
+    resolved = resolve(known, given)
     values = resolved.values
-    print(f"{len(contents)} files are in {options.folder}.")
-    for line in told(known, resolved):
-        print(line)
-    print("\nNext:")
-    print(f"1. Commit them on a branch main, and push it to the private repository {values['gitops_repository']}.")
-    print(
-        f"2. Protect main there; scripts/check-branch-protection {values['gitops_repository']} tells what is missing."
-    )
-    print("3. Bring up the cluster as the README.md there says.")
-    for line in publishing(values):
-        print(line)
-    return 0
+    contents = list(files(_ROOT, values))
+    write(options.folder, contents)
+    yield f"{len(contents)} files are in {options.folder}."
+    yield from told(known, resolved)
+    yield "\nNext:"
+    yield f"1. Commit them on a branch main, and push it to the private repository {values['gitops_repository']}."
+    yield f"2. Protect main there; scripts/check-branch-protection {values['gitops_repository']} tells what is missing."
+    yield "3. Bring up the cluster as the README.md there says."
+    yield from publishing(values)
 
 
 def told(known: Mapping[str, Parameter], resolved: ResolvedParameters) -> Iterator[str]:

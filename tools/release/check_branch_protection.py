@@ -8,6 +8,7 @@ from typing import Final
 
 from sens_cli.release.versions import ReleaseError
 from tools.release.hosting import Hosting, Protection
+from tools.release.program import parser_of
 
 _TOKENS: Final = ("GITHUB_TOKEN", "GH_TOKEN")
 
@@ -41,11 +42,10 @@ def read(repository: str, branch: str) -> Protection:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what is wrong ends the program with exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/check-branch-protection",
-        description="Tells whether a branch is protected so that the owners in .github/CODEOWNERS have to approve changes. "
+    parser = parser_of(
+        "scripts/check-branch-protection",
+        "Tells whether a branch is protected so that the owners in .github/CODEOWNERS have to approve changes. "
         f"It needs a token in {' or '.join(_TOKENS)} that may read the repository's administration.",
-        allow_abbrev=False,
     )
     parser.add_argument("repository", help="owner/name")
     parser.add_argument("--branch", default="main", help="main by default")

@@ -108,13 +108,17 @@ class Clone:
         self.git("fetch", "--quiet", "--no-tags", "origin", f"+{reference}:refs/remotes/origin/{branch}")
         return self.git("rev-parse", "--verify", f"refs/remotes/origin/{branch}^{{commit}}")
 
+    def find(self, name: str) -> str | None:
+        """Return the full commit that a name stands for, None when it stands for none."""
+        return self.attempt("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+
     def commit(self, name: str) -> str:
         """Return the full commit that a name stands for.
 
         Raises:
             ReleaseError: It stands for none.
         """
-        found = self.attempt("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        found = self.find(name)
         if found is None:
             raise ReleaseError(f"{name[:100]!r} is not a commit in {self.folder}: fetch it, or name another one.")
         return found

@@ -8,7 +8,7 @@ import base64
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from sens_cli.release.versions import ReleaseError
@@ -56,7 +56,9 @@ class Wanted:
         name: Its name.
         namespace: Where it is.
         questions: What has to be known to make it.
-        fill: Makes type, labels and ``stringData`` of the answers.
+        fill: Makes its values of the answers.
+        kind: Its type.
+        labels: Its labels.
         made: Keys whose values nobody needs to know: each service's own. Random ones, where there are none yet.
         dropped: Keys of another way to fill it, which are taken out when it is replaced.
         kept: Why it should not be replaced.
@@ -65,16 +67,17 @@ class Wanted:
     name: str
     namespace: str
     questions: tuple[Question, ...]
-    fill: Callable[[Mapping[str, str]], Manifest]
+    fill: Callable[[Mapping[str, str]], dict[str, str]]
+    kind: str = "Opaque"
+    labels: Mapping[str, str] = field(default_factory=dict)
     made: tuple[str, ...] = ()
     kept: str = "Use --replace to put another value in its place."
     dropped: tuple[str, ...] = ()
 
-    def manifest(self, answers: Mapping[str, str]) -> Manifest:
+    def manifest(self, values: Mapping[str, str]) -> Manifest:
         """Return the whole object."""
-        filled = self.fill(answers)
-        metadata = {"name": self.name, "namespace": self.namespace, "labels": filled.pop("labels", {})}
-        return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, **filled}
+        metadata = {"name": self.name, "namespace": self.namespace, "labels": self.labels}
+        return {"apiVersion": "v1", "kind": "Secret", "type": self.kind, "metadata": metadata, "stringData": values}
 
 
 def wanted(registry: str, account: str, app_key: str | None = None) -> dict[str, tuple[Wanted, ...]]:
@@ -87,63 +90,50 @@ def wanted(registry: str, account: str, app_key: str | None = None) -> dict[str,
     """
     host = registry.partition("/")[0]
 
-    def pull(answers: Mapping[str, str]) -> Manifest:
+    def pull(answers: Mapping[str, str]) -> dict[str, str]:
         # The format of ~/.docker/config.json (kubernetes.io, "Pull an Image from a Private Registry").
         name, token = answers["registry-user"], answers["registry-token"]
         entry = {"username": name, "password": token, "auth": base64.b64encode(f"{name}:{token}".encode()).decode()}
-        document = json.dumps({"auths": {host: entry}})
-        return {"type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": document}}
+        return {".dockerconfigjson": json.dumps({"auths": {host: entry}})}
 
-    def database(answers: Mapping[str, str]) -> Manifest:
-        return {"type": "Opaque", "stringData": {"postgres-password": answers["postgres-password"]}}
+    def database(answers: Mapping[str, str]) -> dict[str, str]:
+        return {"postgres-password": answers["postgres-password"]}
 
-    def repositories(answers: Mapping[str, str]) -> Manifest:
-        # argo-cd.readthedocs.io, "Declarative setup", repository credentials.
-        data = {
-            "type": "git",
-            "url": account,
-            "username": answers["repository-user"],
-            "password": answers["repository-token"],
+    def repositories(answers: Mapping[str, str]) -> dict[str, str]:
+        # argo-cd.readthedocs.io, "Declarative setup", repository credentials, and "GitHub App credential" there.
+        access = {
+            "username": answers.get("repository-user"),
+            "password": answers.get("repository-token"),
+            "githubAppID": answers.get("github-app-id"),
+            "githubAppInstallationID": answers.get("github-app-installation-id"),
+            "githubAppPrivateKey": app_key,
         }
-        return {"type": "Opaque", "labels": {"argocd.argoproj.io/secret-type": "repo-creds"}, "stringData": data}
-
-    def app(answers: Mapping[str, str]) -> Manifest:
-        # The same page, "GitHub App credential".
-        data = {
-            "type": "git",
-            "url": account,
-            "githubAppID": answers["github-app-id"],
-            "githubAppInstallationID": answers["github-app-installation-id"],
-            "githubAppPrivateKey": app_key or "",
-        }
-        return {"type": "Opaque", "labels": {"argocd.argoproj.io/secret-type": "repo-creds"}, "stringData": data}
+        return {"type": "git", "url": account} | {name: value for name, value in access.items() if value is not None}
 
     asked_pull = (
         Question("registry-user", f"User at {host}", secret=False),
         Question("registry-token", f"Token that may read packages at {host}"),
     )
     asked_database = (Question("postgres-password", "Password for the database", made_when_empty=True),)
-    asked_repositories = (
+    asked_token = (
         Question("repository-user", f"User at {account}", secret=False),
         Question("repository-token", "Token that may read the contents of both repositories"),
     )
-    found = {
-        name: (
-            Wanted("ghcr-pull", f"sens-{name}", asked_pull, pull),
-            Wanted(f"sens-{name}-timescaledb-auth", f"sens-{name}", asked_database, database, _OWN, _KEPT),
-        )
-        for name in ("test", "production")
-    }
     asked_app = (
         Question("github-app-id", "ID of the GitHub App", secret=False),
         Question("github-app-installation-id", f"ID of its installation at {account}", secret=False),
     )
+    found = {}
+    for name in ("test", "production"):
+        where, auth = f"sens-{name}", f"sens-{name}-timescaledb-auth"
+        found[name] = (
+            Wanted("ghcr-pull", where, asked_pull, pull, kind="kubernetes.io/dockerconfigjson"),
+            Wanted(auth, where, asked_database, database, made=_OWN, kept=_KEPT),
+        )
     by_token, by_app = ("username", "password"), ("githubAppID", "githubAppInstallationID", "githubAppPrivateKey")
-    access = (
-        Wanted("sens-repositories", "argocd", asked_repositories, repositories, dropped=by_app)
-        if app_key is None
-        else Wanted("sens-repositories", "argocd", asked_app, app, dropped=by_token)
-    )
+    asked, dropped = (asked_token, by_app) if app_key is None else (asked_app, by_token)
+    labels = {"argocd.argoproj.io/secret-type": "repo-creds"}
+    access = Wanted("sens-repositories", "argocd", asked, repositories, labels=labels, dropped=dropped)
     return found | {"argocd": (access,)}
 
 
@@ -193,27 +183,18 @@ def create(kubectl: ClusterAdministration, one: Wanted, ask: Callable[[Question]
         return f"kept     {where}: it exists already. {one.kept}{also}"
     answers = {question.key: answer(question, ask) for question in one.questions}
     hidden = [answers[question.key] for question in one.questions if question.secret]
-    manifest = one.manifest(answers)
+    values = one.fill(answers)
     if there:
-        patch: Manifest = {"stringData": manifest["stringData"]}
+        patch: Manifest = {"stringData": values}
         if one.dropped:
             patch["data"] = dict.fromkeys(one.dropped)
         _patch(kubectl, one.namespace, one.name, patch, hidden)
         _add_missing(kubectl, one)
         return f"replaced {where}"
     own = {key: _random() for key in one.made}
-    if own:
-        manifest["stringData"] = {**answers_in(manifest), **own}
-        hidden += own.values()
-    kubectl.run("create", "--filename=-", "--output=name", stdin=json.dumps(manifest), secrets=hidden)
+    manifest = json.dumps(one.manifest(values | own))
+    kubectl.run("create", "--filename=-", "--output=name", stdin=manifest, secrets=[*hidden, *own.values()])
     return f"created  {where}"
-
-
-def answers_in(manifest: Manifest) -> dict[str, str]:
-    """Return the values of a secret."""
-    values = manifest["stringData"]
-    assert isinstance(values, dict)  # noqa: S101 - for the type checker: `fill` makes it
-    return values
 
 
 def _random() -> str:

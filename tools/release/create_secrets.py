@@ -8,11 +8,14 @@ import getpass
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from sens_cli.release.versions import ReleaseError
 from tools.release.cluster_secrets import Question, create, read_app_key, set_webhook_secret, wanted
 from tools.release.kubectl import ClusterAdministration
+from tools.release.program import parser_of, run_program
+
+_NAME: Final = "scripts/create-secrets"
 
 
 def answers_of(stream: TextIO) -> Callable[[Question], str]:
@@ -74,15 +77,14 @@ def _app_key(options: argparse.Namespace) -> str | None:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what is wrong ends the program with exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/create-secrets",
-        description="Creates the secrets of one part of the cluster, from a prompt or from lines key=value on the standard "
+    parser = parser_of(
+        _NAME,
+        "Creates the secrets of one part of the cluster, from a prompt or from lines key=value on the standard "
         "input, and prints none of them.",
-        epilog="Keys: registry-user, registry-token and postgres-password for test and production; repository-user and "
+        "Keys: registry-user, registry-token and postgres-password for test and production; repository-user and "
         "repository-token for argocd (with --github-app-key: github-app-id, github-app-installation-id); webhook-secret for webhook. "
         "An empty postgres-password makes a random one. The passwords of the services' own in the database and in NATS are random, "
         "and added to a secret that has them not.",
-        allow_abbrev=False,
     )
     parser.add_argument("part", choices=["test", "production", "argocd", "webhook"])
     parser.add_argument("--replace", action="store_true", help="put other values in the place of those that exist")
@@ -102,15 +104,10 @@ def main(arguments: Sequence[str]) -> int:
     """Create what is missing and say what was done; return 1 when something was refused."""
     options = parse(arguments)
     try:
-        for line in run(options, prompt if sys.stdin.isatty() else answers_of(sys.stdin)):
-            print(line)
-    except ReleaseError as error:
-        print(f"scripts/create-secrets: {error}", file=sys.stderr)
-        return 1
+        return run_program(_NAME, lambda: run(options, prompt if sys.stdin.isatty() else answers_of(sys.stdin)))
     except (EOFError, KeyboardInterrupt):
-        print("\nscripts/create-secrets: stopped; what it has not named was not created.", file=sys.stderr)
+        print(f"\n{_NAME}: stopped; what it has not named was not created.", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class History:
         """
         file = self._folder / _FILE
         try:
-            return _declared(file.read_text(encoding="utf-8"))
+            return declared(file.read_text(encoding="utf-8"))
         except OSError as error:
             raise ReleaseError(f"{file} can't be read: {error.strerror}. Is this a clone of the product?") from error
         except ValueError as error:
@@ -122,12 +122,12 @@ class History:
             # What could not be read at one commit must not hide the versions before it.
             try:
                 document = self._clone.git("cat-file", "blob", f"{commit}:./{_FILE}")
-                yield Previous(root_version(_declared(document)), commit)
+                yield Previous(root_version(declared(document)), commit)
             except (ValueError, ReleaseError):
                 continue
 
     def _commit(self, name: str) -> str | None:
-        found = self._clone.attempt("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        found = self._clone.find(name)
         # The name may be one that stands for what a commit excludes ("^main").
         return found if found and _FULL_COMMIT.fullmatch(found) else None
 
@@ -141,7 +141,7 @@ class History:
             ) from error
 
 
-def _declared(document: str) -> str:
+def declared(document: str) -> str:
     """Return the version that a ``pyproject.toml`` declares; ValueError when it declares none."""
     try:
         return str(tomllib.loads(document)["project"]["version"])

@@ -15,6 +15,7 @@ from sens_cli.release.versions import (
     check_environment,
     release_version,
 )
+from tools.release.program import parsed
 from tools.release.registry import Registry
 from tools.release.source import Source
 
@@ -100,10 +101,7 @@ class Plan:
         Raises:
             ReleaseError: It is none.
         """
-        try:
-            document = json.loads(text) if len(text) <= _MAXIMUM_BYTES else None
-        except (ValueError, RecursionError):
-            document = None
+        document = parsed(text, _MAXIMUM_BYTES)
         if not isinstance(document, dict) or set(document) != {field.name for field in fields(cls)}:
             raise ReleaseError("This is not a plan: give what 'scripts/publish-images plan' printed.")
         return cls(

@@ -1,6 +1,7 @@
 """What the programs of releases have in common: how they end, and the options that several of them take."""
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -11,6 +12,14 @@ from sens_cli.release.versions import ReleaseError
 def printable(text: str) -> str:
     """Return a foreign text as one line without control characters."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+def parsed(text: str | bytes, maximum: int) -> object:
+    """Return the document that a foreign text is as JSON; None when it is none, or longer than the maximum."""
+    try:
+        return json.loads(text) if len(text) <= maximum else None
+    except (ValueError, RecursionError):
+        return None
 
 
 def run_program(name: str, work: Callable[[], str | Iterable[str]]) -> int:

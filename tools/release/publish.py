@@ -16,6 +16,7 @@ from sens_cli.release.record import PinnedImage, Record, Release, check_digest, 
 from sens_cli.release.versions import ReleaseError, Version, check_environment
 from tools.release.hosting import Hosting
 from tools.release.plan import Plan
+from tools.release.program import parsed
 from tools.release.registry import REVISION, PublishedImage, Registry
 from tools.release.registry_http import Credentials
 
@@ -107,10 +108,7 @@ def parse_digests(plan: Plan, text: str) -> dict[str, str]:
     Raises:
         ReleaseError: They are none.
     """
-    try:
-        document = json.loads(text) if len(text) <= _MAXIMUM_BYTES else None
-    except (ValueError, RecursionError):
-        document = None
+    document = parsed(text, _MAXIMUM_BYTES)
     if not isinstance(document, dict) or not set(document) <= set(plan.images):
         raise ReleaseError("The digests are not what 'scripts/publish-images build' printed for this plan.")
     for image, digest in document.items():

@@ -5,29 +5,32 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
+from typing import Final
 
 from sens_cli.release.record import Record, dump
 from sens_cli.release.record import parse as parse_record
 from sens_cli.release.versions import ReleaseError
 from tools.release import actions, publish
 from tools.release.plan import AFTER_A_MERGE, BY_HAND, EVENTS, Plan, Request, make_plan
+from tools.release.program import parser_of
 from tools.release.registry import Registry, host_of
 from tools.release.registry_http import Credentials
 from tools.release.source import Source
 
+_NAME: Final = "scripts/publish-images"
 TOKEN = "SENS_PLATFORM_INFRA_WORKFLOW_TOKEN"  # noqa: S105 - the name of a variable
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; what is wrong ends the program with exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="scripts/publish-images",
-        description="Publishes the images of a commit, step by step: plan, check, login, build, sign, tag, record, dispatch. "
+    parser = parser_of(
+        _NAME,
+        "Publishes the images of a commit, step by step: plan, check, login, build, sign, tag, record, dispatch. "
         "Each step prints what the next ones are given; '-' reads it from the standard input. "
         "The registry's login is in SENS_REGISTRY_USER and SENS_REGISTRY_PASSWORD; for ghcr.io, a run's own in SENS_GHCR_USER and "
         "SENS_GHCR_TOKEN holds without them.",
-        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True)
     plan = commands.add_parser(
@@ -120,15 +123,7 @@ def _plan(options: argparse.Namespace) -> None:
     registry = options.registry
     if not registry:
         registry = f"ghcr.io/{_repository('--registry')}".lower()
-    request = Request(
-        event=options.event,
-        run_number=options.run_number,
-        run_attempt=options.run_attempt,
-        head_sha=options.head_sha,
-        ref=options.ref,
-        release_version=options.release_version,
-        update_test_environment=options.update_test_environment,
-    )
+    request = Request(**{field.name: getattr(options, field.name) for field in fields(Request)})
     plan = make_plan(request, Source(options.folder), registry)
     actions.set_output("update-test", "true" if plan.update_test else "false")
     _print("plan", plan.dump())
@@ -186,7 +181,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         run(options)
     except ReleaseError as error:
-        print(f"scripts/publish-images: {actions.harmless(str(error))}", file=sys.stderr)
+        print(f"{_NAME}: {actions.harmless(str(error))}", file=sys.stderr)
         return 1
     return 0
 

@@ -4,14 +4,14 @@ Manifests, indexes and configurations are those of the OCI image specification 1
 """
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple, Self
 
 from sens_cli.release.versions import ReleaseError
-from tools.release.http import TIMEOUT_SECONDS
+from tools.release.http import MAXIMUM_BYTES, TIMEOUT_SECONDS
+from tools.release.program import parsed
 from tools.release.registry_http import Credentials, Transport
 
 REVISION: Final = "org.opencontainers.image.revision"
@@ -262,10 +262,7 @@ def _labels(configuration: Mapping[str, object], where: str) -> Mapping[str, str
 
 
 def _object(body: bytes, where: str) -> Mapping[str, object]:
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
-        document = None
+    document = parsed(body, MAXIMUM_BYTES)
     if not isinstance(document, dict):
         raise ReleaseError(f"{where} is not a JSON object: is this a registry of images?")
     return document

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Self
 
 from sens_cli.release.versions import ReleaseError
 from tools.release.http import AGENT, MAXIMUM_BYTES, NO_ANSWER, is_local, is_safe, one_line, opener
+from tools.release.program import parsed
 
 GITHUB_HOST: Final = "ghcr.io"
 """GitHub's registry, which a run's own token is good for."""
@@ -174,11 +175,8 @@ class Transport:
         address = f"{realm}{'&' if '?' in realm else '?'}{urllib.parse.urlencode(query)}"
         login = self._credentials.header if self._credentials is not None else None
         body, _ = self._send(_Call("GET", address, {"Accept": "application/json"}), login)
-        try:
-            answer = json.loads(body)
-            token = answer.get("token") or answer.get("access_token")
-        except (ValueError, AttributeError, RecursionError):
-            token = None
+        answer = parsed(body, MAXIMUM_BYTES)
+        token = (answer.get("token") or answer.get("access_token")) if isinstance(answer, dict) else None
         if not isinstance(token, str) or not _SECRET.fullmatch(token):
             raise ReleaseError(f"{realm} answered without a token: is this the registry's token service?")
         return f"Bearer {token}"

@@ -1,6 +1,5 @@
 """Whether images are signed by the workflow that publishes them: asked of cosign, before production gets them."""
 
-import base64
 import json
 import os
 import subprocess
@@ -102,7 +101,7 @@ def _docker_configuration(host: str, credentials: Credentials | None) -> Iterato
     if credentials is None:
         yield {}
         return
-    login = base64.b64encode(f"{credentials.user}:{credentials.password}".encode()).decode("ascii")
+    login = credentials.header.removeprefix("Basic ")
     with tempfile.TemporaryDirectory(prefix="sens-cosign-") as folder:
         file = Path(folder) / "config.json"
         file.touch(mode=0o600)

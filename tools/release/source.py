@@ -1,12 +1,12 @@
 """What is built: a commit of this repository, found by what a person or an event calls it."""
 
 import re
-import tomllib
 from pathlib import Path
 from typing import Final
 
 from sens_cli.release.versions import ReleaseError, Version, root_version
 from tools.release.clone import Clone
+from tools.release.history import declared
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Of git's rules (git-check-ref-format) the names that people give, and no other.
@@ -37,7 +37,7 @@ class Source:
             names = [_MAIN]
         else:
             names = _candidates(ref)
-        found = {name: commit for name in names if (commit := self._commit(name))}
+        found = {name: commit for name in names if (commit := self._clone.find(name))}
         if not found:
             raise ReleaseError(
                 f"There is no branch, tag or full commit {_shown(ref) if ref else 'main'} in this clone: write it as it is called "
@@ -56,20 +56,16 @@ class Source:
         Raises:
             ReleaseError: There is none, or it is not a stable version.
         """
-        text = self._clone.attempt("show", f"{commit}:pyproject.toml")
         try:
-            version = tomllib.loads(text or "")["project"]["version"]
-        except (tomllib.TOMLDecodeError, KeyError, TypeError):
+            version = declared(self._clone.attempt("show", f"{commit}:pyproject.toml") or "")
+        except ValueError:
             raise ReleaseError(f"The pyproject.toml of {commit} has no version: it can't be published.") from None
-        return root_version(str(version))
+        return root_version(version)
 
     def is_reviewed(self, commit: str) -> bool:
         """Tell whether a commit is in main, or in a branch ``release/…`` that older versions are maintained in."""
         listed = self._clone.attempt("for-each-ref", "--format=%(refname)", "--contains", commit, _MAIN, _MAINTENANCE)
         return bool(listed)
-
-    def _commit(self, name: str) -> str | None:
-        return self._clone.attempt("rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}")
 
 
 def _candidates(ref: str) -> list[str]:
