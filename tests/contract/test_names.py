@@ -75,8 +75,8 @@ class TestMetrics:
 
 
 class TestDeletedDevice:
-    async def test_is_gone_at_once_and_its_metrics_and_other_devices_stay(self, opened_data: Opener) -> None:
-        async with opened_data() as it:
+    async def test_is_gone_at_once_and_its_metrics_and_other_devices_stay(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
             await fill(it)
             await fill(it, device="e")
             assert await it.names("demo").delete_device("d")
@@ -102,8 +102,8 @@ class TestDeletedDevice:
             assert await it.names("demo").delete_device("d")
             assert await devices(it, "other") == ["d"]
 
-    async def test_that_comes_again_is_a_new_one_without_the_old_values(self, opened_data: Opener) -> None:
-        async with opened_data() as it:
+    async def test_that_comes_again_is_a_new_one_without_the_old_values(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
             await fill(it)
             (before,) = await it.devices("demo").by_name(after="", prefix="", limit=1)
             await it.names("demo").delete_device("d")
@@ -115,8 +115,8 @@ class TestDeletedDevice:
 
 
 class TestDeletedMetric:
-    async def test_is_gone_at_once_from_all_devices(self, opened_data: Opener) -> None:
-        async with opened_data() as it:
+    async def test_is_gone_at_once_from_all_devices(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
             for device in ("d", "e"):
                 await fill(it, device=device)
             assert await it.names("demo").delete_metric("t", "number") == ["number"]
@@ -127,8 +127,8 @@ class TestDeletedMetric:
                 assert found is not None
                 assert [(each.series.name, each.series.kind) for each in found.latest] == left
 
-    async def test_without_a_kind_is_gone_with_all_of_them(self, opened_data: Opener) -> None:
-        async with opened_data() as it:
+    async def test_without_a_kind_is_gone_with_all_of_them(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
             await fill(it)
             assert await it.names("demo").delete_metric("t", None) == ["boolean", "number", "text"]
             assert await metrics(it) == [each for each in METRICS if each[0] != "t"]

@@ -153,7 +153,11 @@ class TenantDataInDatabase:
 
     async def measurement_count(self) -> int:
         count: int = await self._owner.fetchval(
-            "SELECT (SELECT count(*) FROM sens.measurements) + (SELECT count(*) FROM sens.text_measurements)"
+            """
+            SELECT (SELECT count(*) FROM sens.measurements) + (SELECT count(*) FROM sens.text_measurements) + coalesce(sum(
+                coalesce(cardinality(array_remove(numbers, NULL)), 0) + coalesce(cardinality(array_remove(texts, NULL)), 0)
+            ), 0) FROM sens.readings
+            """
         )
         return count
 

@@ -103,7 +103,7 @@ class StoredDeletions:
         self._pool = pool
 
     async def step(self, most: int) -> DeletionStep | None:
-        """Delete so many measurements of one deletion; return None when there is none."""
+        """Delete about so many measurements of one deletion; return None when there is no deletion."""
         async with transaction(self._pool, QueryKind.MEASUREMENTS, readonly=False) as connection:
             row = await connection.fetchrow("SELECT deletion, deleted, finished FROM sens.continue_deletion($1)", most)
         return None if row is None else DeletionStep(*row)

@@ -43,7 +43,7 @@ class Deletions(Protocol):
     """The deletions of all tenants whose measurements are not all gone yet."""
 
     async def step(self, most: int) -> DeletionStep | None:
-        """Delete so many measurements of one deletion; return None when there is none."""
+        """Delete about so many measurements of one deletion; return None when there is no deletion."""
 
 
 class MetricPage(NamedTuple):
