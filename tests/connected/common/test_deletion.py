@@ -19,6 +19,7 @@ from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.storing import StoreUnavailableError
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
+from support.readings import convert
 from support.workers import Publisher, TelemetryPath
 
 NOW = 1_769_860_800_000_000
@@ -70,7 +71,7 @@ class Deletions:
             return
         await self.store("a b", "c", rows, offset="0 s")
         if form == "columnstore":
-            await self.convert()
+            await convert(self.owner)
 
     async def _fill_former(self, rows: int) -> None:
         await self.owner.execute("SELECT sens.ensure_partitions('2026-01-01', '2026-04-01')")
@@ -111,12 +112,6 @@ class Deletions:
             rows,
             offset,
         )
-
-    async def convert(self) -> None:
-        """Move all readings to the columnstore, where there is one."""
-        if await self.owner.fetchval("SELECT kind FROM sens.storage") == "timescaledb":
-            for chunk in await self.owner.fetch("SELECT show_chunks('sens.readings')::text"):
-                await self.owner.execute(f"CALL convert_to_columnstore('{chunk[0]}')")
 
     async def delete_device(self, name: str) -> bool:
         return bool(await self.api.fetchval("SELECT sens.delete_device($1, 'key 1 (test)', '192.0.2.1', 'r')", name))
@@ -264,7 +259,7 @@ class TestMetricOfReadings:
             await deletions.fill("readings", 100)
             await deletions.store("a", "", 100, offset="1 s")
             await deletions.store("a", "c", 100, offset="2 s")
-            await deletions.convert()
+            await convert(deletions.owner)
             await deletions.store("b", "", 10, offset="3 s")
             for metric in ("a", "c"):
                 await deletions.api.fetchval("SELECT sens.delete_metric($1, NULL, 'key 1 (test)', NULL, NULL)", metric)

@@ -9,7 +9,9 @@ from sens_common.errors import UnavailableError
 from sens_common.health import Problems
 from sens_common.tenant_limits import TenantLimits
 from sens_platform_api.registry import service as registry
-from sens_platform_api.registry.repository import DeletionStep
+from sens_platform_api.registry.repository import DeletionStep, StillStoringError
+from sens_platform_api.retention import service as retention
+from sens_platform_api.retention.repository import Expired
 from sens_platform_api.tenants import service as tenants
 
 AWAY = UnavailableError("the database can't be used")
@@ -31,6 +33,32 @@ class Deletions:
         if isinstance(result, Exception):
             raise result
         return result
+
+
+class Expiry:
+    """A pass of the retention in memory: a partition that is in use at first, then steps."""
+
+    def __init__(self) -> None:
+        self._steps = [Expired(1, True, 0, 0, 0, False), Expired(1, False, 5, 0, 2, True)]
+        self._in_use = 2
+        self.dropped: list[str] = []
+        self.done = asyncio.Event()
+
+    async def step(self, most: int) -> Expired | None:
+        assert most > 0
+        if not self._steps:
+            self.done.set()
+            return None
+        return self._steps.pop(0)
+
+    async def drop(self) -> str | None:
+        if self._in_use:
+            self._in_use -= 1
+            raise StillStoringError
+        if self.dropped:
+            return None
+        self.dropped.append("sens.readings_2025_01")
+        return self.dropped[0]
 
 
 class Limits:
@@ -84,3 +112,12 @@ async def test_limits_are_told_after_failures() -> None:
     )
     assert limits.told == {"demo": TenantLimits(10)}
     assert events.count("the ingestion workers can't be told the tenants' limits; they keep the last ones") == 1
+
+
+async def test_retention_drops_partitions_first_and_counts_what_it_deletes() -> None:
+    expiry = Expiry()
+    events, _ = await logged_until(
+        expiry.done, lambda problems: retention.keep_expiring(expiry, problems, interval_seconds=0)
+    )
+    assert expiry.dropped == ["sens.readings_2025_01"]
+    assert events == ["a partition of which nobody keeps anything is dropped"]

@@ -26,6 +26,8 @@ from sens_platform_api.operations.service import public_readiness
 from sens_platform_api.postgresql import open_pools
 from sens_platform_api.registry.repository import StoredDeletions
 from sens_platform_api.registry.service import keep_deleting
+from sens_platform_api.retention.repository import StoredExpiry
+from sens_platform_api.retention.service import keep_expiring
 from sens_platform_api.settings import ApiSettings
 from sens_platform_api.streaming import AnswerCounter
 from sens_platform_api.tenants.jetstream import LimitsBucket
@@ -67,6 +69,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             asyncio.TaskGroup() as tasks,
         ):
             deleting = tasks.create_task(keep_deleting(StoredDeletions(pool), background), name="delete measurements")
+            expiring = tasks.create_task(keep_expiring(StoredExpiry(pool), background), name="expire")
             # Measurements are served, and the process is healthy, also while NATS is still missing.
             beating = tasks.create_task(heartbeat.keep(), name="heartbeat")
             async with connect(settings.nats, SERVICE, client=client, stop=stop):
@@ -78,6 +81,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
                 telling.cancel()
             beating.cancel()
             deleting.cancel()
+            expiring.cancel()
 
 
 if __name__ == "__main__":

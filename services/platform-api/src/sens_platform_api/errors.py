@@ -13,6 +13,7 @@
         ├── WrongMethodError        405 Method Not Allowed, with Allow
         ├── NotAcceptableError      406 Not Acceptable
         ├── AlreadyExistsError      409 Conflict
+        ├── LimitsContradictError   409 Conflict
         ├── BodyTooLargeError       413 Content Too Large
         ├── HeadersTooLargeError    431 Request Header Fields Too Large
         ├── InvalidRequestError     422 Unprocessable Content, with the parameters that are wrong
@@ -116,6 +117,14 @@ class AlreadyExistsError(RefusedError):
     status = 409
     code = "already_exists"
     title = "Already exists"
+
+
+class LimitsContradictError(RefusedError):
+    """Two limits would contradict each other."""
+
+    status = 409
+    code = "limits_contradict"
+    title = "Two limits contradict each other"
 
 
 class BodyTooLargeError(RefusedError):

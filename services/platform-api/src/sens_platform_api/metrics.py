@@ -55,3 +55,14 @@ LIMITS_TOLD = Counter(
 DELETED = Counter(
     "sens_api_measurements_deleted_total", "Measurements deleted because their device or metric was deleted."
 )
+EXPIRED = Counter(
+    "sens_api_expired_total",
+    "What was deleted because it is older than it is kept: values of readings, aggregates, dead letters. Dropped partitions are not counted.",
+    ["kind"],
+)
+for _kind in ("values", "rollups", "dead_letters"):
+    EXPIRED.labels(_kind)
+DROPPED_PARTITIONS = Counter(
+    "sens_api_dropped_partitions_total",
+    "Partitions or chunks of readings dropped because nobody keeps anything of them.",
+)

@@ -12,6 +12,7 @@ from sens_platform_api.measurements.endpoints import router as measurements
 from sens_platform_api.operations.endpoints import router as operations
 from sens_platform_api.overview.endpoints import router as overview
 from sens_platform_api.registry.endpoints import router as registry
+from sens_platform_api.retention.endpoints import router as retention
 
 
 class Room(NamedTuple):
@@ -27,6 +28,7 @@ ROOMS = (
     Room(measurements, "Measurements over time."),
     Room(live, "Newly stored readings, as they come."),
     Room(dead_letters, "Messages that could not be stored, and their replay."),
+    Room(retention, "How long what is kept."),
     Room(overview, "What the tenant has, and what came of its messages."),
     Room(audit, "Who changed what."),
     Room(operations, "Health, readiness, version, metrics; open."),

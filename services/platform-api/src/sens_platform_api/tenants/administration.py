@@ -7,6 +7,8 @@ from sens_platform_api.audit import repository as audit
 from sens_platform_api.audit.repository import ADMINISTRATOR
 from sens_platform_api.errors import AlreadyExistsError
 from sens_platform_api.postgresql import Connection
+from sens_platform_api.retention import repository as retention
+from sens_platform_api.retention.rules import contradiction
 from sens_platform_api.tenants import repository
 from sens_platform_api.tenants.limits import Limit
 from sens_platform_api.tenants.repository import Tenant
@@ -55,11 +57,15 @@ async def change_limits(connection: Connection, name: str, changes: Mapping[Limi
 
     Raises:
         NotFoundError: There is no such tenant.
+        LimitsContradictError: Readings would be kept for a shorter time than they may lie back.
     """
     tenant = await repository.find(connection, name)
     before = await repository.limits(connection, tenant.id, lock=bool(changes))
     changed = {limit.name: value for limit, value in changes.items() if before[limit.name] != value}
     if changed:
+        kept, late = await retention.shortest_raw(connection, tenant.id), changed.get("late_days")
+        if kept is not None and late is not None and late > kept:
+            raise contradiction(late, kept)
         await repository.set_limits(connection, tenant.id, changes)
         await audit.record(
             connection,

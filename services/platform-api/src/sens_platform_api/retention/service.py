@@ -1,0 +1,116 @@
+"""How long what is kept: the rules of a tenant, and the deletion of what is older, which goes on when the process starts again."""
+
+import asyncio
+import time
+from typing import Final, Protocol
+
+import structlog
+
+from sens_common.attempts import Attempts
+from sens_common.errors import SensError
+from sens_common.health import Problems
+from sens_platform_api import metrics
+from sens_platform_api.errors import NotFoundError
+from sens_platform_api.parameters import canonical_device
+from sens_platform_api.registry.repository import StillStoringError
+from sens_platform_api.retention.repository import Expired
+from sens_platform_api.retention.rules import Change, Retention, Rule, contradiction
+
+log = structlog.get_logger()
+
+STEP_VALUES: Final = 10_000
+"""Values that are deleted in one transaction: a fraction of a second."""
+INTERVAL_SECONDS: Final = 10.0
+_ATTEMPTS: Final = 25
+_RETRY_SECONDS: Final = 0.2
+
+
+class Rules(Protocol):
+    """The rules of one tenant, changed in the name of one caller."""
+
+    async def show(self) -> Retention:
+        """Return the rules and their progress."""
+
+    async def change(self, rule: Rule, *, forget: bool) -> Change:
+        """Set a rule, or remove it."""
+
+
+class Expiry(Protocol):
+    """What is older than it is kept, of all tenants."""
+
+    async def step(self, most: int) -> Expired | None:
+        """Delete about so many values of one tenant; return None when nothing is to be done now."""
+
+    async def drop(self) -> str | None:
+        """Drop a partition or chunk of which nobody keeps anything; return its name, None when there is none.
+
+        Raises:
+            StillStoringError: Others use it; try again.
+        """
+
+
+async def change(rules: Rules, rule: Rule, *, forget: bool = False) -> Retention:
+    """Set a rule, or remove it; return all of them.
+
+    Raises:
+        NotFoundError: The tenant has no such device.
+        LimitsContradictError: Readings would be kept for a shorter time than they may lie back.
+    """
+    if rule.device is not None:
+        rule = rule._replace(device=canonical_device(rule.device))
+    check(await rules.change(rule, forget=forget), rule, (await rules.show()).late_days)
+    return await rules.show()
+
+
+def check(change: Change, rule: Rule, late_days: int) -> None:
+    """Look that a rule was changed.
+
+    Raises:
+        NotFoundError: The tenant has no such device.
+        LimitsContradictError: Readings would be kept for a shorter time than they may lie back.
+    """
+    if change is Change.UNKNOWN_DEVICE:
+        raise NotFoundError(f"there is no device {rule.device}")
+    if change is Change.SHORTER_THAN_LATE_DAYS:
+        raise contradiction(late_days, rule.days)
+
+
+async def keep_expiring(expiry: Expiry, problems: Problems, *, interval_seconds: float = INTERVAL_SECONDS) -> None:
+    """Delete what is older than it is kept, whenever there is something."""
+    attempts = Attempts(
+        problems,
+        "retention",
+        "what is older than it is kept can't be deleted",
+        retry_on=(SensError,),
+        interval_seconds=interval_seconds,
+    )
+    async for attempt in attempts:
+        with attempt:
+            await _expire_all(expiry)
+
+
+async def _expire_all(expiry: Expiry) -> None:
+    """Work step by step until nothing is left; between two steps is as much time as a step takes, so that others get on as well."""
+    while True:
+        started = time.monotonic()
+        step = await expiry.step(STEP_VALUES)
+        if step is None:
+            break
+        for kind, number in (("values", step.values), ("rollups", step.rollups), ("dead_letters", step.letters)):
+            metrics.EXPIRED.labels(kind).inc(number)
+        if step.begins:
+            await _drop_all(expiry)
+        await asyncio.sleep(time.monotonic() - started)
+
+
+async def _drop_all(expiry: Expiry) -> None:
+    """Drop what can be dropped as a whole; what others use all the time is for the next time."""
+    for _ in range(_ATTEMPTS):
+        try:
+            while (name := await expiry.drop()) is not None:
+                log.info("a partition of which nobody keeps anything is dropped", partition=name)
+                metrics.DROPPED_PARTITIONS.inc()
+        except StillStoringError:
+            await asyncio.sleep(_RETRY_SECONDS)
+        else:
+            return
