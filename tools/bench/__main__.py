@@ -15,9 +15,9 @@ import asyncpg
 import msgspec
 
 from sens_common.errors import SensError
-from tools.bench import backlog, hops, malformed, page, runs, scale, telegraf
+from tools.bench import backlog, hops, malformed, page, pairs, runs, scale, telegraf
 from tools.bench.figures import Rate, Results
-from tools.bench.load import VALUES, Shape
+from tools.bench.load import PAYLOADS, Shape
 from tools.bench.machine import machine
 from tools.bench.measured_path import MeasuredPath
 from tools.bench.replay import replay
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.publish:
-            page.publish(_read(options.publish))
+            page.publish([_read(file) for file in options.publish])
             return 0
         results = _results(options)
     except (OSError, ValueError) as error:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parts = list(PARTS) if options.all else options.only
     if options.all and telegraf.installed() is None:
         print("telegraf is not on PATH: nothing to compare with", file=sys.stderr)
-        parts.remove("telegraf")
+        parts = [name for name in parts if name not in {"telegraf", "pairs"}]
     for name in parts:
         _measure(name, results, options)
         if options.json:
@@ -77,7 +77,11 @@ def _parser() -> argparse.ArgumentParser:
         help=f"measure these parts: {', '.join(PARTS)} (default: end-to-end latency)",
     )
     what.add_argument(
-        "--publish", type=Path, metavar="FILE", help=f"only write the figures of a JSON file into {page.PAGE}"
+        "--publish",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help=f"only write the figures of JSON files, each of another database, into {page.PAGE}",
     )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="add the figures to this file; it keeps those of other parts"
@@ -85,8 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--payload",
         nargs="+",
-        choices=list(VALUES),
-        default=list(VALUES),
+        choices=list(PAYLOADS),
+        default=list(PAYLOADS),
         help="payloads; latency, backlog, devices and rows take the first one",
     )
     parser.add_argument("--messages", type=int, default=400_000, help="messages in a run (default: %(default)s)")
@@ -114,12 +118,21 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         nargs="+",
         default=[1_000_000, 10_000_000],
-        help="rows in the table before a load; 100,000,000 need 13 GB",
+        help="values in the database before a load (default: 1,000,000 and 10,000,000)",
     )
     parser.add_argument(
         "--malformed", type=float, default=0.5, help="share of malformed messages (default: %(default)s)"
     )
     parser.add_argument("--replay", type=int, default=100_000, help="dead letters to replay (default: %(default)s)")
+    parser.add_argument("--pairs", type=int, default=15, help="how many pairs of runs (default: %(default)s)")
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        default=["telegraf"],
+        metavar="OTHER",
+        help="the other one of the pairs: telegraf, telegraf-with-key (a unique key on device and time), or the folder of another"
+        " checkout with its environment in .venv (default: telegraf)",
+    )
     parser.add_argument("--postgres-programs", type=Path, help="the bin folder of another PostgreSQL")
     return parser
 
@@ -164,7 +177,12 @@ def _results(options: argparse.Namespace) -> Results:
 def _measured_path(results: Results, options: argparse.Namespace) -> Iterator[MeasuredPath]:
     """Run a path of its own, with an empty database, for a part."""
     with Stack.running("mosquitto", postgres_programs=options.postgres_programs, tenants=("bench",)) as stack:
-        results.machine.versions.update(stack.database_versions())
+        versions = stack.database_versions()
+        database = ", ".join(f"{name} {version}" for name, version in versions.items())
+        if results.database not in {"", database}:
+            raise StackError(f"the file holds figures on {results.database}, and this is {database}: name another file")
+        results.database = database
+        results.machine.versions.update(versions)
         yield MeasuredPath(stack)
 
 
@@ -223,7 +241,7 @@ def _rows(results: Results, options: argparse.Namespace) -> None:
         present = 0
         for wanted in sorted(options.rows):
             results.rows.append(scale.rows(path, _shape(options), present, wanted))
-            present = results.rows[-1].rows + 5 * options.messages
+            present = results.rows[-1].rows + _shape(options).values * options.messages
 
 
 def _malformed(results: Results, options: argparse.Namespace) -> None:
@@ -247,6 +265,20 @@ def _telegraf(results: Results, options: argparse.Namespace) -> None:
             results.telegraf[payload] = telegraf.compare(path, shape, options.rounds)
 
 
+def _pairs(results: Results, options: argparse.Namespace) -> None:
+    for payload in options.payload:
+        shape = _shape(options)._replace(payload=payload)
+        for other in options.against:
+            with _measured_path(results, options) as path:
+                if other in {"telegraf", "telegraf-with-key"}:
+                    found = pairs.against_telegraf(path, shape, options.pairs, keyed=other != "telegraf")
+                else:
+                    folder = Path(other)
+                    with pairs.other_path(folder, options.postgres_programs) as theirs:
+                        found = pairs.against_checkout(path, theirs, folder, shape, options.pairs)
+            results.pairs[f"{payload} against {found.other}"] = found
+
+
 PARTS: Final[MappingProxyType[str, Callable[[Results, argparse.Namespace], None]]] = MappingProxyType(
     {
         "end-to-end": _end_to_end,
@@ -258,6 +290,7 @@ PARTS: Final[MappingProxyType[str, Callable[[Results, argparse.Namespace], None]
         "malformed": _malformed,
         "replay": _replay,
         "telegraf": _telegraf,
+        "pairs": _pairs,
     }
 )
 

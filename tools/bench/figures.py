@@ -1,5 +1,6 @@
 """What was measured, as it is written to JSON and read again. Rates are messages a second, CPU times microseconds a message."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,11 @@ from typing import Final
 
 GENERATOR: Final = "generator"
 """The load's own process among the others."""
+
+_BESIDE: Final = frozenset({GENERATOR, "broker", "subscriber"})
+_OUTSIDE: Final = 0.05
+LEAST_FOR_INTERVAL: Final = 6
+"""So many values give an interval of their median."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +45,16 @@ class Rate:
         per_second: From the first publish until the last one is where it belongs.
         cpu_microseconds: Of each process and its children, a message.
         offered_per_second: What the publishers sent, at most; 0 for as much as the broker acknowledged.
+        wal_bytes: Of the database, a message; 0 where it was not looked at.
+        disk_bytes: By which the database has grown, a message; 0 where it was not looked at.
     """
 
     messages: int
     per_second: float
     cpu_microseconds: dict[str, float]
     offered_per_second: float = field(default=0.0, kw_only=True)
+    wal_bytes: float = field(default=0.0, kw_only=True)
+    disk_bytes: float = field(default=0.0, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -132,10 +142,10 @@ class Devices:
 
 @dataclass(frozen=True)
 class Rows:
-    """A load on a table that holds rows already.
+    """A load on a database that holds values already.
 
     Attributes:
-        rows: How many, of the same devices.
+        rows: How many values, of the same devices.
         load: The load's figures.
     """
 
@@ -170,6 +180,7 @@ class Telegraf:
         killed: Killed (SIGKILL) under load and started again, several times.
         kills: How many times.
         beside: A run of SENS before each of the rounds: what the machine can do changes within minutes.
+        keyed: Runs with a unique key on device and time, beside the rounds; empty where a reading is not a row.
     """
 
     settings: str
@@ -179,6 +190,26 @@ class Telegraf:
     killed: AfterFault
     kills: int
     beside: list[EndToEnd] = field(default_factory=list)
+    keyed: list[Rate] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """SENS and another one, measured in turn.
+
+    Attributes:
+        payload: What is published.
+        ours: Commit of SENS.
+        other: The other one, or the commit of the other SENS.
+        runs: Of SENS.
+        others: Of the other one: each beside the run with the same index.
+    """
+
+    payload: str
+    ours: str
+    other: str
+    runs: list[EndToEnd]
+    others: list[Rate]
 
 
 @dataclass(frozen=True)
@@ -225,11 +256,14 @@ class Results:
 
     Attributes:
         end_to_end: Runs by payload.
+        database: With its version; empty before something was measured.
         hops: Runs by payload and hop.
+        pairs: By payload and the other one.
         failures: Parts that failed, and why.
     """
 
     machine: Machine
+    database: str = ""
     end_to_end: dict[str, list[EndToEnd]] = field(default_factory=dict)
     hops: dict[str, dict[str, list[Rate]]] = field(default_factory=dict)
     latency: list[Latency] = field(default_factory=list)
@@ -239,12 +273,40 @@ class Results:
     malformed: list[Malformed] = field(default_factory=list)
     replay: list[Replayed] = field(default_factory=list)
     telegraf: dict[str, Telegraf] = field(default_factory=dict)
+    pairs: dict[str, Pairs] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
 
 
 def rate(rounds: Sequence[Rate]) -> float:
     """Return the median rate."""
     return statistics.median(one.per_second for one in rounds)
+
+
+def cost(one: Rate) -> float:
+    """Return the CPU time of a message in all processes but the load's own."""
+    return sum(used for name, used in one.cpu_microseconds.items() if name != GENERATOR)
+
+
+def platform_cost(one: Rate) -> float:
+    """Return the CPU time of a message in all processes between the broker and the disk."""
+    return sum(used for name, used in one.cpu_microseconds.items() if name not in _BESIDE)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return an interval that holds the median of what the values are drawn from with a probability of 95 % at least.
+
+    It lies between two of the ordered values, so that nothing is assumed of how they are distributed: so many of n values lie below the
+    median as heads come in n throws of a coin. Fewer than `LEAST_FOR_INTERVAL` values give no such interval: the first and the last one are returned.
+    """
+    ordered = sorted(values)
+    outside, below = 1.0, 0
+    while below < len(ordered) // 2:
+        outside = 2 * sum(math.comb(len(ordered), heads) for heads in range(below + 1)) / 2 ** len(ordered)
+        if outside > _OUTSIDE:
+            break
+        below += 1
+    first = max(below - 1, 0)
+    return ordered[first], ordered[-1 - first]
 
 
 def cpu(rounds: Sequence[Rate]) -> dict[str, float]:

@@ -17,8 +17,30 @@ _PUBACK_BYTES: Final = 4
 _SLEEP_SECONDS: Final = 0.001
 """Shorter pauses are not slept: messages of the same millisecond go out together."""
 
-VALUES: Final[Mapping[str, tuple[int, int]]] = MappingProxyType({"numbers": (5, 0), "numbers-and-text": (5, 1)})
-"""Payloads by name: how many numbers and texts they have, beside the device's time."""
+
+class Payload(NamedTuple):
+    """What a reading of the load is.
+
+    Attributes:
+        numbers: How many it has.
+        texts: How many it has.
+        messages: Into how many messages of equal time, with a number each, it is split.
+    """
+
+    numbers: int
+    texts: int = 0
+    messages: int = 1
+
+
+PAYLOADS: Final[Mapping[str, Payload]] = MappingProxyType(
+    {
+        "numbers": Payload(5),
+        "numbers-and-text": Payload(5, texts=1),
+        "twenty-numbers": Payload(20),
+        "split": Payload(5, messages=5),
+    }
+)
+"""Payloads by name."""
 
 
 class Shape(NamedTuple):
@@ -30,7 +52,7 @@ class Shape(NamedTuple):
         connections: MQTT clients.
         window: Messages of a client that are not acknowledged yet, at most.
         tenant: Whose devices they are.
-        payload: A name among `VALUES`.
+        payload: A name among `PAYLOADS`.
         root: The topics' first level; ingestion workers take ``sens``.
         rate: Messages a second over all connections, at most; 0 for no limit but the window.
     """
@@ -45,14 +67,41 @@ class Shape(NamedTuple):
     rate: float = 0.0
 
     @property
+    def parts(self) -> int:
+        """Return into how many messages a reading is split; they follow each other."""
+        return PAYLOADS[self.payload].messages
+
+    @property
+    def readings(self) -> int:
+        """Return how many readings the messages tell of."""
+        return -(-self.messages // self.parts)
+
+    @property
     def span_milliseconds(self) -> int:
-        """Return how much device time the messages cover: those of a device are a millisecond apart."""
-        return -(-self.messages // self.devices)
+        """Return how much device time the messages cover: readings of a device are a millisecond apart."""
+        return -(-self.readings // self.devices)
 
     @property
     def values(self) -> int:
         """Return how many values a message has."""
-        return sum(VALUES[self.payload])
+        kind = PAYLOADS[self.payload]
+        return (kind.numbers + kind.texts) // kind.messages
+
+    def device(self, number: int) -> int:
+        """Return which device a message is from."""
+        return number // self.parts % self.devices
+
+    def milliseconds(self, number: int) -> int:
+        """Return how long after the first reading a message's reading is."""
+        return number // self.parts // self.devices
+
+    def numbers(self, connection: int) -> list[int]:
+        """Return which messages a connection publishes: whole readings."""
+        return [
+            number
+            for reading in range(connection, self.readings, self.connections)
+            for number in range(reading * self.parts, min((reading + 1) * self.parts, self.messages))
+        ]
 
 
 class Chunk(NamedTuple):
@@ -80,33 +129,44 @@ class Published(NamedTuple):
 
 
 def payload(shape: Shape, number: int, time_milliseconds: int) -> bytes:
-    """Return a payload, which carries the device's time; `number` makes the values differ."""
-    numbers = b'{"temperature":%.2f,"humidity":%.1f,"pressure":%.2f,"battery":%.3f,"rssi":%d,' % (
-        15 + number % 2000 / 100,
-        30 + number % 600 / 10,
-        980 + number % 5000 / 100,
-        3 + number % 700 / 1000,
-        -40 - number % 60,
-    )
-    text = b'"state":"running",' if VALUES[shape.payload][1] else b""
-    return b'%s%s"ts":%d}' % (numbers, text, time_milliseconds)
+    """Return the payload of a message, which carries the device's time; `number` makes the values differ."""
+    kind = PAYLOADS[shape.payload]
+    reading, part = divmod(number, kind.messages)
+    values = _numbers(kind.numbers, reading)
+    if kind.messages > 1:
+        values = [values[part]]
+    if kind.texts:
+        values.append(b'"state":"running"')
+    return b'{%s,"ts":%d}' % (b",".join(values), time_milliseconds)
+
+
+def _numbers(count: int, number: int) -> list[bytes]:
+    """Return so many members of an object, with numbers as sensors have them."""
+    values = [
+        b'"temperature":%.2f' % (15 + number % 2000 / 100),
+        b'"humidity":%.1f' % (30 + number % 600 / 10),
+        b'"pressure":%.2f' % (980 + number % 5000 / 100),
+        b'"battery":%.3f' % (3 + number % 700 / 1000),
+        b'"rssi":%d' % (-40 - number % 60),
+    ]
+    return values + [b'"channel_%d":%.2f' % (channel, number * channel % 9973 / 100) for channel in range(6, count + 1)]
 
 
 def prepared(shape: Shape, connection: int, first_time_milliseconds: int) -> list[Chunk]:
     """Return a connection's PUBLISH packets; their packet identifiers count from 1 to 65535 and begin again.
 
-    A device's messages are a millisecond apart or more, so no two have the same device and time.
+    A device's readings are a millisecond apart or more, so no two have the same device and time.
     """
-    numbers = range(connection, shape.messages, shape.connections)
+    numbers = shape.numbers(connection)
     chunks = []
     for start in range(0, len(numbers), _CHUNK_MESSAGES):
         own = numbers[start : start + _CHUNK_MESSAGES]
         data = b"".join(
             packet(
                 shape,
-                number % shape.devices,
+                shape.device(number),
                 start + index,
-                payload(shape, number, first_time_milliseconds + number // shape.devices),
+                payload(shape, number, first_time_milliseconds + shape.milliseconds(number)),
             )
             for index, number in enumerate(own)
         )

@@ -37,10 +37,15 @@ def machine() -> Machine:
         distribution=platform.freedesktop_os_release().get("PRETTY_NAME", "unknown"),
         python=platform.python_version(),
         optimised_python="--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS")) or _is_debians(),
-        commit=_output(["git", "describe", "--always", "--dirty"]),
+        commit=checkout_commit(Path()),
         sync_milliseconds=_sync_milliseconds(),
         versions={name: found for name, command in commands.items() if (found := _version(command))},
     )
+
+
+def checkout_commit(folder: Path) -> str:
+    """Return the commit of a checkout, with a note where it has changes."""
+    return _output(["git", "-C", str(folder), "describe", "--always", "--dirty"])
 
 
 def _is_debians() -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from tools.bench.figures import GENERATOR
 from tools.bench.load import Chunk, Published, Shape, prepared, publish
@@ -18,6 +18,18 @@ _SHORTEST_POLL_SECONDS: Final = 0.02
 _LONGEST_POLL_SECONDS: Final = 1.0
 _STALL_SECONDS: Final = 120
 _WARM_UP_MESSAGES: Final = 20_000
+
+
+class Written(NamedTuple):
+    """What a database has written.
+
+    Attributes:
+        wal: Bytes of WAL since it was made.
+        disk: Its size, bytes.
+    """
+
+    wal: int
+    disk: int
 
 
 class MeasuredPath:
@@ -59,6 +71,7 @@ class MeasuredPath:
         def measured(shape: Shape) -> R:
             values = ", ".join(self.stack.value_tables())
             self.stack.fetch(f"TRUNCATE {values}, sens.dead_letters, sens.dead_letter_usage")
+            self.stack.fetch("CHECKPOINT")
             return measure(self, shape)
 
         return measured
@@ -66,6 +79,21 @@ class MeasuredPath:
     def usage(self) -> dict[str, Usage]:
         """Return what each process uses, the generator among them."""
         return self.stack.usage() | {GENERATOR: Usage(time.process_time(), 0.0)}
+
+    def written(self) -> Written:
+        """Return how much the database has written.
+
+        The position in the WAL is exact at once; the server's statistics of it come late.
+        """
+        [[wal, disk]] = self.stack.fetch(
+            "SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8, pg_database_size(current_database())"
+        )
+        return Written(wal, disk)
+
+    def written_since(self, before: Written, messages: int) -> dict[str, float]:
+        """Return what the database has written since then, bytes a message: members of `Rate`."""
+        now = self.written()
+        return {"wal_bytes": (now.wal - before.wal) / messages, "disk_bytes": (now.disk - before.disk) / messages}
 
     def count(self, counter: tuple[str, str]) -> float:
         """Return a worker's counter."""

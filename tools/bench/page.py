@@ -1,12 +1,13 @@
 """Writes the figures into the documentation's page, between the lines that mark their sections."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from tools.bench.figures import Results
 from tools.bench.plots import draw
-from tools.bench.report import SECTIONS
+from tools.bench.report import SECTIONS, together
 
 PAGE: Final = Path("docs/operations/performance.md")
 ASSETS: Final = Path("docs/assets")
@@ -19,15 +20,20 @@ _ALTERNATIVES: Final = {
 }
 
 
-def publish(results: Results, page: Path = PAGE, assets: Path = ASSETS) -> None:
+def publish(all_results: Sequence[Results], page: Path = PAGE, assets: Path = ASSETS) -> None:
     """Write tables and drawings.
+
+    Args:
+        all_results: Each of another database; the drawings, and the machine, are those of the first.
+        page: Where the tables go.
+        assets: Where the drawings go.
 
     Raises:
         OSError: There is no such page.
         ValueError: A section is not marked on it.
     """
-    shown = {name: section(results) or "Not measured." for name, section in SECTIONS.items()}
-    drawn = draw(results, assets)
+    shown = {name: together(all_results, section) or "Not measured." for name, section in SECTIONS.items()}
+    drawn = draw(all_results[0], assets)
     for name, text in _ALTERNATIVES.items():
         image = f"![{text}](../assets/performance-{name}.svg){{ .drawing }}"
         shown[f"drawing of {name}"] = image if name in drawn else ""

@@ -9,8 +9,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tools.bench.figures import Results
-from tools.bench.report import NAMES, cost
+from tools.bench.figures import Results, cost
+from tools.bench.markdown import NAMES
 
 _GREY: Final = "#888888"
 _STYLE: Final[dict[str, Any]] = {
@@ -59,7 +59,7 @@ def scale(results: Results) -> Figure | None:
     left.set(xscale="log", xlabel="devices", ylabel="CPU a message, µs")
     left.legend()
     right.plot([one.rows for one in results.rows], [cost(one.load) for one in results.rows], marker="o")
-    right.set(xscale="log", xlabel="rows in the table before", ylabel="CPU a message, µs")
+    right.set(xscale="log", xlabel="values in the database before", ylabel="CPU a message, µs")
     _from_zero(left, right)
     return figure
 

@@ -113,21 +113,9 @@ def _make(stack: Stack, tenant: str, count: int, *, filtered: bool) -> None:
 
 
 def _command(stack: Stack, tenant: str, output: Path) -> Server:
-    login, database = stack.nats_login, stack.database
-    environment = {
-        "SENS_DATABASE__HOST": database.host,
-        "SENS_DATABASE__PORT": str(database.port),
-        "SENS_DATABASE__NAME": database.name,
-        "SENS_DATABASE__USER": database.user,
-        "SENS_DATABASE__PASSWORD": login["password"],
-        "SENS_DATABASE__SSL": "disable",
-        "SENS_NATS__URL": login["servers"],
-        "SENS_NATS__USER": login["user"],
-        "SENS_NATS__PASSWORD": login["password"],
-    }
     which = [f"--tenant={tenant}", "--all", f"--reason={Reason.LIMIT_REACHED}", "--json"]
     command = [sys.executable, "-m", "sens_cli", "dead-letters", "replay", *which]
-    return Server("a replay", command, output, env=os.environ | environment)
+    return Server("a replay", command, output, env=os.environ | stack.environment)
 
 
 def _count(stack: Stack, tenant: str) -> int:

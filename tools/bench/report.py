@@ -3,61 +3,18 @@
 # ruff: noqa: RUF001 - the multiplication sign is meant
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
 
-from tools.bench.figures import GENERATOR, AfterFault, Rate, Results, Telegraf, cpu, rate
+from tools.bench.compared import pairs, telegraf
+from tools.bench.figures import Rate, Results, cost, cpu, platform_cost, rate
+from tools.bench.markdown import NAMES, PAYLOADS, table
+from tools.bench.targets import targets
 
 END_TO_END: Final = "end to end"
-_NUMBERS: Final = "numbers"
-_PAYLOADS: Final = MappingProxyType({_NUMBERS: "5 numbers", "numbers-and-text": "5 numbers and a text"})
-NAMES: Final = MappingProxyType(
-    {
-        "broker": "broker",
-        "ingestion": "ingestion",
-        "nats": "NATS",
-        "telemetry": "telemetry",
-        "postgres": "PostgreSQL",
-        "telegraf": "Telegraf",
-        "subscriber": "subscriber",
-        GENERATOR: "generator",
-    }
-)
-"""Processes in the order of the path, as they are shown."""
-
 _LEAST_SHOWN: Final = 0.05
-_MIN_RATE: Final = 40_000
-_TELEGRAF_RATIO: Final = 1.5
-_CPU_TARGETS: Final = (("ingestion", 9, 7), ("telemetry", 5, 4), ("postgres", 10, 8), ("nats", 2, 1))
-_TARGET_LATENCY_RATE: Final = 2000
-_LATENCY_TARGETS: Final = (100, 30)
-_WORKER_MEGABYTES: Final = 200
-_DEVICES_TARGETS: Final = (2, 1.3)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table whose first column is text and whose others are figures."""
-    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = (
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        return f"| {' | '.join([first, *others])} |"
-
-    rule = (
-        "| "
-        + " | ".join("-" * (width - bool(column)) + ":" * bool(column) for column, width in enumerate(widths))
-        + " |"
-    )
-    return "\n".join([line(head), rule, *(line(row) for row in rows)])
-
-
-def cost(one: Rate) -> float:
-    """Return the CPU time of a message in all processes but the load's own."""
-    return sum(used for name, used in one.cpu_microseconds.items() if name != GENERATOR)
+_PROCESSES: Final = ("ingestion", "nats", "telemetry", "postgres")
 
 
 def machine(results: Results) -> str:
@@ -76,68 +33,10 @@ def machine(results: Results) -> str:
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name.ljust(width)} | {text} |" for name, text in rows)])
 
 
-def targets(results: Results) -> str:
-    """Compare with what was set out to be reached."""
-    rows = list(_target_rows(results))
-    return table(["Figure", "At least", "Aim", "Measured", "Reached"], rows) if rows else ""
-
-
-def _verdict(value: float, least: float, aim: float | None = None) -> str:
-    if aim is not None and value <= aim:
-        return "aim"
-    return "yes" if value <= least else "**no**"
-
-
-def _target_rows(results: Results) -> Iterator[tuple[str, str, str, str, str]]:
-    rounds = results.end_to_end.get(_NUMBERS)
-    telegraf = results.telegraf.get(_NUMBERS)
-    if rounds:
-        reached = rate(rounds)
-        ratio = rate(telegraf.beside or rounds) / rate(telegraf.rounds) if telegraf else None
-        yield (
-            "end to end, 5 numbers a message",
-            f"{_MIN_RATE:,} msg/s",
-            f"{_TELEGRAF_RATIO} × Telegraf",
-            f"{reached:,.0f} msg/s" + (f", {ratio:.2f} × Telegraf" if ratio else ""),
-            _verdict(-reached, -_MIN_RATE, -reached if ratio and ratio >= _TELEGRAF_RATIO else None),
-        )
-        costs = cpu(rounds)
-        for name, least, aim in _CPU_TARGETS:
-            used = costs.get(name, 0.0)
-            yield (
-                f"CPU a message: {NAMES[name]}",
-                f"{least} µs",
-                f"{aim} µs",
-                f"{used:.1f} µs",
-                _verdict(used, least, aim),
-            )
-    for one in results.latency:
-        if one.rate == _TARGET_LATENCY_RATE:
-            least, aim = _LATENCY_TARGETS
-            p99 = one.milliseconds["99"]
-            name = f"publish to visible at {one.rate:,.0f} msg/s, p99"
-            yield (name, f"{least} ms", f"{aim} ms", f"{p99:.0f} ms", _verdict(p99, least, aim))
-    for backlog in results.backlog:
-        name = f"backlog of {backlog.waited:,} messages, {NAMES[backlog.away]} away"
-        if rounds:
-            full = f"{rate(rounds):,.0f} msg/s"
-            reached = backlog.per_second
-            yield (f"{name}: drained", full, "", f"{reached:,.0f} msg/s", _verdict(-reached, -rate(rounds)))
-        most = max(backlog.peak_megabytes.get(worker, 0.0) for worker in ("ingestion", "telemetry"))
-        limit = f"{_WORKER_MEGABYTES} MB"
-        yield (f"{name}: largest worker", limit, "flat", f"{most:.0f} MB", _verdict(most, _WORKER_MEGABYTES))
-    if len(results.devices) > 1:
-        few, many = results.devices[0], results.devices[-1]
-        ratio = cost(many.again) / cost(few.again)
-        name = f"cost a message, {few.devices:,} to {many.devices:,} devices"
-        least, wish = _DEVICES_TARGETS
-        yield (name, f"{least} ×", f"{wish} ×", f"{ratio:.2f} ×", _verdict(ratio, least, wish))
-
-
 def hops(results: Results) -> str:
     """Return a table for each payload: rate and CPU time of each hop."""
     return "\n\n".join(
-        f"{_PAYLOADS[payload]}:\n\n{_rates(rows)}" for payload in _PAYLOADS if (rows := _hops(results, payload))
+        f"{PAYLOADS[payload]}:\n\n{_rates(rows)}" for payload in PAYLOADS if (rows := _hops(results, payload))
     )
 
 
@@ -169,7 +68,7 @@ def end_to_end(results: Results) -> str:
     """Return the medians of runs with the load of which most gets through."""
     rows = [
         [
-            _PAYLOADS[payload],
+            PAYLOADS[payload],
             f"{len(rounds)} × {rounds[0].messages:,}",
             f"{rounds[0].offered_per_second:,.0f}" if rounds[0].offered_per_second else "no limit",
             *(
@@ -185,7 +84,30 @@ def end_to_end(results: Results) -> str:
         for payload, rounds in results.end_to_end.items()
     ]
     head = ["Payload", "runs × messages", "offered/s", "acknowledged/s", "in the stream/s", "stored/s", "values/s"]
-    return table(head, rows) if rows else ""
+    return f"{table(head, rows)}\n\n{_costs(results)}" if rows else ""
+
+
+def _costs(results: Results) -> str:
+    """Return what a message costs each process and the disk."""
+    names = [name for name in NAMES if name in _PROCESSES]
+    rows = [
+        [
+            PAYLOADS[payload],
+            *(f"{cpu(rounds).get(name, 0.0):.1f} µs" for name in names),
+            f"{statistics.median(map(platform_cost, rounds)):.1f} µs",
+            *_bytes(rounds),
+        ]
+        for payload, rounds in results.end_to_end.items()
+    ]
+    return table(["A message of", *(NAMES[name] for name in names), "these together", "WAL", "disk"], rows)
+
+
+def _bytes(rounds: Sequence[Rate]) -> list[str]:
+    """Return how much of the database's WAL and disk a message takes; nothing where it was not looked at."""
+    medians = [
+        statistics.median(values) for values in zip(*((one.wal_bytes, one.disk_bytes) for one in rounds), strict=True)
+    ]
+    return [f"{median:,.0f} B" if median else "" for median in medians]
 
 
 def latency(results: Results) -> str:
@@ -240,7 +162,7 @@ def devices(results: Results) -> str:
 
 
 def rows(results: Results) -> str:
-    """Return rates and costs by rows that the table holds already."""
+    """Return rates and costs by values that the database holds already."""
     lines = [
         [
             f"{one.rows:,}",
@@ -250,60 +172,7 @@ def rows(results: Results) -> str:
         ]
         for one in results.rows
     ]
-    return table(["Rows before", "msg/s", "CPU a message", "PostgreSQL's"], lines) if lines else ""
-
-
-def telegraf(results: Results) -> str:
-    """Return the comparison with Telegraf."""
-    if not results.telegraf:
-        return ""
-    lines = []
-    for payload, one in results.telegraf.items():
-        ours = one.beside or results.end_to_end.get(payload)
-        lines.append(
-            [
-                _PAYLOADS[payload],
-                f"{rate(one.rounds):,.0f}",
-                f"{cpu(one.rounds)['telegraf']:.1f} µs",
-                f"{rate(ours):,.0f}" if ours else "",
-                f"{sum(cpu(ours)[name] for name in ('ingestion', 'nats', 'telemetry')):.1f} µs" if ours else "",
-                f"{rate(ours) / rate(one.rounds):.2f} ×" if ours else "",
-            ]
-        )
-    head = [
-        "Payload",
-        "Telegraf: msg/s",
-        "Telegraf: CPU",
-        "SENS: msg/s",
-        "SENS: CPU (workers, NATS)",
-        "SENS / Telegraf",
-    ]
-    text = [table(head, lines)]
-    settings = list(dict.fromkeys(name for one in results.telegraf.values() for name in one.tried))
-    tried = [[name, *(_tried(one, name) for one in results.telegraf.values())] for name in settings]
-    text.append("The fastest of these settings were taken, one run each:")
-    text.append(table(["Settings", *(f"{_PAYLOADS[payload]}: msg/s" for payload in results.telegraf)], tried))
-    last = results.telegraf[min(results.telegraf)]
-    text.append(
-        table(
-            ["Fault", "published", "rows", "messages in them", "lost", "stored twice"],
-            [
-                _after_fault("one message in ten malformed", last.malformed),
-                _after_fault(f"killed under load and started again, {last.kills} times", last.killed),
-            ],
-        )
-    )
-    return "\n\n".join(text)
-
-
-def _tried(one: Telegraf, settings: str) -> str:
-    shown = f"{one.tried.get(settings, 0.0):,.0f}"
-    return f"**{shown}**" if settings == one.settings else shown
-
-
-def _after_fault(name: str, of: AfterFault) -> list[str]:
-    figures = (of.published, of.rows, of.distinct, of.published - of.distinct, of.rows - of.distinct)
-    return [name, *(f"{figure:,}" for figure in figures)]
+    return table(["Values before", "msg/s", "CPU a message", "PostgreSQL's"], lines) if lines else ""
 
 
 def malformed(results: Results) -> str:
@@ -350,6 +219,14 @@ def replay(results: Results) -> str:
     return table(head, rows) if rows else ""
 
 
+def together(all_results: Sequence[Results], section: Callable[[Results], str]) -> str:
+    """Return a section for each of several results, which are of different databases; of one, just that."""
+    shown = [(results.database, text) for results in all_results if (text := section(results))]
+    if len(all_results) == 1 or section is machine:
+        return shown[0][1] if shown else ""
+    return "\n\n".join(f"On {database}:\n\n{text}" for database, text in shown)
+
+
 SECTIONS: Final = MappingProxyType(
     {
         "machine": machine,
@@ -363,6 +240,7 @@ SECTIONS: Final = MappingProxyType(
         "malformed": malformed,
         "replay": replay,
         "telegraf": telegraf,
+        "pairs": pairs,
     }
 )
 """What there is to show, by the name of its section on the page."""

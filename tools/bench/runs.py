@@ -39,6 +39,7 @@ def end_to_end(path: MeasuredPath, shape: Shape) -> EndToEnd:
     """
     packets = path.prepare(shape)
     logged, settled, stored = (path.count(counter) for counter in (PUBLISHED, SETTLED, STORED))
+    written = path.written()
     before = path.usage()
     started = time.perf_counter()
     published = path.publish(shape, packets)
@@ -56,6 +57,7 @@ def end_to_end(path: MeasuredPath, shape: Shape) -> EndToEnd:
         values_per_second=shape.values * shape.messages / (settled_at - started),
         megabytes={name: used.resident_megabytes for name, used in after.items() if used.resident_megabytes},
         offered_per_second=shape.rate,
+        **path.written_since(written, shape.messages),
     )
 
 
@@ -133,7 +135,8 @@ async def _latency(path: MeasuredPath, rate: float, shape: Shape, look: str) -> 
         if number % every:
             moment = time.time_ns() // 1_000_000
             return packet(shape, number % shape.devices, index, payload(shape, number, moment))
-        return packet(shape, shape.devices, index, payload(shape, number, probes.send()))
+        # The first message of a reading that is split has the metric that is looked at.
+        return packet(shape, shape.devices, index, payload(shape, number * shape.parts, probes.send()))
 
     database = await connect(path.stack.database, "bench")
     async with contextlib.AsyncExitStack() as closing:

@@ -60,6 +60,9 @@ _CONFIGURATION: Final = """\
 pool_max_conns={connections}"
   schema = "public"
 """
+_KEY: Final = """\
+  create_templates = ["CREATE TABLE {{ .table }} ({{ .columns }})", "CREATE UNIQUE INDEX ON {{ .table }} (device, time)"]
+"""
 
 
 class Settings(NamedTuple):
@@ -69,11 +72,13 @@ class Settings(NamedTuple):
         batch: ``metric_batch_size``.
         undelivered: ``max_undelivered_messages``.
         connections: ``pool_max_conns``.
+        keyed: Whether the table has a unique key on device and time; Telegraf makes one without.
     """
 
     batch: int
     undelivered: int
     connections: int
+    keyed: bool = False
 
     def __str__(self) -> str:
         return (
@@ -105,18 +110,24 @@ def compare(path: MeasuredPath, shape: Shape, rounds: int) -> Telegraf:
     ours = path.with_empty_tables(end_to_end)
     our_load = sustained(ours, shape)
     bare = shape._replace(root="bare")
-    with _alone(path, shape):
-        tried = {settings: _round(path, bare, settings) for settings in TRIED}
+    with alone(path, shape):
+        tried = {settings: measure(path, bare, settings) for settings in TRIED}
         best = max(tried, key=lambda settings: tried[settings].per_second)
-        load = sustained(lambda load: _round(path, load, best), bare)
+        with_key = best._replace(keyed=True)
+        load = sustained(lambda load: measure(path, load, best), bare)
+        # Messages of a reading that is split have one time and no key.
+        keyed_load = None if shape.parts > 1 else sustained(lambda load: measure(path, load, with_key), bare)
         malformed = _malformed(path, bare._replace(messages=min(shape.messages, 1000)), best)
         killed = _killed(path, bare, best)
     beside: list[EndToEnd] = []
     own: list[Rate] = []
+    keyed: list[Rate] = []
     for _ in range(rounds):
         beside.append(ours(our_load))
-        with _alone(path, shape):
-            own.append(_round(path, load, best))
+        with alone(path, shape):
+            own.append(measure(path, load, best))
+            if keyed_load is not None:
+                keyed.append(measure(path, keyed_load, with_key))
     return Telegraf(
         settings=str(best),
         tried={str(settings): rate.per_second for settings, rate in tried.items()},
@@ -125,11 +136,25 @@ def compare(path: MeasuredPath, shape: Shape, rounds: int) -> Telegraf:
         killed=killed,
         kills=_KILLS,
         beside=beside,
+        keyed=keyed,
     )
 
 
+def fastest(path: MeasuredPath, shape: Shape) -> Settings:
+    """Return those of the settings that are tried with which it is fastest."""
+    with alone(path, shape):
+        bare = shape._replace(root="bare")
+        return max(TRIED, key=lambda settings: measure(path, bare, settings).per_second)
+
+
+def sustained_load(path: MeasuredPath, shape: Shape, settings: Settings) -> Shape:
+    """Return the load of which most gets through."""
+    with alone(path, shape):
+        return sustained(lambda load: measure(path, load, settings), shape._replace(root="bare"))
+
+
 @contextlib.contextmanager
-def _alone(path: MeasuredPath, shape: Shape) -> Iterator[None]:
+def alone(path: MeasuredPath, shape: Shape) -> Iterator[None]:
     """Let Telegraf have the machine: stop the workers until the context is left."""
     workers = path.stack.workers
     for worker in workers:
@@ -171,7 +196,9 @@ class _Process(Server):
         configuration.touch(0o600)
         configuration.write_text(
             _CONFIGURATION.format(
-                **settings._asdict(),
+                batch=settings.batch,
+                undelivered=settings.undelivered,
+                connections=settings.connections,
                 name=_NAME,
                 limit=max(100_000, 2 * settings.undelivered),
                 folder=folder,
@@ -181,7 +208,8 @@ class _Process(Server):
                 database=stack.database.name,
                 user=stack.database.user,
                 password=stack.database.password.get_secret_value() if stack.database.password else "",
-            ),
+            )
+            + _KEY * settings.keyed,
             encoding="utf-8",
         )
         command = [program, "--config", str(configuration)]
@@ -218,16 +246,23 @@ def _count(path: MeasuredPath) -> int:
     return count
 
 
-def _round(path: MeasuredPath, shape: Shape, settings: Settings) -> Rate:
+def measure(path: MeasuredPath, shape: Shape, settings: Settings) -> Rate:
+    """Let it store a load, in a new table.
+
+    Raises:
+        StackError: It does not start, or does not store everything.
+    """
     packets = path.prepare(shape)
     with _running(path, settings) as process:
+        written = path.written()
         before = path.usage() | process.used()
         started = time.perf_counter()
         path.publish(shape, packets)
         seconds = _wait_for_rows(path, shape.messages) - started
         after = path.usage() | process.used()
+        grown = path.written_since(written, shape.messages)
     costs = difference(before, after, shape.messages)
-    return Rate(shape.messages, shape.messages / seconds, costs, offered_per_second=shape.rate)
+    return Rate(shape.messages, shape.messages / seconds, costs, offered_per_second=shape.rate, **grown)
 
 
 def _wait_for_rows(path: MeasuredPath, wanted: int) -> float:
@@ -255,17 +290,15 @@ def _after_fault(path: MeasuredPath, published: int) -> AfterFault:
         if (now := _count(path)) != before:
             before, moved = now, time.perf_counter()
         time.sleep(0.5)
-    distinct: int = path.stack.fetch("SELECT count(*) FROM (SELECT DISTINCT device, time FROM public.telemetry) t")[0][
-        0
-    ]
+    distinct: int = path.stack.fetch("SELECT count(*) FROM (SELECT DISTINCT * FROM public.telemetry) t")[0][0]
     return AfterFault(published, before, distinct)
 
 
 def _malformed(path: MeasuredPath, shape: Shape, settings: Settings) -> AfterFault:
     first = path.take_times(shape.span_milliseconds)
-    bodies = [payload(shape, number, first + number // shape.devices) for number in range(shape.messages)]
+    bodies = [payload(shape, number, first + shape.milliseconds(number)) for number in range(shape.messages)]
     data = b"".join(
-        packet(shape, number % shape.devices, number, body[:-1] if number % _MALFORMED_EVERY == 0 else body)
+        packet(shape, shape.device(number), number, body[:-1] if number % _MALFORMED_EVERY == 0 else body)
         for number, body in enumerate(bodies)
     )
     with _running(path, settings):

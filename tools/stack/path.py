@@ -6,8 +6,10 @@ Each process can be stopped, killed, paused and started again.
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +22,6 @@ from pydantic import SecretStr
 
 from sens_cli.up.postgres import SUPERUSER
 from sens_common.database import connect
-from sens_common.migrations import migrate
 from sens_common.nats_permissions import INGESTION_USER, TELEMETRY_USER
 from sens_common.settings import DatabaseSettings
 from sens_common.topics import NATIVE_PATTERN
@@ -90,6 +91,7 @@ class Stack:
         tenants: tuple[str, ...] = ("demo",),
         stream_max_bytes: int = 4 << 30,
         worker_settings: Mapping[str, str] | None = None,
+        python: Path = Path(sys.executable),
     ) -> Iterator[Self]:
         """Start everything in a folder of its own, and stop it at the end.
 
@@ -104,6 +106,7 @@ class Stack:
             tenants: Those that exist.
             stream_max_bytes: Limit of the stream.
             worker_settings: Further variables of both workers.
+            python: Whose packages run: another checkout's workers and migrations, if it is its environment's.
 
         Raises:
             StackError: Something did not start.
@@ -124,11 +127,11 @@ class Stack:
                         stack.disks[server] = disk
                 stack._add_servers(broker, postgres_programs)
                 stack.start(*stack.names)
-                asyncio.run(migrate(stack.database))
+                stack.sens("migrate", python=python)
                 stack._create_tenants(tenants)
                 ports = stack._ports(resources, tap, proxied=proxied)
                 settings = {"SENS_NATS__STREAM_MAX_BYTES": str(stream_max_bytes), **(worker_settings or {})}
-                stack._add_workers(ports, topic_filters, telemetry_workers, settings)
+                stack._add_workers(ports, topic_filters, telemetry_workers, settings, python)
                 stack.start(*stack.workers)
                 yield stack
             finally:
@@ -144,6 +147,39 @@ class Stack:
     def nats_login(self) -> dict[str, str]:
         """Return how to reach the stream, past every proxy: arguments of ``nats.connect``."""
         return {"servers": f"nats://{HOST}:{self._nats_port}", "user": "sens", "password": self._password}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Return the settings with which the database's and the stream's administrator reach both, past every proxy."""
+        login = self.nats_login
+        return {
+            "SENS_DATABASE__HOST": HOST,
+            "SENS_DATABASE__PORT": str(self.database.port),
+            "SENS_DATABASE__NAME": self.database.name,
+            "SENS_DATABASE__USER": self.database.user,
+            "SENS_DATABASE__PASSWORD": self._password,
+            "SENS_DATABASE__SSL": "disable",
+            "SENS_NATS__URL": login["servers"],
+            "SENS_NATS__USER": login["user"],
+            "SENS_NATS__PASSWORD": login["password"],
+        }
+
+    def sens(self, *arguments: str, python: Path = Path(sys.executable)) -> str:
+        """Run a command of `sens` as the administrator; return what it prints.
+
+        Raises:
+            StackError: It fails.
+        """
+        result = subprocess.run(
+            [str(python), "-m", "sens_cli", *arguments],
+            env=os.environ | self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode != 0:
+            raise StackError(f"sens {' '.join(arguments)}: {result.stderr.strip()}")
+        return result.stdout
 
     @property
     def names(self) -> list[str]:
@@ -209,16 +245,12 @@ class Stack:
         topic_filters: Sequence[Sequence[str]],
         telemetry_workers: int,
         settings: Mapping[str, str],
+        python: Path,
     ) -> None:
         common = {
-            "SENS_NATS__PASSWORD": self._password,
+            **self.environment,
             "SENS_MQTT__URL": f"mqtt://{HOST}:{ports['mqtt']}",
-            "SENS_DATABASE__HOST": HOST,
             "SENS_DATABASE__PORT": str(ports["database"]),
-            "SENS_DATABASE__NAME": self.database.name,
-            "SENS_DATABASE__USER": self.database.user,
-            "SENS_DATABASE__PASSWORD": self._password,
-            "SENS_DATABASE__SSL": "disable",
         }
         own: dict[str, list[dict[str, str]]] = {
             INGESTION: [
@@ -241,7 +273,7 @@ class Stack:
                     **settings,
                 }
                 log = self._folder / f"{name}.log"
-                self._servers[name] = Worker(name, _MODULES[kind], environment, free_port(), log)
+                self._servers[name] = Worker(name, _MODULES[kind], environment, free_port(), log, python=python)
 
     def start(self, *names: str) -> None:
         """Start servers that do not run, and wait until all of these are ready; they do not wait for each other.

@@ -72,11 +72,20 @@ class Worker(Server):
         port: Where it answers.
     """
 
-    def __init__(self, name: str, module: str, environment: Mapping[str, str], port: int, log: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        environment: Mapping[str, str],
+        port: int,
+        log: Path,
+        *,
+        python: Path = Path(sys.executable),
+    ) -> None:
         self.module = module
         self.environment = environment
         self.port = port
-        super().__init__(name, [sys.executable, "-m", module], log, ready=lambda: self.get("/readyz")[0] == _OK)
+        super().__init__(name, [str(python), "-m", module], log, ready=lambda: self.get("/readyz")[0] == _OK)
 
     @override
     def start(self) -> None:

@@ -9,17 +9,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tools.bench import hops, page, scale, telegraf
+from support.services import ROOT
+from tools.bench import hops, page, pairs, scale, telegraf
 from tools.bench.__main__ import main
 from tools.bench.backlog import backlog
-from tools.bench.figures import AfterFault, EndToEnd, Latency, Rate, Results, Telegraf
+from tools.bench.compared import ratios
+from tools.bench.figures import AfterFault, EndToEnd, Latency, Pairs, Rate, Results, Telegraf, median_interval
 from tools.bench.load import Shape
 from tools.bench.machine import machine
 from tools.bench.malformed import malformed
 from tools.bench.measured_path import MeasuredPath
 from tools.bench.report import SECTIONS, report
 from tools.bench.runs import end_to_end, fastest, latency
-from tools.stack.path import TELEMETRY, Stack
+from tools.stack.path import TELEMETRY, Stack, StackError
 from tools.stack.programs import POSTGRES
 
 SHAPE = Shape(400, devices=20, connections=4)
@@ -61,14 +63,24 @@ def positive(figures: Mapping[str, float]) -> bool:
 
 
 class TestParts:
-    @pytest.mark.parametrize(("payload", "values"), [("numbers", 5), ("numbers-and-text", 6)])
+    @pytest.mark.parametrize(
+        ("payload", "values"), [("numbers", 5), ("numbers-and-text", 6), ("twenty-numbers", 20), ("split", 1)]
+    )
     def test_end_to_end(self, path: MeasuredPath, payload: str, values: int) -> None:
-        figures = end_to_end(path, SHAPE._replace(payload=payload))
+        figures = path.with_empty_tables(end_to_end)(SHAPE._replace(payload=payload))
+        assert path.stack.fetch_stored("SELECT count(*) FROM stored_values")[0][0] == values * 400
         assert figures.messages == 400
         assert figures.values_per_second == pytest.approx(values * figures.per_second)
         assert set(figures.cpu_microseconds) == WORKERS | {"broker", "nats", "postgres", "generator"}
         assert set(figures.megabytes) >= WORKERS
         assert positive(figures.megabytes)
+        assert figures.wal_bytes > 8 * values
+        assert figures.disk_bytes > 0
+
+    def test_split_readings_have_one_time(self, path: MeasuredPath) -> None:
+        path.with_empty_tables(end_to_end)(SHAPE._replace(payload="split"))
+        query = "SELECT count(*), count(DISTINCT metric) FROM stored_values GROUP BY device, ts"
+        assert [tuple(row) for row in path.stack.fetch_stored(query)] == [(5, 5)] * 80
 
     def test_hops(self, path: MeasuredPath) -> None:
         alone = hops.broker_alone(path, SHAPE)
@@ -121,6 +133,39 @@ class TestParts:
         assert [one.messages for one in figures.beside] == [400]
         assert figures.malformed.published == 400
         assert figures.malformed.distinct == 360
+        assert [one.messages for one in figures.keyed] == [400]
+
+    def test_pairs_with_another_checkout(self, path: MeasuredPath) -> None:
+        with pairs.other_path(ROOT, None) as other:
+            figures = pairs.against_checkout(path, other, ROOT, SHAPE, 2)
+        assert [one.messages for one in (*figures.runs, *figures.others)] == [400] * 4
+        assert all(ratio > 0 for ratio in ratios(figures, "messages a second"))
+
+    def test_pairs_need_a_checkout_with_an_environment(self, tmp_path: Path) -> None:
+        with pytest.raises(StackError, match=f"{tmp_path} is not a checkout"), pairs.other_path(tmp_path, None):
+            pass
+
+
+class TestPairs:
+    def test_take_turns_in_beginning(self) -> None:
+        order: list[str] = []
+
+        def side(name: str) -> pairs.Side[EndToEnd]:
+            def measure(load: Shape) -> EndToEnd:
+                order.append(name)
+                return EndToEnd(load.messages, 1.0, {}, 1, 1, 1, {})
+
+            return pairs.Side(name, measure, SHAPE)
+
+        found = pairs.in_turn("numbers", side("a"), side("b"), 3)
+        assert order == ["a", "b", "b", "a", "a", "b"]
+        assert (found.ours, found.other, len(found.runs), len(found.others)) == ("a", "b", 3, 3)
+
+    @pytest.mark.parametrize(
+        ("count", "first", "last"), [(1, 1, 1), (5, 1, 5), (6, 1, 6), (9, 2, 8), (15, 4, 12), (20, 6, 15)]
+    )
+    def test_have_an_interval_of_the_sign_test(self, count: int, first: int, last: int) -> None:
+        assert median_interval([float(number) for number in range(count, 0, -1)]) == (first, last)
 
 
 class TestPage:
@@ -138,10 +183,10 @@ class TestPage:
         path.write_text(page.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
         results = msgspec.json.decode(msgspec.json.encode(self.results()), type=Results)
         for _ in range(2):
-            page.publish(results, path, tmp_path)
+            page.publish([results], path, tmp_path)
         text = path.read_text(encoding="utf-8")
         lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-        assert ["end to end, 5 numbers a message", "40,000 msg/s", "1.5 × Telegraf", "40,500 msg/s", "yes"] in lines  # noqa: RUF001
+        assert ["end to end, 5 numbers a message", "40,000 msg/s", "", "40,500 msg/s", "yes"] in lines
         assert ["CPU a message: NATS", "2 µs", "1 µs", "5.0 µs", "**no**"] in lines
         assert ["publish to visible at 2,000 msg/s, p99", "100 ms", "30 ms", "45 ms", "yes"] in lines
         assert text.count("<!-- end of figures -->") == len(SECTIONS) + 3
@@ -151,7 +196,18 @@ class TestPage:
         path = tmp_path / "page.md"
         path.write_text("# Performance\n", encoding="utf-8")
         with pytest.raises(ValueError, match="has no line <!-- figures: machine -->"):
-            page.publish(self.results(), path, tmp_path)
+            page.publish([self.results()], path, tmp_path)
+
+    def test_shows_each_database(self, tmp_path: Path) -> None:
+        path = tmp_path / "page.md"
+        path.write_text(page.PAGE.read_text(encoding="utf-8"), encoding="utf-8")
+        plain = dataclasses.replace(self.results(), database="PostgreSQL 18.6")
+        other = dataclasses.replace(self.results(), database="PostgreSQL 18.6, TimescaleDB 2.29.2", latency=[])
+        page.publish([plain, other], path, tmp_path)
+        text = path.read_text(encoding="utf-8")
+        assert text.count("On PostgreSQL 18.6, TimescaleDB 2.29.2:") == 3
+        assert text.count("On PostgreSQL 18.6:") == 4
+        assert text.count("| Processor |") == 1
 
     def test_is_not_written_from_what_holds_no_figures(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -176,8 +232,22 @@ class TestPage:
             [EndToEnd(400, 30_000.0, used, 1, 1, 1, {})],
         )
         text = report(dataclasses.replace(self.results(), telegraf={"numbers": other}))
-        assert "40,500 msg/s, 1.50 × Telegraf" in text  # noqa: RUF001
-        assert "| 5 numbers | 20,000 | 5.0 µs | 30,000 | 15.0 µs | 1.50 × |" in " ".join(text.split())  # noqa: RUF001
+        words = " ".join(text.split())
+        assert "| messages a second against Telegraf, 5 numbers | 2.1 × | 2.5 × | 1.50 × | **no** |" in words  # noqa: RUF001
+        assert "| 5 numbers | 20,000 | 5.0 µs | 30,000 | 15.0 µs | 1.50 × | | |" in words  # noqa: RUF001
+
+    def test_shows_the_ratios_of_pairs_and_holds_them_to_the_targets(self) -> None:
+        def run(per_second: float, telemetry: float, wal: float) -> EndToEnd:
+            return EndToEnd(400, per_second, {"telemetry": telemetry, "broker": 9.0}, 1, 1, 1, {}, wal_bytes=wal)
+
+        of = Pairs("numbers", "abc", "def", [run(300, 3, 20), run(330, 4, 21)], [run(200, 6, 60), run(200, 8, 60)])
+        text = report(dataclasses.replace(self.results(), pairs={"numbers against def": of}))
+        words = " ".join(text.split())
+        assert "| | SENS abc | def | ratio, median | lowest and highest |" in words
+        assert "| messages a second | 315 | 200 | 1.57 | 1.50 to 1.65 |" in words
+        assert "| CPU a message: workers, NATS, database | 3.5 µs | 7.0 µs | 0.50 | 0.50 to 0.50 |" in words
+        assert "| CPU a message: telemetry, against def | 0.7 × | 0.5 × | 0.50 × | aim |" in words  # noqa: RUF001
+        assert "| WAL a message, against def | 0.4 × | 0.33 × | 0.34 × | yes |" in words  # noqa: RUF001
 
     def test_tells_which_part_failed(self) -> None:
         assert "rows gave no figures: the disk is full" in report(self.results())
