@@ -26,6 +26,7 @@ RESULT = Result(
     {"a process killed": Group(2, 1000, [1.5, 0.5])},
     {"kill": {}},
     "PostgreSQL 18.6",
+    {"partitions dropped": 1234, "DeadlockDetectedError": 1},
 )
 
 
@@ -60,7 +61,11 @@ class TestResult:
 
     def test_adds_up_runs_in_a_table(self) -> None:
         lines = table([RESULT, RESULT]).splitlines()
-        assert lines[2] == lines[3] == "| mosquitto | PostgreSQL 18.6 | 7 | 2 | 2 | 1,000 | 999 | 2 | 5 | none |"
+        assert (
+            lines[2]
+            == lines[3]
+            == "| mosquitto | PostgreSQL 18.6 | 7 | 2 | 2 | 1,000 | 999 | 2 | 5 | 0 | 1,234 | none |"
+        )
         assert lines[-1] == "| A process killed | 4 | 2,000 | 1.5 s | 1.5 s |"
 
     def test_says_what_the_broker_has_lost(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.services import ROOT
+from tools.torture.results import COLUMNSTORE, DROPPED
 
 FAULTS = 25
 
@@ -35,6 +36,8 @@ def test_loses_doubles_and_changes_nothing(tmp_path: Path) -> None:
     outcome = json.loads(result.read_text())
     assert outcome["problems"] == []
     assert outcome["faults"] == FAULTS
+    assert outcome["maintenance"][DROPPED] > 0
+    assert (COLUMNSTORE in outcome["maintenance"]) == ("TimescaleDB" in outcome["database"])
     assert any(name.startswith("the broker killed") for name in outcome["groups"]) == bool(installed)
     assert (
         outcome["acknowledged"] - outcome["broker_lost"]

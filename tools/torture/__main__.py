@@ -13,9 +13,11 @@ from typing import NamedTuple
 from sens_common.topics import NATIVE_PATTERN
 from tools.stack.path import INGESTION, Stack, StackError
 from tools.stack.tap import Tap
+from tools.torture import maintenance
 from tools.torture.audit import SETTLE_SECONDS, Audit
 from tools.torture.faults import TIME_OUTS, faults
 from tools.torture.load import POISON, TENANTS, Publisher, Record
+from tools.torture.maintenance import Maintenance
 from tools.torture.results import Group, Result, insert, table
 from tools.torture.schedule import SHORT, Planned, chosen
 from tools.torture.watch import Watch
@@ -109,6 +111,7 @@ class Torture:
                 short=plan.seconds,
                 longest=plan.longest,
             )
+            maintenance.prepare(stack)
             audit = Audit(stack, self._record, self._tap)
             while order and not self.result.problems:
                 self._round(stack, audit, order[: plan.round_faults])
@@ -126,9 +129,10 @@ class Torture:
 
     def _round(self, stack: Stack, audit: Audit, order: Sequence[Planned]) -> None:
         problems: list[str] = []
+        result = self.result
         self._record.begin_round()
         try:
-            with self._load(stack):
+            with self._load(stack), Maintenance(stack, result.maintenance):
                 for planned in order:
                     if not problems:
                         self._happen(stack, audit, planned, problems)
@@ -137,7 +141,6 @@ class Torture:
         if not problems and (unsettled := audit.settle(loaded=False)) is not None:
             problems.append(unsettled)
         outcome = audit.check()
-        result = self.result
         if outcome.acknowledged == result.acknowledged:
             problems.append("the broker acknowledged nothing")
         result.acknowledged, result.uncertain = outcome.acknowledged, outcome.uncertain
@@ -261,6 +264,8 @@ def main() -> int:
     for name, group in sorted(torture.result.groups.items()):
         longest = f"{max(group.settled_seconds):6.1f} s" if group.settled_seconds else "       -"
         print(f"{group.times:4d} {longest}  {name}")
+    for what, times in sorted(torture.result.maintenance.items()):
+        print(f"{times:4d}          -  meanwhile: {what}")
     if torture.result.problems:
         print(f"scripts/torture: seed {seed}: {'; '.join(torture.result.problems)}", file=sys.stderr)
     return 1 if torture.result.problems else 0

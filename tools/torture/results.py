@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
+COLUMNSTORE: Final = "runs of the columnstore's policies"
+DROPPED: Final = "partitions dropped"
 _BEGIN: Final = "<!-- scripts/torture --table: begin -->\n"
 _END: Final = "<!-- scripts/torture --table: end -->"
 
@@ -45,6 +47,7 @@ class Result:
         groups: By name.
         seen: By fault and worker: what readiness and log said.
         database: Which one, with its version.
+        maintenance: What the database did meanwhile beside the storing, and errors that the faults made of it, with how often each came.
     """
 
     seed: int
@@ -62,6 +65,7 @@ class Result:
     groups: dict[str, Group] = field(default_factory=dict)
     seen: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     database: str = "PostgreSQL"
+    maintenance: dict[str, int] = field(default_factory=dict)
 
     def write(self, file: Path) -> None:
         """Write it as JSON."""
@@ -87,11 +91,15 @@ def table(results: Iterable[Result]) -> str:
     """Return runs and their faults as Markdown."""
     results = list(results)
     lines = [
-        "| Broker | Database | Seed | Faults | Minutes | Messages acknowledged | Stored | Dead-lettered | Came again | Lost, doubled or changed |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
+        (
+            "| Broker | Database | Seed | Faults | Minutes | Messages acknowledged | Stored | Dead-lettered | Came again |"
+            " Columnstore runs | Partitions dropped | Lost, doubled or changed |"
+        ),
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |",
         *(
             f"| {result.broker} | {result.database} | {result.seed} | {result.faults:,} | {result.seconds / 60:.0f} | {result.acknowledged:,} |"
-            f" {result.stored:,} | {result.dead_lettered:,} | {result.duplicate:,} | {_verdict(result)} |"
+            f" {result.stored:,} | {result.dead_lettered:,} | {result.duplicate:,} |"
+            f" {result.maintenance.get(COLUMNSTORE, 0):,} | {result.maintenance.get(DROPPED, 0):,} | {_verdict(result)} |"
             for result in results
         ),
         "",
