@@ -169,21 +169,20 @@ class TestUsers:
 class TestEvaluator:
     """Rules of the manual, so that the table above means something."""
 
-    def test_a_deny_wins_over_an_allow_that_is_more_specific_and_later(self) -> None:
-        policy = Policy({"policy.csv": "p, a, applications, *, x/*, deny\np, a, applications, get, x/y, allow"})
-
-        assert not policy.allows(Request("a", "applications", "get", "x/y"))
-
-    def test_an_asterisk_matches_slashes(self) -> None:
-        policy = Policy({"policy.csv": "p, a, applications, delete/*, *, allow"})
-
-        assert policy.allows(Request("a", "applications", "delete/apps/Deployment/n/x", "p/q"))
-        assert not policy.allows(Request("a", "applications", "delete", "p/q"))
-
-    def test_roles_are_inherited(self) -> None:
-        policy = Policy({"policy.csv": "g, a, role:b\ng, role:b, role:c\np, role:c, logs, get, x/y, allow"})
-
-        assert policy.allows(Request("a", "logs", "get", "x/y"))
+    @pytest.mark.parametrize(
+        ("text", "request_", "allowed"),
+        [
+            # A deny wins over an allow that is more specific, and later.
+            ("p, a, applications, *, x/*, deny\np, a, applications, get, x/y, allow", "applications get x/y", False),
+            # An asterisk matches slashes.
+            ("p, a, applications, delete/*, *, allow", "applications delete/apps/Deployment/n/x p/q", True),
+            ("p, a, applications, delete/*, *, allow", "applications delete p/q", False),
+            # Roles are inherited.
+            ("g, a, role:b\ng, role:b, role:c\np, role:c, logs, get, x/y, allow", "logs get x/y", True),
+        ],
+    )
+    def test_decides_as_the_manual_says(self, text: str, request_: str, allowed: bool) -> None:
+        assert Policy({"policy.csv": text}).allows(Request("a", *request_.split())) is allowed
 
     def test_what_the_default_allows_can_not_be_denied(self) -> None:
         policy = Policy({"policy.default": "role:readonly", "policy.csv": "p, a, logs, get, */*, deny"})
@@ -191,9 +190,7 @@ class TestEvaluator:
         assert policy.allows(Request("a", "logs", "get", "x/y"))
 
     def test_an_overlay_counts_as_well(self) -> None:
-        policy = Policy({"policy.more.csv": "p, a, logs, get, x/y, allow"})
-
-        assert policy.allows(Request("a", "logs", "get", "x/y"))
+        assert Policy({"policy.more.csv": "p, a, logs, get, x/y, allow"}).allows(Request("a", "logs", "get", "x/y"))
 
     @pytest.mark.parametrize("line", ["p, a, logs, get, x/y", "g, a", "x, a, b", "p, a, logs, get, x/y, maybe"])
     def test_a_line_that_argo_cd_would_not_load_is_refused(self, line: str) -> None:

@@ -46,8 +46,7 @@ class TestCreating:
         assert (done.returncode, done.stderr) == (0, "")
         objects = fake_kubectl.objects
         assert set(objects) == {f"sens-{part}/ghcr-pull", f"sens-{part}/sens-{part}-timescaledb-auth"}
-        database = objects[f"sens-{part}/sens-{part}-timescaledb-auth"]
-        values = database["stringData"]
+        values = objects[f"sens-{part}/sens-{part}-timescaledb-auth"]["stringData"]
         assert values["postgres-password"] == PASSWORD
         assert set(values) == {"postgres-password", *OWN}
         assert {len(values[key]) for key in OWN} == {48}

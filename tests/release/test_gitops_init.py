@@ -285,7 +285,9 @@ class TestDefaults:
     def test_that_name_the_template_s_own_installation_are_all_told(
         self, tmp_path: Path, settings: tuple[str, ...]
     ) -> None:
-        _, _, said = written(tmp_path / "new", *settings).partition("These name the installation that the template was")
+        _, _, said = written(tmp_path / "new", *settings).partition(
+            "These name the installation that the template was written for."
+        )
         text, told = text_of(tmp_path / "new").lower(), said.partition("\n\n")[0]
 
         for name, parameter in PARAMETERS.items():

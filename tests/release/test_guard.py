@@ -97,15 +97,10 @@ class TestWhatIsNoReleaseOfTest:
         assert said.removesuffix("\n").isprintable()
 
     @pytest.mark.parametrize("work", [work for work, _ in WRONG])
-    def test_is_found_in_the_index(self, released: Scene, work: str) -> None:
+    @pytest.mark.parametrize("where", ["index", "work tree"])
+    def test_is_found_before_it_is_committed(self, released: Scene, work: str, where: str) -> None:
         shell(released, work)
-        released.gitops.git("add", "--all")
-        assert "that are in no commit" in check(released)
-
-    @pytest.mark.parametrize("work", [work for work, _ in WRONG])
-    def test_is_found_in_the_work_tree(self, released: Scene, work: str) -> None:
-        shell(released, work)
-        released.gitops.git("reset", "--quiet")
+        released.gitops.git(*(("add", "--all") if where == "index" else ("reset", "--quiet")))
         assert "that are in no commit" in check(released)
 
     def test_is_a_submodule(self, released: Scene) -> None:
@@ -133,17 +128,20 @@ class TestWhatIsNoReleaseOfTest:
         released.gitops.git("replace", released.gitops.head, honest)
         assert "README.md is changed" in check(released)
 
-    def test_is_another_line_of_the_application(self, released: Scene) -> None:
-        text = released.gitops.read(TEST.application)
-        released.gitops.write({TEST.application: text.replace("project: sens-test", "project: sens-production")})
+    @pytest.mark.parametrize(
+        ("before", "after", "text"),
+        [
+            ("project: sens-test", "project: sens-production", "differs in more than the product commit and the release values"),
+            ("alpha.2.1", "alpha.3.1", "are not what follows from release.json"),
+        ],
+    )  # fmt: skip
+    def test_is_another_line_of_the_application_or_another_version(
+        self, released: Scene, before: str, after: str, text: str
+    ) -> None:
+        application = released.gitops.read(TEST.application)
+        released.gitops.write({TEST.application: application.replace(before, after)})
         amend(released)
-        assert "differs in more than the product commit and the release values" in check(released)
-
-    def test_is_a_record_of_another_version(self, released: Scene) -> None:
-        text = released.gitops.read(TEST.application)
-        released.gitops.write({TEST.application: text.replace("alpha.2.1", "alpha.3.1")})
-        amend(released)
-        assert "are not what follows from release.json" in check(released)
+        assert text in check(released)
 
     def test_is_a_stable_version_in_test(self, on_main: Scene) -> None:
         base = on_main.main

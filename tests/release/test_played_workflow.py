@@ -16,14 +16,13 @@ from sens_cli.release.record import IMAGES, PinnedImage, Record, Release, dump, 
 from sens_cli.release.record import parse as parse_record
 from sens_cli.release.versions import Version
 from support.git import Repository
-from support.hosting import TOKEN, HostingService, hosting_service
+from support.hosting import GITOPS_NAME, TOKEN, HostingService
 from support.programs import Programs
 from support.registry import FOLDER, SmallRegistry, client, upload_release
 from support.services import ROOT
 from support.workflow import PlayedWorkflow
 from tools.release.source import Source
 
-GITOPS = "acme/sens-platform-infra"
 GITHUB_OWN_TOKEN = "ghs-of-the-run"
 FILE = ROOT / ".github/workflows/publish-images.yml"
 
@@ -110,21 +109,24 @@ def by_hand(run: Run, **inputs: str) -> None:
     run.contexts |= {f"inputs.{name}": value for name, value in inputs.items()}
 
 
+def succeed(run: Run, *jobs: str) -> None:
+    """Run jobs, each of which succeeds."""
+    for job in jobs:
+        assert run.job(job), run.log
+
+
 def published(run: Run, version: str) -> Mapping[str, str | None]:
     return {image: client(run.registry).digest(image, version) for image in IMAGES}
 
 
 class TestAfterAMerge:
-    def test_images_are_published_and_test_is_updated(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_images_are_published_and_test_is_updated(self, run: Run, hosting: HostingService) -> None:
         version = alpha(run)
-        with hosting_service(GITOPS) as hosting:
-            prepare(hosting, monkeypatch)
-            run.contexts["secrets.SENS_PLATFORM_INFRA_WORKFLOW_TOKEN"] = TOKEN
+        run.contexts["secrets.SENS_PLATFORM_INFRA_WORKFLOW_TOKEN"] = TOKEN
 
-            for job in run.jobs:
-                assert run.job(job), run.log
+        succeed(run, *run.jobs)
 
-            (call,) = hosting.repositories[GITOPS].dispatches
+        (call,) = hosting.repositories[GITOPS_NAME].dispatches
         built = {image: client(run.registry).digest(image, "built") for image in IMAGES}
         assert published(run, version) == built
         names = [f"{run.registry.host}/{FOLDER}/{image}@{built[image]}" for image in sorted(IMAGES)]
@@ -135,27 +137,20 @@ class TestAfterAMerge:
         inputs = cast("Mapping[str, str]", call["inputs"])
         assert inputs["image_tag"] == version
         assert json.loads(inputs["digests"]) == built
-        assert TOKEN not in run.log
-        assert run.contexts["github.token"] not in run.log
-        assert run.contexts["secrets.SENS_PLATFORM_REGISTRY_PASSWORD"] not in run.log
-        # GitHub's own token is for GitHub's own registry, and goes nowhere else.
         password = run.contexts["secrets.SENS_PLATFORM_REGISTRY_PASSWORD"]
+        assert not [secret for secret in (TOKEN, run.contexts["github.token"], password) if secret in run.log]
+        # GitHub's own token is for GitHub's own registry, and goes nowhere else.
         logins = [call for call in run.programs.calls("docker") if call.arguments[0] == "login"]
         assert [(login.arguments[1], login.given) for login in logins] == [(run.registry.host, password)] * 2
 
-    def test_a_token_of_the_app_is_used_instead_of_a_personal_one(
-        self, run: Run, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        with hosting_service(GITOPS) as hosting:
-            prepare(hosting, monkeypatch)
-            run.contexts["steps.app.outputs.token"] = TOKEN
-            run.contexts["secrets.SENS_PLATFORM_INFRA_WORKFLOW_TOKEN"] = "of-a-person"
+    def test_a_token_of_the_app_is_used_instead_of_a_personal_one(self, run: Run, hosting: HostingService) -> None:
+        run.contexts["steps.app.outputs.token"] = TOKEN
+        run.contexts["secrets.SENS_PLATFORM_INFRA_WORKFLOW_TOKEN"] = "of-a-person"
 
-            for job in run.jobs:
-                assert run.job(job), run.log
+        succeed(run, *run.jobs)
 
-            assert len(hosting.repositories[GITOPS].dispatches) == 1
-        owner, _, name = GITOPS.partition("/")
+        assert len(hosting.repositories[GITOPS_NAME].dispatches) == 1
+        owner, _, name = GITOPS_NAME.partition("/")
         assert run.contexts["steps.target.outputs.gitops-owner"] == owner
         assert run.contexts["steps.target.outputs.gitops-name"] == name
 
@@ -178,8 +173,7 @@ class TestAfterAMerge:
 
     def test_a_tag_that_appears_while_it_builds_is_not_moved(self, run: Run) -> None:
         version = alpha(run)
-        assert run.job("plan"), run.log
-        assert run.job("images"), run.log
+        succeed(run, "plan", "images")
         standing = upload_release(run.registry, ["telemetry-worker"], version, "f" * 40)["telemetry-worker"]
 
         assert not run.job("publish")
@@ -190,8 +184,7 @@ class TestAfterAMerge:
     def test_signing_that_fails_gives_no_tag_and_can_be_done_again(self, run: Run) -> None:
         version = alpha(run)
         run.programs.put("cosign", "sys.exit(1)")
-        assert run.job("plan"), run.log
-        assert run.job("images"), run.log
+        succeed(run, "plan", "images")
         assert not run.job("publish")
         assert published(run, version) == dict.fromkeys(IMAGES)
 
@@ -206,8 +199,7 @@ class TestByHand:
         version = root_version(run)
         by_hand(run, ref="", release_version=f"v{version}", update_test_environment="false")
 
-        for job in ("plan", "images", "publish"):
-            assert run.job(job), run.log
+        succeed(run, "plan", "images", "publish")
 
         assert None not in published(run, version).values()
         assert run.contexts["needs.plan.outputs.update-test"] == "false"
@@ -222,16 +214,8 @@ class TestByHand:
     @pytest.mark.parametrize("name", ["ref", "release_version", "update_test_environment"])
     @pytest.mark.parametrize(
         "value",
-        [
-            '"; touch "$PWD/x"; "',
-            "$(touch x)",
-            "`touch x`",
-            "x\nplan={}",
-            "::set-output name=plan::{}",
-            "--help",
-            "' || touch x #",
-        ],
-    )
+        ['"; touch "$PWD/x"; "', "$(touch x)", "`touch x`", "x\nplan={}", "::set-output name=plan::{}", "--help", "' || touch x #"],
+    )  # fmt: skip
     def test_hostile_inputs_run_nothing_and_give_no_output(self, run: Run, name: str, value: str) -> None:
         by_hand(run, **{name: value})
         before = sorted(run.checkout.folder.iterdir())
@@ -249,8 +233,3 @@ def alpha(run: Run) -> str:
 
 def root_version(run: Run) -> str:
     return str(Source(run.checkout.folder).version(run.checkout.revision("origin/main")))
-
-
-def prepare(hosting: HostingService, monkeypatch: pytest.MonkeyPatch) -> None:
-    hosting.repositories[GITOPS].workflows.add("deploy-test-main.yml")
-    monkeypatch.setenv("GITHUB_API_URL", hosting.url)

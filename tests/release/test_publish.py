@@ -163,7 +163,7 @@ class TestPlanByAPerson:
     @pytest.mark.parametrize(
         ("ref", "version", "update", "reason"),
         [
-            ("", "0.5.0", "true", "and 0.5.0 is of the channel stable, which is for production"),
+            ("", "0.5.0", "true", "test takes alpha versions, and 0.5.0 is of the channel stable, which is for production"),
             ("", "0.5.0-rc.1", "true", "test takes alpha versions, and 0.5.0-rc.1 is of the channel rc"),
             ("feature/one", "0.5.0", "", "neither in main nor in a branch release/"),
             ("feature/one", "0.5.0-rc.1", "", "neither in main nor in a branch release/"),
@@ -180,7 +180,7 @@ class TestPlanByAPerson:
             ("", "", "yes", "update_test_environment is 'yes'; it can be true or false"),
             ("", "", "True", "it can be true or false"),
         ],
-    )
+    )  # fmt: skip
     def test_is_refused(self, clone: Repository, ref: str, version: str, update: str, reason: str) -> None:
         request = asked(ref=ref, release_version=version, update_test_environment=update)
 

@@ -64,20 +64,18 @@ class TestWhatIsPublished:
         assert found.labels[REVISION] == COMMIT
         assert found.platforms == ("linux/amd64", "linux/arm64")  # the attestation is not a platform
 
-    def test_can_be_for_one_platform(self, image_registry: RunningRegistry) -> None:
-        upload(image_registry, API, TAG, {"linux/amd64": {REVISION: COMMIT}})
+    @pytest.mark.parametrize("labels", [{REVISION: COMMIT}, {}])
+    def test_can_be_for_one_platform_and_without_labels(
+        self, image_registry: RunningRegistry, labels: dict[str, str]
+    ) -> None:
+        upload(image_registry, API, TAG, {"linux/amd64": labels})
 
-        assert client(image_registry).labels("platform-api", TAG) == {REVISION: COMMIT}
+        assert client(image_registry).labels("platform-api", TAG) == labels
 
     def test_is_found_by_digest_too(self, image_registry: RunningRegistry) -> None:
         digest = upload_release(image_registry, ["platform-api"], TAG, COMMIT)["platform-api"]
 
         assert client(image_registry).labels("platform-api", digest)[REVISION] == COMMIT
-
-    def test_can_be_without_labels(self, image_registry: RunningRegistry) -> None:
-        upload(image_registry, API, TAG, {"linux/amd64": {}})
-
-        assert client(image_registry).labels("platform-api", TAG) == {}
 
     def test_may_lie_in_a_folder_that_is_the_registry_itself(self, image_registry: RunningRegistry) -> None:
         digest = upload(image_registry, "platform-api", TAG, {"linux/amd64": {}})

@@ -299,7 +299,10 @@ class TestReleaseVersion:
             *((text, "is a name that can move") for text in ("latest", "main", "test", "feature/x")),
             *((text, "is a commit") for text in (f"git-{SHA}", SHA)),
             *((text, "is not SemVer 2.0") for text in ("", "v", "1.5.2\nname=value", "$(id)")),
-            *((text, "'1.5.2+build' has build metadata: a '+' is not") for text in ("v1.5.2+build", "1.5.2+build")),
+            *(
+                (text, "'1.5.2+build' has build metadata: a '+' is not allowed in an image's tag")
+                for text in ("v1.5.2+build", "1.5.2+build")
+            ),
             ("vv1.5.2", "'v1.5.2' has a leading 'v'"),
             *((f"1.5.2-{rest}", "belongs to no channel") for rest in ("beta.1", "rc1", "alpha", "test", "rc.1.1")),
         ],

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -28,7 +28,7 @@ WRITES = {
     ("publish-images", "publish"): {"packages", "id-token"},
 }
 
-type Document = Mapping[str, object]
+type Document = Mapping[str, Any]
 
 
 class Step(NamedTuple):
@@ -40,10 +40,11 @@ class Step(NamedTuple):
 
     @property
     def environment(self) -> Mapping[str, str]:
-        return cast("Mapping[str, str]", self.content.get("env", {}))
+        found: Mapping[str, str] = self.content.get("env", {})
+        return found
 
 
-def read(file: Path) -> dict[str, object]:
+def read(file: Path) -> dict[str, Any]:
     # YAML 1.1 reads the key `on` as true.
     document = yaml.safe_load(file.read_text())
     return {"on" if key is True else str(key): value for key, value in document.items()}
@@ -53,7 +54,8 @@ WORKFLOWS = {file.stem: read(file) for file in FILES}
 
 
 def jobs(workflow: str) -> Mapping[str, Document]:
-    return cast("Mapping[str, Document]", WORKFLOWS[workflow]["jobs"])
+    found: Mapping[str, Document] = WORKFLOWS[workflow]["jobs"]
+    return found
 
 
 def all_jobs() -> Iterator[tuple[str, str, Document]]:
@@ -64,7 +66,7 @@ def all_jobs() -> Iterator[tuple[str, str, Document]]:
 
 def all_steps() -> Iterator[Step]:
     for workflow, name, job in all_jobs():
-        for step in cast("list[Document]", job["steps"]):
+        for step in job["steps"]:
             yield Step(workflow, name, step)
 
 
@@ -77,6 +79,11 @@ def commands() -> Iterator[tuple[Step, list[str]]]:
                 yield step, words
 
 
+def called(script: str) -> list[list[str]]:
+    """Return the words after a script's name, of each call."""
+    return [words[1:] for _, words in commands() if words[0] == script]
+
+
 class TestRights:
     def test_are_none_by_default(self) -> None:
         assert [workflow["permissions"] for workflow in WORKFLOWS.values()] == [{}] * len(FILES)
@@ -84,7 +91,7 @@ class TestRights:
     def test_to_write_are_few(self) -> None:
         found = {}
         for workflow, name, job in all_jobs():
-            rights = cast("Mapping[str, str]", job["permissions"])
+            rights = job["permissions"]
             assert set(rights.values()) <= {"read", "write"}
             if writes := {right for right, kind in rights.items() if kind == "write"}:
                 found[workflow, name] = writes
@@ -92,12 +99,7 @@ class TestRights:
         assert found == WRITES
 
     def test_to_read_are_code_and_images(self) -> None:
-        reads = {
-            right
-            for _, _, job in all_jobs()
-            for right, kind in cast("Mapping[str, str]", job["permissions"]).items()
-            if kind == "read"
-        }
+        reads = {right for _, _, job in all_jobs() for right, kind in job["permissions"].items() if kind == "read"}
 
         assert reads == {"contents", "packages"}
 
@@ -106,7 +108,7 @@ class TestRights:
 
         assert len(clones) == len(list(all_jobs()))
         for step in clones:
-            assert cast("Document", step.content["with"])["persist-credentials"] is False
+            assert step.content["with"]["persist-credentials"] is False
 
 
 class TestActions:
@@ -132,13 +134,13 @@ class TestRuns:
 
     def test_wait_for_each_other(self) -> None:
         for workflow in WORKFLOWS.values():
-            assert cast("Document", workflow["concurrency"])["group"]
+            assert workflow["concurrency"]["group"]
 
     def test_of_publishing_are_never_broken_off(self) -> None:
-        assert cast("Document", WORKFLOWS["publish-images"]["concurrency"])["cancel-in-progress"] is False
+        assert WORKFLOWS["publish-images"]["concurrency"]["cancel-in-progress"] is False
 
     def test_after_a_pull_request_never_replace_a_merge_that_waits(self) -> None:
-        group = str(cast("Document", WORKFLOWS["publish-images"]["concurrency"])["group"])
+        group = str(WORKFLOWS["publish-images"]["concurrency"]["group"])
         shared = group.partition("&& 'merge'")[0]
 
         assert "github.event.workflow_run.event == 'push'" in shared
@@ -169,11 +171,11 @@ class TestRuns:
 
 class TestScripts:
     def test_that_are_called_exist(self) -> None:
-        called = {words[0] for _, words in commands() if words[0].startswith("scripts/")}
+        names = {words[0] for _, words in commands() if words[0].startswith("scripts/")}
 
-        assert {"scripts/check", "scripts/test", "scripts/version-check", "scripts/build-images"} <= called
-        assert "scripts/publish-images" in called
-        for name in called:
+        wanted = ("check", "test", "version-check", "build-images", "publish-images")
+        assert {f"scripts/{name}" for name in wanted} <= names
+        for name in names:
             assert os.access(ROOT / name, os.X_OK), name
 
     def test_are_all_that_is_called(self) -> None:
@@ -182,28 +184,23 @@ class TestScripts:
         assert others == {"sudo"}
 
     def test_of_publishing_take_the_options_they_are_given(self) -> None:
-        steps = [
-            parse_publish_images(words[1:]).command for _, words in commands() if words[0] == "scripts/publish-images"
-        ]
+        steps = [parse_publish_images(words).command for words in called("scripts/publish-images")]
 
         assert steps == ["plan", "check", "login", "build", "login", "sign", "tag", "record", "target", "dispatch"]
 
     def test_of_images_take_the_options_they_are_given(self) -> None:
-        calls = [words[1:] for _, words in commands() if words[0] == "scripts/build-images"]
-
-        assert [parse_build_images(call).builder for call in calls] == ["docker"]
+        assert [parse_build_images(words).builder for words in called("scripts/build-images")] == ["docker"]
 
     def test_of_the_version_take_the_options_they_are_given(self) -> None:
-        (call,) = [words for _, words in commands() if words[0] == "scripts/version-check"]
-        told = subprocess.run([ROOT / call[0], "--help"], capture_output=True, text=True, check=True).stdout
+        (words,) = called("scripts/version-check")
+        command = [str(ROOT / "scripts/version-check"), "--help"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-        assert [word.partition("=")[0] for word in call[1:]] == ["--base"]
+        assert [word.partition("=")[0] for word in words] == ["--base"]
         assert "--base" in told
 
     def test_without_options_are_given_none(self) -> None:
-        calls = {words[0]: words[1:] for _, words in commands() if words[0] in {"scripts/check", "scripts/test"}}
-
-        assert calls == {"scripts/check": [], "scripts/test": []}
+        assert [called(name) for name in ("scripts/check", "scripts/test")] == [[[]], [[]]]
 
 
 class TestOutputs:
@@ -223,10 +220,10 @@ class TestOutputs:
     def test_of_jobs_are_there(self) -> None:
         for workflow, name, job in all_jobs():
             needed = job.get("needs", [])
-            needs = [needed] if isinstance(needed, str) else cast("list[str]", needed)
+            needs = [needed] if isinstance(needed, str) else needed
             for other, output in re.findall(r"needs\.([\w-]+)\.outputs\.([\w-]+)", str(job)):
                 assert other in needs, f"{workflow}: {name}"
-                assert output in cast("Document", jobs(workflow)[other]["outputs"])
+                assert output in jobs(workflow)[other]["outputs"]
 
 
 class TestCi:
@@ -234,17 +231,16 @@ class TestCi:
         assert WORKFLOWS["ci"]["on"] == {"pull_request": None, "push": {"branches": ["main"]}}
 
     def test_compares_versions_with_the_whole_history_before_images_are_built(self) -> None:
-        (clone, _) = cast("list[Document]", jobs("ci")["version"]["steps"])
+        (clone, _) = jobs("ci")["version"]["steps"]
 
-        assert cast("Document", clone["with"])["fetch-depth"] == 0
+        assert clone["with"]["fetch-depth"] == 0
         assert jobs("ci")["images"]["needs"] == "version"
 
     def test_runs_the_tests_of_releases_with_each_version_that_may_follow(self) -> None:
         job = jobs("ci")["raised"]
 
-        assert cast("Document", job["strategy"])["matrix"] == {"step": [*STEPS]}
-        (call,) = [words for _, words in commands() if words[0] == "scripts/test-raised"]
-        assert call == ["scripts/test-raised", "$STEP"]
+        assert job["strategy"]["matrix"] == {"step": [*STEPS]}
+        assert called("scripts/test-raised") == [["$STEP"]]
 
     def test_sees_no_secret(self) -> None:
         assert "secrets." not in (FOLDER / "ci.yml").read_text()
@@ -265,7 +261,7 @@ def holds(condition: str, github: Mapping[str, object]) -> bool:
 
 class TestPublishing:
     def test_follows_ci_on_main_or_a_person(self) -> None:
-        on = cast("Mapping[str, Document]", WORKFLOWS["publish-images"]["on"])
+        on = WORKFLOWS["publish-images"]["on"]
 
         assert set(on) == {"workflow_run", "workflow_dispatch"}
         assert on["workflow_run"] == {
@@ -273,7 +269,7 @@ class TestPublishing:
             "types": ["completed"],
             "branches": ["main"],
         }
-        assert set(cast("Document", on["workflow_dispatch"]["inputs"])) == {
+        assert set(on["workflow_dispatch"]["inputs"]) == {
             "ref",
             "release_version",
             "update_test_environment",
@@ -312,24 +308,20 @@ class TestPublishing:
 
     def test_runs_scripts_of_main_whatever_is_published(self) -> None:
         for step in all_steps():
-            assert "ref" not in cast("Document", step.content.get("with", {}))
+            assert "ref" not in step.content.get("with", {})
 
     def test_is_planned_before_anything_is_built_and_signed_before_it_has_a_tag(self) -> None:
         publishing = jobs("publish-images")
-        called = [
-            words[1] for step, words in commands() if words[0] == "scripts/publish-images" and step.job == "publish"
-        ]
+        steps = [words[1] for step, words in commands() if step.job == "publish"]
 
         assert list(publishing) == ["plan", "images", "publish", "update-test"]
         assert publishing["images"]["needs"] == "plan"
         assert publishing["publish"]["needs"] == ["plan", "images"]
         assert publishing["update-test"]["needs"] == ["plan", "publish"]
-        assert called == ["login", "sign", "tag", "record"]
+        assert steps == ["login", "sign", "tag", "record"]
 
     def test_has_the_identity_that_signs_where_nothing_is_built(self) -> None:
-        signing = [
-            name for name, job in jobs("publish-images").items() if "id-token" in cast("Document", job["permissions"])
-        ]
+        signing = [name for name, job in jobs("publish-images").items() if "id-token" in job["permissions"]]
 
         assert signing == ["publish"]
 
@@ -347,7 +339,7 @@ class TestSecrets:
         apps = [step for step in steps if APP_KEY in str(step.content)]
         assert [step.job for step in apps] == ["update-test"]
         for app in apps:
-            given = cast("Mapping[str, str]", app.content["with"])
+            given = app.content["with"]
             assert given["private-key"] == f"${{{{ secrets.{APP_KEY} }}}}"
             assert {name: value for name, value in given.items() if name.startswith("permission-")} == {
                 "permission-actions": "write"
