@@ -139,12 +139,10 @@ class TestDigestsThatAreHandedOver:
     @pytest.mark.parametrize("text", [*HOSTILE, "", '"', "../x", "ä"])
     def test_are_refused_when_they_are_something_else(self, text: str) -> None:
         digests = dict.fromkeys(IMAGES, f"sha256:{'a' * 64}")
-        for handed_over in (text, digests | {text: "x"}, digests | {"docs": text}):
+        documents = (text, digests | {text: "x"}, digests | {"docs": text})
+        for handed_over in (text, *map(json.dumps, documents)):
             with pytest.raises(ReleaseError) as refusal:
-                parse_digests(json.dumps(handed_over))
-            assert len(str(refusal.value)) < 500
-            with pytest.raises(ReleaseError) as refusal:
-                parse_digests(text)
+                parse_digests(handed_over)
             assert len(str(refusal.value)) < 500
 
     def test_that_are_no_texts_are_refused(self) -> None:
