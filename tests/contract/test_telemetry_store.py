@@ -15,7 +15,7 @@ from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.accounting import confirm
 from sens_telemetry_worker.batch import EnvelopeProgress, MessageOutcome, Rejection, StreamPosition, UndecidedMessages
 from sens_telemetry_worker.letters import Letter, Quota
-from sens_telemetry_worker.rows import PreparedRows, Rows, TextRow, numeric_columns, prepare
+from sens_telemetry_worker.rows import Rows
 from sens_telemetry_worker.storing import ProgressMadeElsewhereError, RowsRefusedError, Store, StoreUnavailableError
 from sens_telemetry_worker.timescale.binary_copy import copy_to
 from sens_telemetry_worker.timescale.database import Database, open_pool
@@ -24,6 +24,7 @@ from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.letters import dead_letter, insert_dead_letters
 from support.memory import MemoryEnvelope, MemoryStore
 from support.parts import NO_QUOTA, part_of
+from support.rows import INSERT_NAMES, KeyedValue, rows_of
 from support.servers import execute_as, owner_pool
 
 type Opener = Callable[[], AbstractAsyncContextManager[Store]]
@@ -44,6 +45,7 @@ def opened(request: pytest.FixtureRequest) -> Opener:
 
         return open_memory
     database: DatabaseSettings = request.getfixturevalue("database")
+    asyncio.run(execute_as(database, INSERT_NAMES))
 
     @asynccontextmanager
     async def open_database() -> AsyncIterator[Store]:
@@ -76,20 +78,17 @@ def opened_with_quota(request: pytest.FixtureRequest) -> QuotaOpener:
     return open_database
 
 
-def rows(*values: tuple[int, int, int, float], texts: tuple[TextRow, ...] = ()) -> PreparedRows:
-    """Prepare rows given as (message index, device, microseconds after AT, value), all of metric 1."""
-    messages, devices, times, numbers = ([value[column] for value in values] for column in range(4))
-    numeric = numeric_columns(
-        [int(m) for m in messages],
-        [int(d) for d in devices],
-        [1] * len(values),
-        [AT + int(t) for t in times],
-        numbers,
-    )
-    return prepare(Rows(numeric, list(texts)))
+def rows(*values: tuple[int, int, int, float], texts: tuple[KeyedValue, ...] = ()) -> Rows:
+    """Return readings given as (message index, device, microseconds after AT, value of metric 1), and with texts."""
+    return rows_of([*(KeyedValue(message, device, AT + at, 1, value) for message, device, at, value in values), *texts])
 
 
-async def write(store: Store, prepared: PreparedRows, messages: int) -> tuple[list[int], set[int]]:
+def text(message_index: int, at: int, value: str) -> KeyedValue:
+    """Return a text of metric 2 of device 1."""
+    return KeyedValue(message_index, 1, AT + at, 2, value)
+
+
+async def write(store: Store, prepared: Rows, messages: int) -> tuple[list[int], set[int]]:
     """Write a new envelope; return the new values of each message, and the messages that conflict."""
     written = await store.write(part_of(prepared, messages))
     assert {letter.reason for letter in written.letters} <= {CONFLICT}
@@ -99,20 +98,19 @@ async def write(store: Store, prepared: PreparedRows, messages: int) -> tuple[li
 class TestWrite:
     async def test_counts_new_values_for_each_message(self, opened: Opener) -> None:
         async with opened() as store:
-            text = TextRow(1, 2, AT, 1, "é")
-            prepared = rows((0, 1, 0, 1.0), (0, 1, 1, 2.0), (2, 2, 0, 3.0), texts=(text,))
+            prepared = rows((0, 1, 0, 1.0), (0, 1, 1, 2.0), (2, 2, 0, 3.0), texts=(text(1, 0, "é"),))
             assert await write(store, prepared, 4) == ([2, 1, 1, 0], set())
 
     async def test_of_the_same_values_again_has_no_effect(self, opened: Opener) -> None:
-        same = rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),))
+        same = rows((0, 1, 0, 1.0), texts=(text(0, 0, "x"),))
         async with opened() as store:
             await write(store, same, 1)
             assert await write(store, same, 1) == ([0], set())
 
     async def test_keeps_the_stored_value_and_dead_letters_the_message_with_another_one(self, opened: Opener) -> None:
         async with opened() as store:
-            await write(store, rows((0, 1, 0, 1.0), texts=(TextRow(1, 2, AT, 0, "x"),)), 1)
-            other = rows((0, 1, 0, 9.0), (1, 1, 0 + 5, 1.0), texts=(TextRow(1, 2, AT, 2, "y"),))
+            await write(store, rows((0, 1, 0, 1.0), texts=(text(0, 0, "x"),)), 1)
+            other = rows((0, 1, 0, 9.0), (1, 1, 0 + 5, 1.0), texts=(text(2, 0, "y"),))
             assert await write(store, other, 3) == ([0, 1, 0], {0, 2})
 
     async def test_finds_a_home_for_every_time_from_2000_on(self, opened: Opener) -> None:
@@ -321,14 +319,15 @@ class TestRefusal:
         async with open_pool(database, "test") as pool:
             await execute_as(
                 database,
-                "ALTER TABLE sens.measurements ADD CHECK (value <> 666)",
-                "ALTER TABLE sens.text_measurements ADD CHECK (value <> 'bad')",
+                INSERT_NAMES,
+                "ALTER TABLE sens.readings ADD CHECK (666 <> ALL (numbers))",
+                "ALTER TABLE sens.readings ADD CHECK ('bad' <> ALL (texts))",
             )
             store = TimescaleStore(Database(pool, database), NO_QUOTA)
             suspects = []
             for refused in (
                 rows((3, 2, 0, 1.0), (8, 1, 0, 666.0), (5, 1, 1, 2.0)),
-                rows((0, 9, 0, 1.0), texts=(TextRow(1, 2, AT, 6, "good"), TextRow(1, 2, AT + 1, 7, "bad"))),
+                rows((0, 9, 0, 1.0), texts=(text(6, 0, "good"), text(7, 1, "bad"))),
             ):
                 with pytest.raises(RowsRefusedError) as refusal:
                     await store.write(part_of(refused, 9))
@@ -342,26 +341,27 @@ class TestRefusal:
                     database,
                     """
                     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
-                    CREATE CONSTRAINT TRIGGER late AFTER INSERT ON sens.text_measurements DEFERRABLE INITIALLY DEFERRED
+                    CREATE CONSTRAINT TRIGGER late AFTER INSERT ON sens.readings DEFERRABLE INITIALLY DEFERRED
                         FOR EACH ROW EXECUTE FUNCTION refuse();
                     """,
+                    INSERT_NAMES,
                 )
                 with pytest.raises(RowsRefusedError) as refusal:
                     await TimescaleStore(Database(pool, database), NO_QUOTA).write(
-                        part_of(rows(texts=(TextRow(1, 2, AT, 0, "x"),)), 1)
+                        part_of(rows(texts=(text(0, 0, "x"),)), 1)
                     )
                 return refusal.value.suspect
 
         assert await work() is None
 
     async def test_of_dead_letters_blames_no_message(self, database: DatabaseSettings) -> None:
-        await execute_as(database, "ALTER TABLE sens.dead_letters ADD CHECK (false)")
+        await execute_as(database, "ALTER TABLE sens.dead_letters ADD CHECK (false)", INSERT_NAMES)
         async with open_pool(database, "test") as pool:
             store = TimescaleStore(Database(pool, database), NO_QUOTA)
             bad = [Rejection(0, "malformed_payload", "bad")]
             with pytest.raises(StoreUnavailableError, match="refuses dead letters"):
                 await store.write(part_of(rows((1, 1, 0, 1.0)), 2, rejected=bad))
-            assert await pool.fetchval("SELECT count(*) FROM sens.measurements") == 0
+            assert await pool.fetchval("SELECT count(*) FROM sens.readings") == 0
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -378,8 +378,8 @@ def test_both_stores_answer_alike(database: DatabaseSettings, batches: list[list
     async def work() -> None:
         memory = MemoryStore()
         async with open_pool(database, "test") as pool:
-            tables = "sens.measurements, sens.message_counts, sens.settled, sens.dead_letters, sens.dead_letter_usage"
-            await execute_as(database, f"TRUNCATE {tables}")
+            tables = "sens.readings, sens.message_counts, sens.settled, sens.dead_letters, sens.dead_letter_usage"
+            await execute_as(database, f"TRUNCATE {tables}", INSERT_NAMES)
             store = TimescaleStore(Database(pool, database), NO_QUOTA)
             for sequence, batch in enumerate(batches, 1):
                 prepared = rows(*((number, device, at, value) for number, (device, at, value) in enumerate(batch)))

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import groupby
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,10 @@ from sens_telemetry_worker.accounting import AccountsUpdate, WrittenPart, accoun
 from sens_telemetry_worker.batch import BatchPart, StreamPosition
 from sens_telemetry_worker.batch_building import KnownNames
 from sens_telemetry_worker.letters import Letter, Quota, apportion, dead_letters
+from sens_telemetry_worker.preparing import Conflict
 from sens_telemetry_worker.storing import ProgressMadeElsewhereError, RowsRefusedError, StoreUnavailableError
 from sens_telemetry_worker.tenants import MetricKey, NewMetrics, Refusal, RegisteredDevices, RegisteredMetrics, Tenant
+from support.rows import KeyedValue, values_of
 
 type Key = tuple[int, int, int]
 """Device, metric, time."""
@@ -248,12 +251,12 @@ class MemoryStore:
         if self._failures:
             self._failures -= 1
             raise StoreUnavailableError("the database is away")
-        keyed = self._keyed(part)
-        refused = [message for message, _, value in keyed if value in self._poison]
+        values = values_of(part.rows)
+        refused = [each.message_index for each in values if each.value in self._poison]
         if refused:
             raise RowsRefusedError("the database does not like it", self._suspected(refused[0]))
-        new_values, conflicting, added = self._compared(part, keyed)
-        letters = dead_letters(part, conflicting)
+        new_values, conflicts, added = self._compared(part, values)
+        letters = dead_letters(part, conflicts)
         kept, discarded = apportion(letters, dict.fromkeys((letter.tenant_id for letter in letters), self._room()))
         update = accounts_update(
             part, new_values, [each.message_index for each in kept], [each.message_index for each in discarded]
@@ -276,19 +279,27 @@ class MemoryStore:
         }
 
     def _compared(
-        self, part: BatchPart, keyed: list[tuple[int, Key, float | str]]
-    ) -> tuple[NDArray[np.int64], set[int], dict[Key, float | str]]:
+        self, part: BatchPart, values: list[KeyedValue]
+    ) -> tuple[NDArray[np.int64], dict[int, Conflict], dict[Key, float | str]]:
+        """Judge message by message: each is stored as a whole, or not at all."""
         new_values = np.zeros(len(part.batch.messages), np.int64)
-        conflicting: set[int] = set()
+        conflicts: dict[int, Conflict] = {}
         added: dict[Key, float | str] = {}
-        for message, key, value in keyed:
-            stored = self.values.get(key, added.get(key))
-            if stored is None:
-                added[key] = value
-                new_values[message] += 1
-            elif stored != value:
-                conflicting.add(message)
-        return new_values, conflicting, added
+        for message_index, of_message in groupby(values, key=lambda each: each.message_index):
+            own: dict[Key, float | str] = {}
+            for each in of_message:
+                key = each.device_id, each.metric_id, each.measured_at
+                stored = self.values.get(key, added.get(key))
+                if stored is None and key not in own:
+                    own[key] = each.value
+                elif message_index not in conflicts and each.value != (known := own[key] if stored is None else stored):
+                    conflicts[message_index] = Conflict(
+                        each.metric_id, each.measured_at, known, each.value, within_message=stored is None
+                    )
+            if message_index not in conflicts:
+                new_values[message_index] = len(own)
+                added |= own
+        return new_values, conflicts, added
 
     def _record_settlements(self, part: BatchPart, update: AccountsUpdate) -> None:
         missing = object()
@@ -313,25 +324,6 @@ class MemoryStore:
     def _room(self) -> Quota:
         sizes = [letter.size for letter in self.letters.values()]
         return self._quota._replace(letter_count=len(sizes), byte_count=sum(sizes))
-
-    @staticmethod
-    def _keyed(part: BatchPart) -> list[tuple[int, Key, float | str]]:
-        rows = part.rows.numeric_rows
-        keyed: list[tuple[int, Key, float | str]] = [
-            (message, (device, metric, at), value)
-            for message, device, metric, at, value in zip(
-                rows.message_index.tolist(),
-                rows.device_id.tolist(),
-                rows.metric_id.tolist(),
-                rows.measured_at.tolist(),
-                rows.value.tolist(),
-                strict=True,
-            )
-        ]
-        return keyed + [
-            (row.message_index, (row.device_id, row.metric_id, row.measured_at), row.value)
-            for row in part.rows.text_rows
-        ]
 
 
 class MemoryMigratedLetters:

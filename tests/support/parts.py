@@ -17,7 +17,7 @@ from sens_telemetry_worker.batch import (
     UndecidedMessages,
 )
 from sens_telemetry_worker.letters import Quota
-from sens_telemetry_worker.rows import PreparedRows, Rows
+from sens_telemetry_worker.rows import Rows
 from support.memory import MemoryEnvelope
 
 NO_QUOTA: Final = Quota(1_000_000, 1 << 40, 0, 0)
@@ -27,7 +27,7 @@ _sequences = itertools.count(1000)
 
 
 def part_of(
-    prepared: PreparedRows,
+    rows: Rows,
     messages: int,
     *,
     envelopes: Sequence[EnvelopeProgress] | None = None,
@@ -44,9 +44,8 @@ def part_of(
     undecided = UndecidedMessages.of(envelopes)
     count = len(undecided.messages)
     routes = {message.topic: NATIVE.route(message.topic) for message in undecided.messages}
-    rows = Rows(prepared.numeric_rows, prepared.text_rows)
     batch = Batch.of(undecided, InterpretedMessages(undecided.messages, [None] * count, routes, rows, [], 1), {})
     gone = {each.message_index for each in rejected}
     with_rows = [index for index in (range(count) if only is None else only) if index not in gone]
     indexes = np.array([*with_rows, *(each.message_index for each in rejected)], np.int64)
-    return BatchPart(batch, prepared, indexes, list(rejected), AT)
+    return BatchPart(batch, rows, indexes, list(rejected), AT)

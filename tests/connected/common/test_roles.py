@@ -21,11 +21,11 @@ from sens_platform_api.postgresql import open_pools as open_api_pools
 from sens_platform_api.postgresql import transaction
 from sens_platform_api.settings import LimitSettings
 from sens_telemetry_worker.batch import Rejection
-from sens_telemetry_worker.rows import Rows, TextRow, numeric_columns, prepare
 from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.database import open_pool as open_worker_pool
 from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.parts import NO_QUOTA, part_of
+from support.rows import INSERT_NAMES, KeyedValue, rows_of
 from support.servers import execute_as
 
 type Connection = asyncpg.Connection[asyncpg.Record]
@@ -232,7 +232,8 @@ class TestTheApi:
 
 class TestTheWorker:
     async def test_stores_recognises_copies_and_makes_partitions_that_are_the_owners(self, logins: Logins) -> None:
-        rows = prepare(Rows(numeric_columns([0], [1], [1], [AT], [21.5]), [TextRow(1, 2, AT, 0, "x")]))
+        await execute_as(logins.owner, INSERT_NAMES)
+        rows = rows_of([KeyedValue(0, 1, AT, 1, 21.5), KeyedValue(0, 1, AT, 2, "x")])
         async with open_worker_pool(logins.worker, "test") as pool:
             store = TimescaleStore(Database(pool, logins.worker), NO_QUOTA)
             first = await store.write(part_of(rows, 1))
@@ -256,6 +257,11 @@ class TestTheWorker:
                 "INSERT INTO sens.tenants (name) VALUES ('mine')",
                 "UPDATE sens.tenants SET device_limit = 0",
                 "UPDATE sens.measurements SET value = 0",
+                "DELETE FROM sens.readings",
+                "DELETE FROM sens.metric_sets",
+                "UPDATE sens.metric_sets SET number_ids = '{}'",
+                "DELETE FROM sens.device_metric_sets",
+                "UPDATE sens.devices SET name = ''",
                 "DELETE FROM sens.measurements",
                 "TRUNCATE sens.measurements",
                 "DELETE FROM sens.message_counts",

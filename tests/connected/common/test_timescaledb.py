@@ -11,10 +11,10 @@ import pytest
 from sens_common.database import connect
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.rows import Rows, numeric_columns, prepare
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.parts import NO_QUOTA, part_of
+from support.rows import INSERT_NAMES, TENANT_ID, KeyedValue, rows_of
 from support.servers import owner
 
 type Connection = asyncpg.Connection[asyncpg.Record]
@@ -91,13 +91,14 @@ async def copy(
     await connection.copy_records_to_table(table, schema_name=schema, records=rows)
 
 
-async def chunks(connection: Connection) -> list[asyncpg.Record]:
+async def chunks(connection: Connection, table: str = "measurements") -> list[asyncpg.Record]:
     return await connection.fetch(
         """
         SELECT format('%I.%I', chunk_schema, chunk_name) AS name, range_start, range_end, is_compressed
-        FROM timescaledb_information.chunks WHERE hypertable_schema = 'sens' AND hypertable_name = 'measurements'
+        FROM timescaledb_information.chunks WHERE hypertable_schema = 'sens' AND hypertable_name = $1
         ORDER BY range_start
-        """
+        """,
+        table,
     )
 
 
@@ -280,25 +281,34 @@ class TestColumnstore:
         self, columnstore: DatabaseSettings
     ) -> None:
         async def fill(connection: Connection) -> None:
+            await connection.execute(INSERT_NAMES)
             await connection.execute(
-                """
-                INSERT INTO sens.measurements SELECT device, metric, $1::timestamptz + step * interval '1 minute', step
-                FROM generate_series(1, 100) device, generate_series(1, 5) metric, generate_series(0, 199) step
-                """,
+                f"""
+                WITH new AS (INSERT INTO sens.metric_sets (tenant_id, number_ids, text_ids) VALUES ({TENANT_ID}, '{{1,4,7}}', '{{}}') RETURNING id)
+                INSERT INTO sens.readings
+                SELECT device, new.id, $1::timestamptz + step * interval '1 minute', array_fill(step::float8, ARRAY[3])
+                FROM new, generate_series(1, 100) device, generate_series(0, 199) step
+                """,  # noqa: S608 - our own number
                 OLD,
             )
-            for chunk in await chunks(connection):
+            for chunk in await chunks(connection, "readings"):
                 await connection.execute(f"CALL convert_to_columnstore('{chunk['name']}')")
 
         await run(columnstore, fill)
-        keys = [(device, metric, step) for device in range(1, 101) for metric in range(1, 6) for step in range(10)]
-        devices, metrics, steps = (list(column) for column in zip(*keys, strict=True))
+        keys = [(device, step) for device in range(1, 101) for step in range(50)]
         microseconds = int(OLD.timestamp() * 1_000_000)
-        values = [float(step) for step in steps]
-        values[1234] = -1.0
-        times = [microseconds + step * 60_000_000 for step in steps]
-        times[4321] += 1
-        rows = prepare(Rows(numeric_columns(list(range(len(keys))), devices, metrics, times, values), []))
+        values = [
+            KeyedValue(
+                index,
+                device,
+                microseconds + step * 60_000_000 + (index == 4321),
+                metric,
+                -1.0 if index == 1234 else float(step),
+            )
+            for index, (device, step) in enumerate(keys)
+            for metric in (1, 4, 7)
+        ]
+        rows = rows_of(values)
         async with open_pool(columnstore, "test") as pool:
             written = await TimescaleStore(Database(pool, columnstore), NO_QUOTA).write(part_of(rows, len(keys)))
         assert np.flatnonzero(written.new_values).tolist() == [4321]

@@ -27,17 +27,17 @@ NOW = 1_700_000_000_000_000
 SEVERAL = {0, 17, 5000, 5001, 9999}
 WORDLESS = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN IF new.value >= 1e6 THEN RAISE 'no'; END IF; RETURN NULL; END $$;
-    CREATE CONSTRAINT TRIGGER late AFTER INSERT ON sens.measurements DEFERRABLE INITIALLY DEFERRED
+        $$ BEGIN IF 1e6 <= ANY (new.numbers) THEN RAISE 'no'; END IF; RETURN NULL; END $$;
+    CREATE CONSTRAINT TRIGGER late AFTER INSERT ON sens.readings DEFERRABLE INITIALLY DEFERRED
         FOR EACH ROW EXECUTE FUNCTION refuse();
 """
-AT_MOST_A_HUNDRED = """
+AT_MOST_FIFTY = """
     CREATE FUNCTION tire() RETURNS trigger LANGUAGE plpgsql AS
-        $$ BEGIN IF (SELECT count(*) FROM new) > 100 THEN {refusal}; END IF; RETURN NULL; END $$;
-    CREATE TRIGGER tiring AFTER INSERT ON sens.measurements REFERENCING NEW TABLE AS new EXECUTE FUNCTION tire();
+        $$ BEGIN IF (SELECT count(*) FROM new) > 50 THEN {refusal}; END IF; RETURN NULL; END $$;
+    CREATE TRIGGER tiring AFTER INSERT ON sens.readings REFERENCING NEW TABLE AS new EXECUTE FUNCTION tire();
 """
-CANCELLED = AT_MOST_A_HUNDRED.format(refusal="RAISE 'cancelled' USING ERRCODE = 'query_canceled'")
-ASLEEP = AT_MOST_A_HUNDRED.format(refusal="PERFORM pg_sleep(600)")
+CANCELLED = AT_MOST_FIFTY.format(refusal="RAISE 'cancelled' USING ERRCODE = 'query_canceled'")
+ASLEEP = AT_MOST_FIFTY.format(refusal="PERFORM pg_sleep(600)")
 
 
 class CountingDatabase(Database):
@@ -77,7 +77,7 @@ async def outcome(
     *,
     count: int = MANY,
     stored_before: int | None = None,
-    rule: str = "ALTER TABLE sens.measurements ADD CONSTRAINT small CHECK (value < 1e6)",
+    rule: str = "ALTER TABLE sens.readings ADD CONSTRAINT small CHECK (1e6 > ALL (numbers))",
 ) -> Outcome:
     """Settle one batch with refused messages, of which another one may be stored already."""
 
@@ -107,10 +107,8 @@ async def outcome(
         database.transactions = 0
         found = await settle(MemoryEnvelope(3, batch))
         transactions = database.transactions
-        stored = await pool.fetchval(
-            "SELECT count(*) FROM sens.measurements WHERE ts >= to_timestamp($1)", NOW / 1_000_000
-        )
-        return Outcome(found, stored // 2, transactions)
+        stored = await pool.fetchval("SELECT count(*) FROM sens.readings WHERE ts >= to_timestamp($1)", NOW / 1_000_000)
+        return Outcome(found, stored, transactions)
 
 
 async def counted(settings: DatabaseSettings) -> tuple[int, ...]:
@@ -165,7 +163,7 @@ class TestRefusalOfEverything:
 
 class TestBatchThatIsNotStoredInTime:
     async def test_is_stored_in_parts(self, database: DatabaseSettings) -> None:
-        # 1,600 rows, and no more than 100 of them at once: 16 parts, and 15 tries with too many.
+        # No more than 50 rows at once: 16 parts, and 15 tries with too many.
         assert await outcome(database, (), count=800, rule=CANCELLED) == Outcome(set(), 800, 31)
 
     async def test_is_stored_in_parts_where_the_worker_loses_patience(self, database: DatabaseSettings) -> None:
@@ -173,7 +171,7 @@ class TestBatchThatIsNotStoredInTime:
         assert await outcome(impatient, (), count=100, rule=ASLEEP) == Outcome(set(), 100, 3)
 
     async def test_does_not_hide_a_refused_message(self, database: DatabaseSettings) -> None:
-        refusing = f"ALTER TABLE sens.measurements ADD CONSTRAINT small CHECK (value < 1e6); {CANCELLED}"
+        refusing = f"ALTER TABLE sens.readings ADD CONSTRAINT small CHECK (1e6 > ALL (numbers)); {CANCELLED}"
         result = await outcome(database, {17, 555}, count=800, rule=refusing)
         assert (result.refused, result.stored) == ({17, 555}, 798)
 

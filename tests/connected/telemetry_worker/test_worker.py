@@ -16,7 +16,7 @@ from support.workers import Publisher, TelemetryPath, running_path
 
 class TestPoison:
     def test_that_only_the_database_refuses_is_isolated(self, path: TelemetryPath) -> None:
-        path.fetch("ALTER TABLE sens.measurements ADD CONSTRAINT no_666 CHECK (value <> 666)")
+        path.fetch("ALTER TABLE sens.readings ADD CONSTRAINT no_666 CHECK (666 <> ALL (numbers))")
         with Publisher(path.broker) as publisher:
             publisher.publish_all(
                 [

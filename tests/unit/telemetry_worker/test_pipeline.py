@@ -70,7 +70,7 @@ class StuckStore(MemoryStore):
     """A database that never answers for rows with the value 666."""
 
     async def write(self, part: BatchPart) -> WrittenPart:
-        if 666.0 in part.rows.numeric_rows.value:
+        if any(666.0 in group.numbers for group in part.rows.groups):
             raise StoreUnavailableError("the database is away")
         return await super().write(part)
 

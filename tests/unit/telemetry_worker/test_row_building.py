@@ -16,6 +16,7 @@ from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import native
 from sens_telemetry_worker.tenants import Tenant
 from support.memory import MemoryRegistry
+from support.rows import values_of
 
 NOW = 1_769_860_800_000_000  # 2026-01-31T12:00:00Z
 
@@ -120,17 +121,17 @@ def comparable(interpreted: InterpretedMessages) -> tuple[object, ...]:
         assert device is not None
         return metrics[device.tenant.id, metric_id]
 
-    numbers = Counter(
-        (message, device, metric(message, metric_id), instant, repr(value))
-        for message, device, metric_id, instant, value in zip(
-            *(c.tolist() for c in interpreted.rows.numeric_rows), strict=True
+    values = Counter(
+        (
+            each.message_index,
+            each.device_id,
+            metric(each.message_index, each.metric_id),
+            each.measured_at,
+            repr(each.value),
         )
+        for each in values_of(interpreted.rows)
     )
-    texts = Counter(
-        (row.message_index, row.device_id, metric(row.message_index, row.metric_id), row[2], row.value)
-        for row in interpreted.rows.text_rows
-    )
-    return numbers, texts, sorted(interpreted.rejections)
+    return values, sorted(interpreted.rejections)
 
 
 class TestColumns:
@@ -186,7 +187,8 @@ class TestColumns:
             (7, Reason.UNSUPPORTED_VALUE),
             (9, Reason.UNSUPPORTED_VALUE),
         ]
-        assert len(interpreted.rows.numeric_rows.message_index) == len(interpreted.rows.text_rows) == 18
+        (group,) = interpreted.rows.groups
+        assert (group.size, group.numbers.shape, group.texts.shape) == (18, (18, 1), (18, 1))
 
     async def test_leave_long_payloads_to_the_full_decoder_and_remember_none_of_their_names(self) -> None:
         native._are_names.cache_clear()
@@ -198,7 +200,7 @@ class TestColumns:
 
         assert native._are_names.cache_info().currsize == 0
         assert comparable(interpreted) == comparable(await interpret(messages, ONE_BY_ONE))
-        assert len(interpreted.rejections) == len(interpreted.rows.numeric_rows.message_index) == 20
+        assert len(interpreted.rejections) == sum(group.size for group in interpreted.rows.groups) == 20
 
     async def test_reject_every_message_of_a_shape_with_a_metric_beyond_the_limit(self) -> None:
         messages = batch(

@@ -28,7 +28,7 @@ class Reason(StrEnum):
     IMPLAUSIBLE_TIME = "implausible_time"
     """The device's clock is absurd: before 2000, or more than a day ahead of the receipt."""
     CONFLICTING_VALUE = "conflicting_value"
-    """Another value is already stored for the same device, metric and time. The stored one stays."""
+    """Another value is already stored for the same device, metric and time. The stored one stays, and nothing of the message is stored."""
     TOO_OLD = "too_old"
     """The time lies further back than the tenant's limit allows (400 days where nothing else is set). Raise the limit, then replay."""
     LIMIT_REACHED = "limit_reached"

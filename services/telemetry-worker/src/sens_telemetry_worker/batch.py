@@ -16,7 +16,7 @@ from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
 from sens_common.names import UNROUTED
 from sens_common.topics import Route
-from sens_telemetry_worker.rows import PreparedRows, Rows
+from sens_telemetry_worker.rows import Rows
 from sens_telemetry_worker.tenants import Device
 
 
@@ -253,7 +253,7 @@ class BatchPart:
     """
 
     batch: Batch
-    rows: PreparedRows
+    rows: Rows
     message_indexes: NDArray[np.int64]
     rejections: Sequence[Rejection]
     dead_lettered_at: int

@@ -1,15 +1,17 @@
 """Dead letters on their way to the database, and what a tenant's quota leaves of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
 from sens_common.dead_letters import KEPT_BYTES, Origin, Reason
+from sens_common.names import shown
 from sens_telemetry_worker.batch import BatchPart, Rejection
 from sens_telemetry_worker.decoders.native import MAX_PAYLOAD_BYTES
+from sens_telemetry_worker.decoders.timestamps import time_text
+from sens_telemetry_worker.preparing import Conflict
+from sens_telemetry_worker.tenants import Device, MetricKind
 
 MAX_DETAIL_CHARACTERS: Final = 1000
-
-_CONFLICT: Final = "another value is already stored for the same device, metric and time; the stored one stays"
 
 
 class Letter(NamedTuple):
@@ -53,16 +55,38 @@ class Letter(NamedTuple):
         return self._replace(payload=self.payload[:KEPT_BYTES])
 
 
-def dead_letters(part: BatchPart, conflicting: Iterable[int]) -> list[Letter]:
+def dead_letters(part: BatchPart, conflicts: Mapping[int, Conflict]) -> list[Letter]:
     """Return the dead letters of a part.
 
     Args:
-        part: What is written; its rejections and the messages that conflict within the batch have a letter each.
-        conflicting: Messages of which the database has another value.
+        part: What is written; its rejections have a letter each.
+        conflicts: Its messages that say something else than what is stored.
     """
-    conflicts = sorted({*part.rows.conflicting, *conflicting})
-    rejections = [*part.rejections, *(Rejection(index, Reason.CONFLICTING_VALUE, _CONFLICT) for index in conflicts)]
-    return [_letter(part, rejection) for rejection in rejections]
+    rejections = [
+        Rejection(index, Reason.CONFLICTING_VALUE, _words_of_conflict(part.batch.interpreted.devices[index], conflict))
+        for index, conflict in sorted(conflicts.items())
+    ]
+    return [_letter(part, rejection) for rejection in (*part.rejections, *rejections)]
+
+
+def _words_of_conflict(device: Device | None, conflict: Conflict) -> str:
+    """Say which value is stored and which is not."""
+    found = device.tenant.metric_of(conflict.metric_id) if device is not None else None
+    name, kind = found if found is not None else (f"metric {conflict.metric_id}", "number")
+    stored, refused = _value_text(conflict.stored, kind), _value_text(conflict.refused, kind)
+    instant = time_text(conflict.measured_at)
+    if conflict.within_message:
+        return f"the message says both {stored} and {refused} of {shown(name)} at {instant}; nothing of it is stored"
+    return (
+        f"{shown(name)} is already stored as {stored} at {instant}, and this message says {refused}; the stored value stays,"
+        " and nothing of this message is stored"
+    )
+
+
+def _value_text(value: float | str, kind: MetricKind) -> str:
+    if isinstance(value, str):
+        return shown(value)
+    return ("true" if value else "false") if kind == "boolean" else f"{value:.17g}"
 
 
 def _letter(part: BatchPart, rejection: Rejection) -> Letter:

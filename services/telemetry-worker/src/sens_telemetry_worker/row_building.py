@@ -1,15 +1,14 @@
-"""Builds rows of decoded messages: the values of a shape are the columns of its rows."""
+"""Builds rows of decoded messages: the values of a shape are the columns of its readings."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
 
 from sens_telemetry_worker.batch import Rejection
 from sens_telemetry_worker.decoding import DecodedMessage, DecodedMessages, Shape
-from sens_telemetry_worker.rows import NumericColumns, Rows, TextRow, joined, numeric_columns
-from sens_telemetry_worker.tenants import MetricKey, MetricKind, Refusal, Tenant
+from sens_telemetry_worker.rows import Reading, ReadingGroup, Rows, group_of, joined
+from sens_telemetry_worker.tenants import MetricKey, MetricKind, MetricSet, Refusal, Tenant
 
 
 class BuiltRows(NamedTuple):
@@ -26,8 +25,7 @@ def build_rows(decoded: DecodedMessages, refusals: Mapping[MetricKey, Refusal]) 
         decoded: The messages; the ids of their metrics are in `Tenant.metric_ids`.
         refusals: Why a metric has no id.
     """
-    numeric: list[NumericColumns] = []
-    texts: list[TextRow] = []
+    groups: list[ReadingGroup] = []
     rejections: list[Rejection] = []
     for shape in decoded.shapes:
         metrics = shape.metrics()
@@ -35,20 +33,19 @@ def build_rows(decoded: DecodedMessages, refusals: Mapping[MetricKey, Refusal]) 
         if metric_ids is None:
             refusal = _refusal(shape.tenant, metrics, refusals)
             rejections += [Rejection(index, *refusal) for index in shape.message_indexes]
-            continue
-        numeric += _columns_of_shape(shape, metric_ids)
-        texts += _text_rows(shape, metric_ids)
-    single: list[tuple[int, int, int, int, float]] = []
+        else:
+            groups.append(_group_of_shape(shape, metric_ids))
+    single: dict[MetricSet, list[Reading]] = {}
     for message in decoded.single:
         metrics = message.metrics()
         metric_ids = _metric_ids(message.device.tenant, metrics)
         if metric_ids is None:
             rejections.append(Rejection(message.message_index, *_refusal(message.device.tenant, metrics, refusals)))
             continue
-        single += _numeric_values(message, metric_ids)
-        texts += _text_values(message, metric_ids)
-    numeric.append(numeric_columns(*zip(*single, strict=True)) if single else numeric_columns((), (), (), (), ()))
-    return BuiltRows(Rows(joined(numeric), texts), rejections)
+        for reading in _readings(message, metric_ids):
+            single.setdefault(_metric_set(message.device.tenant, reading), []).append(reading)
+    groups += [group_of(metric_set, readings) for metric_set, readings in single.items()]
+    return BuiltRows(Rows(joined(groups)), rejections)
 
 
 def _metric_ids(tenant: Tenant, metrics: Iterable[tuple[str, MetricKind]]) -> list[int] | None:
@@ -67,30 +64,48 @@ def _refusal(
     return refusals[min((tenant.id, name, kind) for name, kind in tenant.unknown(metrics))]
 
 
-def _columns_of_shape(shape: Shape, metric_ids: Sequence[int]) -> Iterator[NumericColumns]:
-    messages = np.array(shape.message_indexes, np.int32)
-    devices = np.array(shape.device_ids, np.int32)
-    times = np.array(shape.times, np.int64)
-    for metric_index, (metric_id, kind) in enumerate(zip(metric_ids, shape.kinds, strict=True)):
-        if kind != "text":
-            values = np.array(shape.column(metric_index), np.float64)
-            yield NumericColumns(messages, devices, np.full(len(messages), metric_id, np.int32), times, values)
+def _group_of_shape(shape: Shape, metric_ids: Sequence[int]) -> ReadingGroup:
+    count = len(shape.message_indexes)
+    by_id = sorted(range(len(metric_ids)), key=metric_ids.__getitem__)
+    number_columns = [column for column in by_id if shape.kinds[column] != "text"]
+    text_columns = [column for column in by_id if shape.kinds[column] == "text"]
+    metric_set = MetricSet(
+        shape.tenant.id,
+        tuple(metric_ids[column] for column in number_columns),
+        tuple(metric_ids[column] for column in text_columns),
+    )
+    texts = np.empty((count, len(text_columns)), np.object_)
+    if text_columns:
+        numbers = np.empty((count, len(number_columns)))
+        for position, column in enumerate(number_columns):
+            numbers[:, position] = np.array(shape.column(column), np.float64)
+        for position, column in enumerate(text_columns):
+            texts[:, position] = shape.column(column)
+    else:
+        numbers = np.array(shape.values, np.float64).reshape(count, len(metric_ids))[:, number_columns]
+    return ReadingGroup(
+        metric_set,
+        np.array(shape.message_indexes, np.int32),
+        np.array(shape.device_ids, np.int32),
+        np.array(shape.times, np.int64),
+        numbers,
+        texts,
+    )
 
 
-def _text_rows(shape: Shape, metric_ids: Sequence[int]) -> Iterator[TextRow]:
-    for metric_index, (metric_id, kind) in enumerate(zip(metric_ids, shape.kinds, strict=True)):
-        if kind == "text":
-            column = shape.column(metric_index)
-            yield from map(TextRow, shape.device_ids, repeat(metric_id), shape.times, shape.message_indexes, column)  # type: ignore[arg-type]
-
-
-def _numeric_values(message: DecodedMessage, metric_ids: Sequence[int]) -> Iterator[tuple[int, int, int, int, float]]:
+def _readings(message: DecodedMessage, metric_ids: Sequence[int]) -> Iterator[Reading]:
+    """Yield a reading for each time of a message; for each repetition of a metric at one time, another one."""
+    by_time: dict[int, list[dict[int, float | str]]] = {}
     for metric_id, (_, measured_at, value) in zip(metric_ids, message.measurements, strict=True):
-        if not isinstance(value, str):
-            yield message.message_index, message.device.id, metric_id, measured_at, value
+        values_at = by_time.setdefault(measured_at, [{}])
+        if metric_id in values_at[-1]:
+            values_at.append({})
+        values_at[-1][metric_id] = value
+    for measured_at, values_at in by_time.items():
+        for values in values_at:
+            yield Reading(message.message_index, message.device.id, measured_at, values)
 
 
-def _text_values(message: DecodedMessage, metric_ids: Sequence[int]) -> Iterator[TextRow]:
-    for metric_id, (_, measured_at, value) in zip(metric_ids, message.measurements, strict=True):
-        if isinstance(value, str):
-            yield TextRow(message.device.id, metric_id, measured_at, message.message_index, value)
+def _metric_set(tenant: Tenant, reading: Reading) -> MetricSet:
+    texts = [metric_id for metric_id, value in reading.values.items() if isinstance(value, str)]
+    return MetricSet.of(tenant.id, reading.values.keys() - set(texts), texts)

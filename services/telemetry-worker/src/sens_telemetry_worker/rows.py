@@ -1,147 +1,149 @@
-"""Rows on their way to the database: as they were decoded, and prepared, that is sorted by the table's key with one row a key."""
+"""Readings on their way to the database, as they were decoded: a row for each device and time of a message."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sens_telemetry_worker.tenants import MetricSet
 
-class NumericColumns(NamedTuple):
-    """Rows of numbers and booleans; all columns have the same length n.
+
+@dataclass(frozen=True, slots=True)
+class ReadingGroup:
+    """Readings of one metric set; all columns have the same length n.
 
     Attributes:
-        message_index: int32, index of the message a row came from.
+        metric_set: Which values they have, w numbers and v texts.
+        message_index: int32, index of the message that a reading came from.
         device_id: int32.
-        metric_id: int32.
         measured_at: int64, microseconds since the Unix epoch.
-        value: float64.
+        numbers: float64, n times w. NaN is no value: a measured number is finite.
+        texts: str, n times v; None is no value.
     """
 
+    metric_set: MetricSet
     message_index: NDArray[np.int32]
     device_id: NDArray[np.int32]
-    metric_id: NDArray[np.int32]
     measured_at: NDArray[np.int64]
-    value: NDArray[np.float64]
+    numbers: NDArray[np.float64]
+    texts: NDArray[np.object_]
 
-    def selected(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> "NumericColumns":
-        """Return the rows of a mask (n booleans), or those at indices, in their order."""
-        return NumericColumns(
+    @property
+    def size(self) -> int:
+        """How many readings there are."""
+        return len(self.message_index)
+
+    def selected(self, index: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        """Return the readings of a mask (n booleans), or those at indices, in their order."""
+        return type(self)(
+            self.metric_set,
             self.message_index[index],
             self.device_id[index],
-            self.metric_id[index],
             self.measured_at[index],
-            self.value[index],
+            self.numbers[index],
+            self.texts[index],
         )
 
+    def sorted(self) -> Self:
+        """Return the readings in the order of device and time."""
+        return self.selected(np.lexsort((self.measured_at, self.device_id)))
 
-class TextRow(NamedTuple):
-    """One row of text; sorts by the table's key, then by message."""
+    def value_counts(self) -> NDArray[np.int64]:
+        """Return how many values each reading has, n of int64."""
+        counts: NDArray[np.int64] = np.count_nonzero(~np.isnan(self.numbers), axis=1)
+        if self.texts.size:
+            counts += np.count_nonzero(self.texts != None, axis=1)  # noqa: E711 - of each element
+        return counts
 
-    device_id: int
-    metric_id: int
-    measured_at: int
+    def widened(self, metric_set: MetricSet) -> "ReadingGroup":
+        """Return the readings in a set that contains theirs, without values of its other metrics."""
+        numbers = np.full((self.size, len(metric_set.number_ids)), np.nan)
+        numbers[:, np.searchsorted(metric_set.number_ids, self.metric_set.number_ids)] = self.numbers
+        texts = np.full((self.size, len(metric_set.text_ids)), None, np.object_)
+        texts[:, np.searchsorted(metric_set.text_ids, self.metric_set.text_ids)] = self.texts
+        return ReadingGroup(metric_set, self.message_index, self.device_id, self.measured_at, numbers, texts)
+
+
+class Reading(NamedTuple):
+    """One reading by itself.
+
+    Attributes:
+        message_index: Index of the message that it came from.
+        device_id: Its device.
+        measured_at: Microseconds since the Unix epoch.
+        values: By the ids of their metrics; a text is one of a metric of kind text.
+    """
+
     message_index: int
-    value: str
+    device_id: int
+    measured_at: int
+    values: Mapping[int, float | str]
 
 
 class Rows(NamedTuple):
-    """The rows of some messages, as they were decoded."""
+    """The readings of some messages, as they were decoded; each group has another metric set."""
 
-    numeric_rows: NumericColumns
-    text_rows: list[TextRow]
+    groups: list[ReadingGroup]
 
     def of_messages(self, chosen: NDArray[np.bool_]) -> "Rows":
-        """Return the rows of chosen messages: a boolean for each message of the batch."""
-        return Rows(
-            self.numeric_rows.selected(chosen[self.numeric_rows.message_index]),
-            [row for row in self.text_rows if chosen[row.message_index]],
-        )
+        """Return the readings of chosen messages: a boolean for each message of the batch."""
+        groups = [group.selected(chosen[group.message_index]) for group in self.groups]
+        return Rows([group for group in groups if group.size])
+
+    def of_devices(self, device_ids: Iterable[int]) -> "Rows":
+        """Return the readings of chosen devices."""
+        chosen = np.fromiter(device_ids, np.int32)
+        groups = [group.selected(np.isin(group.device_id, chosen)) for group in self.groups]
+        return Rows([group for group in groups if group.size])
 
     def none(self) -> "Rows":
-        """Return no rows."""
-        return Rows(self.numeric_rows.selected(np.zeros(0, np.intp)), [])
-
-
-class PreparedRows(NamedTuple):
-    """Rows with one row per key, sorted by it, and what became of the others.
-
-    Attributes:
-        numeric_rows: Sorted, keys are unique.
-        text_rows: Likewise.
-        conflicting: Messages with a value other than an earlier message's of the same batch for the same key.
-    """
-
-    numeric_rows: NumericColumns
-    text_rows: list[TextRow]
-    conflicting: set[int]
-
-    def device_ids(self) -> list[int]:
-        """Return the ids of all devices."""
-        return list({*np.unique(self.numeric_rows.device_id).tolist(), *(row.device_id for row in self.text_rows)})
-
-    def metric_ids(self) -> list[int]:
-        """Return the ids of all metrics."""
-        return list({*np.unique(self.numeric_rows.metric_id).tolist(), *(row.metric_id for row in self.text_rows)})
+        """Return no readings."""
+        return Rows([])
 
     def measured_at(self) -> NDArray[np.int64]:
-        """Return the time of each row, microseconds since the Unix epoch."""
-        texts = np.array([row.measured_at for row in self.text_rows], np.int64)
-        return np.concatenate([self.numeric_rows.measured_at, texts])
-
-    def values_per_message(self, message_count: int) -> NDArray[np.int64]:
-        """Return the number of values of each message of the batch, n of int64."""
-        texts = np.array([row.message_index for row in self.text_rows], np.int64)
-        return np.bincount(self.numeric_rows.message_index, minlength=message_count) + np.bincount(
-            texts, minlength=message_count
-        )
+        """Return the time of each reading, microseconds since the Unix epoch."""
+        return np.concatenate([np.zeros(0, np.int64), *(group.measured_at for group in self.groups)])
 
 
-def numeric_columns(
-    message_index: Sequence[int],
-    device_id: Sequence[int],
-    metric_id: Sequence[int],
-    measured_at: Sequence[int],
-    value: Sequence[float],
-) -> NumericColumns:
-    """Return the columns as arrays."""
-    return NumericColumns(
-        np.array(message_index, np.int32),
-        np.array(device_id, np.int32),
-        np.array(metric_id, np.int32),
-        np.array(measured_at, np.int64),
-        np.array(value, np.float64),
+def group_of(metric_set: MetricSet, readings: Sequence[Reading]) -> ReadingGroup:
+    """Return readings as a group; the set has all their metrics and may have more."""
+    numbers = [[reading.values.get(metric_id, np.nan) for metric_id in metric_set.number_ids] for reading in readings]
+    texts = [[reading.values.get(metric_id) for metric_id in metric_set.text_ids] for reading in readings]
+    return ReadingGroup(
+        metric_set,
+        np.array([reading.message_index for reading in readings], np.int32),
+        np.array([reading.device_id for reading in readings], np.int32),
+        np.array([reading.measured_at for reading in readings], np.int64),
+        np.array(numbers, np.float64).reshape(len(readings), len(metric_set.number_ids)),
+        text_array(texts, len(metric_set.text_ids)),
     )
 
 
-def joined(parts: Sequence[NumericColumns]) -> NumericColumns:
-    """Return the rows of all parts, of which there is at least one."""
-    return NumericColumns(*map(np.concatenate, zip(*parts, strict=True)))
+def text_array(texts: Sequence[Sequence[object]], width: int) -> NDArray[np.object_]:
+    """Return texts, n times `width`, as an array."""
+    array = np.empty((len(texts), width), np.object_)
+    if array.size:
+        array[:] = texts
+    return array
 
 
-def prepare(rows: Rows) -> PreparedRows:
-    """Sort by the key and keep the first row of each; the order of messages decides which one is first."""
-    conflicting: set[int] = set()
-    numeric = rows.numeric_rows
-    order = np.lexsort((numeric.message_index, numeric.measured_at, numeric.metric_id, numeric.device_id))
-    numeric = numeric.selected(order)
-    if len(order) > 1:
-        repeated = np.zeros(len(order), np.bool_)
-        repeated[1:] = (
-            (numeric.device_id[1:] == numeric.device_id[:-1])
-            & (numeric.metric_id[1:] == numeric.metric_id[:-1])
-            & (numeric.measured_at[1:] == numeric.measured_at[:-1])
-        )
-        if repeated.any():
-            first = np.maximum.accumulate(np.where(repeated, 0, np.arange(len(order))))
-            differs = repeated & (numeric.value != numeric.value[first])
-            conflicting.update(numeric.message_index[differs].tolist())
-            numeric = numeric.selected(~repeated)
-    unique: list[TextRow] = []
-    for row in sorted(rows.text_rows):
-        if unique and row[:3] == unique[-1][:3]:
-            if row.value != unique[-1].value:
-                conflicting.add(row.message_index)
-        else:
-            unique.append(row)
-    return PreparedRows(numeric, unique, conflicting)
+def joined(groups: Iterable[ReadingGroup]) -> list[ReadingGroup]:
+    """Return the readings with one group for each metric set."""
+    by_set: dict[MetricSet, list[ReadingGroup]] = {}
+    for group in groups:
+        if group.size:
+            by_set.setdefault(group.metric_set, []).append(group)
+    return [parts[0] if len(parts) == 1 else _concatenated(parts) for parts in by_set.values()]
+
+
+def _concatenated(parts: Sequence[ReadingGroup]) -> ReadingGroup:
+    return ReadingGroup(
+        parts[0].metric_set,
+        np.concatenate([part.message_index for part in parts]),
+        np.concatenate([part.device_id for part in parts]),
+        np.concatenate([part.measured_at for part in parts]),
+        np.concatenate([part.numbers for part in parts]),
+        np.concatenate([part.texts for part in parts]),
+    )

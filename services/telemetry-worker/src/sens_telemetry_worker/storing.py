@@ -18,7 +18,7 @@ from sens_common.health import Problems
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.accounting import WrittenPart, confirm
 from sens_telemetry_worker.batch import Batch, BatchPart, Rejection, StreamPosition
-from sens_telemetry_worker.rows import Rows, prepare
+from sens_telemetry_worker.rows import Rows
 
 
 class StoreUnavailableError(Exception):
@@ -162,4 +162,4 @@ def _all_with_rows(batch: Batch) -> _Piece:
 
 def _part(batch: Batch, piece: _Piece, rejections: Sequence[Rejection]) -> BatchPart:
     indexes = np.array([*piece.message_indexes, *(each.message_index for each in rejections)], np.int64)
-    return BatchPart(batch, prepare(piece.rows), indexes, list(rejections), time.time_ns() // 1000)
+    return BatchPart(batch, piece.rows, indexes, list(rejections), time.time_ns() // 1000)

@@ -1,8 +1,8 @@
 """The nouns of what the database has registered: tenants, their devices and metrics, and why a name is not registered."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Self
 
 MetricKind = Literal["number", "boolean", "text"]
 
@@ -30,6 +30,14 @@ class Tenant:
     )
     late_microseconds: int = DEFAULT_LATE_MICROSECONDS
 
+    def metric_of(self, metric_id: int) -> tuple[str, MetricKind] | None:
+        """Return the name and kind of a metric that was seen."""
+        for kind, ids in self.metric_ids.items():
+            for name, known_id in ids.items():
+                if known_id == metric_id:
+                    return name, kind
+        return None
+
     def unknown(self, metrics: Iterable[tuple[str, MetricKind]]) -> frozenset[tuple[str, MetricKind]]:
         """Return those of the metrics whose ids are not known."""
         return frozenset((name, kind) for name, kind in metrics if name not in self.metric_ids[kind])
@@ -41,6 +49,41 @@ class Device(NamedTuple):
     id: int
     name: str
     tenant: Tenant
+
+
+class MetricSet(NamedTuple):
+    """Which metrics a reading has values of, and where in its arrays; equal sets are one.
+
+    Attributes:
+        tenant_id: Id of the metrics' tenant.
+        number_ids: Ids of the metrics of kinds number and boolean, ascending.
+        text_ids: Ids of the metrics of kind text, ascending.
+    """
+
+    tenant_id: int
+    number_ids: tuple[int, ...]
+    text_ids: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tenant_id: int, number_ids: Iterable[int], text_ids: Iterable[int]) -> Self:
+        """Return the set of these metrics, in whatever order and how often they are named."""
+        return cls(tenant_id, tuple(sorted(set(number_ids))), tuple(sorted(set(text_ids))))
+
+    def contains(self, other: "MetricSet") -> bool:
+        """Tell whether all metrics of the other set are in this one."""
+        return set(other.number_ids) <= set(self.number_ids) and set(other.text_ids) <= set(self.text_ids)
+
+
+def union_of(sets: Sequence[MetricSet]) -> MetricSet:
+    """Return the set of all metrics of some sets of a tenant."""
+    first = sets[0]
+    if all(each == first for each in sets):
+        return first
+    return MetricSet.of(
+        first.tenant_id,
+        [metric_id for each in sets for metric_id in each.number_ids],
+        [metric_id for each in sets for metric_id in each.text_ids],
+    )
 
 
 class NewMetrics(NamedTuple):

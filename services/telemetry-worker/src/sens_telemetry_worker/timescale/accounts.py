@@ -24,9 +24,8 @@ _RECORD: Final = """
         ON CONFLICT DO NOTHING
         RETURNING 1
     )
-    SELECT (SELECT count(*) FROM new), (SELECT generation FROM sens.name_generation)
+    SELECT count(*) FROM new
 """
-# Reading the generation takes a shared lock. A deletion of devices or metrics waits for it, and it waits for such a deletion.
 _GO_ON: Final = """
     UPDATE sens.settled s SET outcomes = step.after
     FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[]) AS step (stream, sequence, before, after)
@@ -42,28 +41,25 @@ class OutcomesChangedError(Exception):
     """The recorded outcomes of an envelope are not what they were thought to be; the transaction has to be rolled back."""
 
 
-async def write_accounts(connection: Connection, update: AccountsUpdate) -> int:
-    """Write counts and settled envelopes; return the generation of devices' and metrics' ids, which stays until the end of the transaction.
+async def write_accounts(connection: Connection, update: AccountsUpdate) -> None:
+    """Write counts and settled envelopes.
 
     Raises:
         OutcomesChangedError: Another worker was faster.
     """
     first = [each for each in update.settlements if each.before is None]
     further = [each for each in update.settlements if each.before is not None]
-    row = await connection.fetchrow(
+    new = await connection.fetchval(
         _RECORD,
         *_columns(update.counts, 7),
         *_columns([(*each.progress.envelope.position, each.after) for each in first], 3),
     )
-    assert row is not None  # noqa: S101 - for the type checker: a SELECT without FROM has one row
-    new, generation = row
     if new != len(first):
         raise OutcomesChangedError
     if further:
         steps = [(*each.progress.envelope.position, each.before, each.after) for each in further]
         if await connection.execute(_GO_ON, *_columns(steps, 4)) != f"UPDATE {len(steps)}":
             raise OutcomesChangedError
-    return int(generation)
 
 
 async def read_changed_outcomes(

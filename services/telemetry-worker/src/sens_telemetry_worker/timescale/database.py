@@ -67,13 +67,12 @@ class Database:
     def _store_error(self, error: Exception, *, connected: bool) -> Exception:
         """Return the error of storing that an error of the driver means."""
         fault = fault_of(error, connected=connected)
-        sqlstate = f"{error.sqlstate}: " if isinstance(error, asyncpg.PostgresError) else ""
         if fault is DatabaseFault.REFUSED:
-            return RowsRefusedError(f"{sqlstate}{words_of_fault(error)}")
+            return RowsRefusedError(words_of_refusal(error))
         if fault is DatabaseFault.OUTDATED:
             # A row's device or metric was deleted meanwhile; interpreted again, it has another one, or none.
-            return StoreUnavailableError(f"{sqlstate}{words_of_fault(error)}")
-        words = f"{sqlstate}{unavailable(self._settings, ConnectionError(words_of_fault(error, connected=connected)))}"
+            return StoreUnavailableError(words_of_refusal(error))
+        words = f"{_sqlstate(error)}{unavailable(self._settings, ConnectionError(words_of_fault(error, connected=connected)))}"
         return StoreTooSlowError(words) if fault is DatabaseFault.TOO_SLOW else StoreUnavailableError(words)
 
     async def check(self) -> str | None:
@@ -92,3 +91,12 @@ class Database:
         async with self.connection() as connection:
             found = await shortcomings(connection, "SENS_WORKER_LOGIN__PASSWORD", "postgres-worker-password")
         return "; ".join(found) or None
+
+
+def words_of_refusal(error: Exception) -> str:
+    """Return what the server says against rows, for people."""
+    return f"{_sqlstate(error)}{words_of_fault(error)}"
+
+
+def _sqlstate(error: Exception) -> str:
+    return f"{error.sqlstate}: " if isinstance(error, asyncpg.PostgresError) else ""

@@ -1,4 +1,4 @@
-"""The partitions of measurements: made when a reading needs them, and ahead of time."""
+"""The partitions of readings: made when a reading needs them, and ahead of time."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -32,7 +32,7 @@ class Partitions:
         for month in sorted(needed - self._months):
             moment = datetime(1970 + month // 12, month % 12 + 1, 1, tzinfo=UTC)
             async with self._database.connection() as connection:
-                await connection.execute("SELECT sens.ensure_partitions($1, $1)", moment)
+                await connection.execute("SELECT sens.ensure_reading_partitions($1, $1)", moment)
             self._months.add(month)
 
     def forget(self) -> None:
@@ -51,4 +51,6 @@ class Partitions:
         async for attempt in attempts:
             with attempt:
                 async with self._database.connection() as connection:
-                    await connection.execute(f"SELECT sens.ensure_partitions(now(), now() + interval '{_AHEAD}')")
+                    await connection.execute(
+                        f"SELECT sens.ensure_reading_partitions(now(), now() + interval '{_AHEAD}')"
+                    )

@@ -1,9 +1,15 @@
-"""The transaction that stores a part of a batch: measurements, dead letters and accounts, as `storing.Store`."""
+"""The transaction that stores a part of a batch: readings, dead letters and accounts, as `storing.Store`.
 
+Its locks come in this order, whoever takes them: the gate of the names, devices in the order of their ids, metric sets, `device_metric_sets` in
+the order of its key, readings in the order of theirs, then dead letters, counts and settled envelopes.
+"""
+
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 import asyncpg
+import numpy as np
 
 from sens_common.database import Connection
 from sens_common.database_errors import DatabaseFault, fault_of
@@ -11,19 +17,31 @@ from sens_telemetry_worker import metrics
 from sens_telemetry_worker.accounting import WrittenPart, accounts_update
 from sens_telemetry_worker.batch import BatchPart
 from sens_telemetry_worker.letters import Quota, dead_letters
-from sens_telemetry_worker.rows import PreparedRows
-from sens_telemetry_worker.storing import ProgressMadeElsewhereError, RowsRefusedError, StoreUnavailableError
-from sens_telemetry_worker.timescale import measurements
+from sens_telemetry_worker.preparing import PreparedRows, devices_with_additions, prepare
+from sens_telemetry_worker.rows import Rows
+from sens_telemetry_worker.storing import ProgressMadeElsewhereError, StoreUnavailableError
+from sens_telemetry_worker.tenants import MetricSet
+from sens_telemetry_worker.timescale import readings
 from sens_telemetry_worker.timescale.accounts import OutcomesChangedError, read_changed_outcomes, write_accounts
 from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.dead_letters import LetterExistsError, write_letters
-from sens_telemetry_worker.timescale.measurements import NoPartitionError, RowExistsError, WrittenRows
+from sens_telemetry_worker.timescale.device_metric_sets import DeviceMetricSets, Learned
+from sens_telemetry_worker.timescale.last_seen import LastSeen
+from sens_telemetry_worker.timescale.metric_sets import MetricSets
 from sens_telemetry_worker.timescale.partitions import Partitions
+from sens_telemetry_worker.timescale.readings import NoPartitionError, ReadingExistsError
+from sens_telemetry_worker.timescale.stored_readings import lock_devices, read_stored
 
+# Reading the generation takes a shared lock: a deletion of devices or metrics waits for it, and it waits for such a deletion. It comes before
+# all other locks of the transaction, as it does where names are deleted.
+_GATE: Final = "SELECT generation FROM sens.name_generation"
 _GONE: Final = """
     SELECT EXISTS (SELECT FROM unnest($1::int[]) AS used (id) WHERE NOT EXISTS (SELECT FROM sens.devices d WHERE d.id = used.id))
         OR EXISTS (SELECT FROM unnest($2::int[]) AS used (id) WHERE NOT EXISTS (SELECT FROM sens.metrics m WHERE m.id = used.id))
+        OR EXISTS (SELECT FROM unnest($3::int[]) AS used (id) WHERE NOT EXISTS (SELECT FROM sens.metric_sets s WHERE s.id = used.id))
 """
+# Where a chunk is in the columnstore, changing one row decompresses a thousand; the server's limit is meant for statements by hand.
+_NO_TUPLE_LIMIT: Final = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
 
 
 class WritePath(StrEnum):
@@ -32,14 +50,31 @@ class WritePath(StrEnum):
     COPY = "copy"
     """Straight into the table; none of their keys may be stored."""
     MERGE = "merge"
-    """Row by row: rows that are stored already are compared, the others inserted."""
+    """Compared with what is stored: what is new is inserted, or added to stored rows."""
+
+
+class _OutdatedCacheError(Exception):
+    """What is remembered of sets and devices is of an older generation than the gate's; the transaction has to be rolled back."""
+
+    def __init__(self, generation: int) -> None:
+        super().__init__(f"names were deleted; the generation of ids is {generation}")
+        self.generation = generation
+
+
+class _Written(NamedTuple):
+    """A part that is written but not committed yet, and what to remember then."""
+
+    part: WrittenPart
+    generation: int
+    learned: Learned
+    last_seen: dict[int, int]
 
 
 class TimescaleStore:
     """The database, as `storing.Store`.
 
     Attributes:
-        partitions: Those of the measurements.
+        partitions: Those of the readings.
     """
 
     def __init__(self, database: Database, unknown_tenants: Quota) -> None:
@@ -51,6 +86,10 @@ class TimescaleStore:
         """
         self._database = database
         self._unknown_tenants = unknown_tenants
+        self._sets = MetricSets()
+        self._device_sets = DeviceMetricSets(self._sets)
+        self._last_seen = LastSeen()
+        self._generation: int | None = None
         self.partitions = Partitions(database)
 
     async def write(self, part: BatchPart) -> WrittenPart:
@@ -60,7 +99,9 @@ class TimescaleStore:
         while True:
             try:
                 written = await self._write(part, rows_path, letters_path)
-            except RowExistsError:
+            except _OutdatedCacheError as error:
+                self._forget(error.generation)
+            except ReadingExistsError:
                 rows_path = WritePath.MERGE
             except LetterExistsError:
                 await self._check_settled(part)
@@ -73,40 +114,80 @@ class TimescaleStore:
             except NoPartitionError as error:
                 self.partitions.forget()
                 raise StoreUnavailableError(str(error)) from error
-            except RowsRefusedError as error:
-                raise RowsRefusedError(str(error), measurements.suspect(error.__cause__, part.rows)) from error
             else:
+                if written.generation == self._generation:  # else names were deleted since the commit
+                    self._device_sets.remember(written.learned)
+                self._last_seen.remember(written.last_seen)
                 metrics.BATCHES.labels(rows_path).inc()
-                return written
+                return written.part
 
-    async def _write(self, part: BatchPart, rows_path: WritePath, letters_path: WritePath) -> WrittenPart:
+    def _forget(self, generation: int) -> None:
+        """Forget what was remembered under another generation of ids."""
+        self._database.name_generation = max(generation, self._database.name_generation)
+        self._generation = generation
+        self._sets.forget()
+        self._device_sets.forget()
+
+    async def _write(self, part: BatchPart, rows_path: WritePath, letters_path: WritePath) -> _Written:
         async with self._database.connection() as connection, connection.transaction():
-            write_rows = measurements.copy if rows_path is WritePath.COPY else measurements.merge
-            rows = await write_rows(connection, part.rows, len(part.batch.messages))
+            generation = await self._pass_gate(connection)
+            prepared = await self._prepare(connection, part.rows, len(part.batch.messages), rows_path)
+            last_seen = await self._last_seen.write(connection, part)
+            rows = await self._device_sets.assign(connection, prepared)
+            await readings.update(connection, rows.updates, rows.set_ids)
+            await readings.copy(connection, rows.inserts, rows.set_ids)
             try:
-                return await self._write_accounts(connection, part, rows, letters_path)
+                written = await self._write_accounts(connection, part, prepared, letters_path)
             except asyncpg.PostgresError as error:
                 if fault_of(error) is DatabaseFault.REFUSED:
                     # No message is to blame for it, and none may be dropped.
                     raise StoreUnavailableError(f"the database refuses dead letters or counts: {error}") from error
                 raise
+            if part.batch.interpreted.generation != generation:
+                await _check_names(connection, part.rows, rows.set_ids)
+            return _Written(written, generation, rows.learned, last_seen)
+
+    async def _pass_gate(self, connection: Connection) -> int:
+        """Return the generation of ids, which stays until the end of the transaction.
+
+        Raises:
+            _OutdatedCacheError: It is another one than that of what is remembered.
+        """
+        generation = int(await connection.fetchval(_GATE))
+        if self._generation is None:
+            self._generation = generation
+        elif generation != self._generation:
+            raise _OutdatedCacheError(generation)
+        return generation
+
+    async def _prepare(
+        self, connection: Connection, rows: Rows, message_count: int, rows_path: WritePath
+    ) -> PreparedRows:
+        """Prepare rows; on the way of the merge, with what is stored for their keys."""
+        if rows_path is WritePath.COPY:
+            return prepare(rows, message_count)
+        await connection.execute(_NO_TUPLE_LIMIT)
+        stored = await read_stored(connection, rows, self._sets)
+        if locked := devices_with_additions(rows, stored):
+            # Stored rows will be changed: nobody else may change them meanwhile, and somebody may have until now.
+            await lock_devices(connection, locked)
+            stored = {key: reading for key, reading in stored.items() if key[0] not in locked}
+            stored |= await read_stored(connection, rows.of_devices(locked), self._sets)
+        return prepare(rows, message_count, stored)
 
     async def _write_accounts(
-        self, connection: Connection, part: BatchPart, rows: WrittenRows, letters_path: WritePath
+        self, connection: Connection, part: BatchPart, prepared: PreparedRows, letters_path: WritePath
     ) -> WrittenPart:
         """Write what belongs to the rows that the transaction has written."""
-        letters = dead_letters(part, rows.conflicting)
+        letters = dead_letters(part, prepared.conflicts)
         kept, discarded = await write_letters(
             connection, letters, self._unknown_tenants, are_new=letters_path is WritePath.COPY
         )
         update = accounts_update(
-            part, rows.new_values, [each.message_index for each in kept], [each.message_index for each in discarded]
+            part, prepared.new_values, [each.message_index for each in kept], [each.message_index for each in discarded]
         )
-        generation = await write_accounts(connection, update)
-        if part.batch.interpreted.generation != generation:
-            self._database.name_generation = max(generation, self._database.name_generation)
-            await _check_names(connection, part.rows)
-        return WrittenPart(rows.new_values, kept, discarded, update)
+        await write_accounts(connection, update)
+        return WrittenPart(prepared.new_values, kept, discarded, update)
 
     async def _check_settled(self, part: BatchPart) -> None:
         """Look, now that nothing is locked, whether another worker was faster.
@@ -120,11 +201,19 @@ class TimescaleStore:
             raise ProgressMadeElsewhereError(recorded)
 
 
-async def _check_names(connection: Connection, rows: PreparedRows) -> None:
-    """Look whether all devices and metrics of the rows are there; behind the gate, so that it holds until the end of the transaction.
+async def _check_names(connection: Connection, rows: Rows, set_ids: Mapping[MetricSet, int]) -> None:
+    """Look whether all devices, metrics and sets are there; behind the gate, so that it holds until the end of the transaction.
+
+    Args:
+        connection: In the transaction.
+        rows: All of them: what conflicts with what was stored under an id that is gone may not conflict under another one.
+        set_ids: Of the rows that are written.
 
     Raises:
         StoreUnavailableError: One of them was deleted.
     """
-    if await connection.fetchval(_GONE, rows.device_ids(), rows.metric_ids()):
+    devices = {device_id for group in rows.groups for device_id in np.unique(group.device_id).tolist()}
+    sets = {*set_ids, *(group.metric_set for group in rows.groups)}
+    used = {metric_id for each in sets for metric_id in (*each.number_ids, *each.text_ids)}
+    if await connection.fetchval(_GONE, list(devices), list(used), list(set_ids.values())):
         raise StoreUnavailableError("devices or metrics were deleted meanwhile; their names are looked up again")
