@@ -9,7 +9,7 @@ from sens_telemetry_worker.batch import BatchPart, Rejection
 from sens_telemetry_worker.decoders.native import MAX_PAYLOAD_BYTES
 from sens_telemetry_worker.decoders.timestamps import time_text
 from sens_telemetry_worker.preparing import Conflict
-from sens_telemetry_worker.tenants import ERASED, Device, MetricKind
+from sens_telemetry_worker.tenants import MetricKind
 
 MAX_DETAIL_CHARACTERS: Final = 1000
 
@@ -62,17 +62,28 @@ def dead_letters(part: BatchPart, conflicts: Mapping[int, Conflict]) -> list[Let
         part: What is written; its rejections have a letter each.
         conflicts: Its messages that say something else than what is stored.
     """
+    names = _metric_names(part, conflicts)
     rejections = [
-        Rejection(index, Reason.CONFLICTING_VALUE, _words_of_conflict(part.batch.interpreted.devices[index], conflict))
+        Rejection(index, Reason.CONFLICTING_VALUE, _words_of_conflict(conflict, *names[conflict.metric_id]))
         for index, conflict in sorted(conflicts.items())
     ]
     return [_letter(part, rejection) for rejection in (*part.rejections, *rejections)]
 
 
-def _words_of_conflict(device: Device | None, conflict: Conflict) -> str:
+def _metric_names(part: BatchPart, conflicts: Mapping[int, Conflict]) -> dict[int, tuple[str, MetricKind]]:
+    """Return names and kinds of metrics that messages conflict about; a number stands for what has no name."""
+    names: dict[int, tuple[str, MetricKind]] = {
+        conflict.metric_id: (f"metric {conflict.metric_id}", "number") for conflict in conflicts.values()
+    }
+    devices = [part.batch.interpreted.devices[index] for index in conflicts]
+    for tenant in {device.tenant.id: device.tenant for device in devices if device is not None}.values():
+        for kind, ids in tenant.metric_ids.items():
+            names |= {metric_id: (name, kind) for name, metric_id in ids.items() if metric_id in names}
+    return names
+
+
+def _words_of_conflict(conflict: Conflict, name: str, kind: MetricKind) -> str:
     """Say which value is stored and which is not."""
-    found = device.tenant.metric_of(conflict.metric_id) if device is not None else None
-    name, kind = found if found is not None else (f"metric {conflict.metric_id}", "number")
     stored, refused = _value_text(conflict.stored, kind), _value_text(conflict.refused, kind)
     instant = time_text(conflict.measured_at)
     if conflict.within_message:
@@ -86,7 +97,7 @@ def _words_of_conflict(device: Device | None, conflict: Conflict) -> str:
 def _value_text(value: float | str, kind: MetricKind) -> str:
     if isinstance(value, str):
         return shown(value)
-    return ("true" if value else "false") if kind == "boolean" else f"{value:.17g}"
+    return ("true" if value else "false") if kind == "boolean" else repr(value).removesuffix(".0")
 
 
 def _letter(part: BatchPart, rejection: Rejection) -> Letter:
@@ -133,16 +144,13 @@ def apportion(letters: Sequence[Letter], quotas: Mapping[int, Quota]) -> Apporti
     """Keep letters as far as there is room.
 
     Over the quota's bytes, the beginning of a payload is kept; over its count, nothing. What was replayed is kept in any case: it was a dead
-    letter before, and a replay must not lose it. Nothing is kept of a device that was erased since the message was received.
+    letter before, and a replay must not lose it.
     """
     kept: list[Letter] = []
     discarded: list[Letter] = []
     counts = {tenant_id: quota.letter_count for tenant_id, quota in quotas.items()}
     sizes = {tenant_id: quota.byte_count for tenant_id, quota in quotas.items()}
     for letter in letters:
-        if letter.reason == ERASED:
-            discarded.append(letter)
-            continue
         quota = quotas[letter.tenant_id]
         if counts[letter.tenant_id] >= quota.count_limit and not letter.replays:
             discarded.append(letter)

@@ -6,9 +6,6 @@ from typing import Final, Literal, NamedTuple, Self
 
 MetricKind = Literal["number", "boolean", "text"]
 
-ERASED: Final = "erased"
-"""The reason of messages that are not stored, and not kept as dead letters either: what is stored of their device was erased since."""
-
 KINDS: Final[dict[type, MetricKind]] = {float: "number", int: "number", bool: "boolean", str: "text"}
 
 DEFAULT_LATE_MICROSECONDS: Final = 400 * 86_400_000_000
@@ -33,33 +30,17 @@ class Tenant:
     )
     late_microseconds: int = DEFAULT_LATE_MICROSECONDS
 
-    def metric_of(self, metric_id: int) -> tuple[str, MetricKind] | None:
-        """Return the name and kind of a metric that was seen."""
-        for kind, ids in self.metric_ids.items():
-            for name, known_id in ids.items():
-                if known_id == metric_id:
-                    return name, kind
-        return None
-
     def unknown(self, metrics: Iterable[tuple[str, MetricKind]]) -> frozenset[tuple[str, MetricKind]]:
         """Return those of the metrics whose ids are not known."""
         return frozenset((name, kind) for name, kind in metrics if name not in self.metric_ids[kind])
 
 
 class Device(NamedTuple):
-    """A registered device.
-
-    Attributes:
-        id: Its id.
-        name: Canonical.
-        tenant: Its tenant.
-        erased_before: Messages that were received before it are not stored any more, microseconds since the epoch.
-    """
+    """A registered device."""
 
     id: int
     name: str
     tenant: Tenant
-    erased_before: int = 0
 
 
 class MetricSet(NamedTuple):

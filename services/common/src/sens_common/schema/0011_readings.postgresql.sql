@@ -61,3 +61,10 @@ REVOKE EXECUTE ON FUNCTION sens.ensure_reading_partitions(timestamptz, timestamp
 GRANT EXECUTE ON FUNCTION sens.ensure_reading_partitions(timestamptz, timestamptz) TO sens_worker;
 
 SELECT sens.ensure_reading_partitions(now(), now() + interval '2 months');
+
+-- There is no columnstore.
+CREATE FUNCTION sens.readings_in_columnstore(first timestamptz, last timestamptz) RETURNS boolean
+    LANGUAGE sql IMMUTABLE
+    RETURN false;
+REVOKE EXECUTE ON FUNCTION sens.readings_in_columnstore(timestamptz, timestamptz) FROM public;
+GRANT EXECUTE ON FUNCTION sens.readings_in_columnstore(timestamptz, timestamptz) TO sens_worker;

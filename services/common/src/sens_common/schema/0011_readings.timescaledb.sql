@@ -36,3 +36,16 @@ CREATE FUNCTION sens.ensure_reading_partitions(first timestamptz, last timestamp
     RETURN NULL;
 REVOKE EXECUTE ON FUNCTION sens.ensure_reading_partitions(timestamptz, timestamptz) FROM public;
 GRANT EXECUTE ON FUNCTION sens.ensure_reading_partitions(timestamptz, timestamptz) TO sens_worker;
+
+-- Whether a chunk with readings from `first` to `last` is in the columnstore: rows there are changed one by one.
+CREATE FUNCTION sens.readings_in_columnstore(first timestamptz, last timestamptz) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT EXISTS (
+            SELECT FROM timescaledb_information.chunks c
+            WHERE c.hypertable_schema = 'sens' AND c.hypertable_name = 'readings' AND c.is_compressed
+                AND c.range_start <= last AND c.range_end > first
+        );
+    END;
+REVOKE EXECUTE ON FUNCTION sens.readings_in_columnstore(timestamptz, timestamptz) FROM public;
+GRANT EXECUTE ON FUNCTION sens.readings_in_columnstore(timestamptz, timestamptz) TO sens_worker;

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import asyncpg
@@ -19,10 +18,27 @@ from sens_telemetry_worker.timescale.reading_copy import COLUMNS, copy_bytes, ke
 
 _TABLE: Final = "readings"
 _COPY_LINE: Final = re.compile(rf"^COPY {_TABLE}, line ([0-9]+)", re.MULTILINE)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-# Row by row, with constants: a join would read a columnstore chunk from end to end.
+_STAGE: Final = f"""
+    CREATE TEMPORARY TABLE IF NOT EXISTS staged_readings ON COMMIT DELETE ROWS AS
+    SELECT {", ".join(COLUMNS)} FROM sens.readings WITH NO DATA
+"""  # noqa: S608 - our own names
+# The columnstore is entered with few partitions or chunks at once.
+_WEEKS: Final = """
+    SELECT first, last, sens.readings_in_columnstore(first, last) AS in_columnstore
+    FROM (SELECT min(ts) AS first, max(ts) AS last FROM staged_readings GROUP BY date_bin('7 days', ts, 'epoch')) weeks
+"""
+# One look-up by the key for each row, whatever the planner thinks of the temporary table, of which it knows nothing.
+_BY_KEY: Final = "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off"
 _UPDATE: Final = """
-    UPDATE sens.readings SET metric_set_id = $3, numbers = $4, texts = $5 WHERE device_id = $1 AND ts = $2 RETURNING device_id
+    UPDATE sens.readings r SET metric_set_id = s.metric_set_id, numbers = s.numbers, texts = s.texts
+    FROM staged_readings s
+    WHERE r.device_id = s.device_id AND r.ts = s.ts AND r.ts BETWEEN $1 AND $2 AND s.ts BETWEEN $1 AND $2
+"""
+# In the columnstore a join would decompress all that lies in the week, and where the planner knows no constants it may do the same.
+_CONSTANTS: Final = "SET LOCAL plan_cache_mode = force_custom_plan"
+_STAGED: Final = f"SELECT {', '.join(COLUMNS)} FROM staged_readings WHERE ts BETWEEN $1 AND $2 ORDER BY device_id, ts"  # noqa: S608 - same
+_UPDATE_ROW: Final = """
+    UPDATE sens.readings SET metric_set_id = $2, numbers = $4, texts = $5 WHERE device_id = $1 AND ts = $3 RETURNING 1
 """
 
 
@@ -42,8 +58,6 @@ async def copy(connection: Connection, groups: Sequence[ReadingGroup], set_ids: 
         NoPartitionError: A partition is missing.
         RowsRefusedError: The server refuses a row.
     """
-    if not groups:
-        return
     try:
         await copy_to(connection, _TABLE, COLUMNS, copy_bytes(groups, set_ids), schema="sens")
     except asyncpg.UniqueViolationError as error:
@@ -62,33 +76,18 @@ async def update(connection: Connection, groups: Sequence[ReadingGroup], set_ids
     Raises:
         ReadingExistsError: One of them is not there any more.
     """
-    rows = [row for group in groups for row in _update_arguments(group, set_ids[group.metric_set])]
-    if not rows:
-        return
-    changed = await connection.fetchmany(_UPDATE, sorted(rows, key=lambda row: row[:2]))
-    if len(changed) != len(rows):
+    await connection.execute(_STAGE)
+    await copy_to(connection, "staged_readings", COLUMNS, copy_bytes(groups, set_ids))
+    await connection.execute(_BY_KEY)
+    changed = 0
+    for first, last, in_columnstore in await connection.fetch(_WEEKS):
+        if in_columnstore:
+            await connection.execute(_CONSTANTS)
+            changed += len(await connection.fetchmany(_UPDATE_ROW, await connection.fetch(_STAGED, first, last)))
+        else:
+            changed += int((await connection.execute(_UPDATE, first, last)).removeprefix("UPDATE "))
+    if changed != sum(group.size for group in groups):
         raise ReadingExistsError
-
-
-def _update_arguments(
-    group: ReadingGroup, set_id: int
-) -> list[tuple[int, datetime, int, list[float | None] | None, list[str | None] | None]]:
-    return [
-        (
-            device_id,
-            _EPOCH + timedelta(microseconds=measured_at),
-            set_id,
-            [None if value != value else value for value in numbers] if numbers else None,  # noqa: PLR0124 - NaN is no value
-            texts or None,
-        )
-        for device_id, measured_at, numbers, texts in zip(
-            group.device_id.tolist(),
-            group.measured_at.tolist(),
-            group.numbers.tolist(),
-            group.texts.tolist(),
-            strict=True,
-        )
-    ]
 
 
 def _suspect(refusal: asyncpg.PostgresError, groups: Sequence[ReadingGroup]) -> int | None:

@@ -1,11 +1,10 @@
 """The transaction that stores a part of a batch: readings, dead letters and accounts, as `storing.Store`.
 
 Its locks come in this order, whoever takes them: the gate of the names, devices in the order of their ids, metric sets, `device_metric_sets` in
-the order of its key, readings in the order of theirs, then dead letters, counts and settled envelopes.
+the order of its key, readings in the order of theirs, then dead letters, counts and settled envelopes. `last_seen` waits for no lock.
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 import asyncpg
@@ -17,20 +16,18 @@ from sens_telemetry_worker import metrics
 from sens_telemetry_worker.accounting import WrittenPart, accounts_update
 from sens_telemetry_worker.batch import BatchPart
 from sens_telemetry_worker.letters import Quota, dead_letters
-from sens_telemetry_worker.preparing import PreparedRows, devices_with_additions, prepare
+from sens_telemetry_worker.preparing import PreparedRows
 from sens_telemetry_worker.rows import Rows
 from sens_telemetry_worker.storing import ProgressMadeElsewhereError, StoreUnavailableError
 from sens_telemetry_worker.tenants import MetricSet
-from sens_telemetry_worker.timescale import readings
 from sens_telemetry_worker.timescale.accounts import OutcomesChangedError, read_changed_outcomes, write_accounts
 from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.dead_letters import LetterExistsError, write_letters
-from sens_telemetry_worker.timescale.device_metric_sets import DeviceMetricSets, Learned
+from sens_telemetry_worker.timescale.device_metric_sets import Learned
 from sens_telemetry_worker.timescale.last_seen import LastSeen
-from sens_telemetry_worker.timescale.metric_sets import MetricSets
 from sens_telemetry_worker.timescale.partitions import Partitions
 from sens_telemetry_worker.timescale.readings import NoPartitionError, ReadingExistsError
-from sens_telemetry_worker.timescale.stored_readings import lock_devices, read_stored
+from sens_telemetry_worker.timescale.row_writing import RowWriter, WritePath
 
 # Reading the generation takes a shared lock: a deletion of devices or metrics waits for it, and it waits for such a deletion. It comes before
 # all other locks of the transaction, as it does where names are deleted.
@@ -40,17 +37,6 @@ _GONE: Final = """
         OR EXISTS (SELECT FROM unnest($2::int[]) AS used (id) WHERE NOT EXISTS (SELECT FROM sens.metrics m WHERE m.id = used.id))
         OR EXISTS (SELECT FROM unnest($3::int[]) AS used (id) WHERE NOT EXISTS (SELECT FROM sens.metric_sets s WHERE s.id = used.id))
 """
-# Where a chunk is in the columnstore, changing one row decompresses a thousand; the server's limit is meant for statements by hand.
-_NO_TUPLE_LIMIT: Final = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
-
-
-class WritePath(StrEnum):
-    """How rows or letters are written."""
-
-    COPY = "copy"
-    """Straight into the table; none of their keys may be stored."""
-    MERGE = "merge"
-    """Compared with what is stored: what is new is inserted, or added to stored rows."""
 
 
 class _OutdatedCacheError(Exception):
@@ -86,8 +72,7 @@ class TimescaleStore:
         """
         self._database = database
         self._unknown_tenants = unknown_tenants
-        self._sets = MetricSets()
-        self._device_sets = DeviceMetricSets(self._sets)
+        self._rows = RowWriter()
         self._last_seen = LastSeen()
         self._generation: int | None = None
         self.partitions = Partitions(database)
@@ -116,7 +101,7 @@ class TimescaleStore:
                 raise StoreUnavailableError(str(error)) from error
             else:
                 if written.generation == self._generation:  # else names were deleted since the commit
-                    self._device_sets.remember(written.learned)
+                    self._rows.remember(written.learned)
                 self._last_seen.remember(written.last_seen)
                 metrics.BATCHES.labels(rows_path).inc()
                 return written.part
@@ -125,19 +110,15 @@ class TimescaleStore:
         """Forget what was remembered under another generation of ids."""
         self._database.name_generation = max(generation, self._database.name_generation)
         self._generation = generation
-        self._sets.forget()
-        self._device_sets.forget()
+        self._rows.forget()
 
     async def _write(self, part: BatchPart, rows_path: WritePath, letters_path: WritePath) -> _Written:
         async with self._database.connection() as connection, connection.transaction():
             generation = await self._pass_gate(connection)
-            prepared = await self._prepare(connection, part.rows, len(part.batch.messages), rows_path)
+            rows = await self._rows.write(connection, part.rows, len(part.batch.messages), rows_path)
             last_seen = await self._last_seen.write(connection, part)
-            rows = await self._device_sets.assign(connection, prepared)
-            await readings.update(connection, rows.updates, rows.set_ids)
-            await readings.copy(connection, rows.inserts, rows.set_ids)
             try:
-                written = await self._write_accounts(connection, part, prepared, letters_path)
+                written = await self._write_accounts(connection, part, rows.prepared, letters_path)
             except asyncpg.PostgresError as error:
                 if fault_of(error) is DatabaseFault.REFUSED:
                     # No message is to blame for it, and none may be dropped.
@@ -159,21 +140,6 @@ class TimescaleStore:
         elif generation != self._generation:
             raise _OutdatedCacheError(generation)
         return generation
-
-    async def _prepare(
-        self, connection: Connection, rows: Rows, message_count: int, rows_path: WritePath
-    ) -> PreparedRows:
-        """Prepare rows; on the way of the merge, with what is stored for their keys."""
-        if rows_path is WritePath.COPY:
-            return prepare(rows, message_count)
-        await connection.execute(_NO_TUPLE_LIMIT)
-        stored = await read_stored(connection, rows, self._sets)
-        if locked := devices_with_additions(rows, stored):
-            # Stored rows will be changed: nobody else may change them meanwhile, and somebody may have until now.
-            await lock_devices(connection, locked)
-            stored = {key: reading for key, reading in stored.items() if key[0] not in locked}
-            stored |= await read_stored(connection, rows.of_devices(locked), self._sets)
-        return prepare(rows, message_count, stored)
 
     async def _write_accounts(
         self, connection: Connection, part: BatchPart, prepared: PreparedRows, letters_path: WritePath

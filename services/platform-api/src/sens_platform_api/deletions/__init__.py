@@ -1,1 +1,0 @@
-"""Deleting readings of a time range, and how far deletions are."""

@@ -1,1 +1,0 @@
-"""Erasing what is stored of a device on request, with a receipt."""
