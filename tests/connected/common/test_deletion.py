@@ -19,7 +19,7 @@ from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.storing import StoreUnavailableError
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
-from support.readings import convert
+from support.regular_readings import convert
 from support.workers import Publisher, TelemetryPath
 
 NOW = 1_769_860_800_000_000

@@ -10,7 +10,7 @@ import pytest
 from sens_common.database import connect
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
-from support.readings import convert, store_readings
+from support.regular_readings import convert, store_readings
 
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
 DAY = timedelta(days=1)

@@ -9,7 +9,7 @@ import pytest
 from sens_common.settings import DatabaseSettings
 from support.api import RunningApi, as_owner, set_environment
 from support.command_line import sens
-from support.readings import store_readings
+from support.regular_readings import store_readings
 from support.servers import wait_until
 
 NOW = datetime.now(UTC)

@@ -13,6 +13,12 @@ REPLAY_PUBLISHER: Final = "replay"
 DEAD_LETTERS_STREAM: Final = "DEAD_LETTERS"
 """The stream of dead letters of versions before 0.2. Its messages are moved into the database once."""
 
+CONTROL_STREAM: Final = "CONTROL"
+"""The stream of what must outlive a restore of the database: erasures (`control`)."""
+
+CONTROL_SUBJECT: Final = "sens.control"
+"""Its messages are published below this subject: ``sens.control.erasure``."""
+
 TELEMETRY_CONSUMER: Final = "telemetry-worker"
 """The durable pull consumer that all telemetry workers share."""
 

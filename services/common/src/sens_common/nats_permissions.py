@@ -8,7 +8,9 @@ reads another one's. A service that begins to use NATS in a new way needs a new 
 
 from typing import Final, NamedTuple
 
+from sens_common.control import ERASURE_SUBJECT
 from sens_common.names import (
+    CONTROL_STREAM,
     DEAD_LETTERS_STREAM,
     LIVE_INTEREST_SUBJECT,
     LIVE_SUBJECT,
@@ -85,12 +87,16 @@ def _consuming(stream: str) -> tuple[str, ...]:
 
 
 PERMISSIONS: Final[dict[str, Permissions]] = {
-    # Reads single envelopes, puts dead letters back into the stream, owns the tenants' limits; the stream itself is not its own.
+    # Reads single envelopes, puts dead letters back into the stream, owns the tenants' limits; the stream itself is not its own. Makes the stream
+    # of erasures, adds to it and reads it, and may not take anything out of it.
     API_USER: Permissions(
         publish=(
             "$JS.API.INFO",
             *_reading(TELEMETRY_STREAM),
             f"{TELEMETRY_SUBJECT}.{REPLAY_PUBLISHER}",
+            *_reading(CONTROL_STREAM),
+            f"$JS.API.STREAM.CREATE.{CONTROL_STREAM}",
+            ERASURE_SUBJECT,
             *_own(_LIMITS_STREAM),
             f"$KV.{BUCKET}.>",
             LIVE_INTEREST_SUBJECT,

@@ -14,6 +14,10 @@ from sens_platform_api.app import create_app
 from sens_platform_api.current_caller import POOL
 from sens_platform_api.dead_letters.endpoints import STREAM
 from sens_platform_api.dead_letters.jetstream import TelemetryStream
+from sens_platform_api.erasures.endpoints import CONTROL, ERASURE
+from sens_platform_api.erasures.jetstream import ControlStream
+from sens_platform_api.erasures.repository import StoredControl
+from sens_platform_api.erasures.service import keep_applying
 from sens_platform_api.keys.authenticator import Authenticator
 from sens_platform_api.keys.repository import StoredKeys
 from sens_platform_api.live.endpoints import KEYS, LIVE
@@ -52,6 +56,8 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             POOL.provided(pool),
             KEYS.provided(keys),
             STREAM.provided(TelemetryStream(client)),
+            CONTROL.provided(control := ControlStream(client, settings.nats.replicas)),
+            ERASURE.provided(settings.erasure),
             LIVE.provided(live),
             ANSWERS.provided(AnswerCounter(limits)),
             OPERATIONS.provided(Operations(SERVICE, readiness, heartbeat)),
@@ -76,9 +82,13 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
                 telling = tasks.create_task(
                     keep_telling_limits(IngestionLimits(key_pool), LimitsBucket(client), background), name="limits"
                 )
+                applying = tasks.create_task(
+                    keep_applying(control, StoredControl(pool), background), name="apply erasures"
+                )
                 await stop.wait()
                 live.close()
                 telling.cancel()
+                applying.cancel()
             beating.cancel()
             deleting.cancel()
             expiring.cancel()

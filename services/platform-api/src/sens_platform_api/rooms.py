@@ -6,7 +6,9 @@ from fastapi import APIRouter
 
 from sens_platform_api.audit.endpoints import router as audit
 from sens_platform_api.dead_letters.endpoints import router as dead_letters
+from sens_platform_api.deletions.endpoints import router as deletions
 from sens_platform_api.devices.endpoints import router as devices
+from sens_platform_api.erasures.endpoints import router as erasures
 from sens_platform_api.live.endpoints import router as live
 from sens_platform_api.measurements.endpoints import router as measurements
 from sens_platform_api.operations.endpoints import router as operations
@@ -28,6 +30,8 @@ ROOMS = (
     Room(measurements, "Measurements over time."),
     Room(live, "Newly stored readings, as they come."),
     Room(dead_letters, "Messages that could not be stored, and their replay."),
+    Room(deletions, "Deleting measurements of a time range, and how far deletions are."),
+    Room(erasures, "Erasing what is stored of a device, with a receipt."),
     Room(retention, "How long what is kept."),
     Room(overview, "What the tenant has, and what came of its messages."),
     Room(audit, "Who changed what."),

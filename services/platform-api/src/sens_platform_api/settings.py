@@ -116,12 +116,27 @@ class LimitSettings(Group):
     )
 
 
+class ErasureSettings(Group):
+    """What the receipt of an erasure says about copies that can't be edited."""
+
+    history_seconds: int = Field(
+        86_400,
+        ge=60,
+        le=31_536_000,
+        description="How long the stream keeps stored messages: SENS_HISTORY__HISTORY_SECONDS of the telemetry worker.",
+    )
+    backup_days: int | None = Field(
+        None, ge=1, le=36_500, description="How long backups of the database are kept; none where there are no backups."
+    )
+
+
 class ApiSettings(ServiceSettings):
     """Settings of the API."""
 
     http: HttpSettings = HttpSettings()
     https: HttpsSettings = HttpsSettings()
     limits: LimitSettings = LimitSettings()
+    erasure: ErasureSettings = ErasureSettings()
     nats: NatsSettings = NatsSettings()
     database: DatabaseSettings = DatabaseSettings()
     api_login: ApiLoginSettings = ApiLoginSettings()

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
+from sens_common.control import device_hash
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.formats import Format
@@ -16,6 +17,7 @@ from sens_telemetry_worker.batch import Batch, InterpretedMessages, Rejection, U
 from sens_telemetry_worker.decoding import decode
 from sens_telemetry_worker.row_building import build_rows
 from sens_telemetry_worker.tenants import (
+    ERASED,
     Device,
     MetricKey,
     NewMetrics,
@@ -24,6 +26,8 @@ from sens_telemetry_worker.tenants import (
     RegisteredMetrics,
     Tenant,
 )
+
+_ERASED: Final = Refusal(ERASED, "what is stored of the device was erased after this message was received")
 
 MAX_CACHED_TOPICS: Final = 250_000
 """Topics whose device is remembered; when there are more, the cache begins with none."""
@@ -36,11 +40,13 @@ class KnownNames:
     Attributes:
         generation: Grows when devices or metrics are deleted: their ids, here and in `Tenant.metric_ids`, are good for this one only.
         tenants: All of them by name.
+        erasures: Until when devices were erased, microseconds since the epoch; by their tenants' ids and hashes of their names.
         devices: By topic, some.
     """
 
     generation: int
     tenants: dict[str, Tenant] = field(default_factory=dict)
+    erasures: dict[tuple[int, bytes], int] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
 
 
@@ -99,13 +105,14 @@ class BatchBuilder:
         Raises:
             StoreUnavailableError: The database can't be asked; the messages can be interpreted again.
         """
-        topics = await self._resolve_topics({message.topic for message in messages})
+        topics = await self._resolve_topics(messages)
         devices = [topics.devices.get(message.topic) for message in messages]
         without_device = [
             Rejection(index, *topics.refusals[messages[index].topic])
             for index, device in enumerate(devices)
             if device is None
         ]
+        without_device += _leave_out_erased(messages, devices, topics)
         decoded = decode(messages, devices, self._format)
         refusals = await self._register(decoded.new_metrics())
         built = build_rows(decoded, refusals)
@@ -122,8 +129,9 @@ class BatchBuilder:
             tenants[tenant_id].metric_ids[kind][name] = metric_id
         return registered.refusals
 
-    async def _resolve_topics(self, topics: set[str]) -> _Topics:
-        """Return where topics lead, and remember it."""
+    async def _resolve_topics(self, messages: Sequence[Message]) -> _Topics:
+        """Return where the topics of messages lead, and remember it."""
+        topics = {message.topic for message in messages}
         known = await self._registry.known_names()
         devices = _known_devices(topics, known, self._max_cached_topics)
         routes = {topic: NATIVE.route(topic) for topic in topics - devices.keys()}
@@ -133,6 +141,8 @@ class BatchBuilder:
             devices = _known_devices(topics, known, self._max_cached_topics)
             routes = {topic: NATIVE.route(topic) for topic in topics - devices.keys()}
         refusals: dict[str, Refusal] = {}
+        erased = _erasures_of_topics(routes, known)
+        latest = _latest_receipts(messages, erased)
         wanted: dict[str, tuple[Tenant, str]] = {}
         for topic, route in routes.items():
             tenant = known.tenants.get(route.tenant)
@@ -141,6 +151,8 @@ class BatchBuilder:
             elif tenant is None:
                 detail = f"there is no tenant {route.tenant}; create it, then replay"
                 refusals[topic] = Refusal(Reason.UNKNOWN_TENANT, detail)
+            elif topic in erased and latest[topic] < erased[topic]:  # the device is not registered again
+                refusals[topic] = _ERASED
             else:
                 wanted[topic] = (tenant, route.device)
         if wanted:
@@ -150,8 +162,46 @@ class BatchBuilder:
                 if key in registered.refusals:
                     refusals[topic] = registered.refusals[key]
                 else:
-                    devices[topic] = known.devices[topic] = Device(registered.ids[key], name, tenant)
+                    devices[topic] = known.devices[topic] = Device(
+                        registered.ids[key], name, tenant, erased.get(topic, 0)
+                    )
         return _Topics(devices, {topic: routes[topic] for topic in refusals}, refusals, known.generation)
+
+
+def _erasures_of_topics(routes: dict[str, Route], known: KnownNames) -> dict[str, int]:
+    """Return until when the devices of some topics were erased."""
+    if not known.erasures:
+        return {}
+    found: dict[str, int] = {}
+    for topic, route in routes.items():
+        tenant = known.tenants.get(route.tenant)
+        if tenant is not None and route.device is not None:
+            erased = known.erasures.get((tenant.id, device_hash(route.device)))
+            if erased is not None:
+                found[topic] = erased
+    return found
+
+
+def _latest_receipts(messages: Sequence[Message], topics: Collection[str]) -> dict[str, int]:
+    """Return when the last message of each of the topics was received."""
+    latest: dict[str, int] = {}
+    if topics:
+        for message in messages:
+            if message.topic in topics:
+                latest[message.topic] = max(message.received_at, latest.get(message.topic, 0))
+    return latest
+
+
+def _leave_out_erased(messages: Sequence[Message], devices: list[Device | None], topics: _Topics) -> list[Rejection]:
+    """Take away the device of messages that were received before it was erased; return their rejections."""
+    erased = {topic: device.erased_before for topic, device in topics.devices.items() if device.erased_before}
+    if not erased:
+        return []
+    left_out = [index for index, message in enumerate(messages) if message.received_at < erased.get(message.topic, 0)]
+    for index in left_out:
+        devices[index] = None
+        topics.routes[messages[index].topic] = NATIVE.route(messages[index].topic)
+    return [Rejection(index, *_ERASED) for index in left_out]
 
 
 def _known_devices(topics: set[str], known: KnownNames, max_cached: int) -> dict[str, Device]:

@@ -9,7 +9,7 @@ from sens_telemetry_worker.batch import BatchPart, Rejection
 from sens_telemetry_worker.decoders.native import MAX_PAYLOAD_BYTES
 from sens_telemetry_worker.decoders.timestamps import time_text
 from sens_telemetry_worker.preparing import Conflict
-from sens_telemetry_worker.tenants import MetricKind
+from sens_telemetry_worker.tenants import ERASED, MetricKind
 
 MAX_DETAIL_CHARACTERS: Final = 1000
 
@@ -144,13 +144,16 @@ def apportion(letters: Sequence[Letter], quotas: Mapping[int, Quota]) -> Apporti
     """Keep letters as far as there is room.
 
     Over the quota's bytes, the beginning of a payload is kept; over its count, nothing. What was replayed is kept in any case: it was a dead
-    letter before, and a replay must not lose it.
+    letter before, and a replay must not lose it. Nothing is kept of a device that was erased since the message was received.
     """
     kept: list[Letter] = []
     discarded: list[Letter] = []
     counts = {tenant_id: quota.letter_count for tenant_id, quota in quotas.items()}
     sizes = {tenant_id: quota.byte_count for tenant_id, quota in quotas.items()}
     for letter in letters:
+        if letter.reason == ERASED:
+            discarded.append(letter)
+            continue
         quota = quotas[letter.tenant_id]
         if counts[letter.tenant_id] >= quota.count_limit and not letter.replays:
             discarded.append(letter)

@@ -6,6 +6,9 @@ from typing import Final, Literal, NamedTuple, Self
 
 MetricKind = Literal["number", "boolean", "text"]
 
+ERASED: Final = "erased"
+"""The reason of messages that are not stored, and not kept as dead letters either: what is stored of their device was erased since."""
+
 KINDS: Final[dict[type, MetricKind]] = {float: "number", int: "number", bool: "boolean", str: "text"}
 
 DEFAULT_LATE_MICROSECONDS: Final = 400 * 86_400_000_000
@@ -36,11 +39,19 @@ class Tenant:
 
 
 class Device(NamedTuple):
-    """A registered device."""
+    """A registered device.
+
+    Attributes:
+        id: Its id.
+        name: Canonical.
+        tenant: Its tenant.
+        erased_before: Messages that were received before it are not stored any more, microseconds since the epoch.
+    """
 
     id: int
     name: str
     tenant: Tenant
+    erased_before: int = 0
 
 
 class MetricSet(NamedTuple):

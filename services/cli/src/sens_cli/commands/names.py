@@ -85,6 +85,135 @@ def delete_devices(  # noqa: PLR0917 - typer calls it with keywords
         print_json(deleted)
 
 
+@devices.command("delete-readings")
+def delete_readings(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    name: Annotated[str, typer.Argument(help="Name of the device.", show_default=False)],
+    first: Annotated[str, typer.Option("--from", help="From this time on.", show_default=False)],
+    past: Annotated[str, typer.Option("--to", help="Before this time.", show_default=False)],
+    metric: Annotated[str | None, typer.Option(help="Only the values of this metric.", show_default=False)] = None,
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Delete the readings of a device in a time range, or the values of one metric. It can't be undone.
+
+    \b
+    sens devices delete-readings greenhouse-7 --from 2026-11-24 --to 2026-11-25
+    sens devices delete-readings greenhouse-7 --from -2h --to -1h --metric temperature
+    """
+    from sens_cli.api import Api, segment
+    from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json
+
+    api = Api(find_target(data_dir, api_url, api_key))
+    answer = api.delete(f"devices/{segment(name)}/measurements", {"from": first, "to": past, "metric": metric})
+    if as_json:
+        print_json(answer)
+    else:
+        typer.echo(f"deletion {answer['deletion']} is under way; sens devices deletions shows how far it is")
+
+
+@devices.command("deletions")
+def list_deletions(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    limit: Limit = 100,
+    utc: Utc = False,
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Show how far the deletions of devices, metrics and readings are, the newest first.
+
+    \b
+    sens devices deletions
+    """
+    from sens_cli.api import Api
+    from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json, print_table, short_time
+
+    api = Api(find_target(data_dir, api_url, api_key))
+    found = list(api.pages("deletions", "deletions", {}, limit=limit, page=_PAGE))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            each["id"],
+            each["subject"],
+            short_time(each["requested_at"], utc=utc),
+            short_time(each["finished_at"], utc=utc) if each["finished_at"] else "under way",
+            f"{each['readings']:,}",
+            f"{each['values']:,}",
+            f"{each['dead_letters']:,}",
+        )
+        for each in found
+    ]
+    heads = ("ID", "WHAT", "REQUESTED", "FINISHED", "READINGS", "VALUES", "DEAD LETTERS")
+    print_table(heads, rows, empty="nothing was deleted")
+
+
+@devices.command("erase")
+def erase_device(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    name: Annotated[
+        str, typer.Argument(help="Name of the device; it may have been deleted before.", show_default=False)
+    ],
+    yes: Yes = False,
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Erase all that is stored of a device, dead letters too, for good: no replay or restore brings it back.
+
+    \b
+    sens devices erase greenhouse-7
+    """
+    from sens_cli.api import Api
+    from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json
+
+    if not yes:
+        typer.confirm(f"Erase all that is stored of the device {name}?", abort=True, err=True)
+    receipt = Api(find_target(data_dir, api_url, api_key)).post("erasures", {"device": name})
+    if as_json:
+        print_json(receipt)
+    else:
+        typer.echo(f"erasure {receipt['id']} is under way; sens devices receipt {receipt['id']} shows what went")
+
+
+@devices.command("receipt")
+def show_receipt(
+    data_dir: DataDir,
+    erasure: Annotated[int, typer.Argument(help="Number of the erasure.", min=1, show_default=False)],
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Show what an erasure has deleted, and from when on nothing is left elsewhere.
+
+    \b
+    sens devices receipt 3
+    """
+    from sens_cli.api import Api
+    from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json
+
+    receipt = Api(find_target(data_dir, api_url, api_key)).get(f"erasures/{erasure}")
+    if as_json:
+        print_json(receipt)
+        return
+    typer.echo(f"device with the hash  {receipt['device_hash']}")
+    typer.echo(f"erased                {receipt['erased_at']}: no message received before is stored again")
+    typer.echo(f"database              {receipt['finished_at'] or 'under way'}")
+    typer.echo(
+        f"deleted               {receipt['readings']:,} readings, {receipt['values']:,} values,"
+        f" {receipt['dead_letters']:,} dead letters"
+    )
+    typer.echo(f"stream                free of it from {receipt['stream_free_at']} on")
+    typer.echo(f"backups               {receipt['backups']}")
+
+
 @metrics.callback()
 def list_metrics(  # noqa: PLR0917 - typer calls it with keywords
     context: typer.Context,

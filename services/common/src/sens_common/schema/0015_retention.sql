@@ -2,7 +2,37 @@
 
 ALTER TABLE sens.deletions
     -- Of the device that is being worked on: readings before this time are done.
-    ADD COLUMN reached timestamptz NOT NULL DEFAULT '-infinity';
+    ADD COLUMN reached timestamptz NOT NULL DEFAULT '-infinity',
+    -- The range of which readings are deleted: all of a device or metric that is gone.
+    ADD COLUMN first timestamptz NOT NULL DEFAULT '-infinity',
+    ADD COLUMN past timestamptz NOT NULL DEFAULT 'infinity' CHECK (past > first),
+    -- SHA-256 of the name of a device whose dead letters are deleted too, of a device that may be gone for long.
+    ADD COLUMN erased_hash bytea,
+    ADD COLUMN readings bigint NOT NULL DEFAULT 0,
+    ADD COLUMN letters bigint NOT NULL DEFAULT 0,
+    -- What is deleted, for people.
+    ADD COLUMN subject text NOT NULL DEFAULT '',
+    ADD COLUMN requested_at timestamptz NOT NULL DEFAULT now(),
+    -- It outlives its tenant.
+    DROP CONSTRAINT deletions_tenant_id_fkey,
+    DROP CONSTRAINT deletions_check,
+    ADD CHECK (device_id IS NOT NULL OR metric_ids IS NOT NULL OR erased_hash IS NOT NULL);
+
+-- What deletions have removed, once they are finished.
+CREATE TABLE sens.finished_deletions (
+    id bigint PRIMARY KEY,
+    tenant_id int NOT NULL,
+    subject text NOT NULL,
+    requested_at timestamptz NOT NULL,
+    finished_at timestamptz NOT NULL,
+    readings bigint NOT NULL,
+    "values" bigint NOT NULL,
+    letters bigint NOT NULL
+);
+CREATE INDEX ON sens.finished_deletions (tenant_id, id);
+ALTER TABLE sens.finished_deletions ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own_tenant ON sens.finished_deletions FOR SELECT TO sens_api USING (tenant_id = (SELECT sens.current_tenant_id()));
+GRANT SELECT ON sens.finished_deletions TO sens_api;
 
 -- Where a step through the readings of a device begins and ends: at the first reading in the range, and where `most` are behind it;
 -- `starts` is NULL when there is none. It looks where the device has readings with one of the metrics, or any where `metrics` is NULL.
@@ -20,7 +50,7 @@ DECLARE
     rows_of_chunk bigint;
 BEGIN
     SELECT greatest(first, min(d.first_day)::timestamptz), least(past, (max(d.last_day) + 1)::timestamptz) INTO lower_bound, upper_bound
-        FROM sens.device_metric_sets d JOIN sens.metric_sets s ON s.id = d.metric_set_id
+        FROM sens.device_metric_sets d LEFT JOIN sens.metric_sets s ON s.id = d.metric_set_id
         WHERE d.device_id = device AND (metrics IS NULL OR s.number_ids && metrics OR s.text_ids && metrics)
         HAVING count(*) > 0;
     WHILE lower_bound < upper_bound LOOP
@@ -54,8 +84,10 @@ END
 $$;
 
 -- Deletes what a device has in a range: all, or the values of some metrics, whose elements become NULL; a row without a value is deleted.
--- Returns how many values are gone.
-CREATE FUNCTION sens.delete_values(device int, metrics int[], first timestamptz, past timestamptz) RETURNS bigint
+-- Returns how many values, and how many readings as a whole, are gone.
+CREATE FUNCTION sens.delete_values(
+    device int, metrics int[], first timestamptz, past timestamptz, OUT deleted bigint, OUT readings bigint
+)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$
 DECLARE
@@ -64,14 +96,16 @@ DECLARE
     series record;
     elements text[];
     number bigint;
-    total bigint := 0;
 BEGIN
+    deleted := 0;
+    readings := 0;
     IF metrics IS NULL THEN
         EXECUTE 'SELECT coalesce(sum(coalesce(cardinality(array_remove(numbers, NULL)), 0)'
             ' + coalesce(cardinality(array_remove(texts, NULL)), 0)), 0) FROM sens.readings WHERE ' || within
-            INTO total USING device, first, past;
+            INTO deleted USING device, first, past;
         EXECUTE 'DELETE FROM sens.readings WHERE ' || within USING device, first, past;
-        RETURN total;
+        GET DIAGNOSTICS readings = ROW_COUNT;
+        RETURN;
     END IF;
     FOR series IN
         SELECT s.id, s.number_ids, s.text_ids FROM sens.device_metric_sets d JOIN sens.metric_sets s ON s.id = d.metric_set_id
@@ -89,7 +123,7 @@ BEGIN
             INTO number USING device, first, past;
         -- A chunk in the columnstore is written again even if nothing of it changes.
         CONTINUE WHEN number = 0;
-        total := total + number;
+        deleted := deleted + number;
         IF cardinality(elements) < cardinality(series.number_ids) + cardinality(series.text_ids) THEN
             EXECUTE format(
                 'UPDATE sens.readings SET %s WHERE %s AND metric_set_id = %s AND num_nonnulls(%s) > 0',
@@ -99,8 +133,9 @@ BEGIN
                 ' AND coalesce(cardinality(array_remove(texts, NULL)), 0) = 0';
         END IF;
         EXECUTE 'DELETE ' || of_set USING device, first, past;
+        GET DIAGNOSTICS number = ROW_COUNT;
+        readings := readings + number;
     END LOOP;
-    RETURN total;
 END
 $$;
 
@@ -109,7 +144,7 @@ $$;
 -- stay in them.
 CREATE FUNCTION sens.delete_readings(
     device int, metrics int[], first timestamptz, past timestamptz, most int, noted boolean,
-    OUT deleted bigint, OUT reached timestamptz, OUT finished boolean
+    OUT deleted bigint, OUT readings bigint, OUT reached timestamptz, OUT finished boolean
 )
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -121,8 +156,10 @@ DECLARE
         FROM sens.device_metric_sets d JOIN sens.metric_sets s ON s.id = d.metric_set_id WHERE d.device_id = device
     );
     step record;
+    gone record;
 BEGIN
     deleted := 0;
+    readings := 0;
     reached := first;
     finished := false;
     LOOP
@@ -131,7 +168,9 @@ BEGIN
             finished := true;
             RETURN;
         END IF;
-        deleted := deleted + sens.delete_values(device, metrics, step.starts, step.ends);
+        SELECT * INTO gone FROM sens.delete_values(device, metrics, step.starts, step.ends);
+        deleted := deleted + gone.deleted;
+        readings := readings + gone.readings;
         IF noted THEN
             PERFORM sens.note_changed(device, step.starts, step.ends);
         END IF;
@@ -186,24 +225,31 @@ $$;
 CREATE FUNCTION sens.forget_sets(device int, metrics int[]) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     BEGIN ATOMIC
+        DELETE FROM sens.device_metric_sets d
+        WHERE d.device_id = device AND NOT EXISTS (SELECT FROM sens.devices e WHERE e.id = device);
         DELETE FROM sens.device_metric_sets d USING sens.metric_sets s
-        WHERE d.device_id = device AND s.id = d.metric_set_id AND (
-            NOT EXISTS (SELECT FROM sens.devices e WHERE e.id = device)
-            OR (s.number_ids && metrics OR s.text_ids && metrics)
-                AND NOT EXISTS (SELECT FROM sens.metrics m WHERE m.id = ANY (s.number_ids || s.text_ids))
-        );
+        WHERE d.device_id = device AND s.id = d.metric_set_id AND (s.number_ids && metrics OR s.text_ids && metrics)
+            AND NOT EXISTS (SELECT FROM sens.metrics m WHERE m.id = ANY (s.number_ids || s.text_ids));
     END;
 
--- Deletes rollups of a device, of all or of some metrics; returns how many went, 0 when none is left.
-CREATE FUNCTION sens.delete_rollups_of(device int, metrics int[], most int) RETURNS int
+-- Deletes rollups of a device, of all or of some metrics; returns how many went, 0 when none is left. Of a range, those of its whole days
+-- go: the hours at its ends are computed again, as long as their readings are there.
+CREATE FUNCTION sens.delete_rollups_of(device int, metrics int[], first timestamptz, past timestamptz, most int) RETURNS int
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
+    first_day constant timestamptz := CASE
+        WHEN isfinite(first) THEN date_trunc('day', first + interval '1 day' - interval '1 microsecond', 'UTC') ELSE first
+    END;
+    past_day constant timestamptz := CASE WHEN isfinite(past) THEN date_trunc('day', past, 'UTC') ELSE past END;
     metric int;
     deleted int := 0;
 BEGIN
+    IF first_day >= past_day THEN
+        RETURN 0;
+    END IF;
     FOREACH metric IN ARRAY coalesce(metrics, '{NULL}') LOOP
-        deleted := sens.delete_rollups(device, metric, '-infinity', 'infinity', most);
+        deleted := sens.delete_rollups(device, metric, first_day, past_day, most);
         EXIT WHEN deleted > 0;
     END LOOP;
     RETURN deleted;
@@ -221,6 +267,7 @@ DECLARE
     task sens.deletions;
     device int;
     has_sets boolean;
+    number bigint := 0;
     step record;
 BEGIN
     SELECT * INTO task FROM sens.deletions d ORDER BY d.continued_at, d.id LIMIT 1 FOR UPDATE SKIP LOCKED;
@@ -229,7 +276,18 @@ BEGIN
     END IF;
     deletion := task.id;
     deleted := 0;
-    LOOP
+    finished := false;
+    IF task.erased_hash IS NOT NULL THEN
+        DELETE FROM sens.dead_letters l WHERE l.id IN (
+            SELECT o.id FROM sens.dead_letters o
+            WHERE o.tenant_id = task.tenant_id AND sha256(convert_to(o.device, 'UTF8')) = task.erased_hash
+            ORDER BY o.id LIMIT most
+        );
+        GET DIAGNOSTICS number = ROW_COUNT;
+        task.letters := task.letters + number;
+        finished := number < most AND task.device_id IS NULL;
+    END IF;
+    WHILE NOT finished AND number < most LOOP
         device := coalesce(
             task.device_id,
             (SELECT min(d.id) FROM sens.devices d WHERE d.tenant_id = task.tenant_id AND d.id > task.after_device_id)
@@ -237,24 +295,25 @@ BEGIN
         finished := device IS NULL;
         EXIT WHEN finished;
         has_sets := EXISTS (
-            SELECT FROM sens.device_metric_sets d JOIN sens.metric_sets s ON s.id = d.metric_set_id
+            SELECT FROM sens.device_metric_sets d LEFT JOIN sens.metric_sets s ON s.id = d.metric_set_id
             WHERE d.device_id = device AND (task.metric_ids IS NULL OR s.number_ids && task.metric_ids OR s.text_ids && task.metric_ids)
         );
         IF has_sets OR to_regclass('sens.measurements') IS NOT NULL THEN
             -- Whoever merges values into rows of the device waits, and so does whoever moves its rows.
             PERFORM FROM sens.devices d WHERE d.id = device FOR NO KEY UPDATE;
         END IF;
-        SELECT * INTO step FROM sens.delete_former(device, task.metric_ids, '-infinity', 'infinity', (most - deleted)::int);
+        SELECT * INTO step FROM sens.delete_former(device, task.metric_ids, task.first, task.past, (most - deleted)::int);
         deleted := deleted + step.deleted;
         EXIT WHEN NOT step.finished;
         IF has_sets THEN
             SELECT * INTO step FROM sens.delete_readings(
-                device, task.metric_ids, task.reached, 'infinity', (most - deleted)::int, noted => true
+                device, task.metric_ids, greatest(task.reached, task.first), task.past, (most - deleted)::int, noted => true
             );
             deleted := deleted + step.deleted;
+            task.readings := task.readings + step.readings;
             task.reached := step.reached;
             EXIT WHEN NOT step.finished;
-            EXIT WHEN sens.delete_rollups_of(device, task.metric_ids, (most - deleted)::int) > 0;
+            EXIT WHEN sens.delete_rollups_of(device, task.metric_ids, task.first, task.past, (most - deleted)::int) > 0;
             PERFORM sens.forget_sets(device, task.metric_ids);
         END IF;
         task.reached := '-infinity';
@@ -265,9 +324,12 @@ BEGIN
     END LOOP;
     IF finished THEN
         DELETE FROM sens.deletions d WHERE d.id = task.id;
+        INSERT INTO sens.finished_deletions
+            VALUES (task.id, task.tenant_id, task.subject, task.requested_at, now(), task.readings, task.deleted + deleted, task.letters);
     ELSE
         UPDATE sens.deletions d
         SET continued_at = clock_timestamp(), deleted = d.deleted + continue_deletion.deleted,
+            readings = task.readings, letters = task.letters,
             after_device_id = task.after_device_id, reached = task.reached
         WHERE d.id = task.id;
     END IF;
@@ -278,7 +340,7 @@ $$;
 DROP FUNCTION sens.delete_oldest(text, int, int, int);
 REVOKE EXECUTE ON FUNCTION sens.reading_step(int, int[], timestamptz, timestamptz, int), sens.delete_values(int, int[], timestamptz, timestamptz),
     sens.delete_readings(int, int[], timestamptz, timestamptz, int, boolean), sens.delete_former(int, int[], timestamptz, timestamptz, int),
-    sens.delete_rollups_of(int, int[], int), sens.forget_sets(int, int[]) FROM public;
+    sens.delete_rollups_of(int, int[], timestamptz, timestamptz, int), sens.forget_sets(int, int[]) FROM public;
 
 -- How long what is kept: of a tenant, and of a device, a metric, or a metric of a device where that is set. Without a row: for ever.
 CREATE TABLE sens.retention (

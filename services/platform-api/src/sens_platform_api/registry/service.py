@@ -68,7 +68,7 @@ async def delete_device(names: Names, device: str) -> str:
         UnavailableError: Batches are being stored all the time.
     """
     name = canonical_device(device)
-    if not await _between_batches(partial(names.delete_device, name)):
+    if not await between_batches(partial(names.delete_device, name)):
         raise NotFoundError(f"there is no device {name}")
     return name
 
@@ -80,7 +80,7 @@ async def delete_metric(names: Names, metric: str, kind: Kind | None) -> list[Ki
         NotFoundError: The tenant has no such metric.
         UnavailableError: Batches are being stored all the time.
     """
-    kinds = await _between_batches(partial(names.delete_metric, metric, kind))
+    kinds = await between_batches(partial(names.delete_metric, metric, kind))
     if not kinds:
         raise NotFoundError(
             f"there is no metric {metric!r:.250}" + (f" with values of the kind {kind}" if kind else "")
@@ -88,7 +88,7 @@ async def delete_metric(names: Names, metric: str, kind: Kind | None) -> list[Ki
     return kinds
 
 
-async def _between_batches[T](delete: Callable[[], Awaitable[T]]) -> T:
+async def between_batches[T](delete: Callable[[], Awaitable[T]]) -> T:
     """Try to delete between two batches, for a short time each, so that no batch waits for long.
 
     A request tries for a bounded time, and its failure is its own: `sens_common.attempts` is for work that goes on until it succeeds.

@@ -52,6 +52,17 @@ async def create(connection: Connection, name: str, *, if_missing: bool) -> tupl
     return tenant, True
 
 
+async def delete(connection: Connection, name: str) -> int:
+    """Delete a tenant; return how many devices it had, whose readings go in steps.
+
+    Raises:
+        NotFoundError: There is no such tenant.
+        UnavailableError: Messages are being stored all the time.
+    """
+    await repository.find(connection, name)
+    return await repository.delete(connection, name, ADMINISTRATOR)
+
+
 async def change_limits(connection: Connection, name: str, changes: Mapping[Limit, int | None]) -> LimitsOfTenant:
     """Change some of a tenant's limits, or none; return all of them.
 

@@ -56,6 +56,33 @@ def list_tenants(data_dir: DataDir, utc: Utc = False, as_json: Json = False) -> 
     print_table(("TENANT", "CREATED", "DEVICE LIMIT"), rows, empty="no tenants")
 
 
+@app.command("delete")
+def delete_tenant(
+    data_dir: DataDir,
+    name: Annotated[str, typer.Argument(help="The tenant.", show_default=False, callback=tenant_name)],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete a tenant with all that it has: devices, metrics, keys, dead letters at once, readings in steps. It can't be undone.
+
+    \b
+    sens tenants delete trial-7
+    """
+    from sens_common.command_line.output import print_json
+    from sens_platform_api.administration import in_transaction
+    from sens_platform_api.tenants import administration
+
+    if not yes:
+        typer.confirm(f"Delete the tenant {name} with all that it has?", abort=True, err=True)
+    devices = in_transaction(data_dir, lambda connection: administration.delete(connection, name))
+    if as_json:
+        print_json({"tenant": name, "devices": devices})
+    else:
+        typer.echo(
+            f"tenant {name} is deleted; the readings of its {devices:,} devices follow, while the API is running"
+        )
+
+
 def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for each limit; typer reads them from its signature."""
     signature = inspect.signature(command)

@@ -2,11 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+import asyncpg
+
+from sens_common.errors import UnavailableError
 from sens_platform_api.errors import AlreadyExistsError, NotFoundError
 from sens_platform_api.postgresql import Connection, Pool, transaction
 from sens_platform_api.tenants.limits import LIMITS, Limit
+
+_LOCK_SECONDS: Final = 5
+"""How long the deletion of a tenant waits for batches that are being stored; new batches wait behind it meanwhile."""
 
 
 class Tenant(NamedTuple):
@@ -50,6 +56,20 @@ async def find(connection: Connection, name: str) -> Tenant:
     if row is None:
         raise NotFoundError(f"there is no tenant {name}; tenants list shows those that exist")
     return Tenant(*row)
+
+
+async def delete(connection: Connection, name: str, actor: str) -> int:
+    """Delete a tenant that there is, with a row of the audit; return how many devices it had (as the owning role).
+
+    Raises:
+        UnavailableError: Batches are stored for longer than it waits; nothing is deleted.
+    """
+    await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
+    try:
+        devices: int = await connection.fetchval("SELECT sens.delete_tenant($1, $2)", name, actor)
+    except asyncpg.LockNotAvailableError as error:
+        raise UnavailableError("messages are being stored all the time; try again") from error
+    return devices
 
 
 async def list_all(connection: Connection) -> list[Tenant]:

@@ -72,7 +72,7 @@ class TimescaleRegistry:
             known = self._known
             if known is None or known.generation != name_generation:
                 # Ids may be gone. Batches that are being interpreted go on with the old ids, and are refused when they are stored.
-                known = KnownNames(name_generation)
+                known = KnownNames(name_generation, erasures=await _erasures(connection))
                 self._tenant_generation = 0
             if self._tenant_generation != tenant_generation:
                 rows = await connection.fetch(
@@ -81,7 +81,7 @@ class TimescaleRegistry:
                 )
                 ids = {row["name"]: row["id"] for row in rows}
                 if any(ids.get(name) != tenant.id for name, tenant in known.tenants.items()):  # a tenant was deleted
-                    known = KnownNames(name_generation)
+                    known = KnownNames(name_generation, erasures=known.erasures)
                 for id_, name, devices, new_devices, measured, new_metrics, late_days in rows:
                     tenant = known.tenants.setdefault(name, Tenant(id_, name))
                     tenant.late_microseconds = late_days * _DAY_MICROSECONDS
@@ -194,6 +194,14 @@ def _check_found(missing: Collection[object]) -> None:
     """
     if missing:
         raise StoreUnavailableError("devices or metrics were deleted while they were registered")
+
+
+async def _erasures(connection: Connection) -> dict[tuple[int, bytes], int]:
+    rows = await connection.fetch(
+        "SELECT tenant_id, device_hash, (extract(epoch FROM max(erased_at)) * 1000000)::bigint"
+        " FROM sens.erasures GROUP BY tenant_id, device_hash"
+    )
+    return {(row[0], row[1]): row[2] for row in rows}
 
 
 async def _find_devices(connection: Connection, keys: Collection[DeviceKey]) -> dict[DeviceKey, int]:

@@ -1,0 +1,1 @@
+"""Deleting readings of a time range, and how far deletions are."""

@@ -1,0 +1,47 @@
+"""Deleting readings of a time range, and how far deletions are."""
+
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+from sens_platform_api.deletions.repository import Deletion
+from sens_platform_api.errors import InvalidRequestError, NotFoundError
+from sens_platform_api.parameters import canonical_device
+
+
+class Deletions(Protocol):
+    """The deletions of one tenant, asked for in the name of one caller."""
+
+    async def delete_range(self, device: str, metric: str | None, first: datetime, past: datetime) -> int | None:
+        """Delete readings of a device, or the values of one metric; return the deletion's id, None when there is no such device or metric."""
+
+    async def newest(self, *, before: int | None, limit: int) -> list[Deletion]:
+        """Return deletions with ids below one, the newest first."""
+
+
+class Page(NamedTuple):
+    """Some deletions, and the id below which the others are; None at the end."""
+
+    deletions: list[Deletion]
+    before: int | None
+
+
+async def delete_range(deletions: Deletions, device: str, metric: str | None, first: datetime, past: datetime) -> int:
+    """Delete readings of a device from a time on and before another, or the values of one metric; return the deletion's id.
+
+    Raises:
+        InvalidRequestError: The range is empty.
+        NotFoundError: The tenant has no such device or metric.
+    """
+    if first >= past:
+        raise InvalidRequestError.in_query("to", "it is not after from")
+    name = canonical_device(device)
+    deletion = await deletions.delete_range(name, metric, first, past)
+    if deletion is None:
+        raise NotFoundError(f"there is no device {name}" + (f" or no metric {metric!r:.250}" if metric else ""))
+    return deletion
+
+
+async def list_page(deletions: Deletions, *, before: int | None, limit: int) -> Page:
+    """Return deletions, the newest first."""
+    found = await deletions.newest(before=before, limit=limit + 1)
+    return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)

@@ -1,0 +1,1 @@
+"""Erasing what is stored of a device on request, with a receipt."""
