@@ -20,6 +20,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
 
@@ -77,6 +80,16 @@ def measured_at(timestamp: object, received_at: int, name: str = "ts") -> int:
     raise RejectedMessageError(
         Reason.IMPLAUSIBLE_TIME,
         f"{name} {timestamp!r:.60} is {time_text(instant)}, {problem}: is the device's clock set?",
+    )
+
+
+def instants_of_epochs(epochs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the instants that epoch times mean, as `measured_at` does for integers; whether they are plausible is not looked at."""
+    magnitudes = np.abs(epochs)
+    return np.select(
+        [magnitudes < _SECONDS_BELOW, magnitudes < _MILLISECONDS_BELOW, magnitudes < _MICROSECONDS_BELOW],
+        [epochs * 1_000_000, epochs * 1000, epochs],
+        epochs // 1000,
     )
 
 
