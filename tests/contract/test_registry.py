@@ -7,9 +7,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from sens_common.dead_letters import Reason
+from sens_common.formats import MetricKind
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.batch_building import Registry
-from sens_telemetry_worker.tenants import MetricKind, NewMetrics, Tenant
+from sens_telemetry_worker.tenants import NewMetrics, Tenant
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from support.memory import MemoryRegistry

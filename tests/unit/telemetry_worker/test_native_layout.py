@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sens_common.formats import Measurement
+from sens_common.formats import Measurement, MetricKind
 from sens_telemetry_worker.decoders import native
-from sens_telemetry_worker.decoders.native_layout import Columns, NativeLayout, layout
-from sens_telemetry_worker.tenants import MetricKind
+from sens_telemetry_worker.decoders.columns import Columns
+from sens_telemetry_worker.decoders.native_layout import NativeLayout, layout
 
 NOW = 1_769_860_800_000_000  # 2026-01-31T12:00:00Z
 
@@ -87,7 +87,7 @@ def assert_equal(columns: Columns, of: NativeLayout, payloads: list[bytes], rece
                 int(columns.times[row]),
                 next(text) if kind == "text" else bool(next(numeric)) if kind == "boolean" else next(numeric),
             )
-            for name, kind in zip(of.names, of.kinds, strict=True)
+            for name, kind in of.metrics
         ]
         expected = native.decode(payloads[index], received_at[index])
         assert sorted(map(repr, found)) == sorted(map(repr, expected))
@@ -100,7 +100,7 @@ class TestLayout:
         self, data: st.DataObject, time_kind: Literal["epoch", "text", "receipt"], third: str
     ) -> None:
         times = {"epoch": epochs, "text": moments, "receipt": None}[time_kind]
-        of = layout(("a", "b", third), ("number", "boolean", "text"), time_kind)
+        of = layout((("a", "number"), ("b", "boolean"), (third, "text")), time_kind)
         payload = st.one_of(payloads_of(["a", "b", third], ["number", "boolean", "text"], times), RAW)
         payloads = data.draw(st.lists(payload, max_size=12))
         received_at = [NOW + number for number in range(len(payloads))]
@@ -125,12 +125,12 @@ class TestLayout:
             for number in range(1, 20)
         ]
         payloads = [json.dumps(body, ensure_ascii=False).encode() for body in bodies]
-        kinds: list[MetricKind] = ["number" for _ in names]
+        metrics: list[tuple[str, MetricKind]] = [(name, "number") for name in names]
         if text is not None:
-            kinds.append("text")
-        of = layout(names + (() if text is None else ("state",)), tuple(kinds), time_kind)
+            metrics.append(("state", "text"))
+        of = layout(tuple(metrics), time_kind)
         received_at = [NOW + number for number in range(len(payloads))]
-        if not of.names:
+        if not of.metrics:
             return
 
         columns = of.decode(payloads, np.array(received_at, np.int64))
@@ -143,7 +143,7 @@ class TestLayout:
         payloads[3] = b'{"a": null, "t": "x"}'
         payloads[7] = json.dumps({"a": 2**53 + 1, "t": "x"}).encode()
         payloads[9] = b'{"a": 1, "t": "\\u0000"}'
-        of = layout(("a", "t"), ("number", "text"), "receipt")
+        of = layout((("a", "number"), ("t", "text")), "receipt")
 
         columns = of.decode(payloads, np.arange(NOW, NOW + 20))
 

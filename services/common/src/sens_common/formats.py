@@ -3,10 +3,16 @@
 A process knows any number of formats, by name; the topic says which one a payload has (`sens_common.topics.Route.format`).
 """
 
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 type Value = bool | float | str
 """A number is always a float, so that ``bool`` and ``float`` tell the kinds apart."""
+
+MetricKind = Literal["number", "boolean", "text"]
+"""What the values of a metric are; names with values of several kinds are several metrics."""
+
+KINDS: Final[dict[type, MetricKind]] = {float: "number", int: "number", bool: "boolean", str: "text"}
+"""The kind of a value as parsed, by its type."""
 
 type FlatPayload = tuple[int, dict[str, object]]
 """The time of all values, microseconds since the epoch, and the values by the names of their metrics."""

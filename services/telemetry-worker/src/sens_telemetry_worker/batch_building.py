@@ -11,10 +11,11 @@ from typing import Final, NamedTuple, Protocol
 from sens_common.control import device_hash
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
-from sens_common.formats import Format
 from sens_common.topics import NATIVE, Route
 from sens_telemetry_worker.batch import Batch, InterpretedMessages, Rejection, UndecidedMessages, names_of_tenants
+from sens_telemetry_worker.decoders.columns import ColumnFormat
 from sens_telemetry_worker.decoding import decode
+from sens_telemetry_worker.layouts import KnownLayouts
 from sens_telemetry_worker.row_building import build_rows
 from sens_telemetry_worker.tenants import (
     ERASED,
@@ -86,10 +87,11 @@ class BatchBuilder:
     """Makes batches of messages, and remembers what it learned for the next batch."""
 
     def __init__(
-        self, registry: Registry, payload_format: Format, *, max_cached_topics: int = MAX_CACHED_TOPICS
+        self, registry: Registry, payload_format: ColumnFormat, *, max_cached_topics: int = MAX_CACHED_TOPICS
     ) -> None:
         self._registry = registry
         self._format = payload_format
+        self._layouts = KnownLayouts(payload_format)
         self._max_cached_topics = max_cached_topics
 
     async def build(self, undecided: UndecidedMessages) -> Batch:
@@ -113,7 +115,7 @@ class BatchBuilder:
             if device is None
         ]
         without_device += _leave_out_erased(messages, devices, topics)
-        decoded = decode(messages, devices, self._format)
+        decoded = decode(messages, devices, self._format, self._layouts)
         refusals = await self._register(decoded.new_metrics())
         built = build_rows(decoded, refusals)
         rejections = without_device + decoded.rejections + built.rejections

@@ -1,85 +1,23 @@
 """Decodes the messages of a batch, those of one kind together.
 
-Devices of one kind send the same metrics again and again. Messages of a tenant with the same names and kinds of value are gathered in a
-`Shape`, so that what they have in common is looked up once, and their values are converted and checked together. A message that is not flat,
-or one of few of its shape, is decoded by itself; the rows are the same.
+Devices of one kind send the same metrics again and again. Messages of a tenant with the same names and kinds of value are a `Shape`, so that
+what they have in common is looked up once, and their values are converted and checked together. Most of them are decoded together as well, by
+the layout that their devices' last payloads had. A message that is not flat, or one of few of its shape, is decoded by itself; the rows are
+the same.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.errors import RejectedMessageError
-from sens_common.formats import EXACT_BELOW, Format, Measurement, is_plain_text
+from sens_common.formats import KINDS, Format, Measurement, MetricKind
 from sens_telemetry_worker.batch import Rejection
 from sens_telemetry_worker.decoders.timestamps import time_text
-from sens_telemetry_worker.tenants import KINDS, Device, MetricKind, NewMetrics, Tenant
-
-_FEW: Final = 8
-"""Fewer messages of one shape are not worth arrays of their own."""
-
-
-@dataclass(slots=True)
-class Shape:
-    """Messages of one tenant with the same names and kinds of value, in the same order.
-
-    Attributes:
-        tenant: Their tenant.
-        names: Of the metrics, w of them.
-        kinds: Of their values, w; None is a kind that is not stored.
-        message_indexes: Indexes of the n messages.
-        device_ids: Ids of their devices, n.
-        times: Microseconds since the epoch, n.
-        values: n times w, message by message.
-    """
-
-    tenant: Tenant
-    names: tuple[str, ...]
-    kinds: tuple[MetricKind | None, ...]
-    message_indexes: list[int] = field(default_factory=list)
-    device_ids: list[int] = field(default_factory=list)
-    times: list[int] = field(default_factory=list)
-    values: list[object] = field(default_factory=list)
-
-    def column(self, metric_index: int) -> list[object]:
-        """Return the values of one metric, n."""
-        return self.values[metric_index :: len(self.names)]
-
-    def metrics(self) -> list[tuple[str, MetricKind]]:
-        """Return names and kinds of the metrics."""
-        return [(name, kind) for name, kind in zip(self.names, self.kinds, strict=True) if kind is not None]
-
-    def needs_single_decoding(self) -> list[int]:
-        """Return the indexes in the shape (below n) of messages with a value that only the format's `decode` can judge."""
-        if None in self.kinds or len(self.message_indexes) < _FEW:
-            return list(range(len(self.message_indexes)))
-        mask = np.zeros(len(self.message_indexes), np.bool_)
-        for metric_index, kind in enumerate(self.kinds):
-            column = self.column(metric_index)
-            if kind == "text":
-                mask |= np.fromiter((not is_plain_text(text) for text in column), np.bool_, len(column))  # type: ignore[arg-type]
-            elif kind == "number":
-                mask |= np.abs(np.array(column, np.float64)) >= EXACT_BELOW
-        found: list[int] = np.flatnonzero(mask).tolist()
-        return found
-
-    def without(self, indexes_in_shape: Sequence[int]) -> "Shape":
-        """Return the messages but those at these indexes in the shape."""
-        width = len(self.names)
-        left = sorted(set(range(len(self.message_indexes))) - set(indexes_in_shape))
-        return Shape(
-            self.tenant,
-            self.names,
-            self.kinds,
-            [self.message_indexes[index] for index in left],
-            [self.device_ids[index] for index in left],
-            [self.times[index] for index in left],
-            [value for index in left for value in self.values[index * width : index * width + width]],
-        )
+from sens_telemetry_worker.layouts import KnownLayouts
+from sens_telemetry_worker.shapes import GatheredMessages, Shape
+from sens_telemetry_worker.tenants import Device, NewMetrics, Tenant
 
 
 class DecodedMessage(NamedTuple):
@@ -118,44 +56,48 @@ class DecodedMessages(NamedTuple):
         ordered = sorted(first.items(), key=lambda item: item[1][0])
         return [NewMetrics(tenant, metrics) for (_, metrics), (_, tenant) in ordered]
 
-    def _metrics(self) -> Iterator[tuple[int, Tenant, list[tuple[str, MetricKind]]]]:
+    def _metrics(self) -> Iterator[tuple[int, Tenant, Sequence[tuple[str, MetricKind]]]]:
         """Yield the metrics of each shape with its first message, and of each single message."""
         for shape in self.shapes:
-            yield shape.message_indexes[0], shape.tenant, shape.metrics()
+            yield int(shape.message_index[0]), shape.tenant, shape.metrics
         for message in self.single:
             yield message.message_index, message.device.tenant, message.metrics()
 
 
 class _FlatMessages(NamedTuple):
-    """What the format's `decode_if_flat` makes of the messages.
+    """What the format's `decode_if_flat` makes of messages.
 
     Attributes:
-        shapes: Those that it decodes.
+        gathered: Those that it decodes.
         needs_single_decoding: Indexes of those that it leaves to the format's `decode`.
         rejections: Those that it refuses.
     """
 
-    shapes: list[Shape]
+    gathered: list[GatheredMessages]
     needs_single_decoding: list[int]
     rejections: list[Rejection]
 
 
-def decode(messages: Sequence[Message], devices: Sequence[Device | None], payload_format: Format) -> DecodedMessages:
+def decode(
+    messages: Sequence[Message], devices: Sequence[Device | None], payload_format: Format, layouts: KnownLayouts
+) -> DecodedMessages:
     """Decode the messages that lead to a device.
 
     Args:
         messages: All messages of a batch.
         devices: Each message's device, None where its topic leads to none.
         payload_format: Of all payloads.
+        layouts: What is known of the devices' payloads, and is learned.
     """
-    flat = _decode_flat(messages, devices, payload_format)
+    by_layout = layouts.decode(messages, devices)
+    shapes = by_layout.shapes
+    flat = _decode_flat(messages, devices, by_layout.others, payload_format, layouts)
     needs_single_decoding = list(flat.needs_single_decoding)
-    shapes: list[Shape] = []
-    for shape in flat.shapes:
-        indexes_in_shape = shape.needs_single_decoding()
-        needs_single_decoding += [shape.message_indexes[index] for index in indexes_in_shape]
-        if len(indexes_in_shape) < len(shape.message_indexes):
-            shapes.append(shape.without(indexes_in_shape) if indexes_in_shape else shape)
+    for gathered in flat.gathered:
+        shape, others = gathered.decoded()
+        needs_single_decoding += others
+        if shape is not None:
+            shapes.append(shape)
     single: list[DecodedMessage] = []
     rejections = list(flat.rejections)
     for index in sorted(needs_single_decoding):
@@ -170,15 +112,20 @@ def decode(messages: Sequence[Message], devices: Sequence[Device | None], payloa
 
 
 def _decode_flat(
-    messages: Sequence[Message], devices: Sequence[Device | None], payload_format: Format
+    messages: Sequence[Message],
+    devices: Sequence[Device | None],
+    indexes: Sequence[int],
+    payload_format: Format,
+    layouts: KnownLayouts,
 ) -> _FlatMessages:
     needs_single_decoding: list[int] = []
     rejections: list[Rejection] = []
-    shapes: dict[tuple[int, tuple[str, ...], tuple[MetricKind | None, ...]], Shape] = {}
+    gathered: dict[tuple[int, tuple[str, ...], tuple[MetricKind | None, ...]], GatheredMessages] = {}
     # A number may come as an integer or a float, so that several rows of types are one shape.
-    typed: dict[tuple[int, tuple[str, ...], tuple[type, ...]], Shape] = {}
+    typed: dict[tuple[int, tuple[str, ...], tuple[type, ...]], GatheredMessages] = {}
     decode_if_flat = payload_format.decode_if_flat
-    for index, (message, device) in enumerate(zip(messages, devices, strict=True)):
+    for index in indexes:
+        message, device = messages[index], devices[index]
         if device is None:
             continue
         try:
@@ -193,15 +140,18 @@ def _decode_flat(
         instant, members = found
         values = members.values()
         types = (tenant.id, tuple(members), tuple(map(type, values)))
-        shape = typed.get(types)
-        if shape is None:
+        alike = typed.get(types)
+        if alike is None:
             kinds = tuple(map(KINDS.get, types[2]))
-            shape = typed[types] = shapes.setdefault((tenant.id, types[1], kinds), Shape(tenant, types[1], kinds))
-        shape.message_indexes.append(index)
-        shape.device_ids.append(device.id)
-        shape.times.append(instant)
-        shape.values.extend(values)
-    return _FlatMessages(list(shapes.values()), needs_single_decoding, rejections)
+            alike = typed[types] = gathered.setdefault(
+                (tenant.id, types[1], kinds), GatheredMessages(tenant, types[1], kinds)
+            )
+        alike.message_indexes.append(index)
+        alike.device_ids.append(device.id)
+        alike.times.append(instant)
+        alike.values.extend(values)
+        layouts.note(device, alike.names, message.payload)
+    return _FlatMessages(list(gathered.values()), needs_single_decoding, rejections)
 
 
 def _decode_single(index: int, message: Message, device: Device, payload_format: Format) -> DecodedMessage:

@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
+from sens_common.formats import MetricKind
 from sens_telemetry_worker.batch import Rejection
-from sens_telemetry_worker.decoding import DecodedMessage, DecodedMessages, Shape
+from sens_telemetry_worker.decoding import DecodedMessage, DecodedMessages
 from sens_telemetry_worker.rows import Reading, ReadingGroup, Rows, group_of, joined
-from sens_telemetry_worker.tenants import MetricKey, MetricKind, MetricSet, Refusal, Tenant
+from sens_telemetry_worker.shapes import Shape
+from sens_telemetry_worker.tenants import MetricKey, MetricSet, Refusal, Tenant
 
 
 class BuiltRows(NamedTuple):
@@ -28,11 +28,10 @@ def build_rows(decoded: DecodedMessages, refusals: Mapping[MetricKey, Refusal]) 
     groups: list[ReadingGroup] = []
     rejections: list[Rejection] = []
     for shape in decoded.shapes:
-        metrics = shape.metrics()
-        metric_ids = _metric_ids(shape.tenant, metrics)
+        metric_ids = _metric_ids(shape.tenant, shape.metrics)
         if metric_ids is None:
-            refusal = _refusal(shape.tenant, metrics, refusals)
-            rejections += [Rejection(index, *refusal) for index in shape.message_indexes]
+            refusal = _refusal(shape.tenant, shape.metrics, refusals)
+            rejections += [Rejection(index, *refusal) for index in shape.message_index.tolist()]
         else:
             groups.append(_group_of_shape(shape, metric_ids))
     single: dict[MetricSet, list[Reading]] = {}
@@ -65,32 +64,21 @@ def _refusal(
 
 
 def _group_of_shape(shape: Shape, metric_ids: Sequence[int]) -> ReadingGroup:
-    count = len(shape.message_indexes)
-    by_id = sorted(range(len(metric_ids)), key=metric_ids.__getitem__)
-    number_columns = [column for column in by_id if shape.kinds[column] != "text"]
-    text_columns = [column for column in by_id if shape.kinds[column] == "text"]
-    metric_set = MetricSet(
-        shape.tenant.id,
-        tuple(metric_ids[column] for column in number_columns),
-        tuple(metric_ids[column] for column in text_columns),
-    )
-    texts = np.empty((count, len(text_columns)), np.object_)
-    if text_columns:
-        numbers = np.empty((count, len(number_columns)))
-        for position, column in enumerate(number_columns):
-            numbers[:, position] = np.array(shape.column(column), np.float64)
-        for position, column in enumerate(text_columns):
-            texts[:, position] = shape.column(column)
-    else:
-        numbers = np.array(shape.values, np.float64).reshape(count, len(metric_ids))[:, number_columns]
+    number_ids = [metric_id for metric_id, (_, kind) in zip(metric_ids, shape.metrics, strict=True) if kind != "text"]
+    text_ids = [metric_id for metric_id, (_, kind) in zip(metric_ids, shape.metrics, strict=True) if kind == "text"]
     return ReadingGroup(
-        metric_set,
-        np.array(shape.message_indexes, np.int32),
-        np.array(shape.device_ids, np.int32),
-        np.array(shape.times, np.int64),
-        numbers,
-        texts,
+        MetricSet.of(shape.tenant.id, number_ids, text_ids),
+        shape.message_index,
+        shape.device_id,
+        shape.measured_at,
+        shape.numbers[:, _by_id(number_ids)],
+        shape.texts[:, _by_id(text_ids)],
     )
+
+
+def _by_id(metric_ids: Sequence[int]) -> list[int]:
+    """Return the indexes of ids in ascending order of the ids."""
+    return sorted(range(len(metric_ids)), key=metric_ids.__getitem__)
 
 
 def _readings(message: DecodedMessage, metric_ids: Sequence[int]) -> Iterator[Reading]:

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
-MetricKind = Literal["number", "boolean", "text"]
+from sens_common.formats import MetricKind
 
 ERASED: Final = "erased"
 """The reason of messages that are not stored, and not kept as dead letters either: what is stored of their device was erased since."""
-
-KINDS: Final[dict[type, MetricKind]] = {float: "number", int: "number", bool: "boolean", str: "text"}
 
 DEFAULT_LATE_MICROSECONDS: Final = 400 * 86_400_000_000
 """What a new tenant has, in the database too."""

@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from sens_common.errors import SettingsError
-from sens_common.formats import Format
 from sens_telemetry_worker.decoders import native
+from sens_telemetry_worker.decoders.columns import ColumnFormat
 
-DECODERS: Final[Mapping[str, Format]] = {
+DECODERS: Final[Mapping[str, ColumnFormat]] = {
     "native": native,
 }
 """Every payload format by the name that settings use."""
 
 
-def decoder(name: str) -> Format:
+def decoder(name: str) -> ColumnFormat:
     """Return the decoder of a payload format.
 
     Raises:

@@ -26,9 +26,10 @@ import orjson
 
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
-from sens_common.formats import EXACT_BELOW, MAX_TEXT_CHARACTERS, FlatPayload, Measurement, Value
+from sens_common.formats import EXACT_BELOW, KINDS, MAX_TEXT_CHARACTERS, FlatPayload, Measurement, Value
 from sens_common.names import shown
 from sens_telemetry_worker.decoders import strict_json
+from sens_telemetry_worker.decoders.native_layout import MAX_LAYOUT_BYTES, NativeLayout, TimeKind, layout
 from sens_telemetry_worker.decoders.timestamps import measured_at
 
 MAX_PAYLOAD_BYTES: Final = 262_144
@@ -48,7 +49,8 @@ _OTHER_TIMES: Final = ("time", "timestamp")
 _ABSENT: Final = object()
 _MAX_EXAMPLE_CHARACTERS: Final = 60
 _MAX_REMEMBERED_NAMES: Final = 64
-_MAX_FLAT_BYTES: Final = 8192
+_TIME_KINDS: Final[dict[type, TimeKind]] = {int: "epoch", str: "text", object: "receipt"}
+_MAX_FLAT_BYTES: Final = MAX_LAYOUT_BYTES
 """Longer payloads are rare, would be parsed twice where they are not flat, and their names would be remembered."""
 
 
@@ -86,6 +88,24 @@ def decode_if_flat(payload: bytes, received_at: int) -> FlatPayload | None:
     if None in members.values():
         members = {name: value for name, value in members.items() if value is not None}
     return (received_at if instant is None else instant, members) if _are_names(tuple(members)) else None
+
+
+def layout_of(payload: bytes) -> NativeLayout | None:
+    """Return the layout of a flat payload; see `columns.ColumnFormat.layout_of`."""
+    try:
+        members = _unambiguous_object(payload)
+    except RejectedMessageError:
+        return None
+    if members is None or len(members) > _MAX_REMEMBERED_NAMES:
+        return None
+    timestamp = members.pop("ts", _ABSENT)
+    time_kind = _TIME_KINDS.get(type(timestamp))
+    metrics = tuple((name, kind) for name, value in members.items() if (kind := KINDS.get(type(value))) is not None)
+    if time_kind is None or len(metrics) < len(members) or not _are_names(tuple(members)):
+        return None
+    if time_kind == "receipt" and not members.keys().isdisjoint(_OTHER_TIMES):
+        return None
+    return layout(metrics, time_kind)
 
 
 def _take_time(members: dict[str, object], received_at: int) -> int | None:

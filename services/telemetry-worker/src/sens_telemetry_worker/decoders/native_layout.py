@@ -9,21 +9,20 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import chain
 from operator import attrgetter, methodcaller
-from typing import Final, Literal, NamedTuple, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from sens_common.errors import RejectedMessageError
-from sens_common.formats import EXACT_BELOW, MAX_TEXT_CHARACTERS
+from sens_common.formats import EXACT_BELOW, MAX_TEXT_CHARACTERS, MetricKind
+from sens_telemetry_worker.decoders.columns import Columns
 from sens_telemetry_worker.decoders.timestamps import EARLIEST, MAX_AHEAD, instants_of_epochs, measured_at
-from sens_telemetry_worker.tenants import MetricKind
 
 MAX_LAYOUTS: Final = 1024
 """Layouts that are remembered; each is a parser of its own."""
-MAX_METRICS: Final = 64
-MAX_BYTES: Final = 8192
+MAX_LAYOUT_BYTES: Final = 8192
 """Of a payload; see `native.decode_if_flat`."""
 
 type TimeKind = Literal["epoch", "text", "receipt"]
@@ -36,22 +35,6 @@ _has_escapes: Final = methodcaller("__contains__", b"\\")
 _ts: Final = attrgetter("ts")
 
 
-class Columns(NamedTuple):
-    """Payloads of one layout, decoded: n of them.
-
-    Attributes:
-        indexes: int64, n: their indexes among the payloads that were given; the others are left to `native.decode`.
-        times: int64, n: microseconds since the epoch.
-        numbers: float64, n times the number of metrics that are no texts; booleans are 0 and 1.
-        texts: For each metric of text, n texts.
-    """
-
-    indexes: NDArray[np.int64]
-    times: NDArray[np.int64]
-    numbers: NDArray[np.float64]
-    texts: list[list[str]]
-
-
 class _Values(Protocol):
     """The values of a payload, as attributes ``m0``, ``m1`` and so on in the order of the metrics, and ``ts`` where it has one."""
 
@@ -60,15 +43,15 @@ class NativeLayout:
     """Names and kinds of the values of flat payloads.
 
     Attributes:
-        names: Of the metrics.
-        kinds: Of their values.
+        metrics: Names and kinds of the values.
     """
 
-    def __init__(self, names: tuple[str, ...], kinds: tuple[MetricKind, ...], time_kind: TimeKind) -> None:
-        self.names = names
-        self.kinds = kinds
+    def __init__(self, metrics: tuple[tuple[str, MetricKind], ...], time_kind: TimeKind) -> None:
+        self.metrics = metrics
+        names = [name for name, _ in metrics]
+        kinds = [kind for _, kind in metrics]
         self._time_kind = time_kind
-        self._decode = _decoder(names, kinds, time_kind)
+        self._decode = _decoder(metrics, time_kind)
         numeric = [f"m{index}" for index, kind in enumerate(kinds) if kind != "text"]
         self._width = len(numeric)
         self._numbers: Callable[[_Values], tuple[float, ...]] = (
@@ -80,12 +63,7 @@ class NativeLayout:
         self._can_hide_colons = bool(self._texts) or any(":" in name for name in names) or time_kind == "text"
 
     def decode(self, payloads: Sequence[bytes], received_at: NDArray[np.int64]) -> Columns:
-        """Decode those payloads that are of this layout beyond doubt.
-
-        Args:
-            payloads: As published.
-            received_at: When each was received, microseconds since the epoch.
-        """
+        """See `columns.Layout.decode`."""
         try:
             values = list(map(self._decode, payloads))
         except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -120,7 +98,7 @@ class NativeLayout:
         if self._time_kind == "text":
             colons -= np.fromiter((text.count(":") for text in map(_ts, values)), np.int64, count)
         fits &= colons == self._colons
-        fits &= np.fromiter(map(len, payloads), np.int64, count) <= MAX_BYTES
+        fits &= np.fromiter(map(len, payloads), np.int64, count) <= MAX_LAYOUT_BYTES
         if self._can_hide_colons:
             fits &= ~np.fromiter(map(_has_escapes, payloads), np.bool_, count)
         indexes = np.flatnonzero(fits)
@@ -156,19 +134,19 @@ class NativeLayout:
 
 
 @lru_cache(maxsize=MAX_LAYOUTS)
-def layout(names: tuple[str, ...], kinds: tuple[MetricKind, ...], time_kind: TimeKind) -> NativeLayout:
+def layout(metrics: tuple[tuple[str, MetricKind], ...], time_kind: TimeKind) -> NativeLayout:
     """Return the layout of payloads with these names and kinds of value, the same object for the same arguments while it is remembered."""
-    return NativeLayout(names, kinds, time_kind)
+    return NativeLayout(metrics, time_kind)
 
 
-def _decoder(names: tuple[str, ...], kinds: tuple[MetricKind, ...], time_kind: TimeKind) -> Callable[[bytes], _Values]:
-    fields: list[tuple[str, type]] = [(f"m{index}", _TYPES[kind]) for index, kind in enumerate(kinds)]
+def _decoder(metrics: tuple[tuple[str, MetricKind], ...], time_kind: TimeKind) -> Callable[[bytes], _Values]:
+    fields: list[tuple[str, type]] = [(f"m{index}", _TYPES[kind]) for index, (_, kind) in enumerate(metrics)]
     if time_kind != "receipt":
         fields.append(("ts", int if time_kind == "epoch" else str))
     struct = msgspec.defstruct(
         "Payload",
         fields,
-        rename={f"m{index}": name for index, name in enumerate(names)},
+        rename={f"m{index}": name for index, (name, _) in enumerate(metrics)},
         forbid_unknown_fields=True,
         gc=False,
     )

@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from sens_common.database import Connection
+from sens_common.formats import MetricKind
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.batch_building import KnownNames
 from sens_telemetry_worker.storing import StoreUnavailableError
 from sens_telemetry_worker.tenants import (
     DeviceKey,
     MetricKey,
-    MetricKind,
     NewMetrics,
     Refusal,
     RegisteredDevices,
