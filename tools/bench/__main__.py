@@ -15,8 +15,9 @@ import asyncpg
 import msgspec
 
 from sens_common.errors import SensError
-from tools.bench import backlog, hops, malformed, page, pairs, runs, scale, telegraf
+from tools.bench import backlog, hops, malformed, page, pairs, reads, runs, scale, telegraf
 from tools.bench.figures import Rate, Results
+from tools.bench.history import Size
 from tools.bench.load import PAYLOADS, Shape
 from tools.bench.machine import machine
 from tools.bench.measured_path import MeasuredPath
@@ -124,6 +125,15 @@ def _parser() -> argparse.ArgumentParser:
         "--malformed", type=float, default=0.5, help="share of malformed messages (default: %(default)s)"
     )
     parser.add_argument("--replay", type=int, default=100_000, help="dead letters to replay (default: %(default)s)")
+    parser.add_argument(
+        "--reads",
+        type=int,
+        nargs=3,
+        default=[1_000_000, 26, 10_000],
+        metavar=("READINGS", "YEARS", "DEVICES"),
+        help="what is read: a device's readings, a reading a minute; the years that another one has; devices of a fleet"
+        " (default: 1000000 26 10000)",
+    )
     parser.add_argument("--pairs", type=int, default=15, help="how many pairs of runs (default: %(default)s)")
     parser.add_argument(
         "--against",
@@ -279,6 +289,11 @@ def _pairs(results: Results, options: argparse.Namespace) -> None:
             results.pairs[f"{payload} against {found.other}"] = found
 
 
+def _reads(results: Results, options: argparse.Namespace) -> None:
+    with _measured_path(results, options) as path:
+        results.reads = reads.measure(path.stack, Size(*options.reads))
+
+
 PARTS: Final[MappingProxyType[str, Callable[[Results, argparse.Namespace], None]]] = MappingProxyType(
     {
         "end-to-end": _end_to_end,
@@ -291,6 +306,7 @@ PARTS: Final[MappingProxyType[str, Callable[[Results, argparse.Namespace], None]
         "replay": _replay,
         "telegraf": _telegraf,
         "pairs": _pairs,
+        "reads": _reads,
     }
 )
 

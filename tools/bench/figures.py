@@ -250,6 +250,75 @@ class Replayed:
     megabytes: float
 
 
+LATEST_OF_DECADES: Final = "latest of a device with decades of readings"
+LATEST_OF_MONTH: Final = "latest of a device with a month of readings"
+LATEST_OF_FLEET: Final = "latest of all devices"
+CHART: Final = "chart of a year of a metric, a reading a minute"
+
+
+@dataclass(frozen=True)
+class Read:
+    """A read through the API.
+
+    Attributes:
+        name: What is read.
+        times: How often.
+        requests: How many one read takes.
+        kilobytes: Of its answers.
+        milliseconds: By percentile.
+        cpu_microseconds: Of API and database, a read.
+        buffers: Pages that the database looked at, a read.
+    """
+
+    name: str
+    times: int
+    requests: int
+    kilobytes: float
+    milliseconds: dict[str, float]
+    cpu_microseconds: dict[str, float]
+    buffers: float
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Everything of a device in one answer.
+
+    Attributes:
+        form: Its media type.
+        rows: How many values.
+        rows_per_second: How fast they came.
+        megabytes: The API's highest memory meanwhile.
+        bytes_per_row: Of the answer.
+        cpu_microseconds: Of API and database, a row.
+    """
+
+    form: str
+    rows: int
+    rows_per_second: float
+    megabytes: float
+    bytes_per_row: float
+    cpu_microseconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Reads of a database that holds a lot.
+
+    Attributes:
+        readings: How many there are.
+        partitions: Of the readings; chunks on TimescaleDB.
+        devices: Of the fleet.
+        reads: What was read.
+        streams: What was streamed.
+    """
+
+    readings: int
+    partitions: int
+    devices: int
+    reads: list[Read]
+    streams: list[Stream]
+
+
 @dataclass
 class Results:
     """Everything. What was not measured is empty.
@@ -274,6 +343,7 @@ class Results:
     replay: list[Replayed] = field(default_factory=list)
     telegraf: dict[str, Telegraf] = field(default_factory=dict)
     pairs: dict[str, Pairs] = field(default_factory=dict)
+    reads: Reads | None = None
     failures: dict[str, str] = field(default_factory=dict)
 
 

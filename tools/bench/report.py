@@ -10,6 +10,7 @@ from typing import Final
 from tools.bench.compared import pairs, telegraf
 from tools.bench.figures import Rate, Results, cost, cpu, platform_cost, rate
 from tools.bench.markdown import NAMES, PAYLOADS, table
+from tools.bench.read_tables import reads
 from tools.bench.targets import targets
 
 END_TO_END: Final = "end to end"
@@ -241,6 +242,7 @@ SECTIONS: Final = MappingProxyType(
         "replay": replay,
         "telegraf": telegraf,
         "pairs": pairs,
+        "reads": reads,
     }
 )
 """What there is to show, by the name of its section on the page."""

@@ -27,7 +27,7 @@ _READINGS: Final = (
     f"SELECT sens.ensure_reading_partitions{_SPAN}",
     """
     WITH days AS (
-        UPDATE sens.device_metric_sets SET first_day = least(first_day, (($3 - $4 * interval '10 s') AT TIME ZONE 'UTC')::date)
+        UPDATE sens.device_metric_sets SET first_day = least(first_day, (($3::timestamptz - $4::int * interval '10 s') AT TIME ZONE 'UTC')::date)
         WHERE device_id = ANY ($1)
     )
     INSERT INTO sens.readings

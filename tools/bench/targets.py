@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from tools.bench.compared import TELEGRAF, ratios
-from tools.bench.figures import Results, cost, cpu, rate
+from tools.bench.figures import CHART, LATEST_OF_DECADES, LATEST_OF_FLEET, LATEST_OF_MONTH, Results, cost, cpu, rate
 from tools.bench.markdown import NAMES, PAYLOADS, table
 
 _NUMBERS: Final = "numbers"
@@ -21,6 +21,10 @@ _FORMER_RATIOS: Final = {
     "disk a message": (0.4, 0.33),
 }
 _TWENTY_RATIO: Final = (2.0, 3.0)
+_DECADES_RATIO: Final = (1.5, 1.1)
+_READ_MILLISECONDS: Final = {CHART: (100, 30), LATEST_OF_FLEET: (1000, 500)}
+_STREAM_ROWS: Final = {"text/csv": 100_000, "application/vnd.apache.arrow.stream": 1_000_000}
+_STREAM_MEGABYTES: Final = 150
 _CPU_TARGETS: Final = (("ingestion", 9, 7), ("telemetry", 5, 4), ("postgres", 10, 8), ("nats", 2, 1))
 _TARGET_LATENCY_RATE: Final = 2000
 _LATENCY_TARGETS: Final = (100, 30)
@@ -30,7 +34,7 @@ _DEVICES_TARGETS: Final = (2, 1.3)
 
 def targets(results: Results) -> str:
     """Compare with what was set out to be reached."""
-    rows = [*_target_rows(results), *_comparisons(results)]
+    rows = [*_target_rows(results), *_comparisons(results), *_read_rows(results)]
     return table(["Figure", "At least", "Aim", "Measured", "Reached"], rows) if rows else ""
 
 
@@ -73,6 +77,30 @@ def _comparisons(results: Results) -> Iterator[tuple[str, str, str, str, str]]:
     if five and twenty:
         fast, many = (statistics.median(one.values_per_second for one in rounds) for rounds in (five, twenty))
         yield _ratio_row("values a second, 20 numbers a message against 5", many / fast, _TWENTY_RATIO, more=True)
+
+
+def _read_rows(results: Results) -> Iterator[tuple[str, str, str, str, str]]:
+    of = results.reads
+    if of is None:
+        return
+    medians = {one.name: one.milliseconds["50"] for one in of.reads}
+    ratio = medians[LATEST_OF_DECADES] / medians[LATEST_OF_MONTH]
+    yield _ratio_row(f"{LATEST_OF_DECADES}, against a month", ratio, _DECADES_RATIO)
+    for name, (least, aim) in _READ_MILLISECONDS.items():
+        shown = f"{name}, {of.devices:,}" if name == LATEST_OF_FLEET else name
+        yield (shown, f"{least} ms", f"{aim} ms", f"{medians[name]:,.0f} ms", _verdict(medians[name], least, aim))
+    for stream in of.streams:
+        rows = _STREAM_ROWS[stream.form]
+        name = f"{stream.rows:,} values as {stream.form}"
+        yield (
+            name,
+            f"{rows:,} a second",
+            "",
+            f"{stream.rows_per_second:,.0f}",
+            _verdict(-stream.rows_per_second, -rows),
+        )
+        used, limit = stream.megabytes, _STREAM_MEGABYTES
+        yield (f"{name}: the API's memory", f"{limit} MB", "", f"{used:.0f} MB", _verdict(used, limit))
 
 
 def _target_rows(results: Results) -> Iterator[tuple[str, str, str, str, str]]:

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from sens_cli.up.postgres import SUPERUSER
 from sens_common.database import connect
-from sens_common.nats_permissions import INGESTION_USER, TELEMETRY_USER
+from sens_common.nats_permissions import API_USER, INGESTION_USER, TELEMETRY_USER
 from sens_common.settings import DatabaseSettings
 from sens_common.topics import NATIVE_PATTERN
 from tools.ports import free_port
@@ -38,6 +38,7 @@ from tools.stack.usage import Usage
 
 INGESTION: Final = "ingestion"
 TELEMETRY: Final = "telemetry"
+API: Final = "api"
 _MODULES: Final = {INGESTION: "sens_mqtt_ingestion_worker", TELEMETRY: "sens_telemetry_worker"}
 _NATS_USERS: Final = {INGESTION: INGESTION_USER, TELEMETRY: TELEMETRY_USER}
 _START_SECONDS: Final = 120
@@ -274,6 +275,17 @@ class Stack:
                 }
                 log = self._folder / f"{name}.log"
                 self._servers[name] = Worker(name, _MODULES[kind], environment, free_port(), log, python=python)
+
+    def add_api(self, settings: Mapping[str, str]) -> None:
+        """Start the API too, with further settings.
+
+        Raises:
+            StackError: It does not start.
+        """
+        port = free_port()
+        environment = {**self.environment, "SENS_NATS__USER": API_USER, "SENS_HTTP__PORT": str(port), **settings}
+        self._servers[API] = Worker(API, "sens_platform_api", environment, port, self._folder / "api.log")
+        self.start(API)
 
     def start(self, *names: str) -> None:
         """Start servers that do not run, and wait until all of these are ready; they do not wait for each other.

@@ -98,6 +98,8 @@ class Maintenance:
             try:
                 await self._turn(_FIRST_YEAR + turn % _YEARS)
             except _ALLOWED as error:
+                if type(error).__name__ not in self.done:
+                    print(f"     the maintenance meets a {type(error).__name__}: {error}", flush=True)
                 self._count(type(error).__name__)
             await asyncio.to_thread(self._ended.wait, _INTERVAL_SECONDS)
 

@@ -10,11 +10,25 @@ import msgspec
 import pytest
 
 from support.services import ROOT
-from tools.bench import hops, page, pairs, scale, telegraf
+from tools.bench import hops, page, pairs, reads, scale, telegraf
 from tools.bench.__main__ import main
 from tools.bench.backlog import backlog
 from tools.bench.compared import ratios
-from tools.bench.figures import AfterFault, EndToEnd, Latency, Pairs, Rate, Results, Telegraf, median_interval
+from tools.bench.figures import (
+    CHART,
+    LATEST_OF_DECADES,
+    LATEST_OF_FLEET,
+    LATEST_OF_MONTH,
+    AfterFault,
+    EndToEnd,
+    Latency,
+    Pairs,
+    Rate,
+    Results,
+    Telegraf,
+    median_interval,
+)
+from tools.bench.history import Size
 from tools.bench.load import Shape
 from tools.bench.machine import machine
 from tools.bench.malformed import malformed
@@ -144,6 +158,18 @@ class TestParts:
     def test_pairs_need_a_checkout_with_an_environment(self, tmp_path: Path) -> None:
         with pytest.raises(StackError, match=f"{tmp_path} is not a checkout"), pairs.other_path(tmp_path, None):
             pass
+
+    @pytest.mark.timeout(600)
+    def test_reads(self) -> None:
+        with Stack.running("mosquitto", tenants=("bench",)) as stack:
+            figures = reads.measure(stack, Size(3000, 2, 3), reads.Pace(0.0, 0.0))
+        assert figures.readings == 3000 + 2 * 365 + 1 + 720 + 3 * 24
+        assert figures.partitions > 12
+        assert {one.name for one in figures.reads} > {LATEST_OF_DECADES, LATEST_OF_MONTH, LATEST_OF_FLEET, CHART}
+        assert all(one.milliseconds["50"] > 0 and one.kilobytes > 0.1 for one in figures.reads)
+        csv = figures.streams[0]
+        assert (csv.form, csv.rows) == ("text/csv", 5 * 3000)
+        assert "| a day by 5 minutes |" in " ".join(report(Results(machine(), reads=figures)).split())
 
 
 class TestPairs:
