@@ -2,6 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from sens_platform_api.devices.repository import LatestOfDevice
+from support.stored_rows import Form
 from support.tenant_data import Opener
 
 START = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -67,3 +71,40 @@ class TestLatest:
         async with opened_in_each_form() as it:
             await it.store("other", [("d", "t", START, 3.0)])
             assert await it.devices("demo").latest("d") is None
+
+
+class TestLatestByName:
+    async def test_is_that_of_all_devices_by_name_on_one_of_the_pages(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
+            await it.store("demo", [(name, "t", START, float(index)) for index, name in enumerate(NAMES)])
+            await it.store("demo", [("a", "door", START + timedelta(seconds=1), True), ("b_1", "t", START, "x")])
+            await it.store("other", [("a0", "t", START, 1.0)])
+            devices = it.devices("demo")
+            single = [await devices.latest(name) for name in NAMES]
+            for limit in (1, 4, 6, 7):
+                seen: list[LatestOfDevice | None] = []
+                after = ""
+                while page := await devices.latest_by_name(after=after, prefix="", limit=limit, value_limit=100):
+                    assert len(page) <= limit
+                    seen += page
+                    after = page[-1].device.name
+                assert seen == single
+
+    async def test_with_a_prefix_is_that_of_those_that_begin_with_it(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
+            await it.store("demo", [(name, "t", START, 1.0) for name in NAMES])
+            found = await it.devices("demo").latest_by_name(after="a", prefix="a", limit=10, value_limit=100)
+            assert [each.device.name for each in found] == ["a.b", "aa"]
+
+    @pytest.mark.parametrize("opened_in_each_form", ["memory", Form.READINGS], indirect=True)
+    async def test_is_of_as_many_devices_as_the_limit_of_values_allows_and_of_one_at_least(
+        self, opened_in_each_form: Opener
+    ) -> None:
+        async with opened_in_each_form() as it:
+            rows = [(name, metric, START, 1.0) for name in ("a", "b", "c") for metric in ("m1", "m2", "m3")]
+            await it.store("demo", rows)
+            sizes = {
+                limit: len(await it.devices("demo").latest_by_name(after="", prefix="", limit=10, value_limit=limit))
+                for limit in (1, 5, 6, 9)
+            }
+            assert sizes == {1: 1, 5: 1, 6: 2, 9: 3}

@@ -112,6 +112,17 @@ class MemoryDevices:
                 found.append(Latest(Series(metric_id, metric, kind), last, values[last]))
         return LatestOfDevice(device, found)
 
+    async def latest_by_name(self, *, after: str, prefix: str, limit: int, value_limit: int) -> list[LatestOfDevice]:
+        page: list[LatestOfDevice] = []
+        for device in await self.by_name(after=after, prefix=prefix, limit=limit):
+            found = await self.latest(device.name)
+            assert found is not None
+            value_limit -= len(found.latest)
+            if page and value_limit < 0:
+                break
+            page.append(found)
+        return page
+
 
 class MemoryNames:
     """The names of one tenant and their deletion, as `registry.service.Names`."""

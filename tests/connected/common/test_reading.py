@@ -20,12 +20,28 @@ ALWAYS: Final = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=U
 READS: Final = {
     "device_series": "SELECT * FROM sens.device_series($1)",
     "latest_values": "SELECT * FROM sens.latest_values($1)",
+    "latest_of_devices": "SELECT * FROM sens.latest_of_devices(ARRAY[$1::int])",
+    "element_counts": "SELECT * FROM sens.element_counts(ARRAY[$1::int])",
     "number_page": "SELECT * FROM sens.number_page($1, 1, '1970-01-01Z', '2100-01-01Z', true, 10)",
     "text_page": "SELECT * FROM sens.text_page($1, 2, '1970-01-01Z', '2100-01-01Z', true, 10)",
     "number_buckets": "SELECT * FROM sens.number_buckets($1, 1, '1970-01-01Z', '2100-01-01Z', '1 day', '2001-01-01Z', false)",
     "text_buckets": "SELECT * FROM sens.text_buckets($1, 2, '1970-01-01Z', '2100-01-01Z', '1 day', '2001-01-01Z')",
 }
 """Questions about a device; in the tests that ask them, metric 1 has numbers and metric 2 texts."""
+PARTS: Final = (
+    "has_former_rows",
+    "former_rows_from",
+    "series_statements",
+    "page_statement",
+    "series_range",
+    "series_page",
+    "former_metrics",
+    "former_latest",
+    "newest_elements",
+    "filled_elements",
+    "newest_values",
+)
+"""Functions that ask for no tenant; those of `READS` call them."""
 
 
 async def add_tenant(connection: Connection, name: str, rows: Sequence[Row] = (), form: Form = Form.READINGS) -> int:
@@ -65,9 +81,16 @@ class TestFunctions:
         finally:
             await api.close()
         nothing = dict.fromkeys(READS, 0)
-        assert seen[tenant] == nothing | dict.fromkeys(("device_series", "latest_values"), 2) | dict.fromkeys(
-            ("number_page", "text_page", "number_buckets", "text_buckets"), 3
-        )
+        assert seen[tenant] == nothing | {
+            "device_series": 2,
+            "latest_values": 2,
+            "latest_of_devices": 2,
+            "element_counts": 0 if form is Form.FORMER else 1,
+            "number_page": 3,
+            "text_page": 3,
+            "number_buckets": 3,
+            "text_buckets": 3,
+        }
         assert (seen[other], seen[None]) == (nothing, nothing)
 
     async def test_do_not_show_values_of_a_metric_that_is_deleted(self, database: DatabaseSettings, form: Form) -> None:
@@ -82,27 +105,28 @@ class TestFunctions:
         assert seen == {name: [] for name in READS} | {
             "device_series": [(3, "m", "number")],
             "latest_values": [(3, "m", "number", NOON, 2.0, None)],
+            "element_counts": [] if form is Form.FORMER else [(device, 3)],
+            "latest_of_devices": [(device, 3, "m", "number", NOON, 2.0, None)],
         }
 
 
 class TestRights:
     async def test_of_the_api_are_to_ask_and_not_to_look_into_the_tables(self, database: DatabaseSettings) -> None:
         async with owner(database) as connection:
-            callable_functions = await connection.fetch(
+            allowed = await connection.fetch(
                 """
                 SELECT DISTINCT proname FROM pg_proc
-                WHERE pronamespace = 'sens'::regnamespace AND has_function_privilege($1, oid, 'EXECUTE')
-                    AND pg_get_functiondef(oid) ~ 'readings|_statement|newest|former|device_metric_sets'
-                    AND proname !~ '^(delete|continue_deletion)'
+                WHERE pronamespace = 'sens'::regnamespace AND proname = ANY ($2) AND has_function_privilege($1, oid, 'EXECUTE')
                 """,
                 API_ROLE,
+                [*READS, *PARTS],
             )
             readable = [
                 table
                 for table in ("readings", "metric_sets", "device_metric_sets", "measurements", "text_measurements")
                 if await connection.fetchval("SELECT has_table_privilege($1, 'sens.' || $2, 'SELECT')", API_ROLE, table)
             ]
-        assert {row["proname"] for row in callable_functions} == READS.keys()
+        assert {row["proname"] for row in allowed} == READS.keys()
         assert readable == []
 
 
@@ -159,6 +183,32 @@ class TestLatest:
             assert await latest(connection, device) == {"n": (NOON - timedelta(days=100), 1.0)}
             await connection.execute("DELETE FROM sens.readings")
             assert await latest(connection, device) == {}
+
+    async def test_of_metrics_that_come_one_by_one_is_found_in_each_of_many_sets(
+        self, database: DatabaseSettings
+    ) -> None:
+        times = [NOON + timedelta(minutes=minute) for minute in range(300)]
+        async with owner(database) as connection:
+            # As of a device that has used up its sets: each reading has one value among those of all metrics until then.
+            names = [f"n{index:03}" for index in range(300)]
+            rows: list[Row] = [("d", name, NOON - timedelta(days=1), 0.0) for name in names]
+            device = await self._device(connection, [*rows, ("d", "t", NOON - timedelta(days=1), "x")])
+            for step, time in enumerate(times):
+                beside = names[: step // 20 * 20 + 20]
+                rows = [("d", other, time, 1.0) for other in beside]
+                await insert_measurements(connection, "a", rows, Form.READINGS)
+                await connection.execute(
+                    "UPDATE sens.readings SET numbers = array_fill(NULL::float8, ARRAY[$2::int]) WHERE ts = $1",
+                    time,
+                    len(beside),
+                )
+                await connection.execute(
+                    "UPDATE sens.readings SET numbers[$2] = $3 WHERE ts = $1", time, step + 1, float(step)
+                )
+            found = await latest(connection, device)
+        assert found == {"t": (NOON - timedelta(days=1), "x")} | {
+            name: (time, float(step)) for step, (name, time) in enumerate(zip(names, times, strict=True))
+        }
 
     async def test_is_the_newest_of_all_sets_and_forms(self, database: DatabaseSettings) -> None:
         async with owner(database) as connection:

@@ -19,7 +19,7 @@ from sens_platform_api.keys import administration as keys
 from support.api import RunningApi, as_owner, connection_to, make_tenant, running_api, set_environment, store
 from support.command_line import sens
 from support.letters import dead_letter, put_dead_letters
-from support.stored_rows import Form
+from support.stored_rows import Form, Value
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 DAY = {"from": "2026-11-24T00:00:00Z", "to": "2026-11-25T00:00:00Z"}
@@ -288,6 +288,39 @@ class TestLatest:
             ("t", "number", 20.5),
         ]
         assert latest["latest"][-1]["time"] == "2026-11-24T12:00:00Z"
+
+    def test_of_all_devices_comes_in_pages(self, api: RunningApi, own: tuple[str, httpx2.Client], form: Form) -> None:
+        tenant, client = own
+        values: list[tuple[str, Value]] = [("t", 21.5), ("door", True), ("firmware", "1.2")]
+        rows = [(f"d{device}", metric, NOW, value) for device in range(5) for metric, value in values]
+        store(api.database, tenant, rows, form)
+        as_owner(
+            api.database,
+            lambda connection: connection.execute("UPDATE sens.devices SET last_seen = $1 WHERE name = 'd3'", NOW),
+        )
+        seen = []
+        parameters = {"limit": "2", "prefix": "d"}
+        while True:
+            page = client.get("/api/v1/latest", params=parameters).json()
+            assert len(page["devices"]) <= 2
+            seen += page["devices"]
+            if page["next"] is None:
+                break
+            parameters["cursor"] = page["next"]
+        assert [each["device"] for each in seen] == [f"d{device}" for device in range(5)]
+        assert [each["last_seen"] for each in seen] == [None, None, None, "2026-11-24T12:00:00Z", None]
+        for each in seen:
+            assert {"device": each["device"], "latest": each["latest"]} == client.get(
+                f"/api/v1/devices/{each['device']}/latest"
+            ).json()
+            assert [one["value"] for one in each["latest"]] == [True, "1.2", 21.5]
+        assert client.get("/api/v1/devices/d3").json()["last_seen"] == "2026-11-24T12:00:00Z"
+
+    @pytest.mark.parametrize("cursor", ["%FF", "YQBi", "x" * 1001])
+    def test_of_all_devices_refuses_a_cursor_that_it_has_not_given(
+        self, own: tuple[str, httpx2.Client], cursor: str
+    ) -> None:
+        assert is_problem(own[1].get("/api/v1/latest", params={"cursor": cursor}), 422)
 
 
 class TestMeasurements:

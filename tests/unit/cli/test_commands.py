@@ -449,9 +449,25 @@ class TestTables:
 
     def test_of_long_names_fit_eighty_columns_and_keep_a_row_in_a_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         value = {"metric": "compressor.outlet.temperature", "value": 21.5, "kind": "number", "time": self.AT}
-        monkeypatch.setattr(Api, "get", lambda *_arguments: {"latest": [value]})
+        monkeypatch.setattr(Api, "get", lambda *_arguments: {"device": "sensor-0001", "latest": [value]})
         _, row = self.shown(monkeypatch, "latest", "sensor-0001")
         assert row.split() == ["compressor.outlet.temperature", "21.5", "number", "2026-11-29", "23:52:56.123Z"]
+
+    def test_of_all_devices_name_the_device_in_each_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        value = {"metric": "t", "value": 21.5, "kind": "number", "time": self.AT}
+        found = [
+            {"device": "d1", "latest": [value, value | {"metric": "door", "kind": "boolean", "value": True}]},
+            {"device": "silent", "latest": []},
+            {"device": "d2", "latest": [value]},
+        ]
+        monkeypatch.setattr(Api, "pages", lambda *_arguments, **_options: iter(found))
+        header, *rows = self.shown(monkeypatch, "latest")
+        assert header.split() == ["DEVICE", "METRIC", "VALUE", "KIND", "MEASURED"]
+        assert [row.split()[:4] for row in rows] == [
+            ["d1", "t", "21.5", "number"],
+            ["d1", "door", "true", "boolean"],
+            ["d2", "t", "21.5", "number"],
+        ]
 
     def test_with_sentences_fit_eighty_columns(self, monkeypatch: pytest.MonkeyPatch) -> None:
         letter = {

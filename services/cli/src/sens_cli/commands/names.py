@@ -46,8 +46,11 @@ def list_devices(  # noqa: PLR0917 - typer calls it with keywords
     if as_json:
         print_json(found)
         return
-    rows = [(each["device"], short_time(each["created_at"], utc=utc)) for each in found]
-    print_table(("DEVICE", "SINCE"), rows, empty="no devices")
+    rows = [
+        (each["device"], short_time(each["created_at"], utc=utc), short_time(each["last_seen"], utc=utc))
+        for each in found
+    ]
+    print_table(("DEVICE", "SINCE", "LAST SEEN"), rows, empty="no devices")
 
 
 @devices.command("delete")

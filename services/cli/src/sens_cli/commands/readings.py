@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from sens_cli.options import ApiKey, ApiUrl, Device
+from sens_cli.options import ApiKey, ApiUrl, Device, Limit
 from sens_common.command_line.options import DataDir, Json, Utc
 
 if TYPE_CHECKING:
     from sens_cli.api import Api, Parameters
 
 _MEASUREMENTS_PAGE: Final = 10_000
+_DEVICES_PAGE: Final = 1000
 _CSV_PAGE: Final = 100_000
 _DEFAULT_LIMIT: Final = 1000
 _QUIET_SECONDS: Final = 10.0
@@ -20,30 +21,47 @@ _QUIET_SECONDS: Final = 10.0
 
 def latest(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
-    device: Device,
+    device: Annotated[
+        str | None, typer.Argument(help="Name of the device. (default: all devices)", show_default=False)
+    ] = None,
+    prefix: Annotated[str | None, typer.Option(help="Only devices whose names begin with this text.")] = None,
+    limit: Limit = 1000,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
     utc: Utc = False,
     as_json: Json = False,
 ) -> None:
-    """Show the latest value of each metric of a device: latest measured, not latest received.
+    """Show the latest value of each metric of a device, or of all devices: latest measured, not latest received.
 
     \b
     sens latest sensor-0001
+    sens latest
+    sens latest --prefix greenhouse- --json
     """
     from sens_cli.api import Api, segment
     from sens_cli.target import find_target
     from sens_common.command_line.output import print_json, print_table, short_time
 
+    if device is not None and prefix is not None:
+        raise typer.BadParameter("a device's name and --prefix exclude each other")
     api = Api(find_target(data_dir, api_url, api_key))
-    answer = api.get(f"devices/{segment(device)}/latest")
+    if device is None:
+        found = list(api.pages("latest", "devices", {"prefix": prefix or None}, limit=limit, page=_DEVICES_PAGE))
+    else:
+        found = [api.get(f"devices/{segment(device)}/latest")]
     if as_json:
-        print_json(answer)
+        print_json(found if device is None else found[0])
         return
     rows = [
-        (each["metric"], each["value"], each["kind"], short_time(each["time"], utc=utc)) for each in answer["latest"]
+        (each["device"], one["metric"], one["value"], one["kind"], short_time(one["time"], utc=utc))
+        for each in found
+        for one in each["latest"]
     ]
-    print_table(("METRIC", "VALUE", "KIND", "MEASURED"), rows, empty="no values")
+    columns = ("DEVICE", "METRIC", "VALUE", "KIND", "MEASURED")
+    if device is None:
+        print_table(columns, rows, empty="no values")
+    else:
+        print_table(columns[1:], [row[1:] for row in rows], empty="no values")
 
 
 def measurements(  # noqa: PLR0917 - typer calls it with keywords

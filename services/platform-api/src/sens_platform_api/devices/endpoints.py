@@ -1,8 +1,9 @@
-"""``/api/v1/devices``."""
+"""``/api/v1/devices`` and ``/api/v1/latest``."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
+from starlette.responses import Response
 
 from sens_platform_api.current_caller import CallersDatabase
 from sens_platform_api.devices import schemas, service
@@ -12,7 +13,7 @@ from sens_platform_api.parameters import decode_cursor, encode_cursor, no_parame
 from sens_platform_api.path_parameters import DevicePath
 from sens_platform_api.problems import data_responses
 
-router = APIRouter(prefix="/api/v1/devices", tags=["devices"])
+router = APIRouter(prefix="/api/v1", tags=["devices"])
 
 
 async def _devices(database: CallersDatabase) -> service.Devices:
@@ -22,7 +23,7 @@ async def _devices(database: CallersDatabase) -> service.Devices:
 OwnDevices = Annotated[service.Devices, Depends(_devices)]
 
 
-@router.get("", operation_id="list_devices", summary="List devices", responses=data_responses())
+@router.get("/devices", operation_id="list_devices", summary="List devices", responses=data_responses())
 async def list_devices(
     devices: OwnDevices, query: Annotated[schemas.DeviceListParameters, Query()]
 ) -> schemas.DeviceList:
@@ -36,7 +37,7 @@ async def list_devices(
 
 
 @router.get(
-    "/{device}",
+    "/devices/{device}",
     operation_id="get_device",
     summary="Show a device and its metrics",
     dependencies=[Depends(no_parameters)],
@@ -48,7 +49,7 @@ async def get_device(devices: OwnDevices, device: DevicePath) -> schemas.DeviceD
 
 
 @router.get(
-    "/{device}/latest",
+    "/devices/{device}/latest",
     operation_id="get_latest",
     summary="Show the latest value of each metric",
     dependencies=[Depends(no_parameters)],
@@ -57,3 +58,18 @@ async def get_device(devices: OwnDevices, device: DevicePath) -> schemas.DeviceD
 async def get_latest(devices: OwnDevices, device: DevicePath) -> schemas.LatestValues:
     """Latest means latest measured: a backlog that arrives today does not hide a newer value that came before it."""
     return schemas.LatestValues.of(await service.latest(devices, device))
+
+
+@router.get(
+    "/latest",
+    operation_id="list_latest",
+    summary="Show the latest values of all devices",
+    response_model=schemas.LatestList,
+    responses=data_responses(),
+)
+async def list_latest(devices: OwnDevices, query: Annotated[schemas.LatestListParameters, Query()]) -> Response:
+    """Devices by name, in pages, with the latest value of each of their metrics."""
+    after = decode_cursor(query.cursor, 1)[0] if query.cursor else ""
+    page = await service.latest_page(devices, after=after, prefix=query.prefix, limit=query.limit)
+    following = encode_cursor(page.after) if page.after is not None else None
+    return Response(schemas.render_latest(page, following), media_type="application/json")

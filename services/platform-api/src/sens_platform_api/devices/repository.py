@@ -1,6 +1,7 @@
 """A tenant's devices in the database."""
 
 from datetime import datetime
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 from sens_platform_api.postgresql import Connection, TenantDatabase
@@ -10,11 +11,16 @@ type Value = float | bool | str
 
 
 class Device(NamedTuple):
-    """A device of a tenant."""
+    """A device of a tenant.
+
+    Attributes:
+        last_seen: When the platform last received a message of it, up to a minute old; None when that is not known.
+    """
 
     id: int
     name: str
     created_at: datetime
+    last_seen: datetime | None = None
 
 
 class Series(NamedTuple):
@@ -55,16 +61,27 @@ class TenantDevices:
         """Return a device with its latest values, None when the tenant has none with this name."""
         async with self._database.transaction() as connection:
             device = await find_device(connection, name)
-            if device is None:
-                return None
-            return LatestOfDevice(device, await latest_values(connection, device.id))
+            return None if device is None else (await _latest_of(connection, [device]))[0]
+
+    async def latest_by_name(self, *, after: str, prefix: str, limit: int, value_limit: int) -> list[LatestOfDevice]:
+        """Return devices with their latest values, by name: those after a name, whose names begin with the prefix.
+
+        There are fewer than the limit where more would have more than `value_limit` values, but one if there is one.
+        """
+        async with self._database.transaction() as connection:
+            devices = await list_devices(connection, after=after, prefix=prefix, limit=limit)
+            counts = await connection.fetch("SELECT * FROM sens.element_counts($1)", [device.id for device in devices])
+            elements = {record["device_id"]: record["elements"] for record in counts}
+            totals = accumulate(elements.get(device.id, 0) for device in devices)
+            fitting = sum(1 for total in totals if total <= value_limit)
+            return await _latest_of(connection, devices[: max(1, fitting)])
 
 
 async def list_devices(connection: Connection, *, after: str, prefix: str, limit: int) -> list[Device]:
     """Return devices by name: those after a name, whose names begin with the prefix."""
     rows = await connection.fetch(
         """
-        SELECT id, name, created_at FROM sens.devices
+        SELECT id, name, created_at, last_seen FROM sens.devices
         WHERE name COLLATE "C" > $1 AND starts_with(name, $2)
         ORDER BY name COLLATE "C" LIMIT $3
         """,
@@ -77,7 +94,7 @@ async def list_devices(connection: Connection, *, after: str, prefix: str, limit
 
 async def find_device(connection: Connection, name: str) -> Device | None:
     """Return a device, None when the tenant has none with this name."""
-    row = await connection.fetchrow("SELECT id, name, created_at FROM sens.devices WHERE name = $1", name)
+    row = await connection.fetchrow("SELECT id, name, created_at, last_seen FROM sens.devices WHERE name = $1", name)
     return None if row is None else Device(*row)
 
 
@@ -87,16 +104,21 @@ async def list_series(connection: Connection, device_id: int) -> list[Series]:
     return sorted((Series(*row) for row in rows), key=lambda series: (series.name, series.kind))
 
 
-async def latest_values(connection: Connection, device_id: int) -> list[Latest]:
-    """Return the last measured value of each series of a device, by name and kind."""
-    rows = await connection.fetch(
-        "SELECT metric_id, name, kind, ts, number, string FROM sens.latest_values($1)", device_id
+async def _latest_of(connection: Connection, devices: list[Device]) -> list[LatestOfDevice]:
+    """Return devices with the last measured value of each of their series, by name and kind."""
+    records = await connection.fetch(
+        """
+        SELECT device_id, metric_id, name, kind, ts, number, string FROM sens.latest_of_devices($1)
+        ORDER BY device_id, name COLLATE "C", kind
+        """,
+        [device.id for device in devices],
     )
-    found = [
-        Latest(Series(metric_id, name, kind), measured_at, _value(kind, number, string))
-        for metric_id, name, kind, measured_at, number, string in rows
-    ]
-    return sorted(found, key=lambda latest: (latest.series.name, latest.series.kind))
+    latest: dict[int, list[Latest]] = {device.id: [] for device in devices}
+    series: dict[int, Series] = {}
+    for device_id, metric_id, name, kind, measured_at, number, string in records:
+        one = series.get(metric_id) or series.setdefault(metric_id, Series(metric_id, name, kind))
+        latest[device_id].append(Latest(one, measured_at, _value(kind, number, string)))
+    return [LatestOfDevice(device, latest[device.id]) for device in devices]
 
 
 def _value(kind: Kind, number: float, string: str) -> Value:

@@ -1,14 +1,32 @@
 """Devices in requests and answers."""
 
+from datetime import datetime
 from typing import Annotated
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from sens_platform_api.devices.repository import Device, Latest, LatestOfDevice
+from sens_platform_api.devices.service import MAX_VALUES, DevicePage
 from sens_platform_api.fields import DeviceName, Kind, MetricName, NextCursor, Time, Value
 from sens_platform_api.parameters import Parameters, cursor_field, in_words, time_text
 
 PREFIX_PATTERN = r"^[A-Za-z0-9._-]{0,63}$"
+
+
+LastSeen = Annotated[
+    str | None,
+    Field(
+        description="When the platform last received a message of the device, up to a minute old; null when none came since versions"
+        " that note it.",
+        json_schema_extra={"format": "date-time"},
+        examples=["2026-11-24T22:15:00.123456Z"],
+    ),
+]
+
+
+def _last_seen(device: Device) -> str | None:
+    return None if device.last_seen is None else time_text(device.last_seen)
 
 
 class DeviceListParameters(Parameters):
@@ -35,11 +53,12 @@ class DeviceSummary(BaseModel):
 
     device: DeviceName
     created_at: Annotated[Time, Field(description="When its first message was stored.")]
+    last_seen: LastSeen
 
     @classmethod
     def of(cls, device: Device) -> "DeviceSummary":
         """Return the summary of a device."""
-        return cls(device=device.name, created_at=time_text(device.created_at))
+        return cls(device=device.name, created_at=time_text(device.created_at), last_seen=_last_seen(device))
 
 
 class DeviceList(BaseModel):
@@ -72,6 +91,7 @@ class DeviceDetails(DeviceSummary):
         return cls(
             device=found.device.name,
             created_at=time_text(found.device.created_at),
+            last_seen=_last_seen(found.device),
             metrics=[
                 MetricSummary(metric=one.series.name, kind=one.series.kind, last_measured_at=time_text(one.measured_at))
                 for one in found.latest
@@ -112,3 +132,58 @@ class LatestValues(BaseModel):
     def of(cls, found: LatestOfDevice) -> "LatestValues":
         """Return the document of a device's latest values."""
         return cls(device=found.device.name, latest=[LatestValue.of(one) for one in found.latest])
+
+
+class LatestListParameters(DeviceListParameters):
+    """Selects devices whose latest values are shown."""
+
+    limit: Annotated[
+        int,
+        Field(
+            description=f"Devices on a page. There are fewer where they have more than {MAX_VALUES:,} values.",
+            ge=1,
+            le=10_000,
+            examples=[100],
+        ),
+    ] = 100
+
+
+class LatestOfOneDevice(LatestValues):
+    """A device with the last measured value of each of its metrics."""
+
+    last_seen: LastSeen
+
+
+class LatestList(BaseModel):
+    """A page of devices with the last measured value of each of their metrics."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    devices: list[LatestOfOneDevice]
+    next: NextCursor
+
+
+def render_latest(page: DevicePage[LatestOfDevice], following: str | None) -> bytes:
+    """Return the document of the shape of `LatestList`; as models, a page of 10,000 devices would take seconds."""
+    times: dict[datetime, str] = {}
+
+    def text(time: datetime) -> str:
+        return times.get(time) or times.setdefault(time, time_text(time))
+
+    devices = [
+        {
+            "device": device.name,
+            "latest": [
+                {
+                    "metric": one.series.name,
+                    "kind": one.series.kind,
+                    "time": text(one.measured_at),
+                    "value": one.value,
+                }
+                for one in latest
+            ],
+            "last_seen": _last_seen(device),
+        }
+        for device, latest in page.devices
+    ]
+    return orjson.dumps({"devices": devices, "next": following})
