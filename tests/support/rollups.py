@@ -1,5 +1,6 @@
 """The law of rollups, computed another way than the refresher does, and readings to try it with."""
 
+import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
@@ -10,6 +11,7 @@ from sens_common.database import Connection
 
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
+ORIGIN: Final = datetime(2001, 1, 1, tzinfo=UTC)
 START: Final = datetime(2026, 3, 1, tzinfo=UTC)
 
 _LAW: Final = """
@@ -74,8 +76,14 @@ async def refresh_up_to(connection: Connection, at: datetime) -> None:
 
 
 async def make_metric_sets(owner: Connection, sets: Sequence[int], texts: int = 0) -> list[int]:
-    """Make a tenant with metrics, and sets of so many numbers each; the first metrics are in all of them. Return the sets' ids."""
+    """Make a tenant with devices 1 to 6 and metrics, and sets of so many numbers each; the first metrics are in all of them.
+
+    Return the sets' ids.
+    """
     tenant = await owner.fetchval("INSERT INTO sens.tenants (name) VALUES ('rolled') RETURNING id")
+    await owner.execute(
+        "INSERT INTO sens.devices (tenant_id, name) SELECT $1, 'd' || i FROM generate_series(1, 6) AS i", tenant
+    )
     ids = [
         await owner.fetchval(
             "INSERT INTO sens.metrics (tenant_id, name, kind) VALUES ($1, $2, $3) RETURNING id", tenant, name, kind
@@ -120,3 +128,49 @@ async def note(connection: Connection, *readings: Reading) -> None:
         [reading.at for reading in readings],
         [reading.at + timedelta(microseconds=1) for reading in readings],
     )
+
+
+async def read_as_tenant(owner: Connection, tenant: str) -> None:
+    """Let the connection read as the tenant's API does, of devices that were never stored in the form of versions before."""
+    await owner.execute(
+        "SELECT set_config('sens.tenant_id', (SELECT id::text FROM sens.tenants WHERE name = 'rolled'), false)"
+    )
+    await owner.execute(
+        "CREATE OR REPLACE FUNCTION sens.has_former_rows(device int) RETURNS boolean LANGUAGE sql STABLE RETURN false"
+    )
+
+
+async def compare_answers(owner: Connection, source: random.Random, first: datetime, past: datetime) -> list[str]:
+    """Aggregate a series by the readings, and by what answers best, in one snapshot; return what that was made of.
+
+    Raises:
+        AssertionError: The answers are not the same.
+    """
+    moments = (past - first) / timedelta(minutes=20)
+    edges = sorted(first + source.randrange(int(moments)) * timedelta(minutes=20) for _ in range(2))
+    width = source.choice([timedelta(minutes=90), HOUR, 8 * HOUR, DAY, 7 * DAY])
+    arguments = (
+        source.randrange(1, 7),
+        await owner.fetchval("SELECT min(id) FROM sens.metrics"),
+        *edges,
+        width,
+        ORIGIN,
+    )
+    async with owner.transaction(isolation="repeatable_read", readonly=True):
+        expected = await owner.fetch(
+            "SELECT bucket, count, avg, min, max FROM sens.number_buckets($1, $2, $3, $4, $5, $6, false) ORDER BY 1",
+            *arguments,
+        )
+        answer = await owner.fetch(
+            "SELECT bucket, count, avg, min, max, source FROM sens.number_aggregates($1, $2, $3, $4, $5, $6, $7, $8) ORDER BY 1",
+            *arguments,
+            source.random() < 0.2,
+            source.random() < 0.5,
+        )
+        ends = [
+            await owner.fetchval("SELECT sens.first_bucket($1, $2, $3, $4, $5, $6, $7)", *arguments, descending)
+            for descending in (False, True)
+        ]
+    assert [tuple(row) for row in expected] == [tuple(row)[:-1] for row in answer], arguments
+    assert ends == ([expected[0][0], expected[-1][0]] if expected else [None, None]), arguments
+    return [row["source"] for row in answer]

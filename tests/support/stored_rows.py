@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 import asyncpg
@@ -104,7 +104,14 @@ async def _insert_readings(connection: Connection, tenant_id: int, keys: _Keys) 
         """,
         [(*pair, min(of_pair).date(), max(of_pair).date()) for pair, of_pair in days.items()],
     )
-    await connection.copy_records_to_table("readings", schema_name="sens", records=records)
+    async with connection.transaction():
+        await connection.copy_records_to_table("readings", schema_name="sens", records=records)
+        await connection.execute(
+            "SELECT sens.note_changes($1, $2, $3)",
+            [device for device, *_ in records],
+            [time for _, _, time, *_ in records],
+            [time + timedelta(microseconds=1) for _, _, time, *_ in records],
+        )
 
 
 async def _deleted_readings(connection: Connection, keys: Mapping[tuple[int, datetime], object]) -> _Keys:

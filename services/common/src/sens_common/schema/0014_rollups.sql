@@ -522,11 +522,181 @@ BEGIN
 END
 $$;
 
+-- Where the aggregates of a series are read, so that they are exact: stretches that do not overlap, each with its source: days (1d), hours (1h)
+-- or readings (raw), the coarsest that buckets of such a width allow. What the rollups lack is read from the readings; so are, where `exact`,
+-- hours whose sum is not known, as long as their readings are there.
+CREATE FUNCTION sens.bucket_sources(
+    device int, metric int, first timestamptz, past timestamptz, width interval, origin timestamptz, exact boolean
+) RETURNS TABLE (source text, starts timestamptz, ends timestamptz)
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    asked CONSTANT tstzmultirange := tstzmultirange(tstzrange(first, past));
+    by_hour CONSTANT boolean := extract(epoch FROM width)::numeric % 3600 = 0 AND extract(epoch FROM origin)::numeric % 3600 = 0;
+    by_day CONSTANT boolean := extract(epoch FROM width)::numeric % 86400 = 0 AND extract(epoch FROM origin)::numeric % 86400 = 0;
+    filled timestamptz;
+    lacking tstzmultirange;
+    hours tstzmultirange := '{}';
+    days tstzmultirange := '{}';
+BEGIN
+    IF by_hour THEN
+        SELECT p.filled_until INTO filled FROM sens.rollup_progress p;
+        IF sens.has_former_rows(device) THEN
+            filled := least(filled, date_bin('1 hour', sens.former_rows_from(device), timestamptz 'epoch'));
+        END IF;
+        SELECT coalesce(range_agg(tstzrange(c.first, c.past)), '{}') INTO lacking
+        FROM sens.rollup_changes c
+        WHERE c.device_id = device AND c.first < bucket_sources.past AND c.past > bucket_sources.first;
+        IF exact THEN
+            SELECT lacking + coalesce(range_agg(tstzrange(r.ts, r.ts + interval '1 hour')), '{}') INTO lacking
+            FROM sens.rollup_1h r
+            WHERE r.device_id = device AND r.metric_id = metric AND r.ts >= bucket_sources.first AND r.ts < bucket_sources.past
+                AND r.sum IS NULL AND r.ts >= coalesce(sens.raw_complete_since(device), '-infinity');
+        END IF;
+        IF (SELECT count(*) FROM unnest(lacking)) > 8 THEN
+            lacking := tstzmultirange(range_merge(lacking));
+        END IF;
+        hours := asked * tstzmultirange(tstzrange(NULL, filled)) - lacking;
+        SELECT coalesce(range_agg(h.whole), '{}') INTO hours
+        FROM unnest(hours) AS o (open) CROSS JOIN LATERAL (SELECT sens.whole_range(o.open, '1 hour')) AS h (whole);
+        IF by_day THEN
+            SELECT coalesce(range_agg(d.whole), '{}') INTO days
+            FROM unnest(hours) AS h (hour) CROSS JOIN LATERAL (SELECT sens.whole_range(h.hour, '1 day')) AS d (whole);
+        END IF;
+    END IF;
+    RETURN QUERY
+        SELECT s.source, lower(s.stretch), upper(s.stretch)
+        FROM (
+            SELECT '1d', unnest(days) UNION ALL SELECT '1h', unnest(hours - days) UNION ALL SELECT 'raw', unnest(asked - hours)
+        ) AS s (source, stretch)
+        ORDER BY 2;
+END
+$$;
+
+-- The whole hours or days (UTC) of a range.
+CREATE FUNCTION sens.whole_range(range tstzrange, width interval) RETURNS tstzrange
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT CASE WHEN e.starts < e.ends THEN tstzrange(e.starts, e.ends) ELSE 'empty' END
+        FROM (
+            SELECT date_bin(width, lower(range) + width - interval '1 microsecond', timestamptz 'epoch') AS starts,
+                date_bin(width, upper(range), timestamptz 'epoch') AS ends
+        ) e;
+    END;
+
+-- Buckets of a series that have values, from the coarsest source that answers exactly; `rows_read` says of how many rows each is made, `source`
+-- the finest of its sources. A sum beyond a float8 is refused as out of range, unless `exact`: then such averages are computed some five times
+-- slower, and the sum is NULL. `first` and `last` are NULL unless `with_ends`.
+CREATE FUNCTION sens.number_aggregates(
+    device int, metric int, first timestamptz, past timestamptz, width interval, origin timestamptz, exact boolean, with_ends boolean
+) RETURNS TABLE (
+    bucket timestamptz, count bigint, sum float8, avg float8, min float8, max float8, first_value float8, last_value float8,
+    rows_read bigint, source text
+)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    raw CONSTANT text[] := sens.series_statements(device, metric, 'number');
+    number CONSTANT text := CASE WHEN exact THEN 'numeric' ELSE 'float8' END;
+    end_values CONSTANT text := CASE
+        WHEN with_ends THEN '(array_agg(v.%s ORDER BY v.ts))[1], (array_agg(v.%s ORDER BY v.ts DESC))[1]' ELSE 'NULL::float8, NULL::float8'
+    END;
+    parts text;
+BEGIN
+    IF NOT sens.owns_device(device) OR NOT EXISTS (SELECT FROM sens.metrics m WHERE m.id = metric) THEN
+        RETURN;
+    END IF;
+    SELECT string_agg(
+        CASE s.source
+            WHEN 'raw' THEN format(
+                'SELECT date_bin($1, v.ts, $2), count(*), sum(v.value::%s), min(v.value), max(v.value), %s, min(v.ts), count(*), %L'
+                ' FROM (%s) v GROUP BY 1',
+                number, format(end_values, 'value', 'value'), s.source,
+                replace(replace(array_to_string(raw, ' UNION ALL '),
+                    '$1', quote_literal(s.starts) || '::timestamptz'), '$2', quote_literal(s.ends) || '::timestamptz')
+            )
+            ELSE format(
+                'SELECT date_bin($1, v.ts, $2), sum(v.count)::bigint, CASE WHEN count(*) = count(v.sum) THEN sum(v.sum::%s) END,'
+                ' min(v.min), max(v.max), %s, min(v.ts), count(*), %L'
+                ' FROM sens.%I v WHERE v.device_id = %s AND v.metric_id = %s AND v.ts >= %L AND v.ts < %L GROUP BY 1',
+                number, format(end_values, 'first', 'last'), s.source, 'rollup_' || s.source, device, metric, s.starts, s.ends
+            )
+        END,
+        ' UNION ALL '
+    )
+    INTO parts
+    FROM sens.bucket_sources(device, metric, first, past, width, origin, exact) s
+    WHERE s.source <> 'raw' OR cardinality(raw) > 0;
+    IF parts IS NULL THEN
+        RETURN;
+    END IF;
+    RETURN QUERY EXECUTE format(
+        'SELECT b.bucket, b.count, %s, b.min, b.max, b.first, b.last, b.rows_read, b.source'
+        ' FROM (SELECT p.bucket, sum(p.count)::bigint AS count, %s AS sum, min(p.min) AS min, max(p.max) AS max,'
+        ' %s AS first, %s AS last,'
+        ' sum(p.rows_read)::bigint AS rows_read, max(p.source) AS source'
+        ' FROM (%s) AS p (bucket, count, sum, min, max, first, last, at, rows_read, source) GROUP BY p.bucket) b',
+        CASE
+            WHEN exact THEN 'CASE WHEN abs(b.sum) < 1.7e308 THEN b.sum::float8 END, (b.sum / b.count)::float8'
+            ELSE 'b.sum, b.sum / b.count'
+        END,
+        CASE
+            WHEN exact THEN 'CASE WHEN count(p.sum) = count(*) THEN sum(p.sum) END'
+            -- A sum that is not known is out of range.
+            ELSE 'CASE WHEN count(p.sum) = count(*) THEN sum(p.sum) ELSE 1e308::float8 * (count(*) + 9) END'
+        END,
+        CASE WHEN with_ends THEN '(array_agg(p.first ORDER BY p.at))[1]' ELSE 'NULL::float8' END,
+        CASE WHEN with_ends THEN '(array_agg(p.last ORDER BY p.at DESC))[1]' ELSE 'NULL::float8' END,
+        parts
+    ) USING width, origin;
+END
+$$;
+
+-- The first bucket of a series that has values, or the last; NULL without one.
+CREATE FUNCTION sens.first_bucket(
+    device int, metric int, first timestamptz, past timestamptz, width interval, origin timestamptz, descending boolean
+) RETURNS timestamptz
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp SET enable_sort = off SET enable_bitmapscan = off
+AS $$
+DECLARE
+    raw CONSTANT text := sens.page_statement(device, metric, 'number', descending);
+    stretch record;
+    found timestamptz;
+BEGIN
+    IF NOT sens.owns_device(device) OR NOT EXISTS (SELECT FROM sens.metrics m WHERE m.id = metric) THEN
+        RETURN NULL;
+    END IF;
+    FOR stretch IN
+        SELECT * FROM sens.bucket_sources(device, metric, first, past, width, origin, false) s
+        ORDER BY CASE WHEN descending THEN past - s.starts ELSE s.starts - first END
+    LOOP
+        IF stretch.source <> 'raw' THEN
+            EXECUTE format(
+                'SELECT ts FROM sens.%I WHERE device_id = $1 AND metric_id = $2 AND ts >= $3 AND ts < $4 ORDER BY ts %s LIMIT 1',
+                'rollup_' || stretch.source, CASE WHEN descending THEN 'DESC' END
+            ) INTO found USING device, metric, stretch.starts, stretch.ends;
+        ELSIF raw IS NOT NULL THEN
+            EXECUTE raw INTO found USING stretch.starts, stretch.ends, 1;
+        END IF;
+        IF found IS NOT NULL THEN
+            RETURN date_bin(width, found, origin);
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+
 REVOKE EXECUTE ON FUNCTION sens.note_changes(int[], timestamptz[], timestamptz[]), sens.note_changed(int, timestamptz, timestamptz),
     sens.raw_complete_since(int), sens.rollups_complete(int, timestamptz), sens.ensure_rollup_partitions(timestamptz, timestamptz),
     sens.rollup_query(int, int), sens.wide_rollup_query(int), sens.numbers_of_device(int),
     sens.compute_rollups(int[], timestamptz[], timestamptz[], timestamptz), sens.move_rollup_watermark(timestamptz),
-    sens.add_rollups(int, int, boolean), sens.apply_rollup_changes(int, int), sens.delete_rollups(int, int, timestamptz, timestamptz, int) FROM public;
+    sens.add_rollups(int, int, boolean), sens.apply_rollup_changes(int, int), sens.delete_rollups(int, int, timestamptz, timestamptz, int),
+    sens.bucket_sources(int, int, timestamptz, timestamptz, interval, timestamptz, boolean), sens.whole_range(tstzrange, interval),
+    sens.number_aggregates(int, int, timestamptz, timestamptz, interval, timestamptz, boolean, boolean),
+    sens.first_bucket(int, int, timestamptz, timestamptz, interval, timestamptz, boolean) FROM public;
 GRANT SELECT ON sens.rollup_progress, sens.rollup_changes TO sens_worker;
 GRANT EXECUTE ON FUNCTION sens.note_changes(int[], timestamptz[], timestamptz[]), sens.move_rollup_watermark(timestamptz),
     sens.add_rollups(int, int, boolean), sens.apply_rollup_changes(int, int) TO sens_worker;
+GRANT EXECUTE ON FUNCTION sens.number_aggregates(int, int, timestamptz, timestamptz, interval, timestamptz, boolean, boolean),
+    sens.first_bucket(int, int, timestamptz, timestamptz, interval, timestamptz, boolean) TO sens_api;

@@ -1,7 +1,8 @@
 """The accounts that a transaction writes: counts, and which envelopes are settled."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from datetime import datetime
+from typing import Final, cast
 
 from sens_common.database import Connection
 from sens_telemetry_worker.accounting import AccountsUpdate
@@ -24,8 +25,9 @@ _RECORD: Final = """
         ON CONFLICT DO NOTHING
         RETURNING 1
     )
-    SELECT count(*) FROM new
+    SELECT (SELECT count(*) FROM new), (SELECT watermark FROM sens.rollup_state)
 """
+# Reading the watermark passes the gate of the rollups: it stays where it is until the end of the transaction.
 _GO_ON: Final = """
     UPDATE sens.settled s SET outcomes = step.after
     FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::bytea[]) AS step (stream, sequence, before, after)
@@ -41,25 +43,28 @@ class OutcomesChangedError(Exception):
     """The recorded outcomes of an envelope are not what they were thought to be; the transaction has to be rolled back."""
 
 
-async def write_accounts(connection: Connection, update: AccountsUpdate) -> None:
-    """Write counts and settled envelopes.
+async def write_accounts(connection: Connection, update: AccountsUpdate) -> datetime:
+    """Write counts and settled envelopes; return the watermark of the rollups, which stays until the end of the transaction.
 
     Raises:
         OutcomesChangedError: Another worker was faster.
     """
     first = [each for each in update.settlements if each.before is None]
     further = [each for each in update.settlements if each.before is not None]
-    new = await connection.fetchval(
+    row = await connection.fetchrow(
         _RECORD,
         *_columns(update.counts, 7),
         *_columns([(*each.progress.envelope.position, each.after) for each in first], 3),
     )
+    assert row is not None  # noqa: S101 - for the type checker: a SELECT without FROM has one row
+    new, watermark = row
     if new != len(first):
         raise OutcomesChangedError
     if further:
         steps = [(*each.progress.envelope.position, each.before, each.after) for each in further]
         if await connection.execute(_GO_ON, *_columns(steps, 4)) != f"UPDATE {len(steps)}":
             raise OutcomesChangedError
+    return cast("datetime", watermark)
 
 
 async def read_changed_outcomes(

@@ -1,10 +1,12 @@
 """The transaction that stores a part of a batch: readings, dead letters and accounts, as `storing.Store`.
 
 Its locks come in this order, whoever takes them: the gate of the names, devices in the order of their ids, metric sets, `device_metric_sets` in
-the order of its key, readings in the order of theirs, then dead letters, counts and settled envelopes. `last_seen` waits for no lock.
+the order of its key, readings in the order of theirs, then dead letters, counts and settled envelopes, and the gate of the rollups. `last_seen`
+waits for no lock.
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Final, NamedTuple
 
 import asyncpg
@@ -25,6 +27,7 @@ from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.dead_letters import LetterExistsError, write_letters
 from sens_telemetry_worker.timescale.device_metric_sets import Learned
 from sens_telemetry_worker.timescale.last_seen import LastSeen
+from sens_telemetry_worker.timescale.late_readings import note_late
 from sens_telemetry_worker.timescale.partitions import Partitions
 from sens_telemetry_worker.timescale.readings import NoPartitionError, ReadingExistsError
 from sens_telemetry_worker.timescale.row_writing import RowWriter, WritePath
@@ -118,7 +121,8 @@ class TimescaleStore:
             rows = await self._rows.write(connection, part.rows, len(part.batch.messages), rows_path)
             last_seen = await self._last_seen.write(connection, part)
             try:
-                written = await self._write_accounts(connection, part, rows.prepared, letters_path)
+                written, watermark = await self._write_accounts(connection, part, rows.prepared, letters_path)
+                await note_late(connection, [*rows.prepared.inserts, *rows.prepared.updates], watermark)
             except asyncpg.PostgresError as error:
                 if fault_of(error) is DatabaseFault.REFUSED:
                     # No message is to blame for it, and none may be dropped.
@@ -143,8 +147,8 @@ class TimescaleStore:
 
     async def _write_accounts(
         self, connection: Connection, part: BatchPart, prepared: PreparedRows, letters_path: WritePath
-    ) -> WrittenPart:
-        """Write what belongs to the rows that the transaction has written."""
+    ) -> tuple[WrittenPart, datetime]:
+        """Write what belongs to the rows that the transaction has written; return it with the watermark of the rollups."""
         letters = dead_letters(part, prepared.conflicts)
         kept, discarded = await write_letters(
             connection, letters, self._unknown_tenants, are_new=letters_path is WritePath.COPY
@@ -152,8 +156,8 @@ class TimescaleStore:
         update = accounts_update(
             part, prepared.new_values, [each.message_index for each in kept], [each.message_index for each in discarded]
         )
-        await write_accounts(connection, update)
-        return WrittenPart(prepared.new_values, kept, discarded, update)
+        watermark = await write_accounts(connection, update)
+        return WrittenPart(prepared.new_values, kept, discarded, update), watermark
 
     async def _check_settled(self, part: BatchPart) -> None:
         """Look, now that nothing is locked, whether another worker was faster.
