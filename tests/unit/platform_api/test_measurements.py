@@ -12,7 +12,7 @@ import pytest
 from sens_platform_api.devices.repository import Series, Value
 from sens_platform_api.errors import InvalidRequestError, NotFoundError
 from sens_platform_api.measurements.merging import merged
-from sens_platform_api.measurements.query import Position, Query, Span, remaining
+from sens_platform_api.measurements.query import Position, Query, Source, Span, remaining
 from sens_platform_api.measurements.rendering import CHUNK_BYTES, CsvStyle, as_csv, as_json
 from sens_platform_api.measurements.repository import Row
 from sens_platform_api.measurements.schemas import MeasurementParameters, render_position
@@ -146,6 +146,7 @@ class Stored:
     """An answer whose rows are in memory."""
 
     device = "d"
+    sources: Sequence[Source] = ("1d", "raw")
 
     def __init__(self, items: list[Row], position: Position | None = None) -> None:
         self.next: Position | None = None
@@ -186,7 +187,9 @@ class TestRendering:
 
     async def test_of_aggregates_names_them(self) -> None:
         items = [Row(NOON, TEXT, (None, 3))]
-        [line] = json.loads(b"".join(await _chunks(as_json(Stored(items), ["avg", "count"]))))["measurements"]
+        document = json.loads(b"".join(await _chunks(as_json(Stored(items), ["avg", "count"]))))
+        assert document["sources"] == ["1d", "raw"]
+        [line] = document["measurements"]
         assert line == {"time": "2026-11-24T12:00:00Z", "metric": "text", "kind": "text", "avg": None, "count": 3}
 
     @pytest.mark.parametrize("render", [as_json, as_csv])

@@ -6,6 +6,9 @@ from typing import Literal, NamedTuple
 type Order = Literal["asc", "desc"]
 type Aggregate = Literal["avg", "min", "max", "count"]
 
+type Source = Literal["1d", "1h", "raw"]
+"""What aggregates are made of: rollups of days or of hours, or the stored values."""
+
 RESOLUTION = timedelta(microseconds=1)
 
 

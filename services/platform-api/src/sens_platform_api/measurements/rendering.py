@@ -12,7 +12,7 @@ import orjson
 
 from sens_platform_api import metrics
 from sens_platform_api.devices.repository import Value
-from sens_platform_api.measurements.query import Aggregate, Position
+from sens_platform_api.measurements.query import Aggregate, Position, Source
 from sens_platform_api.measurements.repository import Row
 from sens_platform_api.measurements.schemas import render_position
 from sens_platform_api.parameters import time_text
@@ -28,13 +28,16 @@ END_HEADER: Final = "Sens-Last-Line"
 
 
 class Renderable(Protocol):
-    """The device's canonical name, its rows by time, and after the last of them the position to go on from."""
+    """The device's canonical name, its rows by time, and after the last of them the position to go on from, and what they were made of."""
 
     @property
     def device(self) -> str: ...
 
     @property
     def next(self) -> Position | None: ...
+
+    @property
+    def sources(self) -> Sequence[Source]: ...
 
     def rows(self) -> AsyncGenerator[Row]: ...
 
@@ -72,7 +75,8 @@ async def as_json(answer: Renderable, aggregates: Sequence[Aggregate]) -> AsyncG
                 count = 0
     metrics.MEASUREMENTS.inc(count)
     cursor = None if answer.next is None else render_position(answer.next)
-    yield bytes(buffer) + b'],"next":' + orjson.dumps(cursor) + b"}"
+    sources = b',"sources":' + orjson.dumps(answer.sources) if aggregates else b""
+    yield bytes(buffer) + b'],"next":' + orjson.dumps(cursor) + sources + b"}"
 
 
 def _document(row: Row, aggregates: Sequence[Aggregate]) -> dict[str, object]:

@@ -10,13 +10,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, NamedTuple
 
 from sens_platform_api.devices.repository import Series, Value, find_device, list_series
-from sens_platform_api.measurements.query import RESOLUTION, Aggregate, Order, Span
+from sens_platform_api.measurements.query import RESOLUTION, Aggregate, Order, Source, Span
 from sens_platform_api.postgresql import Connection, QueryKind, TenantDatabase
 
 type PageKind = Literal["raw", "aggregates"]
 
 BUCKET_ORIGIN: Final = datetime(2001, 1, 1, tzinfo=UTC)
 """Buckets begin at this time plus or minus whole buckets. It is a Monday, so that weeks begin with one."""
+
+_FIRST_NUMBER_BUCKET: Final = "SELECT sens.first_bucket($1, $2, $3, $4, $6, $7, $5)"
+_FIRST_TEXT_BUCKET: Final = "SELECT date_bin($6, ts, $7) FROM sens.text_page($1, $2, $3, $4, $5, 1)"
 
 
 class Row(NamedTuple):
@@ -33,12 +36,14 @@ class Page(NamedTuple):
     Attributes:
         rows: By time.
         rest: The time range of the pages after it, None when there are none.
-        value_count: Stored values that the rows were made of.
+        value_count: Stored values and rollups that the rows were made of.
+        sources: What aggregates were made of.
     """
 
     rows: list[Row]
     rest: Span | None
     value_count: int
+    sources: frozenset[Source] = frozenset()
 
 
 class DeviceSeries(NamedTuple):
@@ -112,6 +117,8 @@ class TransactionPages:
     ) -> Page:
         """Return the aggregates of a series' first buckets that have values; those of a text are its counts.
 
+        Those of numbers are made of rollups where these answer exactly.
+
         Args:
             device_id: Id of the device.
             series: The series.
@@ -126,7 +133,7 @@ class TransactionPages:
             NumberTooLargeError: `exact` is needed.
         """
         first = await self._connection.fetchval(
-            f"SELECT date_bin($6, ts, $7) FROM sens.{_kind(series)}_page($1, $2, $3, $4, $5, 1)",  # noqa: S608 - a word of this module
+            _FIRST_TEXT_BUCKET if series.kind == "text" else _FIRST_NUMBER_BUCKET,
             device_id,
             series.id,
             span.start,
@@ -148,15 +155,17 @@ class TransactionPages:
         arguments = (device_id, series.id, window.start, window.end, bucket, BUCKET_ORIGIN)
         if series.kind == "text":
             records = await self._connection.fetch(
-                "SELECT * FROM sens.text_buckets($1, $2, $3, $4, $5, $6)", *arguments
+                "SELECT *, count AS rows_read, 'raw' AS source FROM sens.text_buckets($1, $2, $3, $4, $5, $6)",
+                *arguments,
             )
         else:
             records = await self._connection.fetch(
-                "SELECT * FROM sens.number_buckets($1, $2, $3, $4, $5, $6, $7)", *arguments, exact
+                "SELECT * FROM sens.number_aggregates($1, $2, $3, $4, $5, $6, $7, false)", *arguments, exact
             )
         rows = [Row(record["bucket"], series, tuple(record.get(name) for name in aggregates)) for record in records]
         rows.sort(key=lambda row: row.time, reverse=order == "desc")
-        return Page(rows, rest, sum(record["count"] for record in records))
+        value_count = sum(record["rows_read"] for record in records)
+        return Page(rows, rest, value_count, frozenset(record["source"] for record in records))
 
 
 def _kind(series: Series) -> Literal["text", "number"]:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sens_common.times import TIME_FORMS, parse_width
 from sens_platform_api.errors import InvalidRequestError
 from sens_platform_api.fields import DeviceName, Kind, MetricName, Time, Value
-from sens_platform_api.measurements.query import Aggregate, Position, Query, Span
+from sens_platform_api.measurements.query import Aggregate, Position, Query, Source, Span
 from sens_platform_api.measurements.service import MAX_SERIES
 from sens_platform_api.parameters import (
     EPOCH,
@@ -212,6 +212,14 @@ class MeasurementList(BaseModel):
     device: DeviceName
     measurements: list[Measurement | MeasurementBucket]
     next: Annotated[str | None, Field(description="Cursor of what is over the limit, else null.", examples=[None])]
+    sources: Annotated[
+        list[Source] | None,
+        Field(
+            description="With `bucket`: what the aggregates are made of, the coarsest that answers exactly: rollups of days (UTC) or of hours,"
+            " or stored values. Counts of texts are made of stored values.",
+            examples=[["1d", "raw"]],
+        ),
+    ] = None
 
 
 CSV_EXAMPLE = "time,metric,value\r\n2026-11-24T22:15:00Z,temperature,21.5\r\n"

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from sens_platform_api.devices.repository import Series
-from sens_platform_api.measurements.query import Aggregate, Order, Query, Span, remaining
+from sens_platform_api.measurements.query import Aggregate, Order, Query, Source, Span, remaining
 from sens_platform_api.measurements.repository import Page, Row
 
 PAGE_ROWS: Final = 2000
@@ -14,7 +14,7 @@ MIN_PAGE_ROWS: Final = 20
 TEXT_COST: Final = 10
 """A page has so many times fewer texts than numbers; a text may have 4,096 characters."""
 VALUES_PER_PAGE: Final = 100_000
-"""Stored values that a page of aggregates is made of, about: some 50 ms of the database."""
+"""Stored values, or rollups, that a page of aggregates is made of, about: some 50 ms of the database."""
 
 _FIRST_WINDOW = timedelta(days=1)
 _GROWTH = 8
@@ -47,6 +47,7 @@ class SeriesReader:
     Attributes:
         rows: Those that wait.
         exact: Whether averages are computed in a way that no value is too large for.
+        sources: What the aggregates that were read so far are made of.
     """
 
     def __init__(self, device_id: int, series: Series, query: Query, series_count: int) -> None:
@@ -63,6 +64,7 @@ class SeriesReader:
         if query.bucket is not None:
             self._buckets = min(self._page, max(1, _FIRST_WINDOW // query.bucket))
         self.exact = False
+        self.sources: set[Source] = set()
 
     @property
     def complete(self) -> bool:
@@ -79,6 +81,7 @@ class SeriesReader:
         while self._rest is not None:
             page = await self._read(pages, self._rest)
             self._rest = _unless_empty(page.rest)
+            self.sources |= page.sources
             self.rows.extend(page.rows)
             if page.rows:
                 return

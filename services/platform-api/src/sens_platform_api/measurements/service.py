@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from sens_platform_api.devices.repository import Series
 from sens_platform_api.errors import InvalidRequestError, NotFoundError, NumberTooLargeError
 from sens_platform_api.measurements.merging import merged
-from sens_platform_api.measurements.query import Position, Query
+from sens_platform_api.measurements.query import Position, Query, Source
 from sens_platform_api.measurements.repository import DeviceSeries, PageKind, Row
 from sens_platform_api.measurements.series import Pages, SeriesReader
 from sens_platform_api.parameters import canonical_device
@@ -42,6 +42,11 @@ class Answer:
         self._query = query
         self._readers = readers
         self._measurements = measurements
+
+    @property
+    def sources(self) -> list[Source]:
+        """What the aggregates that were read so far are made of, the coarsest first."""
+        return sorted({source for reader in self._readers for source in reader.sources})
 
     async def rows(self) -> AsyncGenerator[Row]:
         """Yield the rows by time.
