@@ -108,3 +108,19 @@ class TestRange:
             unknown = client.delete(url, params={"from": "2026-11-23", "to": "2026-11-24", "metric": "c"})
             assert unknown.status_code == HTTPStatus.NOT_FOUND
         assert as_owner(api.database, lambda connection: connection.fetchval(COUNT, tenant)) == 180
+
+
+class TestRenaming:
+    def test_of_a_device_keeps_its_measurements(self, api: RunningApi) -> None:
+        _, key = filled(api)
+        with api.client(key) as client:
+            answer = client.post("/api/v1/devices/d1/rename", params={"name": "d1-old"})
+            assert (answer.status_code, answer.json()) == (HTTPStatus.OK, {"device": "d1-old"})
+            url = "/api/v1/devices/d1-old/measurements"
+            found = client.get(url, params={"from": "2026-11-24", "metric": "a"}).json()["measurements"]
+            assert len(found) == 100
+            taken = client.post("/api/v1/devices/d1-old/rename", params={"name": "d2"})
+            assert (taken.status_code, taken.json()["code"]) == (HTTPStatus.CONFLICT, "already_exists")
+            gone = client.post("/api/v1/devices/d1/rename", params={"name": "d3"})
+            assert gone.status_code == HTTPStatus.NOT_FOUND
+            assert client.get("/api/v1/audit").json()["events"][0]["details"] == {"name": "d1-old"}

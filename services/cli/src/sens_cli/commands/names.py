@@ -88,6 +88,33 @@ def delete_devices(  # noqa: PLR0917 - typer calls it with keywords
         print_json(deleted)
 
 
+@devices.command("rename")
+def rename_device(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    name: Annotated[str, typer.Argument(help="Name of the device.", show_default=False)],
+    new_name: Annotated[str, typer.Argument(help="Its new name.", show_default=False)],
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Give a device another name; it keeps its measurements.
+
+    A device is replaced under its name like this: rename the old one, and let the new one send.
+
+    \b
+    sens devices rename greenhouse-7 greenhouse-7-until-2026
+    """
+    from sens_cli.api import Api, segment
+    from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json
+
+    answer = Api(find_target(data_dir, api_url, api_key)).post(f"devices/{segment(name)}/rename", {"name": new_name})
+    if as_json:
+        print_json(answer)
+    else:
+        typer.echo(f"device {name} is {answer['device']} now; messages for {name} are of a new device")
+
+
 @devices.command("delete-readings")
 def delete_readings(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,

@@ -281,6 +281,7 @@ BEGIN
         DELETE FROM sens.dead_letters l WHERE l.id IN (
             SELECT o.id FROM sens.dead_letters o
             WHERE o.tenant_id = task.tenant_id AND sha256(convert_to(o.device, 'UTF8')) = task.erased_hash
+                AND o.received_at < (SELECT e.erased_at FROM sens.erasures e WHERE e.deletion_id = task.id)
             ORDER BY o.id LIMIT most
         );
         GET DIAGNOSTICS number = ROW_COUNT;

@@ -147,7 +147,9 @@ BEGIN
     END IF;
     PERFORM sens.begin_deletion(tenant);
     DELETE FROM sens.devices d
-        WHERE d.tenant_id = tenant AND sha256(convert_to(d.name, 'UTF8')) = hash AND d.created_at < at
+        WHERE d.tenant_id = tenant AND sha256(convert_to(d.name, 'UTF8')) = hash
+            -- It has had the name since before.
+            AND coalesce((SELECT max(f.until) FROM sens.former_names f WHERE f.device_id = d.id), d.created_at) < at
         RETURNING d.id INTO gone;
     IF gone IS NOT NULL THEN
         UPDATE sens.registrations SET devices = greatest(devices - 1, 0) WHERE tenant_id = tenant;
@@ -157,7 +159,7 @@ BEGIN
     -- Applied late, after a restore, what has come again since then is a device already.
     INSERT INTO sens.deletions (tenant_id, device_id, past, subject)
         SELECT tenant, d.id, at, 'readings of an erased device' FROM sens.devices d
-        WHERE d.tenant_id = tenant AND sha256(convert_to(d.name, 'UTF8')) = hash;
+        WHERE d.tenant_id = tenant AND sha256(convert_to(d.name, 'UTF8')) = hash AND d.created_at >= at;
     INSERT INTO sens.erasures (tenant_id, device_hash, erased_at, deletion_id) VALUES (tenant, hash, at, deletion) RETURNING id INTO erasure;
     RETURN erasure;
 END
@@ -195,3 +197,79 @@ REVOKE EXECUTE ON FUNCTION sens.delete_range(text, text, timestamptz, timestampt
     sens.apply_control(bigint, bigint, int, bytea, timestamptz) FROM public;
 GRANT EXECUTE ON FUNCTION sens.delete_range(text, text, timestamptz, timestamptz, text, text, text),
     sens.erase_device(bytea, timestamptz, text, text, text), sens.apply_control(bigint, bigint, int, bytea, timestamptz) TO sens_api;
+
+-- The generation of names since which a device or a tenant has its name: what was looked up before led to another one, or leads to one now.
+ALTER TABLE sens.devices ADD COLUMN named_generation bigint NOT NULL DEFAULT 0;
+ALTER TABLE sens.tenants ADD COLUMN named_generation bigint NOT NULL DEFAULT 0;
+
+-- The names that devices had before: messages that were sent under them may come again, and an erasure means them too.
+CREATE TABLE sens.former_names (
+    device_id int NOT NULL REFERENCES sens.devices ON DELETE CASCADE,
+    -- SHA-256 of the name.
+    device_hash bytea NOT NULL CHECK (octet_length(device_hash) = 32),
+    until timestamptz NOT NULL,
+    PRIMARY KEY (device_id, device_hash)
+);
+
+-- Gives a device of the current tenant another name: renamed, unknown_device, or taken. Workers forget what they know of names.
+CREATE FUNCTION sens.rename_device(device text, new_name text, actor text, address text, request_id text) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    tenant constant int := sens.current_tenant_id();
+    renamed int;
+BEGIN
+    IF NOT EXISTS (SELECT FROM sens.devices d WHERE d.tenant_id = tenant AND d.name = device) THEN
+        RETURN 'unknown_device';
+    ELSIF EXISTS (SELECT FROM sens.devices d WHERE d.tenant_id = tenant AND d.name = new_name) THEN
+        RETURN 'taken';
+    END IF;
+    PERFORM sens.begin_deletion(tenant);
+    UPDATE sens.devices d SET name = new_name, named_generation = (SELECT g.generation FROM sens.name_generation g)
+        WHERE d.tenant_id = tenant AND d.name = device
+            AND NOT EXISTS (SELECT FROM sens.devices e WHERE e.tenant_id = tenant AND e.name = new_name)
+        RETURNING d.id INTO renamed;
+    IF renamed IS NULL THEN
+        RETURN 'unknown_device'; -- somebody was faster
+    END IF;
+    INSERT INTO sens.former_names VALUES (renamed, sha256(convert_to(device, 'UTF8')), clock_timestamp())
+        ON CONFLICT (device_id, device_hash) DO UPDATE SET until = excluded.until;
+    PERFORM sens.record_audit(tenant, actor, 'device.renamed', device, jsonb_build_object('name', new_name), address, request_id);
+    RETURN 'renamed';
+END
+$$;
+
+-- What an erasure of a device means: the hashes of its name and of those that it had before, each with the time before which messages under it
+-- are the device's; NULL: now.
+CREATE FUNCTION sens.erased_names(hash bytea) RETURNS TABLE (device_hash bytea, until timestamptz)
+    LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        SELECT hash, NULL::timestamptz
+        UNION ALL
+        SELECT f.device_hash, f.until
+        FROM sens.devices d JOIN sens.former_names f ON f.device_id = d.id
+        WHERE d.tenant_id = sens.current_tenant_id() AND sha256(convert_to(d.name, 'UTF8')) = hash AND f.device_hash <> hash;
+    END;
+
+-- Gives a tenant another name; topics have to name it from then on. NULL when there is none, false when the new name is taken. For the owner.
+CREATE FUNCTION sens.rename_tenant(tenant text, new_name text, actor text) RETURNS boolean
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    renamed constant int := (SELECT t.id FROM sens.tenants t WHERE t.name = tenant);
+BEGIN
+    IF renamed IS NULL THEN
+        RETURN NULL;
+    ELSIF EXISTS (SELECT FROM sens.tenants t WHERE t.name = new_name) THEN
+        RETURN false;
+    END IF;
+    LOCK TABLE sens.name_generation IN ACCESS EXCLUSIVE MODE;
+    UPDATE sens.name_generation SET generation = generation + 1;
+    PERFORM sens.record_audit(renamed, actor, 'tenant.renamed', 'tenant ' || tenant, jsonb_build_object('name', new_name));
+    UPDATE sens.tenants t SET name = new_name, named_generation = (SELECT g.generation FROM sens.name_generation g) WHERE t.id = renamed;
+    RETURN true;
+END
+$$;
+
+REVOKE EXECUTE ON FUNCTION sens.rename_device(text, text, text, text, text), sens.erased_names(bytea), sens.rename_tenant(text, text, text) FROM public;
+GRANT EXECUTE ON FUNCTION sens.rename_device(text, text, text, text, text), sens.erased_names(bytea) TO sens_api;

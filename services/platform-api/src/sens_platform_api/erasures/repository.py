@@ -9,7 +9,7 @@ import asyncpg
 
 from sens_common.control import Erasure
 from sens_platform_api.caller import Caller
-from sens_platform_api.erasures.service import Position, StoredErasure
+from sens_platform_api.erasures.service import ErasedName, Position, StoredErasure
 from sens_platform_api.postgresql import Connection, Pool, QueryKind, TenantDatabase, transaction
 from sens_platform_api.registry.repository import LOCK_MILLISECONDS, StillStoringError
 
@@ -33,6 +33,12 @@ class TenantErasures:
     def tenant_id(self) -> int:
         """Id of the tenant."""
         return self._caller.tenant_id
+
+    async def names(self, hash_: bytes) -> list[ErasedName]:
+        """See `service.Erasures.names`."""
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch("SELECT device_hash, until FROM sens.erased_names($1)", hash_)
+        return sorted((ErasedName(*row) for row in rows), key=lambda name: name.until is not None)
 
     async def erase(self, hash_: bytes, at: datetime) -> int:
         """See `service.Erasures.erase`."""

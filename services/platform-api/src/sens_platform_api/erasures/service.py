@@ -67,12 +67,27 @@ class Receipt(NamedTuple):
     backups_free_at: datetime | None
 
 
+class ErasedName(NamedTuple):
+    """A name that a device has or had.
+
+    Attributes:
+        device_hash: SHA-256 of the name.
+        until: When it lost the name, None where it has it.
+    """
+
+    device_hash: bytes
+    until: datetime | None
+
+
 class Erasures(Protocol):
     """The erasures of one tenant, in the name of one caller."""
 
     @property
     def tenant_id(self) -> int:
         """Id of the tenant."""
+
+    async def names(self, hash_: bytes) -> list[ErasedName]:
+        """Return the names of a device that an erasure means, the present one first."""
 
     async def erase(self, hash_: bytes, at: datetime) -> int:
         """Erase a device; return the erasure's id. Raises `StillStoringError` to be called again."""
@@ -109,15 +124,20 @@ class AppliedControl(Protocol):
 
 
 async def erase(erasures: Erasures, control: Control, device: str) -> int:
-    """Erase what is stored of a device; return the erasure's id. The device may have been deleted before.
+    """Erase what is stored of a device; return the erasure's id. The device may have been deleted before, or may have had other names.
 
     Raises:
         NotFoundError: No device can have this name.
         UnavailableError: NATS can't be used, or batches are being stored all the time.
     """
-    hash_, at = device_hash(canonical_device(device)), datetime.now(UTC)
-    await control.publish(Erasure(erasures.tenant_id, hash_.hex(), _microseconds(at)))
-    return await between_batches(partial(erasures.erase, hash_, at))
+    now = datetime.now(UTC)
+    present, *former = await erasures.names(device_hash(canonical_device(device)))
+    for name in (present, *former):
+        await control.publish(Erasure(erasures.tenant_id, name.device_hash.hex(), _microseconds(name.until or now)))
+    erasure = await between_batches(partial(erasures.erase, present.device_hash, now))
+    for name in former:
+        await between_batches(partial(erasures.erase, name.device_hash, name.until or now))
+    return erasure
 
 
 async def receipt(erasures: Erasures, erasure: int, settings: ErasureSettings) -> Receipt:

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
-from sens_platform_api.errors import NotFoundError
+from sens_platform_api.errors import AlreadyExistsError, NotFoundError
 from sens_platform_api.parameters import decode_cursor, encode_cursor, no_parameters
 from sens_platform_api.path_parameters import DevicePath
 from sens_platform_api.problems import data_responses
@@ -20,6 +20,11 @@ async def _names(database: CallersDatabase, caller: CurrentCaller) -> service.Na
     return TenantNames(database, caller)
 
 
+async def _devices(database: CallersDatabase, caller: CurrentCaller) -> service.RenamedDevices:
+    return TenantNames(database, caller)
+
+
+RenamedDevices = Annotated[service.RenamedDevices, Depends(_devices)]
 OwnNames = Annotated[service.Names, Depends(_names)]
 
 
@@ -52,6 +57,22 @@ async def delete_metric(
     """
     kinds = await service.delete_metric(names, query.metric, query.kind)
     return schemas.DeletedMetric(metric=query.metric, kinds=kinds)
+
+
+@router.post(
+    "/devices/{device}/rename",
+    operation_id="rename_device",
+    summary="Give a device another name",
+    responses=data_responses(NotFoundError, AlreadyExistsError),
+)
+async def rename_device(
+    devices: RenamedDevices, device: DevicePath, query: Annotated[schemas.RenamingParameters, Query()]
+) -> schemas.RenamedDevice:
+    """It keeps its measurements. A message with the old name in its topic is of a new device of that name.
+
+    So a device is replaced under its name: rename the old one, and let the new one send.
+    """
+    return schemas.RenamedDevice(device=await service.rename_device(devices, device, query.name))
 
 
 @router.delete(

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime
+from enum import StrEnum
 from typing import Final, NamedTuple
 
 import asyncpg
@@ -17,6 +18,14 @@ LOCK_MILLISECONDS: Final = 200
 
 class StillStoringError(Exception):
     """Batches were being stored for as long as a deletion waits; it can be tried again."""
+
+
+class Renaming(StrEnum):
+    """What became of the renaming of a device."""
+
+    RENAMED = "renamed"
+    UNKNOWN_DEVICE = "unknown_device"
+    TAKEN = "taken"
 
 
 class Metric(NamedTuple):
@@ -72,6 +81,20 @@ class TenantNames:
                 self._caller.request_id,
             )
         return found
+
+    async def rename_device(self, name: str, new_name: str) -> Renaming:
+        """Give a device another name. Raises as `delete_device`."""
+        async with self._deletion() as connection:
+            return Renaming(
+                await connection.fetchval(
+                    "SELECT sens.rename_device($1, $2, $3, $4, $5)",
+                    name,
+                    new_name,
+                    self._caller.actor,
+                    self._caller.address,
+                    self._caller.request_id,
+                )
+            )
 
     async def delete_metric(self, name: str, kind: Kind | None) -> list[Kind]:
         """Delete a metric of all devices, one kind of it or all; return the kinds that there were. Raises as `delete_device`."""

@@ -5,7 +5,16 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from sens_platform_api.fields import DeviceName, Kind, MetricName, NextCursor, Time
-from sens_platform_api.parameters import METRIC_PATTERN, METRIC_WORDS, Parameters, cursor_field, in_words, time_text
+from sens_platform_api.parameters import (
+    DEVICE_PATTERN,
+    DEVICE_WORDS,
+    METRIC_PATTERN,
+    METRIC_WORDS,
+    Parameters,
+    cursor_field,
+    in_words,
+    time_text,
+)
 from sens_platform_api.registry.repository import Metric
 
 
@@ -35,6 +44,29 @@ class DeletionParameters(Parameters):
     kind: Annotated[
         Kind | None, Field(description="Only values of this kind. Without it, all kinds.", examples=["number"])
     ] = None
+
+
+class RenamingParameters(Parameters):
+    """Says a device's new name."""
+
+    name: Annotated[
+        str,
+        Field(
+            description="The new name.",
+            max_length=63,
+            examples=["sensor-0001-old"],
+            json_schema_extra={"pattern": DEVICE_PATTERN},
+        ),
+        in_words(DEVICE_PATTERN, DEVICE_WORDS),
+    ]
+
+
+class RenamedDevice(BaseModel):
+    """A device that has another name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: DeviceName
 
 
 class TenantMetric(BaseModel):

@@ -13,9 +13,9 @@ from sens_common.errors import SensError, UnavailableError
 from sens_common.health import Problems
 from sens_platform_api import metrics
 from sens_platform_api.devices.repository import Kind
-from sens_platform_api.errors import NotFoundError
+from sens_platform_api.errors import AlreadyExistsError, NotFoundError
 from sens_platform_api.parameters import canonical_device
-from sens_platform_api.registry.repository import DeletionStep, Metric, StillStoringError
+from sens_platform_api.registry.repository import DeletionStep, Metric, Renaming, StillStoringError
 
 log = structlog.get_logger()
 
@@ -37,6 +37,13 @@ class Names(Protocol):
 
     async def delete_metric(self, name: str, kind: Kind | None) -> list[Kind]:
         """Delete a metric, one kind of it or all; return the kinds that there were. Raises as `delete_device`."""
+
+
+class RenamedDevices(Protocol):
+    """The devices of one tenant, renamed in the name of one caller."""
+
+    async def rename_device(self, name: str, new_name: str) -> Renaming:
+        """Give a device another name; raise `StillStoringError` to be called again."""
 
 
 class Deletions(Protocol):
@@ -71,6 +78,24 @@ async def delete_device(names: Names, device: str) -> str:
     if not await between_batches(partial(names.delete_device, name)):
         raise NotFoundError(f"there is no device {name}")
     return name
+
+
+async def rename_device(devices: RenamedDevices, device: str, new_name: str) -> str:
+    """Give a device another name; return it.
+
+    Raises:
+        NotFoundError: The tenant has no such device.
+        AlreadyExistsError: It has one of the new name.
+        UnavailableError: Batches are being stored all the time.
+    """
+    name, new = canonical_device(device), canonical_device(new_name)
+    match await between_batches(partial(devices.rename_device, name, new)):
+        case Renaming.UNKNOWN_DEVICE:
+            raise NotFoundError(f"there is no device {name}")
+        case Renaming.TAKEN:
+            raise AlreadyExistsError(f"there is a device {new} already; rename or delete it first")
+        case Renaming.RENAMED:
+            return new
 
 
 async def delete_metric(names: Names, metric: str, kind: Kind | None) -> list[Kind]:

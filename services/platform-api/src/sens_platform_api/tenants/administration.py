@@ -63,6 +63,18 @@ async def delete(connection: Connection, name: str) -> int:
     return await repository.delete(connection, name, ADMINISTRATOR)
 
 
+async def rename(connection: Connection, name: str, new_name: str) -> None:
+    """Give a tenant another name.
+
+    Raises:
+        NotFoundError: There is no such tenant.
+        AlreadyExistsError: There is one with the new name.
+        UnavailableError: Messages are being stored all the time.
+    """
+    await repository.find(connection, name)
+    await repository.rename(connection, name, new_name, ADMINISTRATOR)
+
+
 async def change_limits(connection: Connection, name: str, changes: Mapping[Limit, int | None]) -> LimitsOfTenant:
     """Change some of a tenant's limits, or none; return all of them.
 

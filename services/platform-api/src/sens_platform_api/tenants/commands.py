@@ -83,6 +83,29 @@ def delete_tenant(
         )
 
 
+@app.command("rename")
+def rename_tenant(
+    data_dir: DataDir,
+    name: Annotated[str, typer.Argument(help="The tenant.", show_default=False, callback=tenant_name)],
+    new_name: Annotated[str, typer.Argument(help="Its new name.", show_default=False, callback=tenant_name)],
+    as_json: Json = False,
+) -> None:
+    """Give a tenant another name. Its devices have to publish under the new one; messages under the old one become dead letters.
+
+    \b
+    sens tenants rename trial-7 greenhouse
+    """
+    from sens_common.command_line.output import print_json
+    from sens_platform_api.administration import in_transaction
+    from sens_platform_api.tenants import administration
+
+    in_transaction(data_dir, lambda connection: administration.rename(connection, name, new_name))
+    if as_json:
+        print_json({"tenant": new_name})
+    else:
+        typer.echo(f"tenant {name} is {new_name} now; its topics begin with sens/v1/{new_name}/")
+
+
 def _with_limits(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command an option for each limit; typer reads them from its signature."""
     signature = inspect.signature(command)

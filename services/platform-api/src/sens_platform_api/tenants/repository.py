@@ -72,6 +72,22 @@ async def delete(connection: Connection, name: str, actor: str) -> int:
     return devices
 
 
+async def rename(connection: Connection, name: str, new_name: str, actor: str) -> None:
+    """Give a tenant that there is another name, with a row of the audit (as the owning role).
+
+    Raises:
+        AlreadyExistsError: There is one with the new name.
+        UnavailableError: Batches are stored for longer than it waits; nothing is changed.
+    """
+    await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_SECONDS}s'")
+    try:
+        renamed = await connection.fetchval("SELECT sens.rename_tenant($1, $2, $3)", name, new_name, actor)
+    except asyncpg.LockNotAvailableError as error:
+        raise UnavailableError("messages are being stored all the time; try again") from error
+    if not renamed:
+        raise AlreadyExistsError(f"the tenant {new_name} already exists")
+
+
 async def list_all(connection: Connection) -> list[Tenant]:
     """Return all tenants, by name."""
     rows = await connection.fetch(f"SELECT {_COLUMNS} FROM sens.tenants ORDER BY name")  # noqa: S608 - constant text

@@ -19,7 +19,6 @@ from sens_telemetry_worker.accounting import WrittenPart, accounts_update
 from sens_telemetry_worker.batch import BatchPart
 from sens_telemetry_worker.letters import Quota, dead_letters
 from sens_telemetry_worker.preparing import PreparedRows
-from sens_telemetry_worker.rows import Rows
 from sens_telemetry_worker.storing import ProgressMadeElsewhereError, StoreUnavailableError
 from sens_telemetry_worker.tenants import MetricSet
 from sens_telemetry_worker.timescale.accounts import OutcomesChangedError, read_changed_outcomes, write_accounts
@@ -36,7 +35,13 @@ from sens_telemetry_worker.timescale.row_writing import RowWriter, WritePath
 # all other locks of the transaction, as it does where names are deleted.
 _GATE: Final = "SELECT generation FROM sens.name_generation"
 _GONE: Final = """
-    SELECT EXISTS (SELECT FROM unnest($1::int[]) AS used (id) WHERE NOT EXISTS (SELECT FROM sens.devices d WHERE d.id = used.id))
+    SELECT EXISTS (
+        SELECT FROM unnest($1::int[]) AS used (id)
+        WHERE NOT EXISTS (
+            SELECT FROM sens.devices d JOIN sens.tenants t ON t.id = d.tenant_id
+            WHERE d.id = used.id AND d.named_generation <= $4 AND t.named_generation <= $4
+        )
+    )
         OR EXISTS (SELECT FROM unnest($2::int[]) AS used (id) WHERE NOT EXISTS (SELECT FROM sens.metrics m WHERE m.id = used.id))
         OR EXISTS (SELECT FROM unnest($3::int[]) AS used (id) WHERE NOT EXISTS (SELECT FROM sens.metric_sets s WHERE s.id = used.id))
 """
@@ -129,7 +134,7 @@ class TimescaleStore:
                     raise StoreUnavailableError(f"the database refuses dead letters or counts: {error}") from error
                 raise
             if part.batch.interpreted.generation != generation:
-                await _check_names(connection, part.rows, rows.set_ids)
+                await _check_names(connection, part, rows.set_ids)
             return _Written(written, generation, rows.learned, last_seen)
 
     async def _pass_gate(self, connection: Connection) -> int:
@@ -171,19 +176,24 @@ class TimescaleStore:
             raise ProgressMadeElsewhereError(recorded)
 
 
-async def _check_names(connection: Connection, rows: Rows, set_ids: Mapping[MetricSet, int]) -> None:
-    """Look whether all devices, metrics and sets are there; behind the gate, so that it holds until the end of the transaction.
+async def _check_names(connection: Connection, part: BatchPart, set_ids: Mapping[MetricSet, int]) -> None:
+    """Look whether all devices, metrics and sets are there, and have the names under which they were looked up.
+
+    It happens behind the gate, so that it holds until the end of the transaction.
 
     Args:
         connection: In the transaction.
-        rows: All of them: what conflicts with what was stored under an id that is gone may not conflict under another one.
+        part: With all of its rows: what conflicts with what was stored under an id that is gone may not conflict under another one.
         set_ids: Of the rows that are written.
 
     Raises:
-        StoreUnavailableError: One of them was deleted.
+        StoreUnavailableError: One of them was deleted or renamed.
     """
+    rows, generation = part.rows, part.batch.interpreted.generation
     devices = {device_id for group in rows.groups for device_id in np.unique(group.device_id).tolist()}
     sets = {*set_ids, *(group.metric_set for group in rows.groups)}
     used = {metric_id for each in sets for metric_id in (*each.number_ids, *each.text_ids)}
-    if await connection.fetchval(_GONE, list(devices), list(used), list(set_ids.values())):
-        raise StoreUnavailableError("devices or metrics were deleted meanwhile; their names are looked up again")
+    if await connection.fetchval(_GONE, list(devices), list(used), list(set_ids.values()), generation):
+        raise StoreUnavailableError(
+            "devices or metrics were deleted or renamed meanwhile; their names are looked up again"
+        )
