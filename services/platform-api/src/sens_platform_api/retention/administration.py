@@ -14,7 +14,9 @@ async def show(connection: Connection, tenant: str) -> Retention:
     Raises:
         NotFoundError: There is no such tenant.
     """
-    return await repository.of_tenant(connection, (await tenants.find(connection, tenant)).id)
+    found = await tenants.find(connection, tenant)
+    await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(found.id))
+    return await repository.of_tenant(connection, found.id)
 
 
 async def change(connection: Connection, tenant: str, rule: Rule, *, forget: bool = False) -> Retention:

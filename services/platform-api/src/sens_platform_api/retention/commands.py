@@ -117,13 +117,26 @@ def _print(found: Retention, *, utc: bool, as_json: bool) -> None:
     progress = found.progress
     if as_json:
         rules = [rule._asdict() for rule in found.rules]
-        print_json({"rules": rules, "late_days": found.late_days, "progress": progress._asdict()})
+        print_json(
+            {
+                "rules": rules,
+                "late_days": found.late_days,
+                "progress": progress._asdict(),
+                "sizes": found.sizes._asdict(),
+            }
+        )
         return
     rows = [
         (rule.kind.replace("_", "-"), rule.device or "all", rule.metric or "all", rule.days or "forever")
         for rule in found.rules
     ]
     print_table(("KEPT", "DEVICE", "METRIC", "DAYS"), rows, empty="everything is kept for ever")
+    sizes = found.sizes
+    if sizes.measured_at is not None:
+        typer.echo(
+            f"on disk, about: {sizes.readings:,} bytes of readings, {sizes.rollups:,} of aggregates, {sizes.dead_letters:,} of dead"
+            f" letters (estimated {short_time(sizes.measured_at, utc=utc)} or later)"
+        )
     if not found.rules:
         return
     if progress.finished_at is not None:

@@ -8,7 +8,7 @@ from sens_platform_api.audit.repository import ADMINISTRATOR
 from sens_platform_api.caller import Caller
 from sens_platform_api.postgresql import Connection, Pool, QueryKind, TenantDatabase, transaction
 from sens_platform_api.registry.repository import StillStoringError
-from sens_platform_api.retention.rules import Change, Progress, Retention, Rule
+from sens_platform_api.retention.rules import Change, Progress, Retention, Rule, Sizes
 
 
 class Expired(NamedTuple):
@@ -32,7 +32,7 @@ class Expired(NamedTuple):
 
 
 async def of_tenant(connection: Connection, tenant_id: int) -> Retention:
-    """Return a tenant's rules and their progress."""
+    """Return the rules of the current tenant (``sens.tenant_id``), their progress, and sizes."""
     rules = await connection.fetch(
         """
         SELECT r.kind, d.name AS device, r.metric, r.days
@@ -51,7 +51,9 @@ async def of_tenant(connection: Connection, tenant_id: int) -> Retention:
         tenant_id,
     )
     assert row is not None  # noqa: S101 - for the type checker: the caller has found the tenant
-    return Retention([Rule(*rule) for rule in rules], row[0], Progress(*tuple(row)[1:]))
+    sizes = await connection.fetchrow("SELECT readings, rollups, letters, measured_at FROM sens.own_sizes()")
+    assert sizes is not None  # noqa: S101 - for the type checker: it returns one row in any case
+    return Retention([Rule(*rule) for rule in rules], row[0], Progress(*tuple(row)[1:]), Sizes(*sizes))
 
 
 async def change(
@@ -132,6 +134,12 @@ class StoredExpiry:
                 'SELECT tenant_id, begins, "values", rollups, letters, finished FROM sens.continue_retention($1)', most
             )
         return None if row is None else Expired(*row)
+
+    async def measure(self) -> str | None:
+        """Estimate what tenants take of a partition or chunk; return its name, None when all are known."""
+        async with transaction(self._pool, QueryKind.AGGREGATES, readonly=False) as connection:
+            name: str | None = await connection.fetchval("SELECT sens.measure_partition()")
+        return name
 
     async def drop(self) -> str | None:
         """Drop a partition or chunk of which nobody keeps anything; return its name, None when there is none.

@@ -61,6 +61,22 @@ class Progress(NamedTuple):
     dead_letters: int
 
 
+class Sizes(NamedTuple):
+    """Bytes on disk, about.
+
+    Attributes:
+        readings: With their index.
+        rollups: Likewise.
+        dead_letters: Payloads, topics and details.
+        measured_at: When the oldest part of the estimate was made, None before the first.
+    """
+
+    readings: int
+    rollups: int
+    dead_letters: int
+    measured_at: datetime | None
+
+
 class Retention(NamedTuple):
     """A tenant's rules, and the deletion of what is older.
 
@@ -68,11 +84,13 @@ class Retention(NamedTuple):
         rules: All of them; what has none is kept for ever.
         late_days: How far back a reading may lie; readings are kept for as long at least.
         progress: Of the deletion.
+        sizes: What it all takes on disk.
     """
 
     rules: list[Rule]
     late_days: int
     progress: Progress
+    sizes: Sizes
 
 
 def contradiction(late_days: int, kept_days: int | None) -> LimitsContradictError:

@@ -97,6 +97,19 @@ class RetentionProgress(BaseModel):
     ]
 
 
+class StorageSizes(BaseModel):
+    """Bytes on disk, about: what is exact of a partition or chunk is divided among the tenants by what their rows in it weigh."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    readings: Annotated[int, Field(description="Readings, with their index.", examples=[1_000_000])]
+    rollups: Annotated[int, Field(description="Aggregates of hours and days.", examples=[100_000])]
+    dead_letters: Annotated[int, Field(description="Dead letters, exactly: payloads, topics, details.", examples=[0])]
+    measured_at: Annotated[
+        Time | None, Field(description="When the oldest part of the estimate was made; null before the first.")
+    ]
+
+
 class RetentionDocument(BaseModel):
     """The tenant's rules; what has none is kept for ever."""
 
@@ -110,11 +123,13 @@ class RetentionDocument(BaseModel):
         ),
     ]
     progress: RetentionProgress
+    sizes: StorageSizes
 
     @classmethod
     def of(cls, retention: Retention) -> "RetentionDocument":
         """Return the document of a tenant's rules."""
-        progress = retention.progress
+        progress, sizes = retention.progress, retention.sizes
+        measured_at = None if sizes.measured_at is None else time_text(sizes.measured_at)
         return cls(
             rules=[RetentionRule(**rule._asdict()) for rule in retention.rules],
             late_days=retention.late_days,
@@ -125,4 +140,5 @@ class RetentionDocument(BaseModel):
                 rollups=progress.rollups,
                 dead_letters=progress.dead_letters,
             ),
+            sizes=StorageSizes.model_validate(sizes._asdict() | {"measured_at": measured_at}),
         )

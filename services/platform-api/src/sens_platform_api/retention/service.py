@@ -21,6 +21,7 @@ log = structlog.get_logger()
 STEP_VALUES: Final = 10_000
 """Values that are deleted in one transaction: a fraction of a second."""
 INTERVAL_SECONDS: Final = 10.0
+MEASURING_SECONDS: Final = 600.0
 _ATTEMPTS: Final = 25
 _RETRY_SECONDS: Final = 0.2
 
@@ -73,6 +74,32 @@ def check(change: Change, rule: Rule, late_days: int) -> None:
         raise NotFoundError(f"there is no device {rule.device}")
     if change is Change.SHORTER_THAN_LATE_DAYS:
         raise contradiction(late_days, rule.days)
+
+
+class Measured(Protocol):
+    """The partitions and chunks of all tenants."""
+
+    async def measure(self) -> str | None:
+        """Estimate what tenants take of a partition or chunk; return its name, None when all are known."""
+
+
+async def keep_measuring(
+    measured: Measured, problems: Problems, *, interval_seconds: float = MEASURING_SECONDS
+) -> None:
+    """Estimate what tenants take on disk, partition by partition, again where its size has changed."""
+    attempts = Attempts(
+        problems,
+        "sizes",
+        "what tenants take on disk can't be estimated",
+        retry_on=(SensError,),
+        interval_seconds=interval_seconds,
+    )
+    async for attempt in attempts:
+        with attempt:
+            started = time.monotonic()
+            while await measured.measure() is not None:
+                await asyncio.sleep(time.monotonic() - started)
+                started = time.monotonic()
 
 
 async def keep_expiring(expiry: Expiry, problems: Problems, *, interval_seconds: float = INTERVAL_SECONDS) -> None:
