@@ -1,5 +1,7 @@
 """The migrations' Job comes at the right moment: with Argo CD, at an installation and at an upgrade with Helm."""
 
+from collections.abc import Callable
+
 import pytest
 
 from support.chart import RELEASE, Manifest, Render, needs_helm, render
@@ -10,7 +12,12 @@ WAVE = "argocd.argoproj.io/sync-wave"
 
 
 def job(rendered: Render) -> Manifest:
-    [found] = rendered.of("Job").values()
+    [found] = [each for name, each in rendered.of("Job").items() if f"{RELEASE}-migrate-" in str(name)]
+    return found
+
+
+def move(rendered: Render) -> Manifest:
+    [found] = [each for name, each in rendered.of("Job").items() if f"{RELEASE}-move-" in str(name)]
     return found
 
 
@@ -56,8 +63,11 @@ class TestRollback:
     """Helm puts what it finds in the cluster, but not in the release it leaves, back to the manifest: what the manifest lacks goes."""
 
     @pytest.mark.parametrize("arguments", [(), ("--is-upgrade",)], ids=["installation", "upgrade"])
-    def test_takes_nothing_away_that_a_job_may_not_lose(self, arguments: tuple[str, ...]) -> None:
-        found = job(render({}, *arguments))
+    @pytest.mark.parametrize("of", [job, move])
+    def test_takes_nothing_away_that_a_job_may_not_lose(
+        self, arguments: tuple[str, ...], of: Callable[[Render], Manifest]
+    ) -> None:
+        found = of(render({}, *arguments))
 
         # Otherwise the server adds a selector and labels, both of which never change.
         assert found.spec["manualSelector"] is True
@@ -95,6 +105,40 @@ class TestArgo:
             assert all(wave(manifest) < wave(job(rendered)) for manifest in rendered.of(kind).values())
 
 
+class TestMove:
+    """The Job that moves measurements of an earlier version."""
+
+    @pytest.mark.parametrize("arguments", [(), ("--is-upgrade",)], ids=["installation", "upgrade"])
+    def test_is_an_ordinary_job_that_nothing_waits_for_and_nothing_ends(self, arguments: tuple[str, ...]) -> None:
+        found = move(render({}, *arguments))
+
+        # A hook before the services would keep them away for as long as the move lasts; one after them waits for a worker that waits for it.
+        assert "helm.sh/hook" not in found.annotations
+        assert "activeDeadlineSeconds" not in found.spec
+        assert found.spec["backoffLimit"] >= 100
+        assert found.pod is not None
+        assert found.pod.containers[0].command == ["python", "-m", "sens_common.moving"]
+
+    def test_comes_with_argo_beside_the_services_and_after_the_schema(self) -> None:
+        rendered = render({})
+        found = move(rendered)
+
+        assert found.annotations["argocd.argoproj.io/hook"] == "Sync"
+        assert found.annotations["argocd.argoproj.io/hook-delete-policy"] == "BeforeHookCreation"
+        assert wave(job(rendered)) < wave(found) == wave(rendered.find("Deployment", "telemetry-worker"))
+
+    def test_waits_for_the_version_of_the_embedded_database_alone(self) -> None:
+        def version(values: dict[str, object]) -> str | None:
+            pod = move(render(values)).pod
+            assert pod is not None
+            variable = pod.containers[0].environment.get("SENS_TIMESCALEDB_VERSION")
+            return None if variable is None else variable.value
+
+        assert version({"database": {"image": {"tag": "2.29.2-pg17"}}}) == "2.29.2"
+        assert version({"database": {"image": {"tag": "latest-pg17"}}}) is None
+        assert version({"database": {"embedded": False, "host": "db.example.org"}}) is None
+
+
 class TestSwitch:
-    def test_leaves_the_job_out(self) -> None:
+    def test_leaves_the_jobs_out(self) -> None:
         assert not render({"migrations": {"enabled": False}}).of("Job")

@@ -8,6 +8,8 @@ from enum import StrEnum
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from support.former_rows import allow_former_rows
+
 type Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 type Value = float | bool | str
 type Row = tuple[str, str, datetime, Value]
@@ -66,8 +68,7 @@ async def insert_measurements(connection: Connection, tenant: str, rows: Sequenc
 
 
 async def _insert_former(connection: Connection, keys: _Keys) -> None:
-    times = [time for _, time in keys]
-    await connection.execute("SELECT sens.ensure_partitions($1, $2)", min(times), max(times))
+    await allow_former_rows(connection, [time for _, time in keys])
     rows = [
         (device, metric, time, value) for (device, time), values in keys.items() for metric, value in values.items()
     ]

@@ -5,6 +5,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import asyncpg
 import orjson
@@ -14,11 +15,12 @@ from sens_common.database import connect
 from sens_common.envelope import Message
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
+from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.interpreting import Interpreter
 from sens_telemetry_worker.storing import StoreUnavailableError
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
+from support.former_rows import allow_former_rows
 from support.regular_readings import convert
 from support.workers import Publisher, TelemetryPath
 
@@ -52,7 +54,7 @@ class Deletions:
         self.owner = owner
         self.api = api
         self.database = database
-        self.builder = Interpreter(TimescaleRegistry(database), decoder("native"))
+        self.builder = BatchBuilder(TimescaleRegistry(database), decoder("native"))
 
     async def fill(self, form: str, rows: int) -> None:
         """Store readings of three metrics for each of three devices, over some months.
@@ -74,7 +76,7 @@ class Deletions:
             await convert(self.owner)
 
     async def _fill_former(self, rows: int) -> None:
-        await self.owner.execute("SELECT sens.ensure_partitions('2026-01-01', '2026-04-01')")
+        await allow_former_rows(self.owner, [datetime(2026, month, 1, tzinfo=UTC) for month in range(1, 5)])
         for table, value, kinds in (("measurements", "1", "{number,boolean}"), ("text_measurements", "'x'", "{text}")):
             await self.owner.execute(
                 f"""
@@ -378,7 +380,9 @@ class TestGate:
 
             async def register() -> None:
                 for name in names * 3:
-                    builder = Interpreter(TimescaleRegistry(deletions.database), decoder("native"))  # remembers nothing
+                    builder = BatchBuilder(
+                        TimescaleRegistry(deletions.database), decoder("native")
+                    )  # remembers nothing
                     # Where the device is deleted as soon as it is registered, the worker tries again.
                     with contextlib.suppress(StoreUnavailableError):
                         await builder.interpret([Message(f"sens/v1/demo/{name}/telemetry", b'{"a": 1}', NOW)])

@@ -82,26 +82,26 @@ async def add_tenant(connection: Connection, name: str) -> Tenant:
 
 
 @pytest.fixture
-def tenants(database: DatabaseSettings) -> Tenants:
+def tenants(former_database: DatabaseSettings) -> Tenants:
     async def add() -> Tenants:
-        async with owner(database) as connection:
+        async with owner(former_database) as connection:
             await connection.execute("SELECT sens.ensure_partitions($1, $1)", NOON)
-            return Tenants(database, await add_tenant(connection, "a"), await add_tenant(connection, "b"))
+            return Tenants(former_database, await add_tenant(connection, "a"), await add_tenant(connection, "b"))
 
     return asyncio.run(add())
 
 
 @pytest.fixture
-def partitioned(database: DatabaseSettings) -> DatabaseSettings:
+def partitioned(former_database: DatabaseSettings) -> DatabaseSettings:
     """A database with PostgreSQL's own partitions."""
 
     async def kind() -> str:
-        async with owner(database) as connection:
+        async with owner(former_database) as connection:
             return str(await connection.fetchval("SELECT kind FROM sens.storage"))
 
     if asyncio.run(kind()) != "postgresql":
         pytest.skip("this server has TimescaleDB, which makes its chunks by itself")
-    return database
+    return former_database
 
 
 async def partitions(connection: Connection, parent: str = "measurements") -> dict[str, str]:
@@ -373,8 +373,8 @@ class TestEnsurePartitions:
 
         assert not [name for name in await self.run(partitioned, call) if "2020" in name]
 
-    async def test_does_nothing_where_the_extension_makes_chunks(self, database: DatabaseSettings) -> None:
-        async with owner(database) as connection:
+    async def test_does_nothing_where_the_extension_makes_chunks(self, former_database: DatabaseSettings) -> None:
+        async with owner(former_database) as connection:
             for _ in range(2):
                 await connection.execute("SELECT sens.ensure_partitions(now(), now() + interval '2 months')")
 

@@ -18,6 +18,7 @@ from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_platform_api.keys import administration as keys
 from support.api import RunningApi, as_owner, connection_to, make_tenant, running_api, set_environment, store
 from support.command_line import sens
+from support.former_rows import allow_former_rows
 from support.letters import dead_letter, put_dead_letters
 from support.stored_rows import Form, Value
 
@@ -676,8 +677,9 @@ class TestStreaming:
         tenant, client = own
         store(api.database, tenant, [("d", "many", NOW, 0.0)])
 
-        async def fill(connection: object) -> None:
-            await connection.execute(  # type: ignore[attr-defined]
+        async def fill(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+            await allow_former_rows(connection, [NOW, NOW + timedelta(hours=2)])
+            await connection.execute(
                 """
                 INSERT INTO sens.measurements
                 SELECT d.id, m.id, $1::timestamptz + i * interval '10 milliseconds', i
@@ -709,7 +711,8 @@ class TestStreaming:
         self, tmp_path: Path, database: DatabaseSettings, nats: NatsSettings
     ) -> None:
         key = make_tenant(database, "demo")
-        store(database, "demo", [("d", "many", NOW + timedelta(milliseconds=i), 0.0) for i in range(100_000)])
+        rows = [("d", "many", NOW + timedelta(milliseconds=i), 0.0) for i in range(100_000)]
+        store(database, "demo", rows, Form.READINGS)
         waiting = (
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND application_name = 'platform-api' AND wait_event_type = 'Lock'"
@@ -723,7 +726,7 @@ class TestStreaming:
             async def go_away_during_a_query(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
                 async with connection.transaction():
                     # Whoever reads on now makes the API ask for a page, which waits for this lock.
-                    await connection.execute("LOCK TABLE sens.measurements IN ACCESS EXCLUSIVE MODE")
+                    await connection.execute("LOCK TABLE sens.readings IN ACCESS EXCLUSIVE MODE")
                     while not await connection.fetchval(waiting):
                         with contextlib.suppress(BlockingIOError):
                             reader.recv(65_536)

@@ -19,6 +19,7 @@ from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_platform_api.postgresql import QueryKind, TenantDatabase, open_pools
 from sens_platform_api.settings import LimitSettings
 from support.api import RunningApi, as_owner, connection_to, make_tenant, running_api, store
+from support.former_rows import allow_former_rows
 from support.servers import wait_until
 from support.stored_rows import Form
 from tools.stack.metrics import samples
@@ -53,6 +54,7 @@ def open_transactions(database: DatabaseSettings) -> int:
 
 async def add_many(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Give the devices `d` of tenant slow more values than the buffers between server and client hold."""
+    await allow_former_rows(connection, [NOW])
     await connection.execute(
         """
         INSERT INTO sens.measurements

@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 
 from sens_common.settings import DatabaseSettings
+from support.former_rows import allow_former_rows
 from support.servers import owner_pool
 from tools.stack.stored import VALUE_TABLES, with_stored_values
 
@@ -33,7 +34,8 @@ async def filled(pool: Pool) -> dict[str, int]:
         for name, kind in {"n": "number", "open": "boolean", "state": "text", "gone": "number"}.items()
     }
     n, is_open, state, gone = metrics.values()
-    await pool.execute("SELECT sens.ensure_partitions($1, $1)", NOON)
+    async with pool.acquire() as connection:
+        await allow_former_rows(connection, [NOON])
     await pool.execute("SELECT sens.ensure_reading_partitions($1, $1)", NOON)
     await pool.execute("INSERT INTO sens.measurements VALUES ($1, $2, $3, 1.5)", device, n, NOON)
     await pool.execute("INSERT INTO sens.text_measurements VALUES ($1, $2, $3, 'on')", device, state, NOON)

@@ -70,7 +70,9 @@ def load(storage: Storage) -> list[Migration]:
     return sorted(migrations)
 
 
-async def migrate(settings: DatabaseSettings, logins: Sequence[Login] = ()) -> list[Migration]:
+async def migrate(
+    settings: DatabaseSettings, logins: Sequence[Login] = (), *, before: int | None = None
+) -> list[Migration]:
     """Bring TimescaleDB's extension, the schema and the logins up to date; return the migrations that were applied.
 
     Safe to run twice and from several processes at once. Each migration and its record are one transaction, which locks the table of
@@ -80,6 +82,7 @@ async def migrate(settings: DatabaseSettings, logins: Sequence[Login] = ()) -> l
     Args:
         settings: The database, as its owner.
         logins: What the API and the telemetry worker log in as, where they have logins of their own.
+        before: Leaves out the migration of this version and all later ones, for trials of what these do.
 
     Raises:
         UnavailableError: The server can't be reached or refuses us.
@@ -89,7 +92,7 @@ async def migrate(settings: DatabaseSettings, logins: Sequence[Login] = ()) -> l
     await update_timescaledb(settings)
     connection = await connect(settings, "sens-migrate")
     try:
-        return await _migrate(connection, logins, settings)
+        return await _migrate(connection, logins, settings, before)
     except DRIVER_ERRORS as error:
         raise _explained(error, settings) from error
     finally:
@@ -110,13 +113,17 @@ def _explained(error: Exception, settings: DatabaseSettings) -> SensError:
             )
 
 
-async def _migrate(connection: Connection, logins: Sequence[Login], settings: DatabaseSettings) -> list[Migration]:
+async def _migrate(
+    connection: Connection, logins: Sequence[Login], settings: DatabaseSettings, before: int | None
+) -> list[Migration]:
     server = connection.get_server_version()
     if server.major < _MINIMUM_SERVER:
         raise SchemaError(f"PostgreSQL {server.major} is too old: 15 or newer is needed")
     storage = await _prepare(connection)
     applied = []
     for migration in load(storage):
+        if before is not None and migration.version >= before:
+            break
         async with _alone(connection):
             if await _is_applied(connection, migration):
                 continue

@@ -77,6 +77,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
             checks |= {
                 "stream": inbox.problems.check,
                 "database": database.check,
+                "earlier_measurements": store.former_rows.check,
                 "store": pipeline.problems.check,
                 "lanes": status.check,
                 "stream_limits": trimmer.problems.check,

@@ -259,7 +259,8 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
             | database
             | worker_login(data.secret)
             | operations(table.telemetry_operations),
-            after=("nats", "first tenant"),  # messages of a tenant that does not exist would go to the dead letters
+            # Messages of a tenant that does not exist would go to the dead letters.
+            after=("nats", "first tenant", "earlier measurements"),
             ready=http_ready(table.telemetry_operations),
             address=f"operations {HOST}:{table.telemetry_operations}",
             stop_stage=2,

@@ -71,7 +71,7 @@ async def _run_until_signal(data: DataFolder, table: Ports, options: Options, di
     children = await account.children(data.path)
     if children.account is not None:
         display.notice(f"started by root: everything runs as account {children.account.name}")
-    components, steps = parts(data, table, options, children)
+    components, steps = parts(data, table, options, children, tell=display.notice)
     children.give(data.nats, data.run / NATS_CONFIGURATION, data.site)
     children.give(data.path / MOSQUITTO_STORE, data.run / MOSQUITTO_CONFIGURATION)
     supervisor = Supervisor(
@@ -111,15 +111,22 @@ def _check_free(table: Ports, options: Options) -> None:
 
 
 def parts(
-    data: DataFolder, table: Ports, options: Options, children: Children = OURSELVES
+    data: DataFolder,
+    table: Ports,
+    options: Options,
+    children: Children = OURSELVES,
+    tell: Callable[[str], None] = print,
 ) -> tuple[list[Component], list[Step]]:
-    """Return everything that is run, wired together."""
+    """Return everything that is run, wired together; a step that takes long tells how far it is."""
     own = owner_environment(data.secret, table.postgres) | nats_environment(data.secret, table.nats)
     programs = startup.Programs(data, inherited(product_commit()) | own, children)
     key_needs = "first tenant" if data.read_secret(KEY_SECRET) is None else "platform-api"
 
     async def migrate() -> str:
         return await startup.migrations(programs)
+
+    async def move() -> str:
+        return await startup.move(table.postgres, data.secret(OWNER_SECRET), tell)
 
     async def first_tenant() -> str:
         return await startup.first_tenant(programs, data)
@@ -135,6 +142,7 @@ def parts(
     return components, [
         *store_steps,
         Step(name="migrations", after=("database",), work=migrate),
+        Step(name="earlier measurements", after=("migrations",), work=move),
         Step(name="first tenant", after=("migrations",), work=first_tenant),
         Step(name="first key", after=(key_needs,), work=first_key),
         Step(name="documentation", after=(), work=build_documentation),

@@ -1,18 +1,24 @@
-"""The steps of the start: schema, first tenant and its key."""
+"""The steps of the start: schema, measurements of an earlier version, first tenant and its key."""
 
 import asyncio
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from pydantic import SecretStr
+
+import sens_common.moving.run
 from sens_cli.up.account import Children
 from sens_cli.up.components import KEY_SECRET, TENANT, module
 from sens_cli.up.data import DataFolder
 from sens_cli.up.ports import Ports
 from sens_cli.up.process import end_with_parent, last_line
 from sens_cli.up.web import get
+from sens_common.command_line.local_settings import DATABASE_OWNER, HOST
 from sens_common.errors import SensError
+from sens_common.settings import DatabaseSettings
 
 _KEY_NAME: Final = "made by sens up"
 _STEP_SECONDS: Final = 120
@@ -64,6 +70,19 @@ async def migrations(programs: Programs) -> str:
     """Bring the schema up to date."""
     await programs.run("migrations", "sens_common.migrations")
     return ""
+
+
+async def move(port: int, password: str, tell: Callable[[str], None]) -> str:
+    """Move measurements of an earlier version; tell how far that is every few seconds."""
+    settings = DatabaseSettings(
+        host=HOST, port=port, name=DATABASE_OWNER, user=DATABASE_OWNER, password=SecretStr(password), ssl="disable"
+    )
+    moved = 0
+    async with contextlib.aclosing(sens_common.moving.run.move(settings)) as lines:
+        async for progress in lines:
+            tell(str(progress))
+            moved = progress.moved_values
+    return f"{moved:,} values moved" if moved else ""
 
 
 async def first_tenant(programs: Programs, data: DataFolder) -> str:

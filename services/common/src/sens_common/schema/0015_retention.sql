@@ -295,12 +295,16 @@ BEGIN
         );
         finished := device IS NULL;
         EXIT WHEN finished;
+        IF sens.has_former_rows(device) THEN
+            -- Whoever moves its rows waits; what has been moved so far is in the sets that are looked for next.
+            PERFORM FROM sens.devices d WHERE d.id = device FOR NO KEY UPDATE;
+        END IF;
         has_sets := EXISTS (
             SELECT FROM sens.device_metric_sets d LEFT JOIN sens.metric_sets s ON s.id = d.metric_set_id
             WHERE d.device_id = device AND (task.metric_ids IS NULL OR s.number_ids && task.metric_ids OR s.text_ids && task.metric_ids)
         );
-        IF has_sets OR to_regclass('sens.measurements') IS NOT NULL THEN
-            -- Whoever merges values into rows of the device waits, and so does whoever moves its rows.
+        IF has_sets THEN
+            -- Whoever merges values into rows of the device waits.
             PERFORM FROM sens.devices d WHERE d.id = device FOR NO KEY UPDATE;
         END IF;
         SELECT * INTO step FROM sens.delete_former(device, task.metric_ids, task.first, task.past, (most - deleted)::int);

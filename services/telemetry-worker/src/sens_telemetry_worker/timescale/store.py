@@ -25,6 +25,7 @@ from sens_telemetry_worker.timescale.accounts import OutcomesChangedError, read_
 from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.dead_letters import LetterExistsError, write_letters
 from sens_telemetry_worker.timescale.device_metric_sets import Learned
+from sens_telemetry_worker.timescale.former_rows import FormerRows
 from sens_telemetry_worker.timescale.last_seen import LastSeen
 from sens_telemetry_worker.timescale.late_readings import note_late
 from sens_telemetry_worker.timescale.partitions import Partitions
@@ -69,6 +70,7 @@ class TimescaleStore:
 
     Attributes:
         partitions: Those of the readings.
+        former_rows: What stores nothing until all measurements have the form of this version.
     """
 
     def __init__(self, database: Database, unknown_tenants: Quota) -> None:
@@ -84,9 +86,11 @@ class TimescaleStore:
         self._last_seen = LastSeen()
         self._generation: int | None = None
         self.partitions = Partitions(database)
+        self.former_rows = FormerRows(database)
 
     async def write(self, part: BatchPart) -> WrittenPart:
         """See `storing.Store.write`."""
+        await self.former_rows.raise_unless_moved()
         await self.partitions.ensure(part.rows.measured_at())
         rows_path = letters_path = WritePath.COPY
         while True:
