@@ -9,7 +9,7 @@ import pytest
 from sens_common.dead_letters import Reason
 from sens_common.formats import MetricKind
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.batch_building import Registry
+from sens_telemetry_worker.interpreting import Registry
 from sens_telemetry_worker.tenants import NewMetrics, Tenant
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry

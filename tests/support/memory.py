@@ -19,11 +19,11 @@ from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError
 from sens_mqtt_ingestion_worker.status import Waiting
 from sens_telemetry_worker.accounting import AccountsUpdate, WrittenPart, accounts_update
 from sens_telemetry_worker.batch import BatchPart, StreamPosition
-from sens_telemetry_worker.batch_building import KnownNames
 from sens_telemetry_worker.letters import Letter, Quota, apportion, dead_letters
 from sens_telemetry_worker.preparing import Conflict
 from sens_telemetry_worker.storing import ProgressMadeElsewhereError, RowsRefusedError, StoreUnavailableError
 from sens_telemetry_worker.tenants import MetricKey, NewMetrics, Refusal, RegisteredDevices, RegisteredMetrics, Tenant
+from sens_telemetry_worker.topic_resolving import KnownNames
 from support.rows import KeyedValue, values_of
 
 type Key = tuple[int, int, int]

@@ -44,7 +44,7 @@ def part_of(
     undecided = UndecidedMessages.of(envelopes)
     count = len(undecided.messages)
     routes = {message.topic: NATIVE.route(message.topic) for message in undecided.messages}
-    batch = Batch.of(undecided, InterpretedMessages(undecided.messages, [None] * count, routes, rows, [], 1), {})
+    batch = Batch.of(undecided, InterpretedMessages(undecided.messages, [None] * count, routes, rows, [], 1, {}))
     gone = {each.message_index for each in rejected}
     with_rows = [index for index in (range(count) if only is None else only) if index not in gone]
     indexes = np.array([*with_rows, *(each.message_index for each in rejected)], np.int64)

@@ -4,9 +4,10 @@ from typing import Final
 
 from sens_common.attempts import Backoff
 from sens_telemetry_worker.batch import Envelope
-from sens_telemetry_worker.batch_building import BatchBuilder, Registry
+from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.guard import DeadLetterGuard
+from sens_telemetry_worker.interpreting import Registry
 from sens_telemetry_worker.live import LiveFeed, LivePublisher
 from sens_telemetry_worker.pipeline import Inbox, Pipeline
 from sens_telemetry_worker.status import TelemetryStatus

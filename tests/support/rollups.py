@@ -11,6 +11,7 @@ from sens_common.database import Connection
 
 HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 ORIGIN: Final = datetime(2001, 1, 1, tzinfo=UTC)
 START: Final = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -122,11 +123,12 @@ async def store(connection: Connection, *readings: Reading) -> None:
 
 async def note(connection: Connection, *readings: Reading) -> None:
     """Pass the gate, and note readings that are stored in hours that are in the rollups."""
+    hours = [(reading.at - EPOCH) // HOUR for reading in readings]
     await connection.execute(
-        "SELECT sens.note_changes($1, $2, $3)",
+        "SELECT sens.note_hours($1, $2, $3)",
         [reading.device for reading in readings],
-        [reading.at for reading in readings],
-        [reading.at + timedelta(microseconds=1) for reading in readings],
+        hours,
+        [hour + 1 for hour in hours],
     )
 
 

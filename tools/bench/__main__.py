@@ -206,6 +206,8 @@ def _end_to_end(results: Results, options: argparse.Namespace) -> None:
         with _measured_path(results, options) as path:
             path.warm_up(shape)
             results.end_to_end[payload] = runs.fastest(path.with_empty_tables(runs.end_to_end), shape, options.rounds)
+            if (size := path.columnstore_bytes(shape.messages)) is not None:
+                results.columnstore[payload] = size
 
 
 def _hops(results: Results, options: argparse.Namespace) -> None:

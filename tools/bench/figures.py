@@ -325,6 +325,7 @@ class Results:
 
     Attributes:
         end_to_end: Runs by payload.
+        columnstore: Bytes that a message takes in TimescaleDB's columnstore, by payload.
         database: With its version; empty before something was measured.
         hops: Runs by payload and hop.
         pairs: By payload and the other one.
@@ -334,6 +335,7 @@ class Results:
     machine: Machine
     database: str = ""
     end_to_end: dict[str, list[EndToEnd]] = field(default_factory=dict)
+    columnstore: dict[str, float] = field(default_factory=dict)
     hops: dict[str, dict[str, list[Rate]]] = field(default_factory=dict)
     latency: list[Latency] = field(default_factory=list)
     backlog: list[Backlog] = field(default_factory=list)

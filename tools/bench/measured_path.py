@@ -95,6 +95,18 @@ class MeasuredPath:
         now = self.written()
         return {"wal_bytes": (now.wal - before.wal) / messages, "disk_bytes": (now.disk - before.disk) / messages}
 
+    def columnstore_bytes(self, messages: int) -> float | None:
+        """Move what is stored to TimescaleDB's columnstore, and return what it takes there, bytes a message; None without TimescaleDB."""
+        if "TimescaleDB" not in self.stack.database_versions():
+            return None
+        for [chunk] in self.stack.fetch(
+            "SELECT format('%I.%I', chunk_schema, chunk_name) FROM timescaledb_information.chunks"
+            " WHERE hypertable_schema = 'sens' AND hypertable_name = 'readings'"
+        ):
+            self.stack.fetch(f"CALL convert_to_columnstore('{chunk}')")
+        [[size]] = self.stack.fetch("SELECT hypertable_size('sens.readings')")
+        return float(size) / messages
+
     def count(self, counter: tuple[str, str]) -> float:
         """Return a worker's counter."""
         worker, metric = counter

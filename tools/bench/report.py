@@ -97,10 +97,12 @@ def _costs(results: Results) -> str:
             *(f"{cpu(rounds).get(name, 0.0):.1f} µs" for name in names),
             f"{statistics.median(map(platform_cost, rounds)):.1f} µs",
             *_bytes(rounds),
+            *([f"{results.columnstore.get(payload, 0.0):,.1f} B"] if results.columnstore else []),
         ]
         for payload, rounds in results.end_to_end.items()
     ]
-    return table(["A message of", *(NAMES[name] for name in names), "these together", "WAL", "disk"], rows)
+    head = ["A message of", *(NAMES[name] for name in names), "these together", "WAL", "disk"]
+    return table([*head, *(["columnstore"] if results.columnstore else [])], rows)
 
 
 def _bytes(rounds: Sequence[Rate]) -> list[str]:

@@ -15,8 +15,8 @@ from sens_common.database import connect
 from sens_common.envelope import Message
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.interpreting import Interpreter
 from sens_telemetry_worker.storing import StoreUnavailableError
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
@@ -54,7 +54,7 @@ class Deletions:
         self.owner = owner
         self.api = api
         self.database = database
-        self.builder = BatchBuilder(TimescaleRegistry(database), decoder("native"))
+        self.builder = Interpreter(TimescaleRegistry(database), decoder("native"))
 
     async def fill(self, form: str, rows: int) -> None:
         """Store readings of three metrics for each of three devices, over some months.
@@ -380,9 +380,7 @@ class TestGate:
 
             async def register() -> None:
                 for name in names * 3:
-                    builder = BatchBuilder(
-                        TimescaleRegistry(deletions.database), decoder("native")
-                    )  # remembers nothing
+                    builder = Interpreter(TimescaleRegistry(deletions.database), decoder("native"))  # remembers nothing
                     # Where the device is deleted as soon as it is registered, the worker tries again.
                     with contextlib.suppress(StoreUnavailableError):
                         await builder.interpret([Message(f"sens/v1/demo/{name}/telemetry", b'{"a": 1}', NOW)])

@@ -13,8 +13,8 @@ from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.batch import InterpretedMessages
-from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.interpreting import Interpreter
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import REFRESH_SECONDS, TimescaleRegistry
 
@@ -49,9 +49,9 @@ class Bench:
         self.database = CountingDatabase(pool, settings)
         self.builder = self.another()
 
-    def another(self) -> BatchBuilder:
+    def another(self) -> Interpreter:
         """Return the builder of another worker."""
-        return BatchBuilder(TimescaleRegistry(self.database, clock=lambda: self.now), decoder("native"))
+        return Interpreter(TimescaleRegistry(self.database, clock=lambda: self.now), decoder("native"))
 
     async def execute(self, statement: str) -> None:
         await self.owner.execute(statement)
@@ -65,7 +65,7 @@ class Bench:
         return await self.builder.interpret(messages)
 
     async def devices(
-        self, *names: str, tenant: str = "demo", builder: BatchBuilder | None = None
+        self, *names: str, tenant: str = "demo", builder: Interpreter | None = None
     ) -> InterpretedMessages:
         messages = [Message(f"sens/v1/{tenant}/{name}/telemetry", b'{"a": 1}', NOW) for name in names]
         return await (builder or self.builder).interpret(messages)

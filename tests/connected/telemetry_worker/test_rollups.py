@@ -4,8 +4,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from datetime import timedelta
 
 import pytest
 
@@ -22,6 +21,7 @@ from support.parts import NO_QUOTA, part_of
 from support.rollup_world import MINUTE, RollupWorld, worker
 from support.rollups import (
     DAY,
+    EPOCH,
     HOUR,
     START,
     Reading,
@@ -38,7 +38,6 @@ from support.rows import INSERT_NAMES, KeyedValue, rows_of
 from support.servers import owner
 
 LAST = timedelta(microseconds=1)
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def rollups(connection: Connection, table: str = "rollup_1h") -> list[tuple[object, ...]]:

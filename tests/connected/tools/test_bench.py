@@ -90,6 +90,7 @@ class TestParts:
         assert positive(figures.megabytes)
         assert figures.wal_bytes > 8 * values
         assert figures.disk_bytes > 0
+        assert path.columnstore_bytes(400) is None  # the embedded PostgreSQL has none
 
     def test_split_readings_have_one_time(self, path: MeasuredPath) -> None:
         path.with_empty_tables(end_to_end)(SHAPE._replace(payload="split"))

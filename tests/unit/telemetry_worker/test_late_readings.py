@@ -23,9 +23,9 @@ class TestLateHours:
         self, some: list[tuple[int, int]], others: list[tuple[int, int]]
     ) -> None:
         stretches = late_hours([group(some), group(others)], 4)
-        noted = [(device, hour) for device, first, past in stretches.tolist() for hour in range(first, past)]
+        noted = [(device, hour) for device, first, past in zip(*stretches, strict=True) for hour in range(first, past)]
         assert sorted(noted) == sorted({(device, at // HOUR) for device, at in some + others if at < 4 * HOUR})
 
     def test_of_consecutive_hours_are_one_stretch(self) -> None:
         items = [(1, hour * HOUR) for hour in (0, 1, 2, 5)] + [(2, 3 * HOUR)]
-        assert late_hours([group(items)], 6).tolist() == [[1, 0, 3], [1, 5, 6], [2, 3, 4]]
+        assert [each.tolist() for each in late_hours([group(items)], 6)] == [[1, 1, 2], [0, 5, 3], [3, 6, 4]]

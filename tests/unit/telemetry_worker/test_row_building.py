@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_telemetry_worker.batch import InterpretedMessages
-from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import native
 from sens_telemetry_worker.decoders.columns import ColumnFormat
+from sens_telemetry_worker.interpreting import Interpreter
 from sens_telemetry_worker.tenants import Tenant
 from support.memory import MemoryRegistry
 from support.rows import values_of
@@ -109,9 +109,9 @@ async def interpret(
     messages: list[Message], payload_format: ColumnFormat, metric_limit: int = 1000
 ) -> InterpretedMessages:
     registry = MemoryRegistry({"demo": Tenant(1, "demo"), "other": Tenant(2, "other")}, metric_limit=metric_limit)
-    builder = BatchBuilder(registry, payload_format)
-    await builder.interpret(messages)  # the layouts that it learns from this decode the same messages again
-    return await builder.interpret(messages)
+    interpreter = Interpreter(registry, payload_format)
+    await interpreter.interpret(messages)  # the layouts that it learns from this decode the same messages again
+    return await interpreter.interpret(messages)
 
 
 def comparable(interpreted: InterpretedMessages) -> tuple[object, ...]:
@@ -174,7 +174,7 @@ class TestColumns:
         ]
         messages += [Message("sens/v1/demo/d1/telemetry", orjson.dumps({"ts": at, "a": 1}), NOW) for at in times * 10]
 
-        interpreted = await BatchBuilder(MemoryRegistry({"demo": tenant}), BY_COLUMN).interpret(messages)
+        interpreted = await Interpreter(MemoryRegistry({"demo": tenant}), BY_COLUMN).interpret(messages)
 
         assert {
             (rejection.reason, json.loads(messages[rejection.message_index].payload)["ts"])

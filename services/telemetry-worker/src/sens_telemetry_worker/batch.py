@@ -145,6 +145,12 @@ class UndecidedMessages:
         """Whether nothing is left to do for any envelope."""
         return all(each.settled for each in self.envelopes)
 
+    def tenant_names(self) -> set[str]:
+        """Return the names of tenants for which the envelopes account."""
+        return {name for each in self.envelopes for name in (*each.envelope.received, *each.envelope.discarded)} - {
+            UNROUTED
+        }
+
     def recorded(self) -> dict[StreamPosition, bytes | None]:
         """Return what the database is thought to have of each envelope; see `EnvelopeProgress.recorded`."""
         return {each.envelope.position: each.recorded for each in self.envelopes if not each.settled}
@@ -160,7 +166,8 @@ class InterpretedMessages:
         routes: What the topics say that lead to no device.
         rows: Of those messages that can be stored.
         rejections: The other messages.
-        generation: Of the ids in the rows; see `batch_building.KnownNames`.
+        generation: Of the ids in the rows; see `topic_resolving.KnownNames`.
+        tenant_ids: By name, of the tenants for which the envelopes account or that topics name which lead to no device, those that exist.
     """
 
     messages: Sequence[Message]
@@ -169,6 +176,7 @@ class InterpretedMessages:
     rows: Rows
     rejections: list[Rejection]
     generation: int
+    tenant_ids: Mapping[str, int]
 
     def tenant_name(self, message_index: int) -> str:
         """Return the tenant's name in a message's topic, `UNROUTED` where there is none."""
@@ -200,10 +208,9 @@ class Batch:
     tenant_names: Mapping[int, str]
 
     @classmethod
-    def of(
-        cls, undecided: UndecidedMessages, interpreted: InterpretedMessages, tenant_ids_by_name: Mapping[str, int]
-    ) -> Self:
-        """Join messages and rows; `tenant_ids_by_name` has those of `names_of_tenants` that exist."""
+    def of(cls, undecided: UndecidedMessages, interpreted: InterpretedMessages) -> Self:
+        """Join messages and rows."""
+        tenant_ids_by_name = interpreted.tenant_ids
         devices = interpreted.devices
         tenant_ids = np.fromiter(
             (device.tenant.id if device is not None else -1 for device in devices), np.int32, len(devices)
@@ -229,15 +236,6 @@ class Batch:
     def origin(self, message_index: int) -> Origin:
         """Return where a message came from first."""
         return self.envelope(message_index).origin(int(self.undecided.indexes_in_envelope[message_index]))
-
-
-def names_of_tenants(undecided: UndecidedMessages, interpreted: InterpretedMessages) -> set[str]:
-    """Return the names of tenants whose ids a batch needs and its devices do not tell."""
-    names: set[str] = set()
-    for each in undecided.envelopes:
-        names.update(each.envelope.received, each.envelope.discarded)
-    names.update(interpreted.tenant_name(index) for index, device in enumerate(interpreted.devices) if device is None)
-    return names - {UNROUTED}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,18 @@
 
 from sens_telemetry_worker.accounting import WrittenPart
 from sens_telemetry_worker.batch import Batch
-from sens_telemetry_worker.guard import TopicCounts, count_by_topic, is_guarded_reason
+from sens_telemetry_worker.guard import DeadLetterGuard, TopicCounts, Verdict, count_by_topic, is_guarded_reason
+
+
+def judge(guard: DeadLetterGuard, batch: Batch) -> Verdict:
+    """Tell the guard which messages the worker rejects; return whether the batch may be stored."""
+    guard.note(rejections_found_by_worker(batch))
+    return guard.decide()
+
+
+def note_rejections_of_database(guard: DeadLetterGuard, batch: Batch, written: WrittenPart) -> None:
+    """Tell the guard which messages only the database has rejected."""
+    guard.note(rejections_found_by_database(batch, written))
 
 
 def rejections_found_by_worker(batch: Batch) -> dict[str, TopicCounts]:

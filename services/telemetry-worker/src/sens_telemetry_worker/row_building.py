@@ -1,14 +1,14 @@
 """Builds rows of decoded messages: the values of a shape are the columns of its readings."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from sens_common.formats import MetricKind
 from sens_telemetry_worker.batch import Rejection
 from sens_telemetry_worker.decoding import DecodedMessage, DecodedMessages
 from sens_telemetry_worker.rows import Reading, ReadingGroup, Rows, group_of, joined
 from sens_telemetry_worker.shapes import Shape
-from sens_telemetry_worker.tenants import MetricKey, MetricSet, Refusal, Tenant
+from sens_telemetry_worker.tenants import MetricKey, MetricSet, NewMetrics, Refusal, RegisteredMetrics, Tenant
 
 
 class BuiltRows(NamedTuple):
@@ -18,33 +18,56 @@ class BuiltRows(NamedTuple):
     rejections: list[Rejection]
 
 
-def build_rows(decoded: DecodedMessages, refusals: Mapping[MetricKey, Refusal]) -> BuiltRows:
-    """Return the rows of decoded messages.
+class MetricRegistry(Protocol):
+    """Metrics in the database."""
 
-    Args:
-        decoded: The messages; the ids of their metrics are in `Tenant.metric_ids`.
-        refusals: Why a metric has no id.
-    """
-    groups: list[ReadingGroup] = []
-    rejections: list[Rejection] = []
-    for shape in decoded.shapes:
-        metric_ids = _metric_ids(shape.tenant, shape.metrics)
-        if metric_ids is None:
-            refusal = _refusal(shape.tenant, shape.metrics, refusals)
-            rejections += [Rejection(index, *refusal) for index in shape.message_index.tolist()]
-        else:
-            groups.append(_group_of_shape(shape, metric_ids))
-    single: dict[MetricSet, list[Reading]] = {}
-    for message in decoded.single:
-        metrics = message.metrics()
-        metric_ids = _metric_ids(message.device.tenant, metrics)
-        if metric_ids is None:
-            rejections.append(Rejection(message.message_index, *_refusal(message.device.tenant, metrics, refusals)))
-            continue
-        for reading in _readings(message, metric_ids):
-            single.setdefault(_metric_set(message.device.tenant, reading), []).append(reading)
-    groups += [group_of(metric_set, readings) for metric_set, readings in single.items()]
-    return BuiltRows(Rows(joined(groups)), rejections)
+    async def register_metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
+        """Return metrics, registering those that are new: those of a message all or none, so that a refused message uses no limit up.
+
+        Raises:
+            StoreUnavailableError: The database can't be asked.
+        """
+
+
+class RowBuilder:
+    """Builds rows, for which it registers metrics that are new."""
+
+    def __init__(self, registry: MetricRegistry) -> None:
+        self._registry = registry
+
+    async def build(self, decoded: DecodedMessages) -> BuiltRows:
+        """Return the rows of decoded messages."""
+        refusals = await self._register(decoded.new_metrics())
+        groups: list[ReadingGroup] = []
+        rejections: list[Rejection] = []
+        for shape in decoded.shapes:
+            metric_ids = _metric_ids(shape.tenant, shape.metrics)
+            if metric_ids is None:
+                refusal = _refusal(shape.tenant, shape.metrics, refusals)
+                rejections += [Rejection(index, *refusal) for index in shape.message_index.tolist()]
+            else:
+                groups.append(_group_of_shape(shape, metric_ids))
+        single: dict[MetricSet, list[Reading]] = {}
+        for message in decoded.single:
+            tenant, metrics = message.device.tenant, message.metrics()
+            metric_ids = _metric_ids(tenant, metrics)
+            if metric_ids is None:
+                rejections.append(Rejection(message.message_index, *_refusal(tenant, metrics, refusals)))
+                continue
+            for reading in _readings(message, metric_ids):
+                single.setdefault(_metric_set(tenant, reading), []).append(reading)
+        groups += [group_of(metric_set, readings) for metric_set, readings in single.items()]
+        return BuiltRows(Rows(joined(groups)), rejections)
+
+    async def _register(self, wanted: Sequence[NewMetrics]) -> dict[MetricKey, Refusal]:
+        """Register new metrics and remember their ids; return why some are not registered."""
+        if not wanted:
+            return {}
+        registered = await self._registry.register_metrics(wanted)
+        tenants = {new.tenant.id: new.tenant for new in wanted}
+        for (tenant_id, name, kind), metric_id in registered.ids.items():
+            tenants[tenant_id].metric_ids[kind][name] = metric_id
+        return registered.refusals
 
 
 def _metric_ids(tenant: Tenant, metrics: Iterable[tuple[str, MetricKind]]) -> list[int] | None:

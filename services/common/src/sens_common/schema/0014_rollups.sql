@@ -88,7 +88,17 @@ CREATE FUNCTION sens.note_changes(devices int[], firsts timestamptz[], pasts tim
         FROM sens.rollup_state s, unnest(devices, firsts, pasts) AS n (device_id, first, past)
         WHERE n.first < n.past AND n.first < s.watermark;
     END;
--- The same for one device.
+-- The same of whole hours, as numbers since 1970.
+CREATE FUNCTION sens.note_hours(devices int[], firsts int[], pasts int[]) RETURNS void
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    BEGIN ATOMIC
+        INSERT INTO sens.rollup_changes (device_id, first, past)
+        SELECT n.device_id, timestamptz 'epoch' + n.first * interval '1 hour',
+            least(s.watermark, timestamptz 'epoch' + n.past * interval '1 hour')
+        FROM sens.rollup_state s, unnest(devices, firsts, pasts) AS n (device_id, first, past)
+        WHERE n.first < n.past AND timestamptz 'epoch' + n.first * interval '1 hour' < s.watermark;
+    END;
+-- The same of one device.
 CREATE FUNCTION sens.note_changed(device int, first timestamptz, past timestamptz) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     BEGIN ATOMIC
@@ -162,10 +172,12 @@ AS $$
         ) g
         JOIN sens.metric_sets s ON s.id = g.metric_set_id
         CROSS JOIN LATERAL (
-            SELECT r.numbers FROM sens.readings r WHERE r.device_id = g.device_id AND r.ts = g.first_ts AND r.ts >= $4 AND r.ts < $5 OFFSET 0
+            SELECT r.numbers FROM sens.readings r
+            WHERE r.device_id = g.device_id AND r.ts = g.first_ts AND r.ts >= $4 AND r.ts < $5 OFFSET 0
         ) f
         CROSS JOIN LATERAL (
-            SELECT r.numbers FROM sens.readings r WHERE r.device_id = g.device_id AND r.ts = g.last_ts AND r.ts >= $4 AND r.ts < $5 OFFSET 0
+            SELECT r.numbers FROM sens.readings r
+            WHERE r.device_id = g.device_id AND r.ts = g.last_ts AND r.ts >= $4 AND r.ts < $5 OFFSET 0
         ) l
         CROSS JOIN LATERAL unnest(g.counts, g.sums, g.mins, g.maxs) WITH ORDINALITY AS p (count, sum, min, max, i)
         LEFT JOIN LATERAL (
@@ -199,7 +211,8 @@ AS $$
     SELECT format(
         $query$
         SELECT r.device_id, r.metric_id, r.hour, count(*), sum(r.value) FILTER (WHERE r.value BETWEEN -1e290 AND 1e290),
-            min(r.value), max(r.value), min(r.ts), (array_agg(r.value ORDER BY r.ts))[1], max(r.ts), (array_agg(r.value ORDER BY r.ts DESC))[1]
+            min(r.value), max(r.value), min(r.ts), (array_agg(r.value ORDER BY r.ts))[1],
+            max(r.ts), (array_agg(r.value ORDER BY r.ts DESC))[1]
         FROM (
             SELECT span.device_id, v.metric_id, date_bin('1 hour', r.ts, timestamptz 'epoch') AS hour, r.ts, v.value
             FROM span CROSS JOIN LATERAL (
@@ -239,7 +252,9 @@ DECLARE
     lower_bound timestamptz := (SELECT min(f) FROM unnest(firsts) AS f);
     upper_bound timestamptz := (SELECT max(p) FROM unnest(pasts) AS p);
     first_day timestamptz := date_bin('1 day', lower_bound, timestamptz 'epoch');
-    past_day timestamptz := date_bin('1 day', least(complete_until, upper_bound + interval '1 day' - interval '1 microsecond'), timestamptz 'epoch');
+    past_day timestamptz := date_bin(
+        '1 day', least(complete_until, upper_bound + interval '1 day' - interval '1 microsecond'), timestamptz 'epoch'
+    );
     parts text;
     gone sens.rollup_key[];
     key sens.rollup_key;
@@ -355,8 +370,8 @@ BEGIN
 END
 $$;
 
--- Moves the watermark up to a time, once nobody is at the gate: 'worked'; 'idle' when it is there already; 'busy' when another refresher works,
--- or somebody was at the gate for too long.
+-- Moves the watermark up to a time, once nobody is at the gate: 'worked'; 'idle' when it is there already; 'busy' when another refresher
+-- works, or somebody was at the gate for too long.
 CREATE FUNCTION sens.move_rollup_watermark(up_to timestamptz) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '100ms'
 AS $$
@@ -379,8 +394,8 @@ END
 $$;
 
 -- Adds the next hours before the watermark, of the next devices, at most so many: 'worked'; 'idle' when all are added; 'busy' when another
--- refresher works. Once all devices have the same hours, it goes on with the next ones, at most so many and those of one day; `again` begins
--- with fewer hours, because those of a single device take too long.
+-- refresher works. Once all devices have the same hours, it goes on with the next ones, at most so many and those of one day; `again`
+-- begins with fewer hours, because those of a single device take too long.
 CREATE FUNCTION sens.add_rollups(device_count int, hours int, again boolean) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$
@@ -431,8 +446,8 @@ BEGIN
 END
 $$;
 
--- Computes again what was changed: of at most so many changes, and days of devices, and fewer hours of one when told to: 'worked'; 'idle' when there is nothing; 'busy' when
--- another refresher works.
+-- Computes again what was changed, of at most so many changes and days of devices, or fewer hours of each: 'worked'; 'idle' when there is
+-- nothing; 'busy' when another refresher works.
 CREATE FUNCTION sens.apply_rollup_changes(most int, hours int) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC'
 AS $$
@@ -478,9 +493,9 @@ BEGIN
 END
 $$;
 
--- Deletes rollups of a device, of all its metrics or of one, whose hour or day begins in a time range: at most so many rows of each table at a
--- time; returns how many went, 0 at the end. The name, or the readings, must be deleted before: the last step waits for a refresher that may
--- have seen them.
+-- Deletes rollups of a device, of all its metrics or of one, whose hour or day begins in a time range: at most so many rows of each table
+-- at a time; returns how many went, 0 at the end. The name, or the readings, must be deleted before: the last step waits for a refresher
+-- that may have seen them.
 CREATE FUNCTION sens.delete_rollups(device int, metric int, first timestamptz, past timestamptz, most int) RETURNS int
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
@@ -500,11 +515,13 @@ BEGIN
             of_metric := coalesce(metric, -2147483648);
             LOOP
                 EXECUTE format(
-                    'SELECT metric_id FROM sens.%I WHERE device_id = $1 AND metric_id >= $2 AND ts >= $3 AND ts < $4 ORDER BY metric_id LIMIT 1', target
+                    'SELECT metric_id FROM sens.%I WHERE device_id = $1 AND metric_id >= $2 AND ts >= $3 AND ts < $4'
+                    ' ORDER BY metric_id LIMIT 1', target
                 ) INTO of_metric USING device, of_metric, first, past;
                 EXIT WHEN of_metric IS NULL OR of_metric <> metric OR remaining <= 0;
                 EXECUTE format(
-                    'SELECT ts FROM sens.%I WHERE device_id = $1 AND metric_id = $2 AND ts >= $3 AND ts < $4 ORDER BY ts OFFSET $5 LIMIT 1', target
+                    'SELECT ts FROM sens.%I WHERE device_id = $1 AND metric_id = $2 AND ts >= $3 AND ts < $4'
+                    ' ORDER BY ts OFFSET $5 LIMIT 1', target
                 ) INTO following USING device, of_metric, first, past, remaining;
                 EXECUTE format('DELETE FROM sens.%I WHERE device_id = $1 AND metric_id = $2 AND ts >= $3 AND ts < $4', target)
                     USING device, of_metric, first, coalesce(following, past);
@@ -522,9 +539,9 @@ BEGIN
 END
 $$;
 
--- Where the aggregates of a series are read, so that they are exact: stretches that do not overlap, each with its source: days (1d), hours (1h)
--- or readings (raw), the coarsest that buckets of such a width allow. What the rollups lack is read from the readings; so are, where `exact`,
--- hours whose sum is not known, as long as their readings are there.
+-- Where the aggregates of a series are read, so that they are exact: stretches that do not overlap, each with its source: days (1d), hours
+-- (1h) or readings (raw), the coarsest that buckets of such a width allow. What the rollups lack is read from the readings; so are, where
+-- `exact`, hours whose sum is not known, as long as their readings are there.
 CREATE FUNCTION sens.bucket_sources(
     device int, metric int, first timestamptz, past timestamptz, width interval, origin timestamptz, exact boolean
 ) RETURNS TABLE (source text, starts timestamptz, ends timestamptz)
@@ -584,9 +601,9 @@ CREATE FUNCTION sens.whole_range(range tstzrange, width interval) RETURNS tstzra
         ) e;
     END;
 
--- Buckets of a series that have values, from the coarsest source that answers exactly; `rows_read` says of how many rows each is made, `source`
--- the finest of its sources. A sum beyond a float8 is refused as out of range, unless `exact`: then such averages are computed some five times
--- slower, and the sum is NULL. `first` and `last` are NULL unless `with_ends`.
+-- Buckets of a series that have values, from the coarsest source that answers exactly; `rows_read` says of how many rows each is made,
+-- `source` the finest of its sources. A sum beyond a float8 is refused as out of range, unless `exact`: then averages are computed some
+-- five times slower, and the sum is NULL. `first_value` and `last_value` are NULL unless `with_ends`.
 CREATE FUNCTION sens.number_aggregates(
     device int, metric int, first timestamptz, past timestamptz, width interval, origin timestamptz, exact boolean, with_ends boolean
 ) RETURNS TABLE (
@@ -687,7 +704,8 @@ BEGIN
 END
 $$;
 
-REVOKE EXECUTE ON FUNCTION sens.note_changes(int[], timestamptz[], timestamptz[]), sens.note_changed(int, timestamptz, timestamptz),
+REVOKE EXECUTE ON FUNCTION sens.note_changes(int[], timestamptz[], timestamptz[]), sens.note_hours(int[], int[], int[]),
+    sens.note_changed(int, timestamptz, timestamptz),
     sens.raw_complete_since(int), sens.rollups_complete(int, timestamptz), sens.ensure_rollup_partitions(timestamptz, timestamptz),
     sens.rollup_query(int, int), sens.wide_rollup_query(int), sens.numbers_of_device(int),
     sens.compute_rollups(int[], timestamptz[], timestamptz[], timestamptz), sens.move_rollup_watermark(timestamptz),
@@ -696,7 +714,7 @@ REVOKE EXECUTE ON FUNCTION sens.note_changes(int[], timestamptz[], timestamptz[]
     sens.number_aggregates(int, int, timestamptz, timestamptz, interval, timestamptz, boolean, boolean),
     sens.first_bucket(int, int, timestamptz, timestamptz, interval, timestamptz, boolean) FROM public;
 GRANT SELECT ON sens.rollup_progress, sens.rollup_changes TO sens_worker;
-GRANT EXECUTE ON FUNCTION sens.note_changes(int[], timestamptz[], timestamptz[]), sens.move_rollup_watermark(timestamptz),
+GRANT EXECUTE ON FUNCTION sens.note_hours(int[], int[], int[]), sens.move_rollup_watermark(timestamptz),
     sens.add_rollups(int, int, boolean), sens.apply_rollup_changes(int, int) TO sens_worker;
 GRANT EXECUTE ON FUNCTION sens.number_aggregates(int, int, timestamptz, timestamptz, interval, timestamptz, boolean, boolean),
     sens.first_bucket(int, int, timestamptz, timestamptz, interval, timestamptz, boolean) TO sens_api;

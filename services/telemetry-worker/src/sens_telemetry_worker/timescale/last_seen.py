@@ -6,7 +6,7 @@ from typing import Final
 
 from sens_common.database import Connection
 from sens_telemetry_worker.batch import BatchPart
-from sens_telemetry_worker.batch_building import MAX_CACHED_TOPICS
+from sens_telemetry_worker.topic_resolving import MAX_CACHED_TOPICS
 
 _INTERVAL_MICROSECONDS: Final = 60_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from sens_telemetry_worker.rows import ReadingGroup
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _HOUR: Final = timedelta(hours=1)
 _HOUR_MICROSECONDS: Final = 3_600_000_000
-_NOTE: Final = "SELECT sens.note_changes($1, $2, $3)"
+_NOTE: Final = "SELECT sens.note_hours($1, $2, $3)"
+_HOUR_BITS: Final = 32
 
 
 async def note_late(connection: Connection, groups: Sequence[ReadingGroup], watermark: datetime) -> None:
@@ -24,26 +25,36 @@ async def note_late(connection: Connection, groups: Sequence[ReadingGroup], wate
         groups: What is written.
         watermark: A whole hour.
     """
-    late = late_hours(groups, (watermark - _EPOCH) // _HOUR)
-    if len(late):
-        devices, first, past = late.T.tolist()
-        await connection.execute(
-            _NOTE, devices, [_EPOCH + hour * _HOUR for hour in first], [_EPOCH + hour * _HOUR for hour in past]
-        )
+    devices, first, past = late_hours(groups, (watermark - _EPOCH) // _HOUR)
+    if len(devices):
+        await connection.execute(_NOTE, devices.tolist(), first.tolist(), past.tolist())
 
 
-def late_hours(groups: Sequence[ReadingGroup], watermark: int) -> NDArray[np.int64]:
-    """Return stretches of hours of devices, n rows of device, first hour and the hour after the last one; hours are those since 1970.
+class HoursOfDevices(NamedTuple):
+    """Stretches of hours of devices; each column has another stretch's, int64.
 
-    Consecutive hours of a device are one stretch.
+    Attributes:
+        devices: Ids.
+        first: The first hour, since 1970.
+        past: The hour after the last one.
     """
-    late = [np.empty((0, 2), np.int64)]
+
+    devices: NDArray[np.int64]
+    first: NDArray[np.int64]
+    past: NDArray[np.int64]
+
+
+def late_hours(groups: Sequence[ReadingGroup], watermark: int) -> HoursOfDevices:
+    """Return the hours before a watermark in which there are readings; consecutive hours of a device are one stretch."""
+    late = [np.empty(0, np.int64)]
     for group in groups:
         is_late = group.measured_at < watermark * _HOUR_MICROSECONDS
         if is_late.any():
-            late.append(np.column_stack((group.device_id[is_late], group.measured_at[is_late] // _HOUR_MICROSECONDS)))
-    pairs = np.unique(np.concatenate(late), axis=0)
-    begins = np.ones(len(pairs), np.bool_)
-    begins[1:] = (pairs[1:, 0] != pairs[:-1, 0]) | (pairs[1:, 1] != pairs[:-1, 1] + 1)
-    ends = np.roll(begins, -1)
-    return np.column_stack((pairs[begins], pairs[ends, 1] + 1))
+            hours = group.measured_at[is_late] // _HOUR_MICROSECONDS
+            late.append((group.device_id[is_late].astype(np.int64) << _HOUR_BITS) + hours)
+    keys = np.unique(np.concatenate(late))
+    begins = np.ones(len(keys), np.bool_)
+    begins[1:] = keys[1:] != keys[:-1] + 1
+    first, last = keys[begins], keys[np.roll(begins, -1)]
+    devices = (first + (1 << _HOUR_BITS - 1)) >> _HOUR_BITS
+    return HoursOfDevices(devices, first - (devices << _HOUR_BITS), last + 1 - (devices << _HOUR_BITS))

@@ -1,4 +1,4 @@
-"""What the worker knows of tenants, devices and metrics, as `batch_building.Registry`."""
+"""What the worker knows of tenants, devices and metrics, as `interpreting.Registry`."""
 
 import asyncio
 import time
@@ -9,7 +9,6 @@ from typing import Final
 from sens_common.database import Connection
 from sens_common.formats import MetricKind
 from sens_telemetry_worker import metrics
-from sens_telemetry_worker.batch_building import KnownNames
 from sens_telemetry_worker.storing import StoreUnavailableError
 from sens_telemetry_worker.tenants import (
     DeviceKey,
@@ -28,6 +27,7 @@ from sens_telemetry_worker.timescale.name_limits import (
     lock_allowances,
     note_registered,
 )
+from sens_telemetry_worker.topic_resolving import KnownNames
 
 REFRESH_SECONDS: Final = 5.0
 """A change of a tenant's limits is known within this time of the next message."""
@@ -37,7 +37,7 @@ _DAY_MICROSECONDS: Final = 86_400_000_000
 
 
 class TimescaleRegistry:
-    """Tenants, devices and metrics, as `batch_building.Registry`."""
+    """Tenants, devices and metrics, as `interpreting.Registry`."""
 
     def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
@@ -50,7 +50,7 @@ class TimescaleRegistry:
         self._recount_at: dict[tuple[int, NameTable], float] = {}
 
     async def known_names(self, tenants: Collection[str] = ()) -> KnownNames:
-        """See `batch_building.Registry.known_names`."""
+        """See `topic_resolving.DeviceRegistry.known_names`."""
         known = self._known
         if known is None or self._outdated(known) or any(name not in known.tenants for name in tenants):
             async with self._lock:
@@ -92,7 +92,7 @@ class TimescaleRegistry:
         return known
 
     async def register_devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
-        """See `batch_building.Registry.register_devices`."""
+        """See `topic_resolving.DeviceRegistry.register_devices`."""
         tenants: dict[int, Tenant] = {}
         keys: set[DeviceKey] = set()
         for tenant, name in wanted:
@@ -134,7 +134,7 @@ class TimescaleRegistry:
         return refusals
 
     async def register_metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
-        """See `batch_building.Registry.register_metrics`."""
+        """See `row_building.MetricRegistry.register_metrics`."""
         keys = {(new.tenant.id, name, kind) for new in wanted for name, kind in new.metrics}
         refusals: dict[MetricKey, Refusal] = {}
         async with self._lock, self._database.connection() as connection:

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Iterable
 
 from sens_common.envelope import Message
-from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.interpreting import Interpreter
 from sens_telemetry_worker.tenants import RegisteredDevices, Tenant
 from support.memory import MemoryRegistry
 
@@ -24,7 +24,7 @@ def batch(*devices: str) -> list[Message]:
 
 class TestCache:
     async def test_that_is_emptied_takes_no_device_from_another_batch(self) -> None:
-        builder = BatchBuilder(WaitingRegistry({"demo": Tenant(1, "demo")}), decoder("native"), max_cached_topics=3)
+        builder = Interpreter(WaitingRegistry({"demo": Tenant(1, "demo")}), decoder("native"), max_cached_topics=3)
         await builder.interpret(batch("d1"))
         interpreted = await asyncio.gather(
             builder.interpret(batch("d1", "d2")), builder.interpret(batch("d3", "d4", "d5"))

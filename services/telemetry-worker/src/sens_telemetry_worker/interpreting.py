@@ -1,0 +1,84 @@
+"""Interprets messages: the device that a topic leads to, the measurements in a payload, and the ids by which the database knows them.
+
+What the database has to be asked for (a tenant, a device, a metric that was not seen before) is gathered first and asked for once a
+batch; after that a message costs one look-up by its topic, its decoding and one look-up a value.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from sens_common.envelope import Message
+from sens_common.topics import NATIVE
+from sens_telemetry_worker.batch import InterpretedMessages, Rejection
+from sens_telemetry_worker.decoders.columns import ColumnFormat
+from sens_telemetry_worker.decoding import decode
+from sens_telemetry_worker.layouts import KnownLayouts
+from sens_telemetry_worker.row_building import MetricRegistry, RowBuilder
+from sens_telemetry_worker.tenants import Device
+from sens_telemetry_worker.topic_resolving import (
+    ERASED_BEFORE,
+    MAX_CACHED_TOPICS,
+    DeviceRegistry,
+    ResolvedTopics,
+    TopicResolver,
+)
+
+
+class Registry(DeviceRegistry, MetricRegistry, Protocol):
+    """Tenants, devices and metrics in the database."""
+
+
+class Interpreter:
+    """Interprets the messages of batches, and remembers what it learned for the next one."""
+
+    def __init__(
+        self, registry: Registry, payload_format: ColumnFormat, *, max_cached_topics: int = MAX_CACHED_TOPICS
+    ) -> None:
+        self._topics = TopicResolver(registry, max_cached_topics=max_cached_topics)
+        self._format = payload_format
+        self._layouts = KnownLayouts(payload_format)
+        self._rows = RowBuilder(registry)
+
+    async def interpret(self, messages: Sequence[Message], tenants: Collection[str] = ()) -> InterpretedMessages:
+        """Return messages as rows.
+
+        Args:
+            messages: Any.
+            tenants: Names of tenants whose ids are wanted besides.
+
+        Raises:
+            StoreUnavailableError: The database can't be asked; the messages can be interpreted again.
+        """
+        topics = await self._topics.resolve(messages, tenants)
+        devices = [topics.devices.get(message.topic) for message in messages]
+        without_device = [
+            Rejection(index, *topics.refusals[messages[index].topic])
+            for index, device in enumerate(devices)
+            if device is None
+        ]
+        without_device += _leave_out_erased(messages, devices, topics)
+        decoded = decode(messages, devices, self._format, self._layouts)
+        built = await self._rows.build(decoded)
+        return InterpretedMessages(
+            messages,
+            devices,
+            topics.routes,
+            built.rows,
+            without_device + decoded.rejections + built.rejections,
+            topics.generation,
+            topics.tenant_ids,
+        )
+
+
+def _leave_out_erased(
+    messages: Sequence[Message], devices: list[Device | None], topics: ResolvedTopics
+) -> list[Rejection]:
+    """Take away the device of messages that were received before it was erased; return their rejections."""
+    erased = {topic: device.erased_before for topic, device in topics.devices.items() if device.erased_before}
+    if not erased:
+        return []
+    left_out = [index for index, message in enumerate(messages) if message.received_at < erased.get(message.topic, 0)]
+    for index in left_out:
+        devices[index] = None
+        topics.routes[messages[index].topic] = NATIVE.route(messages[index].topic)
+    return [Rejection(index, *ERASED_BEFORE) for index in left_out]
