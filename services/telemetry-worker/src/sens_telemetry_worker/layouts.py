@@ -9,13 +9,14 @@ import numpy as np
 
 from sens_common.envelope import Message
 from sens_telemetry_worker.decoders.columns import ColumnFormat, Layout
-from sens_telemetry_worker.shapes import FEW, Shape, text_columns
+from sens_telemetry_worker.shapes import MIN_MESSAGES, Shape, text_columns
 from sens_telemetry_worker.tenants import Device
 
 MAX_DEVICES: Final = 250_000
 """Devices of which something is remembered; when there are more, it begins with none."""
 _MAX_MISSES: Final = 3
-"""A device whose payloads were so often of another layout than the one before has none."""
+"""A device whose payloads so often did not fit its layout gets no other one, until it is forgotten that they did not."""
+_BATCHES_UNTIL_FORGOTTEN: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +48,7 @@ class KnownLayouts:
         self._of_devices: dict[int, _TenantLayout] = {}
         self._last_names: dict[int, tuple[str, ...]] = {}
         self._misses: dict[int, int] = defaultdict(int)
+        self._batch_count = 0
 
     def decode(self, messages: Sequence[Message], devices: Sequence[Device | None]) -> ByLayout:
         """Decode the messages whose device has a layout that their payload is of.
@@ -55,6 +57,9 @@ class KnownLayouts:
             messages: All messages of a batch.
             devices: Each message's device, None where its topic leads to none.
         """
+        self._batch_count += 1
+        if self._batch_count % _BATCHES_UNTIL_FORGOTTEN == 0:
+            self._misses.clear()
         groups: dict[_TenantLayout, list[int]] = {}
         others: list[int] = []
         find = self._of_devices.get
@@ -70,7 +75,7 @@ class KnownLayouts:
                 groups[known] = [index]
         shapes: list[Shape] = []
         for known, indexes in groups.items():
-            if len(indexes) < FEW:
+            if len(indexes) < MIN_MESSAGES:
                 others += indexes
                 continue
             shape = _decoded(known.layout, messages, devices, indexes)
@@ -84,7 +89,9 @@ class KnownLayouts:
         return ByLayout(shapes, others)
 
     def note(self, device: Device, names: tuple[str, ...], payload: bytes) -> None:
-        """Take note of a flat payload of a device that has no layout: the second one with the same names gives it one."""
+        """Take note of a flat payload: the second one with the same names gives a device its layout, if it has none."""
+        if device.id in self._of_devices:  # its batch had few payloads of the layout
+            return
         if self._last_names.get(device.id) != names:
             if len(self._last_names) >= self._max_devices:
                 self._last_names.clear()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sens_common.formats import EXACT_BELOW, MetricKind, is_plain_text
 from sens_telemetry_worker.tenants import Tenant
 
-FEW: Final = 8
+MIN_MESSAGES: Final = 8
 """Fewer messages of one shape are not worth arrays of their own."""
 
 
@@ -77,7 +77,7 @@ class GatheredMessages:
         """Return the messages as columns, and the indexes of those messages of which only the format's `decode` can judge a value."""
         count = len(self.message_indexes)
         metrics = tuple((name, kind) for name, kind in zip(self.names, self.kinds, strict=True) if kind is not None)
-        if len(metrics) < len(self.names) or count < FEW:
+        if len(metrics) < len(self.names) or count < MIN_MESSAGES:
             return None, self.message_indexes
         plain = np.ones(count, np.bool_)
         numbers: list[NDArray[np.float64]] = []
