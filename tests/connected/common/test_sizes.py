@@ -2,7 +2,13 @@
 
 from datetime import UTC, datetime
 
+from sens_common.dead_letters import Reason
+from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
+from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.interpreting import Interpreter
+from sens_telemetry_worker.timescale.database import Database, open_pool
+from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from support.regular_readings import convert, store_readings
 from support.servers import owner
 
@@ -35,3 +41,22 @@ async def test_are_divided_by_what_rows_weigh_and_add_up_to_the_partitions(datab
         assert abs(large["readings"] + small["readings"] - total) <= len(measured)
         await store_readings(connection, "small", "d2", {"a": 1.0, "b": "x" * 500}, first=START, count=20_000)
         assert await connection.fetchval("SELECT sens.measure_partition()") is not None
+
+
+async def test_over_the_limit_refuse_what_comes_until_there_is_room(database: DatabaseSettings) -> None:
+    async with owner(database) as connection, open_pool(database, "test") as pool:
+        await connection.execute("INSERT INTO sens.tenants (name) VALUES ('demo')")
+        await store_readings(connection, "demo", "d1", {"a": 1.0}, first=START, count=1000)
+        await connection.execute("UPDATE sens.tenants SET stored_byte_limit = 1000")
+
+        async def reasons() -> list[str]:
+            interpreter = Interpreter(TimescaleRegistry(Database(pool, database)), decoder("native"))
+            message = Message("sens/v1/demo/d1/telemetry", b'{"a": 1}', int(START.timestamp()) * 1_000_000)
+            return [rejection.reason for rejection in (await interpreter.interpret([message])).rejections]
+
+        before = await reasons()
+        while await connection.fetchval("SELECT sens.measure_partition()") is not None:
+            pass
+        over = await reasons()
+        await connection.execute("UPDATE sens.tenants SET stored_byte_limit = 1000000000")
+        assert (before, over, await reasons()) == ([], [Reason.LIMIT_REACHED], [])

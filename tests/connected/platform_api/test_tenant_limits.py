@@ -45,6 +45,7 @@ class TestCommand:
             "late_days": 400,
             "dead_letters": 100_000,
             "dead_letter_bytes": 268_435_456,
+            "stored_bytes": None,
         }
         assert answer["used"]["devices"] == 0
         assert sens("tenants", "limits", "demo") == 0

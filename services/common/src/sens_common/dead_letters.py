@@ -32,7 +32,7 @@ class Reason(StrEnum):
     TOO_OLD = "too_old"
     """The time lies further back than the tenant's limit allows (400 days where nothing else is set). Raise the limit, then replay."""
     LIMIT_REACHED = "limit_reached"
-    """The tenant's limit of devices or metrics is reached. Delete some or raise the limit, then replay."""
+    """The tenant's limit of devices, of metrics or of stored bytes is reached. Delete some or raise the limit, then replay."""
     TOO_MANY_NEW_NAMES = "too_many_new_names"
     """More new devices or metrics came within an hour than the tenant's limit allows. Replay in the next hour, or raise the limit first."""
     REFUSED_BY_DATABASE = "refused_by_database"

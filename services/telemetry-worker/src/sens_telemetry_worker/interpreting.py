@@ -57,6 +57,7 @@ class Interpreter:
             if device is None
         ]
         without_device += _leave_out_erased(messages, devices, topics)
+        without_device += _leave_out_full(messages, devices, topics)
         decoded = decode(messages, devices, self._format, self._layouts)
         built = await self._rows.build(decoded)
         return InterpretedMessages(
@@ -82,3 +83,22 @@ def _leave_out_erased(
         devices[index] = None
         topics.routes[messages[index].topic] = NATIVE.route(messages[index].topic)
     return [Rejection(index, *ERASED_BEFORE) for index in left_out]
+
+
+def _leave_out_full(
+    messages: Sequence[Message], devices: list[Device | None], topics: ResolvedTopics
+) -> list[Rejection]:
+    """Take away the device of messages of tenants of which nothing more is stored; return their rejections."""
+    refusals = {
+        topic: device.tenant.refusal for topic, device in topics.devices.items() if device.tenant.refusal is not None
+    }
+    left_out = [
+        Rejection(index, *refusals[message.topic])
+        for index, message in enumerate(messages)
+        if refusals and devices[index] is not None and message.topic in refusals
+    ]
+    for rejection in left_out:
+        topic = messages[rejection.message_index].topic
+        devices[rejection.message_index] = None
+        topics.routes[topic] = NATIVE.route(topic)
+    return left_out

@@ -22,6 +22,7 @@ class Tenant:
         name: As in the topics.
         metric_ids: Of those metrics that were seen.
         late_microseconds: How far before its receipt a reading may lie.
+        refusal: Why nothing more of it is stored, None where it is.
     """
 
     id: int
@@ -30,6 +31,7 @@ class Tenant:
         default_factory=lambda: {"number": {}, "boolean": {}, "text": {}}
     )
     late_microseconds: int = DEFAULT_LATE_MICROSECONDS
+    refusal: "Refusal | None" = None
 
     def unknown(self, metrics: Iterable[tuple[str, MetricKind]]) -> frozenset[tuple[str, MetricKind]]:
         """Return those of the metrics whose ids are not known."""

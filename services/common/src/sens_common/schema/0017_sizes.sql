@@ -73,6 +73,7 @@ BEGIN
         WHERE s.partition IS NULL OR abs(p.bytes - s.bytes) > greatest(s.bytes / 50, 1048576) OR s.measured_at < now() - interval '7 days'
         ORDER BY s.measured_at NULLS FIRST, p.partition LIMIT 1;
     IF found IS NULL THEN
+        PERFORM sens.compare_stored_bytes();
         RETURN NULL;
     END IF;
     weights := CASE
@@ -111,6 +112,36 @@ CREATE FUNCTION sens.sizes_of(tenant int, OUT readings bigint, OUT rollups bigin
         FROM sens.tenant_sizes t JOIN sens.partition_sizes p USING (partition)
         WHERE t.tenant_id = tenant;
     END;
+
+-- A tenant that takes more than its limit gets dead letters instead of readings. Workers learn of it by the generation of tenants, so the size
+-- is written when it comes to lie on the other side of the limit, or the limit changes.
+ALTER TABLE sens.tenants
+    ADD COLUMN stored_byte_limit bigint CHECK (stored_byte_limit >= 0),
+    ADD COLUMN stored_bytes bigint NOT NULL DEFAULT 0;
+CREATE FUNCTION sens.note_stored_bytes() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    SELECT s.readings + s.rollups INTO new.stored_bytes FROM sens.sizes_of(new.id) s;
+    RETURN new;
+END
+$$;
+CREATE TRIGGER note_stored_bytes BEFORE UPDATE OF stored_byte_limit ON sens.tenants FOR EACH ROW EXECUTE FUNCTION sens.note_stored_bytes();
+CREATE FUNCTION sens.compare_stored_bytes() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    crossed constant int[] := (
+        SELECT array_agg(t.id) FROM sens.tenants t CROSS JOIN LATERAL sens.sizes_of(t.id) s
+        WHERE t.stored_byte_limit IS NOT NULL AND (s.readings + s.rollups > t.stored_byte_limit) <> (t.stored_bytes > t.stored_byte_limit)
+    );
+BEGIN
+    IF crossed IS NOT NULL THEN
+        UPDATE sens.tenants SET stored_byte_limit = stored_byte_limit WHERE id = ANY (crossed);
+    END IF;
+END
+$$;
+
 CREATE FUNCTION sens.own_sizes(OUT readings bigint, OUT rollups bigint, OUT letters bigint, OUT measured_at timestamptz)
     LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     BEGIN ATOMIC
@@ -118,5 +149,5 @@ CREATE FUNCTION sens.own_sizes(OUT readings bigint, OUT rollups bigint, OUT lett
     END;
 
 REVOKE EXECUTE ON FUNCTION sens.partitions_on_disk(), sens.is_in_columnstore(text), sens.measure_partition(), sens.sizes_of(int),
-    sens.own_sizes() FROM public;
+    sens.own_sizes(), sens.note_stored_bytes(), sens.compare_stored_bytes() FROM public;
 GRANT EXECUTE ON FUNCTION sens.measure_partition(), sens.own_sizes() TO sens_api;

@@ -46,5 +46,13 @@ LIMITS: Final = (
     Limit("late_days", "late_days", 1, 36_500, False, "days that a reading may lie before its receipt"),
     Limit("dead_letters", "dead_letter_count_limit", 0, _MOST, False, "dead letters"),
     Limit("dead_letter_bytes", "dead_letter_byte_limit", 0, 2**63 - 1, False, "bytes of dead letters"),
+    Limit(
+        "stored_bytes",
+        "stored_byte_limit",
+        0,
+        2**63 - 1,
+        True,
+        "bytes that readings and aggregates take on disk, about; what comes beyond goes to the dead letters",
+    ),
 )
 """All of them, in the order in which they are shown."""

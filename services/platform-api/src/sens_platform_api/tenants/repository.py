@@ -131,7 +131,8 @@ async def usage(connection: Connection, tenant_id: int) -> dict[str, int]:
             coalesce(r.metrics, 0) AS metrics,
             CASE WHEN r.hour = date_trunc('hour', now(), 'UTC') THEN r.new_metrics ELSE 0 END AS new_metrics_per_hour,
             coalesce(u.letters, 0) AS dead_letters,
-            coalesce(u.bytes, 0) AS dead_letter_bytes
+            coalesce(u.bytes, 0) AS dead_letter_bytes,
+            (SELECT s.readings + s.rollups FROM sens.sizes_of(tenant.id) s) AS stored_bytes
         FROM (VALUES ($1::int)) AS tenant (id)
         LEFT JOIN sens.registrations r ON r.tenant_id = tenant.id
         LEFT JOIN LATERAL (

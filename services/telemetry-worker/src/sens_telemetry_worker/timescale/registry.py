@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from sens_common.database import Connection
+from sens_common.dead_letters import Reason
 from sens_common.formats import MetricKind
 from sens_telemetry_worker import metrics
 from sens_telemetry_worker.storing import StoreUnavailableError
@@ -76,15 +77,17 @@ class TimescaleRegistry:
                 self._tenant_generation = 0
             if self._tenant_generation != tenant_generation:
                 rows = await connection.fetch(
-                    "SELECT id, name, device_limit, new_devices_per_hour, metric_limit, new_metrics_per_hour, late_days"
+                    "SELECT id, name, device_limit, new_devices_per_hour, metric_limit, new_metrics_per_hour, late_days,"
+                    " CASE WHEN stored_bytes > stored_byte_limit THEN stored_bytes END, stored_byte_limit"
                     " FROM sens.tenants"
                 )
                 ids = {row["name"]: row["id"] for row in rows}
                 if any(ids.get(name) != tenant.id for name, tenant in known.tenants.items()):  # a tenant was deleted
                     known = KnownNames(name_generation, erasures=known.erasures)
-                for id_, name, devices, new_devices, measured, new_metrics, late_days in rows:
+                for id_, name, devices, new_devices, measured, new_metrics, late_days, stored, most in rows:
                     tenant = known.tenants.setdefault(name, Tenant(id_, name))
                     tenant.late_microseconds = late_days * _DAY_MICROSECONDS
+                    tenant.refusal = None if stored is None else _no_room(name, stored, most)
                     self._limits["devices"][id_] = NameLimits(devices, new_devices)
                     self._limits["metrics"][id_] = NameLimits(measured, new_metrics)
                 self._tenant_generation = tenant_generation
@@ -194,6 +197,14 @@ def _check_found(missing: Collection[object]) -> None:
     """
     if missing:
         raise StoreUnavailableError("devices or metrics were deleted while they were registered")
+
+
+def _no_room(tenant: str, stored: int, most: int) -> Refusal:
+    return Refusal(
+        Reason.LIMIT_REACHED,
+        f"what tenant {tenant} has stored takes about {stored:,} bytes on disk, and its limit is {most:,}. Delete some, keep it for a shorter"
+        f" time (sens retention), or raise the limit (sens tenants limits {tenant} --stored-bytes), then replay",
+    )
 
 
 async def _erasures(connection: Connection) -> dict[tuple[int, bytes], int]:
