@@ -17,6 +17,8 @@ VALUES_PER_PAGE: Final = 100_000
 """Stored values, or rollups, that a page of aggregates is made of, about: some 50 ms of the database."""
 
 _FIRST_WINDOW = timedelta(days=1)
+_FIRST_WINDOW_OF_ROLLUPS = timedelta(days=16)
+_HOUR = timedelta(hours=1)
 _GROWTH = 8
 
 
@@ -62,7 +64,9 @@ class SeriesReader:
         self._page = min(max(MIN_PAGE_ROWS, most // series_count), query.limit + 1)
         self._buckets = 1
         if query.bucket is not None:
-            self._buckets = min(self._page, max(1, _FIRST_WINDOW // query.bucket))
+            has_rollups = series.kind != "text" and not query.bucket % _HOUR
+            window = _FIRST_WINDOW_OF_ROLLUPS if has_rollups else _FIRST_WINDOW
+            self._buckets = min(self._page, max(1, window // query.bucket))
         self.exact = False
         self.sources: set[Source] = set()
 
