@@ -8,8 +8,8 @@ import pytest
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.interpreting import Interpreter
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.partitions import Partitions
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
@@ -39,8 +39,8 @@ async def test_a_message_of_26_years_opens_a_partition_for_each_year_and_for_the
 async def test_a_message_with_a_reading_beyond_late_days_opens_none(database: DatabaseSettings) -> None:
     async with owner(database) as connection, open_pool(database, "test") as pool:
         await connection.execute("INSERT INTO sens.tenants (name) VALUES ('demo')")
-        builder = BatchBuilder(TimescaleRegistry(Database(pool, database)), decoder("native"))
+        interpreter = Interpreter(TimescaleRegistry(Database(pool, database)), decoder("native"))
         backlog = ",".join(f'{{"ts": {NOW - days * DAY}, "a": 1}}' for days in range(0, YEARS * 365, 30))
         message = Message("sens/v1/demo/d1/telemetry", f"[{backlog}]".encode(), NOW * 1_000_000)
-        interpreted = await builder.interpret([message])
+        interpreted = await interpreter.interpret([message])
         assert [rejection.reason for rejection in interpreted.rejections] == [Reason.TOO_OLD]
