@@ -22,11 +22,13 @@ type Connection = asyncpg.Connection[asyncpg.Record]
 pytestmark = pytest.mark.timescaledb
 
 HYPERTABLES = {
-    "measurements": "device_id,metric_id",
-    "readings": "device_id,metric_set_id",
-    "text_measurements": "device_id,metric_id",
+    "measurements": (7, "30 days", "device_id,metric_id"),
+    "readings": (7, "30 days", "device_id,metric_set_id"),
+    "rollup_1d": (360, "720 days", "device_id,metric_id"),
+    "rollup_1h": (30, "60 days", "device_id,metric_id"),
+    "text_measurements": (7, "30 days", "device_id,metric_id"),
 }
-"""By name: what the columnstore's segments are of."""
+"""By name: days of a chunk, after which time a chunk goes to the columnstore, and what its segments are of there."""
 OLD = datetime(2025, 6, 3, 12, tzinfo=UTC)
 CONFLICT_FREE = "INSERT INTO sens.measurements SELECT * FROM incoming ON CONFLICT DO NOTHING"
 
@@ -126,7 +128,7 @@ class TestHypertables:
 
         assert await run(timescaledb, kind) == "timescaledb"
 
-    async def test_hold_the_measurements_in_chunks_of_a_week(self, timescaledb: DatabaseSettings) -> None:
+    async def test_hold_what_they_hold_in_chunks_of_a_length(self, timescaledb: DatabaseSettings) -> None:
         async def dimensions(connection: Connection) -> list[tuple[object, ...]]:
             return [
                 tuple(row)
@@ -138,7 +140,9 @@ class TestHypertables:
                 )
             ]
 
-        assert await run(timescaledb, dimensions) == [(name, "ts", timedelta(days=7)) for name in HYPERTABLES]
+        assert await run(timescaledb, dimensions) == [
+            (name, "ts", timedelta(days=days)) for name, (days, _, _) in HYPERTABLES.items()
+        ]
 
     async def test_have_the_primary_key_as_their_only_index(self, timescaledb: DatabaseSettings) -> None:
         async def indexes(connection: Connection) -> list[str]:
@@ -188,7 +192,7 @@ class TestHypertables:
 
 
 class TestColumnstore:
-    async def test_takes_chunks_older_than_a_month_by_itself(self, columnstore: DatabaseSettings) -> None:
+    async def test_takes_old_chunks_by_itself(self, columnstore: DatabaseSettings) -> None:
         async def policies(connection: Connection) -> dict[str, asyncpg.Record]:
             rows = await connection.fetch(
                 """
@@ -203,7 +207,7 @@ class TestColumnstore:
 
         found = await run(columnstore, policies)
         assert {name: tuple(policy)[1:] for name, policy in found.items()} == {
-            name: ("30 days", segments, "ts") for name, segments in HYPERTABLES.items()
+            name: (after, segments, "ts") for name, (_, after, segments) in HYPERTABLES.items()
         }
 
     async def test_is_filled_by_the_policy(self, columnstore: DatabaseSettings) -> None:
