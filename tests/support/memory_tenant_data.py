@@ -13,9 +13,11 @@ from sens_platform_api.dead_letters.filters import Filter
 from sens_platform_api.dead_letters.repository import StoredDeadLetter, Summary
 from sens_platform_api.devices.repository import Device, Kind, Latest, LatestOfDevice, Series, Value
 from sens_platform_api.errors import NotFoundError
+from sens_platform_api.measurements.repository import DeviceSeries
 from sens_platform_api.overview.repository import Overview
 from sens_platform_api.registry.repository import DeletionStep, Metric
 from support.letters import LetterRow, stored_dead_letter
+from support.memory_measurements import MemoryMeasurements
 from support.stored_rows import Row
 from support.tenant_data import TENANTS
 
@@ -305,6 +307,23 @@ class MemoryTenantData:
 
     def letters(self, tenant: str) -> MemoryLetters:
         return MemoryLetters(self._database, tenant)
+
+    def measurements(self, tenant: str) -> MemoryMeasurements:
+        devices = self._tenants[tenant].devices
+        metrics = self._tenants[tenant].metrics
+
+        def series_of(device_id: int) -> list[Series]:
+            stored = {key[1] for key in self._database.measurements if key[0] == device_id}
+            return [
+                Series(metric_id, name, kind)
+                for (name, kind), (metric_id, _) in sorted(metrics.items())
+                if metric_id in stored
+            ]
+
+        return MemoryMeasurements(
+            lambda: {name: DeviceSeries(device.id, series_of(device.id)) for name, device in devices.items()},
+            self._database.measurements,
+        )
 
     @property
     def limits(self) -> "MemoryTenantData":

@@ -164,15 +164,33 @@ async def compare_answers(owner: Connection, source: random.Random, first: datet
             *arguments,
         )
         answer = await owner.fetch(
-            "SELECT bucket, count, avg, min, max, source FROM sens.number_aggregates($1, $2, $3, $4, $5, $6, $7, $8) ORDER BY 1",
+            """
+            SELECT bucket, count, avg, min, max, source FROM sens.edge_aggregates($1, $2, $3, $4,
+                ARRAY(SELECT generate_series(date_bin($5, $3, $6), $4::timestamptz + $5::interval, $5)), $8, $7) ORDER BY 1
+            """,
             *arguments,
             source.random() < 0.2,
-            source.random() < 0.5,
+            ["avg", "min", "max", "last"] if source.random() < 0.5 else ["avg", "min", "max"],
+        )
+        in_order = await owner.fetch(
+            """
+            SELECT date_bin($5, ts, $6), (array_agg(value ORDER BY ts))[1], (array_agg(value ORDER BY ts DESC))[1], sum(value)
+            FROM sens.number_page($1, $2, $3, $4, false, 1000000) GROUP BY 1 ORDER BY 1
+            """,
+            *arguments,
+        )
+        rolled = await owner.fetch(
+            """
+            SELECT bucket, first, last, sum FROM sens.edge_aggregates($1, $2, $3, $4,
+                ARRAY(SELECT generate_series(date_bin($5, $3, $6), $4::timestamptz + $5::interval, $5)), '{first,last,sum}', false) ORDER BY 1
+            """,
+            *arguments,
         )
         ends = [
             await owner.fetchval("SELECT sens.first_bucket($1, $2, $3, $4, $5, $6, $7)", *arguments, descending)
             for descending in (False, True)
         ]
     assert [tuple(row) for row in expected] == [tuple(row)[:-1] for row in answer], arguments
+    assert [tuple(row) for row in in_order] == [tuple(row) for row in rolled], arguments
     assert ends == ([expected[0][0], expected[-1][0]] if expected else [None, None]), arguments
     return [row["source"] for row in answer]

@@ -15,6 +15,8 @@ from sens_platform_api.dead_letters.repository import Actor, DeadLetters
 from sens_platform_api.dead_letters.service import Letters
 from sens_platform_api.devices.repository import TenantDevices
 from sens_platform_api.devices.service import Devices
+from sens_platform_api.measurements.repository import TenantMeasurements
+from sens_platform_api.measurements.service import Measurements
 from sens_platform_api.overview.repository import TenantNumbers
 from sens_platform_api.overview.service import Numbers
 from sens_platform_api.postgresql import Pool, TenantDatabase, open_pools
@@ -42,6 +44,8 @@ class TenantData(Protocol):
     def numbers(self, tenant: str) -> Numbers: ...
 
     def letters(self, tenant: str) -> Letters: ...
+
+    def measurements(self, tenant: str) -> Measurements: ...
 
     @property
     def deletions(self) -> Deletions: ...
@@ -100,6 +104,9 @@ class TenantDataInDatabase:
         return DeadLetters(
             lambda readonly: database.transaction(readonly=readonly), Actor("key 1 (unnamed)", self._ids[tenant])
         )
+
+    def measurements(self, tenant: str) -> Measurements:
+        return TenantMeasurements(self._database(tenant))
 
     @property
     def deletions(self) -> Deletions:

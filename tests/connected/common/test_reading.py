@@ -17,6 +17,7 @@ type Connection = asyncpg.Connection[asyncpg.Record]
 
 NOON: Final = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ALWAYS: Final = (datetime(1970, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
+DAYS: Final = "ARRAY(SELECT generate_series(timestamptz '2026-01-01Z', '2026-12-31Z', '1 day'))"
 READS: Final = {
     "device_series": "SELECT * FROM sens.device_series($1)",
     "latest_values": "SELECT * FROM sens.latest_values($1)",
@@ -26,6 +27,11 @@ READS: Final = {
     "text_page": "SELECT * FROM sens.text_page($1, 2, '1970-01-01Z', '2100-01-01Z', true, 10)",
     "number_buckets": "SELECT * FROM sens.number_buckets($1, 1, '1970-01-01Z', '2100-01-01Z', '1 day', '2001-01-01Z', false)",
     "text_buckets": "SELECT * FROM sens.text_buckets($1, 2, '1970-01-01Z', '2100-01-01Z', '1 day', '2001-01-01Z')",
+    "edge_aggregates": f"SELECT * FROM sens.edge_aggregates($1, 1, '1970-01-01Z', '2100-01-01Z', {DAYS}, '{{p50}}', false)",  # noqa: S608 - a text of this module
+    "edge_counts": f"SELECT * FROM sens.edge_counts($1, 2, '1970-01-01Z', '2100-01-01Z', {DAYS})",  # noqa: S608 - a text of this module
+    "first_bucket": """
+        SELECT b FROM sens.first_bucket($1, 1, '1970-01-01Z', '2100-01-01Z', '1 day', '2001-01-01Z', true) b WHERE b IS NOT NULL
+    """,
 }
 """Questions about a device; in the tests that ask them, metric 1 has numbers and metric 2 texts."""
 PARTS: Final = (
@@ -40,6 +46,10 @@ PARTS: Final = (
     "newest_elements",
     "filled_elements",
     "newest_values",
+    "bucket_sources",
+    "values_statement",
+    "values_between",
+    "as_float8",
 )
 """Functions that ask for no tenant; those of `READS` call them."""
 
@@ -90,6 +100,9 @@ class TestFunctions:
             "text_page": 3,
             "number_buckets": 3,
             "text_buckets": 3,
+            "edge_aggregates": 3,
+            "edge_counts": 3,
+            "first_bucket": 1,
         }
         assert (seen[other], seen[None]) == (nothing, nothing)
 

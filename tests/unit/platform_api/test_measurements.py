@@ -12,11 +12,12 @@ import pytest
 from sens_platform_api.devices.repository import Series, Value
 from sens_platform_api.errors import InvalidRequestError, NotFoundError
 from sens_platform_api.measurements.merging import merged
-from sens_platform_api.measurements.query import Position, Query, Source, Span, remaining
+from sens_platform_api.measurements.query import Position, Query, Source, remaining
 from sens_platform_api.measurements.rendering import CHUNK_BYTES, CsvStyle, as_csv, as_json
 from sens_platform_api.measurements.repository import Row
 from sens_platform_api.measurements.schemas import MeasurementParameters, render_position
 from sens_platform_api.measurements.service import selected
+from sens_platform_api.measurements.spans import Span
 from sens_platform_api.settings import LimitSettings
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -38,11 +39,12 @@ class TestParameters:
         asked = query()
         assert asked.span == Span(NOON - timedelta(days=1), NOON)
         assert asked.metrics == []
-        assert asked.bucket is None
+        assert asked.buckets is None
 
     def test_name_buckets_and_aggregates(self) -> None:
         asked = query(bucket="2w", aggregate="max,avg,max")
-        assert asked.bucket == timedelta(weeks=2)
+        assert asked.buckets is not None
+        assert asked.buckets.typical == timedelta(weeks=2)
         assert asked.aggregates == ["max", "avg"]
         assert query(bucket="5m").aggregates == ["avg"]
 
@@ -147,6 +149,7 @@ class Stored:
 
     device = "d"
     sources: Sequence[Source] = ("1d", "raw")
+    notes: Sequence[str] = ()
 
     def __init__(self, items: list[Row], position: Position | None = None) -> None:
         self.next: Position | None = None

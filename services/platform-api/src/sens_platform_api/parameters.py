@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -77,14 +77,14 @@ def canonical_device(text: str) -> str:
     return name
 
 
-def parse_time(name: str, text: str, now: datetime | None = None) -> datetime:
-    """Return the time that a query parameter names (`sens_common.times`), relative to now or to the given present.
+def parse_time(name: str, text: str, now: datetime | None = None, zone: tzinfo | None = None) -> datetime:
+    """Return the time that a query parameter names (`sens_common.times`), relative to now or to the given present, by UTC's days or a zone's.
 
     Raises:
         InvalidRequestError: It names none.
     """
     try:
-        return times.parse_time(text, now or datetime.now(UTC))
+        return times.parse_time(text, now or datetime.now(UTC), zone or UTC)
     except ValueError as error:
         raise InvalidRequestError.in_query(name, str(error)) from None
 

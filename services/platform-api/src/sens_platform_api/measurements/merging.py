@@ -5,8 +5,9 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Protocol
 
+from sens_platform_api.measurements.buckets import BUCKET_ORIGIN
 from sens_platform_api.measurements.query import RESOLUTION
-from sens_platform_api.measurements.repository import BUCKET_ORIGIN, Row
+from sens_platform_api.measurements.repository import Row
 
 
 class Sorted(Protocol):

@@ -3,25 +3,20 @@
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
-type Order = Literal["asc", "desc"]
-type Aggregate = Literal["avg", "min", "max", "count"]
+from sens_platform_api.measurements.buckets import Buckets
+from sens_platform_api.measurements.spans import Order, Span
+
+type Aggregate = Literal[
+    "avg", "sum", "min", "max", "first", "last", "count", "difference", "p50", "p95", "p99", "time_weighted_avg"
+]
+
+type Fill = Literal["null", "previous", "linear"]
+"""What buckets without values have: nothing, what the one before has, or what is on the line between their neighbours."""
 
 type Source = Literal["1d", "1h", "raw"]
 """What aggregates are made of: rollups of days or of hours, or the stored values."""
 
 RESOLUTION = timedelta(microseconds=1)
-
-
-class Span(NamedTuple):
-    """A time range; the end does not belong to it."""
-
-    start: datetime
-    end: datetime
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no time is in it."""
-        return self.start >= self.end
 
 
 class Position(NamedTuple):
@@ -44,8 +39,9 @@ class Query(NamedTuple):
     Attributes:
         metrics: Names; none means all.
         span: Time range.
-        bucket: Width of the buckets, None for stored values.
+        buckets: None for stored values.
         aggregates: Of each bucket.
+        fill: Of buckets without values; None leaves them out.
         order: By time; equal times are by name and kind of the series.
         limit: Rows.
         after: Go on after this one.
@@ -53,8 +49,9 @@ class Query(NamedTuple):
 
     metrics: list[str]
     span: Span
-    bucket: timedelta | None
+    buckets: Buckets | None
     aggregates: list[Aggregate]
+    fill: Fill | None
     order: Order
     limit: int
     after: Position | None
@@ -67,9 +64,10 @@ def remaining(query: Query, series: tuple[str, str]) -> Span:
     """
     if query.after is None:
         return query.span
-    width = RESOLUTION if query.bucket is None else query.bucket
     start, end = query.span
+    time = query.after.time
+    following = time + RESOLUTION if query.buckets is None else query.buckets.after(time)
     given = series <= query.after.series
     if query.order == "asc":
-        return Span(max(start, query.after.time + (width if given else timedelta(0))), end)
-    return Span(start, min(end, query.after.time + (timedelta(0) if given else width)))
+        return Span(max(start, following if given else time), end)
+    return Span(start, min(end, time if given else following))

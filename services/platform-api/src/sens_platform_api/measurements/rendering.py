@@ -28,7 +28,7 @@ END_HEADER: Final = "Sens-Last-Line"
 
 
 class Renderable(Protocol):
-    """The device's canonical name, its rows by time, and after the last of them the position to go on from, and what they were made of."""
+    """The device's canonical name, its rows by time, and after the last of them where to go on, their sources, and notes on them."""
 
     @property
     def device(self) -> str: ...
@@ -38,6 +38,9 @@ class Renderable(Protocol):
 
     @property
     def sources(self) -> Sequence[Source]: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
 
     def rows(self) -> AsyncGenerator[Row]: ...
 
@@ -76,7 +79,8 @@ async def as_json(answer: Renderable, aggregates: Sequence[Aggregate]) -> AsyncG
     metrics.MEASUREMENTS.inc(count)
     cursor = None if answer.next is None else render_position(answer.next)
     sources = b',"sources":' + orjson.dumps(answer.sources) if aggregates else b""
-    yield bytes(buffer) + b'],"next":' + orjson.dumps(cursor) + sources + b"}"
+    notes = b',"notes":' + orjson.dumps(answer.notes) if answer.notes else b""
+    yield bytes(buffer) + b'],"next":' + orjson.dumps(cursor) + sources + notes + b"}"
 
 
 def _document(row: Row, aggregates: Sequence[Aggregate]) -> dict[str, object]:

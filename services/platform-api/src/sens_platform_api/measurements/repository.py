@@ -1,25 +1,24 @@
 """A tenant's measurements in the database, a page at a time.
 
 A page of a series follows the primary key (device_id, ts) from where the page before ended (key-set pagination), so that a page costs
-as much as its rows, and nothing is kept open between two pages. The functions are in the schema's migration 0012.
+as much as its rows, and nothing is kept open between two pages. The functions are in the schema's migrations 0012, 0014 and 0018.
 """
 
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
 from sens_platform_api.devices.repository import Series, Value, find_device, list_series
-from sens_platform_api.measurements.query import RESOLUTION, Aggregate, Order, Source, Span
+from sens_platform_api.measurements.buckets import Buckets, bucket_edges
+from sens_platform_api.measurements.query import RESOLUTION, Aggregate, Source
+from sens_platform_api.measurements.spans import Order, Span
 from sens_platform_api.postgresql import Connection, QueryKind, TenantDatabase
 
 type PageKind = Literal["raw", "aggregates"]
 
-BUCKET_ORIGIN: Final = datetime(2001, 1, 1, tzinfo=UTC)
-"""Buckets begin at this time plus or minus whole buckets. It is a Monday, so that weeks begin with one."""
-
-_FIRST_NUMBER_BUCKET: Final = "SELECT sens.first_bucket($1, $2, $3, $4, $6, $7, $5)"
-_FIRST_TEXT_BUCKET: Final = "SELECT date_bin($6, ts, $7) FROM sens.text_page($1, $2, $3, $4, $5, 1)"
+_FIRST_NUMBER: Final = "SELECT sens.first_bucket($1, $2, $3, $4, $6, timestamptz 'epoch', $5)"
+_FIRST_TEXT: Final = "SELECT date_bin($6, ts, timestamptz 'epoch') FROM sens.text_page($1, $2, $3, $4, $5, 1)"
 
 
 class Row(NamedTuple):
@@ -109,7 +108,7 @@ class TransactionPages:
         series: Series,
         span: Span,
         *,
-        bucket: timedelta,
+        buckets: Buckets,
         aggregates: Sequence[Aggregate],
         order: Order,
         count: int,
@@ -123,44 +122,50 @@ class TransactionPages:
             device_id: Id of the device.
             series: The series.
             span: Time range.
-            bucket: Width.
+            buckets: What to aggregate in.
             aggregates: Of each bucket.
             order: By time.
             count: Buckets to read, from the first one that has values.
-            exact: Whether to compute averages of values whose sum a float8 can't hold.
+            exact: Whether to compute aggregates of values whose sum a float8 can't hold; a sum is None then.
 
         Raises:
             NumberTooLargeError: `exact` is needed.
         """
         first = await self._connection.fetchval(
-            _FIRST_TEXT_BUCKET if series.kind == "text" else _FIRST_NUMBER_BUCKET,
+            _FIRST_TEXT if series.kind == "text" else _FIRST_NUMBER,
             device_id,
             series.id,
             span.start,
             span.end,
             order == "desc",
-            bucket,
-            BUCKET_ORIGIN,
+            buckets.grid(*span),
         )
         if first is None:
             return Page([], None, 0)
+        edges = bucket_edges(buckets, buckets.beginning(first), span, count, order)
         if order == "asc":
-            edge = first + count * bucket
-            window = Span(span.start, min(span.end, edge))
-            rest = Span(edge, span.end) if edge < span.end else None
+            window = Span(span.start, min(span.end, edges[-1]))
+            rest = Span(edges[-1], span.end) if edges[-1] < span.end else None
         else:
-            edge = first - (count - 1) * bucket
-            window = Span(max(span.start, edge), span.end)
-            rest = Span(span.start, edge) if span.start < edge else None
-        arguments = (device_id, series.id, window.start, window.end, bucket, BUCKET_ORIGIN)
+            window = Span(max(span.start, edges[0]), span.end)
+            rest = Span(span.start, edges[0]) if span.start < edges[0] else None
         if series.kind == "text":
             records = await self._connection.fetch(
-                "SELECT *, count AS rows_read, 'raw' AS source FROM sens.text_buckets($1, $2, $3, $4, $5, $6)",
-                *arguments,
+                "SELECT *, count AS rows_read, 'raw' AS source FROM sens.edge_counts($1, $2, $3, $4, $5)",
+                device_id,
+                series.id,
+                *window,
+                edges,
             )
         else:
             records = await self._connection.fetch(
-                "SELECT * FROM sens.number_aggregates($1, $2, $3, $4, $5, $6, $7, false)", *arguments, exact
+                "SELECT * FROM sens.edge_aggregates($1, $2, $3, $4, $5, $6, $7)",
+                device_id,
+                series.id,
+                *window,
+                edges,
+                aggregates,
+                exact,
             )
         rows = [Row(record["bucket"], series, tuple(record.get(name) for name in aggregates)) for record in records]
         rows.sort(key=lambda row: row.time, reverse=order == "desc")

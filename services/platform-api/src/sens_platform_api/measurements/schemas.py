@@ -1,15 +1,19 @@
 """Measurements in requests and answers."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
+from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sens_common.times import TIME_FORMS, parse_width
+from sens_common.times import TIME_FORMS
 from sens_platform_api.errors import InvalidRequestError
 from sens_platform_api.fields import DeviceName, Kind, MetricName, Time, Value
-from sens_platform_api.measurements.query import Aggregate, Position, Query, Source, Span
+from sens_platform_api.measurements.buckets import BUCKET_PATTERN, Buckets, parse_buckets, parse_zone
+from sens_platform_api.measurements.points import MOST_POINTS, POINT_AGGREGATES, buckets_for
+from sens_platform_api.measurements.query import Aggregate, Fill, Position, Query, Source
 from sens_platform_api.measurements.service import MAX_SERIES
+from sens_platform_api.measurements.spans import Span
 from sens_platform_api.parameters import (
     EPOCH,
     METRIC_PATTERN,
@@ -28,10 +32,12 @@ from sens_platform_api.settings import LimitSettings
 DEFAULT_RANGE: Final = timedelta(hours=24)
 DEFAULT_LIMIT: Final = 10_000
 MAX_LIMIT: Final = 100_000_000
-BUCKET_PATTERN: Final = r"^[1-9][0-9]{0,7}[smhdw]$"
-AGGREGATE_PATTERN: Final = r"^(?:avg|min|max|count)(?:,(?:avg|min|max|count)){0,3}$"
-AGGREGATE_WORDS: Final = "it takes avg, min, max and count, with commas between, for example avg,max"
-_MAX_BUCKET = timedelta(days=366)
+_AGGREGATE = "(?:avg|sum|min|max|first|last|count|difference|p50|p95|p99|time_weighted_avg)"
+AGGREGATE_PATTERN: Final = rf"^{_AGGREGATE}(?:,{_AGGREGATE}){{0,11}}$"
+AGGREGATE_WORDS: Final = (
+    "it takes avg, sum, min, max, first, last, count, difference, p50, p95, p99 and time_weighted_avg, with commas between, for example"
+    " avg,max"
+)
 _MICROSECOND = timedelta(microseconds=1)
 
 TimeText = Annotated[str, Field(max_length=40)]
@@ -58,7 +64,7 @@ class MeasurementParameters(Parameters):
         TimeText | None,
         Field(
             alias="from",
-            description=f"First time: {TIME_FORMS}. Days begin at midnight UTC. Without it, 24 hours before `to`.",
+            description=f"First time: {TIME_FORMS}. Days begin at midnight UTC, or of `tz`. Without it, 24 hours before `to`.",
             examples=["2026-11-24T00:00:00Z", "-1h", "today"],
         ),
     ] = None
@@ -73,8 +79,9 @@ class MeasurementParameters(Parameters):
     bucket: Annotated[
         str | None,
         Field(
-            description="Width of the buckets to aggregate in: a number and s, m, h, d or w, 366 days at most.",
-            max_length=9,
+            description="Width of the buckets to aggregate in: a number and s, m, h, d, w or mo (months), 366 days at most. Days, weeks (from"
+            " Monday) and months begin at midnight UTC, or of `tz`.",
+            max_length=10,
             examples=["5m"],
             json_schema_extra={"pattern": BUCKET_PATTERN},
         ),
@@ -82,12 +89,43 @@ class MeasurementParameters(Parameters):
     aggregate: Annotated[
         str | None,
         Field(
-            description="Aggregates of each bucket, with commas between: avg, min, max, count. Texts have only count.",
-            max_length=20,
+            description="Aggregates of each bucket, with commas between: avg, sum, min, max, first, last, count, difference (how much a counter"
+            " has counted from the first value to the last; a value below the one before counts from zero), p50, p95 and p99 (interpolated"
+            " between values), time_weighted_avg (each value holds until the next one of the bucket, the last until its end). Texts have only"
+            " count.",
+            max_length=100,
             examples=["avg,min,max,count"],
             json_schema_extra={"pattern": AGGREGATE_PATTERN},
         ),
         in_words(AGGREGATE_PATTERN, AGGREGATE_WORDS),
+    ] = None
+    tz: Annotated[
+        str | None,
+        Field(
+            description="Time zone (a name of the IANA database) in which buckets of days, weeks, months and parts of a day begin, and whose"
+            " days `from` and `to` name. With daylight saving time a day has 23 or 25 hours. Times in the answer stay in UTC.",
+            max_length=64,
+            examples=["Europe/Vienna"],
+        ),
+    ] = None
+    fill: Annotated[
+        Fill | None,
+        Field(
+            description="Give buckets without values as well, from the one with `from` to the one with `to`: with null, with what the bucket before"
+            " has (previous), or with what is on the line between the neighbours that have values (linear). Their count is 0. Without"
+            " it, they are left out.",
+            examples=["previous"],
+        ),
+    ] = None
+    points: Annotated[
+        int | None,
+        Field(
+            description="For a chart of so many points: buckets of the narrowest round width of which the range has no more than these. Without"
+            " `aggregate` they have min, max and avg, so that no peak is lost. It takes the place of `bucket`.",
+            ge=2,
+            le=MOST_POINTS,
+            examples=[1000],
+        ),
     ] = None
     limit: Annotated[
         int,
@@ -118,14 +156,9 @@ class MeasurementParameters(Parameters):
         Raises:
             InvalidRequestError: The parameters do not fit together, or are over the limits.
         """
-        end = parse_time("to", self.end, now) if self.end is not None else now.astimezone(UTC)
-        start = parse_time("from", self.start, now) if self.start is not None else end - DEFAULT_RANGE
-        bucket = _bucket(self.bucket) if self.bucket is not None else None
-        if self.aggregate is not None and bucket is None:
-            raise InvalidRequestError.in_query("aggregate", "it needs a bucket")
-        aggregates: list[Aggregate] = []
-        if bucket is not None:
-            aggregates = [_AGGREGATES[name] for name in dict.fromkeys((self.aggregate or "avg").split(","))]
+        zone = _zone(self.tz) if self.tz is not None else None
+        end = parse_time("to", self.end, now, zone) if self.end is not None else now.astimezone(UTC)
+        start = parse_time("from", self.start, now, zone) if self.start is not None else end - DEFAULT_RANGE
         position = _position(self.cursor) if self.cursor is not None else None
         if position is not None:
             start, end = position.span
@@ -133,30 +166,55 @@ class MeasurementParameters(Parameters):
             raise InvalidRequestError.in_query("from", "it has to be before to")
         if end - start > timedelta(days=limits.range_days):
             raise InvalidRequestError.in_query("from", f"from and to may be {limits.range_days} days apart at most")
+        buckets, aggregates = self._aggregation(Span(start, end), zone)
         if self.limit > limits.measurements:
             raise InvalidRequestError.in_query("limit", f"it may be {limits.measurements} at most")
         return Query(
             metrics=list(dict.fromkeys(self.metric)),
             span=Span(start, end),
-            bucket=bucket,
+            buckets=buckets,
             aggregates=aggregates,
+            fill=self.fill,
             order=self.order,
             limit=self.limit,
             after=position,
         )
 
 
-_AGGREGATES: Final[dict[str, Aggregate]] = {"avg": "avg", "min": "min", "max": "max", "count": "count"}
+    def _aggregation(self, span: Span, zone: ZoneInfo | None) -> tuple[Buckets | None, list[Aggregate]]:
+        """Return what to aggregate in, and what of each bucket."""
+        if self.bucket is not None and self.points is not None:
+            raise InvalidRequestError.in_query("points", "bucket and points exclude each other: points choose the bucket's width")
+        if self.points is not None:
+            buckets: Buckets | None = buckets_for(span, self.points)
+            default = POINT_AGGREGATES
+        else:
+            buckets = _buckets(self.bucket, zone) if self.bucket is not None else None
+            default = ("avg",)
+        if buckets is None:
+            for name in ("aggregate", "fill"):
+                if getattr(self, name) is not None:
+                    raise InvalidRequestError.in_query(name, "it needs a bucket")
+            return None, []
+        names = default if self.aggregate is None else self.aggregate.split(",")
+        return buckets, [_AGGREGATES[name] for name in dict.fromkeys(names)]
 
 
-def _bucket(text: str) -> timedelta:
+_AGGREGATES: Final[dict[str, Aggregate]] = {name: name for name in get_args(Aggregate.__value__)}
+
+
+def _buckets(text: str, zone: ZoneInfo | None) -> Buckets:
     try:
-        width = parse_width(text)
+        return parse_buckets(text, zone)
     except ValueError as error:
         raise InvalidRequestError.in_query("bucket", str(error)) from None
-    if width > _MAX_BUCKET:
-        raise InvalidRequestError.in_query("bucket", "a bucket may be 366 days wide at most")
-    return width
+
+
+def _zone(name: str) -> ZoneInfo | None:
+    try:
+        return parse_zone(name)
+    except ValueError as error:
+        raise InvalidRequestError.in_query("tz", str(error)) from None
 
 
 def render_position(position: Position) -> str:
@@ -165,6 +223,8 @@ def render_position(position: Position) -> str:
     return encode_cursor(*(str((time - EPOCH) // _MICROSECOND + _CURSOR_BIAS) for time in times), *position.series)
 
 
+_WIDEST: Final = timedelta(days=10_000)
+"""No bucket is as wide; those of points are the widest."""
 _CURSOR_BIAS = 10**16
 """Makes the times in cursors, µs since the epoch, positive; the earliest is in 1900."""
 
@@ -175,7 +235,7 @@ def _position(cursor: str) -> Position:
         time, start, end = (EPOCH + (cursor_number(text) - _CURSOR_BIAS) * _MICROSECOND for text in times)
     except OverflowError:
         raise bad_cursor() from None
-    if not start - _MAX_BUCKET < time <= end:  # a bucket may begin before the range does
+    if not start - _WIDEST < time <= end:  # a bucket may begin before the range does
         raise bad_cursor()
     return Position(time, (name, kind), Span(start, end))
 
@@ -199,9 +259,17 @@ class MeasurementBucket(BaseModel):
     metric: MetricName
     kind: Kind
     avg: float | None = None
+    sum: Annotated[float | None, Field(description="Null where a number can't be as large.")] = None
     min: float | None = None
     max: float | None = None
-    count: Annotated[int | None, Field(ge=1)] = None
+    first: float | None = None
+    last: float | None = None
+    difference: Annotated[float | None, Field(description="Null where a number can't be as large.")] = None
+    p50: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    time_weighted_avg: float | None = None
+    count: Annotated[int | None, Field(ge=0)] = None
 
 
 class MeasurementList(BaseModel):
@@ -218,6 +286,13 @@ class MeasurementList(BaseModel):
             description="With `bucket`: what the aggregates are made of, the coarsest that answers exactly: rollups of days (UTC) or of hours,"
             " or stored values. Counts of texts are made of stored values.",
             examples=[["1d", "raw"]],
+        ),
+    ] = None
+    notes: Annotated[
+        list[str] | None,
+        Field(
+            description="What to know about the rows; missing where there is nothing.",
+            examples=[["null stands for aggregates that are larger than a number can be, about 1.8e308"]],
         ),
     ] = None
 

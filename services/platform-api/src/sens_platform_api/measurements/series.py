@@ -5,8 +5,11 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from sens_platform_api.devices.repository import Series
-from sens_platform_api.measurements.query import Aggregate, Order, Query, Source, Span, remaining
+from sens_platform_api.measurements.buckets import Buckets
+from sens_platform_api.measurements.filling import Filling
+from sens_platform_api.measurements.query import Aggregate, Query, Source, remaining
 from sens_platform_api.measurements.repository import Page, Row
+from sens_platform_api.measurements.spans import Order, Span
 
 PAGE_ROWS: Final = 2000
 """Rows that an answer reads at once, of all its series together, about."""
@@ -34,7 +37,7 @@ class Pages(Protocol):
         series: Series,
         span: Span,
         *,
-        bucket: timedelta,
+        buckets: Buckets,
         aggregates: list[Aggregate],
         order: Order,
         count: int,
@@ -48,8 +51,9 @@ class SeriesReader:
 
     Attributes:
         rows: Those that wait.
-        exact: Whether averages are computed in a way that no value is too large for.
+        exact: Whether sums are computed in a way that no value is too large for.
         sources: What the aggregates that were read so far are made of.
+        too_large: Whether an aggregate that was read so far is None because a number can't be as large.
     """
 
     def __init__(self, device_id: int, series: Series, query: Query, series_count: int) -> None:
@@ -63,17 +67,24 @@ class SeriesReader:
         # One row more than the limit tells whether there are more.
         self._page = min(max(MIN_PAGE_ROWS, most // series_count), query.limit + 1)
         self._buckets = 1
-        if query.bucket is not None:
-            has_rollups = series.kind != "text" and not query.bucket % _HOUR
+        if query.buckets is not None:
+            has_rollups = series.kind != "text" and not query.buckets.typical % _HOUR
             window = _FIRST_WINDOW_OF_ROLLUPS if has_rollups else _FIRST_WINDOW
-            self._buckets = min(self._page, max(1, window // query.bucket))
+            self._buckets = min(self._page, max(1, window // query.buckets.typical))
+        self._filling: Filling | None = None
+        if query.buckets is not None and query.fill is not None and self._rest is not None:
+            self._filling = Filling(
+                series, query.buckets, query.aggregates, fill=query.fill, span=self._rest, order=query.order
+            )
+        self._looks_back = self._filling is not None and query.after is not None
         self.exact = False
         self.sources: set[Source] = set()
+        self.too_large = False
 
     @property
     def complete(self) -> bool:
         """Whether there are no more rows than those that wait."""
-        return self._rest is None
+        return self._rest is None and (self._filling is None or self._filling.complete)
 
     @property
     def runs_low(self) -> bool:
@@ -82,23 +93,51 @@ class SeriesReader:
 
     async def fill(self, pages: Pages) -> None:
         """Read pages until there is a row or no more of them."""
-        while self._rest is not None:
+        while not self.complete:
+            if self._filling is not None and (rows := self._filling.take(self._page)):
+                self.rows.extend(rows)
+                return
+            if self._rest is None:
+                return
+            await self._look_back(pages)
             page = await self._read(pages, self._rest)
             self._rest = _unless_empty(page.rest)
             self.sources |= page.sources
-            self.rows.extend(page.rows)
-            if page.rows:
+            self.too_large |= self._series.kind != "text" and any(None in row.values for row in page.rows)
+            if self._filling is not None:
+                self._filling.add(page.rows, last=self._rest is None)
+            elif page.rows:
+                self.rows.extend(page.rows)
                 return
+
+    async def _look_back(self, pages: Pages) -> None:
+        """Read the row before the first one, of which the page of the answer before does not tell."""
+        query, rest = self._query, self._rest
+        if not self._looks_back or self._filling is None or query.buckets is None or rest is None:
+            return
+        ascending = query.order == "asc"
+        page = await pages.buckets(
+            self._device_id,
+            self._series,
+            Span(query.span.start, rest.start) if ascending else Span(rest.end, query.span.end),
+            buckets=query.buckets,
+            aggregates=query.aggregates,
+            order="desc" if ascending else "asc",
+            count=1,
+            exact=self.exact,
+        )
+        self._filling.before = page.rows[0] if page.rows else None
+        self._looks_back = False
 
     async def _read(self, pages: Pages, span: Span) -> Page:
         query = self._query
-        if query.bucket is None:
+        if query.buckets is None:
             return await pages.raw(self._device_id, self._series, span, order=query.order, limit=self._page)
         page = await pages.buckets(
             self._device_id,
             self._series,
             span,
-            bucket=query.bucket,
+            buckets=query.buckets,
             aggregates=query.aggregates,
             order=query.order,
             count=self._buckets,

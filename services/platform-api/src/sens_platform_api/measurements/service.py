@@ -48,6 +48,13 @@ class Answer:
         """What the aggregates that were read so far are made of, the coarsest first."""
         return sorted({source for reader in self._readers for source in reader.sources})
 
+    @property
+    def notes(self) -> list[str]:
+        """What to know about the rows that were read so far."""
+        if any(reader.too_large for reader in self._readers):
+            return ["null stands for aggregates that are larger than a number can be, about 1.8e308"]
+        return []
+
     async def rows(self) -> AsyncGenerator[Row]:
         """Yield the rows by time.
 
@@ -74,7 +81,7 @@ class Answer:
         low = [reader for reader in readers if reader.runs_low]
         while low:
             try:
-                kind: PageKind = "raw" if self._query.bucket is None else "aggregates"
+                kind: PageKind = "raw" if self._query.buckets is None else "aggregates"
                 async with self._measurements.pages(kind, patient=patient) as pages:
                     while low:
                         await low[-1].fill(pages)
