@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sens_platform_api.errors import InvalidRequestError
+from sens_platform_api.errors import InvalidRequestError, NotFoundError
 from sens_platform_api.measurements import service
 from sens_platform_api.measurements.buckets import parse_buckets
 from sens_platform_api.measurements.query import Aggregate
@@ -48,20 +48,20 @@ async def ask(it: TenantData, *, device: str = "d", **parameters: object) -> tup
 async def ask_with(
     it: TenantData, parameters: Mapping[str, object], device: str = "d"
 ) -> tuple[list[Row], service.Answer]:
-    """Return the same; the parameters come as one."""
+    """Return the same; the parameters come as one, and several devices with spaces between."""
     names = {"start": "from", "end": "to"}
     query = MeasurementParameters.model_validate({names.get(name, name): value for name, value in parameters.items()})
-    answer = await service.read(it.measurements("demo"), device, query.query(LimitSettings(), NOW))
+    answer = await service.read(it.measurements("demo"), device.split(), query.query(LimitSettings(), NOW))
     async with aclosing(answer.rows()) as rows:
         return [row async for row in rows], answer
 
 
-async def paged(it: TenantData, limit: int, parameters: Mapping[str, object]) -> list[Row]:
+async def paged(it: TenantData, limit: int, parameters: Mapping[str, object], device: str = "d") -> list[Row]:
     """Return the rows of an answer that was asked for in pages."""
     seen: list[Row] = []
     asked = dict(parameters, limit=limit)
     while True:
-        rows, answer = await ask_with(it, asked)
+        rows, answer = await ask_with(it, asked, device)
         seen += rows
         if answer.next is None:
             return seen
@@ -320,3 +320,49 @@ class TestPoints:
         numbers = count()
         with open_for_examples(opened_in_each_form) as (runner, it):
             check()
+
+
+class TestSeveralDevices:
+    ASKED: Final = {"start": "2026-03-28T00:00:00Z", "end": "2026-03-30T00:00:00Z"}
+
+    async def test_are_merged_by_time_device_and_metric(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
+            later = START + timedelta(minutes=1)
+            await it.store("demo", [("b", "t", START, 1.0), ("a", "t", later, 2.0), ("a", "u", START, 3.0)])
+            await it.store("demo", [("b", "u", later, "x"), ("c", "t", START, 4.0), ("a", "t", START, 5.0)])
+            await it.store("other", [("a", "t", START, 6.0)])
+            rows, answer = await ask_with(it, self.ASKED, "b a")
+            assert answer.devices == ["a", "b"]
+            assert [(row.series.device, row.series.name, *row.values) for row in rows] == [
+                ("a", "t", 5.0),
+                ("a", "u", 3.0),
+                ("b", "t", 1.0),
+                ("a", "t", 2.0),
+                ("b", "u", "x"),
+            ]
+            for limit in range(1, 6):
+                assert await paged(it, limit, self.ASKED, "a b") == rows
+                assert await paged(it, limit, {**self.ASKED, "order": "desc"}, "a b") == sorted(
+                    rows, key=lambda row: (-row.time.timestamp(), *row.series.key)
+                )
+            rows, _ = await ask_with(it, {**self.ASKED, "bucket": "1h", "aggregate": "sum", "metric": ["t"]}, "a b c")
+            assert [(row.series.device, *row.values) for row in rows] == [("a", 7.0), ("b", 1.0), ("c", 4.0)]
+
+    async def test_that_are_not_there_and_metrics_that_none_has_are_named(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
+            await it.store("demo", [("b", "t", START, 1.0), ("a", "u", START, 2.0)])
+            with pytest.raises(NotFoundError, match=r"there is no device c, d$"):
+                await ask_with(it, self.ASKED, "d a c")
+            rows, _ = await ask_with(it, {**self.ASKED, "metric": ["u"]}, "a b")
+            assert len(rows) == 1
+            with pytest.raises(NotFoundError, match=r"none of the devices a, b has a metric v; they have t, u$"):
+                await ask_with(it, {**self.ASKED, "metric": ["u", "v"]}, "a b")
+
+    async def test_with_too_many_metrics_together_are_refused_with_their_number(
+        self, opened_in_each_form: Opener
+    ) -> None:
+        async with opened_in_each_form() as it:
+            await it.store("demo", [(device, f"m{index}", START, 1.0) for device in "ab" for index in range(51)])
+            assert len((await ask_with(it, self.ASKED, "a"))[0]) == 51
+            with pytest.raises(InvalidRequestError, match=r"100 series at most, .* these are 102; .* or fewer devices"):
+                await ask_with(it, self.ASKED, "a b")

@@ -1,16 +1,16 @@
 """Measurements in memory, with aggregates by their definitions, as the API's port expects them."""
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
-from sens_platform_api.devices.repository import Series, Value
+from sens_platform_api.devices.repository import Value
 from sens_platform_api.measurements.buckets import Buckets, bucket_edges
-from sens_platform_api.measurements.query import RESOLUTION, Aggregate
-from sens_platform_api.measurements.repository import DeviceSeries, Page, PageKind, Row
+from sens_platform_api.measurements.query import RESOLUTION, Aggregate, QueriedSeries
+from sens_platform_api.measurements.repository import Page, PageKind, Row
 from sens_platform_api.measurements.spans import Order, Span
 
 type Timed = tuple[datetime, float]
@@ -20,13 +20,21 @@ class MemoryMeasurements:
     """The measurements of one tenant, as `measurements.service.Measurements`."""
 
     def __init__(
-        self, devices: Callable[[], Mapping[str, DeviceSeries]], values: Mapping[tuple[int, int, datetime], Value]
+        self,
+        series: Callable[[], Sequence[QueriedSeries]],
+        devices: Container[str],
+        values: Mapping[tuple[int, int, datetime], Value],
     ) -> None:
+        self._series = series
         self._devices = devices
         self._values = values
 
-    async def series(self, device: str) -> DeviceSeries | None:
-        return self._devices().get(device)
+    async def series(self, devices: Sequence[str]) -> dict[str, list[QueriedSeries]]:
+        return {
+            name: [series for series in self._series() if series.device == name]
+            for name in devices
+            if name in self._devices
+        }
 
     @asynccontextmanager
     async def pages(self, kind: PageKind, *, patient: bool) -> AsyncIterator["MemoryPages"]:  # noqa: ARG002 - nobody waits
@@ -39,16 +47,16 @@ class MemoryPages:
     def __init__(self, values: Mapping[tuple[int, int, datetime], Value]) -> None:
         self._values = values
 
-    def _read(self, device_id: int, series: Series, span: Span, order: Order) -> list[tuple[datetime, Value]]:
+    def _read(self, series: QueriedSeries, span: Span, order: Order) -> list[tuple[datetime, Value]]:
         found = [
             (key[2], value)
             for key, value in self._values.items()
-            if key[:2] == (device_id, series.id) and span.start <= key[2] < span.end
+            if key[:2] == (series.device_id, series.id) and span.start <= key[2] < span.end
         ]
         return sorted(found, reverse=order == "desc")
 
-    async def raw(self, device_id: int, series: Series, span: Span, *, order: Order, limit: int) -> Page:
-        found = self._read(device_id, series, span, order)
+    async def raw(self, series: QueriedSeries, span: Span, *, order: Order, limit: int) -> Page:
+        found = self._read(series, span, order)
         rows = [Row(time, series, (value,)) for time, value in found[:limit]]
         if len(rows) < limit:
             return Page(rows, None, len(rows))
@@ -57,8 +65,7 @@ class MemoryPages:
 
     async def buckets(
         self,
-        device_id: int,
-        series: Series,
+        series: QueriedSeries,
         span: Span,
         *,
         buckets: Buckets,
@@ -67,7 +74,7 @@ class MemoryPages:
         count: int,
         exact: bool = False,  # noqa: ARG002 - sums here are always exact
     ) -> Page:
-        found = self._read(device_id, series, span, order)
+        found = self._read(series, span, order)
         if not found:
             return Page([], None, 0)
         edges = bucket_edges(buckets, buckets.beginning(found[0][0]), span, count, order)

@@ -13,7 +13,7 @@ from sens_platform_api.dead_letters.filters import Filter
 from sens_platform_api.dead_letters.repository import StoredDeadLetter, Summary
 from sens_platform_api.devices.repository import Device, Kind, Latest, LatestOfDevice, Series, Value
 from sens_platform_api.errors import NotFoundError
-from sens_platform_api.measurements.repository import DeviceSeries
+from sens_platform_api.measurements.query import QueriedSeries
 from sens_platform_api.overview.repository import Overview
 from sens_platform_api.registry.repository import DeletionStep, Metric
 from support.letters import LetterRow, stored_dead_letter
@@ -312,18 +312,16 @@ class MemoryTenantData:
         devices = self._tenants[tenant].devices
         metrics = self._tenants[tenant].metrics
 
-        def series_of(device_id: int) -> list[Series]:
-            stored = {key[1] for key in self._database.measurements if key[0] == device_id}
+        def series() -> list[QueriedSeries]:
+            stored = {key[:2] for key in self._database.measurements}
             return [
-                Series(metric_id, name, kind)
+                QueriedSeries(device.id, device.name, metric_id, name, kind)
+                for device in devices.values()
                 for (name, kind), (metric_id, _) in sorted(metrics.items())
-                if metric_id in stored
+                if (device.id, metric_id) in stored
             ]
 
-        return MemoryMeasurements(
-            lambda: {name: DeviceSeries(device.id, series_of(device.id)) for name, device in devices.items()},
-            self._database.measurements,
-        )
+        return MemoryMeasurements(series, devices, self._database.measurements)
 
     @property
     def limits(self) -> "MemoryTenantData":

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sens_platform_api.devices.repository import Series, Value
+from sens_platform_api.devices.repository import Kind, Value
 from sens_platform_api.errors import InvalidRequestError, NotFoundError
 from sens_platform_api.measurements.merging import merged
-from sens_platform_api.measurements.query import Position, Query, Source, remaining
-from sens_platform_api.measurements.rendering import CHUNK_BYTES, CsvStyle, as_csv, as_json
+from sens_platform_api.measurements.query import Position, QueriedSeries, Query, Source, remaining
+from sens_platform_api.measurements.rendering import CHUNK_BYTES, CsvStyle, Shape, as_csv, as_json
 from sens_platform_api.measurements.repository import Row
 from sens_platform_api.measurements.schemas import MeasurementParameters, render_position
 from sens_platform_api.measurements.service import selected
@@ -22,15 +22,15 @@ from sens_platform_api.settings import LimitSettings
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-NUMBER = Series(1, "t", "number")
-TEXT = Series(2, "text", "text")
+NUMBER = QueriedSeries(1, "d", 1, "t", "number")
+TEXT = QueriedSeries(1, "d", 2, "text", "text")
 
 
 def query(**parameters: object) -> Query:
     return MeasurementParameters.model_validate(parameters).query(LimitSettings(), NOON)
 
 
-def rows(series: Series, minutes: list[int], value: Value = 1.0) -> list[Row]:
+def rows(series: QueriedSeries, minutes: list[int], value: Value = 1.0) -> list[Row]:
     return [Row(NOON + minute * MINUTE, series, (value,)) for minute in minutes]
 
 
@@ -54,14 +54,14 @@ class TestParameters:
 
     def test_go_on_in_the_range_of_the_first_page(self) -> None:
         span = Span(NOON - timedelta(hours=3), NOON - timedelta(hours=1))
-        position = Position(NOON - timedelta(hours=2), ("ü", "text"), span)
+        position = Position(NOON - timedelta(hours=2), ("d", "ü", "text"), span)
         asked = query(cursor=render_position(position))
         assert asked.span == span
         assert asked.after == position
 
     def test_go_on_after_a_bucket_that_begins_before_the_range(self) -> None:
         span = Span(NOON + MINUTE, NOON + timedelta(hours=1))
-        position = Position(NOON, ("t", "number"), span)
+        position = Position(NOON, ("d", "t", "number"), span)
         assert query(bucket="5m", cursor=render_position(position)).after == position
 
 
@@ -70,11 +70,12 @@ class TestContinuation:
 
     def asked(self, order: str, bucket: str | None = None) -> Query:
         parameters = {"order": order} | ({"bucket": bucket} if bucket else {})
-        after = Position(NOON + 10 * MINUTE, ("m", "number"), self.SPAN)
+        after = Position(NOON + 10 * MINUTE, ("d", "m", "number"), self.SPAN)
         return query(**parameters)._replace(span=self.SPAN, after=after)
 
-    @pytest.mark.parametrize("series", [("a", "text"), ("m", "number")])
-    def test_leaves_out_the_last_row_of_series_that_have_given_it(self, series: tuple[str, str]) -> None:
+    @pytest.mark.parametrize(("name", "kind"), [("a", "text"), ("m", "number")])
+    def test_leaves_out_the_last_row_of_series_that_have_given_it(self, name: str, kind: Kind) -> None:
+        series = QueriedSeries(1, "d", 1, name, kind)
         step = timedelta(microseconds=1)
         assert remaining(self.asked("asc"), series).start == NOON + 10 * MINUTE + step
         assert remaining(self.asked("desc"), series).end == NOON + 10 * MINUTE
@@ -82,7 +83,7 @@ class TestContinuation:
         assert remaining(self.asked("desc", "5m"), series).end == NOON + 10 * MINUTE
 
     def test_begins_with_the_last_row_in_series_that_have_not(self) -> None:
-        series = ("m", "text")
+        series = QueriedSeries(1, "d", 1, "m", "text")
         assert remaining(self.asked("asc"), series).start == NOON + 10 * MINUTE
         assert remaining(self.asked("desc"), series).end == NOON + 10 * MINUTE + timedelta(microseconds=1)
         assert remaining(self.asked("desc", "5m"), series).end == NOON + 15 * MINUTE
@@ -128,26 +129,30 @@ class TestMerging:
 
 
 class TestSelection:
-    SERIES = (Series(1, "t", "number"), Series(2, "t", "text"), Series(3, "firmware", "text"))
+    SERIES = (
+        QueriedSeries(1, "d", 1, "t", "number"),
+        QueriedSeries(1, "d", 2, "t", "text"),
+        QueriedSeries(1, "d", 3, "firmware", "text"),
+    )
 
     def test_of_an_unknown_metric_says_which_ones_there_are(self) -> None:
         with pytest.raises(NotFoundError, match=r"no metric temp; it has firmware, t$"):
-            selected("d", list(self.SERIES), query(metric=["t", "temp"]))
+            selected(["d"], list(self.SERIES), query(metric=["t", "temp"]))
 
     def test_of_averages_leaves_the_texts_of_a_metric_with_numbers_out(self) -> None:
         asked = query(metric=["t"], bucket="1h", aggregate="avg")
-        assert selected("d", list(self.SERIES), asked) == [self.SERIES[0]]
-        assert selected("d", list(self.SERIES), query(bucket="1h", aggregate="avg")) == [self.SERIES[0]]
+        assert selected(["d"], list(self.SERIES), asked) == [self.SERIES[0]]
+        assert selected(["d"], list(self.SERIES), query(bucket="1h", aggregate="avg")) == [self.SERIES[0]]
 
     def test_of_averages_of_texts_alone_is_refused(self) -> None:
         with pytest.raises(InvalidRequestError, match="firmware has texts"):
-            selected("d", list(self.SERIES), query(metric=["firmware"], bucket="1h", aggregate="avg"))
+            selected(["d"], list(self.SERIES), query(metric=["firmware"], bucket="1h", aggregate="avg"))
 
 
 class Stored:
     """An answer whose rows are in memory."""
 
-    device = "d"
+    devices = ("d",)
     sources: Sequence[Source] = ("1d", "raw")
     notes: Sequence[str] = ()
 
@@ -169,7 +174,7 @@ async def _chunks(body: AsyncGenerator[bytes]) -> list[bytes]:
 class TestRendering:
     async def test_gives_one_json_document(self) -> None:
         items = rows(NUMBER, [0]) + rows(TEXT, [1], 'ü"')
-        document = json.loads(b"".join(await _chunks(as_json(Stored(items), []))))
+        document = json.loads(b"".join(await _chunks(as_json(Stored(items), Shape()))))
         assert document == {
             "device": "d",
             "measurements": [
@@ -181,7 +186,7 @@ class TestRendering:
 
     async def test_gives_csv_that_a_reader_understands(self) -> None:
         items = rows(TEXT, [0], 'a,"b"\r\nc') + rows(NUMBER, [1], 0.1)
-        text = b"".join(await _chunks(as_csv(Stored(items), []))).decode()
+        text = b"".join(await _chunks(as_csv(Stored(items), Shape()))).decode()
         assert list(csv.reader(io.StringIO(text, newline=""))) == [
             ["time", "metric", "value"],
             ["2026-11-24T12:00:00Z", "text", 'a,"b"\r\nc'],
@@ -190,7 +195,7 @@ class TestRendering:
 
     async def test_of_aggregates_names_them(self) -> None:
         items = [Row(NOON, TEXT, (None, 3))]
-        document = json.loads(b"".join(await _chunks(as_json(Stored(items), ["avg", "count"]))))
+        document = json.loads(b"".join(await _chunks(as_json(Stored(items), Shape(["avg", "count"])))))
         assert document["sources"] == ["1d", "raw"]
         [line] = document["measurements"]
         assert line == {"time": "2026-11-24T12:00:00Z", "metric": "text", "kind": "text", "avg": None, "count": 3}
@@ -198,7 +203,7 @@ class TestRendering:
     @pytest.mark.parametrize("render", [as_json, as_csv])
     async def test_comes_in_bounded_chunks(self, render: object) -> None:
         assert callable(render)
-        chunks = await _chunks(render(Stored(rows(NUMBER, list(range(5000)))), []))
+        chunks = await _chunks(render(Stored(rows(NUMBER, list(range(5000)))), Shape()))
         assert len(chunks) >= 5
         assert max(len(chunk) for chunk in chunks) < 2 * CHUNK_BYTES
 
@@ -212,21 +217,21 @@ class TestRendering:
     )
     async def test_gives_csv_exactly_or_for_spreadsheets(self, style: CsvStyle, expected: str) -> None:
         items = rows(TEXT, [0], "=1+1") + rows(NUMBER, [1], -1.5)
-        text = b"".join(await _chunks(as_csv(Stored(items), [], style))).decode()
+        text = b"".join(await _chunks(as_csv(Stored(items), Shape(), style))).decode()
         header, _, body = text.partition("\r\n")
         assert header.startswith("\ufeff") == (style.spreadsheet is not None)
         assert body == expected
 
     @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
     async def test_for_spreadsheets_makes_texts_harmless_that_begin_like_a_formula(self, start: str) -> None:
-        items = rows(Series(3, f"{start}name", "text"), [0], f"{start}x")
-        text = b"".join(await _chunks(as_csv(Stored(items), [], CsvStyle("point")))).decode()
+        items = rows(QueriedSeries(1, "d", 3, f"{start}name", "text"), [0], f"{start}x")
+        text = b"".join(await _chunks(as_csv(Stored(items), Shape(), CsvStyle("point")))).decode()
         [_, cells] = list(csv.reader(io.StringIO(text, newline="")))
         assert cells[1:] == [f"'{start}name", f"'{start}x"]
 
     async def test_ends_with_a_line_where_the_protocol_has_no_end(self) -> None:
         span = Span(NOON, NOON + MINUTE)
-        items = Stored(rows(NUMBER, [0]), Position(NOON, ("t", "number"), span))
-        lines = b"".join(await _chunks(as_csv(items, [], CsvStyle(end_line=True)))).split(b"\r\n")
+        items = Stored(rows(NUMBER, [0]), Position(NOON, ("d", "t", "number"), span))
+        lines = b"".join(await _chunks(as_csv(items, Shape(), CsvStyle(end_line=True)))).split(b"\r\n")
         assert lines[-3].startswith(b"# next: ")
         assert lines[-2:] == [b"# end", b""]

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 from sens_common.https import HttpsOnly
 from sens_common.version import product_version
 from sens_platform_api.errors import ReadOnlyKeyError
-from sens_platform_api.measurements.schemas import MeasurementList
+from sens_platform_api.measurements.schemas import MeasurementList, MeasurementsOfDevices
 from sens_platform_api.metrics import PLAIN_HTTP
 from sens_platform_api.middleware.authentication import READING_METHODS, Gate
 from sens_platform_api.middleware.routes import RouteTable
@@ -105,7 +105,7 @@ def _completed(app: FastAPI) -> dict[str, Any]:
     document: dict[str, Any] = get_openapi(
         title=app.title, version=app.version, description=app.description, tags=app.openapi_tags, routes=app.routes
     )
-    for model in (Problem, MeasurementList):
+    for model in (Problem, MeasurementList, MeasurementsOfDevices):
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}", mode="serialization")
         document["components"]["schemas"] |= schema.pop("$defs", {}) | {model.__name__: schema}
     for path, operations_of_path in document["paths"].items():

@@ -1,10 +1,11 @@
-"""``/api/v1/devices/{device}/measurements``."""
+"""``/api/v1/devices/{device}/measurements`` and ``/api/v1/measurements``."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Query
 from starlette.requests import Request
@@ -19,6 +20,7 @@ from sens_platform_api.measurements.rendering import (
     END_LINE,
     JSON_TYPE,
     CsvStyle,
+    Shape,
     as_csv,
     as_json,
 )
@@ -30,7 +32,7 @@ from sens_platform_api.settings import LimitSettings
 from sens_platform_api.state import LIMITS, Part
 from sens_platform_api.streaming import AnswerCounter, ClosingStream, begin
 
-router = APIRouter(prefix="/api/v1/devices", tags=["measurements"])
+router = APIRouter(prefix="/api/v1", tags=["measurements"])
 
 ANSWERS: Final = Part[AnswerCounter]("answers")
 
@@ -42,57 +44,95 @@ async def _measurements(database: CallersDatabase) -> service.Measurements:
 OwnMeasurements = Annotated[service.Measurements, Depends(_measurements)]
 
 
-@router.get(
-    "/{device}/measurements",
-    operation_id="get_measurements",
-    summary="Read measurements of a time range",
-    response_class=Response,
-    responses={
+def _described(schema: str, example: str) -> dict[int | str, dict[str, Any]]:
+    return {
         200: {
             "description": "Measurements by time; as CSV for `Accept: text/csv`, with `# next: <cursor>` as last line"
             " when there are more than the limit",
             "content": {
-                JSON_TYPE: {"schema": {"$ref": "#/components/schemas/MeasurementList"}},
-                CSV_TYPE: {"schema": {"type": "string"}, "example": schemas.CSV_EXAMPLE},
+                JSON_TYPE: {"schema": {"$ref": f"#/components/schemas/{schema}"}},
+                CSV_TYPE: {"schema": {"type": "string"}, "example": example},
             },
         },
         **data_responses(NotFoundError, NotAcceptableError),
-    },
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What an answer is made with."""
+
+    request: Request
+    caller: CurrentCaller
+    measurements: OwnMeasurements
+    answers: Annotated[AnswerCounter, Depends(ANSWERS)]
+    limits: Annotated[LimitSettings, Depends(LIMITS)]
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*"
+
+
+OwnAnswering = Annotated[Answering, Depends()]
+
+
+@router.get(
+    "/devices/{device}/measurements",
+    operation_id="get_measurements",
+    summary="Read measurements of a time range",
+    response_class=Response,
+    responses=_described("MeasurementList", schemas.CSV_EXAMPLE),
 )
 async def get_measurements(
-    *,
-    request: Request,
-    caller: CurrentCaller,
-    measurements: OwnMeasurements,
-    answers: Annotated[AnswerCounter, Depends(ANSWERS)],
-    limits: Annotated[LimitSettings, Depends(LIMITS)],
-    device: DevicePath,
-    query: Annotated[schemas.MeasurementParameters, Query()],
-    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
+    answering: OwnAnswering, device: DevicePath, query: Annotated[schemas.MeasurementParameters, Query()]
 ) -> Response:
     """Stored values, or with `bucket` one row for every bucket that has values.
 
     The answer is streamed. An answer that breaks off, without the end of its JSON document or of its HTTP body, is not complete. CSV over
     HTTP/1.0, as some proxies ask for it, has no such end: there the last line is `# end`, and the header `Sens-Last-Line` says so.
     """
-    wanted = query.query(limits, datetime.now(UTC))
-    media_type = CSV_TYPE if query.spreadsheet is not None else preferred_type(accept, (JSON_TYPE, CSV_TYPE))
+    return await _answer(answering, query, [device], Shape())
+
+
+@router.get(
+    "/measurements",
+    operation_id="get_measurements_of_devices",
+    summary="Read measurements of several devices",
+    response_class=Response,
+    responses=_described("MeasurementsOfDevices", schemas.CSV_EXAMPLE_OF_DEVICES),
+)
+async def get_measurements_of_devices(
+    answering: OwnAnswering, query: Annotated[schemas.ManyMeasurementParameters, Query()]
+) -> Response:
+    """The same as of one device, of all of these together: by time, equal times by device and metric; each row names its device.
+
+    A metric has to be one of some device, not of all. An answer is made of 100 series at most, a metric of a device each.
+    """
+    return await _answer(answering, query, query.device, Shape(names_devices=True))
+
+
+async def _answer(
+    it: Answering, query: schemas.MeasurementParameters, devices: Sequence[str], shape: Shape
+) -> Response:
+    wanted = query.query(it.limits, datetime.now(UTC))
+    shape = shape._replace(aggregates=wanted.aggregates)
+    media_type = CSV_TYPE if query.spreadsheet is not None else preferred_type(it.accept, (JSON_TYPE, CSV_TYPE))
     headers = {}
     if media_type == CSV_TYPE:
-        style = CsvStyle(query.spreadsheet, end_line=request.scope["http_version"] == "1.0")
-        render = partial(as_csv, aggregates=wanted.aggregates, style=style)
+        style = CsvStyle(query.spreadsheet, end_line=it.request.scope["http_version"] == "1.0")
+        render = partial(as_csv, shape=shape, style=style)
         if style.end_line:
             headers[END_HEADER] = END_LINE
         if style.spreadsheet is not None:
-            headers["Content-Disposition"] = f'attachment; filename="{canonical_device(device)}.csv"'
+            name = "measurements" if shape.names_devices else canonical_device(devices[0])
+            headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
     else:
-        render = partial(as_json, aggregates=wanted.aggregates)
+        render = partial(as_json, shape=shape)
 
     async def chunks() -> AsyncGenerator[bytes]:
-        with answers.counted(caller.tenant_id):
-            answer = await service.read(measurements, device, wanted)
+        with it.answers.counted(it.caller.tenant_id):
+            answer = await service.read(it.measurements, devices, wanted)
             async with aclosing(render(answer)) as rendered:
                 async for chunk in rendered:
                     yield chunk
 
-    return ClosingStream(await begin(chunks()), media_type=media_type, seconds=limits.stream_seconds, headers=headers)
+    return ClosingStream(
+        await begin(chunks()), media_type=media_type, seconds=it.limits.stream_seconds, headers=headers
+    )

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
-from sens_platform_api.devices.repository import Series, Value
+from sens_platform_api.devices.repository import Value
 from sens_platform_api.measurements.buckets import Buckets
-from sens_platform_api.measurements.query import Aggregate, Fill
+from sens_platform_api.measurements.query import Aggregate, Fill, QueriedSeries
 from sens_platform_api.measurements.repository import Row
 from sens_platform_api.measurements.spans import Order, Span
 
@@ -22,7 +22,14 @@ class Filling:
     """
 
     def __init__(
-        self, series: Series, buckets: Buckets, aggregates: Sequence[Aggregate], *, fill: Fill, span: Span, order: Order
+        self,
+        series: QueriedSeries,
+        buckets: Buckets,
+        aggregates: Sequence[Aggregate],
+        *,
+        fill: Fill,
+        span: Span,
+        order: Order,
     ) -> None:
         self.before: Row | None = None
         self._series = series

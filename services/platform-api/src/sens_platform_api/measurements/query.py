@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
+from sens_platform_api.devices.repository import Kind
 from sens_platform_api.measurements.buckets import Buckets
 from sens_platform_api.measurements.spans import Order, Span
 
@@ -19,22 +20,37 @@ type Source = Literal["1d", "1h", "raw"]
 RESOLUTION = timedelta(microseconds=1)
 
 
+class QueriedSeries(NamedTuple):
+    """A series of an answer, with the device that it is of."""
+
+    device_id: int
+    device: str
+    id: int
+    name: str
+    kind: Kind
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """By which rows of equal time are sorted."""
+        return self.device, self.name, self.kind
+
+
 class Position(NamedTuple):
     """The last row of an answer.
 
     Attributes:
         time: Its time; of a bucket, its beginning.
-        series: Name and kind of its series.
+        series: Device, name and kind of its series.
         span: The time range of the query, so that "now" stays what it was.
     """
 
     time: datetime
-    series: tuple[str, str]
+    series: tuple[str, str, str]
     span: Span
 
 
 class Query(NamedTuple):
-    """A query for measurements of a device.
+    """A query for measurements of devices.
 
     Attributes:
         metrics: Names; none means all.
@@ -42,7 +58,7 @@ class Query(NamedTuple):
         buckets: None for stored values.
         aggregates: Of each bucket.
         fill: Of buckets without values; None leaves them out.
-        order: By time; equal times are by name and kind of the series.
+        order: By time; equal times are by device, name and kind of the series.
         limit: Rows.
         after: Go on after this one.
     """
@@ -57,7 +73,7 @@ class Query(NamedTuple):
     after: Position | None
 
 
-def remaining(query: Query, series: tuple[str, str]) -> Span:
+def remaining(query: Query, series: QueriedSeries) -> Span:
     """Return the part of the time range in which a series still has rows to give.
 
     Series that come before the last row's, or are it, have given their row of that time; the others have not.
@@ -67,7 +83,7 @@ def remaining(query: Query, series: tuple[str, str]) -> Span:
     start, end = query.span
     time = query.after.time
     following = time + RESOLUTION if query.buckets is None else query.buckets.after(time)
-    given = series <= query.after.series
+    given = series.key <= query.after.series
     if query.order == "asc":
         return Span(max(start, following if given else time), end)
     return Span(start, min(end, time if given else following))

@@ -28,10 +28,10 @@ END_HEADER: Final = "Sens-Last-Line"
 
 
 class Renderable(Protocol):
-    """The device's canonical name, its rows by time, and after the last of them where to go on, their sources, and notes on them."""
+    """The devices' canonical names, their rows by time, and after the last of them where to go on, their sources, and notes."""
 
     @property
-    def device(self) -> str: ...
+    def devices(self) -> Sequence[str]: ...
 
     @property
     def next(self) -> Position | None: ...
@@ -43,6 +43,18 @@ class Renderable(Protocol):
     def notes(self) -> Sequence[str]: ...
 
     def rows(self) -> AsyncGenerator[Row]: ...
+
+
+class Shape(NamedTuple):
+    """What the rows of an answer have.
+
+    Attributes:
+        aggregates: Of buckets; none for stored values.
+        names_devices: Whether each says whose it is.
+    """
+
+    aggregates: Sequence[Aggregate] = ()
+    names_devices: bool = False
 
 
 class CsvStyle(NamedTuple):
@@ -61,14 +73,15 @@ class CsvStyle(NamedTuple):
 PLAIN_CSV: Final = CsvStyle()
 
 
-async def as_json(answer: Renderable, aggregates: Sequence[Aggregate]) -> AsyncGenerator[bytes]:
-    """Yield a document of the shape of `schemas.MeasurementList`."""
-    buffer = bytearray(b'{"device":' + orjson.dumps(answer.device) + b',"measurements":[')
+async def as_json(answer: Renderable, shape: Shape) -> AsyncGenerator[bytes]:
+    """Yield a document of the form of `schemas.MeasurementList`, or of `schemas.MeasurementsOfDevices`."""
+    head = {"devices": answer.devices} if shape.names_devices else {"device": answer.devices[0]}
+    buffer = bytearray(orjson.dumps(head)[:-1] + b',"measurements":[')
     separator = b""
     count = 0
     async with aclosing(answer.rows()) as rows:
         async for row in rows:
-            buffer += separator + orjson.dumps(_document(row, aggregates))
+            buffer += separator + orjson.dumps(_document(row, shape))
             separator = b","
             count += 1
             if len(buffer) >= CHUNK_BYTES:
@@ -78,21 +91,22 @@ async def as_json(answer: Renderable, aggregates: Sequence[Aggregate]) -> AsyncG
                 count = 0
     metrics.MEASUREMENTS.inc(count)
     cursor = None if answer.next is None else render_position(answer.next)
-    sources = b',"sources":' + orjson.dumps(answer.sources) if aggregates else b""
+    sources = b',"sources":' + orjson.dumps(answer.sources) if shape.aggregates else b""
     notes = b',"notes":' + orjson.dumps(answer.notes) if answer.notes else b""
     yield bytes(buffer) + b'],"next":' + orjson.dumps(cursor) + sources + notes + b"}"
 
 
-def _document(row: Row, aggregates: Sequence[Aggregate]) -> dict[str, object]:
-    document: dict[str, object] = {"time": time_text(row.time), "metric": row.series.name}
-    if not aggregates:
+def _document(row: Row, shape: Shape) -> dict[str, object]:
+    document: dict[str, object] = {"time": time_text(row.time)}
+    if shape.names_devices:
+        document["device"] = row.series.device
+    document["metric"] = row.series.name
+    if not shape.aggregates:
         return document | {"value": row.values[0]}
-    return document | {"kind": row.series.kind} | dict(zip(aggregates, row.values, strict=True))
+    return document | {"kind": row.series.kind} | dict(zip(shape.aggregates, row.values, strict=True))
 
 
-async def as_csv(
-    answer: Renderable, aggregates: Sequence[Aggregate], style: CsvStyle = PLAIN_CSV
-) -> AsyncGenerator[bytes]:
+async def as_csv(answer: Renderable, shape: Shape, style: CsvStyle = PLAIN_CSV) -> AsyncGenerator[bytes]:
     """Yield a header line and a line per row; where the limit ended the rows, the last line is ``# next: <cursor>``."""
     text = io.StringIO()
     # Where the comma stands before decimals, spreadsheets part cells by semicolons.
@@ -101,11 +115,12 @@ async def as_csv(
     count = 0
     if style.spreadsheet is not None:
         text.write("\ufeff")
-    writer.writerow(["time", "metric", *(["kind", *aggregates] if aggregates else ["value"])])
+    writer.writerow(column_names(shape))
     async with aclosing(answer.rows()) as rows:
         async for row in rows:
-            kind = [row.series.kind] if aggregates else []
-            writer.writerow([cell(row.time), cell(row.series.name), *kind, *map(cell, row.values)])
+            device = [row.series.device] if shape.names_devices else []
+            kind = [row.series.kind] if shape.aggregates else []
+            writer.writerow([cell(row.time), *device, cell(row.series.name), *kind, *map(cell, row.values)])
             count += 1
             if text.tell() >= CHUNK_BYTES:
                 yield text.getvalue().encode()
@@ -119,6 +134,12 @@ async def as_csv(
     if style.end_line:
         text.write(f"{END_LINE}\r\n")
     yield text.getvalue().encode()
+
+
+def column_names(shape: Shape) -> list[str]:
+    """Return the names of the columns of a table."""
+    device = ["device"] if shape.names_devices else []
+    return ["time", *device, "metric", *(["kind", *shape.aggregates] if shape.aggregates else ["value"])]
 
 
 def _exact(value: Value | datetime | None) -> str:

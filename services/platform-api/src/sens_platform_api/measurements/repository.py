@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
-from sens_platform_api.devices.repository import Series, Value, find_device, list_series
+from sens_platform_api.devices.repository import Value, find_device, list_series
 from sens_platform_api.measurements.buckets import Buckets, bucket_edges
-from sens_platform_api.measurements.query import RESOLUTION, Aggregate, Source
+from sens_platform_api.measurements.query import RESOLUTION, Aggregate, QueriedSeries, Source
 from sens_platform_api.measurements.spans import Order, Span
 from sens_platform_api.postgresql import Connection, QueryKind, TenantDatabase
 
@@ -25,7 +25,7 @@ class Row(NamedTuple):
     """One line of an answer: a stored value, or the aggregates of a bucket."""
 
     time: datetime
-    series: Series
+    series: QueriedSeries
     values: tuple[Value | None, ...]
 
 
@@ -45,24 +45,22 @@ class Page(NamedTuple):
     sources: frozenset[Source] = frozenset()
 
 
-class DeviceSeries(NamedTuple):
-    """A device and its series."""
-
-    device_id: int
-    series: list[Series]
-
-
 class TenantMeasurements:
     """The measurements of one tenant."""
 
     def __init__(self, database: TenantDatabase) -> None:
         self._database = database
 
-    async def series(self, device: str) -> DeviceSeries | None:
-        """Return the series of a device, None when the tenant has none with this name."""
+    async def series(self, devices: Sequence[str]) -> dict[str, list[QueriedSeries]]:
+        """Return the series of devices, by name and kind; devices that the tenant does not have are left out."""
+        found: dict[str, list[QueriedSeries]] = {}
         async with self._database.transaction() as connection:
-            found = await find_device(connection, device)
-            return None if found is None else DeviceSeries(found.id, await list_series(connection, found.id))
+            for name in devices:
+                if (device := await find_device(connection, name)) is not None:
+                    found[name] = [
+                        QueriedSeries(device.id, name, *series) for series in await list_series(connection, device.id)
+                    ]
+        return found
 
     @contextlib.asynccontextmanager
     async def pages(self, kind: PageKind, *, patient: bool) -> AsyncIterator["TransactionPages"]:
@@ -83,11 +81,11 @@ class TransactionPages:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def raw(self, device_id: int, series: Series, span: Span, *, order: Order, limit: int) -> Page:
+    async def raw(self, series: QueriedSeries, span: Span, *, order: Order, limit: int) -> Page:
         """Return the first stored values of a series, so many at most."""
         records = await self._connection.fetch(
             f"SELECT ts, value FROM sens.{_kind(series)}_page($1, $2, $3, $4, $5, $6)",  # noqa: S608 - a word of this module
-            device_id,
+            series.device_id,
             series.id,
             span.start,
             span.end,
@@ -104,8 +102,7 @@ class TransactionPages:
 
     async def buckets(
         self,
-        device_id: int,
-        series: Series,
+        series: QueriedSeries,
         span: Span,
         *,
         buckets: Buckets,
@@ -119,7 +116,6 @@ class TransactionPages:
         Those of numbers are made of rollups where these answer exactly.
 
         Args:
-            device_id: Id of the device.
             series: The series.
             span: Time range.
             buckets: What to aggregate in.
@@ -133,7 +129,7 @@ class TransactionPages:
         """
         first = await self._connection.fetchval(
             _FIRST_TEXT if series.kind == "text" else _FIRST_NUMBER,
-            device_id,
+            series.device_id,
             series.id,
             span.start,
             span.end,
@@ -152,7 +148,7 @@ class TransactionPages:
         if series.kind == "text":
             records = await self._connection.fetch(
                 "SELECT *, count AS rows_read, 'raw' AS source FROM sens.edge_counts($1, $2, $3, $4, $5)",
-                device_id,
+                series.device_id,
                 series.id,
                 *window,
                 edges,
@@ -160,7 +156,7 @@ class TransactionPages:
         else:
             records = await self._connection.fetch(
                 "SELECT * FROM sens.edge_aggregates($1, $2, $3, $4, $5, $6, $7)",
-                device_id,
+                series.device_id,
                 series.id,
                 *window,
                 edges,
@@ -173,5 +169,5 @@ class TransactionPages:
         return Page(rows, rest, value_count, frozenset(record["source"] for record in records))
 
 
-def _kind(series: Series) -> Literal["text", "number"]:
+def _kind(series: QueriedSeries) -> Literal["text", "number"]:
     return "text" if series.kind == "text" else "number"

@@ -15,6 +15,8 @@ from sens_platform_api.measurements.query import Aggregate, Fill, Position, Quer
 from sens_platform_api.measurements.service import MAX_SERIES
 from sens_platform_api.measurements.spans import Span
 from sens_platform_api.parameters import (
+    DEVICE_PATTERN,
+    DEVICE_WORDS,
     EPOCH,
     METRIC_PATTERN,
     METRIC_WORDS,
@@ -180,11 +182,12 @@ class MeasurementParameters(Parameters):
             after=position,
         )
 
-
     def _aggregation(self, span: Span, zone: ZoneInfo | None) -> tuple[Buckets | None, list[Aggregate]]:
         """Return what to aggregate in, and what of each bucket."""
         if self.bucket is not None and self.points is not None:
-            raise InvalidRequestError.in_query("points", "bucket and points exclude each other: points choose the bucket's width")
+            raise InvalidRequestError.in_query(
+                "points", "bucket and points exclude each other: points choose the bucket's width"
+            )
         if self.points is not None:
             buckets: Buckets | None = buckets_for(span, self.points)
             default = POINT_AGGREGATES
@@ -230,14 +233,34 @@ _CURSOR_BIAS = 10**16
 
 
 def _position(cursor: str) -> Position:
-    *times, name, kind = decode_cursor(cursor, 5)
+    *times, device, name, kind = decode_cursor(cursor, 6)
     try:
         time, start, end = (EPOCH + (cursor_number(text) - _CURSOR_BIAS) * _MICROSECOND for text in times)
     except OverflowError:
         raise bad_cursor() from None
     if not start - _WIDEST < time <= end:  # a bucket may begin before the range does
         raise bad_cursor()
-    return Position(time, (name, kind), Span(start, end))
+    return Position(time, (device, name, kind), Span(start, end))
+
+
+class ManyMeasurementParameters(MeasurementParameters):
+    """Selects measurements of devices."""
+
+    device: Annotated[
+        list[
+            Annotated[
+                str,
+                Field(max_length=63, json_schema_extra={"pattern": DEVICE_PATTERN}),
+                in_words(DEVICE_PATTERN, DEVICE_WORDS),
+            ]
+        ],
+        Field(
+            description=f"Name of a device, or its EUI in any spelling; to be repeated for several, {MAX_SERIES} at most.",
+            min_length=1,
+            max_length=MAX_SERIES,
+            examples=[["sensor-0001", "sensor-0002"]],
+        ),
+    ]
 
 
 class Measurement(BaseModel):
@@ -272,13 +295,9 @@ class MeasurementBucket(BaseModel):
     count: Annotated[int | None, Field(ge=0)] = None
 
 
-class MeasurementList(BaseModel):
-    """Measurements of a device by time; with `bucket`, aggregates."""
-
+class _Page(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    device: DeviceName
-    measurements: list[Measurement | MeasurementBucket]
     next: Annotated[str | None, Field(description="Cursor of what is over the limit, else null.", examples=[None])]
     sources: Annotated[
         list[Source] | None,
@@ -297,4 +316,31 @@ class MeasurementList(BaseModel):
     ] = None
 
 
+class MeasurementList(_Page):
+    """Measurements of a device by time; with `bucket`, aggregates."""
+
+    device: DeviceName
+    measurements: list[Measurement | MeasurementBucket]
+
+
+class MeasurementOfDevice(Measurement):
+    """A stored value, and whose it is."""
+
+    device: DeviceName
+
+
+class MeasurementBucketOfDevice(MeasurementBucket):
+    """The aggregates of a bucket, and whose they are."""
+
+    device: DeviceName
+
+
+class MeasurementsOfDevices(_Page):
+    """Measurements of devices by time; with `bucket`, aggregates."""
+
+    devices: list[DeviceName]
+    measurements: list[MeasurementOfDevice | MeasurementBucketOfDevice]
+
+
 CSV_EXAMPLE = "time,metric,value\r\n2026-11-24T22:15:00Z,temperature,21.5\r\n"
+CSV_EXAMPLE_OF_DEVICES = "time,device,metric,value\r\n2026-11-24T22:15:00Z,sensor-0001,temperature,21.5\r\n"

@@ -4,10 +4,9 @@ from collections import deque
 from datetime import timedelta
 from typing import Final, Protocol
 
-from sens_platform_api.devices.repository import Series
 from sens_platform_api.measurements.buckets import Buckets
 from sens_platform_api.measurements.filling import Filling
-from sens_platform_api.measurements.query import Aggregate, Query, Source, remaining
+from sens_platform_api.measurements.query import Aggregate, QueriedSeries, Query, Source, remaining
 from sens_platform_api.measurements.repository import Page, Row
 from sens_platform_api.measurements.spans import Order, Span
 
@@ -23,18 +22,18 @@ _FIRST_WINDOW = timedelta(days=1)
 _FIRST_WINDOW_OF_ROLLUPS = timedelta(days=16)
 _HOUR = timedelta(hours=1)
 _GROWTH = 8
+_IN_ROLLUPS: Final[frozenset[Aggregate]] = frozenset({"avg", "sum", "min", "max", "first", "last", "count"})
 
 
 class Pages(Protocol):
     """Reads pages of series."""
 
-    async def raw(self, device_id: int, series: Series, span: Span, *, order: Order, limit: int) -> Page:
+    async def raw(self, series: QueriedSeries, span: Span, *, order: Order, limit: int) -> Page:
         """Return the first stored values of a series, so many at most."""
 
     async def buckets(
         self,
-        device_id: int,
-        series: Series,
+        series: QueriedSeries,
         span: Span,
         *,
         buckets: Buckets,
@@ -56,19 +55,20 @@ class SeriesReader:
         too_large: Whether an aggregate that was read so far is None because a number can't be as large.
     """
 
-    def __init__(self, device_id: int, series: Series, query: Query, series_count: int) -> None:
+    def __init__(self, series: QueriedSeries, query: Query, series_count: int) -> None:
         self.rows: deque[Row] = deque()
-        self._device_id = device_id
         self._series = series
         self._query = query
-        self._rest = _unless_empty(remaining(query, (series.name, series.kind)))
+        self._rest = _unless_empty(remaining(query, series))
         # Texts may be long; the rows of all series together stay below the same bound.
         most = PAGE_ROWS // (TEXT_COST if series.kind == "text" else 1)
         # One row more than the limit tells whether there are more.
         self._page = min(max(MIN_PAGE_ROWS, most // series_count), query.limit + 1)
         self._buckets = 1
         if query.buckets is not None:
-            has_rollups = series.kind != "text" and not query.buckets.typical % _HOUR
+            has_rollups = (
+                series.kind != "text" and not query.buckets.typical % _HOUR and _IN_ROLLUPS.issuperset(query.aggregates)
+            )
             window = _FIRST_WINDOW_OF_ROLLUPS if has_rollups else _FIRST_WINDOW
             self._buckets = min(self._page, max(1, window // query.buckets.typical))
         self._filling: Filling | None = None
@@ -117,7 +117,6 @@ class SeriesReader:
             return
         ascending = query.order == "asc"
         page = await pages.buckets(
-            self._device_id,
             self._series,
             Span(query.span.start, rest.start) if ascending else Span(rest.end, query.span.end),
             buckets=query.buckets,
@@ -132,9 +131,8 @@ class SeriesReader:
     async def _read(self, pages: Pages, span: Span) -> Page:
         query = self._query
         if query.buckets is None:
-            return await pages.raw(self._device_id, self._series, span, order=query.order, limit=self._page)
+            return await pages.raw(self._series, span, order=query.order, limit=self._page)
         page = await pages.buckets(
-            self._device_id,
             self._series,
             span,
             buckets=query.buckets,

@@ -1,14 +1,13 @@
 """Measurements: a query is read series by series, and its rows are merged by time."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
-from sens_platform_api.devices.repository import Series
 from sens_platform_api.errors import InvalidRequestError, NotFoundError, NumberTooLargeError
 from sens_platform_api.measurements.merging import merged
-from sens_platform_api.measurements.query import Position, Query, Source
-from sens_platform_api.measurements.repository import DeviceSeries, PageKind, Row
+from sens_platform_api.measurements.query import Position, QueriedSeries, Query, Source
+from sens_platform_api.measurements.repository import PageKind, Row
 from sens_platform_api.measurements.series import Pages, SeriesReader
 from sens_platform_api.parameters import canonical_device
 
@@ -21,8 +20,8 @@ MAX_NAMES_TOLD: Final = 20
 class Measurements(Protocol):
     """The measurements of one tenant."""
 
-    async def series(self, device: str) -> DeviceSeries | None:
-        """Return the series of a device, None when the tenant has none with this name."""
+    async def series(self, devices: Sequence[str]) -> Mapping[str, Sequence[QueriedSeries]]:
+        """Return the series of devices, by name and kind; devices that the tenant does not have are left out."""
 
     def pages(self, kind: PageKind, *, patient: bool) -> AbstractAsyncContextManager[Pages]:
         """Give what reads pages within one transaction; a patient one waits for the tenant's turn for as long as it takes."""
@@ -32,12 +31,14 @@ class Answer:
     """The answer to a query.
 
     Attributes:
-        device: The device's canonical name.
+        devices: The devices' canonical names.
         next: The position to go on from, once all rows were read and the limit ended them.
     """
 
-    def __init__(self, device: str, query: Query, readers: Sequence[SeriesReader], measurements: Measurements) -> None:
-        self.device = device
+    def __init__(
+        self, devices: Sequence[str], query: Query, readers: Sequence[SeriesReader], measurements: Measurements
+    ) -> None:
+        self.devices = devices
         self.next: Position | None = None
         self._query = query
         self._readers = readers
@@ -70,7 +71,7 @@ class Answer:
         previous: Row | None = None
         async for row in merged(self._readers, self._fill, descending=query.order == "desc"):
             if count == query.limit and previous is not None:
-                self.next = Position(previous.time, (previous.series.name, previous.series.kind), query.span)
+                self.next = Position(previous.time, previous.series.key, query.span)
                 return
             yield row
             previous = row
@@ -92,36 +93,38 @@ class Answer:
                 low[-1].exact = True
 
 
-async def read(measurements: Measurements, device: str, query: Query) -> Answer:
+async def read(measurements: Measurements, devices: Sequence[str], query: Query) -> Answer:
     """Return the answer to a query.
 
     Raises:
-        NotFoundError: The tenant has no such device, or the device no such metric.
+        NotFoundError: The tenant has not all of the devices, or none of them has a metric.
         InvalidRequestError: The aggregates do not fit the metrics, or there are too many series.
         TenantBusyError: The tenant's other requests use all of its connections.
     """
-    name = canonical_device(device)
-    found = await measurements.series(name)
-    if found is None:
-        raise NotFoundError(f"there is no device {name}")
-    series = selected(name, found.series, query)
-    readers = [SeriesReader(found.device_id, each, query, len(series)) for each in series]
-    return Answer(name, query, readers, measurements)
+    names = sorted({canonical_device(device) for device in devices})
+    found = await measurements.series(names)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise NotFoundError(f"there is no device {told(missing)}")
+    series = selected(names, [one for name in names for one in found[name]], query)
+    return Answer(names, query, [SeriesReader(each, query, len(series)) for each in series], measurements)
 
 
-def selected(device: str, series: list[Series], query: Query) -> list[Series]:
-    """Return the series that a query selects.
+def selected(devices: Sequence[str], series: Sequence[QueriedSeries], query: Query) -> list[QueriedSeries]:
+    """Return those series of devices that a query selects.
 
     Raises:
-        NotFoundError: The device has no such metric.
+        NotFoundError: No device has such a metric.
         InvalidRequestError: There are too many series, or an aggregate other than count of texts.
     """
     names = {one.name for one in series}
     unknown = [metric for metric in query.metrics if metric not in names]
     if unknown:
-        known = ", ".join(sorted(names)[:MAX_NAMES_TOLD]) + (", …" if len(names) > MAX_NAMES_TOLD else "")
+        have, they = (
+            ("the device {} has no", "it has") if len(devices) == 1 else ("none of the devices {} has a", "they have")
+        )
         raise NotFoundError(
-            f"the device {device} has no metric {', '.join(unknown[:MAX_NAMES_TOLD])}; it has {known or 'none'}"
+            f"{have.format(told(devices))} metric {told(unknown)}; {they} {told(sorted(names)) or 'none'}"
         )
     wanted = [one for one in series if not query.metrics or one.name in query.metrics]
     if query.aggregates and "count" not in query.aggregates:
@@ -135,6 +138,13 @@ def selected(device: str, series: list[Series], query: Query) -> list[Series]:
         wanted = [one for one in wanted if one.kind != "text"]
     if len(wanted) > MAX_SERIES:
         raise InvalidRequestError.in_query(
-            "metric", f"the device has more than {MAX_SERIES} metrics; name those that you want"
+            "metric",
+            f"an answer is made of {MAX_SERIES} series at most, a metric of a device each, and these are {len(wanted)}; name the metrics that you want"
+            + (", or fewer devices" if len(devices) > 1 else ""),
         )
     return wanted
+
+
+def told(names: Sequence[str]) -> str:
+    """Return the first of some names, for an error."""
+    return ", ".join(names[:MAX_NAMES_TOLD]) + (", …" if len(names) > MAX_NAMES_TOLD else "")
