@@ -315,6 +315,28 @@ class TestTheCsvOfARange:
         assert "there are more" in limited.stderr
 
 
+class TestPoints:
+    def test_are_a_table_of_least_most_and_average(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[Mapping[str, object]] = []
+
+        def request(_api: Api, _method: str, _path: str, parameters: Mapping[str, object]) -> object:
+            asked.append(parameters)
+            row = {"time": "2026-11-29T23:52:00Z", "metric": "t", "kind": "number", "min": 1.5, "max": None, "avg": 2}
+            return {"measurements": [row], "next": None}
+
+        monkeypatch.setattr(Api, "_request", request)
+        options = ["--points", "60", "--fill", "null", "--tz", "Europe/Vienna", "--utc"]
+        result = CliRunner().invoke(
+            app, ["measurements", "x", *options, "--api-url", "http://api", "--api-key", "sens_key"]
+        )
+        assert [line.split() for line in result.stdout.splitlines()] == [
+            ["TIME", "METRIC", "MIN", "MAX", "AVG"],
+            ["2026-11-29", "23:52:00Z", "t", "1.5", "-", "2"],
+        ]
+        [parameters] = asked
+        assert (parameters["points"], parameters["fill"], parameters["tz"]) == (60, "null", "Europe/Vienna")
+
+
 class TestTimes:
     def test_are_short_and_in_the_time_zone_of_the_machine(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("TZ", "Asia/Kolkata")

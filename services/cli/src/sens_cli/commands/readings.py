@@ -76,7 +76,21 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
     end: Annotated[str | None, typer.Option("--to", help="End of the range. (default: now)")] = None,
     bucket: Annotated[str | None, typer.Option(help="Width of buckets to aggregate in: 5m, 1h, 1d …")] = None,
     aggregate: Annotated[
-        str | None, typer.Option(help="Aggregates of each bucket: avg, min, max, count, with commas between.")
+        str | None,
+        typer.Option(
+            help="Aggregates of each bucket, with commas between: avg, sum, min, max, first, last, count, difference, p50, p95, p99,"
+            " time_weighted_avg."
+        ),
+    ] = None,
+    tz: Annotated[
+        str | None, typer.Option(help="Time zone whose days buckets, --from and --to go by: Europe/Vienna.")
+    ] = None,
+    fill: Annotated[
+        str | None, typer.Option(help="Give buckets without values as well: null, previous or linear.")
+    ] = None,
+    points: Annotated[
+        int | None,
+        typer.Option(help="As many buckets as a chart has points, with min, max and avg; in place of --bucket."),
     ] = None,
     newest_first: Annotated[bool, typer.Option("--newest-first", help="Newest first.")] = False,
     limit: Annotated[
@@ -93,6 +107,7 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
     \b
     sens measurements sensor-0001 --metric temperature --limit 20 --newest-first
     sens measurements sensor-0001 -m temperature --from 2026-11-01 --bucket 1h --aggregate avg,min,max
+    sens measurements sensor-0001 -m energy --from 2026-11-01 --bucket 1d --tz Europe/Vienna --aggregate difference --fill null
     sens measurements sensor-0001 --csv > sensor-0001.csv
     """
     from sens_cli.api import Api, segment
@@ -108,6 +123,9 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
         "to": end,
         "bucket": bucket,
         "aggregate": aggregate,
+        "tz": tz,
+        "fill": fill,
+        "points": points,
         "order": "desc" if newest_first else None,
     }
     api = Api(find_target(data_dir, api_url, api_key))
@@ -119,7 +137,8 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
     if as_json:
         print_json(found)
         return
-    columns = ["metric", *((aggregate or "avg").split(",") if bucket else ["value"])]
+    default = "avg" if bucket else "min,max,avg" if points else "value"
+    columns = ["metric", *(aggregate or default).split(",")]
     rows = [[short_time(each["time"], utc=utc), *(each.get(column) for column in columns)] for each in found]
     print_table(["TIME", *map(str.upper, columns)], rows, empty="no measurements in this time range")
     if len(found) == shown:
