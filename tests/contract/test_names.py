@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+from sens_platform_api.between_batches import StillStoringError
 from sens_platform_api.devices.repository import Kind, Value
-from sens_platform_api.registry.repository import StillStoringError
 from support.tenant_data import Opener, TenantData
 
 START = datetime(2026, 11, 24, 12, tzinfo=UTC)

@@ -13,8 +13,6 @@ from sens_platform_api.measurements.query import RESOLUTION, Aggregate, QueriedS
 from sens_platform_api.measurements.repository import Page, PageKind, Row
 from sens_platform_api.measurements.spans import Order, Span
 
-type Timed = tuple[datetime, float]
-
 
 class MemoryMeasurements:
     """The measurements of one tenant, as `measurements.service.Measurements`."""

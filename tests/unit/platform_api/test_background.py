@@ -8,8 +8,9 @@ from structlog.testing import capture_logs
 from sens_common.errors import UnavailableError
 from sens_common.health import Problems
 from sens_common.tenant_limits import TenantLimits
+from sens_platform_api.between_batches import StillStoringError
 from sens_platform_api.registry import service as registry
-from sens_platform_api.registry.repository import DeletionStep, StillStoringError
+from sens_platform_api.registry.repository import DeletionStep
 from sens_platform_api.retention import service as retention
 from sens_platform_api.retention.repository import Expired
 from sens_platform_api.tenants import service as tenants

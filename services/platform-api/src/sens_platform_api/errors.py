@@ -30,7 +30,7 @@ way then.
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Self
 
 from sens_common.errors import SensError
 
@@ -125,6 +125,14 @@ class LimitsContradictError(RefusedError):
     status = 409
     code = "limits_contradict"
     title = "Two limits contradict each other"
+
+    @classmethod
+    def of_retention(cls, late_days: int, kept_days: int | None) -> Self:
+        """Return the error of readings that may lie further back than they are kept."""
+        return cls(
+            f"readings may lie {late_days} days back (the limit late_days), and would be kept for {kept_days} days only (the"
+            " retention raw): late_days must not be larger; change the other one first"
+        )
 
 
 class BodyTooLargeError(RefusedError):

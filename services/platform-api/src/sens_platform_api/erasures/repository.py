@@ -8,10 +8,10 @@ from typing import Final
 import asyncpg
 
 from sens_common.control import Erasure
+from sens_platform_api.between_batches import LOCK_MILLISECONDS, StillStoringError
 from sens_platform_api.caller import Caller
 from sens_platform_api.erasures.service import ErasedName, Position, StoredErasure
 from sens_platform_api.postgresql import Connection, Pool, QueryKind, TenantDatabase, transaction
-from sens_platform_api.registry.repository import LOCK_MILLISECONDS, StillStoringError
 
 _SELECT: Final = """
     SELECT e.id, e.device_hash, e.erased_at, f.finished_at,

@@ -14,9 +14,9 @@ from sens_common.attempts import Attempts
 from sens_common.control import Erasure, device_hash
 from sens_common.errors import SensError
 from sens_common.health import Problems
+from sens_platform_api.between_batches import between_batches
 from sens_platform_api.errors import NotFoundError
 from sens_platform_api.parameters import canonical_device
-from sens_platform_api.registry.service import between_batches
 from sens_platform_api.settings import ErasureSettings
 
 log = structlog.get_logger()

@@ -4,20 +4,14 @@ import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import asyncpg
 
+from sens_platform_api.between_batches import LOCK_MILLISECONDS, StillStoringError
 from sens_platform_api.caller import Caller
 from sens_platform_api.devices.repository import Kind
 from sens_platform_api.postgresql import Connection, Pool, QueryKind, TenantDatabase, transaction
-
-LOCK_MILLISECONDS: Final = 200
-"""How long a deletion waits for batches that are being stored; new batches wait behind it meanwhile."""
-
-
-class StillStoringError(Exception):
-    """Batches were being stored for as long as a deletion waits; it can be tried again."""
 
 
 class Renaming(StrEnum):

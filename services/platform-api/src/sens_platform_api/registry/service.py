@@ -2,28 +2,26 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import structlog
 
 from sens_common.attempts import Attempts
-from sens_common.errors import SensError, UnavailableError
+from sens_common.errors import SensError
 from sens_common.health import Problems
 from sens_platform_api import metrics
+from sens_platform_api.between_batches import between_batches
 from sens_platform_api.devices.repository import Kind
 from sens_platform_api.errors import AlreadyExistsError, NotFoundError
 from sens_platform_api.parameters import canonical_device
-from sens_platform_api.registry.repository import DeletionStep, Metric, Renaming, StillStoringError
+from sens_platform_api.registry.repository import DeletionStep, Metric, Renaming
 
 log = structlog.get_logger()
 
 STEP_MEASUREMENTS: Final = 10_000
 """Measurements that are deleted in one transaction: a fraction of a second."""
 INTERVAL_SECONDS: Final = 2.0
-_ATTEMPTS: Final = 25
-_RETRY_SECONDS: Final = 0.2
 
 
 class Names(Protocol):
@@ -111,19 +109,6 @@ async def delete_metric(names: Names, metric: str, kind: Kind | None) -> list[Ki
             f"there is no metric {metric!r:.250}" + (f" with values of the kind {kind}" if kind else "")
         )
     return kinds
-
-
-async def between_batches[T](delete: Callable[[], Awaitable[T]]) -> T:
-    """Try to delete between two batches, for a short time each, so that no batch waits for long.
-
-    A request tries for a bounded time, and its failure is its own: `sens_common.attempts` is for work that goes on until it succeeds.
-    """
-    for _ in range(_ATTEMPTS):
-        try:
-            return await delete()
-        except StillStoringError:
-            await asyncio.sleep(_RETRY_SECONDS)
-    raise UnavailableError("messages are being stored all the time, and nothing can be deleted meanwhile; try again")
 
 
 async def keep_deleting(

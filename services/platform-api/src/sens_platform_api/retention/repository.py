@@ -5,9 +5,9 @@ from typing import NamedTuple
 import asyncpg
 
 from sens_platform_api.audit.repository import ADMINISTRATOR
+from sens_platform_api.between_batches import StillStoringError
 from sens_platform_api.caller import Caller
 from sens_platform_api.postgresql import Connection, Pool, QueryKind, TenantDatabase, transaction
-from sens_platform_api.registry.repository import StillStoringError
 from sens_platform_api.retention.rules import Change, Progress, Retention, Rule, Sizes
 
 
@@ -86,14 +86,6 @@ async def change(
         if error.constraint_name == "late_days_within_retention":
             return Change.SHORTER_THAN_LATE_DAYS
         raise
-
-
-async def shortest_raw(connection: Connection, tenant_id: int) -> int | None:
-    """Return for how many days readings of a tenant are kept at least, None if for ever."""
-    days: int | None = await connection.fetchval(
-        "SELECT min(days) FROM sens.retention WHERE tenant_id = $1 AND kind = 'raw'", tenant_id
-    )
-    return days
 
 
 class TenantRetention:

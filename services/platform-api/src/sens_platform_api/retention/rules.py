@@ -4,8 +4,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal, NamedTuple
 
-from sens_platform_api.errors import LimitsContradictError
-
 MAX_DAYS: Final = 36_500
 
 Kind = Literal["raw", "rollup_1h", "rollup_1d", "dead_letters"]
@@ -91,11 +89,3 @@ class Retention(NamedTuple):
     late_days: int
     progress: Progress
     sizes: Sizes
-
-
-def contradiction(late_days: int, kept_days: int | None) -> LimitsContradictError:
-    """Return the error of readings that may lie further back than they are kept."""
-    return LimitsContradictError(
-        f"readings may lie {late_days} days back (the limit late_days), and would be kept for {kept_days} days only (the"
-        " retention raw): late_days must not be larger; change the other one first"
-    )

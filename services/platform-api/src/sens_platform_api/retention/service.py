@@ -10,11 +10,11 @@ from sens_common.attempts import Attempts
 from sens_common.errors import SensError
 from sens_common.health import Problems
 from sens_platform_api import metrics
-from sens_platform_api.errors import NotFoundError
+from sens_platform_api.between_batches import StillStoringError
+from sens_platform_api.errors import LimitsContradictError, NotFoundError
 from sens_platform_api.parameters import canonical_device
-from sens_platform_api.registry.repository import StillStoringError
 from sens_platform_api.retention.repository import Expired
-from sens_platform_api.retention.rules import Change, Retention, Rule, contradiction
+from sens_platform_api.retention.rules import Change, Retention, Rule
 
 log = structlog.get_logger()
 
@@ -73,7 +73,7 @@ def check(change: Change, rule: Rule, late_days: int) -> None:
     if change is Change.UNKNOWN_DEVICE:
         raise NotFoundError(f"there is no device {rule.device}")
     if change is Change.SHORTER_THAN_LATE_DAYS:
-        raise contradiction(late_days, rule.days)
+        raise LimitsContradictError.of_retention(late_days, rule.days)
 
 
 class Measured(Protocol):

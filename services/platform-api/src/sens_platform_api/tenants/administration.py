@@ -5,10 +5,8 @@ from typing import NamedTuple
 
 from sens_platform_api.audit import repository as audit
 from sens_platform_api.audit.repository import ADMINISTRATOR
-from sens_platform_api.errors import AlreadyExistsError
+from sens_platform_api.errors import AlreadyExistsError, LimitsContradictError
 from sens_platform_api.postgresql import Connection
-from sens_platform_api.retention import repository as retention
-from sens_platform_api.retention.rules import contradiction
 from sens_platform_api.tenants import repository
 from sens_platform_api.tenants.limits import Limit
 from sens_platform_api.tenants.repository import Tenant
@@ -86,9 +84,9 @@ async def change_limits(connection: Connection, name: str, changes: Mapping[Limi
     before = await repository.limits(connection, tenant.id, lock=bool(changes))
     changed = {limit.name: value for limit, value in changes.items() if before[limit.name] != value}
     if changed:
-        kept, late = await retention.shortest_raw(connection, tenant.id), changed.get("late_days")
+        kept, late = await repository.shortest_raw_retention(connection, tenant.id), changed.get("late_days")
         if kept is not None and late is not None and late > kept:
-            raise contradiction(late, kept)
+            raise LimitsContradictError.of_retention(late, kept)
         await repository.set_limits(connection, tenant.id, changes)
         await audit.record(
             connection,

@@ -157,3 +157,11 @@ class IngestionLimits:
         async with transaction(self._pool) as connection:
             rows = await connection.fetch("SELECT tenant, messages_per_second FROM sens.ingestion_limits()")
         return {row["tenant"]: row["messages_per_second"] for row in rows}
+
+
+async def shortest_raw_retention(connection: Connection, tenant_id: int) -> int | None:
+    """Return for how many days readings of a tenant are kept at least, None if for ever."""
+    days: int | None = await connection.fetchval(
+        "SELECT min(days) FROM sens.retention WHERE tenant_id = $1 AND kind = 'raw'", tenant_id
+    )
+    return days
