@@ -113,7 +113,8 @@ BEGIN
         ' FROM (%s) p (index, count, sum, min, max, first, last, at, difference, percentiles, weighted, weight, rows_read, source)'
         ' GROUP BY p.index) b',
         CASE WHEN NOT 'sum' = ANY (wanted) THEN 'NULL::float8' WHEN exact THEN 'sens.as_float8(b.sum)' ELSE 'b.sum' END,
-        CASE WHEN exact THEN 'sens.as_float8(b.sum / b.count)' ELSE 'b.sum / b.count' END,
+        -- With 40 digits after the point, so that it is rounded once: 16, which a quotient has otherwise, may miss the nearest float8.
+        CASE WHEN exact THEN 'sens.as_float8((b.sum + 0e-40) / b.count)' ELSE 'b.sum / b.count' END,
         CASE WHEN exact THEN 'sens.as_float8(b.difference)' ELSE 'b.difference' END,
         (
             SELECT string_agg(format('CASE WHEN abs(b.percentiles[%1$s]) < ''Infinity'' THEN b.percentiles[%1$s] END', i), ', ')
