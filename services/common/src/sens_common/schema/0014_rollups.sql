@@ -601,74 +601,6 @@ CREATE FUNCTION sens.whole_range(range tstzrange, width interval) RETURNS tstzra
         ) e;
     END;
 
--- Buckets of a series that have values, from the coarsest source that answers exactly; `rows_read` says of how many rows each is made,
--- `source` the finest of its sources. A sum beyond a float8 is refused as out of range, unless `exact`: then averages are computed some
--- five times slower, and the sum is NULL. `first_value` and `last_value` are NULL unless `with_ends`.
-CREATE FUNCTION sens.number_aggregates(
-    device int, metric int, first timestamptz, past timestamptz, width interval, origin timestamptz, exact boolean, with_ends boolean
-) RETURNS TABLE (
-    bucket timestamptz, count bigint, sum float8, avg float8, min float8, max float8, first_value float8, last_value float8,
-    rows_read bigint, source text
-)
-    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    raw CONSTANT text[] := sens.series_statements(device, metric, 'number');
-    number CONSTANT text := CASE WHEN exact THEN 'numeric' ELSE 'float8' END;
-    end_values CONSTANT text := CASE
-        WHEN with_ends THEN '(array_agg(v.%s ORDER BY v.ts))[1], (array_agg(v.%s ORDER BY v.ts DESC))[1]' ELSE 'NULL::float8, NULL::float8'
-    END;
-    parts text;
-BEGIN
-    IF NOT sens.owns_device(device) OR NOT EXISTS (SELECT FROM sens.metrics m WHERE m.id = metric) THEN
-        RETURN;
-    END IF;
-    SELECT string_agg(
-        CASE s.source
-            WHEN 'raw' THEN format(
-                'SELECT date_bin($1, v.ts, $2), count(*), sum(v.value::%s), min(v.value), max(v.value), %s, min(v.ts), count(*), %L'
-                ' FROM (%s) v GROUP BY 1',
-                number, format(end_values, 'value', 'value'), s.source,
-                replace(replace(array_to_string(raw, ' UNION ALL '),
-                    '$1', quote_literal(s.starts) || '::timestamptz'), '$2', quote_literal(s.ends) || '::timestamptz')
-            )
-            ELSE format(
-                'SELECT date_bin($1, v.ts, $2), sum(v.count)::bigint, CASE WHEN count(*) = count(v.sum) THEN sum(v.sum::%s) END,'
-                ' min(v.min), max(v.max), %s, min(v.ts), count(*), %L'
-                ' FROM sens.%I v WHERE v.device_id = %s AND v.metric_id = %s AND v.ts >= %L AND v.ts < %L GROUP BY 1',
-                number, format(end_values, 'first', 'last'), s.source, 'rollup_' || s.source, device, metric, s.starts, s.ends
-            )
-        END,
-        ' UNION ALL '
-    )
-    INTO parts
-    FROM sens.bucket_sources(device, metric, first, past, width, origin, exact) s
-    WHERE s.source <> 'raw' OR cardinality(raw) > 0;
-    IF parts IS NULL THEN
-        RETURN;
-    END IF;
-    RETURN QUERY EXECUTE format(
-        'SELECT b.bucket, b.count, %s, b.min, b.max, b.first, b.last, b.rows_read, b.source'
-        ' FROM (SELECT p.bucket, sum(p.count)::bigint AS count, %s AS sum, min(p.min) AS min, max(p.max) AS max,'
-        ' %s AS first, %s AS last,'
-        ' sum(p.rows_read)::bigint AS rows_read, max(p.source) AS source'
-        ' FROM (%s) AS p (bucket, count, sum, min, max, first, last, at, rows_read, source) GROUP BY p.bucket) b',
-        CASE
-            WHEN exact THEN 'CASE WHEN abs(b.sum) < 1.7e308 THEN b.sum::float8 END, (b.sum / b.count)::float8'
-            ELSE 'b.sum, b.sum / b.count'
-        END,
-        CASE
-            WHEN exact THEN 'CASE WHEN count(p.sum) = count(*) THEN sum(p.sum) END'
-            -- A sum that is not known is out of range.
-            ELSE 'CASE WHEN count(p.sum) = count(*) THEN sum(p.sum) ELSE 1e308::float8 * (count(*) + 9) END'
-        END,
-        CASE WHEN with_ends THEN '(array_agg(p.first ORDER BY p.at))[1]' ELSE 'NULL::float8' END,
-        CASE WHEN with_ends THEN '(array_agg(p.last ORDER BY p.at DESC))[1]' ELSE 'NULL::float8' END,
-        parts
-    ) USING width, origin;
-END
-$$;
-
 -- The first bucket of a series that has values, or the last; NULL without one.
 CREATE FUNCTION sens.first_bucket(
     device int, metric int, first timestamptz, past timestamptz, width interval, origin timestamptz, descending boolean
@@ -711,10 +643,8 @@ REVOKE EXECUTE ON FUNCTION sens.note_changes(int[], timestamptz[], timestamptz[]
     sens.compute_rollups(int[], timestamptz[], timestamptz[], timestamptz), sens.move_rollup_watermark(timestamptz),
     sens.add_rollups(int, int, boolean), sens.apply_rollup_changes(int, int), sens.delete_rollups(int, int, timestamptz, timestamptz, int),
     sens.bucket_sources(int, int, timestamptz, timestamptz, interval, timestamptz, boolean), sens.whole_range(tstzrange, interval),
-    sens.number_aggregates(int, int, timestamptz, timestamptz, interval, timestamptz, boolean, boolean),
     sens.first_bucket(int, int, timestamptz, timestamptz, interval, timestamptz, boolean) FROM public;
 GRANT SELECT ON sens.rollup_progress, sens.rollup_changes TO sens_worker;
 GRANT EXECUTE ON FUNCTION sens.note_hours(int[], int[], int[]), sens.move_rollup_watermark(timestamptz),
     sens.add_rollups(int, int, boolean), sens.apply_rollup_changes(int, int) TO sens_worker;
-GRANT EXECUTE ON FUNCTION sens.number_aggregates(int, int, timestamptz, timestamptz, interval, timestamptz, boolean, boolean),
-    sens.first_bucket(int, int, timestamptz, timestamptz, interval, timestamptz, boolean) TO sens_api;
+GRANT EXECUTE ON FUNCTION sens.first_bucket(int, int, timestamptz, timestamptz, interval, timestamptz, boolean) TO sens_api;

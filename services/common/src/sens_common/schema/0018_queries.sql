@@ -88,12 +88,14 @@ BEGIN
                 END
             )
             ELSE format(
-                'SELECT width_bucket(v.ts, $1), sum(v.count)::bigint, %s, min(v.min), max(v.max),'
-                ' (array_agg(v.first ORDER BY v.ts))[1], (array_agg(v.last ORDER BY v.ts DESC))[1], min(v.ts),'
-                ' NULL::%s, NULL::float8[], NULL::%2$s, NULL::%2$s, count(*), %L'
-                ' FROM sens.%I v WHERE v.device_id = %s AND v.metric_id = %s AND v.ts >= %L AND v.ts < %L GROUP BY 1',
+                'SELECT width_bucket(v.ts, $1), sum(v.count)::bigint, %1$s, min(v.min), max(v.max), %3$s, %4$s, min(v.ts),'
+                ' NULL::%2$s, NULL::float8[], NULL::%2$s, NULL::%2$s, count(*), %5$L'
+                ' FROM sens.%6$I v WHERE v.device_id = %7$s AND v.metric_id = %8$s AND v.ts >= %9$L AND v.ts < %10$L GROUP BY 1',
                 CASE WHEN with_sum THEN format('CASE WHEN count(*) = count(v.sum) THEN sum(v.sum::%s) END', number) ELSE format('NULL::%s', number) END,
-                number, s.source, 'rollup_' || s.source, device, metric, s.starts, s.ends
+                number,
+                CASE WHEN 'first' = ANY (wanted) THEN '(array_agg(v.first ORDER BY v.ts))[1]' ELSE 'NULL::float8' END,
+                CASE WHEN 'last' = ANY (wanted) THEN '(array_agg(v.last ORDER BY v.ts DESC))[1]' ELSE 'NULL::float8' END,
+                s.source, 'rollup_' || s.source, device, metric, s.starts, s.ends
             )
         END,
         ' UNION ALL '
@@ -107,7 +109,7 @@ BEGIN
     RETURN QUERY EXECUTE format(
         'SELECT $1[b.index], b.count, %s, %s, b.min, b.max, b.first, b.last, %s, %s, %s, b.rows_read, b.source FROM ('
         ' SELECT p.index, sum(p.count)::bigint AS count, %s AS sum, min(p.min) AS min, max(p.max) AS max,'
-        ' (array_agg(p.first ORDER BY p.at))[1] AS first, (array_agg(p.last ORDER BY p.at DESC))[1] AS last, sum(p.difference) AS difference,'
+        ' %s AS first, %s AS last, sum(p.difference) AS difference,'
         ' max(p.percentiles) AS percentiles, sum(p.weighted) AS weighted, sum(p.weight) AS weight,'
         ' sum(p.rows_read)::bigint AS rows_read, max(p.source) AS source'
         ' FROM (%s) p (index, count, sum, min, max, first, last, at, difference, percentiles, weighted, weight, rows_read, source)'
@@ -127,6 +129,8 @@ BEGIN
             -- A sum that a rollup does not know is out of range.
             ELSE 'CASE WHEN count(p.sum) = count(*) THEN sum(p.sum) ELSE 1e308::float8 * (count(*) + 9) END'
         END,
+        CASE WHEN 'first' = ANY (wanted) THEN '(array_agg(p.first ORDER BY p.at))[1]' ELSE 'NULL::float8' END,
+        CASE WHEN 'last' = ANY (wanted) THEN '(array_agg(p.last ORDER BY p.at DESC))[1]' ELSE 'NULL::float8' END,
         parts
     ) USING edges;
 END
