@@ -1,13 +1,14 @@
 """The chart's environment is the services' settings: every name exists, every value is one that the service takes."""
 
-import importlib
 import json
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 from pydantic import BaseModel
 
 from sens_common.logins import ApiLoginSettings, WorkerLoginSettings
+from sens_common.moving.run import MoveSettings
 from sens_common.settings import DatabaseSettings, ServiceSettings, variable
 from sens_docs_site.settings import DocsSiteSettings
 from sens_mock_mqtt_broker.settings import MockBrokerSettings
@@ -34,6 +35,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "telemetry-worker": TelemetrySettings,
     "mock-mqtt-broker": MockBrokerSettings,
     "migrate": MigrateSettings,
+    "move": MoveSettings,
     "test": AdministrationSettings,
 }
 LOCAL = ["127.0.0.1", "nats://127.0.0.1:4222", "mqtt://127.0.0.1:1883"]
@@ -52,7 +54,8 @@ def settings_containers(name: str) -> Iterator[tuple[str, Container]]:
     for manifest, pod in matrix_render(name).pods():
         if manifest.component in SETTINGS:
             for container in pod.containers:
-                yield manifest.component, container
+                # Two Jobs are of one component, and told apart by the names of their containers.
+                yield container.name if container.name == "move" else manifest.component, container
 
 
 class TestNames:
@@ -163,7 +166,15 @@ class TestSubscriptions:
 
 class TestServiceModules:
     def test_that_are_started_by_name_exist(self) -> None:
-        command = matrix_render("test").container("migrate").command
+        commands = [
+            container.command
+            for component, container in settings_containers("test")
+            if component in {"migrate", "move"}
+        ]
 
-        assert command[:2] == ["python", "-m"]
-        assert hasattr(importlib.import_module(command[2]), "main")
+        assert len(commands) == 2
+        for interpreter, option, module in commands:
+            assert [interpreter, option] == ["python", "-m"]
+            found = find_spec(module)
+            assert found is not None
+            assert found.submodule_search_locations is None or find_spec(f"{module}.__main__") is not None

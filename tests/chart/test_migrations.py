@@ -135,8 +135,7 @@ class TestMove:
             return None if variable is None else variable.value
 
         assert version({"database": {"image": {"tag": "2.29.2-pg17"}}}) == "2.29.2"
-        assert version({"database": {"image": {"tag": "latest-pg17"}}}) is None
-        assert version({"database": {"embedded": False, "host": "db.example.org"}}) is None
+        assert version({"database": {"embedded": False, "host": "db.example.org", "caSecret": "ca"}}) is None
 
 
 class TestSwitch:

@@ -268,7 +268,7 @@ class TestChart:
             if "released versions" in judge.refusal(Asked(document))
         }
 
-        assert refused == {"platform-api", "docs", "telemetry-worker", "migrate-1", "test", "checks"}
+        assert refused == {"platform-api", "docs", "telemetry-worker", "migrate-1", "move-1", "test", "checks"}
 
 
 class TestApplications:
