@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from pydantic import SecretStr
-
 import sens_common.moving.run
 from sens_cli.up.account import Children
 from sens_cli.up.components import KEY_SECRET, TENANT, module
@@ -74,9 +72,8 @@ async def migrations(programs: Programs) -> str:
 
 async def move(port: int, password: str, tell: Callable[[str], None]) -> str:
     """Move measurements of an earlier version; tell how far that is every few seconds."""
-    settings = DatabaseSettings(
-        host=HOST, port=port, name=DATABASE_OWNER, user=DATABASE_OWNER, password=SecretStr(password), ssl="disable"
-    )
+    owner = {"name": DATABASE_OWNER, "user": DATABASE_OWNER, "password": password}
+    settings = DatabaseSettings.model_validate({"host": HOST, "port": port, "ssl": "disable", **owner})
     moved = 0
     async with contextlib.aclosing(sens_common.moving.run.move(settings)) as lines:
         async for progress in lines:
