@@ -126,6 +126,18 @@ class TestAggregates:
             )
         assert [row.values for row in rows] == [(0.0, 10.0), (0.0, 71.0)]
 
+    async def test_beyond_a_float_are_missing_whichever_are_asked_for(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
+            largest = [-1.7e308, 1.7e308]
+            await it.store(
+                "demo", [("d", "t", START + timedelta(minutes=at), value) for at, value in enumerate(largest)]
+            )
+            asked = {"start": START.isoformat(), "end": "2026-03-28T13:00:00Z", "bucket": "1h"}
+            [difference], _ = await ask(it, **asked, aggregate="difference")
+            [average], _ = await ask(it, **asked, aggregate="avg,last")
+        assert difference.values == (None,)
+        assert average.values == (0.0, 1.7e308)
+
     async def test_of_booleans_count_them_as_0_and_1(self, opened_in_each_form: Opener) -> None:
         async with opened_in_each_form() as it:
             on = [False, True, True, False, True]

@@ -124,7 +124,7 @@ BEGIN
         ),
         CASE WHEN exact THEN 'sens.as_float8(b.weighted / b.weight)' ELSE 'b.weighted / b.weight' END,
         CASE
-            WHEN NOT with_sum THEN 'NULL::float8'
+            WHEN NOT with_sum THEN format('NULL::%s', number)
             WHEN exact THEN 'CASE WHEN count(p.sum) = count(*) THEN sum(p.sum) END'
             -- A sum that a rollup does not know is out of range.
             ELSE 'CASE WHEN count(p.sum) = count(*) THEN sum(p.sum) ELSE 1e308::float8 * (count(*) + 9) END'
