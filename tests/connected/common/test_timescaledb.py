@@ -8,7 +8,6 @@ import asyncpg
 import numpy as np
 import pytest
 
-from sens_common.database import connect
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.timescale.database import Database, open_pool
@@ -30,7 +29,7 @@ HYPERTABLES = {
 }
 """By name: days of a chunk, after which time a chunk goes to the columnstore, and what its segments are of there."""
 OLD = datetime(2025, 6, 3, 12, tzinfo=UTC)
-CONFLICT_FREE = "INSERT INTO sens.measurements SELECT * FROM incoming ON CONFLICT DO NOTHING"
+CONFLICT_FREE = "INSERT INTO sens.readings SELECT * FROM incoming ON CONFLICT DO NOTHING"
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +85,17 @@ async def run[T](database: DatabaseSettings, work: Callable[[Connection], Awaita
         return await work(connection)
 
 
-async def copy(
-    connection: Connection, rows: list[tuple[int, int, datetime, float]], table: str = "measurements"
-) -> None:
-    schema = "sens" if table == "measurements" else None
-    await connection.copy_records_to_table(table, schema_name=schema, records=rows)
+async def copy(connection: Connection, rows: list[tuple[int, int, datetime, float]], table: str = "readings") -> None:
+    """Store readings of one number: device, metric set, time and value."""
+    await connection.copy_records_to_table(
+        table,
+        schema_name="sens" if table == "readings" else None,
+        columns=["device_id", "metric_set_id", "ts", "numbers"],
+        records=[(device, metric_set, at, [value]) for device, metric_set, at, value in rows],
+    )
 
 
-async def chunks(connection: Connection, table: str = "measurements") -> list[asyncpg.Record]:
+async def chunks(connection: Connection, table: str = "readings") -> list[asyncpg.Record]:
     return await connection.fetch(
         """
         SELECT format('%I.%I', chunk_schema, chunk_name) AS name, range_start, range_end, is_compressed
@@ -104,21 +106,12 @@ async def chunks(connection: Connection, table: str = "measurements") -> list[as
     )
 
 
-async def fill_columnstore(connection: Connection) -> int:
-    """Store a day of two metrics of one device of a tenant, and move it to the columnstore; return the tenant."""
-    tenant: int = await connection.fetchval("INSERT INTO sens.tenants (name) VALUES ('a') RETURNING id")
-    device = await connection.fetchval(
-        "INSERT INTO sens.devices (tenant_id, name) VALUES ($1, 'd') RETURNING id", tenant
-    )
-    await copy(
-        connection,
-        [(device, metric, OLD + timedelta(minutes=n), n / 2) for metric in (1, 2) for n in range(600)]
-        + [(device + 1, 1, OLD, -1.0)],
-    )
+async def fill_columnstore(connection: Connection) -> None:
+    """Store readings of a day of two devices, and move them to the columnstore."""
+    await copy(connection, [(1, 1, OLD + timedelta(minutes=n), n / 2) for n in range(600)] + [(2, 1, OLD, -1.0)])
     for chunk in await chunks(connection):
         await connection.execute(f"CALL convert_to_columnstore('{chunk['name']}')")
     assert all(chunk["is_compressed"] for chunk in await chunks(connection))
-    return tenant
 
 
 class TestHypertables:
@@ -144,30 +137,29 @@ class TestHypertables:
             (name, "ts", timedelta(days=days)) for name, (days, _, _) in HYPERTABLES.items()
         ]
 
-    async def test_have_the_primary_key_as_their_only_index(self, timescaledb: DatabaseSettings) -> None:
+    async def test_have_an_index_of_the_key_and_one_of_the_times(self, timescaledb: DatabaseSettings) -> None:
         async def indexes(connection: Connection) -> list[str]:
             await copy(connection, [(1, 1, OLD, 1.0)])
             (chunk,) = await chunks(connection)
             rows = await connection.fetch(
                 """
-                SELECT indexrelid::regclass::text AS name, pg_get_indexdef(indexrelid) AS definition FROM pg_index
-                WHERE indrelid = ANY (ARRAY['sens.measurements', 'sens.text_measurements', $1::text]::regclass[])
+                SELECT pg_get_indexdef(indexrelid) AS definition FROM pg_index
+                WHERE indrelid = ANY (ARRAY['sens.readings', $1::text]::regclass[])
                 """,
                 chunk["name"],
             )
-            return [row["definition"] for row in rows]
+            return sorted(row["definition"].partition(" USING ")[2] for row in rows)
 
-        definitions = await run(timescaledb, indexes)
-        assert len(definitions) == 3
-        assert all("UNIQUE" in text and text.endswith("(device_id, metric_id, ts)") for text in definitions)
+        of_times = "brin (ts) WITH (pages_per_range='32', autosummarize='on')"
+        assert await run(timescaledb, indexes) == [of_times, of_times, *["btree (device_id, ts)"] * 2]
 
     async def test_find_a_chunk_for_a_late_reading(self, timescaledb: DatabaseSettings) -> None:
         late = datetime(2001, 3, 15, tzinfo=UTC)
 
         async def store(connection: Connection) -> list[asyncpg.Record]:
-            await connection.execute("SELECT sens.ensure_partitions($1, $1)", late)
+            await connection.execute("SELECT sens.ensure_reading_partitions($1, $1)", late)
             await copy(connection, [(1, 1, late, 5.0), (1, 1, datetime.now(UTC), 6.0)])
-            assert await connection.fetchval("SELECT value FROM sens.measurements WHERE ts = $1", late) == 5
+            assert await connection.fetchval("SELECT numbers FROM sens.readings WHERE ts = $1", late) == [5]
             return await chunks(connection)
 
         first, _ = await run(timescaledb, store)
@@ -176,19 +168,21 @@ class TestHypertables:
     async def test_refuse_a_second_copy_of_a_key_and_take_it_by_the_conflict_path(
         self, timescaledb: DatabaseSettings
     ) -> None:
-        rows = [(1, 1, OLD, 1.0), (1, 2, OLD, 2.0)]
+        rows = [(1, 1, OLD, 1.0), (2, 1, OLD, 2.0)]
 
         async def store(connection: Connection) -> tuple[str, list[tuple[object, ...]]]:
             await copy(connection, rows)
             with pytest.raises(asyncpg.UniqueViolationError):
-                await copy(connection, [(1, 1, OLD, 9.0), (1, 3, OLD, 3.0)])
-            await connection.execute("CREATE TEMP TABLE incoming (LIKE sens.measurements)")
-            await copy(connection, [(1, 1, OLD, 9.0), (1, 3, OLD, 3.0)], table="incoming")
+                await copy(connection, [(1, 1, OLD, 9.0), (3, 1, OLD, 3.0)])
+            await connection.execute("CREATE TEMP TABLE incoming (LIKE sens.readings)")
+            await copy(connection, [(1, 1, OLD, 9.0), (3, 1, OLD, 3.0)], table="incoming")
             status = await connection.execute(CONFLICT_FREE)
-            stored = await connection.fetch("SELECT * FROM sens.measurements ORDER BY 1, 2, 3")
+            stored = await connection.fetch(
+                "SELECT device_id, metric_set_id, ts, numbers[1] FROM sens.readings ORDER BY 1"
+            )
             return status, [tuple(row) for row in stored]
 
-        assert await run(timescaledb, store) == ("INSERT 0 1", [*rows, (1, 3, OLD, 3.0)])
+        assert await run(timescaledb, store) == ("INSERT 0 1", [*rows, (3, 1, OLD, 3.0)])
 
 
 class TestColumnstore:
@@ -214,32 +208,12 @@ class TestColumnstore:
         async def let_it_work(connection: Connection) -> list[bool]:
             await copy(connection, [(1, 1, OLD, 1.0), (1, 1, datetime.now(UTC), 2.0)])
             job = await connection.fetchval(
-                "SELECT job_id FROM timescaledb_information.jobs WHERE hypertable_name = 'measurements'"
+                "SELECT job_id FROM timescaledb_information.jobs WHERE hypertable_name = 'readings' AND proc_name = 'policy_compression'"
             )
             await connection.execute("CALL run_job($1)", job)
             return [chunk["is_compressed"] for chunk in await chunks(connection)]
 
         assert await run(columnstore, let_it_work) == [True, False]
-
-    async def test_keeps_a_tenants_rows_to_the_tenant(self, columnstore: DatabaseSettings) -> None:
-        tenant = await run(columnstore, fill_columnstore)
-
-        connection = await connect(columnstore, "test", role=API_ROLE)
-        try:
-            async with connection.transaction():
-                await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenant))
-                seen = await connection.fetchval("SELECT count(*) FROM sens.tenant_measurements")
-                value = await connection.fetchval(
-                    "SELECT value FROM sens.tenant_measurements WHERE metric_id = 2 AND ts = $1",
-                    OLD + timedelta(minutes=3),
-                )
-            assert (seen, await connection.fetchval("SELECT count(*) FROM sens.tenant_measurements"), value) == (
-                1200,
-                0,
-                1.5,
-            )
-        finally:
-            await connection.close()
 
     async def test_gives_the_api_no_right_on_its_chunks(self, columnstore: DatabaseSettings) -> None:
         async def readable(connection: Connection) -> list[str]:
@@ -261,23 +235,14 @@ class TestColumnstore:
 
         async def store(connection: Connection) -> tuple[str, float, float]:
             await fill_columnstore(connection)
-            device = await connection.fetchval("SELECT min(id) FROM sens.devices")
             with pytest.raises(asyncpg.UniqueViolationError):
-                await copy(connection, [(device, 1, OLD, 9.0)])
-            await copy(connection, [(device, 1, between, 7.0)])
-            await connection.execute("CREATE TEMP TABLE incoming (LIKE sens.measurements)")
-            await copy(
-                connection,
-                [(device, 1, OLD, 9.0), (device, 1, between, 9.0), (device, 3, OLD, 3.0)],
-                table="incoming",
-            )
+                await copy(connection, [(1, 1, OLD, 9.0)])
+            await copy(connection, [(1, 1, between, 7.0)])
+            await connection.execute("CREATE TEMP TABLE incoming (LIKE sens.readings)")
+            await copy(connection, [(1, 1, OLD, 9.0), (1, 1, between, 9.0), (3, 1, OLD, 3.0)], table="incoming")
             status = await connection.execute(CONFLICT_FREE)
-            query = "SELECT value FROM sens.measurements WHERE device_id = $1 AND metric_id = 1 AND ts = $2"
-            return (
-                status,
-                await connection.fetchval(query, device, OLD),
-                await connection.fetchval(query, device, between),
-            )
+            query = "SELECT numbers[1] FROM sens.readings WHERE device_id = 1 AND ts = $1"
+            return status, await connection.fetchval(query, OLD), await connection.fetchval(query, between)
 
         assert await run(columnstore, store) == ("INSERT 0 1", 0.0, 7.0)
 
@@ -317,38 +282,3 @@ class TestColumnstore:
             written = await TimescaleStore(Database(pool, columnstore), NO_QUOTA).write(part_of(rows, len(keys)))
         assert np.flatnonzero(written.new_values).tolist() == [4321]
         assert [letter.message_index for letter in written.letters] == [1234]
-
-    async def test_is_read_by_device_and_metric_in_the_chunks_of_the_range_only(
-        self, columnstore: DatabaseSettings
-    ) -> None:
-        tenant = await run(columnstore, fill_columnstore)
-
-        async def explain() -> tuple[str, list[asyncpg.Record]]:
-            async with owner(columnstore) as connection:
-                device = await connection.fetchval("SELECT min(id) FROM sens.devices")
-                await copy(connection, [(device, 1, OLD + timedelta(days=30 * n), 1.0) for n in range(1, 4)])
-                all_chunks = await chunks(connection)
-            connection = await connect(columnstore, "test", role=API_ROLE)
-            try:
-                async with connection.transaction():
-                    await connection.execute("SELECT set_config('sens.tenant_id', $1, true)", str(tenant))
-                    rows = await connection.fetch(
-                        """
-                        EXPLAIN (COSTS OFF) SELECT ts, value FROM sens.tenant_measurements
-                        WHERE device_id = $1 AND metric_id = $2 AND ts >= $3 AND ts < $4
-                        """,
-                        device,
-                        1,
-                        OLD,
-                        OLD + timedelta(hours=1),
-                    )
-            finally:
-                await connection.close()
-            return "\n".join(row[0] for row in rows), all_chunks
-
-        plan, all_chunks = await explain()
-        read = [chunk["range_start"] for chunk in all_chunks if f" on {chunk['name'].split('.')[1]}" in plan]
-        assert len(all_chunks) == 4
-        assert read == [all_chunks[0]["range_start"]], plan
-        assert "(device_id = " in plan, plan
-        assert "(metric_id = 1)" in plan, plan
