@@ -111,6 +111,14 @@ class TestMigrate:
         with pytest.raises(SchemaError, match=f"role {empty_database.user} lacks a right"):
             await migrate(empty_database)
 
+    def test_takes_files_with_the_same_number_as_one_migration_in_the_order_of_their_names(self) -> None:
+        retention = next(migration for migration in load("postgresql") if migration.name.startswith("retention"))
+
+        functions = ["sens.continue_deletion", "sens.check_late_days", "sens.drop_expired"]
+        positions = [retention.sql.index(f"FUNCTION {function}(") for function in functions]
+        assert retention.name == "retention"
+        assert positions == sorted(positions)
+
 
 class TestLoad:
     @pytest.mark.parametrize("storage", ["timescaledb", "postgresql"])

@@ -1,7 +1,7 @@
 """The schema's migrations: numbered SQL files, applied once each, in order, by the first process that comes.
 
 ``NNNN_name.sql`` is for every server; where a step differs, ``NNNN_name.timescaledb.sql`` and ``NNNN_name.postgresql.sql`` are its
-two forms. Which form a database has is decided when its first migration runs and never changes afterwards.
+two forms. Files with the same number are one migration, in the order of their names. Which form a database has is decided when its first migration runs and never changes afterwards.
 """
 
 import asyncio
@@ -59,15 +59,20 @@ class Migration(NamedTuple):
 
 def load(storage: Storage) -> list[Migration]:
     """Return the migrations for one kind of storage, in order."""
-    migrations = []
-    for file in resources.files("sens_common").joinpath("schema").iterdir():
+    files = sorted(resources.files("sens_common").joinpath("schema").iterdir(), key=lambda file: file.name)
+    migrations: dict[int, Migration] = {}
+    for file in files:
         match = _FILE.fullmatch(file.name)
         if match is None:
             continue
         version, name, variant = match.groups()
         if variant in {None, storage}:
-            migrations.append(Migration(int(version), name, file.read_text(encoding="utf-8")))
-    return sorted(migrations)
+            sql = file.read_text(encoding="utf-8")
+            first = migrations.get(int(version))
+            migrations[int(version)] = (
+                Migration(int(version), name, sql) if first is None else first._replace(sql=f"{first.sql}\n{sql}")
+            )
+    return sorted(migrations.values())
 
 
 async def migrate(
