@@ -22,6 +22,7 @@ from sens_common.database_errors import DatabaseFault, fault_of
 from sens_common.errors import SchemaError, UnavailableError
 from sens_common.health import Problems
 from sens_common.logins import WORKER_ROLE
+from sens_common.metric_sets import MAX_SETS_OF_DEVICE
 from sens_common.migrations import migrate
 from sens_common.moving import run, step
 from sens_common.moving.mover import Mover
@@ -198,7 +199,7 @@ class TestMove:
                     pass
             assert await read(connection, values, ids) == values
             sets = await connection.fetchval("SELECT count(*) FROM sens.device_metric_sets")
-        assert sets < 2 * step.MAX_METRIC_SETS
+        assert sets < 2 * MAX_SETS_OF_DEVICE
 
     async def test_leaves_out_what_is_deleted(self, former_database: DatabaseSettings) -> None:
         values = small_fleet()

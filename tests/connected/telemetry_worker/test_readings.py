@@ -13,11 +13,11 @@ import pytest
 
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
+from sens_common.metric_sets import MAX_SETS_OF_DEVICE
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.timescale.database import Database, open_pool
-from sens_telemetry_worker.timescale.device_metric_sets import MAX_SETS_OF_DEVICE
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.memory import MemoryEnvelope, MemoryInbox

@@ -8,9 +8,7 @@ import asyncpg
 
 from sens_common.database import Connection
 from sens_common.errors import SchemaError
-
-MAX_METRIC_SETS: Final = 64
-"""Of a device; what would be one more is stored as the union of all."""
+from sens_common.metric_sets import MAX_SETS_OF_DEVICE
 
 SESSION: Final = """
     SET lock_timeout = '1s';
@@ -65,7 +63,7 @@ _TOO_MANY_SETS: Final = f"""
             SELECT DISTINCT i.id FROM of_device u, unnest(u.text_ids) i (id)
             WHERE u.device_id = o.device_id AND EXISTS (SELECT FROM sens.metrics m WHERE m.id = i.id) ORDER BY i.id
         ) AS text_ids
-    FROM of_device o GROUP BY o.device_id HAVING count(*) > {MAX_METRIC_SETS}
+    FROM of_device o GROUP BY o.device_id HAVING count(*) > {MAX_SETS_OF_DEVICE}
 """  # noqa: S608 - a number of this file
 _WIDEN_SETS: Final = """
     UPDATE moving m SET

@@ -11,14 +11,13 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from sens_common.database import Connection
+from sens_common.metric_sets import MAX_SETS_OF_DEVICE
 from sens_telemetry_worker.preparing import PreparedRows
 from sens_telemetry_worker.rows import ReadingGroup, joined
 from sens_telemetry_worker.tenants import MetricSet, union_of
 from sens_telemetry_worker.timescale.metric_sets import MetricSets, SetContents
 from sens_telemetry_worker.topic_resolving import MAX_CACHED_TOPICS
 
-MAX_SETS_OF_DEVICE: Final = 64
-"""A device that has more is stored with the union of its sets, so that a device whose metrics change all the time has few."""
 MAX_CACHED_DEVICES: Final = MAX_CACHED_TOPICS
 _DAY_MICROSECONDS: Final = 86_400_000_000
 _EPOCH: Final = date(1970, 1, 1).toordinal()
