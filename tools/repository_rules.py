@@ -55,15 +55,16 @@ def addresses() -> Iterator[str]:
 
 def locks() -> Iterator[str]:
     """Yield what a pyproject.toml asks for and its image's lock does not hold."""
-    common = Project.read(ROOT / "services/common/pyproject.toml")
+    shared = (ROOT / "services" / name / "pyproject.toml" for name in ("common", "payloads"))
+    own = {f"sens-{path.parent.name}": Project.read(path) for path in shared if path.exists()}
     for folder in sorted(path.parent for path in ROOT.glob("services/*/pyproject.toml")):
         lock = LOCKS / f"{folder.name}.txt"
         if not lock.exists():  # the command line and the shared code have no image of their own
             lock = LOCKS / "dev.txt"
         held = pinned(lock)
         for requirement in Project.read(folder / "pyproject.toml").dependencies:
-            wanted = common.with_extras(requirement.extras) if requirement.name == "sens-common" else [requirement]
-            for one in wanted:
+            wanted = own[requirement.name].with_extras(requirement.extras) if requirement.name in own else [requirement]
+            for one in (each for each in wanted if each.name not in own):
                 yield from missing(one, held, f"{folder.name} asks for {one}, requirements/{lock.name}")
 
 

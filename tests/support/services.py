@@ -28,4 +28,4 @@ class Service(NamedTuple):
 
 
 SERVICES: Final = [Service(path.parent.name) for path in sorted(ROOT.glob("services/*/pyproject.toml"))]
-IMAGES: Final = [service for service in SERVICES if service.name not in {"common", "cli"}]
+IMAGES: Final = [service for service in SERVICES if service.name not in {"common", "cli", "payloads"}]

@@ -1,0 +1,1 @@
+"""Network formats: one module each, with its `Settings` and its `unwrap`."""

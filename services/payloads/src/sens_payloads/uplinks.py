@@ -1,0 +1,74 @@
+"""The nouns of payloads: what was received, the uplinks in it, and what carries no measurements by its nature."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
+
+from sens_common.formats import Value
+
+_EMPTY: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Received(NamedTuple):
+    """One message of a source.
+
+    Attributes:
+        body: As published or posted.
+        received_at: Microseconds since the epoch.
+        topic: Of the MQTT message, empty for HTTP.
+        query: Parameters of the HTTP request's address, each once.
+        headers: Of the HTTP request, names in lower case.
+    """
+
+    body: bytes
+    received_at: int
+    topic: str = ""
+    query: Mapping[str, str] = _EMPTY
+    headers: Mapping[str, str] = _EMPTY
+
+
+class Uplink(NamedTuple):
+    """What one device sent for one time, as its network hands it over.
+
+    Attributes:
+        device: Its name, canonical (`sens_common.names.device_name`).
+        measured_at: Microseconds since the epoch; None where the message carries no time that can be used: then the receipt is it.
+        fields: Values by name, members of objects joined with a dot, array elements by their index; None where there are bytes alone.
+        frame: The device's bytes, None where the network hands over none.
+        f_port: LoRaWAN port of the frame (LoRaWAN 1.0.4, section 4.3.2), 0 where none is named.
+        radio: Of the gateway that the format's page names: `rssi` in dBm, `snr` in dB, `spreading_factor`, `f_cnt`; those that are known.
+    """
+
+    device: str
+    measured_at: int | None
+    fields: Mapping[str, Value | int] | None = None
+    frame: bytes | None = None
+    f_port: int = 0
+    radio: Mapping[str, float | int] = MappingProxyType({})
+
+
+class WithoutMeasurements(NamedTuple):
+    """A message that carries no measurements by its nature. It is counted, not stored, and no dead letter.
+
+    Attributes:
+        kind: `event` (a join, an acknowledgement, a status, an error of the network), `command`, or `simulated`.
+    """
+
+    kind: str
+
+
+type Unwrapped = list[Uplink] | WithoutMeasurements
+"""At least one uplink, or none by the message's nature."""
+
+
+class NetworkFormat[Settings](Protocol):
+    """How a network wraps uplinks. A module with a class `Settings` and this function is one."""
+
+    def unwrap(self, received: Received, settings: Settings, /) -> Unwrapped:
+        """Return the uplinks of a message, in its order.
+
+        A pure function: the same message gives the same answer, and no bytes make it raise anything but the error below.
+
+        Raises:
+            RejectedMessageError: The message can't be unwrapped, or not without a loss: nothing of it is stored.
+        """
