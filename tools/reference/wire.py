@@ -4,10 +4,9 @@ import ast
 import inspect
 from types import ModuleType
 
-from sens_common import dead_letters, formats, names
+from sens_common import dead_letters, device_times, fields, formats, names
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 from sens_telemetry_worker import tenants
-from sens_telemetry_worker.decoders import native, timestamps
 from tools.reference.markdown import code, table
 
 
@@ -53,14 +52,14 @@ def dead_letters_page() -> str:
 def payload_page() -> str:
     """Return the page of the payload's limits."""
     rows = [
-        ["Payload", f"{native.MAX_PAYLOAD_BYTES:,} bytes", "`too_large`"],
-        ["Objects inside each other, the outermost included", str(native.MAX_NESTING), "`too_large`"],
-        ["Metrics in one object", f"{native.MAX_METRICS:,}", "`too_large`"],
-        ["Readings in a backlog", f"{native.MAX_READINGS:,}", "`too_large`"],
-        ["Values in one message", f"{native.MAX_VALUES:,}", "`too_large`"],
+        ["Payload", f"{fields.MAX_PAYLOAD_BYTES:,} bytes", "`too_large`"],
+        ["Objects inside each other, the outermost included", str(fields.MAX_NESTING), "`too_large`"],
+        ["Metrics in one object", f"{fields.MAX_METRICS:,}", "`too_large`"],
+        ["Readings in a backlog", f"{fields.MAX_READINGS:,}", "`too_large`"],
+        ["Values in one message", f"{fields.MAX_VALUES:,}", "`too_large`"],
         [
             "A metric's name, joined",
-            f"1 to {native.MAX_NAME_CHARACTERS} characters, none a control character",
+            f"1 to {fields.MAX_NAME_CHARACTERS} characters, none a control character",
             "`invalid_metric`",
         ],
         [
@@ -70,7 +69,7 @@ def payload_page() -> str:
         ],
         [
             "A device's clock",
-            f"from 2000 on, at most {timestamps.MAX_AHEAD // 3_600_000_000} hours ahead of the receipt",
+            f"from 2000 on, at most {device_times.MAX_AHEAD // 3_600_000_000} hours ahead of the receipt",
             "`implausible_time`",
         ],
         [
@@ -80,7 +79,7 @@ def payload_page() -> str:
         ],
         [
             "Elements of an array",
-            f"{native.MAX_ELEMENTS}, none of them an array or an object",
+            f"{fields.MAX_ELEMENTS}, none of them an array or an object",
             "`too_large`, `unsupported_value`",
         ],
         ["A tenant's name", names.TENANT_RULE, "`invalid_topic`"],

@@ -20,12 +20,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from sens_common.database import Connection, connect
 from sens_common.dead_letters import Reason
+from sens_common.device_times import time_text
 from sens_common.envelope import Message
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
-from sens_telemetry_worker.decoders.timestamps import time_text
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore

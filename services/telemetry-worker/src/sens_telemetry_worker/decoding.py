@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sens_common.dead_letters import Reason
+from sens_common.device_times import time_text
 from sens_common.envelope import Message
 from sens_common.errors import RejectedMessageError
 from sens_common.formats import KINDS, Format, Measurement, MetricKind
 from sens_telemetry_worker.batch import Rejection
-from sens_telemetry_worker.decoders.timestamps import time_text
 from sens_telemetry_worker.layouts import KnownLayouts
 from sens_telemetry_worker.shapes import GatheredMessages, Shape
 from sens_telemetry_worker.tenants import Device, NewMetrics, Tenant

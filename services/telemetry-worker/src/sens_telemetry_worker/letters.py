@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple, Self
 
 from sens_common.dead_letters import KEPT_BYTES, Origin, Reason
+from sens_common.device_times import time_text
+from sens_common.fields import MAX_PAYLOAD_BYTES
 from sens_common.formats import MetricKind
 from sens_common.names import shown
 from sens_telemetry_worker.batch import BatchPart, Rejection
-from sens_telemetry_worker.decoders.native import MAX_PAYLOAD_BYTES
-from sens_telemetry_worker.decoders.timestamps import time_text
 from sens_telemetry_worker.preparing import Conflict
 from sens_telemetry_worker.tenants import ERASED
 

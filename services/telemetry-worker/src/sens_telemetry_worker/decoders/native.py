@@ -17,34 +17,19 @@ are rounded to the nearest float, as everywhere.
 """
 
 import json
-import re
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, NoReturn
 
 import orjson
 
+from sens_common import strict_json
 from sens_common.dead_letters import Reason
+from sens_common.device_times import measured_at
 from sens_common.errors import RejectedMessageError
-from sens_common.formats import EXACT_BELOW, KINDS, MAX_TEXT_CHARACTERS, FlatPayload, Measurement, Value
-from sens_common.names import shown
-from sens_telemetry_worker.decoders import strict_json
+from sens_common.fields import MAX_NAME_CHARACTERS, MAX_PAYLOAD_BYTES, MAX_READINGS, MAX_VALUES, flatten, type_words
+from sens_common.formats import EXACT_BELOW, KINDS, FlatPayload, Measurement
 from sens_telemetry_worker.decoders.native_layout import MAX_LAYOUT_BYTES, NativeLayout, TimeKind, layout
-from sens_telemetry_worker.decoders.timestamps import measured_at
 
-MAX_PAYLOAD_BYTES: Final = 262_144
-MAX_NAME_CHARACTERS: Final = 200
-MAX_NESTING: Final = 8
-"""How many objects deep a metric may lie, the outermost included."""
-MAX_METRICS: Final = 1000
-MAX_READINGS: Final = 1000
-"""Readings of a backlog."""
-MAX_VALUES: Final = 10_000
-"""Values of one message."""
-MAX_ELEMENTS: Final = 64
-"""Elements of an array."""
-
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _OTHER_TIMES: Final = ("time", "timestamp")
 _ABSENT: Final = object()
 _MAX_EXAMPLE_CHARACTERS: Final = 60
@@ -166,7 +151,7 @@ def _measurements(document: object, received_at: int) -> list[Measurement]:
     if not isinstance(document, list):
         raise RejectedMessageError(
             Reason.MALFORMED_PAYLOAD,
-            f"the payload is {_json_type_words(document)}, not an object or an array of objects; {_wrapped(document)}",
+            f"the payload is {type_words(document)}, not an object or an array of objects; {_wrapped(document)}",
         )
     if not document:
         raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the payload is an empty array")
@@ -191,20 +176,14 @@ def _measurements(document: object, received_at: int) -> list[Measurement]:
 def _reading(document: object, received_at: int, *, needs_time: bool) -> list[Measurement]:
     """Return the measurements of one object; none where all of its metrics are null."""
     if not isinstance(document, dict):
-        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"it is {_json_type_words(document)}, not an object")
+        raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"it is {type_words(document)}, not an object")
     members = dict(document)
     instant = _take_time(members, received_at)
     if instant is None:
         if needs_time:
             raise RejectedMessageError(Reason.INVALID_TIME, "it has no ts, which each reading of a backlog needs")
         instant = received_at
-    values: dict[str, Value] = {}
-    for name, value in _metrics(members, "", 1):
-        if name in values:
-            raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"two metrics have the joined name {shown(name)}")
-        if len(values) == MAX_METRICS:
-            raise RejectedMessageError(Reason.TOO_LARGE, f"one object has more than {MAX_METRICS} metrics")
-        values[name] = _value(name, value)
+    values = flatten(members, elements="plain")
     if not values and not _has_null(members):
         raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the object has no metrics")
     return [Measurement(name, instant, value) for name, value in values.items()]
@@ -223,101 +202,8 @@ def _nothing_but_nulls() -> NoReturn:
     )
 
 
-def _metrics(members: dict[str, object], prefix: str, depth: int) -> Iterator[tuple[str, object]]:
-    """Yield the joined names of an object's metrics with their values, as parsed; those without a value are left out."""
-    for key, value in members.items():
-        name = prefix + key
-        if isinstance(value, dict):
-            if depth == MAX_NESTING:
-                raise RejectedMessageError(
-                    Reason.TOO_LARGE, f"{shown(name)} is an object more than {MAX_NESTING} levels deep"
-                )
-            yield from _metrics(value, f"{name}.", depth + 1)
-        elif isinstance(value, list):
-            yield from _metrics(_elements(name, value), f"{name}.", MAX_NESTING)
-        elif value is not None:
-            _check_name(name)
-            yield name, value
-
-
-def _check_name(name: str) -> None:
-    """Look that a metric can have this joined name.
-
-    Raises:
-        RejectedMessageError: It can't.
-    """
-    if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
-        raise RejectedMessageError(
-            Reason.INVALID_METRIC,
-            f"the metric's name {shown(name)} has {len(name)} characters; 1 to {MAX_NAME_CHARACTERS} are allowed",
-        )
-    if not name.isprintable() and _CONTROL.search(name):
-        raise RejectedMessageError(Reason.INVALID_METRIC, f"the metric's name {shown(name)} has a control character")
-
-
-def _elements(name: str, array: list[object]) -> dict[str, object]:
-    """Return an array's elements by their positions.
-
-    Raises:
-        RejectedMessageError: There are more than `MAX_ELEMENTS`, or one of them is no plain value.
-    """
-    if len(array) > MAX_ELEMENTS:
-        raise RejectedMessageError(
-            Reason.TOO_LARGE,
-            f"{shown(name)} is an array of {len(array)} elements; at most {MAX_ELEMENTS} are stored, as {shown(f'{name}.0')} and so on."
-            " Values over time go into a backlog: an array of objects, each with its ts",
-        )
-    for position, element in enumerate(array):
-        if isinstance(element, (dict, list)):
-            raise RejectedMessageError(
-                Reason.UNSUPPORTED_VALUE,
-                f"{shown(name)} is an array whose element {position} is {_json_type_words(element)}; an array holds numbers, booleans and texts."
-                " Give nested values names, as in an object",
-            )
-    return {str(position): element for position, element in enumerate(array)}
-
-
-def _value(name: str, value: object) -> Value:
-    if isinstance(value, (bool, float)):
-        return value
-    if isinstance(value, int):
-        try:
-            number = float(value)
-        except OverflowError:  # beyond 1.8e308
-            number = 0.0
-        if number != value:
-            raise RejectedMessageError(
-                Reason.UNSUPPORTED_VALUE,
-                f"{shown(name)}: a 64-bit float can't hold the integer {value!s:.40} exactly",
-            )
-        return number
-    assert isinstance(value, str)  # noqa: S101 - JSON has no other values, and the caller has looked at those that hold others
-    if len(value) > MAX_TEXT_CHARACTERS:
-        raise RejectedMessageError(
-            Reason.TOO_LARGE,
-            f"{shown(name)}: the text has {len(value)} characters; at most {MAX_TEXT_CHARACTERS} are allowed",
-        )
-    if "\0" in value:
-        raise RejectedMessageError(Reason.UNSUPPORTED_VALUE, f"{shown(name)}: the text has a NUL character")
-    return value
-
-
 def _may_be_rounded(measurement: Measurement) -> bool:
     return type(measurement.value) is float and abs(measurement.value) >= EXACT_BELOW
-
-
-def _json_type_words(value: object) -> str:
-    if value is None:
-        return "null"
-    names = {
-        bool: "a boolean",
-        int: "a number",
-        float: "a number",
-        str: "a string",
-        list: "an array",
-        dict: "an object",
-    }
-    return names[type(value)]
 
 
 def _wrapped(value: object) -> str:

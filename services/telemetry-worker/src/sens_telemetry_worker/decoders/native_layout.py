@@ -15,10 +15,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from sens_common.device_times import (
+    EARLIEST,
+    MAX_AHEAD,
+    MICROSECONDS_BELOW,
+    MILLISECONDS_BELOW,
+    SECONDS_BELOW,
+    measured_at,
+)
 from sens_common.errors import RejectedMessageError
 from sens_common.formats import EXACT_BELOW, MAX_TEXT_CHARACTERS, MetricKind
 from sens_telemetry_worker.decoders.columns import Columns
-from sens_telemetry_worker.decoders.timestamps import EARLIEST, MAX_AHEAD, instants_of_epochs, measured_at
 
 MAX_LAYOUTS: Final = 1024
 """Layouts that are remembered; each is a parser of its own."""
@@ -121,7 +128,7 @@ class NativeLayout:
                 epochs = np.fromiter(map(_ts, values), np.int64, count)
             except OverflowError:  # one of them is beyond 64 bits; none is decoded
                 return received_at, np.zeros(count, np.bool_)
-            times = instants_of_epochs(epochs)
+            times = _instants_of_epochs(epochs)
             return times, (times >= EARLIEST) & (times <= received_at + MAX_AHEAD)
         times = np.zeros(count, np.int64)
         fits = np.ones(count, np.bool_)
@@ -152,6 +159,16 @@ def _decoder(metrics: tuple[tuple[str, MetricKind], ...], time_kind: TimeKind) -
     )
     decode: Callable[[bytes], _Values] = msgspec.json.Decoder(struct).decode
     return decode
+
+
+def _instants_of_epochs(epochs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the instants that epoch times mean, as `measured_at` does for integers; whether they are plausible is not looked at."""
+    magnitudes = np.abs(epochs)
+    return np.select(
+        [magnitudes < SECONDS_BELOW, magnitudes < MILLISECONDS_BELOW, magnitudes < MICROSECONDS_BELOW],
+        [epochs * 1_000_000, epochs * 1000, epochs],
+        epochs // 1000,
+    )
 
 
 def _single(numeric: list[str]) -> Callable[[_Values], tuple[float, ...]]:

@@ -8,9 +8,9 @@ times what orjson costs, so it runs only where a cheap test says that there may 
 import json
 from typing import Final, NoReturn
 
+from sens_common import foreign_payloads
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
-from sens_telemetry_worker.decoders import foreign
 
 _MAX_INTEGER_DIGITS: Final = 400
 """Longer integers are beyond the largest 64-bit float (309 digits) in any case."""
@@ -79,7 +79,7 @@ def rejection(payload: bytes, error: json.JSONDecodeError) -> RejectedMessageErr
             Reason.UNSUPPORTED_VALUE, f"the number {too_large[0]:.40} is beyond what a 64-bit float can hold"
         )
     return RejectedMessageError(
-        Reason.MALFORMED_PAYLOAD, foreign.describe(payload, error) or f"the payload is not JSON: {error}"
+        Reason.MALFORMED_PAYLOAD, foreign_payloads.describe(payload, error) or f"the payload is not JSON: {error}"
     )
 
 

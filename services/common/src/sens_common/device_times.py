@@ -20,9 +20,6 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
 
@@ -31,10 +28,10 @@ EARLIEST: Final = 946_684_800_000_000
 MAX_AHEAD: Final = 86_400_000_000
 """How far a device's clock may be ahead of the receipt, microseconds."""
 
-_SECONDS_BELOW: Final = 10**11
-_MILLISECONDS_BELOW: Final = 10**14
-_MICROSECONDS_BELOW: Final = 10**17
-_NANOSECONDS_BELOW: Final = 10**20
+SECONDS_BELOW: Final = 10**11
+MILLISECONDS_BELOW: Final = 10**14
+MICROSECONDS_BELOW: Final = 10**17
+NANOSECONDS_BELOW: Final = 10**20
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 # RFC 3339, section 5.6: "T" and "Z" in either case, and a space in the place of "T".
@@ -60,7 +57,7 @@ def measured_at(timestamp: object, received_at: int, name: str = "ts") -> int:
     Raises:
         RejectedMessageError: The time can't be read, or lies before `EARLIEST` or more than `MAX_AHEAD` after the receipt.
     """
-    if type(timestamp) is int and _SECONDS_BELOW <= timestamp < _MILLISECONDS_BELOW:
+    if type(timestamp) is int and SECONDS_BELOW <= timestamp < MILLISECONDS_BELOW:
         instant = timestamp * 1000  # what most devices send, and the fastest to read
     elif type(timestamp) is int or type(timestamp) is float:
         epoch = _from_epoch(timestamp)
@@ -83,28 +80,18 @@ def measured_at(timestamp: object, received_at: int, name: str = "ts") -> int:
     )
 
 
-def instants_of_epochs(epochs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the instants that epoch times mean, as `measured_at` does for integers; whether they are plausible is not looked at."""
-    magnitudes = np.abs(epochs)
-    return np.select(
-        [magnitudes < _SECONDS_BELOW, magnitudes < _MILLISECONDS_BELOW, magnitudes < _MICROSECONDS_BELOW],
-        [epochs * 1_000_000, epochs * 1000, epochs],
-        epochs // 1000,
-    )
-
-
 def _from_epoch(timestamp: float) -> int | None:
     magnitude = abs(timestamp)
     # A float stands for the shortest decimal number that reads as this float (which Python's repr gives): what was sent, for
     # everything up to microseconds.
     exact = timestamp if type(timestamp) is int else Decimal(repr(timestamp))
-    if magnitude < _SECONDS_BELOW:
+    if magnitude < SECONDS_BELOW:
         return int(exact * 1_000_000)
-    if magnitude < _MILLISECONDS_BELOW:
+    if magnitude < MILLISECONDS_BELOW:
         return int(exact * 1_000)
-    if magnitude < _MICROSECONDS_BELOW:
+    if magnitude < MICROSECONDS_BELOW:
         return int(exact)
-    if magnitude < _NANOSECONDS_BELOW:
+    if magnitude < NANOSECONDS_BELOW:
         return int(exact // 1_000)
     return None
 
