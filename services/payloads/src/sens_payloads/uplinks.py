@@ -36,7 +36,11 @@ class Uplink(NamedTuple):
         fields: Values by name, members of objects joined with a dot, array elements by their index; None where there are bytes alone.
         frame: The device's bytes, None where the network hands over none.
         f_port: LoRaWAN port of the frame (LoRaWAN 1.0.4, section 4.3.2), 0 where none is named.
-        radio: Of the gateway that the format's page names: `rssi` in dBm, `snr` in dB, `spreading_factor`, `f_cnt`; those that are known.
+        radio: Of the gateway that the format's page names: `rssi` in dBm, `snr` in dB, `spreading_factor`, `f_cnt`; those that are known. And
+            what the network itself knows of the device: `battery` in %, `margin` in dB, `latitude`, `longitude`, `altitude`.
+        units: Of fields, by their names, where the message tells them, in its own spelling.
+        historical: The message says that this was measured before what is known already: it is stored, and is not the latest value.
+        skipped: How many values the message has for this time that are of a kind that is not stored (the reference of formats says which).
     """
 
     device: str
@@ -45,6 +49,9 @@ class Uplink(NamedTuple):
     frame: bytes | None = None
     f_port: int = 0
     radio: Mapping[str, float | int] = MappingProxyType({})
+    units: Mapping[str, str] = MappingProxyType({})
+    historical: bool = False
+    skipped: int = 0
 
 
 class WithoutMeasurements(NamedTuple):
