@@ -13,7 +13,7 @@ import pytest
 
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
-from sens_common.metric_sets import MAX_SETS_OF_DEVICE
+from sens_common.metric_sets import MAX_SETS_OF_DEVICE, MAX_UNION_RATIO
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
@@ -209,6 +209,21 @@ class TestMetricSets:
             used = " AND EXISTS (SELECT FROM sens.readings r WHERE r.metric_set_id = s.id AND r.ts IN (to_timestamp($1), to_timestamp($2)))"
             assert await one.pool.fetchval(gone + used, NOON, NOON + 1000) == 0
             assert (await one.values())["m9", NOON] == 9
+
+    async def test_of_a_device_with_a_counter_in_its_names_are_small(self, database: DatabaseSettings) -> None:
+        """Each message has a name that was never there; two workers store them, some of them together."""
+        count = 400
+        bodies = [{"ts": NOON + number, "a": number, f"m{number}": 1} for number in range(count)]
+        async with worker(database) as one, worker(database) as other:
+            for start in range(0, count, 5):
+                parts = [bodies[start : start + 4], bodies[start + 4 : start + 5]]
+                assert not any(await asyncio.gather(one.put(*parts[0]), other.put(*parts[1])))
+            assert len(await one.values()) == 2 * count
+            sets = "FROM sens.device_metric_sets d JOIN sens.metric_sets s ON s.id = d.metric_set_id"
+            assert await one.count(f"SELECT count(*) {sets}") <= count + MAX_SETS_OF_DEVICE
+            # Twice, because both workers may make a union at once.
+            size = await one.count(f"SELECT sum(cardinality(s.number_ids)) {sets}")
+            assert size <= 2 * count + 2 * count * MAX_UNION_RATIO
 
 
 class TestLastSeen:

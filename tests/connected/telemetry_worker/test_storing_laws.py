@@ -23,6 +23,7 @@ from sens_common.dead_letters import Reason
 from sens_common.device_times import time_text
 from sens_common.envelope import Message
 from sens_common.logins import API_ROLE
+from sens_common.metric_sets import MAX_SETS_OF_DEVICE
 from sens_common.settings import DatabaseSettings
 from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
@@ -164,6 +165,7 @@ class Storing(RuleBasedStateMachine):
         self.sequences = count(1)
         self.sent: list[list[tuple[str, Body]]] = []
         self.known: dict[Key, Value] = {}
+        self.counter = count(10)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
@@ -184,6 +186,13 @@ class Storing(RuleBasedStateMachine):
             self.workers = [
                 Worker(CutDatabase(await enter(open_pool(self.settings, "test")), self.settings)) for _ in range(2)
             ]
+            # One device has as many sets as are stored as they are.
+            crowd: list[tuple[str, Body]] = [
+                (DEVICES[0], ((next(self.counter), {"a": 1.0, f"b{number}": 1.0}),))
+                for number in range(MAX_SETS_OF_DEVICE)
+            ]
+            await self.workers[0].put(self.envelope(crowd))
+            assert not judge(self.known, crowd)
 
         self.run(work())
 
@@ -196,12 +205,16 @@ class Storing(RuleBasedStateMachine):
     @rule(batch=batches, worker=workers, cut=cuts)
     def put(self, batch: list[tuple[str, Body]], worker: int, cut: int | None) -> None:
         """A worker stores a batch; the database goes away once meanwhile."""
-        self.sent.append(batch)
-        self.workers[worker].database.cut = cut
-        envelope = self.envelope(batch)
-        self.run(self.workers[worker].put(envelope))
-        self.workers[worker].database.cut = None
-        assert self.run(self.letters(envelope, batch)) == judge(self.known, batch)
+        self.store(batch, worker, cut)
+
+    @rule(worker=workers, device=st.sampled_from(DEVICES), more=st.integers(1, 40), batch=batches, cut=cuts)
+    def put_names_with_a_counter(
+        self, worker: int, device: str, more: int, batch: list[tuple[str, Body]], cut: int | None
+    ) -> None:
+        """Messages of a device whose metrics have other names each time, so that it soon has more sets than are stored as they are."""
+        new = [next(self.counter) for _ in range(more)]
+        counted: list[tuple[str, Body]] = [(device, ((number, {"a": 1.0, f"m{number}": 1.0}),)) for number in new]
+        self.store([*counted, *batch], worker, cut)
 
     @rule(worker=workers, which=st.integers(0, 30))
     def put_again(self, worker: int, which: int) -> None:
@@ -234,6 +247,14 @@ class Storing(RuleBasedStateMachine):
             assert not judge(self.known, stays)
 
         self.run(work())
+
+    def store(self, batch: list[tuple[str, Body]], worker: int, cut: int | None) -> None:
+        self.sent.append(batch)
+        self.workers[worker].database.cut = cut
+        envelope = self.envelope(batch)
+        self.run(self.workers[worker].put(envelope))
+        self.workers[worker].database.cut = None
+        assert self.run(self.letters(envelope, batch)) == judge(self.known, batch)
 
     @rule(device=st.sampled_from(DEVICES), batch=batches)
     def delete_device_while_storing(self, device: str, batch: list[tuple[str, Body]]) -> None:

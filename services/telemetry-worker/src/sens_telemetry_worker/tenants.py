@@ -72,9 +72,14 @@ class MetricSet(NamedTuple):
         """Return the set of these metrics, in whatever order and how often they are named."""
         return cls(tenant_id, tuple(sorted(set(number_ids))), tuple(sorted(set(text_ids))))
 
+    @property
+    def metric_ids(self) -> tuple[int, ...]:
+        """Ids of all its metrics."""
+        return self.number_ids + self.text_ids
+
     def contains(self, other: "MetricSet") -> bool:
         """Tell whether all metrics of the other set are in this one."""
-        return set(other.number_ids) <= set(self.number_ids) and set(other.text_ids) <= set(self.text_ids)
+        return set(self.metric_ids).issuperset(other.metric_ids)
 
 
 def union_of(sets: Sequence[MetricSet]) -> MetricSet:

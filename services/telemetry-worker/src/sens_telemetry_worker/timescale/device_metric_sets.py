@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from sens_common.database import Connection
-from sens_common.metric_sets import MAX_SETS_OF_DEVICE
+from sens_common.metric_sets import MAX_SETS_OF_DEVICE, MAX_UNION_RATIO
 from sens_telemetry_worker.preparing import PreparedRows
 from sens_telemetry_worker.rows import ReadingGroup, joined
 from sens_telemetry_worker.tenants import MetricSet, union_of
@@ -201,13 +201,29 @@ def _new_days(
 
 
 def _unions_of_device(new: Collection[MetricSet], known: Sequence[SetContents]) -> dict[MetricSet, MetricSet]:
-    """Return for each new set the smallest known one that contains it, else the union of all of the device's metrics that exist."""
+    """Return for each new set the smallest known one that contains it, else the union of all of the device's metrics that exist, if it is due.
+
+    The others stay as they are: each message of a device with a counter in its metric names would make a larger union else.
+    """
     usable = sorted(
-        (each.whole for each in known if each.whole == each.existing),
-        key=lambda each: len(each.number_ids) + len(each.text_ids),
+        (each.whole for each in known if each.whole == each.existing), key=lambda each: len(each.metric_ids)
+    )
+    known_ids = {metric_id for each in known for metric_id in each.existing.metric_ids}
+    found: dict[MetricSet, MetricSet] = {}
+    for each in new:
+        if known_ids.issuperset(each.metric_ids):  # else none can contain it
+            containing = next((candidate for candidate in usable if candidate.contains(each)), None)
+            if containing is not None:
+                found[each] = containing
+    largest = set(usable[-1].metric_ids) if usable else set[int]()
+    missing = sum(
+        len(set(each.metric_ids) - largest)
+        for each in (*(each for each in new if each not in found), *(each.existing for each in known))
     )
     everything = union_of([*new, *(each.existing for each in known)])
-    return {each: next((candidate for candidate in usable if candidate.contains(each)), everything) for each in new}
+    if MAX_UNION_RATIO * missing >= len(everything.metric_ids):
+        found |= {each: everything for each in new if each not in found}
+    return found
 
 
 def _in_unions(groups: Iterable[ReadingGroup], unions: Mapping[tuple[int, MetricSet], MetricSet]) -> list[ReadingGroup]:
