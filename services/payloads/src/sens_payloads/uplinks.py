@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
+from msgspec import Struct
+
 from sens_common.formats import Value
 
 _EMPTY: Final[Mapping[str, str]] = MappingProxyType({})
@@ -27,7 +29,7 @@ class Received(NamedTuple):
     headers: Mapping[str, str] = _EMPTY
 
 
-class Uplink(NamedTuple):
+class Uplink(Struct, frozen=True, gc=False):
     """What one device sent for one time, as its network hands it over.
 
     Attributes:
