@@ -1,0 +1,1 @@
+"""Codecs: how the bytes of a device become values. Those that are built in are modules with a function `decode`."""
