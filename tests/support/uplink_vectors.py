@@ -89,7 +89,7 @@ def check_law(unwrap: Unwrap, message: Received) -> None:
         assert answer
         for uplink in answer:
             assert uplink.fields is not None or uplink.frame is not None
-            assert all(type(value) in {float, bool, str} for value in (uplink.fields or {}).values())
+            assert all(type(value) in {float, int, bool, str} for value in (uplink.fields or {}).values())
             assert all(abs(value) < 1e10 for value in uplink.radio.values())
 
 

@@ -27,6 +27,7 @@ SpreadingFactor = Annotated[int, Meta(ge=5, le=12)]
 """LoRaWAN regional parameters RP002-1.0.4, section 4.1: 7 to 12; 5 and 6 since then."""
 Decibels = Annotated[float, Meta(ge=-1000, le=1000)]
 """Far more than any receiver tells; a bound that keeps NaN and infinity out."""
+Percent = Annotated[float, Meta(ge=0, le=100)]
 Degrees = Annotated[float, Meta(ge=-360, le=360)]
 Metres = Annotated[float, Meta(ge=-1e9, le=1e9)]
 
