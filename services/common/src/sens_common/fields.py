@@ -9,12 +9,14 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import lru_cache
+from math import isnan
 from typing import Final, Literal
 
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
-from sens_common.formats import EXACT_BELOW, MAX_TEXT_CHARACTERS, Value
+from sens_common.formats import EXACT_BELOW, MAX_TEXT_CHARACTERS, Value, is_plain_text
 from sens_common.names import shown
 
 MAX_PAYLOAD_BYTES: Final = 262_144
@@ -33,6 +35,8 @@ MAX_ELEMENTS: Final = 64
 type ArrayElements = Literal["plain", "any"]
 """What arrays may hold: numbers, booleans, texts and null alone; or objects and arrays as well."""
 
+_MAX_REMEMBERED_NAMES: Final = 64
+_POSITIONS: Final = tuple(map(str, range(MAX_ELEMENTS)))
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _LARGEST: Final = sys.float_info.max
 _TYPE_WORDS: Final[Mapping[type, str]] = {
@@ -47,18 +51,24 @@ _TYPE_WORDS: Final[Mapping[type, str]] = {
 }
 
 
-def flatten(members: Mapping[str, object], elements: ArrayElements = "any") -> dict[str, Value]:
-    """Return an object's values by joined name, in its order; numbers are floats.
+def flatten(members: Mapping[str, object], elements: ArrayElements = "any", prefix: str = "") -> dict[str, Value | int]:
+    """Return an object's values by joined name, in its order; integers are smaller than `sens_common.formats.EXACT_BELOW`.
 
     Args:
         members: As parsed: numbers, booleans, texts, None, and dicts with text keys or lists of these.
         elements: What arrays may hold.
+        prefix: What the names begin with.
 
     Raises:
         RejectedMessageError: A name or value can't be stored, two joined names are equal, or something is over its bound.
     """
-    values: dict[str, Value] = {}
-    _add(values, members, "", 1, elements)
+    values: dict[str, Value | int] = {}
+    if not prefix and _are_usual_numbers(members):
+        return dict(members)  # type: ignore[arg-type] # they are numbers
+    if elements == "any" and _add_usual(values, members, prefix, 1) and len(values) <= MAX_METRICS:
+        return values
+    values = {}
+    _add(values, members, prefix, 1, elements)
     return values
 
 
@@ -77,8 +87,8 @@ def check_name(name: str) -> None:
         raise RejectedMessageError(Reason.INVALID_METRIC, f"the metric's name {shown(name)} has a control character")
 
 
-def checked_value(name: str, value: object) -> Value:
-    """Return a single value as it is stored, a number as a float.
+def checked_value(name: str, value: object) -> Value | int:
+    """Return a single value as it is stored; an integer that is `EXACT_BELOW` or larger is a float.
 
     Args:
         name: Of the metric, for the text of an error.
@@ -97,7 +107,7 @@ def checked_value(name: str, value: object) -> Value:
         )
     if isinstance(value, int):
         if -EXACT_BELOW < value < EXACT_BELOW:
-            return float(value)
+            return value
         return _large_integer(name, value)
     if not isinstance(value, str):
         raise RejectedMessageError(
@@ -122,8 +132,56 @@ def type_words(value: object) -> str:
     return _TYPE_WORDS.get(type(value), type(value).__name__)
 
 
+def _are_usual_numbers(members: Mapping[str, object]) -> bool:
+    """Tell whether all values are numbers and booleans that can be stored as they are, and their names usual."""
+    numbers: Collection[float] = members.values()  # type: ignore[assignment] # else there is an error
+    try:
+        in_range = min(numbers) > -EXACT_BELOW and max(numbers) < EXACT_BELOW and not isnan(sum(numbers))
+    except (TypeError, ValueError):  # texts, None, objects; or nothing
+        return False
+    return in_range and len(numbers) <= _MAX_REMEMBERED_NAMES and _usual_names("", tuple(members)) is not None
+
+
+def _add_usual(values: dict[str, Value | int], members: Mapping[str, object], prefix: str, depth: int) -> bool:
+    """Add what `_add` would; False leaves all to that, because something is unusual.
+
+    Devices send the same names again and again, so these are joined and looked at once.
+    """
+    names = _usual_names(prefix, tuple(members)) if len(members) <= _MAX_REMEMBERED_NAMES else None
+    if names is None or depth > MAX_NESTING + 1:
+        return False
+    for name, value in zip(names, members.values(), strict=False):
+        kind = type(value)
+        if kind is float or kind is int:
+            is_usual = -EXACT_BELOW < value < EXACT_BELOW  # type: ignore[operator] # a number
+        elif kind is str:
+            is_usual = is_plain_text(value)  # type: ignore[arg-type] # a text
+        elif value is None or (kind is not bool and _add_usual_nested(values, value, f"{name}.", depth)):
+            continue
+        else:
+            is_usual = kind is bool
+        if not is_usual or name in values:
+            return False
+        values[name] = value  # type: ignore[assignment] # one of the above
+    return True
+
+
+def _add_usual_nested(values: dict[str, Value | int], nested: object, prefix: str, depth: int) -> bool:
+    if type(nested) is dict:
+        return depth < MAX_NESTING and _add_usual(values, nested, prefix, depth + 1)
+    if type(nested) is list and len(nested) <= MAX_ELEMENTS:
+        return _add_usual(values, dict(zip(_POSITIONS, nested, strict=False)), prefix, depth + 1)
+    return False
+
+
+@lru_cache(maxsize=4096)
+def _usual_names(prefix: str, keys: tuple[str, ...]) -> tuple[str, ...] | None:
+    names = tuple([prefix + key for key in keys])
+    return names if all(name.isprintable() and 1 <= len(name) <= MAX_NAME_CHARACTERS for name in names) else None
+
+
 def _add(
-    values: dict[str, Value], members: Mapping[str, object], prefix: str, depth: int, elements: ArrayElements
+    values: dict[str, Value | int], members: Mapping[str, object], prefix: str, depth: int, elements: ArrayElements
 ) -> None:
     for key, value in members.items():
         name = prefix + key
@@ -140,7 +198,7 @@ def _add(
 
 
 def _add_nested(
-    values: dict[str, Value],
+    values: dict[str, Value | int],
     name: str,
     nested: dict[str, object] | list[object],
     depth: int,

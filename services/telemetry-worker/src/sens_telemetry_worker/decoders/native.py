@@ -186,7 +186,7 @@ def _reading(document: object, received_at: int, *, needs_time: bool) -> list[Me
     values = flatten(members, elements="plain")
     if not values and not _has_null(members):
         raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the object has no metrics")
-    return [Measurement(name, instant, value) for name, value in values.items()]
+    return [Measurement(name, instant, float(value) if type(value) is int else value) for name, value in values.items()]
 
 
 def _has_null(members: object) -> bool:
