@@ -73,10 +73,29 @@ def measured_at(timestamp: object, received_at: int, name: str = "ts") -> int:
         raise _invalid(timestamp, name)
     if EARLIEST <= instant <= received_at + MAX_AHEAD:
         return instant
+    raise _implausible(instant, received_at, name, f"{timestamp!r:.60}")
+
+
+def check_plausible(instant: int, received_at: int, name: str, text: str) -> None:
+    """Look that a device can have measured at this instant.
+
+    Args:
+        instant: Microseconds since the epoch.
+        received_at: When the message was received, microseconds since the epoch.
+        name: The time's name, for the text of an error.
+        text: The time as it was sent, for the same.
+
+    Raises:
+        RejectedMessageError: It lies before `EARLIEST` or more than `MAX_AHEAD` after the receipt.
+    """
+    if not EARLIEST <= instant <= received_at + MAX_AHEAD:
+        raise _implausible(instant, received_at, name, text)
+
+
+def _implausible(instant: int, received_at: int, name: str, text: str) -> RejectedMessageError:
     problem = "before 2000" if instant < EARLIEST else f"more than a day after the receipt at {time_text(received_at)}"
-    raise RejectedMessageError(
-        Reason.IMPLAUSIBLE_TIME,
-        f"{name} {timestamp!r:.60} is {time_text(instant)}, {problem}: is the device's clock set?",
+    return RejectedMessageError(
+        Reason.IMPLAUSIBLE_TIME, f"{name} {text} is {time_text(instant)}, {problem}: is the device's clock set?"
     )
 
 

@@ -63,13 +63,23 @@ def flatten(members: Mapping[str, object], elements: ArrayElements = "any", pref
         RejectedMessageError: A name or value can't be stored, two joined names are equal, or something is over its bound.
     """
     values: dict[str, Value | int] = {}
-    if not prefix and _are_usual_numbers(members):
+    if not prefix and are_usual_numbers(members):
         return dict(members)  # type: ignore[arg-type] # they are numbers
     if elements == "any" and _add_usual(values, members, prefix, 1) and len(values) <= MAX_METRICS:
         return values
     values = {}
     _add(values, members, prefix, 1, elements)
     return values
+
+
+def are_usual_numbers(members: Mapping[str, object]) -> bool:
+    """Tell whether all values are numbers and booleans that can be stored as they are, and their names usual."""
+    numbers: Collection[float] = members.values()  # type: ignore[assignment] # else there is an error
+    try:
+        in_range = min(numbers) > -EXACT_BELOW and max(numbers) < EXACT_BELOW and not isnan(sum(numbers))
+    except (TypeError, ValueError):  # texts, None, objects; or nothing
+        return False
+    return in_range and len(numbers) <= _MAX_REMEMBERED_NAMES and _usual_names("", tuple(members)) is not None
 
 
 def check_name(name: str) -> None:
@@ -130,16 +140,6 @@ def type_words(value: object) -> str:
     ('an array', 'null')
     """
     return _TYPE_WORDS.get(type(value), type(value).__name__)
-
-
-def _are_usual_numbers(members: Mapping[str, object]) -> bool:
-    """Tell whether all values are numbers and booleans that can be stored as they are, and their names usual."""
-    numbers: Collection[float] = members.values()  # type: ignore[assignment] # else there is an error
-    try:
-        in_range = min(numbers) > -EXACT_BELOW and max(numbers) < EXACT_BELOW and not isnan(sum(numbers))
-    except (TypeError, ValueError):  # texts, None, objects; or nothing
-        return False
-    return in_range and len(numbers) <= _MAX_REMEMBERED_NAMES and _usual_names("", tuple(members)) is not None
 
 
 def _add_usual(values: dict[str, Value | int], members: Mapping[str, object], prefix: str, depth: int) -> bool:
