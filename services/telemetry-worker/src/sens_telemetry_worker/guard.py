@@ -7,7 +7,7 @@ whose messages were stored within the last day, and not rejected since.
 """
 
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Final, NamedTuple
@@ -190,11 +190,11 @@ def count_by_topic(
         rejected_topics: Of each message that is to be dead-lettered, among these or among those of a batch before.
         tenant_of: The tenant of each topic.
     """
-    batch: dict[str, TopicCounts] = {}
+    batch: defaultdict[str, TopicCounts] = defaultdict(lambda: TopicCounts({}, {}))
     for topic, count in Counter(topics).items():
-        batch.setdefault(tenant_of[topic], TopicCounts({}, {})).message_counts[topic] = count
+        batch[tenant_of[topic]].message_counts[topic] = count
     for topic, count in Counter(rejected_topics).items():
-        batch.setdefault(tenant_of[topic], TopicCounts({}, {})).rejected_counts[topic] = count
+        batch[tenant_of[topic]].rejected_counts[topic] = count
     return batch
 
 

@@ -52,9 +52,9 @@ class Interpreter:
         topics = await self._topics.resolve(messages, tenants)
         devices = [topics.devices.get(message.topic) for message in messages]
         without_device = [
-            Rejection(index, *topics.refusals[messages[index].topic])
-            for index, device in enumerate(devices)
-            if device is None
+            Rejection(index, *topics.refusals[message.topic])
+            for index, message in enumerate(messages if topics.refusals else ())
+            if message.topic in topics.refusals
         ]
         without_device += _leave_out_erased(messages, devices, topics)
         without_device += _leave_out_full(messages, devices, topics)
@@ -92,10 +92,12 @@ def _leave_out_full(
     refusals = {
         topic: device.tenant.refusal for topic, device in topics.devices.items() if device.tenant.refusal is not None
     }
+    if not refusals:
+        return []
     left_out = [
         Rejection(index, *refusals[message.topic])
         for index, message in enumerate(messages)
-        if refusals and devices[index] is not None and message.topic in refusals
+        if devices[index] is not None and message.topic in refusals
     ]
     for rejection in left_out:
         topic = messages[rejection.message_index].topic

@@ -19,8 +19,13 @@ def note_rejections_of_database(guard: DeadLetterGuard, batch: Batch, written: W
 def rejections_found_by_worker(batch: Batch) -> dict[str, TopicCounts]:
     """Count the messages of a batch by tenant, and those that can't be decoded; those left out whose reason is not guarded."""
     interpreted = batch.interpreted
-    not_counted = {each.message_index for each in interpreted.rejections if not is_guarded_reason(each.reason)}
     topics = [message.topic for message in interpreted.messages]
+    if not interpreted.rejections:
+        found = dict(zip(topics, interpreted.devices, strict=True))
+        return count_by_topic(
+            topics, (), {topic: each.tenant.name for topic, each in found.items() if each is not None}
+        )
+    not_counted = {each.message_index for each in interpreted.rejections if not is_guarded_reason(each.reason)}
     counted = [
         topics[index]
         for index, device in enumerate(interpreted.devices)

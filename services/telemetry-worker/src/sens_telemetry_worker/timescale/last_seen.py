@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import Final
+
+import numpy as np
 
 from sens_common.database import Connection
 from sens_telemetry_worker.batch import BatchPart
@@ -10,6 +13,7 @@ from sens_telemetry_worker.topic_resolving import MAX_CACHED_TOPICS
 
 _INTERVAL_MICROSECONDS: Final = 60_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_received_at: Final = attrgetter("received_at")
 _LATEST: Final = 253_402_300_799_999_999  # the year 9999, with which dates of other programs end
 # Who locks a device writes the same, or merges; it is not waited for, so that no two transactions wait for each other.
 _UPDATE: Final = """
@@ -60,12 +64,18 @@ class LastSeen:
 
 def _newest(part: BatchPart) -> dict[int, int]:
     """Return the newest receipt time of each device."""
+    devices, messages, groups = part.batch.interpreted.devices, part.batch.messages, part.rows.groups
     newest: dict[int, int] = {}
-    devices, messages = part.batch.interpreted.devices, part.batch.messages
-    for index in part.message_indexes.tolist():
-        device = devices[index]
+    if groups:
+        of_rows = np.concatenate([group.message_index for group in groups]).tolist()
+        received_at = np.fromiter(map(_received_at, map(messages.__getitem__, of_rows)), np.int64, len(of_rows))
+        device_ids = np.concatenate([group.device_id for group in groups])
+        order = np.lexsort((received_at, device_ids))
+        # Of equal keys a dictionary keeps the last value.
+        newest = dict(zip(device_ids[order].tolist(), received_at[order].tolist(), strict=True))
+    for rejection in part.rejections:  # the receipt time of such a message may be any number
+        device = devices[rejection.message_index]
         if device is not None:
-            received_at = messages[index].received_at
-            if received_at > newest.get(device.id, -_LATEST):
-                newest[device.id] = received_at
+            received = messages[rejection.message_index].received_at
+            newest[device.id] = max(received, newest.get(device.id, -_LATEST))
     return newest
