@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
-from sens_telemetry_worker.accounting import confirm
+from sens_telemetry_worker.accounting import mark_committed
 from sens_telemetry_worker.batch import EnvelopeProgress, MessageOutcome, Rejection, StreamPosition, UndecidedMessages
 from sens_telemetry_worker.letters import Letter, Quota
 from sens_telemetry_worker.rows import Rows
@@ -166,7 +166,7 @@ class TestEnvelopeInParts:
         async with opened() as store:
             progress = EnvelopeProgress.of(MemoryEnvelope(1, [Message("elsewhere", b"", AT)] * 3))
             written = await store.write(part_of(rows((1, 1, 0, 1.0)), 3, envelopes=[progress], only=[1]))
-            confirm(written.accounts)
+            mark_committed(written.accounts)
             assert progress.recorded == bytes([0, MessageOutcome.STORED, 0])
 
             # Another worker gets it too, and does not know.

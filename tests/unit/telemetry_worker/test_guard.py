@@ -62,7 +62,7 @@ class TestSeveralTenants:
     def test_that_are_all_rejected_stop_the_worker(self) -> None:
         guard, _ = guard_of(one=some(60, 60), other=some(60, 31))
         assert guard.decide() is Verdict.HALT
-        assert guard.has_stopped
+        assert guard.is_halting
 
     def test_do_not_stop_it_with_too_few_messages_to_judge(self) -> None:
         guard, _ = guard_of(one=some(60, 60), other=some(39, 39))
@@ -117,13 +117,13 @@ class TestStoppedWorker:
         clock.now += TRIAL_SECONDS
         assert guard.decide() is Verdict.STORE
         assert guard.decide() is Verdict.HALT
-        assert guard.has_stopped
+        assert guard.is_halting
 
     def test_goes_on_once_a_tenants_messages_pass(self) -> None:
         guard, _ = guard_of(one=some(100, 100), other=some(100, 100))
         assert guard.decide() is Verdict.HALT
         assert settled(guard, {"third": some(1, 0)})
-        assert not guard.has_stopped
+        assert not guard.is_halting
 
     def test_goes_on_once_it_has_nothing_to_judge_by(self) -> None:
         guard, clock = guard_of(one=some(100, 100), other=some(100, 100))

@@ -59,7 +59,7 @@ async def run(
     pipeline = pipeline_of(result.inbox, registry=registry, store=result.store, feed=result.feed, guard=result.guard)
     running = asyncio.create_task(pipeline.run(stop))
     if when_halted is not None:
-        while not result.guard.has_stopped and not running.done():  # noqa: ASYNC110 - the guard has no event
+        while not result.guard.is_halting and not running.done():  # noqa: ASYNC110 - the guard has no event
             await asyncio.sleep(0)
         when_halted(stop)
     await asyncio.wait_for(running, 10)
@@ -225,7 +225,7 @@ class TestGuard:
             when_halted=asyncio.Event.set,
             registry=MemoryRegistry(TENANTS),
         )
-        assert result.guard.has_stopped
+        assert result.guard.is_halting
         assert result.reasons == {}
         assert result.inbox.acknowledged == []
 
@@ -240,7 +240,7 @@ class TestGuard:
         )
         assert len(result.reasons) == 20
         assert list(result.store.values.values()) == [1.0]
-        assert not result.guard.has_stopped
+        assert not result.guard.is_halting
 
     async def test_finds_a_quiet_tenant_behind_what_hostile_ones_sent(self) -> None:
         """Though nothing of it was ever seen, and without waiting for a trial."""
@@ -256,7 +256,7 @@ class TestGuard:
         )
         assert list(result.store.values.values()) == [1.0]
         assert len(result.reasons) == 400
-        assert not result.guard.has_stopped
+        assert not result.guard.is_halting
 
     async def test_does_not_stop_the_worker_for_one_tenant(self) -> None:
         result = await run([malformed("demo", 2000)], [envelope(message('{"a": 1}'))], guard=DeadLetterGuard(0.5, 10))
@@ -267,7 +267,7 @@ class TestGuard:
         without_tenant = envelope(*(message("bad", topic="x") for _ in range(20)))
         result = await run([without_tenant, malformed("nobody", 20)], guard=DeadLetterGuard(0.5, 10))
         assert len(result.reasons) == 40
-        assert not result.guard.has_stopped
+        assert not result.guard.is_halting
 
 
 class TestProblem:

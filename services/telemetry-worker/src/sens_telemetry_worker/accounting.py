@@ -76,7 +76,7 @@ def accounts_update(
     return AccountsUpdate(list(_counts(part.batch, indexes, outcomes[indexes], settlements)), settlements)
 
 
-def confirm(update: AccountsUpdate) -> None:
+def mark_committed(update: AccountsUpdate) -> None:
     """Take note that an update of the accounts is committed."""
     for settlement in update.settlements:
         settlement.progress.outcomes = settlement.outcomes

@@ -141,7 +141,7 @@ class UndecidedMessages:
         return cls(envelopes, messages, np.concatenate(envelope_indexes), np.concatenate(indexes_in_envelope))
 
     @property
-    def is_done(self) -> bool:
+    def all_envelopes_settled(self) -> bool:
         """Whether nothing is left to do for any envelope."""
         return all(each.settled for each in self.envelopes)
 

@@ -92,7 +92,7 @@ class DeadLetterGuard:
         metrics.REJECTED_TENANTS.set_function(self.conspicuous)
 
     @property
-    def has_stopped(self) -> bool:
+    def is_halting(self) -> bool:
         """Whether the worker has stopped, but for a batch every `TRIAL_SECONDS`."""
         return self.problems.problem is not None
 
@@ -123,7 +123,7 @@ class DeadLetterGuard:
             self.problems.clear(_RELEASE)
             return Verdict.STORE
         now = self._clock()
-        if not self.has_stopped:
+        if not self.is_halting:
             self._trial_at = now + TRIAL_SECONDS
         self.problems.set(
             _RELEASE,

@@ -75,13 +75,13 @@ class Pipeline[E: Envelope]:
         lane = self._status.add_lane()
         while not stop.is_set():
             # A worker that has stopped still looks at what comes: a tenant whose messages pass lets it go on.
-            lane.enter(LaneState.HALTED if self._processor.has_stopped else LaneState.TAKING)
+            lane.enter(LaneState.HALTED if self._processor.is_halting else LaneState.TAKING)
             envelopes = await self._inbox.take(stop, rejected_share=self._rejected_share)
             if not envelopes:
                 continue
             async with self._inbox.keep_in_progress(envelopes):
                 outcome = await self._process(BatchWork.of(envelopes), lane, stop)
-                if outcome is BatchOutcome.STORED:
+                if outcome is BatchOutcome.SETTLED:
                     lane.enter(LaneState.ACKNOWLEDGING)
                     await self._inbox.acknowledge(envelopes)
             if outcome is BatchOutcome.HALTED:
@@ -102,7 +102,7 @@ class Pipeline[E: Envelope]:
         async for attempt in attempts:
             with attempt:
                 outcome = await self._processor.process(work, lane)
-                if outcome is BatchOutcome.STORED:
+                if outcome is BatchOutcome.SETTLED:
                     self._rejected_share = work.rejected_share
                     self._status.note_stored()
                     metrics.STORE_SECONDS.observe(time.perf_counter() - started)

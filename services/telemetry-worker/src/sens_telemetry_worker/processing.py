@@ -25,7 +25,7 @@ log = structlog.get_logger()
 class BatchOutcome(Enum):
     """What became of a batch."""
 
-    STORED = "stored"
+    SETTLED = "settled"
     HALTED = "halted"
     """The guard does not allow to store it now."""
     STOPPED = "stopped"
@@ -62,7 +62,7 @@ class BatchProcessor:
     """Processes batches; several lanes share it.
 
     Attributes:
-        has_stopped: Whether the guard lets nothing be stored, as long as no tenant's messages pass.
+        is_halting: Whether the guard lets nothing be stored, as long as no tenant's messages pass.
     """
 
     def __init__(
@@ -75,8 +75,8 @@ class BatchProcessor:
         self._problems = problems
 
     @property
-    def has_stopped(self) -> bool:
-        return self._guard.has_stopped
+    def is_halting(self) -> bool:
+        return self._guard.is_halting
 
     async def process(self, work: BatchWork, lane: Lane) -> BatchOutcome:
         """Build, judge and store all that is left of a batch.
@@ -86,11 +86,11 @@ class BatchProcessor:
             RowsRefusedError: The same; it was not a message's rows that were refused.
         """
         while True:
-            if not self._guard.has_stopped:
+            if not self._guard.is_halting:
                 lane.enter(LaneState.STORING)
             batch = await self._builder.build(work.progress)
-            if batch.undecided.is_done:
-                return BatchOutcome.STORED
+            if batch.undecided.all_envelopes_settled:
+                return BatchOutcome.SETTLED
             if not work.is_judged and judge(self._guard, batch) is Verdict.HALT:
                 return BatchOutcome.HALTED
             work.is_judged = True

@@ -98,9 +98,10 @@ class Rows(NamedTuple):
         groups = [group.selected(np.isin(group.device_id, chosen)) for group in self.groups]
         return Rows([group for group in groups if group.size])
 
-    def none(self) -> "Rows":
+    @classmethod
+    def empty(cls) -> Self:
         """Return no readings."""
-        return Rows([])
+        return cls([])
 
     def measured_at(self) -> NDArray[np.int64]:
         """Return the time of each reading, microseconds since the Unix epoch."""

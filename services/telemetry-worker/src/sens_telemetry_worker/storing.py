@@ -16,7 +16,7 @@ import numpy as np
 from sens_common.dead_letters import Reason
 from sens_common.health import Problems
 from sens_telemetry_worker import metrics
-from sens_telemetry_worker.accounting import WrittenPart, confirm
+from sens_telemetry_worker.accounting import WrittenPart, mark_committed
 from sens_telemetry_worker.batch import Batch, BatchPart, Rejection, StreamPosition
 from sens_telemetry_worker.rows import Rows
 
@@ -100,21 +100,21 @@ async def store_in_parts(store: Store, batch: Batch, problems: Problems, key: st
             problems.set(key, "the database does not store in time; trying halves", str(error))
             pieces += reversed(piece.in_halves())
         else:
-            confirm(written.accounts)
+            mark_committed(written.accounts)
             unwritten = []
             yield written
-    if unwritten or not batch.undecided.is_done:
+    if unwritten or not batch.undecided.all_envelopes_settled:
         yield await _write_without_rows(store, batch, unwritten)
 
 
 async def _write_without_rows(store: Store, batch: Batch, rejections: Sequence[Rejection]) -> WrittenPart:
     """Write the last dead letters, and settle envelopes that have no message left."""
     try:
-        written = await store.write(_part(batch, _Piece(batch.interpreted.rows.none(), []), rejections))
+        written = await store.write(_part(batch, _Piece(Rows.empty(), []), rejections))
     except RowsRefusedError as error:
         # A message must never be dropped: until somebody has repaired the database, it is tried again.
         raise StoreUnavailableError(f"the database refuses the dead letters: {error}") from error
-    confirm(written.accounts)
+    mark_committed(written.accounts)
     return written
 
 

@@ -17,7 +17,7 @@ from sens_telemetry_worker.timescale.stored_readings import lock_devices, read_s
 _NO_TUPLE_LIMIT: Final = "SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0"
 
 
-class WritePath(StrEnum):
+class WriteMode(StrEnum):
     """How rows or letters are written."""
 
     COPY = "copy"
@@ -47,17 +47,17 @@ class RowWriter:
         self._sets = MetricSets()
         self._device_sets = DeviceMetricSets(self._sets)
 
-    async def write(self, connection: Connection, rows: Rows, message_count: int, path: WritePath) -> WrittenRows:
+    async def write(self, connection: Connection, rows: Rows, message_count: int, mode: WriteMode) -> WrittenRows:
         """Write rows in a transaction that has passed the gate of the names.
 
         Raises:
-            ReadingExistsError: Take the way of the merge, in another transaction.
+            ReadingExistsError: Write in the mode `MERGE`, in another transaction.
             NoPartitionError: A partition is missing.
             RowsRefusedError: The server refuses a row.
         """
         prepared = (
             await self._merged(connection, rows, message_count)
-            if path is WritePath.MERGE
+            if mode is WriteMode.MERGE
             else prepare(rows, message_count)
         )
         assigned = await self._device_sets.assign(connection, prepared)

@@ -30,7 +30,7 @@ from sens_telemetry_worker.timescale.last_seen import LastSeen
 from sens_telemetry_worker.timescale.late_readings import note_late
 from sens_telemetry_worker.timescale.partitions import Partitions
 from sens_telemetry_worker.timescale.readings import NoPartitionError, ReadingExistsError
-from sens_telemetry_worker.timescale.row_writing import RowWriter, WritePath
+from sens_telemetry_worker.timescale.row_writing import RowWriter, WriteMode
 
 # Reading the generation takes a shared lock: a deletion of devices or metrics waits for it, and it waits for such a deletion. It comes before
 # all other locks of the transaction, as it does where names are deleted.
@@ -92,17 +92,17 @@ class TimescaleStore:
         """See `storing.Store.write`."""
         await self.former_rows.raise_unless_moved()
         await self.partitions.ensure(part.rows.measured_at())
-        rows_path = letters_path = WritePath.COPY
+        rows_mode = letters_mode = WriteMode.COPY
         while True:
             try:
-                written = await self._write(part, rows_path, letters_path)
+                written = await self._write(part, rows_mode, letters_mode)
             except _OutdatedCacheError as error:
                 self._forget(error.generation)
             except ReadingExistsError:
-                rows_path = WritePath.MERGE
+                rows_mode = WriteMode.MERGE
             except LetterExistsError:
                 await self._check_settled(part)
-                letters_path = WritePath.MERGE
+                letters_mode = WriteMode.MERGE
             except OutcomesChangedError as error:
                 await self._check_settled(part)
                 raise StoreUnavailableError(
@@ -115,7 +115,7 @@ class TimescaleStore:
                 if written.generation == self._generation:  # else names were deleted since the commit
                     self._rows.remember(written.learned)
                 self._last_seen.remember(written.last_seen)
-                metrics.BATCHES.labels(rows_path).inc()
+                metrics.BATCHES.labels(rows_mode).inc()
                 return written.part
 
     def _forget(self, generation: int) -> None:
@@ -124,13 +124,13 @@ class TimescaleStore:
         self._generation = generation
         self._rows.forget()
 
-    async def _write(self, part: BatchPart, rows_path: WritePath, letters_path: WritePath) -> _Written:
+    async def _write(self, part: BatchPart, rows_mode: WriteMode, letters_mode: WriteMode) -> _Written:
         async with self._database.connection() as connection, connection.transaction():
             generation = await self._pass_gate(connection)
-            rows = await self._rows.write(connection, part.rows, len(part.batch.messages), rows_path)
+            rows = await self._rows.write(connection, part.rows, len(part.batch.messages), rows_mode)
             last_seen = await self._last_seen.write(connection, part)
             try:
-                written, watermark = await self._write_accounts(connection, part, rows.prepared, letters_path)
+                written, watermark = await self._write_accounts(connection, part, rows.prepared, letters_mode)
                 await note_late(connection, [*rows.prepared.inserts, *rows.prepared.updates], watermark)
             except asyncpg.PostgresError as error:
                 if fault_of(error) is DatabaseFault.REFUSED:
@@ -138,7 +138,7 @@ class TimescaleStore:
                     raise StoreUnavailableError(f"the database refuses dead letters or counts: {error}") from error
                 raise
             if part.batch.interpreted.generation != generation:
-                await _check_names(connection, part, rows.set_ids)
+                await _check_ids_still_valid(connection, part, rows.set_ids)
             return _Written(written, generation, rows.learned, last_seen)
 
     async def _pass_gate(self, connection: Connection) -> int:
@@ -155,12 +155,12 @@ class TimescaleStore:
         return generation
 
     async def _write_accounts(
-        self, connection: Connection, part: BatchPart, prepared: PreparedRows, letters_path: WritePath
+        self, connection: Connection, part: BatchPart, prepared: PreparedRows, letters_mode: WriteMode
     ) -> tuple[WrittenPart, datetime]:
         """Write what belongs to the rows that the transaction has written; return it with the watermark of the rollups."""
         letters = dead_letters(part, prepared.conflicts)
         kept, discarded = await write_letters(
-            connection, letters, self._unknown_tenants, are_new=letters_path is WritePath.COPY
+            connection, letters, self._unknown_tenants, are_new=letters_mode is WriteMode.COPY
         )
         update = accounts_update(
             part, prepared.new_values, [each.message_index for each in kept], [each.message_index for each in discarded]
@@ -180,7 +180,7 @@ class TimescaleStore:
             raise ProgressMadeElsewhereError(recorded)
 
 
-async def _check_names(connection: Connection, part: BatchPart, set_ids: Mapping[MetricSet, int]) -> None:
+async def _check_ids_still_valid(connection: Connection, part: BatchPart, set_ids: Mapping[MetricSet, int]) -> None:
     """Look whether all devices, metrics and sets are there, and have the names under which they were looked up.
 
     It happens behind the gate, so that it holds until the end of the transaction.
