@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sens_common.dead_letters import Origin, Reason
 from sens_common.envelope import Message, mark
 from sens_common.live import LiveReading
-from sens_common.topics import NATIVE
+from sens_common.topics import TOPICS
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SourceUnavailableError, SupersededError
 from sens_mqtt_ingestion_worker.status import Waiting
 from sens_telemetry_worker.accounting import AccountsUpdate, WrittenPart, accounts_update
@@ -130,7 +130,7 @@ class MemoryEnvelope:
     def received(self) -> Mapping[str, int]:
         if self.says_received is not None:
             return self.says_received
-        return NATIVE.count_by_tenant([message.topic for message in self.messages])
+        return TOPICS.count_by_tenant([message.topic for message in self.messages])
 
     def origin(self, index: int) -> Origin:
         return self.origins[index] if self.origins else Origin(*self.position, index)
@@ -184,9 +184,13 @@ class MemoryRegistry:
         self._known = self._known or KnownNames(1, self.tenants)
         return self._known
 
-    async def register_devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
+    async def register_devices(
+        self, wanted: Iterable[tuple[Tenant, str]], known_only: Collection[tuple[int, str]] = ()
+    ) -> RegisteredDevices:
         refusals = {}
         for tenant, name in wanted:
+            if (tenant.id, name) in known_only:
+                continue
             if sum(tenant_id == tenant.id for tenant_id, _ in self.device_ids) < self.device_limit:
                 self.device_ids.setdefault((tenant.id, name), len(self.device_ids) + 1)
             elif (tenant.id, name) not in self.device_ids:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 
 from sens_common.envelope import Message
-from sens_common.topics import NATIVE
+from sens_common.topics import TOPICS
 from sens_telemetry_worker.batch import (
     Batch,
     BatchPart,
@@ -43,7 +43,7 @@ def part_of(
         envelopes = [EnvelopeProgress.of(MemoryEnvelope(sequence, topics, **envelope))]
     undecided = UndecidedMessages.of(envelopes)
     count = len(undecided.messages)
-    routes = {message.topic: NATIVE.route(message.topic) for message in undecided.messages}
+    routes = {message.topic: TOPICS.route(message.topic) for message in undecided.messages}
     batch = Batch.of(undecided, InterpretedMessages(undecided.messages, [None] * count, routes, rows, [], 1, {}))
     gone = {each.message_index for each in rejected}
     with_rows = [index for index in (range(count) if only is None else only) if index not in gone]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sens_common.envelope import Message
-from sens_common.topics import NATIVE
+from sens_common.topics import TOPICS
 from sens_telemetry_worker.accounting import WrittenPart
 from sens_telemetry_worker.batch import BatchPart
 from sens_telemetry_worker.guard import DeadLetterGuard
@@ -91,7 +91,7 @@ def envelope(sequence: int, kinds: list[tuple[str, str]], day: int, discarded: d
         )
         for number, (kind, tenant) in enumerate(kinds)
     ]
-    received = Counter(NATIVE.count_by_tenant([message.topic for message in messages])) + Counter(discarded)
+    received = Counter(TOPICS.count_by_tenant([message.topic for message in messages])) + Counter(discarded)
     return MemoryEnvelope(sequence, messages, says_received=received, discarded=discarded, stored_at=day * DAY + 5)
 
 

@@ -15,9 +15,12 @@ from sens_common.names import DEVICE_RULE, TENANT_RULE, UNROUTED, device_name, i
 
 NATIVE_FORMAT: Final = "native"
 """Name of the payload format of native topics."""
+SOURCE_FORMAT: Final = "source"
+"""What stands for the format of a message that a source brought."""
 
 _TENANT: Final = "{tenant}"
 _DEVICE: Final = "{device}"
+_SOURCE_END: Final = re.compile(r"[/?]")
 _QUICK_TENANTS: Final = 4
 """The messages of so many tenants are counted in one go each, which costs a quarter of looking at every topic."""
 
@@ -33,12 +36,18 @@ class Route(NamedTuple):
         format: Name of the payload's format, empty where the topic is refused.
         refusal: A sentence for people that says why the topic leads nowhere, None where it leads somewhere. Such a message is dead-lettered
             as `dead_letters.Reason.INVALID_TOPIC`.
+        source: Name of the tenant's source that brought it, None for native topics.
     """
 
     tenant: str
     device: str | None
     format: str
     refusal: str | None = None
+    source: str | None = None
+
+
+def _not_a_tenant(name: str) -> str:
+    return f"the topic names the tenant {shown(name)}, but a tenant's name has {TENANT_RULE}"
 
 
 class Pattern:
@@ -82,8 +91,7 @@ class Pattern:
             return None
         tenant = match["tenant"]
         if not is_tenant_name(tenant):
-            detail = f"the topic names the tenant {shown(tenant)}, but a tenant's name has {TENANT_RULE}"
-            return Route(UNROUTED, None, "", detail)
+            return Route(UNROUTED, None, "", _not_a_tenant(tenant))
         if not self._names_device:
             return Route(tenant, None, self.format)
         device = device_name(match["device"])
@@ -93,6 +101,65 @@ class Pattern:
         return Route(tenant, device, self.format)
 
 
+class SourceTopics:
+    """The topics of messages that a source brought.
+
+    ``ingest/v1/{tenant}/{source}``, then a slash and the topic as it was published; or, of a message that came by HTTP, a question mark and the
+    query of its address, if it had one. Nobody publishes them: who takes such a message writes them.
+
+    Attributes:
+        template: For people.
+        format: `SOURCE_FORMAT`: the source says which format the payload has.
+        root: What stands before the tenant, with its slash.
+    """
+
+    template: Final = "ingest/v1/{tenant}/{source}"
+    format: Final = SOURCE_FORMAT
+    root: Final = "ingest/v1/"
+
+    def topic(self, tenant: str, source: str, published: str | None = None, query: str = "") -> str:
+        """Return the topic of a message.
+
+        Args:
+            tenant: Whose the source is.
+            source: Its name.
+            published: The MQTT topic, None for HTTP.
+            query: Of the HTTP request's address, without its question mark.
+
+        >>> SOURCES.topic("demo", "house", "tele/kitchen/SENSOR"), SOURCES.topic("demo", "push", query="event=up")
+        ('ingest/v1/demo/house/tele/kitchen/SENSOR', 'ingest/v1/demo/push?event=up')
+        """
+        end = f"/{published}" if published is not None else f"?{query}" if query else ""
+        return f"{self.root}{tenant}/{source}{end}"
+
+    def route(self, topic: str) -> Route | None:
+        """Return where a topic leads, None where it is of another kind."""
+        if not topic.startswith(self.root):
+            return None
+        tenant, slash, rest = topic[len(self.root) :].partition("/")
+        if not slash:
+            return None
+        if not is_tenant_name(tenant):
+            return Route(UNROUTED, None, "", _not_a_tenant(tenant))
+        source = _SOURCE_END.split(rest, maxsplit=1)[0]
+        if not is_tenant_name(source):
+            detail = f"the topic names the source {shown(source)}, but a source's name has {TENANT_RULE}"
+            return Route(tenant, None, "", detail)
+        return Route(tenant, None, self.format, source=source)
+
+    def message_address(self, topic: str) -> tuple[str, str]:
+        """Return the MQTT topic and the HTTP query of a message whose topic `route` leads to a source; each empty where it has none.
+
+        >>> SOURCES.message_address("ingest/v1/demo/house/tele/kitchen/SENSOR"), SOURCES.message_address("ingest/v1/demo/push?event=up")
+        (('tele/kitchen/SENSOR', ''), ('', 'event=up'))
+        """
+        rest = topic[len(self.root) :].partition("/")[2]
+        end = _SOURCE_END.search(rest)
+        if end is None:
+            return "", ""
+        return (rest[end.end() :], "") if end[0] == "/" else ("", rest[end.end() :])
+
+
 class Grammar:
     """All topics that the platform takes. Patterns are tried in their order.
 
@@ -100,12 +167,12 @@ class Grammar:
     ...     [Pattern("sens/v1/{tenant}/{device}/telemetry", "native"), Pattern("sens/v1/{tenant}/uplinks", "json")]
     ... )
     >>> grammar.route("sens/v1/demo/00-04-A3-0B-00-1C-05-30/telemetry")
-    Route(tenant='demo', device='0004a30b001c0530', format='native', refusal=None)
+    Route(tenant='demo', device='0004a30b001c0530', format='native', refusal=None, source=None)
     >>> grammar.route("sens/v1/demo/uplinks")
-    Route(tenant='demo', device=None, format='json', refusal=None)
+    Route(tenant='demo', device=None, format='json', refusal=None, source=None)
     """
 
-    def __init__(self, patterns: Iterable[Pattern]) -> None:
+    def __init__(self, patterns: Iterable[Pattern | SourceTopics]) -> None:
         """Take the patterns.
 
         Raises:
@@ -133,7 +200,7 @@ class Grammar:
             route = pattern.route(topic)
             if route is not None:
                 return route
-        forms = [pattern.template for pattern in self._patterns]
+        forms = [pattern.template for pattern in self._patterns if isinstance(pattern, Pattern)]
         rule = f"not of the form {forms[0]}" if len(forms) == 1 else f"of none of the forms {', '.join(forms)}"
         return Route(self.tenant_of(topic), None, "", f"the topic is {rule}")
 
@@ -180,5 +247,8 @@ class Grammar:
 
 
 NATIVE_PATTERN: Final = Pattern("sens/v1/{tenant}/{device}/telemetry", NATIVE_FORMAT)
+SOURCES: Final = SourceTopics()
 NATIVE: Final = Grammar([NATIVE_PATTERN])
-"""The native topics alone."""
+"""The native topics alone: what devices may publish to."""
+TOPICS: Final = Grammar([NATIVE_PATTERN, SOURCES])
+"""The topics of messages in the stream."""

@@ -21,7 +21,7 @@ from sens_common.health import Problems
 from sens_common.jetstream import ensure_streams
 from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT, subject_token
 from sens_common.settings import NatsSettings
-from sens_common.topics import NATIVE
+from sens_common.topics import TOPICS
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.accounting import fitted
 from sens_mqtt_ingestion_worker.clock import ReceiptClock
@@ -183,7 +183,7 @@ class JetStreamPublisher:
         self, messages: list[Message], discarded: Mapping[int, str], start: int, end: int
     ) -> Iterator[_Contents]:
         """Split what fits into one envelope where its headers have no room for the names of all tenants that exist."""
-        received_counts = NATIVE.count_by_tenant([message.topic for message in messages[start:end]])
+        received_counts = TOPICS.count_by_tenant([message.topic for message in messages[start:end]])
         over_counts = (
             Counter(discarded[index] for index in range(start, end) if index in discarded) if discarded else Counter()
         )

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from sens_common.envelope import Message
-from sens_common.topics import NATIVE
+from sens_common.topics import TOPICS
 
 IDLE_SECONDS: Final = 1.0
 """A worker that waited for so long has taken everything that the broker had; one that took nothing for so long was away."""
@@ -86,7 +86,7 @@ class Rates:
             return {}
         now = self._clock()
         left: dict[str, int] = {}
-        for tenant, count in NATIVE.count_by_tenant([message.topic for message in messages]).items():
+        for tenant, count in TOPICS.count_by_tenant([message.topic for message in messages]).items():
             bucket = self._buckets.get(tenant)
             if bucket is not None and (taken := bucket.take(count, now, self._away_seconds)) < count:
                 left[tenant] = taken
@@ -94,7 +94,7 @@ class Rates:
             return {}
         over: dict[int, str] = {}
         for index, message in enumerate(messages):
-            tenant = NATIVE.tenant_of(message.topic)
+            tenant = TOPICS.tenant_of(message.topic)
             if tenant in left:
                 left[tenant] -= 1
                 if left[tenant] < 0:

@@ -1,8 +1,11 @@
 """The nouns of payloads: what was received, the uplinks in it, and what carries no measurements by its nature."""
 
+import urllib.parse
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
+
+from pydantic import BaseModel
 
 from msgspec import Struct
 
@@ -66,14 +69,30 @@ class WithoutMeasurements(NamedTuple):
     kind: str
 
 
+def query_of(text: str) -> Mapping[str, str]:
+    """Return the parameters of a query, each once: the first one counts (WHATWG URL, application/x-www-form-urlencoded).
+
+    >>> dict(query_of("event=up&event=join&LrnInfos=TWA%5F1"))
+    {'event': 'up', 'LrnInfos': 'TWA_1'}
+    """
+    if not text:
+        return _EMPTY
+    found: dict[str, str] = {}
+    for name, value in urllib.parse.parse_qsl(text, keep_blank_values=True):
+        found.setdefault(name, value)
+    return found
+
+
 type Unwrapped = list[Uplink] | WithoutMeasurements
 """At least one uplink, or none by the message's nature."""
 
 
-class NetworkFormat[Settings](Protocol):
+class NetworkFormat(Protocol):
     """How a network wraps uplinks. A module with a class `Settings` and this function is one."""
 
-    def unwrap(self, received: Received, settings: Settings, /) -> Unwrapped:
+    Settings: type[BaseModel]
+
+    def unwrap(self, received: Received, settings: Any, /) -> Unwrapped:
         """Return the uplinks of a message, in its order.
 
         A pure function: the same message gives the same answer, and no bytes make it raise anything but the error below.

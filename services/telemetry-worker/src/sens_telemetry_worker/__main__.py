@@ -9,6 +9,7 @@ from sens_common.jetstream import connect, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, serve_operations
 from sens_common.readiness import not_started
+from sens_payloads.frame_decoding import Codecs
 from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.guard import DeadLetterGuard
@@ -66,7 +67,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         feed = NatsLiveFeed(client)
         pipeline = Pipeline(
             inbox,
-            builder=BatchBuilder(TimescaleRegistry(database), payload_format),
+            builder=BatchBuilder(TimescaleRegistry(database), payload_format, Codecs()),
             guard=guard,
             store=store,
             live=LivePublisher(feed, payload_format),

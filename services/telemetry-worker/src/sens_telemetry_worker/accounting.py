@@ -1,4 +1,6 @@
-"""Conservation: every message is counted once, so that received = stored + duplicate + dead-lettered + discarded.
+"""Conservation: every message is counted once.
+
+Received = stored + duplicate + dead-lettered + discarded + without measurements.
 
 The envelopes' headers say how many messages were received, the transactions what became of them, so that the law can fail. Each transaction
 counts the messages that it settles. An envelope's last one settles the envelope as well, and counts the messages that it has received. While
@@ -30,6 +32,7 @@ class MessageCounts(NamedTuple):
     duplicate: int
     dead_lettered: int
     discarded: int
+    without_measurements: int
 
 
 class Settlement(NamedTuple):
@@ -69,6 +72,7 @@ def accounts_update(
 ) -> AccountsUpdate:
     """Return what a part adds to the accounts; a message of a letter is either kept or discarded, as the quotas have left it."""
     outcomes = np.where(new_values > 0, MessageOutcome.STORED, MessageOutcome.DUPLICATE).astype(np.uint8)
+    outcomes[list(part.batch.interpreted.without_measurements)] = MessageOutcome.WITHOUT_MEASUREMENTS
     outcomes[list(dead_lettered)] = MessageOutcome.DEAD_LETTERED
     outcomes[list(discarded)] = MessageOutcome.DISCARDED
     indexes = part.message_indexes
@@ -138,6 +142,8 @@ def add_to_metrics(batch: Batch, written: WrittenPart) -> None:
         metrics.STORED.labels(tenant).inc(each.stored)
         metrics.DUPLICATE.labels(tenant).inc(each.duplicate)
         metrics.DISCARDED.labels(tenant).inc(each.discarded)
+        if each.without_measurements:
+            metrics.WITHOUT_MEASUREMENTS.labels(tenant).inc(each.without_measurements)
     tenants, index = np.unique(batch.tenant_ids, return_inverse=True)
     values = np.bincount(index, written.new_values, minlength=len(tenants)).astype(np.int64)
     for tenant_id, count in zip(tenants.tolist(), values.tolist(), strict=True):

@@ -5,7 +5,7 @@ the batch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, Protocol, Self
 
@@ -17,7 +17,7 @@ from sens_common.envelope import Message
 from sens_common.names import UNROUTED
 from sens_common.topics import Route
 from sens_telemetry_worker.rows import Rows
-from sens_telemetry_worker.tenants import Device
+from sens_telemetry_worker.tenants import Device, SourceOfTenant, Tenant, UplinkReading
 
 
 class MessageOutcome(IntEnum):
@@ -28,6 +28,7 @@ class MessageOutcome(IntEnum):
     DUPLICATE = 2
     DEAD_LETTERED = 3
     DISCARDED = 4
+    WITHOUT_MEASUREMENTS = 5
 
 
 class StreamPosition(NamedTuple):
@@ -162,12 +163,15 @@ class InterpretedMessages:
 
     Attributes:
         messages: All of them.
-        devices: Each message's device, None where its topic leads to none.
+        devices: Each message's device, None where its topic leads to none, or to a source.
         routes: What the topics say that lead to no device.
         rows: Of those messages that can be stored.
         rejections: The other messages.
         generation: Of the ids in the rows; see `topic_resolving.KnownNames`.
         tenant_ids: By name, of the tenants for which the envelopes account or that topics name which lead to no device, those that exist.
+        senders: The sources that brought messages, by topic.
+        without_measurements: Indexes of messages that carry none by their nature.
+        uplink_readings: What the sources' messages say, in their order, also of some that are rejected.
     """
 
     messages: Sequence[Message]
@@ -177,6 +181,17 @@ class InterpretedMessages:
     rejections: list[Rejection]
     generation: int
     tenant_ids: Mapping[str, int]
+    senders: Mapping[str, SourceOfTenant] = field(default_factory=dict)
+    without_measurements: frozenset[int] = frozenset()
+    uplink_readings: Sequence[UplinkReading] = ()
+
+    def tenant(self, message_index: int) -> Tenant | None:
+        """Return the tenant whose device or source has sent a message, None where its topic leads to neither."""
+        device = self.devices[message_index]
+        if device is not None:
+            return device.tenant
+        sender = self.senders.get(self.messages[message_index].topic)
+        return sender.tenant if sender is not None else None
 
     def tenant_name(self, message_index: int) -> str:
         """Return the tenant's name in a message's topic, `UNROUTED` where there is none."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from sens_payloads.frames import FrameDecoder
 from sens_telemetry_worker.batch import Batch, EnvelopeProgress, UndecidedMessages
 from sens_telemetry_worker.decoders.columns import ColumnFormat
 from sens_telemetry_worker.interpreting import Interpreter, Registry
@@ -10,8 +11,8 @@ from sens_telemetry_worker.interpreting import Interpreter, Registry
 class BatchBuilder:
     """Makes batches of messages."""
 
-    def __init__(self, registry: Registry, payload_format: ColumnFormat) -> None:
-        self._interpreter = Interpreter(registry, payload_format)
+    def __init__(self, registry: Registry, payload_format: ColumnFormat, frames: FrameDecoder | None = None) -> None:
+        self._interpreter = Interpreter(registry, payload_format, frames)
 
     async def build(self, progress: Iterable[EnvelopeProgress]) -> Batch:
         """Return the undecided messages of envelopes as a batch that can be stored; raises as `Interpreter.interpret`."""

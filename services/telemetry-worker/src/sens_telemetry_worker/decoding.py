@@ -45,6 +45,12 @@ class DecodedMessages(NamedTuple):
     single: list[DecodedMessage]
     rejections: list[Rejection]
 
+    def with_others(self, others: "DecodedMessages") -> "DecodedMessages":
+        """Return these and other messages."""
+        return DecodedMessages(
+            self.shapes + others.shapes, self.single + others.single, self.rejections + others.rejections
+        )
+
     def new_metrics(self) -> list[NewMetrics]:
         """Return the metrics whose ids are not known: those of each message together, in the messages' order."""
         first: dict[tuple[int, frozenset[tuple[str, MetricKind]]], tuple[int, Tenant]] = {}
@@ -161,10 +167,18 @@ def _decode_single(index: int, message: Message, device: Device, payload_format:
         RejectedMessageError: It can't be decoded, or is older than its tenant allows.
     """
     measurements = payload_format.decode(message.payload, message.received_at)
-    oldest = min(measurement.measured_at for measurement in measurements)
-    if message.received_at - oldest > device.tenant.late_microseconds:
-        raise RejectedMessageError(Reason.TOO_OLD, _too_old(device.tenant, oldest))
+    check_age(device.tenant, min(measurement.measured_at for measurement in measurements), message.received_at)
     return DecodedMessage(index, device, measurements)
+
+
+def check_age(tenant: Tenant, measured_at: int, received_at: int) -> None:
+    """Look that a reading is not older than its tenant allows.
+
+    Raises:
+        RejectedMessageError: It is.
+    """
+    if received_at - measured_at > tenant.late_microseconds:
+        raise RejectedMessageError(Reason.TOO_OLD, _too_old(tenant, measured_at))
 
 
 def _too_old(tenant: Tenant, instant: int) -> str:

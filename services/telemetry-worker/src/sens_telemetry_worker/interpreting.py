@@ -7,14 +7,20 @@ batch; after that a message costs one look-up by its topic, its decoding and one
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from sens_common.envelope import Message
-from sens_common.topics import NATIVE
+from sens_common.topics import TOPICS
+from sens_payloads.frame_decoding import Codecs
+from sens_payloads.frames import FrameDecoder
 from sens_telemetry_worker.batch import InterpretedMessages, Rejection
 from sens_telemetry_worker.decoders.columns import ColumnFormat
 from sens_telemetry_worker.decoding import decode
 from sens_telemetry_worker.layouts import KnownLayouts
 from sens_telemetry_worker.row_building import MetricRegistry, RowBuilder
-from sens_telemetry_worker.tenants import Device
+from sens_telemetry_worker.rows import Rows
+from sens_telemetry_worker.source_messages import SourceReader
+from sens_telemetry_worker.tenants import Device, UplinkReading
 from sens_telemetry_worker.topic_resolving import (
     ERASED_BEFORE,
     MAX_CACHED_TOPICS,
@@ -32,9 +38,15 @@ class Interpreter:
     """Interprets the messages of batches, and remembers what it learned for the next one."""
 
     def __init__(
-        self, registry: Registry, payload_format: ColumnFormat, *, max_cached_topics: int = MAX_CACHED_TOPICS
+        self,
+        registry: Registry,
+        payload_format: ColumnFormat,
+        frames: FrameDecoder | None = None,
+        *,
+        max_cached_topics: int = MAX_CACHED_TOPICS,
     ) -> None:
         self._topics = TopicResolver(registry, max_cached_topics=max_cached_topics)
+        self._sources = SourceReader(self._topics, frames or Codecs())
         self._format = payload_format
         self._layouts = KnownLayouts(payload_format)
         self._rows = RowBuilder(registry)
@@ -59,16 +71,37 @@ class Interpreter:
         without_device += _leave_out_erased(messages, devices, topics)
         without_device += _leave_out_full(messages, devices, topics)
         decoded = decode(messages, devices, self._format, self._layouts)
+        without_measurements: frozenset[int] = frozenset()
+        uplink_readings: Sequence[UplinkReading] = ()
+        if topics.senders:
+            of_sources, without_measurements, uplink_readings = await self._sources.read(messages, topics.senders)
+            decoded = decoded.with_others(of_sources)
         built = await self._rows.build(decoded)
+        rows, rejections = built.rows, decoded.rejections + built.rejections
+        if topics.senders and rejections:
+            rows, rejections = _whole(rows, rejections, len(messages))
         return InterpretedMessages(
             messages,
             devices,
             topics.routes,
-            built.rows,
-            without_device + decoded.rejections + built.rejections,
+            rows,
+            without_device + rejections,
             topics.generation,
             topics.tenant_ids,
+            topics.senders,
+            without_measurements,
+            uplink_readings,
         )
+
+
+def _whole(rows: Rows, rejections: Sequence[Rejection], message_count: int) -> tuple[Rows, list[Rejection]]:
+    """Leave out the rows of messages of which a part was refused, and give each of these one rejection, the first."""
+    first: dict[int, Rejection] = {}
+    for rejection in rejections:
+        first.setdefault(rejection.message_index, rejection)
+    stays = np.ones(message_count, np.bool_)
+    stays[list(first)] = False
+    return rows.of_messages(stays), list(first.values())
 
 
 def _leave_out_erased(
@@ -81,7 +114,7 @@ def _leave_out_erased(
     left_out = [index for index, message in enumerate(messages) if message.received_at < erased.get(message.topic, 0)]
     for index in left_out:
         devices[index] = None
-        topics.routes[messages[index].topic] = NATIVE.route(messages[index].topic)
+        topics.routes[messages[index].topic] = TOPICS.route(messages[index].topic)
     return [Rejection(index, *ERASED_BEFORE) for index in left_out]
 
 
@@ -102,5 +135,5 @@ def _leave_out_full(
     for rejection in left_out:
         topic = messages[rejection.message_index].topic
         devices[rejection.message_index] = None
-        topics.routes[topic] = NATIVE.route(topic)
+        topics.routes[topic] = TOPICS.route(topic)
     return left_out

@@ -76,8 +76,8 @@ def _metric_names(part: BatchPart, conflicts: Mapping[int, Conflict]) -> dict[in
     names: dict[int, tuple[str, MetricKind]] = {
         conflict.metric_id: (f"metric {conflict.metric_id}", "number") for conflict in conflicts.values()
     }
-    devices = [part.batch.interpreted.devices[index] for index in conflicts]
-    for tenant in {device.tenant.id: device.tenant for device in devices if device is not None}.values():
+    tenants = [part.batch.interpreted.tenant(index) for index in conflicts]
+    for tenant in {tenant.id: tenant for tenant in tenants if tenant is not None}.values():
         for kind, ids in tenant.metric_ids.items():
             names |= {metric_id: (name, kind) for name, metric_id in ids.items() if metric_id in names}
     return names

@@ -41,5 +41,11 @@ class LivePublisher:
                     live.LiveReading(device.name, *measurement)
                     for measurement in self._format.decode(message.payload, message.received_at)
                 )
+        for index, device, measured_at, values in batch.interpreted.uplink_readings:
+            if new_values[index] and device.tenant.name in watched:
+                readings.setdefault(device.tenant.name, []).extend(
+                    live.LiveReading(device.name, name, measured_at, float(value) if type(value) is int else value)
+                    for name, value in values.items()
+                )
         for tenant, tenant_readings in readings.items():
             await self._feed.publish(tenant, tenant_readings)

@@ -1,4 +1,7 @@
-"""Metrics of the telemetry worker. For every tenant and window: received = stored + duplicate + dead-lettered + discarded."""
+"""Metrics of the telemetry worker.
+
+For every tenant and window: received = stored + duplicate + dead-lettered + discarded + without measurements.
+"""
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -23,6 +26,11 @@ REJECTED_TENANTS = Gauge(
 DISCARDED = Counter(
     "sens_telemetry_messages_discarded_total",
     "Messages that were kept nowhere: over their tenant's rate, or without room among its dead letters.",
+    ["tenant"],
+)
+WITHOUT_MEASUREMENTS = Counter(
+    "sens_telemetry_messages_without_measurements_total",
+    "Messages that carry no measurements by their nature: joins, acknowledgements, simulated uplinks.",
     ["tenant"],
 )
 VALUES = Counter("sens_telemetry_values_stored_total", "New values stored.", ["tenant"])

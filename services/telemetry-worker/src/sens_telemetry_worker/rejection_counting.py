@@ -20,19 +20,21 @@ def rejections_found_by_worker(batch: Batch) -> dict[str, TopicCounts]:
     """Count the messages of a batch by tenant, and those that can't be decoded; those left out whose reason is not guarded."""
     interpreted = batch.interpreted
     topics = [message.topic for message in interpreted.messages]
+    senders = interpreted.senders
     if not interpreted.rejections:
         found = dict(zip(topics, interpreted.devices, strict=True))
         return count_by_topic(
-            topics, (), {topic: each.tenant.name for topic, each in found.items() if each is not None}
+            topics, (), {topic: each.tenant.name for topic, each in (found | senders).items() if each is not None}
         )
     not_counted = {each.message_index for each in interpreted.rejections if not is_guarded_reason(each.reason)}
     counted = [
         topics[index]
         for index, device in enumerate(interpreted.devices)
-        if device is not None and index not in not_counted
+        if (device is not None or (senders and topics[index] in senders)) and index not in not_counted
     ]
     rejected = [topics[each.message_index] for each in interpreted.rejections if each.message_index not in not_counted]
     tenants = {topic: device.tenant.name for topic, device in zip(topics, interpreted.devices, strict=True) if device}
+    tenants |= {topic: sender.tenant.name for topic, sender in senders.items()}
     return count_by_topic(counted, rejected, tenants)
 
 

@@ -1,10 +1,12 @@
 """The nouns of what the database has registered: tenants, their devices and metrics, and why a name is not registered."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
 
-from sens_common.formats import MetricKind
+from sens_common.formats import MetricKind, Value
+from sens_payloads.profiles import Profile
+from sens_payloads.sources import Source
 
 ERASED: Final = "erased"
 """The reason of messages that are not stored, and not kept as dead letters either: what is stored of their device was erased since."""
@@ -52,6 +54,36 @@ class Device(NamedTuple):
     name: str
     tenant: Tenant
     erased_before: int = 0
+
+
+class SourceOfTenant(NamedTuple):
+    """A tenant's source.
+
+    Attributes:
+        tenant: Whose it is.
+        source: What it is.
+        assigned: The profiles that somebody has chosen for the tenant's devices, by their names.
+    """
+
+    tenant: Tenant
+    source: Source
+    assigned: Mapping[str, Profile]
+
+
+class UplinkReading(NamedTuple):
+    """What an uplink in a message of a source says.
+
+    Attributes:
+        message_index: Index of the message in its batch.
+        device: That sent it.
+        measured_at: Microseconds since the epoch.
+        values: By the names of their metrics.
+    """
+
+    message_index: int
+    device: Device
+    measured_at: int
+    values: Mapping[str, Value | int]
 
 
 class MetricSet(NamedTuple):

@@ -1,4 +1,4 @@
-"""Finds the devices that topics lead to, and remembers them: a device that was not seen before is registered."""
+"""Finds the devices and sources that topics lead to, and remembers them: a device that was not seen before is registered."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from typing import Final, NamedTuple, Protocol
 from sens_common.control import device_hash
 from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
-from sens_common.topics import NATIVE, Route
-from sens_telemetry_worker.tenants import ERASED, Device, Refusal, RegisteredDevices, Tenant
+from sens_common.topics import TOPICS, Route
+from sens_telemetry_worker.tenants import ERASED, Device, DeviceKey, Refusal, RegisteredDevices, SourceOfTenant, Tenant
 
 ERASED_BEFORE: Final = Refusal(ERASED, "what is stored of the device was erased after this message was received")
 """Of a message that was received before its device was erased."""
@@ -25,12 +25,18 @@ class KnownNames:
         tenants: All of them by name.
         erasures: Until when devices were erased, microseconds since the epoch; by their tenants' ids and hashes of their names.
         devices: By topic, some.
+        sources: All of them by tenant's name and their own; in the place of one that can't be used, why.
+        senders: Those of some topics.
+        named_devices: Devices that sources have named, some.
     """
 
     generation: int
     tenants: dict[str, Tenant] = field(default_factory=dict)
     erasures: dict[tuple[int, bytes], int] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
+    sources: Mapping[tuple[str, str], SourceOfTenant | Refusal] = field(default_factory=dict)
+    senders: dict[str, SourceOfTenant] = field(default_factory=dict)
+    named_devices: dict[DeviceKey, Device] = field(default_factory=dict)
 
 
 class DeviceRegistry(Protocol):
@@ -42,8 +48,15 @@ class DeviceRegistry(Protocol):
         It asks the database once where one of the names is not known as a tenant's, or limits may have changed.
         """
 
-    async def register_devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
-        """Return devices, registering those that are new."""
+    async def register_devices(
+        self, wanted: Iterable[tuple[Tenant, str]], known_only: Collection[DeviceKey] = ()
+    ) -> RegisteredDevices:
+        """Return devices, registering those that are new.
+
+        Args:
+            wanted: Tenants, and names of devices.
+            known_only: Those that are not registered: what is new among them has neither an id nor a refusal.
+        """
 
 
 class ResolvedTopics(NamedTuple):
@@ -55,6 +68,7 @@ class ResolvedTopics(NamedTuple):
         refusals: Why they lead to none.
         generation: Of the devices' ids.
         tenant_ids: By name, of the tenants that were asked for or that the other topics name, those that exist.
+        senders: The sources of topics that lead to one.
     """
 
     devices: dict[str, Device]
@@ -62,6 +76,7 @@ class ResolvedTopics(NamedTuple):
     refusals: dict[str, Refusal]
     generation: int
     tenant_ids: Mapping[str, int]
+    senders: dict[str, SourceOfTenant]
 
 
 class TopicResolver:
@@ -75,28 +90,29 @@ class TopicResolver:
         """Return where the topics of messages lead, and the ids of tenants by their names."""
         topics = {message.topic for message in messages}
         known = await self._registry.known_names(tenants)
-        devices = _known_devices(topics, known, self._max_cached_topics)
-        routes = {topic: NATIVE.route(topic) for topic in topics - devices.keys()}
+        devices, senders = _known_senders(topics, known, self._max_cached_topics)
+        routes = {topic: TOPICS.route(topic) for topic in topics - devices.keys()}
         unknown = {route.tenant for route in routes.values() if route.refusal is None} - known.tenants.keys()
         if unknown and (newer := await self._registry.known_names(unknown)) is not known:
             known = newer
-            devices = _known_devices(topics, known, self._max_cached_topics)
-            routes = {topic: NATIVE.route(topic) for topic in topics - devices.keys()}
+            devices, senders = _known_senders(topics, known, self._max_cached_topics)
+            routes = {topic: TOPICS.route(topic) for topic in topics - devices.keys()}
         refusals: dict[str, Refusal] = {}
         erased = _erasures_of_topics(routes, known)
         latest = _latest_receipts(messages, erased)
         wanted: dict[str, tuple[Tenant, str]] = {}
         for topic, route in routes.items():
-            tenant = known.tenants.get(route.tenant)
-            if route.device is None:
-                refusals[topic] = Refusal(Reason.INVALID_TOPIC, route.refusal or "the topic names no device")
-            elif tenant is None:
-                detail = f"there is no tenant {route.tenant}; create it, then replay"
-                refusals[topic] = Refusal(Reason.UNKNOWN_TENANT, detail)
+            if topic in senders:
+                continue
+            found = _where(route, known)
+            if isinstance(found, Refusal):
+                refusals[topic] = found
+            elif isinstance(found, SourceOfTenant):
+                senders[topic] = known.senders[topic] = found
             elif topic in erased and latest[topic] < erased[topic]:  # the device is not registered again
                 refusals[topic] = ERASED_BEFORE
             else:
-                wanted[topic] = (tenant, route.device)
+                wanted[topic] = found
         if wanted:
             registered = await self._registry.register_devices(wanted.values())
             for topic, (tenant, name) in wanted.items():
@@ -107,21 +123,86 @@ class TopicResolver:
                     devices[topic] = known.devices[topic] = Device(
                         registered.ids[key], name, tenant, erased.get(topic, 0)
                     )
-        names = {*tenants, *(routes[topic].tenant for topic in refusals)} & known.tenants.keys()
+        names = {*tenants, *(routes[topic].tenant for topic in (*refusals, *senders))} & known.tenants.keys()
         return ResolvedTopics(
             devices,
-            {topic: routes[topic] for topic in refusals},
+            {topic: routes[topic] for topic in (*refusals, *senders)},
             refusals,
             known.generation,
             {name: known.tenants[name].id for name in names},
+            senders,
         )
 
+    async def named_devices(self, wanted: Mapping[DeviceKey, SourceOfTenant]) -> dict[DeviceKey, Device | Refusal]:
+        """Return devices that messages of sources name, or why they are not known.
 
-def _known_devices(topics: set[str], known: KnownNames, max_cached: int) -> dict[str, Device]:
-    """Return the devices of those topics whose device is remembered."""
-    if len(known.devices) + len(topics) > max_cached:
+        Args:
+            wanted: Devices by tenant's id and name, and a source that names each.
+
+        Raises:
+            StoreUnavailableError: The database can't be asked.
+        """
+        known = await self._registry.known_names()
+        if len(known.named_devices) + len(wanted) > self._max_cached_topics:
+            known.named_devices.clear()
+        found: dict[DeviceKey, Device | Refusal] = {
+            key: known.named_devices[key] for key in wanted.keys() & known.named_devices.keys()
+        }
+        missing = {key: sender for key, sender in wanted.items() if key not in found}
+        if not missing:
+            return found
+        known_only = {key for key, sender in missing.items() if not sender.source.registers_devices}
+        registered = await self._registry.register_devices(
+            [(sender.tenant, name) for (_, name), sender in missing.items()], known_only
+        )
+        for key, sender in missing.items():
+            if key in registered.ids:
+                erased_before = known.erasures.get((key[0], device_hash(key[1])), 0)
+                found[key] = known.named_devices[key] = Device(
+                    registered.ids[key], key[1], sender.tenant, erased_before
+                )
+            else:
+                found[key] = registered.refusals.get(key) or _not_registered(sender, key[1])
+        return found
+
+
+def _where(route: Route, known: KnownNames) -> tuple[Tenant, str] | SourceOfTenant | Refusal:
+    """Return the tenant and the device's name that a topic names, or the source; or why it names none."""
+    if route.refusal is not None or (route.device is None and route.source is None):
+        return Refusal(Reason.INVALID_TOPIC, route.refusal or "the topic names no device")
+    tenant = known.tenants.get(route.tenant)
+    if tenant is None:
+        return Refusal(Reason.UNKNOWN_TENANT, f"there is no tenant {route.tenant}; create it, then replay")
+    if route.source is not None:
+        return known.sources.get((tenant.name, route.source)) or _no_source(tenant, route.source)
+    return tenant, route.device or ""
+
+
+def _no_source(tenant: Tenant, source: str) -> Refusal:
+    return Refusal(
+        Reason.UNKNOWN_SOURCE,
+        f"tenant {tenant.name} has no source {source}; create it (sens sources create), then replay",
+    )
+
+
+def _not_registered(sender: SourceOfTenant, device: str) -> Refusal:
+    return Refusal(
+        Reason.UNKNOWN_DEVICE,
+        f"source {sender.source.name} may not register devices, and there is no device {device}; create it, or let the source register devices,"
+        " then replay",
+    )
+
+
+def _known_senders(
+    topics: set[str], known: KnownNames, max_cached: int
+) -> tuple[dict[str, Device], dict[str, SourceOfTenant]]:
+    """Return the devices and the sources of those topics whose device or source is remembered."""
+    if len(known.devices) + len(known.senders) + len(topics) > max_cached:
         known.devices.clear()
-    return {topic: known.devices[topic] for topic in topics & known.devices.keys()}
+        known.senders.clear()
+    devices = {topic: known.devices[topic] for topic in topics & known.devices.keys()}
+    senders = {topic: known.senders[topic] for topic in topics & known.senders.keys()} if known.senders else {}
+    return devices, senders
 
 
 def _erasures_of_topics(routes: dict[str, Route], known: KnownNames) -> dict[str, int]:

@@ -13,7 +13,7 @@ from nats.js.errors import NotFoundError as NatsNotFoundError
 from sens_common import envelope
 from sens_common.errors import UnavailableError, words_of
 from sens_common.names import REPLAY_PUBLISHER, TELEMETRY_STREAM, TELEMETRY_SUBJECT
-from sens_common.topics import NATIVE
+from sens_common.topics import TOPICS
 from sens_platform_api.dead_letters.repository import StoredDeadLetter
 
 _ENVELOPE_MESSAGES: Final = 500
@@ -41,7 +41,7 @@ class TelemetryStream:
                 messages = [
                     envelope.Message(letter.summary.topic, letter.payload, _microseconds(letter)) for letter in together
                 ]
-                tenants = NATIVE.count_by_tenant([message.topic for message in messages])
+                tenants = TOPICS.count_by_tenant([message.topic for message in messages])
                 identity = hashlib.sha256(f"{origins} {replays}".encode()).hexdigest()
                 await jetstream.publish(
                     f"{TELEMETRY_SUBJECT}.{REPLAY_PUBLISHER}",

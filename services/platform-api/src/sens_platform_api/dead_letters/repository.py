@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from sens_common.dead_letters import Origin
-from sens_common.topics import NATIVE
+from sens_common.topics import TOPICS
 from sens_platform_api.audit import repository as audit
 from sens_platform_api.dead_letters.filters import Filter, Where
 from sens_platform_api.errors import NotFoundError
@@ -212,7 +212,7 @@ class DeadLetters:
             else:
                 where.add("tenant_id IS NULL")
                 if self._whose.tenant is not None:
-                    where.add("topic ^@ ANY ({}::text[])", NATIVE.beginnings_of(self._whose.tenant))
+                    where.add("topic ^@ ANY ({}::text[])", TOPICS.beginnings_of(self._whose.tenant))
         return where.matching(wanted)
 
 

@@ -17,7 +17,7 @@ from sens_common.attempts import Attempts
 from sens_common.dead_letters import Origin
 from sens_common.health import Problems
 from sens_common.names import DEAD_LETTERS_STREAM
-from sens_common.topics import NATIVE
+from sens_common.topics import TOPICS
 from sens_telemetry_worker.jetstream.former_dead_letters import read_letters
 from sens_telemetry_worker.letters import Letter
 from sens_telemetry_worker.storing import RowsRefusedError, StoreUnavailableError
@@ -106,9 +106,9 @@ class DeadLetterMigration:
         return await self._with_tenants(letters)
 
     async def _with_tenants(self, letters: Mapping[int, list[Letter]]) -> dict[int, list[Letter]]:
-        names = {NATIVE.tenant_of(letter.topic) for each in letters.values() for letter in each}
+        names = {TOPICS.tenant_of(letter.topic) for each in letters.values() for letter in each}
         ids = await self._destination.tenant_ids(sorted(names))
         return {
-            sequence: [letter._replace(tenant_id=ids.get(NATIVE.tenant_of(letter.topic), 0)) for letter in each]
+            sequence: [letter._replace(tenant_id=ids.get(TOPICS.tenant_of(letter.topic), 0)) for letter in each]
             for sequence, each in letters.items()
         }

@@ -10,7 +10,7 @@ from nats.aio.msg import Msg
 from sens_common import envelope
 from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
-from sens_common.topics import NATIVE
+from sens_common.topics import TOPICS
 from sens_telemetry_worker.batch import StreamPosition
 
 log = structlog.get_logger()
@@ -55,7 +55,7 @@ class StreamEnvelope:
             headers = {}
         received = _counts(headers, envelope.RECEIVED_HEADER)
         if received is None:
-            received = NATIVE.count_by_tenant([message.topic for message in messages])
+            received = TOPICS.count_by_tenant([message.topic for message in messages])
         return cls(
             position=position,
             stored_at=stored_at,

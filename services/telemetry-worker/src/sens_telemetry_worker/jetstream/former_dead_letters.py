@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import msgspec
 
 from sens_common.dead_letters import Origin, Reason
-from sens_common.topics import NATIVE
+from sens_common.topics import TOPICS
 from sens_telemetry_worker.letters import Letter
 
 _MAX_TOGETHER: Final = 1000
@@ -89,7 +89,7 @@ def _letter(origin: Origin, found: SingleLetter | GroupedLetter) -> Letter:
         message_index=0,
         origin=origin,
         tenant_id=0,
-        device=NATIVE.route(found.topic).device,
+        device=TOPICS.route(found.topic).device,
         topic=found.topic,
         received_at=found.received_at,
         dead_lettered_at=found.dead_lettered_at,

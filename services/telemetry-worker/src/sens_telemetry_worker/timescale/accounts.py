@@ -11,17 +11,18 @@ from sens_telemetry_worker.batch import StreamPosition, UndecidedMessages
 _RECORD: Final = """
     WITH counted AS (
         INSERT INTO sens.message_counts AS c
-            (tenant_id, day, backend, received, stored, duplicate, dead_lettered, discarded)
-        SELECT nullif(tenant_id, 0), day, pg_backend_pid(), received, stored, duplicate, dead_lettered, discarded
-        FROM unnest($1::int[], $2::date[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-            AS batch (tenant_id, day, received, stored, duplicate, dead_lettered, discarded)
+            (tenant_id, day, backend, received, stored, duplicate, dead_lettered, discarded, without_measurements)
+        SELECT nullif(tenant_id, 0), day, pg_backend_pid(), received, stored, duplicate, dead_lettered, discarded, without_measurements
+        FROM unnest($1::int[], $2::date[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::bigint[])
+            AS batch (tenant_id, day, received, stored, duplicate, dead_lettered, discarded, without_measurements)
         ON CONFLICT (tenant_id, day, backend) DO UPDATE SET
             received = c.received + excluded.received, stored = c.stored + excluded.stored,
             duplicate = c.duplicate + excluded.duplicate, dead_lettered = c.dead_lettered + excluded.dead_lettered,
-            discarded = c.discarded + excluded.discarded
+            discarded = c.discarded + excluded.discarded,
+            without_measurements = c.without_measurements + excluded.without_measurements
     ), new AS (
         INSERT INTO sens.settled (stream, sequence, outcomes)
-        SELECT * FROM unnest($8::bigint[], $9::bigint[], $10::bytea[])
+        SELECT * FROM unnest($9::bigint[], $10::bigint[], $11::bytea[])
         ON CONFLICT DO NOTHING
         RETURNING 1
     )
@@ -53,7 +54,7 @@ async def write_accounts(connection: Connection, update: AccountsUpdate) -> date
     further = [each for each in update.settlements if each.before is not None]
     row = await connection.fetchrow(
         _RECORD,
-        *_columns(update.counts, 7),
+        *_columns(update.counts, 8),
         *_columns([(*each.progress.envelope.position, each.after) for each in first], 3),
     )
     assert row is not None  # noqa: S101 - for the type checker: a SELECT without FROM has one row

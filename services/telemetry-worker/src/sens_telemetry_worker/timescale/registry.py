@@ -28,6 +28,7 @@ from sens_telemetry_worker.timescale.name_limits import (
     lock_allowances,
     note_registered,
 )
+from sens_telemetry_worker.timescale.sources import read_sources
 from sens_telemetry_worker.topic_resolving import KnownNames
 
 REFRESH_SECONDS: Final = 5.0
@@ -46,6 +47,7 @@ class TimescaleRegistry:
         self._lock = asyncio.Lock()
         self._known: KnownNames | None = None
         self._tenant_generation = 0
+        self._source_generation = 0
         self._refresh_at = 0.0
         self._limits: dict[NameTable, dict[int, NameLimits]] = {"devices": {}, "metrics": {}}
         self._recount_at: dict[tuple[int, NameTable], float] = {}
@@ -66,15 +68,16 @@ class TimescaleRegistry:
         refresh_at = self._clock() + REFRESH_SECONDS
         async with self._database.connection() as connection:
             row = await connection.fetchrow(
-                "SELECT (SELECT generation FROM sens.name_generation), (SELECT generation FROM sens.tenant_generation)"
+                "SELECT (SELECT generation FROM sens.name_generation), (SELECT generation FROM sens.tenant_generation),"
+                " (SELECT generation FROM sens.source_generation)"
             )
             assert row is not None  # noqa: S101 - for the type checker: a SELECT without FROM has one row
-            name_generation, tenant_generation = row
+            name_generation, tenant_generation, source_generation = row
             known = self._known
             if known is None or known.generation != name_generation:
                 # Ids may be gone. Batches that are being interpreted go on with the old ids, and are refused when they are stored.
                 known = KnownNames(name_generation, erasures=await _erasures(connection))
-                self._tenant_generation = 0
+                self._tenant_generation = self._source_generation = 0
             if self._tenant_generation != tenant_generation:
                 rows = await connection.fetch(
                     "SELECT id, name, device_limit, new_devices_per_hour, metric_limit, new_metrics_per_hour, late_days,"
@@ -84,6 +87,7 @@ class TimescaleRegistry:
                 ids = {row["name"]: row["id"] for row in rows}
                 if any(ids.get(name) != tenant.id for name, tenant in known.tenants.items()):  # a tenant was deleted
                     known = KnownNames(name_generation, erasures=known.erasures)
+                    self._source_generation = 0
                 for id_, name, devices, new_devices, measured, new_metrics, late_days, stored, most in rows:
                     tenant = known.tenants.setdefault(name, Tenant(id_, name))
                     tenant.late_microseconds = late_days * _DAY_MICROSECONDS
@@ -91,10 +95,16 @@ class TimescaleRegistry:
                     self._limits["devices"][id_] = NameLimits(devices, new_devices)
                     self._limits["metrics"][id_] = NameLimits(measured, new_metrics)
                 self._tenant_generation = tenant_generation
+            if self._source_generation != source_generation:
+                known.sources = await read_sources(connection, known.tenants)
+                known.senders.clear()
+                self._source_generation = source_generation
         self._known, self._refresh_at = known, refresh_at
         return known
 
-    async def register_devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
+    async def register_devices(
+        self, wanted: Iterable[tuple[Tenant, str]], known_only: Collection[DeviceKey] = ()
+    ) -> RegisteredDevices:
         """See `topic_resolving.DeviceRegistry.register_devices`."""
         tenants: dict[int, Tenant] = {}
         keys: set[DeviceKey] = set()
@@ -104,6 +114,7 @@ class TimescaleRegistry:
         refusals: dict[DeviceKey, Refusal] = {}
         async with self._lock, self._database.connection() as connection:
             ids = await _find_devices(connection, keys)
+            keys -= {key for key in known_only if key not in ids}
             if missing := keys - ids.keys():
                 refusals = await self._insert_devices(connection, tenants, missing)
                 # Another worker may have registered some meanwhile, also of those that are refused.

@@ -1,0 +1,90 @@
+"""Sources: how messages of other people's sensors come in, compiled for use from what a tenant has set."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from sens_common.formats import Value
+from sens_payloads.formats import network_format
+from sens_payloads.profiles import RADIO_PREFIX, Profile
+from sens_payloads.uplinks import Received, Unwrapped, Uplink
+
+_MAX_KNOWN_DEVICES: Final = 100_000
+
+
+class ProfileRule(NamedTuple):
+    """Which devices of a source have a profile.
+
+    Attributes:
+        device: Their names, ``*`` stands for any characters.
+        profile: Theirs.
+    """
+
+    device: str
+    profile: Profile
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A source of a tenant; one object for each.
+
+    Attributes:
+        name: Its name.
+        format: Name of its network format.
+        settings: Of the format.
+        registers_devices: Whether devices that are not known are registered.
+        with_radio: Whether values of the radio are stored.
+        default_profile: Of devices that no rule fits.
+        profile_rules: The first one that fits holds.
+    """
+
+    name: str
+    format: str
+    settings: Any
+    registers_devices: bool = True
+    with_radio: bool = False
+    default_profile: Profile | None = None
+    profile_rules: Sequence[ProfileRule] = ()
+    _profiles: dict[str, Profile | None] = field(default_factory=dict)
+
+    def unwrap(self, received: Received) -> Unwrapped:
+        """Return the uplinks of a message; see `uplinks.NetworkFormat.unwrap`."""
+        return network_format(self.format).unwrap(received, self.settings)
+
+    def profile(self, device: str) -> Profile | None:
+        """Return the profile of a device, by the rules."""
+        if device in self._profiles:
+            return self._profiles[device]
+        found = next((rule.profile for rule in self.profile_rules if _fits(rule.device, device)), self.default_profile)
+        if len(self._profiles) >= _MAX_KNOWN_DEVICES:
+            self._profiles.clear()
+        self._profiles[device] = found
+        return found
+
+    def metrics(
+        self, uplink: Uplink, fields: Mapping[str, Value | int], profile: Profile | None
+    ) -> Mapping[str, Value | int]:
+        """Return the values of an uplink by the names of their metrics.
+
+        Args:
+            uplink: The uplink.
+            fields: Its own, or what its codec has made of its bytes.
+            profile: Of its device.
+
+        Raises:
+            RejectedMessageError: As `Profile.named`.
+        """
+        values = fields if profile is None else profile.named(fields)
+        if not self.with_radio or not uplink.radio:
+            return values
+        return {**values, **{RADIO_PREFIX + name: value for name, value in uplink.radio.items()}}
+
+
+def _fits(pattern: str, device: str) -> bool:
+    """Tell whether a name fits a pattern.
+
+    >>> _fits("0004a30b*", "0004a30b001c0530"), _fits("a*c", "abd")
+    (True, False)
+    """
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), device) is not None

@@ -1,0 +1,237 @@
+"""Messages that sources brought: unwrapped, decoded and named, then gathered by their metrics like all others.
+
+A message may hold uplinks of several devices and times. It is stored as a whole or not at all, and what carries no measurements by its nature
+is neither stored nor a dead letter.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from sens_common.dead_letters import Reason
+from sens_common.envelope import Message
+from sens_common.errors import RejectedMessageError
+from sens_common.formats import KINDS, Measurement, MetricKind, Value
+from sens_common.topics import SOURCES
+from sens_payloads.frames import Frame, FrameDecoder
+from sens_payloads.profiles import Codec, Profile
+from sens_payloads.uplinks import Received, Uplink, WithoutMeasurements, query_of
+from sens_telemetry_worker.batch import Rejection
+from sens_telemetry_worker.decoding import DecodedMessage, DecodedMessages, check_age
+from sens_telemetry_worker.shapes import GatheredMessages, Shape
+from sens_telemetry_worker.tenants import Device, DeviceKey, Refusal, SourceOfTenant, UplinkReading
+from sens_telemetry_worker.topic_resolving import ERASED_BEFORE, TopicResolver
+
+
+@dataclass(slots=True)
+class _Opened:
+    """The uplinks of a message, until one of them is refused."""
+
+    index: int
+    message: Message
+    sender: SourceOfTenant
+    uplinks: list[Uplink]
+    profiles: list[Profile | None] = field(default_factory=list)
+    fields: list[Mapping[str, Value | int]] = field(default_factory=list)
+
+
+class SourceMessages(NamedTuple):
+    """What the sources' messages of a batch lead to.
+
+    Attributes:
+        decoded: Their values; a message may be in several shapes and single messages, also one that is refused.
+        without_measurements: Indexes of those that carry none by their nature.
+        readings: What was gathered, in the order of the messages.
+    """
+
+    decoded: DecodedMessages
+    without_measurements: frozenset[int]
+    readings: Sequence[UplinkReading]
+
+
+class SourceReader:
+    """Reads messages of sources."""
+
+    def __init__(self, topics: TopicResolver, frames: FrameDecoder) -> None:
+        self._topics = topics
+        self._frames = frames
+
+    async def read(self, messages: Sequence[Message], senders: Mapping[str, SourceOfTenant]) -> SourceMessages:
+        """Unwrap, decode and name the messages whose topics lead to a source.
+
+        Args:
+            messages: All messages of a batch.
+            senders: The sources by topic.
+
+        Raises:
+            StoreUnavailableError: The database can't be asked for devices.
+        """
+        rejections: dict[int, Rejection] = {}
+        without: set[int] = set()
+        opened = _open(messages, senders, rejections, without)
+        await self._decode_frames(opened, rejections)
+        named = list(_name(opened, rejections, without))
+        wanted = {(each.sender.tenant.id, uplink.device): each.sender for each, uplink, _ in named}
+        devices = await self._topics.named_devices(wanted) if wanted else {}
+        readings = list(_readings(named, devices, rejections))
+        shapes, single = _gather(readings)
+        decoded = DecodedMessages(shapes, single, list(rejections.values()))
+        return SourceMessages(decoded, frozenset(without - rejections.keys()), readings)
+
+    async def _decode_frames(self, opened: Sequence[_Opened], rejections: dict[int, Rejection]) -> None:
+        """Let the codecs decode the bytes of uplinks, those of a tenant and codec together."""
+        wanted: dict[tuple[int, Codec], list[tuple[_Opened, int]]] = {}
+        for each in opened:
+            for position, (uplink, profile) in enumerate(zip(each.uplinks, each.profiles, strict=True)):
+                if profile is not None and profile.codec is not None and uplink.frame:
+                    wanted.setdefault((each.sender.tenant.id, profile.codec), []).append((each, position))
+        for (tenant_id, codec), places in wanted.items():
+            frames = [_frame(each, position) for each, position in places]
+            results = await self._frames.decode(tenant_id, codec, frames)
+            for (each, position), result in zip(places, results, strict=True):
+                if isinstance(result, RejectedMessageError):
+                    rejections.setdefault(each.index, Rejection(each.index, result.reason, result.detail))
+                else:
+                    each.fields[position] = result
+
+
+def _frame(each: _Opened, position: int) -> Frame:
+    uplink = each.uplinks[position]
+    measured_at = each.message.received_at if uplink.measured_at is None else uplink.measured_at
+    return Frame(uplink.frame or b"", uplink.f_port, measured_at)
+
+
+def _open(
+    messages: Sequence[Message],
+    senders: Mapping[str, SourceOfTenant],
+    rejections: dict[int, Rejection],
+    without: set[int],
+) -> list[_Opened]:
+    """Unwrap messages."""
+    opened: list[_Opened] = []
+    for index, message in enumerate(messages):
+        sender = senders.get(message.topic)
+        if sender is None:
+            continue
+        topic, query = SOURCES.message_address(message.topic)
+        received = Received(message.payload, message.received_at, topic, query_of(query))
+        try:
+            unwrapped = sender.source.unwrap(received)
+        except RejectedMessageError as error:
+            rejections[index] = Rejection(index, error.reason, error.detail)
+            continue
+        if isinstance(unwrapped, WithoutMeasurements):
+            without.add(index)
+            continue
+        each = _Opened(index, message, sender, unwrapped)
+        for uplink in unwrapped:
+            profile = sender.assigned.get(uplink.device) or sender.source.profile(uplink.device)
+            each.profiles.append(profile)
+            each.fields.append(uplink.fields or {})
+        opened.append(each)
+    return opened
+
+
+type _Named = tuple[_Opened, Uplink, Mapping[str, Value | int]]
+"""An uplink of a message, and its values by the names of their metrics."""
+
+
+def _name(opened: Iterable[_Opened], rejections: dict[int, Rejection], without: set[int]) -> Iterable[_Named]:
+    """Yield the uplinks that have values; note the messages that have none, and those that are refused."""
+    for each in opened:
+        if each.index in rejections:
+            continue
+        named: list[_Named] = []
+        try:
+            for uplink, profile, fields in zip(each.uplinks, each.profiles, each.fields, strict=True):
+                if uplink.frame and not fields and (profile is None or profile.codec is None):
+                    raise _no_codec(each.sender, uplink)
+                if not fields:
+                    continue
+                values = each.sender.source.metrics(uplink, fields, profile)
+                if values:
+                    named.append((each, uplink, values))
+        except RejectedMessageError as error:
+            rejections[each.index] = Rejection(each.index, error.reason, error.detail)
+            continue
+        if not named:
+            without.add(each.index)
+        yield from named
+
+
+def _no_codec(sender: SourceOfTenant, uplink: Uplink) -> RejectedMessageError:
+    return RejectedMessageError(
+        Reason.NO_CODEC,
+        f"source {sender.source.name} hands over bytes of device {uplink.device}, and no codec says what they mean: give the device a profile with a"
+        " codec, by a rule of the source or by hand, then replay",
+    )
+
+
+def _readings(
+    named: Iterable[_Named], devices: Mapping[DeviceKey, Device | Refusal], rejections: dict[int, Rejection]
+) -> Iterator[UplinkReading]:
+    """Yield what can be stored; a message of which something can't is refused."""
+    for each, uplink, values in named:
+        message, tenant = each.message, each.sender.tenant
+        measured_at = message.received_at if uplink.measured_at is None else uplink.measured_at
+        try:
+            device = _usable(devices[tenant.id, uplink.device], message)
+            check_age(tenant, measured_at, message.received_at)
+        except RejectedMessageError as error:
+            rejections.setdefault(each.index, Rejection(each.index, error.reason, error.detail))
+            continue
+        yield UplinkReading(each.index, device, measured_at, values)
+
+
+def _gather(readings: Sequence[UplinkReading]) -> tuple[list[Shape], list[DecodedMessage]]:
+    """Gather readings with the same names and kinds of value; return the others one by one."""
+    gathered: dict[tuple[int, tuple[str, ...], tuple[MetricKind | None, ...]], GatheredMessages] = {}
+    typed: dict[tuple[int, tuple[str, ...], tuple[type, ...]], GatheredMessages] = {}
+    for position, (_, device, measured_at, values) in enumerate(readings):
+        tenant = device.tenant
+        types = (tenant.id, tuple(values), tuple(map(type, values.values())))
+        alike = typed.get(types)
+        if alike is None:
+            kinds = tuple(map(KINDS.get, types[2]))
+            alike = typed[types] = gathered.setdefault(
+                (tenant.id, types[1], kinds), GatheredMessages(tenant, types[1], kinds)
+            )
+        alike.message_indexes.append(position)
+        alike.device_ids.append(device.id)
+        alike.times.append(measured_at)
+        alike.values.extend(values.values())
+    owners = np.array([reading.message_index for reading in readings], np.int32)
+    shapes: list[Shape] = []
+    single: list[DecodedMessage] = []
+    for messages in gathered.values():
+        shape, others = messages.decoded()
+        if shape is not None:
+            shapes.append(shape._replace(message_index=owners[shape.message_index]))
+        single += [_single(readings[position]) for position in others]
+    return shapes, single
+
+
+def _usable(device: Device | Refusal, message: Message) -> Device:
+    """Return a device for which a message can be stored.
+
+    Raises:
+        RejectedMessageError: It is not known, was erased since, or nothing more of its tenant is stored.
+    """
+    if isinstance(device, Refusal):
+        raise RejectedMessageError(*device)
+    if message.received_at < device.erased_before:
+        raise RejectedMessageError(*ERASED_BEFORE)
+    if device.tenant.refusal is not None:
+        raise RejectedMessageError(*device.tenant.refusal)
+    return device
+
+
+def _single(reading: UplinkReading) -> DecodedMessage:
+    """Return a reading as a message that was decoded by itself."""
+    measurements = [
+        Measurement(name, reading.measured_at, float(value) if type(value) is int else value)
+        for name, value in reading.values.items()
+    ]
+    return DecodedMessage(reading.message_index, reading.device, measurements)
