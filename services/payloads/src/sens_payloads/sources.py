@@ -3,12 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from pydantic import BaseModel
 
 from sens_common.formats import Value
-from sens_payloads.formats import network_format
 from sens_payloads.profiles import RADIO_PREFIX, Profile
-from sens_payloads.uplinks import Received, Unwrapped, Uplink
+from sens_payloads.uplinks import NetworkFormat, Received, Unwrapped, Uplink
 
 _MAX_KNOWN_DEVICES: Final = 100_000
 
@@ -31,7 +32,7 @@ class Source:
 
     Attributes:
         name: Its name.
-        format: Name of its network format.
+        format: Its network format.
         settings: Of the format.
         registers_devices: Whether devices that are not known are registered.
         with_radio: Whether values of the radio are stored.
@@ -40,8 +41,8 @@ class Source:
     """
 
     name: str
-    format: str
-    settings: Any
+    format: NetworkFormat
+    settings: BaseModel
     registers_devices: bool = True
     with_radio: bool = False
     default_profile: Profile | None = None
@@ -50,7 +51,7 @@ class Source:
 
     def unwrap(self, received: Received) -> Unwrapped:
         """Return the uplinks of a message; see `uplinks.NetworkFormat.unwrap`."""
-        return network_format(self.format).unwrap(received, self.settings)
+        return self.format.unwrap(received, self.settings)
 
     def profile(self, device: str) -> Profile | None:
         """Return the profile of a device, by the rules."""

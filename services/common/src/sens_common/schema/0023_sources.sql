@@ -14,7 +14,7 @@ CREATE TABLE sens.codec_versions (
     number int NOT NULL CHECK (number >= 1),
     source text NOT NULL CHECK (octet_length(source) BETWEEN 1 AND 262144),
     -- SHA-256 of the source.
-    sha256 bytea NOT NULL GENERATED ALWAYS AS (sha256(convert_to(source, 'UTF8'))) STORED,
+    sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
     -- [{"bytes": hexadecimal, "f_port": number, "fields": object} or with "error": true, ...]
     examples jsonb NOT NULL CHECK (jsonb_typeof(examples) = 'array'),
     created_at timestamptz NOT NULL DEFAULT now(),

@@ -11,7 +11,7 @@ import structlog
 from sens_common.database import Connection
 from sens_common.dead_letters import Reason
 from sens_common.errors import SettingsError
-from sens_payloads.formats import format_settings
+from sens_payloads.formats import format_settings, network_format
 from sens_payloads.profiles import Codec, CodecVersion, MetricRule, Profile
 from sens_payloads.sources import ProfileRule, Source
 from sens_telemetry_worker.tenants import Refusal, SourceOfTenant, Tenant
@@ -57,7 +57,7 @@ def _sender(
     try:
         source = Source(
             row["name"],
-            row["format"],
+            network_format(row["format"]),
             format_settings(row["format"], json.loads(row["settings"])),
             registers_devices=row["registers_devices"],
             with_radio=row["radio"],
