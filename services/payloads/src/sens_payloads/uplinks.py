@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Protocol
 
-from pydantic import BaseModel
-
 from msgspec import Struct
+from pydantic import BaseModel
 
 from sens_common.formats import Value
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from sens_common.errors import SettingsError
 from sens_payloads.uplinks import NetworkFormat
 
-FORMATS: Final[tuple[str, ...]] = ()
+FORMATS: Final[tuple[str, ...]] = ("netmore",)
 """Names of the formats."""
 
 
