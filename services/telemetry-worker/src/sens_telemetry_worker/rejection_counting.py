@@ -24,7 +24,7 @@ def rejections_found_by_worker(batch: Batch) -> dict[str, TopicCounts]:
     if not interpreted.rejections:
         found = dict(zip(topics, interpreted.devices, strict=True))
         return count_by_topic(
-            topics, (), {topic: each.tenant.name for topic, each in (found | senders).items() if each is not None}
+            topics, (), {topic: each.tenant.name for topic, each in {**found, **senders}.items() if each is not None}
         )
     not_counted = {each.message_index for each in interpreted.rejections if not is_guarded_reason(each.reason)}
     counted = [

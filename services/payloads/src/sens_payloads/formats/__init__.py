@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from sens_common.errors import SettingsError
 from sens_payloads.uplinks import NetworkFormat
 
-FORMATS: Final[tuple[str, ...]] = ("netmore",)
+FORMATS: Final = ("actility", "chirpstack", "json", "netmore", "the_things_stack")
 """Names of the formats."""
 
 
