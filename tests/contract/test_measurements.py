@@ -1,9 +1,8 @@
 """What the API expects of a tenant's measurements, held by those in memory and by PostgreSQL, with rows of each form."""
 
-import asyncio
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
+from collections.abc import Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Final, get_args
@@ -23,7 +22,7 @@ from sens_platform_api.measurements.spans import Span
 from sens_platform_api.settings import LimitSettings
 from support.memory_measurements import aggregates_of
 from support.stored_rows import Row as Stored
-from support.tenant_data import Opener, TenantData
+from support.tenant_data import Opener, TenantData, open_for_examples
 
 START: Final = datetime(2026, 3, 28, 12, tzinfo=UTC)
 NOW: Final = datetime(2026, 12, 1, tzinfo=UTC)
@@ -66,26 +65,6 @@ async def paged(it: TenantData, limit: int, parameters: Mapping[str, object], de
         if answer.next is None:
             return seen
         asked["cursor"] = render_position(answer.next)
-
-
-@contextmanager
-def open_for_examples(opened: Opener) -> Iterator[tuple[asyncio.Runner, TenantData]]:
-    """Open data that all examples of a test share."""
-    with asyncio.Runner() as runner:
-        context = opened()
-        it = runner.run(_enter(context))
-        try:
-            yield runner, it
-        finally:
-            runner.run(_leave(context))
-
-
-async def _enter(context: AbstractAsyncContextManager[TenantData]) -> TenantData:
-    return await context.__aenter__()
-
-
-async def _leave(context: AbstractAsyncContextManager[TenantData]) -> None:
-    await context.__aexit__(None, None, None)
 
 
 def is_close(found: object, expected: float | None, scale: float) -> bool:

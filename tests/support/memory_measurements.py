@@ -1,6 +1,8 @@
 """Measurements in memory, with aggregates by their definitions, as the API's port expects them."""
 
 import math
+from array import array
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -9,9 +11,11 @@ from typing import Final
 
 from sens_platform_api.devices.repository import Value
 from sens_platform_api.measurements.buckets import Buckets, bucket_edges
+from sens_platform_api.measurements.columns import Column, Columns, Texts
 from sens_platform_api.measurements.query import RESOLUTION, Aggregate, QueriedSeries
-from sens_platform_api.measurements.repository import Page, PageKind, Row
+from sens_platform_api.measurements.repository import Page, PageKind, QueriedDevice, ReadingPage, Row
 from sens_platform_api.measurements.spans import Order, Span
+from sens_platform_api.parameters import EPOCH
 
 
 class MemoryMeasurements:
@@ -61,6 +65,36 @@ class MemoryPages:
         last = rows[-1].time
         return Page(rows, Span(last + RESOLUTION, span.end) if order == "asc" else Span(span.start, last), len(rows))
 
+    async def readings(
+        self,
+        devices: Sequence[QueriedDevice],
+        columns: Sequence[Column],
+        spans: Sequence[Span],
+        *,
+        order: Order,
+        limit: int,
+        text_bytes: int,
+    ) -> ReadingPage:
+        rows: dict[tuple[datetime, int], dict[int, Value]] = defaultdict(dict)
+        for (device_id, metric_id, time), value in self._values.items():
+            for place, (device, span) in enumerate(zip(devices, spans, strict=True)):
+                if (
+                    device.id == device_id
+                    and span.start <= time < span.end
+                    and metric_id in {one.id for one in columns}
+                ):
+                    rows[time, place][metric_id] = value
+        sign = -1 if order == "desc" else 1
+        found = sorted(rows, key=lambda row: (sign * (row[0] - EPOCH), row[1]))
+        kept, size = [], 0
+        for row in found[:limit]:
+            if size >= text_bytes:
+                break
+            kept.append(row)
+            size += sum(len(value.encode()) for value in rows[row].values() if isinstance(value, str))
+        parts = [_columns(kept, rows, columns)] if kept else []
+        return ReadingPage(parts, len(kept) == len(found) < limit)
+
     async def buckets(
         self,
         series: QueriedSeries,
@@ -88,6 +122,25 @@ class MemoryPages:
         if order == "desc":
             rows.reverse()
         return Page(rows, None if rest.is_empty else rest, len(found), frozenset({"raw"}))
+
+
+def _columns(
+    keys: Sequence[tuple[datetime, int]],
+    rows: Mapping[tuple[datetime, int], Mapping[int, Value]],
+    columns: Sequence[Column],
+) -> Columns:
+    """Return readings as columns."""
+    numbers, texts = [], []
+    for column in columns:
+        values = [rows[key].get(column.id) for key in keys]
+        if column.kind == "text":
+            sizes = [-1 if value is None else len(str(value).encode()) for value in values]
+            data = "".join(str(value) for value in values if value is not None).encode()
+            texts.append(Texts(array("i", sizes), data))
+        else:
+            numbers.append(array("d", [math.nan if value is None else float(value) for value in values]))
+    times = array("q", [(time - EPOCH) // RESOLUTION for time, _ in keys])
+    return Columns(times, array("i", [place for _, place in keys]), numbers, texts)
 
 
 def aggregates_of(values: Sequence[tuple[datetime, Value]], end: datetime) -> dict[Aggregate, float | None]:

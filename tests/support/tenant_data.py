@@ -1,7 +1,8 @@
 """The data of two tenants, as the API's ports show it, in PostgreSQL; `memory_tenant_data` has the same in memory."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Final, Protocol
 
 import asyncpg
@@ -76,6 +77,26 @@ class TenantData(Protocol):
 
 
 type Opener = Callable[[], AbstractAsyncContextManager[TenantData]]
+
+
+@contextmanager
+def open_for_examples(opened: Opener) -> Iterator[tuple[asyncio.Runner, TenantData]]:
+    """Open data that all examples of a test share."""
+    with asyncio.Runner() as runner:
+        context = opened()
+        it = runner.run(_enter(context))
+        try:
+            yield runner, it
+        finally:
+            runner.run(_leave(context))
+
+
+async def _enter(context: AbstractAsyncContextManager[TenantData]) -> TenantData:
+    return await context.__aenter__()
+
+
+async def _leave(context: AbstractAsyncContextManager[TenantData]) -> None:
+    await context.__aexit__(None, None, None)
 
 
 class TenantDataInDatabase:

@@ -29,6 +29,9 @@ READS: Final = {
     "text_buckets": "SELECT * FROM sens.text_buckets($1, 2, '1970-01-01Z', '2100-01-01Z', '1 day', '2001-01-01Z')",
     "edge_aggregates": f"SELECT * FROM sens.edge_aggregates($1, 1, '1970-01-01Z', '2100-01-01Z', {DAYS}, '{{p50}}', false)",  # noqa: S608 - a text of this module
     "edge_counts": f"SELECT * FROM sens.edge_counts($1, 2, '1970-01-01Z', '2100-01-01Z', {DAYS})",  # noqa: S608 - a text of this module
+    "reading_columns": (
+        "SELECT * FROM sens.reading_columns(ARRAY[$1::int], '{1}', '{2}', '{1970-01-01Z}', '{2100-01-01Z}', false, 10, 1000)"
+    ),
     "first_bucket": """
         SELECT b FROM sens.first_bucket($1, 1, '1970-01-01Z', '2100-01-01Z', '1 day', '2001-01-01Z', true) b WHERE b IS NOT NULL
     """,
@@ -50,6 +53,8 @@ PARTS: Final = (
     "values_statement",
     "values_between",
     "as_float8",
+    "element_expressions",
+    "readings_statement",
 )
 """Functions that ask for no tenant; those of `READS` call them."""
 
@@ -102,6 +107,7 @@ class TestFunctions:
             "text_buckets": 3,
             "edge_aggregates": 3,
             "edge_counts": 3,
+            "reading_columns": 1,
             "first_bucket": 1,
         }
         assert (seen[other], seen[None]) == (nothing, nothing)

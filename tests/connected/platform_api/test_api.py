@@ -518,7 +518,7 @@ class TestMeasurements:
         assert is_problem(answer, 422)
         assert answer.json()["errors"]
 
-    def test_exist_only_as_json_and_csv(self, client: httpx2.Client) -> None:
+    def test_do_not_exist_in_other_forms(self, client: httpx2.Client) -> None:
         answer = client.get("/api/v1/devices/d/measurements", headers={"Accept": "image/png"})
         assert is_problem(answer, 406)
 

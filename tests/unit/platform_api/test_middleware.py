@@ -16,7 +16,7 @@ from sens_platform_api.current_caller import POOL
 from sens_platform_api.dead_letters.endpoints import STREAM
 from sens_platform_api.keys.authenticator import Authenticator
 from sens_platform_api.live.endpoints import KEYS, LIVE
-from sens_platform_api.measurements.endpoints import ANSWERS
+from sens_platform_api.measurements.endpoints import ANSWERS, TABLES
 from sens_platform_api.middleware.authentication import Gate
 from sens_platform_api.operations.endpoints import OPERATIONS, SERVICE
 from sens_platform_api.postgresql import Pool
@@ -55,7 +55,8 @@ async def ask[T](
         Provided(POOL.name, pool),
         KEYS.provided(keys),
         OPERATIONS.provided(Operations(SERVICE, Readiness({}), Heartbeat())),
-        ANSWERS.provided(AnswerCounter(limits)),
+        ANSWERS.provided(AnswerCounter(limits.answers, limits.answers_per_tenant)),
+        TABLES.provided(AnswerCounter(limits.tables, limits.tables_per_tenant)),
     ]
 
     with capture_logs():

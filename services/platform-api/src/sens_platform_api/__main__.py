@@ -22,7 +22,7 @@ from sens_platform_api.keys.authenticator import Authenticator
 from sens_platform_api.keys.repository import StoredKeys
 from sens_platform_api.live.endpoints import KEYS, LIVE
 from sens_platform_api.live.nats import NatsLive
-from sens_platform_api.measurements.endpoints import ANSWERS
+from sens_platform_api.measurements.endpoints import ANSWERS, TABLES
 from sens_platform_api.middleware.authentication import Gate
 from sens_platform_api.operations.endpoints import OPERATIONS, SERVICE
 from sens_platform_api.operations.repository import database_problem, roles_note, schema_problem
@@ -59,7 +59,8 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             CONTROL.provided(control := ControlStream(client, settings.nats.replicas)),
             ERASURE.provided(settings.erasure),
             LIVE.provided(live),
-            ANSWERS.provided(AnswerCounter(limits)),
+            ANSWERS.provided(AnswerCounter(limits.answers, limits.answers_per_tenant)),
+            TABLES.provided(AnswerCounter(limits.tables, limits.tables_per_tenant)),
             OPERATIONS.provided(Operations(SERVICE, readiness, heartbeat)),
         ]
         app = create_app(Gate(keys, limits), parts, settings)

@@ -57,6 +57,9 @@ class LimitSettings(Group):
     measurements: int = Field(
         1_000_000, ge=1, le=100_000_000, description="Largest number of measurements in one answer."
     )
+    readings: int = Field(
+        100_000_000, ge=1, le=1_000_000_000, description="Largest number of readings in one answer of Arrow or Parquet."
+    )
     key_query_seconds: float = Field(
         5, gt=0, le=3600, description="Time limit of the query for a key, and of the queries for readiness."
     )
@@ -81,6 +84,12 @@ class LimitSettings(Group):
     answers: int = Field(200, ge=1, le=100_000, description="Answers with measurements at the same time.")
     answers_per_tenant: int = Field(
         20, ge=1, le=100_000, description="Answers with measurements of one tenant at the same time."
+    )
+    tables: int = Field(
+        20, ge=1, le=10_000, description="Answers of Arrow or Parquet at the same time; each takes some MB of memory."
+    )
+    tables_per_tenant: int = Field(
+        5, ge=1, le=10_000, description="Answers of Arrow or Parquet of one tenant at the same time."
     )
     answer_seconds: float = Field(
         60, gt=0, le=3600, description="Time limit for reading an answer that is neither measurements nor live data."

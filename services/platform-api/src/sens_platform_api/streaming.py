@@ -13,7 +13,6 @@ from starlette.types import Message, Receive, Scope, Send
 from sens_common.errors import SensError
 from sens_platform_api import metrics
 from sens_platform_api.errors import TooManyAnswersError
-from sens_platform_api.settings import LimitSettings
 
 log = structlog.get_logger()
 
@@ -41,8 +40,9 @@ async def begin(body: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
 class AnswerCounter:
     """Counts the answers that are being streamed: each holds a page of rows, however slowly it is read."""
 
-    def __init__(self, limits: LimitSettings) -> None:
-        self._limits = limits
+    def __init__(self, most: int, per_tenant: int) -> None:
+        self._most = most
+        self._per_tenant = per_tenant
         self._by_tenant: Counter[int] = Counter()
 
     @contextlib.contextmanager
@@ -52,10 +52,9 @@ class AnswerCounter:
         Raises:
             TooManyAnswersError: There are as many as there may be.
         """
-        most = self._limits.answers_per_tenant
-        if self._by_tenant[tenant_id] >= most or self._by_tenant.total() >= self._limits.answers:
+        if self._by_tenant[tenant_id] >= self._per_tenant or self._by_tenant.total() >= self._most:
             raise TooManyAnswersError(
-                f"as many answers with measurements are being read as there may be, {most} of one tenant;"
+                f"as many answers with measurements are being read as there may be, {self._per_tenant} of one tenant;"
                 " read them to their ends, or try again later"
             )
         self._by_tenant[tenant_id] += 1

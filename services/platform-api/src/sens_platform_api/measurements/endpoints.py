@@ -1,6 +1,6 @@
 """``/api/v1/devices/{device}/measurements`` and ``/api/v1/measurements``."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,11 +14,14 @@ from starlette.responses import Response
 from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
 from sens_platform_api.errors import NotAcceptableError, NotFoundError
 from sens_platform_api.measurements import schemas, service
+from sens_platform_api.measurements.loading import load_arrow
 from sens_platform_api.measurements.rendering import (
+    ARROW_TYPE,
     CSV_TYPE,
     END_HEADER,
     END_LINE,
     JSON_TYPE,
+    PARQUET_TYPE,
     CsvStyle,
     Shape,
     as_csv,
@@ -35,6 +38,7 @@ from sens_platform_api.streaming import AnswerCounter, ClosingStream, begin
 router = APIRouter(prefix="/api/v1", tags=["measurements"])
 
 ANSWERS: Final = Part[AnswerCounter]("answers")
+TABLES: Final = Part[AnswerCounter]("tables")
 
 
 async def _measurements(database: CallersDatabase) -> service.Measurements:
@@ -47,11 +51,14 @@ OwnMeasurements = Annotated[service.Measurements, Depends(_measurements)]
 def _described(schema: str, example: str) -> dict[int | str, dict[str, Any]]:
     return {
         200: {
-            "description": "Measurements by time; as CSV for `Accept: text/csv`, with `# next: <cursor>` as last line"
-            " when there are more than the limit",
+            "description": "Measurements by time. As CSV for `Accept: text/csv`, with `# next: <cursor>` as last line when there are more than the"
+            " limit. As an Arrow IPC stream or as Parquet with a row for each device and time and a column for each metric; the cursor is"
+            " `sens.next` in the metadata of the last batch, or of the file",
             "content": {
                 JSON_TYPE: {"schema": {"$ref": f"#/components/schemas/{schema}"}},
                 CSV_TYPE: {"schema": {"type": "string"}, "example": example},
+                ARROW_TYPE: {"schema": {"type": "string", "format": "binary"}},
+                PARQUET_TYPE: {"schema": {"type": "string", "format": "binary"}},
             },
         },
         **data_responses(NotFoundError, NotAcceptableError),
@@ -66,6 +73,7 @@ class Answering:
     caller: CurrentCaller
     measurements: OwnMeasurements
     answers: Annotated[AnswerCounter, Depends(ANSWERS)]
+    tables: Annotated[AnswerCounter, Depends(TABLES)]
     limits: Annotated[LimitSettings, Depends(LIMITS)]
     accept: Annotated[str, Header(include_in_schema=False)] = "*/*"
 
@@ -108,13 +116,18 @@ async def get_measurements_of_devices(
     return await _answer(answering, query, query.device, Shape(names_devices=True))
 
 
+_TABLE_TYPES: Final = (ARROW_TYPE, PARQUET_TYPE)
+
+
 async def _answer(
     it: Answering, query: schemas.MeasurementParameters, devices: Sequence[str], shape: Shape
 ) -> Response:
-    wanted = query.query(it.limits, datetime.now(UTC))
+    offered = (JSON_TYPE, CSV_TYPE, *_TABLE_TYPES)
+    media_type = CSV_TYPE if query.spreadsheet is not None else preferred_type(it.accept, offered)
+    wanted = query.query(it.limits, datetime.now(UTC), table=media_type in _TABLE_TYPES)
     shape = shape._replace(aggregates=wanted.aggregates)
-    media_type = CSV_TYPE if query.spreadsheet is not None else preferred_type(it.accept, (JSON_TYPE, CSV_TYPE))
     headers = {}
+    render: Callable[[service.Answer], AsyncGenerator[bytes]] = partial(as_json, shape=shape)
     if media_type == CSV_TYPE:
         style = CsvStyle(query.spreadsheet, end_line=it.request.scope["http_version"] == "1.0")
         render = partial(as_csv, shape=shape, style=style)
@@ -123,13 +136,23 @@ async def _answer(
         if style.spreadsheet is not None:
             name = "measurements" if shape.names_devices else canonical_device(devices[0])
             headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
-    else:
-        render = partial(as_json, shape=shape)
+
+    async def rows() -> AsyncGenerator[bytes]:
+        return render(await service.read(it.measurements, devices, wanted))
+
+    async def table() -> AsyncGenerator[bytes]:
+        await load_arrow()
+        from sens_platform_api.measurements import arrow  # noqa: PLC0415 - see `loading`
+
+        render = arrow.as_arrow if media_type == ARROW_TYPE else arrow.as_parquet
+        if wanted.buckets is None:
+            return render(arrow.ReadingTable(await service.read_readings(it.measurements, devices, wanted)))
+        return render(arrow.RowTable(await service.read(it.measurements, devices, wanted), shape))
 
     async def chunks() -> AsyncGenerator[bytes]:
-        with it.answers.counted(it.caller.tenant_id):
-            answer = await service.read(it.measurements, devices, wanted)
-            async with aclosing(render(answer)) as rendered:
+        counter = it.tables if media_type in _TABLE_TYPES else it.answers
+        with counter.counted(it.caller.tenant_id):
+            async with aclosing(await (table if media_type in _TABLE_TYPES else rows)()) as rendered:
                 async for chunk in rendered:
                     yield chunk
 

@@ -20,6 +20,8 @@ from sens_platform_api.parameters import time_text
 CHUNK_BYTES: Final = 32_768
 JSON_TYPE: Final = "application/json"
 CSV_TYPE: Final = "text/csv"
+ARROW_TYPE: Final = "application/vnd.apache.arrow.stream"
+PARQUET_TYPE: Final = "application/vnd.apache.parquet"
 
 END_LINE: Final = "# end"
 """Last line of CSV over HTTP/1.0, whose body ends with the connection: without it, a broken-off answer looks complete."""

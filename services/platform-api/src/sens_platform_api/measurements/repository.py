@@ -1,16 +1,20 @@
 """A tenant's measurements in the database, a page at a time.
 
 A page of a series follows the primary key (device_id, ts) from where the page before ended (key-set pagination), so that a page costs
-as much as its rows, and nothing is kept open between two pages. The functions are in the schema's migrations 0012, 0014 and 0018.
+as much as its rows, and nothing is kept open between two pages. The functions are in the schema's migrations 0012, 0014, 0018 and 0019.
 """
 
 import contextlib
+from array import array
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from typing import Final, Literal, NamedTuple
 
+from asyncpg import Record
+
 from sens_platform_api.devices.repository import Value, find_device, list_series
 from sens_platform_api.measurements.buckets import Buckets, bucket_edges
+from sens_platform_api.measurements.columns import Column, Columns, Texts, floats, integers, small_integers
 from sens_platform_api.measurements.query import RESOLUTION, Aggregate, QueriedSeries, Source
 from sens_platform_api.measurements.spans import Order, Span
 from sens_platform_api.postgresql import Connection, QueryKind, TenantDatabase
@@ -27,6 +31,25 @@ class Row(NamedTuple):
     time: datetime
     series: QueriedSeries
     values: tuple[Value | None, ...]
+
+
+class QueriedDevice(NamedTuple):
+    """A device of an answer."""
+
+    id: int
+    name: str
+
+
+class ReadingPage(NamedTuple):
+    """Some readings of a query.
+
+    Attributes:
+        parts: By time.
+        complete: Whether the range has no more of them.
+    """
+
+    parts: list[Columns]
+    complete: bool
 
 
 class Page(NamedTuple):
@@ -167,6 +190,61 @@ class TransactionPages:
         rows.sort(key=lambda row: row.time, reverse=order == "desc")
         value_count = sum(record["rows_read"] for record in records)
         return Page(rows, rest, value_count, frozenset(record["source"] for record in records))
+
+    async def readings(
+        self,
+        devices: Sequence[QueriedDevice],
+        columns: Sequence[Column],
+        spans: Sequence[Span],
+        *,
+        order: Order,
+        limit: int,
+        text_bytes: int,
+    ) -> ReadingPage:
+        """Return the first readings of devices that have any of the metrics, by time and then by device.
+
+        Args:
+            devices: At least one.
+            columns: The metrics, at least one.
+            spans: The time range of each device.
+            order: By time.
+            limit: How many at most.
+            text_bytes: Bytes of texts at most, and those of one reading more.
+        """
+        texts = [column.id for column in columns if column.kind == "text"]
+        # In the order of metric sets, so that the database can often take the array of a row as it is.
+        numbers = sorted(column.id for column in columns if column.kind != "text")
+        starts, ends = zip(*spans, strict=True)
+        records = await self._connection.fetch(
+            "SELECT * FROM sens.reading_columns($1, $2, $3, $4, $5, $6, $7, $8)",
+            [device.id for device in devices],
+            numbers,
+            texts,
+            starts,
+            ends,
+            order == "desc",
+            limit,
+            text_bytes,
+        )
+        parts = [_columns(record, texts, numbers, columns) for record in records]
+        cut = any(record["cut"] for record in records)
+        return ReadingPage(parts, not cut and sum(map(len, parts)) < limit)
+
+
+def _columns(record: Record, texts: Sequence[int], numbers: Sequence[int], columns: Sequence[Column]) -> Columns:
+    times = integers(record["times"])
+    if (places := record["places"]) is None:
+        of_devices = array("i", bytes(4 * len(times)))
+    else:
+        [of_devices] = small_integers(places)
+    of_numbers = dict(zip(numbers, floats(record["numbers"], len(numbers)) if numbers else (), strict=True))
+    sizes = small_integers(record["text_bytes"], len(texts), dimensions=2) if texts else ()
+    return Columns(
+        times,
+        of_devices,
+        [of_numbers[column.id] for column in columns if column.kind != "text"],
+        [Texts(*each) for each in zip(sizes, record["texts"] or (), strict=True)],
+    )
 
 
 def _kind(series: QueriedSeries) -> Literal["text", "number"]:

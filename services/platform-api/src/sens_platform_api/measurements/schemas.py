@@ -33,7 +33,7 @@ from sens_platform_api.settings import LimitSettings
 
 DEFAULT_RANGE: Final = timedelta(hours=24)
 DEFAULT_LIMIT: Final = 10_000
-MAX_LIMIT: Final = 100_000_000
+MAX_LIMIT: Final = 1_000_000_000
 _AGGREGATE = "(?:avg|sum|min|max|first|last|count|difference|p50|p95|p99|time_weighted_avg)"
 AGGREGATE_PATTERN: Final = rf"^{_AGGREGATE}(?:,{_AGGREGATE}){{0,11}}$"
 AGGREGATE_WORDS: Final = (
@@ -130,9 +130,14 @@ class MeasurementParameters(Parameters):
         ),
     ] = None
     limit: Annotated[
-        int,
-        Field(description="Rows in the answer.", ge=1, le=MAX_LIMIT, examples=[1000]),
-    ] = DEFAULT_LIMIT
+        int | None,
+        Field(
+            description=f"Rows in the answer. Without it, {DEFAULT_LIMIT:,}; of Arrow and Parquet, all that there are, as far as the API's settings let one answer go.",
+            ge=1,
+            le=MAX_LIMIT,
+            examples=[1000],
+        ),
+    ] = None
     order: Annotated[
         Literal["asc", "desc"], Field(description="By time, oldest or newest first.", examples=["asc"])
     ] = "asc"
@@ -152,8 +157,8 @@ class MeasurementParameters(Parameters):
         ),
     ] = None
 
-    def query(self, limits: LimitSettings, now: datetime) -> Query:
-        """Return the query that the parameters stand for.
+    def query(self, limits: LimitSettings, now: datetime, *, table: bool = False) -> Query:
+        """Return the query that the parameters stand for, with the limits of rows or of tables.
 
         Raises:
             InvalidRequestError: The parameters do not fit together, or are over the limits.
@@ -169,8 +174,9 @@ class MeasurementParameters(Parameters):
         if end - start > timedelta(days=limits.range_days):
             raise InvalidRequestError.in_query("from", f"from and to may be {limits.range_days} days apart at most")
         buckets, aggregates = self._aggregation(Span(start, end), zone)
-        if self.limit > limits.measurements:
-            raise InvalidRequestError.in_query("limit", f"it may be {limits.measurements} at most")
+        most = limits.readings if table else limits.measurements
+        if self.limit is not None and self.limit > most:
+            raise InvalidRequestError.in_query("limit", f"it may be {most} at most")
         return Query(
             metrics=list(dict.fromkeys(self.metric)),
             span=Span(start, end),
@@ -178,7 +184,7 @@ class MeasurementParameters(Parameters):
             aggregates=aggregates,
             fill=self.fill,
             order=self.order,
-            limit=self.limit,
+            limit=self.limit or (most if table else min(DEFAULT_LIMIT, most)),
             after=position,
         )
 

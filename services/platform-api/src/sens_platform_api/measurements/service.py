@@ -2,19 +2,27 @@
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Final, Protocol
 
 from sens_platform_api.errors import InvalidRequestError, NotFoundError, NumberTooLargeError
 from sens_platform_api.measurements.merging import merged
 from sens_platform_api.measurements.query import Position, QueriedSeries, Query, Source
+from sens_platform_api.measurements.readings import ReadingPages, Readings
 from sens_platform_api.measurements.repository import PageKind, Row
 from sens_platform_api.measurements.series import Pages, SeriesReader
 from sens_platform_api.parameters import canonical_device
 
 MAX_SERIES: Final = 100
 """Series that one answer may be merged of."""
+MAX_COLUMNS: Final = 1000
+"""Series that one answer of columns may be made of."""
 MAX_NAMES_TOLD: Final = 20
 """Metrics that an error names."""
+
+
+class AnyPages(Pages, ReadingPages, Protocol):
+    """Reads pages of series, and pages of readings."""
 
 
 class Measurements(Protocol):
@@ -23,7 +31,7 @@ class Measurements(Protocol):
     async def series(self, devices: Sequence[str]) -> Mapping[str, Sequence[QueriedSeries]]:
         """Return the series of devices, by name and kind; devices that the tenant does not have are left out."""
 
-    def pages(self, kind: PageKind, *, patient: bool) -> AbstractAsyncContextManager[Pages]:
+    def pages(self, kind: PageKind, *, patient: bool) -> AbstractAsyncContextManager[AnyPages]:
         """Give what reads pages within one transaction; a patient one waits for the tenant's turn for as long as it takes."""
 
 
@@ -101,17 +109,32 @@ async def read(measurements: Measurements, devices: Sequence[str], query: Query)
         InvalidRequestError: The aggregates do not fit the metrics, or there are too many series.
         TenantBusyError: The tenant's other requests use all of its connections.
     """
+    names, series = await _series(measurements, devices, query, MAX_SERIES)
+    return Answer(names, query, [SeriesReader(each, query, len(series)) for each in series], measurements)
+
+
+async def read_readings(measurements: Measurements, devices: Sequence[str], query: Query) -> Readings:
+    """Return the stored values of a query as readings; raises as `read`."""
+    _, series = await _series(measurements, devices, query, MAX_COLUMNS)
+    return Readings(series, query, partial(measurements.pages, "raw"))
+
+
+async def _series(
+    measurements: Measurements, devices: Sequence[str], query: Query, most: int
+) -> tuple[list[str], list[QueriedSeries]]:
+    """Return the canonical names of devices, and those of their series that a query selects."""
     names = sorted({canonical_device(device) for device in devices})
     found = await measurements.series(names)
     missing = [name for name in names if name not in found]
     if missing:
         raise NotFoundError(f"there is no device {told(missing)}")
-    series = selected(names, [one for name in names for one in found[name]], query)
-    return Answer(names, query, [SeriesReader(each, query, len(series)) for each in series], measurements)
+    return names, selected(names, [one for name in names for one in found[name]], query, most)
 
 
-def selected(devices: Sequence[str], series: Sequence[QueriedSeries], query: Query) -> list[QueriedSeries]:
-    """Return those series of devices that a query selects.
+def selected(
+    devices: Sequence[str], series: Sequence[QueriedSeries], query: Query, most: int = MAX_SERIES
+) -> list[QueriedSeries]:
+    """Return those series of devices that a query selects, so many at most.
 
     Raises:
         NotFoundError: No device has such a metric.
@@ -136,10 +159,10 @@ def selected(devices: Sequence[str], series: Sequence[QueriedSeries], query: Que
                 "aggregate", f"{texts[0]} has texts, which can only be counted: aggregate=count"
             )
         wanted = [one for one in wanted if one.kind != "text"]
-    if len(wanted) > MAX_SERIES:
+    if len(wanted) > most:
         raise InvalidRequestError.in_query(
             "metric",
-            f"an answer is made of {MAX_SERIES} series at most, a metric of a device each, and these are {len(wanted)}; name the metrics that you want"
+            f"an answer is made of {most} series at most, a metric of a device each, and these are {len(wanted)}; name the metrics that you want"
             + (", or fewer devices" if len(devices) > 1 else ""),
         )
     return wanted
