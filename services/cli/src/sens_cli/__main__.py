@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "devices": Definition("sens_cli.commands.names", "devices", _DATA),
     "metrics": Definition("sens_cli.commands.names", "metrics", _DATA),
     "latest": Definition("sens_cli.commands.readings", "latest", _DATA),
-    "measurements": Definition("sens_cli.commands.readings", "measurements", _DATA),
+    "measurements": Definition("sens_cli.commands.measurements", "measurements", _DATA),
     "dead-letters": Definition("sens_cli.commands.dead_letters", "app", _DATA),
 }
 """The commands of this package, in the order of the help."""

@@ -3,6 +3,7 @@
 import json
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any, ClassVar, Final
@@ -72,13 +73,7 @@ class Api:
         self, path: str, parameters: Parameters | None = None, *, accept: str, endless: bool = False
     ) -> Iterator[str]:
         """Yield the lines of a streamed answer as they come; raises as `get`, also where the answer breaks off."""
-        connection = self._connection()
-        try:
-            answer = self._send(
-                connection, "GET", path, parameters, accept, seconds=None if endless else _SILENCE_SECONDS
-            )
-            if answer.status >= HTTPStatus.BAD_REQUEST:
-                raise self._problem(Answer(answer.status, answer.read()))
+        with self._streamed(path, parameters, accept, seconds=None if endless else _SILENCE_SECONDS) as answer:
             line = ""
             for line in _lines(answer):
                 yield line
@@ -86,6 +81,24 @@ class Api:
                 raise UnavailableError(
                     f"the answer of the API at {self._url} broke off: its end is missing, so it is not complete. Ask again"
                 )
+
+    def chunks(self, path: str, parameters: Parameters | None = None, *, accept: str) -> Iterator[bytes]:
+        """Yield the bytes of a streamed answer as they come; raises as `get`, also where the answer breaks off."""
+        with self._streamed(path, parameters, accept, seconds=_SILENCE_SECONDS) as answer:
+            while chunk := answer.read1(_CHUNK_BYTES):
+                yield chunk
+
+    @contextmanager
+    def _streamed(
+        self, path: str, parameters: Parameters | None, accept: str, *, seconds: float | None
+    ) -> Iterator[HTTPResponse]:
+        """Give an answer while it comes."""
+        connection = self._connection()
+        try:
+            answer = self._send(connection, "GET", path, parameters, accept, seconds=seconds)
+            if answer.status >= HTTPStatus.BAD_REQUEST:
+                raise self._problem(Answer(answer.status, answer.read()))
+            yield answer
         except FAILURES as error:
             raise self._unreachable(error) from error
         finally:

@@ -17,4 +17,3 @@ ApiKey = Annotated[
     typer.Option("--api-key", envvar=API_KEY_VARIABLE, help="API key. (default: the running instance's first key)"),
 ]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")]
-Device = Annotated[str, typer.Argument(help="Name of the device.", show_default=False)]

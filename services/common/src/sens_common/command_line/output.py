@@ -15,7 +15,12 @@ MILLISECOND: Final = 1000
 
 def print_json(document: object) -> None:
     """Print one JSON document."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=_time_text) + "\n")
+    sys.stdout.write(json_text(document))
+
+
+def json_text(document: object) -> str:
+    """Return a JSON document as `print_json` prints it."""
+    return json.dumps(document, indent=2, ensure_ascii=False, default=_time_text) + "\n"
 
 
 def print_json_line(document: object) -> None:
