@@ -14,7 +14,8 @@ class TestOverview:
             found = await it.numbers("demo").overview()
             assert found is not None
             limits = {name: value for name, value in found._asdict().items() if name.endswith("_limit")}
-            assert all(limits.values())
+            assert limits["stored_byte_limit"] is None
+            assert all(value for name, value in limits.items() if name != "stored_byte_limit")
             assert not any(value for name, value in found._asdict().items() if name not in limits)
 
     async def test_counts_devices_and_metrics_of_the_tenant_alone(self, opened_data: Opener) -> None:

@@ -209,7 +209,18 @@ class MemoryNumbers:
         words = ("received", "stored", "duplicate", "dead_lettered", "discarded")
         counts = {word: tenant.counts[word] for word in words}
         return Overview(
-            len(tenant.devices), _LIMIT, len(tenant.metrics), _LIMIT, len(letters), _LIMIT, size, _LIMIT, **counts
+            len(tenant.devices),
+            _LIMIT,
+            len(tenant.metrics),
+            _LIMIT,
+            len(letters),
+            _LIMIT,
+            size,
+            _LIMIT,
+            0,
+            None,
+            None,
+            **counts,
         )
 
 

@@ -94,6 +94,7 @@ class TestRange:
             url = "/api/v1/devices/d1/measurements"
             answer = client.delete(url, params={"from": "2026-11-24T12:10:00Z", "to": "2026-11-24T12:30:00Z"})
             assert answer.status_code == HTTPStatus.ACCEPTED
+            assert answer.json()["kept_aggregates"] == []
             number = answer.json()["deletion"]
             wait_until(
                 lambda: client.get("/api/v1/deletions").json()["deletions"][0]["finished_at"] is not None, "it is gone"
@@ -124,3 +125,49 @@ class TestRenaming:
             gone = client.post("/api/v1/devices/d1/rename", params={"name": "d3"})
             assert gone.status_code == HTTPStatus.NOT_FOUND
             assert client.get("/api/v1/audit").json()["events"][0]["details"] == {"name": "d1-old"}
+
+
+class TestMove:
+    def test_brings_a_device_with_its_history_to_another_tenant(self, api: RunningApi) -> None:
+        tenant, key = filled(api)
+        other, other_key = api.new_tenant()
+        url = "/api/v1/devices/d1/measurements"
+        with api.client(key) as client, api.client(other_key) as there:
+            before = client.get(url, params={"from": "2026-11-24", "metric": "a"}).json()["measurements"]
+            answer = client.post("/api/v1/devices/d1/move", headers={"Sens-Target-Key": other_key})
+            assert answer.status_code == HTTPStatus.ACCEPTED
+            assert (answer.json()["device"], answer.json()["tenant"]) == ("d1", other)
+            assert client.get("/api/v1/devices/d1").status_code == HTTPStatus.NOT_FOUND
+            for each in (client, there):
+                wait_until(
+                    lambda each=each: each.get("/api/v1/deletions").json()["deletions"][0]["finished_at"] is not None,  # type: ignore[misc] # bound at once
+                    "it is moved",
+                )
+            assert there.get(url, params={"from": "2026-11-24", "metric": "a"}).json()["measurements"] == before
+            assert there.get("/api/v1/audit").json()["events"][0]["action"] == "device.moved"
+            assert client.get("/api/v1/audit").json()["events"][0]["subject"] == "d1"
+        assert as_owner(api.database, lambda connection: connection.fetchval(COUNT, tenant)) == 100
+        assert as_owner(api.database, lambda connection: connection.fetchval(COUNT, other)) == 100
+
+    def test_is_refused_with_the_reason(self, api: RunningApi) -> None:
+        _, key = filled(api)
+        _, other_key = filled(api)
+        url = "/api/v1/devices/d1/move"
+        with api.client(key) as client:
+            answers = {
+                "missing": client.post(url),
+                "malformed": client.post(url, headers={"Sens-Target-Key": "x"}),
+                "unknown": client.post(url, headers={"Sens-Target-Key": "sens_" + "x" * 43}),
+                "own": client.post(url, headers={"Sens-Target-Key": key}),
+                "taken": client.post(url, headers={"Sens-Target-Key": other_key}),
+                "no device": client.post("/api/v1/devices/d9/move", headers={"Sens-Target-Key": other_key}),
+            }
+        assert {name: (answer.status_code, answer.json()["code"]) for name, answer in answers.items()} == {
+            "missing": (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request"),
+            "malformed": (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request"),
+            "unknown": (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request"),
+            "own": (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_request"),
+            "taken": (HTTPStatus.CONFLICT, "already_exists"),
+            "no device": (HTTPStatus.NOT_FOUND, "not_found"),
+        }
+        assert other_key not in "".join(answer.text for answer in answers.values())

@@ -114,7 +114,7 @@ class TestSources:
         async def expire(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
             device = await connection.fetchval("SELECT max(id) FROM sens.devices")
             await connection.execute("DELETE FROM sens.readings WHERE device_id = $1 AND ts < $2", device, START + DAY)
-            await connection.execute("INSERT INTO sens.device_retention VALUES ($1, $2)", device, START + DAY)
+            await connection.execute("INSERT INTO sens.expired VALUES ($1, 0, 'raw', $2)", device, START + DAY)
 
         as_owner(api.database, expire)
         assert asked(client, START - DAY, START + 2 * DAY, "1d") == ([(35.5, 0.0, 71.0, 72)] * 2, ["1d"])

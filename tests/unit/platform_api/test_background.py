@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
 
+from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from sens_common.errors import UnavailableError
@@ -12,7 +14,7 @@ from sens_platform_api.between_batches import StillStoringError
 from sens_platform_api.registry import service as registry
 from sens_platform_api.registry.repository import DeletionStep
 from sens_platform_api.retention import service as retention
-from sens_platform_api.retention.repository import Expired
+from sens_platform_api.retention.repository import DroppingStep, Expired, RetentionStatus
 from sens_platform_api.tenants import service as tenants
 
 AWAY = UnavailableError("the database can't be used")
@@ -42,6 +44,7 @@ class Expiry:
     def __init__(self) -> None:
         self._steps = [Expired(1, True, 0, 0, 0, False), Expired(1, False, 5, 0, 2, True)]
         self._in_use = 2
+        self._looked = False
         self.dropped: list[str] = []
         self.done = asyncio.Event()
 
@@ -52,14 +55,18 @@ class Expiry:
             return None
         return self._steps.pop(0)
 
-    async def drop(self) -> str | None:
+    async def drop(self, devices: int) -> DroppingStep:
+        assert devices > 0
         if self._in_use:
             self._in_use -= 1
             raise StillStoringError
+        if not self._looked:
+            self._looked = True
+            return DroppingStep(None, finished=False)
         if self.dropped:
-            return None
+            return DroppingStep(None, finished=True)
         self.dropped.append("sens.readings_2025_01")
-        return self.dropped[0]
+        return DroppingStep(self.dropped[0], finished=False)
 
 
 class Limits:
@@ -122,3 +129,23 @@ async def test_retention_drops_partitions_first_and_counts_what_it_deletes() -> 
     )
     assert expiry.dropped == ["sens.readings_2025_01"]
     assert events == ["a partition of which nobody keeps anything is dropped"]
+
+
+def test_metrics_tell_what_comes_near_a_limit_and_what_waits() -> None:
+    now = datetime(2026, 11, 24, 12, tzinfo=UTC)
+    retention.observe(RetentionStatus({"demo": 0.9, "other": 1.5}, now - timedelta(hours=2)), now)
+    assert (
+        sample("sens_api_stored_bytes_filled_ratio", tenant="other"),
+        sample("sens_api_retention_waiting_seconds"),
+    ) == (1.5, 7200)
+    retention.observe(RetentionStatus({"demo": 0.5}, None), now)
+    assert (
+        sample("sens_api_stored_bytes_filled_ratio", tenant="demo"),
+        sample("sens_api_retention_waiting_seconds"),
+    ) == (0.5, 0)
+    assert sample("sens_api_stored_bytes_filled_ratio", tenant="other") is None
+
+
+def sample(name: str, **labels: str) -> float | None:
+    """Return the value of a metric."""
+    return REGISTRY.get_sample_value(name, labels)

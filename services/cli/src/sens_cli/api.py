@@ -49,9 +49,11 @@ class Api:
         """
         return self._request("GET", path, parameters)
 
-    def post(self, path: str, parameters: Parameters | None = None) -> Json:
+    def post(
+        self, path: str, parameters: Parameters | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> Json:
         """Ask for something to be done, and return the answer; raises as `get`."""
-        return self._request("POST", path, parameters)
+        return self._request("POST", path, parameters, headers)
 
     def delete(self, path: str, parameters: Parameters | None = None) -> Json:
         """Delete something, and return the answer, None where there is none; raises as `get`."""
@@ -104,10 +106,14 @@ class Api:
         finally:
             connection.close()
 
-    def _request(self, method: str, path: str, parameters: Parameters | None) -> Json:
+    def _request(
+        self, method: str, path: str, parameters: Parameters | None, headers: Mapping[str, str] | None = None
+    ) -> Json:
         connection = self._connection()
         try:
-            found = self._send(connection, method, path, parameters, "application/json", seconds=_SILENCE_SECONDS)
+            found = self._send(
+                connection, method, path, parameters, "application/json", seconds=_SILENCE_SECONDS, headers=headers
+            )
             answer = Answer(found.status, found.read())
         except FAILURES as error:
             raise self._unreachable(error) from error
@@ -137,11 +143,12 @@ class Api:
         accept: str,
         *,
         seconds: float | None,
+        headers: Mapping[str, str] | None = None,
     ) -> HTTPResponse:
         given = {name: value for name, value in (parameters or {}).items() if value is not None}
         query = f"?{urllib.parse.urlencode(given, doseq=True)}" if given else ""
-        headers = {"Authorization": self._authorization, "Accept": accept}
-        return send(connection, method, f"{self._path}/api/v1/{path}{query}", headers, seconds=seconds)
+        fields = {"Authorization": self._authorization, "Accept": accept, **(headers or {})}
+        return send(connection, method, f"{self._path}/api/v1/{path}{query}", fields, seconds=seconds)
 
     def _unreachable(self, error: Exception) -> UnavailableError:
         reason = str(error) or type(error).__name__

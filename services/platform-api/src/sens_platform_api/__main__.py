@@ -31,7 +31,7 @@ from sens_platform_api.postgresql import open_pools
 from sens_platform_api.registry.repository import StoredDeletions
 from sens_platform_api.registry.service import keep_deleting
 from sens_platform_api.retention.repository import StoredExpiry
-from sens_platform_api.retention.service import keep_expiring, keep_measuring
+from sens_platform_api.retention.service import keep_expiring, keep_measuring, keep_observing
 from sens_platform_api.settings import ApiSettings
 from sens_platform_api.streaming import AnswerCounter
 from sens_platform_api.tenants.jetstream import LimitsBucket
@@ -78,6 +78,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             deleting = tasks.create_task(keep_deleting(StoredDeletions(pool), background), name="delete measurements")
             expiring = tasks.create_task(keep_expiring(StoredExpiry(pool), background), name="expire")
             measuring = tasks.create_task(keep_measuring(StoredExpiry(pool), background), name="measure sizes")
+            observing = tasks.create_task(keep_observing(StoredExpiry(pool), background), name="observe retention")
             # Measurements are served, and the process is healthy, also while NATS is still missing.
             beating = tasks.create_task(heartbeat.keep(), name="heartbeat")
             async with connect(settings.nats, SERVICE, client=client, stop=stop):
@@ -95,6 +96,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             deleting.cancel()
             expiring.cancel()
             measuring.cancel()
+            observing.cancel()
 
 
 if __name__ == "__main__":

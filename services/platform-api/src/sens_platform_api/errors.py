@@ -119,6 +119,22 @@ class AlreadyExistsError(RefusedError):
     title = "Already exists"
 
 
+class StillMovingError(RefusedError):
+    """The device's history is still coming from another tenant."""
+
+    status = 409
+    code = "still_moving"
+    title = "The device is still being moved"
+
+
+class TargetLimitError(RefusedError):
+    """The tenant that a device should come to may not have more."""
+
+    status = 409
+    code = "limit_reached"
+    title = "A limit of the other tenant is reached"
+
+
 class LimitsContradictError(RefusedError):
     """Two limits would contradict each other."""
 
@@ -161,6 +177,11 @@ class InvalidRequestError(RefusedError):
     def __init__(self, parameters: Sequence[InvalidParameter]) -> None:
         super().__init__("; ".join(f"{parameter.name}: {parameter.detail}" for parameter in parameters))
         self.parameters = parameters
+
+    @classmethod
+    def in_header(cls, name: str, detail: str) -> "InvalidRequestError":
+        """Return the error of one header field."""
+        return cls([InvalidParameter("header", name, detail)])
 
     @classmethod
     def in_query(cls, name: str, detail: str) -> "InvalidRequestError":

@@ -62,6 +62,16 @@ EXPIRED = Counter(
 )
 for _kind in ("values", "rollups", "dead_letters"):
     EXPIRED.labels(_kind)
+STORED_BYTES_FILLED = Gauge(
+    "sens_api_stored_bytes_filled_ratio",
+    "What a tenant's readings and aggregates take on disk, as a share of its limit; above 1 what comes goes to the dead letters. Tenants"
+    " without a limit have none.",
+    ["tenant"],
+)
+RETENTION_WAITING = Gauge(
+    "sens_api_retention_waiting_seconds",
+    "For how long something that is older than it is kept has been waiting to be deleted, because the rollups lack it; 0 when nothing waits.",
+)
 DROPPED_PARTITIONS = Counter(
     "sens_api_dropped_partitions_total",
     "Partitions or chunks of readings dropped because nobody keeps anything of them.",

@@ -115,6 +115,41 @@ def rename_device(  # noqa: PLR0917 - typer calls it with keywords
         typer.echo(f"device {name} is {answer['device']} now; messages for {name} are of a new device")
 
 
+@devices.command("move")
+def move_device(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    name: Annotated[str, typer.Argument(help="Name of the device.", show_default=False)],
+    to_key: Annotated[
+        str,
+        typer.Option(
+            envvar="SENS_TARGET_API_KEY", help="A key of the other tenant that may write.", show_default=False
+        ),
+    ],
+    new_name: Annotated[str | None, typer.Option("--name", help="Its name there. (default: the same)")] = None,
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Move a device with its history to another tenant: the one whose key is given.
+
+    \b
+    SENS_TARGET_API_KEY=sens_… sens devices move greenhouse-7
+    """
+    from sens_cli.api import Api, segment
+    from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json
+
+    api = Api(find_target(data_dir, api_url, api_key))
+    answer = api.post(f"devices/{segment(name)}/move", {"name": new_name}, headers={"Sens-Target-Key": to_key})
+    if as_json:
+        print_json(answer)
+    else:
+        typer.echo(
+            f"device {name} is {answer['device']} of tenant {answer['tenant']} now; its history follows:"
+            f" sens devices deletions shows how far deletion {answer['deletion']} is"
+        )
+
+
 @devices.command("delete-readings")
 def delete_readings(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
@@ -142,6 +177,9 @@ def delete_readings(  # noqa: PLR0917 - typer calls it with keywords
         print_json(answer)
     else:
         typer.echo(f"deletion {answer['deletion']} is under way; sens devices deletions shows how far it is")
+        for kept in answer["kept_aggregates"]:
+            what = "hour" if kept["kind"] == "rollup_1h" else "day"
+            typer.echo(f"the aggregates of the {what} from {kept['starts_at']} stay: only a part of it is in the range")
 
 
 @devices.command("deletions")

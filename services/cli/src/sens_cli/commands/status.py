@@ -79,6 +79,11 @@ def _in_words(tenant: dict[str, Any]) -> str:
         "today " + ", ".join(f"{today[outcome]:,} {outcome.replace('_', '-')}" for outcome in _OUTCOMES),
         f"{amount(letters['count'], 'dead letter')} kept" + (" (sens dead-letters list)" if letters["count"] else ""),
     ]
+    stored = tenant["stored_bytes"]
+    if stored["limit"]:
+        parts.append(f"{stored['bytes'] / stored['limit']:.0%} of its limit of stored bytes used (sens retention show)")
+    if tenant["retention_waiting_since"] is not None:
+        parts.append(f"retention has been waiting for the rollups since {tenant['retention_waiting_since']}")
     return f"tenant {tenant['tenant']}: {'; '.join(parts)}"
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
 from sens_platform_api.deletions import schemas, service
 from sens_platform_api.deletions.repository import TenantDeletions
-from sens_platform_api.errors import NotFoundError
+from sens_platform_api.errors import NotFoundError, StillMovingError
 from sens_platform_api.parameters import cursor_number, decode_cursor, encode_cursor, parse_time
 from sens_platform_api.path_parameters import DevicePath
 from sens_platform_api.problems import data_responses
@@ -28,17 +28,19 @@ OwnDeletions = Annotated[service.Deletions, Depends(_deletions)]
     operation_id="delete_measurements",
     summary="Delete measurements of a device in a time range",
     status_code=HTTPStatus.ACCEPTED,
-    responses=data_responses(NotFoundError),
+    responses=data_responses(NotFoundError, StillMovingError),
 )
 async def delete_measurements(
     deletions: OwnDeletions, device: DevicePath, query: Annotated[schemas.RangeParameters, Query()]
 ) -> schemas.RequestedDeletion:
     """All of them, or those of one metric. They are deleted in steps; it can't be undone.
 
-    What is stored in the range meanwhile may stay. A single reading is the range of a microsecond.
+    What is stored in the range meanwhile may stay. A single reading is the range of a microsecond. Aggregates of hours and days follow; the
+    answer names those that can't.
     """
     first, past = parse_time("from", query.from_), parse_time("to", query.to)
-    return schemas.RequestedDeletion(deletion=await service.delete_range(deletions, device, query.metric, first, past))
+    requested = await service.delete_range(deletions, device, query.metric, first, past)
+    return schemas.RequestedDeletion.of(requested)
 
 
 @router.get("/deletions", operation_id="list_deletions", summary="List deletions", responses=data_responses())

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sens_platform_api.deletions import repository
 from sens_platform_api.deletions.repository import Deletion
 from sens_platform_api.fields import NextCursor, Time
 from sens_platform_api.parameters import (
@@ -58,12 +59,38 @@ class DeletionListParameters(Parameters):
     cursor: Annotated[str | None, cursor_field("MTc")] = None
 
 
+class KeptAggregates(BaseModel):
+    """Aggregates of an hour or a day that stay."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: Annotated[repository.RollupKind, Field(description="Of an hour or of a day.", examples=["rollup_1h"])]
+    starts_at: Annotated[Time, Field(description="When the hour or day begins.")]
+
+
 class RequestedDeletion(BaseModel):
     """A deletion that was asked for."""
 
     model_config = ConfigDict(extra="forbid")
 
     deletion: Annotated[int, Field(description="Its number in the list of deletions.", examples=[17])]
+    kept_aggregates: Annotated[
+        list[KeptAggregates],
+        Field(
+            description="Aggregates of hours and days at the ends of the range that lie partly in it and stay as they are, because the readings"
+            " that they are made of are gone."
+        ),
+    ]
+
+    @classmethod
+    def of(cls, requested: repository.RequestedDeletion) -> "RequestedDeletion":
+        """Return the document of a deletion that was asked for."""
+        return cls(
+            deletion=requested.id,
+            kept_aggregates=[
+                KeptAggregates(kind=each.kind, starts_at=time_text(each.starts_at)) for each in requested.kept
+            ],
+        )
 
 
 class DeletionProgress(BaseModel):

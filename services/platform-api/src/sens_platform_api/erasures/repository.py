@@ -37,7 +37,7 @@ class TenantErasures:
     async def names(self, hash_: bytes) -> list[ErasedName]:
         """See `service.Erasures.names`."""
         async with self._database.transaction() as connection:
-            rows = await connection.fetch("SELECT device_hash, until FROM sens.erased_names($1)", hash_)
+            rows = await connection.fetch("SELECT tenant_id, device_hash, until FROM sens.erased_names($1)", hash_)
         return sorted((ErasedName(*row) for row in rows), key=lambda name: name.until is not None)
 
     async def erase(self, hash_: bytes, at: datetime) -> int:
@@ -52,6 +52,20 @@ class TenantErasures:
                 self._caller.request_id,
             )
         return erasure
+
+    async def erase_elsewhere(self, hash_: bytes, name: ErasedName) -> None:
+        """See `service.Erasures.erase_elsewhere`."""
+        async with self._database.transaction(readonly=False) as connection, _not_waiting_for_long(connection):
+            await connection.execute(
+                "SELECT sens.erase_former_name($1, $2, $3, $4, $5, $6, $7)",
+                hash_,
+                name.tenant_id,
+                name.device_hash,
+                name.until,
+                self._caller.actor,
+                self._caller.address,
+                self._caller.request_id,
+            )
 
     async def find(self, erasure: int) -> StoredErasure | None:
         """See `service.Erasures.find`."""

@@ -71,10 +71,12 @@ class ErasedName(NamedTuple):
     """A name that a device has or had.
 
     Attributes:
+        tenant_id: Id of the tenant in which it has or had it.
         device_hash: SHA-256 of the name.
         until: When it lost the name, None where it has it.
     """
 
+    tenant_id: int
     device_hash: bytes
     until: datetime | None
 
@@ -91,6 +93,9 @@ class Erasures(Protocol):
 
     async def erase(self, hash_: bytes, at: datetime) -> int:
         """Erase a device; return the erasure's id. Raises `StillStoringError` to be called again."""
+
+    async def erase_elsewhere(self, hash_: bytes, name: ErasedName) -> None:
+        """Erase what a device left under a name in another tenant, before the device is erased. Raises as `erase`."""
 
     async def find(self, erasure: int) -> StoredErasure | None:
         """Return an erasure."""
@@ -133,10 +138,14 @@ async def erase(erasures: Erasures, control: Control, device: str) -> int:
     now = datetime.now(UTC)
     present, *former = await erasures.names(device_hash(canonical_device(device)))
     for name in (present, *former):
-        await control.publish(Erasure(erasures.tenant_id, name.device_hash.hex(), _microseconds(name.until or now)))
+        await control.publish(Erasure(name.tenant_id, name.device_hash.hex(), _microseconds(name.until or now)))
+    for name in former:
+        if name.tenant_id != erasures.tenant_id:
+            await between_batches(partial(erasures.erase_elsewhere, present.device_hash, name))
     erasure = await between_batches(partial(erasures.erase, present.device_hash, now))
     for name in former:
-        await between_batches(partial(erasures.erase, name.device_hash, name.until or now))
+        if name.tenant_id == erasures.tenant_id:
+            await between_batches(partial(erasures.erase, name.device_hash, name.until or now))
     return erasure
 
 

@@ -12,6 +12,7 @@ from typing import Final
 PREFIX_LENGTH: Final = 12
 """The first characters of a key, which are stored to recognise it by."""
 
+KEY_PATTERN: Final = r"^sens_[A-Za-z0-9_-]{43}$"
 _KEY = re.compile(r"sens_[A-Za-z0-9_-]{43}")
 _RANDOM_BYTES = 32
 

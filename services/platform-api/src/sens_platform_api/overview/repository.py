@@ -1,5 +1,6 @@
 """A tenant's numbers in the database."""
 
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from sens_platform_api.postgresql import TenantDatabase
@@ -17,6 +18,9 @@ class Overview(NamedTuple):
         dead_letter_count_limit: How many are kept at most.
         dead_letter_bytes: Bytes that they take.
         dead_letter_byte_limit: Bytes that they may take with their whole payloads.
+        stored_bytes: Bytes that readings and aggregates take on disk, about.
+        stored_byte_limit: How many they may take, None without a limit.
+        retention_waiting_since: Since when something that is older than it is kept waits for the rollups, None where nothing does.
         received: Messages of today (UTC).
         stored: Of these, messages with at least one new value.
         duplicate: Of these, messages whose values were stored before.
@@ -32,6 +36,9 @@ class Overview(NamedTuple):
     dead_letter_count_limit: int
     dead_letter_bytes: int
     dead_letter_byte_limit: int
+    stored_bytes: int
+    stored_byte_limit: int | None
+    retention_waiting_since: datetime | None
     received: int
     stored: int
     duplicate: int
@@ -55,8 +62,11 @@ class TenantNumbers:
 _OVERVIEW: Final = """
     SELECT coalesce(r.devices, 0), t.device_limit, coalesce(r.metrics, 0), t.metric_limit,
         u.letters, t.dead_letter_count_limit, u.bytes, t.dead_letter_byte_limit,
+        s.readings + s.rollups, t.stored_byte_limit, p.waiting_since,
         c.received, c.stored, c.duplicate, c.dead_lettered, c.discarded
-    FROM sens.tenants t LEFT JOIN sens.registrations r ON r.tenant_id = t.id,
+    FROM sens.tenants t LEFT JOIN sens.registrations r ON r.tenant_id = t.id
+        LEFT JOIN sens.retention_progress p ON p.tenant_id = t.id,
+        LATERAL sens.own_sizes() s,
         LATERAL (
             SELECT coalesce(sum(letters), 0)::bigint AS letters, coalesce(sum(bytes), 0)::bigint AS bytes
             FROM sens.dead_letter_usage WHERE tenant_id = t.id
@@ -67,4 +77,5 @@ _OVERVIEW: Final = """
                 coalesce(sum(discarded), 0)::bigint AS discarded
             FROM sens.message_counts WHERE tenant_id = t.id AND day = (now() AT TIME ZONE 'UTC')::date
         ) c
+    WHERE t.deleted_at IS NULL
 """

@@ -4,7 +4,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from sens_platform_api.fields import Time
 from sens_platform_api.overview import repository
+from sens_platform_api.parameters import time_text
 
 _Count = Annotated[int, Field(ge=0)]
 
@@ -23,6 +25,15 @@ class DeadLetters(Amount):
 
     bytes: _Count
     byte_limit: _Count
+
+
+class StoredBytes(BaseModel):
+    """What readings and aggregates take on disk, about; beyond the limit, what comes goes to the dead letters."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    bytes: _Count
+    limit: Annotated[int | None, Field(description="Null without a limit.", ge=0)]
 
 
 class MessagesToday(BaseModel):
@@ -46,6 +57,13 @@ class Overview(BaseModel):
     devices: Amount
     metrics: Amount
     dead_letters: DeadLetters
+    stored_bytes: StoredBytes
+    retention_waiting_since: Annotated[
+        Time | None,
+        Field(
+            description="Since when something that is older than it is kept has been waiting for the aggregates; null when nothing does."
+        ),
+    ]
     messages_today: MessagesToday
 
     @classmethod
@@ -61,6 +79,10 @@ class Overview(BaseModel):
                 bytes=found.dead_letter_bytes,
                 byte_limit=found.dead_letter_byte_limit,
             ),
+            stored_bytes=StoredBytes(bytes=found.stored_bytes, limit=found.stored_byte_limit),
+            retention_waiting_since=None
+            if found.retention_waiting_since is None
+            else time_text(found.retention_waiting_since),
             messages_today=MessagesToday(
                 received=found.received,
                 stored=found.stored,

@@ -3,11 +3,12 @@
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Header, Query
 
 from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
-from sens_platform_api.errors import AlreadyExistsError, NotFoundError
-from sens_platform_api.parameters import decode_cursor, encode_cursor, no_parameters
+from sens_platform_api.errors import AlreadyExistsError, NotFoundError, ReadOnlyKeyError
+from sens_platform_api.keys.hashing import KEY_PATTERN
+from sens_platform_api.parameters import canonical_device, decode_cursor, encode_cursor, no_parameters
 from sens_platform_api.path_parameters import DevicePath
 from sens_platform_api.problems import data_responses
 from sens_platform_api.registry import schemas, service
@@ -25,6 +26,13 @@ async def _devices(database: CallersDatabase, caller: CurrentCaller) -> service.
 
 
 RenamedDevices = Annotated[service.RenamedDevices, Depends(_devices)]
+
+
+async def _moved(database: CallersDatabase, caller: CurrentCaller) -> service.MovedDevices:
+    return TenantNames(database, caller)
+
+
+MovedDevices = Annotated[service.MovedDevices, Depends(_moved)]
 OwnNames = Annotated[service.Names, Depends(_names)]
 
 
@@ -73,6 +81,40 @@ async def rename_device(
     So a device is replaced under its name: rename the old one, and let the new one send.
     """
     return schemas.RenamedDevice(device=await service.rename_device(devices, device, query.name))
+
+
+@router.post(
+    "/devices/{device}/move",
+    operation_id="move_device",
+    summary="Move a device to another tenant",
+    status_code=HTTPStatus.ACCEPTED,
+    responses=data_responses(NotFoundError, AlreadyExistsError, ReadOnlyKeyError),
+)
+async def move_device(
+    devices: MovedDevices,
+    device: DevicePath,
+    query: Annotated[schemas.MovingParameters, Query()],
+    target_key: Annotated[
+        str,
+        Header(
+            alias=service.TARGET_KEY,
+            description="A key of the other tenant that may write.",
+            max_length=100,
+            pattern=KEY_PATTERN,
+            examples=["sens_0123456789012345678901234567890123456789012"],
+        ),
+    ],
+) -> schemas.MovedDevice:
+    """It belongs to the tenant of the other key at once, and its history follows in steps, with its aggregates.
+
+    Its dead letters, its rules of retention and its rows of the audit stay behind. It has to publish under the other tenant's topics: a message
+    under the old one is of a new device there.
+    """
+    move = await service.move_device(devices, device, query.name, target_key)
+    assert move.tenant is not None and move.deletion is not None  # noqa: S101, PT018 - for the type checker: it is moved
+    return schemas.MovedDevice(
+        device=canonical_device(query.name or device), tenant=move.tenant, deletion=move.deletion
+    )
 
 
 @router.delete(

@@ -1,4 +1,4 @@
-"""Metrics in the database, and the deletion of metrics and devices by the functions of migration 0008, which see the tenant's names only."""
+"""Metrics in the database, and the deletion of metrics and devices by the functions of the migrations 0008, 0016 and 0022, which see the tenant's names only."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -20,6 +20,34 @@ class Renaming(StrEnum):
     RENAMED = "renamed"
     UNKNOWN_DEVICE = "unknown_device"
     TAKEN = "taken"
+
+
+class Moving(StrEnum):
+    """What became of the move of a device to another tenant."""
+
+    MOVED = "moved"
+    UNKNOWN_DEVICE = "unknown_device"
+    UNKNOWN_KEY = "unknown_key"
+    READ_ONLY_KEY = "read_only_key"
+    SAME_TENANT = "same_tenant"
+    TAKEN = "taken"
+    STILL_MOVING = "still_moving"
+    TOO_MANY_DEVICES = "too_many_devices"
+    TOO_MANY_METRICS = "too_many_metrics"
+
+
+class Move(NamedTuple):
+    """The move of a device.
+
+    Attributes:
+        outcome: What became of it.
+        deletion: The deletion that tells how far its history is, None where it is not moved.
+        tenant: The name of the other tenant, None where that is not known.
+    """
+
+    outcome: Moving
+    deletion: int | None
+    tenant: str | None
 
 
 class Metric(NamedTuple):
@@ -89,6 +117,21 @@ class TenantNames:
                     self._caller.request_id,
                 )
             )
+
+    async def move_device(self, name: str, new_name: str, target_key_hash: bytes) -> Move:
+        """Move a device to the tenant of another key. Raises as `delete_device`."""
+        async with self._deletion() as connection:
+            row = await connection.fetchrow(
+                "SELECT outcome, deletion, to_tenant FROM sens.move_device($1, $2, $3, $4, $5, $6)",
+                name,
+                new_name,
+                target_key_hash,
+                self._caller.actor,
+                self._caller.address,
+                self._caller.request_id,
+            )
+        assert row is not None  # noqa: S101 - for the type checker: it returns one row in any case
+        return Move(Moving(row["outcome"]), row["deletion"], row["to_tenant"])
 
     async def delete_metric(self, name: str, kind: Kind | None) -> list[Kind]:
         """Delete a metric of all devices, one kind of it or all; return the kinds that there were. Raises as `delete_device`."""

@@ -69,6 +69,34 @@ class RenamedDevice(BaseModel):
     device: DeviceName
 
 
+class MovingParameters(Parameters):
+    """Says what a moved device is called."""
+
+    name: Annotated[
+        str | None,
+        Field(
+            description="Its name in the other tenant; the same where this is left out.",
+            max_length=63,
+            examples=["greenhouse-7"],
+            json_schema_extra={"pattern": DEVICE_PATTERN},
+        ),
+        in_words(DEVICE_PATTERN, DEVICE_WORDS),
+    ] = None
+
+
+class MovedDevice(BaseModel):
+    """A device that belongs to another tenant now."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    device: DeviceName
+    tenant: Annotated[str, Field(description="The tenant that it belongs to.", examples=["greenhouse"])]
+    deletion: Annotated[
+        int,
+        Field(description="Number in the list of deletions, of both tenants: how far its history is.", examples=[17]),
+    ]
+
+
 class TenantMetric(BaseModel):
     """A metric."""
 

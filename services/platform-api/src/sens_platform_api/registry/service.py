@@ -13,12 +13,22 @@ from sens_common.health import Problems
 from sens_platform_api import metrics
 from sens_platform_api.between_batches import between_batches
 from sens_platform_api.devices.repository import Kind
-from sens_platform_api.errors import AlreadyExistsError, NotFoundError
+from sens_platform_api.errors import (
+    AlreadyExistsError,
+    InvalidRequestError,
+    NotFoundError,
+    ReadOnlyKeyError,
+    StillMovingError,
+    TargetLimitError,
+)
+from sens_platform_api.keys.hashing import key_hash
 from sens_platform_api.parameters import canonical_device
-from sens_platform_api.registry.repository import DeletionStep, Metric, Renaming
+from sens_platform_api.registry.repository import DeletionStep, Metric, Move, Moving, Renaming
 
 log = structlog.get_logger()
 
+TARGET_KEY: Final = "Sens-Target-Key"
+"""The header with a key of the tenant that a device moves to."""
 STEP_MEASUREMENTS: Final = 10_000
 """Measurements that are deleted in one transaction: a fraction of a second."""
 INTERVAL_SECONDS: Final = 2.0
@@ -42,6 +52,13 @@ class RenamedDevices(Protocol):
 
     async def rename_device(self, name: str, new_name: str) -> Renaming:
         """Give a device another name; raise `StillStoringError` to be called again."""
+
+
+class MovedDevices(Protocol):
+    """The devices of one tenant, moved to another one in the name of one caller."""
+
+    async def move_device(self, name: str, new_name: str, target_key_hash: bytes) -> Move:
+        """Move a device to the tenant of another key; raise `StillStoringError` to be called again."""
 
 
 class Deletions(Protocol):
@@ -94,6 +111,48 @@ async def rename_device(devices: RenamedDevices, device: str, new_name: str) -> 
             raise AlreadyExistsError(f"there is a device {new} already; rename or delete it first")
         case Renaming.RENAMED:
             return new
+
+
+async def move_device(devices: MovedDevices, device: str, new_name: str | None, target_key: str) -> Move:
+    """Move a device to the tenant of another key, under its name or a new one.
+
+    Raises:
+        NotFoundError: The tenant has no such device.
+        InvalidRequestError: The other key is not valid, or of the same tenant.
+        ReadOnlyKeyError: The other key may only read.
+        AlreadyExistsError: The other tenant has a device of the name.
+        StillMovingError: The device's history is still coming from where it was before.
+        TargetLimitError: The other tenant has as many devices or metrics as it may have.
+        UnavailableError: Batches are being stored all the time.
+    """
+    name = canonical_device(device)
+    new = name if new_name is None else canonical_device(new_name)
+    move = await between_batches(partial(devices.move_device, name, new, key_hash(target_key)))
+    match move.outcome:
+        case Moving.MOVED:
+            return move
+        case Moving.UNKNOWN_DEVICE:
+            raise NotFoundError(f"there is no device {name}")
+        case Moving.UNKNOWN_KEY:
+            raise InvalidRequestError.in_header(TARGET_KEY, "it is unknown, was revoked or has expired")
+        case Moving.SAME_TENANT:
+            raise InvalidRequestError.in_header(
+                TARGET_KEY, "it is a key of the same tenant; use one of the other tenant"
+            )
+        case Moving.READ_ONLY_KEY:
+            raise ReadOnlyKeyError(f"the key in {TARGET_KEY} may only read; use one that may write")
+        case Moving.TAKEN:
+            raise AlreadyExistsError(
+                f"tenant {move.tenant} has a device {new} already; give another name, or rename or delete that one"
+            )
+        case Moving.STILL_MOVING:
+            raise StillMovingError(f"the history of {name} is still coming; try again once its move is finished")
+        case Moving.TOO_MANY_DEVICES:
+            raise TargetLimitError(f"tenant {move.tenant} has as many devices as it may have (sens tenants limits)")
+        case Moving.TOO_MANY_METRICS:
+            raise TargetLimitError(
+                f"tenant {move.tenant} may not have as many metrics as there would be (sens tenants limits)"
+            )
 
 
 async def delete_metric(names: Names, metric: str, kind: Kind | None) -> list[Kind]:

@@ -1,5 +1,6 @@
-"""The rules of retention in the database, and what follows from them, by the functions of migration 0015."""
+"""The rules of retention in the database, and what follows from them, by the functions of the migrations 0015 and 0022."""
 
+from datetime import datetime
 from typing import NamedTuple
 
 import asyncpg
@@ -29,6 +30,25 @@ class Expired(NamedTuple):
     rollups: int
     letters: int
     finished: bool
+
+
+class DroppingStep(NamedTuple):
+    """What a step has dropped: the partition's or chunk's name, None where it has looked for some only; and whether nothing is left to do."""
+
+    partition: str | None
+    finished: bool
+
+
+class RetentionStatus(NamedTuple):
+    """What has come near a limit, or waits.
+
+    Attributes:
+        filled: By tenant, how much of its limit of stored bytes is used; of those that have one.
+        waiting_since: Since when something that is older than it is kept waits for the rollups; None where nothing does.
+    """
+
+    filled: dict[str, float]
+    waiting_since: datetime | None
 
 
 async def of_tenant(connection: Connection, tenant_id: int) -> Retention:
@@ -133,15 +153,21 @@ class StoredExpiry:
             name: str | None = await connection.fetchval("SELECT sens.measure_partition()")
         return name
 
-    async def drop(self) -> str | None:
-        """Drop a partition or chunk of which nobody keeps anything; return its name, None when there is none.
-
-        Raises:
-            StillStoringError: Others use it; try again.
-        """
+    async def drop(self, devices: int) -> DroppingStep:
+        """See `service.Expiry.drop`."""
         async with transaction(self._pool, QueryKind.MEASUREMENTS, readonly=False) as connection:
             try:
-                name: str | None = await connection.fetchval("SELECT sens.drop_expired()")
+                row = await connection.fetchrow("SELECT partition, finished FROM sens.continue_dropping($1)", devices)
             except asyncpg.LockNotAvailableError as error:
                 raise StillStoringError from error
-        return name
+        assert row is not None  # noqa: S101 - for the type checker: it returns one row in any case
+        return DroppingStep(*row)
+
+    async def status(self) -> RetentionStatus:
+        """See `service.Observed.status`."""
+        async with transaction(self._pool) as connection:
+            rows = await connection.fetch("SELECT tenant, filled, waiting_since FROM sens.retention_status()")
+        return RetentionStatus(
+            {row["tenant"]: row["filled"] for row in rows if row["filled"] is not None},
+            min((row["waiting_since"] for row in rows if row["waiting_since"] is not None), default=None),
+        )

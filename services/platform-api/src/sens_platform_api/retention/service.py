@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
 from typing import Final, Protocol
 
 import structlog
@@ -13,15 +14,18 @@ from sens_platform_api import metrics
 from sens_platform_api.between_batches import StillStoringError
 from sens_platform_api.errors import LimitsContradictError, NotFoundError
 from sens_platform_api.parameters import canonical_device
-from sens_platform_api.retention.repository import Expired
+from sens_platform_api.retention.repository import DroppingStep, Expired, RetentionStatus
 from sens_platform_api.retention.rules import Change, Retention, Rule
 
 log = structlog.get_logger()
 
 STEP_VALUES: Final = 10_000
 """Values that are deleted in one transaction: a fraction of a second."""
+STEP_DEVICES: Final = 10_000
+"""Devices that are looked at in one transaction to know which partitions can be dropped."""
 INTERVAL_SECONDS: Final = 10.0
 MEASURING_SECONDS: Final = 600.0
+OBSERVING_SECONDS: Final = 30.0
 _ATTEMPTS: Final = 25
 _RETRY_SECONDS: Final = 0.2
 
@@ -42,8 +46,8 @@ class Expiry(Protocol):
     async def step(self, most: int) -> Expired | None:
         """Delete about so many values of one tenant; return None when nothing is to be done now."""
 
-    async def drop(self) -> str | None:
-        """Drop a partition or chunk of which nobody keeps anything; return its name, None when there is none.
+    async def drop(self, devices: int) -> DroppingStep:
+        """Look at so many more devices, or drop a partition or chunk of which nobody keeps anything.
 
         Raises:
             StillStoringError: Others use it; try again.
@@ -102,6 +106,38 @@ async def keep_measuring(
                 started = time.monotonic()
 
 
+class Observed(Protocol):
+    """What of retention the metrics tell."""
+
+    async def status(self) -> RetentionStatus:
+        """Return what has come near a limit, or waits."""
+
+
+async def keep_observing(
+    observed: Observed, problems: Problems, *, interval_seconds: float = OBSERVING_SECONDS
+) -> None:
+    """Set the metrics of limits and of what waits, again and again."""
+    attempts = Attempts(
+        problems,
+        "retention status",
+        "how full tenants are, and whether retention waits, can't be observed",
+        retry_on=(SensError,),
+        interval_seconds=interval_seconds,
+    )
+    async for attempt in attempts:
+        with attempt:
+            observe(await observed.status(), datetime.now(UTC))
+
+
+def observe(status: RetentionStatus, now: datetime) -> None:
+    """Set the metrics."""
+    metrics.STORED_BYTES_FILLED.clear()
+    for tenant, filled in status.filled.items():
+        metrics.STORED_BYTES_FILLED.labels(tenant).set(filled)
+    since = status.waiting_since
+    metrics.RETENTION_WAITING.set(0 if since is None else max(0.0, (now - since).total_seconds()))
+
+
 async def keep_expiring(expiry: Expiry, problems: Problems, *, interval_seconds: float = INTERVAL_SECONDS) -> None:
     """Delete what is older than it is kept, whenever there is something."""
     attempts = Attempts(
@@ -134,9 +170,10 @@ async def _drop_all(expiry: Expiry) -> None:
     """Drop what can be dropped as a whole; what others use all the time is for the next time."""
     for _ in range(_ATTEMPTS):
         try:
-            while (name := await expiry.drop()) is not None:
-                log.info("a partition of which nobody keeps anything is dropped", partition=name)
-                metrics.DROPPED_PARTITIONS.inc()
+            while not (step := await expiry.drop(STEP_DEVICES)).finished:
+                if step.partition is not None:
+                    log.info("a partition of which nobody keeps anything is dropped", partition=step.partition)
+                    metrics.DROPPED_PARTITIONS.inc()
         except StillStoringError:
             await asyncio.sleep(_RETRY_SECONDS)
         else:

@@ -50,7 +50,7 @@ async def find(connection: Connection, name: str) -> Tenant:
         NotFoundError: There is none with this name.
     """
     row = await connection.fetchrow(
-        f"SELECT {_COLUMNS} FROM sens.tenants WHERE name = $1",  # noqa: S608 - constant text
+        f"SELECT {_COLUMNS} FROM sens.tenants WHERE name = $1 AND deleted_at IS NULL",  # noqa: S608 - constant text
         name,
     )
     if row is None:
@@ -90,7 +90,7 @@ async def rename(connection: Connection, name: str, new_name: str, actor: str) -
 
 async def list_all(connection: Connection) -> list[Tenant]:
     """Return all tenants, by name."""
-    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM sens.tenants ORDER BY name")  # noqa: S608 - constant text
+    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM sens.tenants WHERE deleted_at IS NULL ORDER BY name")  # noqa: S608 - constant text
     return [Tenant(*row) for row in rows]
 
 

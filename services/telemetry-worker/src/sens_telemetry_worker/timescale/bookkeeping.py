@@ -15,6 +15,7 @@ _USAGE: Final = """
     SELECT t.name, t.dead_letter_count_limit AS count_limit, t.dead_letter_byte_limit AS byte_limit,
         sum(u.letters)::bigint AS letters, sum(u.bytes)::bigint AS bytes
     FROM sens.dead_letter_usage u LEFT JOIN sens.tenants t ON t.id = u.tenant_id
+    WHERE t.deleted_at IS NULL
     GROUP BY t.id, t.name, t.dead_letter_count_limit, t.dead_letter_byte_limit
 """
 # A batch that is stored in parts has counted some outcomes before what was received.
@@ -23,7 +24,7 @@ _UNACCOUNTED: Final = """
     WHERE NOT EXISTS (SELECT FROM sens.settled WHERE outcomes IS NOT NULL)
 """
 _RECENTLY_STORED: Final = """
-    SELECT DISTINCT t.name FROM sens.message_counts c JOIN sens.tenants t ON t.id = c.tenant_id
+    SELECT DISTINCT t.name FROM sens.message_counts c JOIN sens.tenants t ON t.id = c.tenant_id AND t.deleted_at IS NULL
     WHERE c.day >= (now() AT TIME ZONE 'UTC')::date - 1 AND c.stored > 0
 """
 _FORGET: Final = (

@@ -82,7 +82,7 @@ class TimescaleRegistry:
                 rows = await connection.fetch(
                     "SELECT id, name, device_limit, new_devices_per_hour, metric_limit, new_metrics_per_hour, late_days,"
                     " CASE WHEN stored_bytes > stored_byte_limit THEN stored_bytes END, stored_byte_limit"
-                    " FROM sens.tenants"
+                    " FROM sens.tenants WHERE deleted_at IS NULL"
                 )
                 ids = {row["name"]: row["id"] for row in rows}
                 if any(ids.get(name) != tenant.id for name, tenant in known.tenants.items()):  # a tenant was deleted
