@@ -7,6 +7,7 @@ what it was.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -80,7 +81,11 @@ class Findings:
         kills: How often the moving process was killed.
         move_seconds: How long the runs took together, with their starts.
         values_per_second: Over all that.
-        longest_step_seconds: With finding out what to move.
+        steps: Steps of which the time is known: those of a run until it is killed, and of the last one.
+    step_seconds_median: How long a step took, with finding out what to move.
+    step_seconds_p99: 99 of 100 took at most so long.
+    longest_step_seconds: Of those whose end the database has noted.
+    longest_steps: The five longest: seconds, seconds of finding out what to move, and values.
         disk_before: Bytes of the database before.
         disk_most: Bytes while it was moved, at most.
         disk_after: Bytes afterwards.
@@ -101,7 +106,11 @@ class Findings:
     kills: int = 0
     move_seconds: float = 0.0
     values_per_second: float = 0.0
+    steps: int = 0
+    step_seconds_median: float = 0.0
+    step_seconds_p99: float = 0.0
     longest_step_seconds: float = 0.0
+    longest_steps: list[tuple[float, float, int]] = field(default_factory=list)
     disk_before: int = 0
     disk_most: int = 0
     disk_after: int = 0
@@ -202,17 +211,22 @@ async def _size(connection: Connection) -> int:
 async def move_and_kill(database: DatabaseSettings, findings: Findings, kills: int, kill_seconds: float) -> None:
     """Run the move as a process; kill it so many times, each after a random time."""
     password = database.password.get_secret_value() if database.password is not None else ""
-    environment = os.environ | {
-        f"SENS_DATABASE__{name}": str(value)
-        for name, value in (
-            ("HOST", database.host),
-            ("PORT", database.port),
-            ("NAME", database.name),
-            ("USER", database.user),
-            ("PASSWORD", password),
-            ("SSL", "disable"),
-        )
-    }
+    environment = (
+        os.environ
+        | {
+            f"SENS_DATABASE__{name}": str(value)
+            for name, value in (
+                ("HOST", database.host),
+                ("PORT", database.port),
+                ("NAME", database.name),
+                ("USER", database.user),
+                ("PASSWORD", password),
+                ("SSL", "disable"),
+            )
+        }
+        | {"SENS_LOGGING__LEVEL": "debug"}
+    )
+    steps: list[tuple[float, float, int]] = []
     began = time.perf_counter()
     while True:
         child = await asyncio.create_subprocess_exec(
@@ -230,12 +244,31 @@ async def move_and_kill(database: DatabaseSettings, findings: Findings, kills: i
                 child.kill()
                 findings.kills += 1
         output = b"".join(await answer)
+        steps += _steps(output)
         if child.returncode == 0:
             break
         if child.returncode != -9:  # noqa: PLR2004 - SIGKILL
             raise SystemExit(output.decode())
+    steps.sort(reverse=True)
+    findings.steps = len(steps)
+    findings.longest_steps = steps[:5]
+    if steps:
+        findings.step_seconds_median = statistics.median(step[0] for step in steps)
+        findings.step_seconds_p99 = steps[len(steps) // 100][0]
     findings.move_seconds = round(time.perf_counter() - began, 1)
     findings.values_per_second = round(findings.values / findings.move_seconds)
+
+
+def _steps(output: bytes) -> list[tuple[float, float, int]]:
+    """Return the steps that a log tells of: seconds, seconds of finding out what to move, values."""
+    found = []
+    for line in output.splitlines():
+        if b'"a step of the move"' not in line:
+            continue
+        with contextlib.suppress(ValueError):  # the last line of a process that was killed
+            entry = json.loads(line)
+            found.append((entry["seconds"], entry["choosing"], entry["values"]))
+    return found
 
 
 async def trial(database: DatabaseSettings, options: argparse.Namespace) -> Findings:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
 import asyncpg
+import structlog
 
 from sens_common.attempts import Attempts, Backoff
 from sens_common.database import Connection
@@ -17,6 +18,8 @@ from sens_common.moving.dropping import drops, has_former_tables
 from sens_common.moving.progress import MoveProgress
 from sens_common.moving.step import Step
 from sens_common.moving.windows import Window, find_windows
+
+log = structlog.get_logger()
 
 _STEP_SECONDS: Final = 0.2
 """What a step should take; well under a second, also when one takes longer than the one before."""
@@ -163,11 +166,13 @@ class Mover:
         while chosen := await self._choose(window):
             share = done + weight * finished / devices
             taken = Step(chosen.devices, chosen.first, chosen.past, share, self._longest_step_seconds)
+            choosing = time.monotonic() - began
             values = await self._attempts.run(functools.partial(self._take, taken))
             if chosen.past == window.past:
                 finished += len(chosen.devices)
             seconds = time.monotonic() - began
             self._longest_step_seconds = max(self._longest_step_seconds, seconds)
+            log.debug("a step of the move", seconds=round(seconds, 4), choosing=round(choosing, 4), values=values)
             self._adapt(chosen, values, seconds)
             yield values, finished / devices
             began = time.monotonic()
