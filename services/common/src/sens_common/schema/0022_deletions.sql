@@ -219,6 +219,7 @@ BEGIN
     PERFORM sens.record_audit(gone, actor, 'tenant.deleted', 'tenant ' || tenant);
     DELETE FROM sens.api_keys k WHERE k.tenant_id = gone;
     DELETE FROM sens.retention_progress p WHERE p.tenant_id = gone;
+    DELETE FROM sens.sources s WHERE s.tenant_id = gone;
     UPDATE sens.tenants t
         SET name = 'deleted-' || t.id || '-' || replace(gen_random_uuid()::text, '-', ''), deleted_at = now(),
             named_generation = (SELECT g.generation FROM sens.name_generation g), messages_per_second = NULL
