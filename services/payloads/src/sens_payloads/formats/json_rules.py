@@ -1,7 +1,7 @@
 """Rules at work: a document becomes uplinks. What a rule may say is in `json_settings`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final, NamedTuple
 
 from sens_common.dead_letters import Reason
@@ -173,6 +173,9 @@ class RuleReader:
         """
         if self.without_measurements is not None:
             return self.without_measurements
+        if type(document) is dict and not self._readings and not self._rule.device_keys:
+            single = self._uplink(match, document, None, document, received)
+            return [single] if single is not None else _EVENT
         uplinks: list[Uplink] = []
         values = 0
         for where, key, reading in self._all_readings(document):
@@ -217,20 +220,12 @@ class RuleReader:
         self, match: Match, document: object, key: str | None, reading: object, received: Received
     ) -> Uplink | None:
         """Return a reading as an uplink, None where it has no values."""
-
-        def value_of(reference: str) -> str | None:
-            if reference in match.variables:
-                return match.variables[reference]
-            if reference == "key" and key is not None:
-                return key
-            keys = _keys(reference)
-            found = find(reading, keys)
-            return _name_text(find(document, keys) if found is ABSENT else found)
-
-        device = match.device or self._device_name(value_of)
-        metric = (
-            _filled(self._metric.filled, value_of, "the metric's name").replace("/", ".") if self._metric.parts else ""
-        )
+        device, metric = match.device, ""
+        if device is None or self._metric.parts:
+            value_of = partial(_value_of, match.variables, document, key, reading)
+            device = device or self._device_name(value_of)
+            if self._metric.parts:
+                metric = _filled(self._metric.filled, value_of, "the metric's name").replace("/", ".")
         measured_at = self._measured_at(document, reading, received) if self._time else None
         for keys in self._used:
             take(reading, keys)
@@ -276,7 +271,7 @@ class RuleReader:
                     f"the message is {type_words(values)} without a name: let the rule's topic have {{metric}}, or set metric",
                 )
             fields = flatten({name: values})
-        return self._with_words(fields) if any(type(value) is str for value in fields.values()) else fields
+        return self._with_words(fields) if str in set(map(type, fields.values())) else fields
 
     def _with_words(self, fields: _Fields) -> _Fields:
         """Return the fields with those texts as booleans that mean one, without those that mean nothing."""
@@ -290,6 +285,19 @@ class RuleReader:
             elif texts and value.lower() not in self._no_value:
                 found[name] = value
         return found
+
+
+def _value_of(
+    variables: dict[str, str], document: object, key: str | None, reading: object, reference: str
+) -> str | None:
+    """Return what stands in braces: a variable of the topic, a key, or a member of the reading or of the document."""
+    if reference in variables:
+        return variables[reference]
+    if reference == "key" and key is not None:
+        return key
+    keys = _keys(reference)
+    found = find(reading, keys)
+    return _name_text(find(document, keys) if found is ABSENT else found)
 
 
 def _keys(path: str) -> Keys:

@@ -55,7 +55,6 @@ def parse_text(body: bytes) -> object:
     Raises:
         RejectedMessageError: It is binary data, or looks like JSON and is not.
     """
-    check_size(body)
     try:
         return parse_json(body)
     except RejectedMessageError:
