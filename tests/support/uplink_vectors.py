@@ -19,7 +19,7 @@ type Unwrap = Callable[[Received], Unwrapped]
 
 FOLDER: Final = Path(__file__).parents[1] / "unit" / "payloads" / "vectors"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_KINDS: Final = {"event", "command", "simulated"}
+_KINDS: Final = {"event", "command", "simulated", "skipped"}
 
 _scalars = (
     st.none()

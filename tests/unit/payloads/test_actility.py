@@ -58,7 +58,7 @@ class TestVectors:
 
 
 class TestUplinks:
-    def test_the_profile_can_decode_in_place_of_the_network(self) -> None:
+    def test_the_profile_decodes_where_that_is_set(self) -> None:
         decoded = {"DevEUI_uplink": REPORT | {"payload": {"temperature": 21.5}}}
         assert uplink(decoded).fields == {"temperature": 21.5}
         assert uplink(decoded, actility.Settings(decoded_by="profile")).fields is None

@@ -47,7 +47,7 @@ class TestVectors:
 
 
 class TestSettings:
-    def test_the_profile_can_decode_in_place_of_the_network(self) -> None:
+    def test_the_profile_decodes_where_that_is_set(self) -> None:
         decoded = UPLINK | {"object": {"temperature": 21.5}}
         assert uplink("up", decoded).fields == {"temperature": 21.5}
         by_profile = uplink("up", decoded, chirpstack.Settings(decoded_by="profile"))

@@ -48,7 +48,7 @@ class TestVectors:
 
 
 class TestSettings:
-    def test_the_profile_can_decode_in_place_of_the_network(self) -> None:
+    def test_the_profile_decodes_where_that_is_set(self) -> None:
         decoded = sent(MESSAGE | {"decoded_payload": {"temperature": 21.5}})
         assert uplink(decoded).fields == {"temperature": 21.5}
         assert uplink(decoded, the_things_stack.Settings(decoded_by="profile")).fields is None

@@ -33,6 +33,8 @@ class Reason(StrEnum):
     """The time is neither RFC 3339 with a zone nor an epoch in s, ms, µs or ns, or a reading of a backlog has none."""
     IMPLAUSIBLE_TIME = "implausible_time"
     """The device's clock is absurd: before 2000, or more than a day ahead of the receipt."""
+    UNKNOWN_ALIAS = "unknown_alias"
+    """Data of Sparkplug B name a metric by an alias whose birth has not come, or lack a datatype that it tells. Replay when it has come."""
     CONFLICTING_VALUE = "conflicting_value"
     """Another value is already stored for the same device, metric and time. The stored one stays, and nothing of the message is stored."""
     TOO_OLD = "too_old"

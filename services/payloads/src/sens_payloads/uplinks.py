@@ -62,7 +62,8 @@ class WithoutMeasurements(NamedTuple):
     """A message that carries no measurements by its nature. It is counted, not stored, and no dead letter.
 
     Attributes:
-        kind: `event` (a join, an acknowledgement, a status, an error of the network), `command`, or `simulated`.
+        kind: `event` (a join, an acknowledgement, an error of the network; a birth or data without a value), `command`, `simulated`, or
+            `skipped`: all its values are of kinds that are not stored.
     """
 
     kind: str
