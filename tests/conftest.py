@@ -9,6 +9,7 @@ from xdist.scheduler import LoadFileScheduling
 
 pytest_plugins = [
     "support.servers",
+    "support.databases",
     "support.former_rows",
     "support.platform",
     "support.brokers",

@@ -9,8 +9,9 @@ import httpx2
 import pytest
 
 from sens_common.settings import DatabaseSettings, NatsSettings
+from support.databases import Databases
 from support.images import Built, needs_images
-from support.servers import HOST, new_database, wait_until
+from support.servers import HOST, wait_until
 from tools.images.catalogue import IMAGES
 from tools.ports import free_port
 from tools.program import Program
@@ -64,10 +65,10 @@ def wait_until_ready(process: Program, port: int, log: Path) -> None:
 
 
 @pytest.fixture
-def api(built: Built, postgres: DatabaseSettings, nats: NatsSettings, tmp_path: Path) -> Iterator[Answers]:
+def api(built: Built, databases: Databases, nats: NatsSettings, tmp_path: Path) -> Iterator[Answers]:
     """All images run, in the order of the chart: schema, services, tenant and key, sensors."""
     http, ingestion, telemetry, operations, mqtt, mqtt5 = (free_port() for _ in range(6))
-    with new_database(postgres) as database, ExitStack() as running:
+    with databases.new() as database, ExitStack() as running:
         servers = environment_of(database, nats)
 
         def start(name: str, port: int, environment: dict[str, str]) -> None:

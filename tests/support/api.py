@@ -26,7 +26,8 @@ from sens_common.nats_permissions import API_USER
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_platform_api.keys import administration as keys
 from sens_platform_api.tenants import repository as tenants
-from support.servers import HOST, free_port, nats_server, new_database, process, scratch_folder
+from support.databases import Databases
+from support.servers import HOST, free_port, nats_server, process, scratch_folder
 from support.stored_rows import Form, Row, insert_measurements
 
 
@@ -159,15 +160,13 @@ def connection_to(api: RunningApi, *, receive_bytes: int | None = None) -> Itera
 
 
 @pytest.fixture(scope="session")
-def api(postgres: DatabaseSettings) -> Iterator[RunningApi]:
+def api(databases: Databases) -> Iterator[RunningApi]:
     """An API that all tests share; each makes tenants of its own."""
     with (
         scratch_folder("sens-api-") as folder,
-        new_database(postgres) as database,
+        databases.new(migrate) as database,
         nats_server(folder) as nats,
     ):
-        with capture_logs():
-            asyncio.run(migrate(database))
         asyncio.run(make_stream(nats))
         # All tests ask from one address, and some ask in a loop.
         rates = {"SENS_LIMITS__WRONG_KEYS_PER_MINUTE": "1000000", "SENS_LIMITS__REQUESTS_PER_MINUTE": "1000000"}

@@ -1,7 +1,6 @@
 """Databases as versions before left them, with a row for each value."""
 
-import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
@@ -12,6 +11,7 @@ from asyncpg.pool import PoolConnectionProxy
 from sens_common.migrations import migrate
 from sens_common.moving import MOVE_VERSION
 from sens_common.settings import DatabaseSettings
+from support.databases import Databases
 
 type Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
 
@@ -44,10 +44,10 @@ async def migrate_before_move(settings: DatabaseSettings) -> None:
 
 
 @pytest.fixture
-def former_database(empty_database: DatabaseSettings) -> DatabaseSettings:
+def former_database(databases: Databases) -> Iterator[DatabaseSettings]:
     """A database with the schema of the last version that took a row for each value."""
-    asyncio.run(migrate_before_move(empty_database))
-    return empty_database
+    with databases.new(migrate_before_move) as database:
+        yield database
 
 
 async def allow_former_rows(connection: Connection, times: Iterable[datetime]) -> None:

@@ -15,18 +15,17 @@ import time
 import urllib.parse
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Unpack
+from typing import Final, Unpack
 
 import asyncpg
+import psutil
 import pytest
 from pydantic import SecretStr
 
 from sens_cli.up.postgres import SUPERUSER
-from sens_common import privileges
 from sens_common.database import connect
-from sens_common.logins import API_ROLE, WORKER_ROLE
-from sens_common.migrations import migrate
 from sens_common.nats_permissions import ADMINISTRATOR
 from sens_common.settings import DatabaseSettings, NatsSettings
 from tools import ports
@@ -35,6 +34,7 @@ from tools.stack import programs, server
 
 HOST = server.HOST
 START_SECONDS = 30.0
+_ROOM_BYTES: Final = 6 << 30
 free_port = ports.free_port
 accepts_connections = programs.listens
 
@@ -58,10 +58,25 @@ async def eventually[T](check: Callable[[], Awaitable[T]], what: str, seconds: f
     return answer
 
 
+@cache
+def _memory() -> Path | None:
+    """Return a file system in memory where there is one with room, and None where there is none.
+
+    Servers that live as long as a test write much that nobody reads: there, none waits for a disk.
+    """
+    folder = Path("/dev/shm")  # noqa: S108 - where Linux has it; what is made there has a name of its own
+    try:
+        status = os.statvfs(folder)
+    except OSError:
+        return None
+    room = min(status.f_bavail * status.f_frsize, psutil.virtual_memory().available)
+    return folder if room >= _ROOM_BYTES and not status.f_flag & os.ST_NOEXEC else None
+
+
 @contextmanager
 def scratch_folder(prefix: str) -> Iterator[Path]:
     """Give a folder that the account of the PostgreSQL server can reach too."""
-    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_memory()))
     folder.chmod(0o755)
     try:
         yield folder
@@ -99,6 +114,7 @@ def postgres_server() -> Iterator[DatabaseSettings]:
     )
     settings = {
         "fsync": "off",
+        "full_page_writes": "off",
         "max_connections": "200",
         "timescaledb.max_background_workers": "0",  # a policy runs when a test calls it, not in the middle of another
     }
@@ -156,53 +172,6 @@ async def execute_as(settings: DatabaseSettings, *statements: str) -> None:
         await connection.close()
 
 
-@contextmanager
-def new_database(postgres: DatabaseSettings) -> Iterator[DatabaseSettings]:
-    """Give a database without a schema, and its owner, who may create roles but is no superuser."""
-    name = f"sens_test_{secrets.token_hex(6)}"
-    password = secrets.token_urlsafe(16)
-    asyncio.run(
-        execute_as(
-            postgres,
-            f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD '{password}'",
-            f"CREATE DATABASE {name} OWNER {name}",
-        )
-    )
-    settings = postgres.model_copy(update={"name": name, "user": name, "password": SecretStr(password)})
-    # The API's role is one per server and outlives the databases: who owns a database must be able to grant it.
-    asyncio.run(
-        execute_as(
-            postgres,
-            *(
-                f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
-                for role in (API_ROLE, WORKER_ROLE)
-            ),
-            f"GRANT {API_ROLE}, {WORKER_ROLE} TO {name} WITH ADMIN OPTION",
-        )
-    )
-    asyncio.run(_restrict(postgres.model_copy(update={"name": name})))
-    try:
-        yield settings
-    finally:
-        asyncio.run(execute_as(postgres, f"DROP DATABASE {name} WITH (FORCE)", f"DROP ROLE {name}"))
-
-
-async def _restrict(superuser: DatabaseSettings) -> None:
-    """Do in the superuser's database what ``sens up`` and the chart do."""
-    connection = await connect(superuser, "test")
-    try:
-        await privileges.restrict(connection)
-    finally:
-        await connection.close()
-
-
-@pytest.fixture
-def empty_database(postgres: DatabaseSettings) -> Iterator[DatabaseSettings]:
-    """A database without a schema, and its owner, who may create roles but is no superuser."""
-    with new_database(postgres) as settings:
-        yield settings
-
-
 @asynccontextmanager
 async def owner_pool(settings: DatabaseSettings) -> "AsyncIterator[asyncpg.Pool[asyncpg.Record]]":
     """Keep connections as the role of the settings; a service's own work as a role with fewer rights."""
@@ -216,13 +185,6 @@ async def owner_pool(settings: DatabaseSettings) -> "AsyncIterator[asyncpg.Pool[
         min_size=0,
     ) as pool:
         yield pool
-
-
-@pytest.fixture
-def database(empty_database: DatabaseSettings) -> DatabaseSettings:
-    """A database with the current schema."""
-    asyncio.run(migrate(empty_database))
-    return empty_database
 
 
 @contextmanager

@@ -45,17 +45,17 @@ class Logins(NamedTuple):
 
 
 @pytest.fixture
-def logins(empty_database: DatabaseSettings, postgres: DatabaseSettings) -> Iterator[Logins]:
+def logins(database: DatabaseSettings, postgres: DatabaseSettings) -> Iterator[Logins]:
     """A database with the current schema, and its logins."""
-    names = [f"{empty_database.name}_{who}" for who in ("api", "worker")]
+    names = [f"{database.name}_{who}" for who in ("api", "worker")]
     made = tuple(
         Login(name, SecretStr(secrets.token_urlsafe(16)), rights)
         for name, rights in zip(names, (API_ROLE, WORKER_ROLE), strict=True)
     )
-    asyncio.run(migrate(empty_database, made))
-    api, worker = (empty_database.model_copy(update={"user": each.user, "password": each.password}) for each in made)
+    asyncio.run(migrate(database, made))
+    api, worker = (database.model_copy(update={"user": each.user, "password": each.password}) for each in made)
     try:
-        yield Logins(empty_database, api, worker, (made[0], made[1]))
+        yield Logins(database, api, worker, (made[0], made[1]))
     finally:
         asyncio.run(execute_as(postgres, *(f"DROP ROLE {name}" for name in names)))
 

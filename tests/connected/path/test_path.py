@@ -1,6 +1,5 @@
 """From an ordinary MQTT client to rows in the database, with the workers' processes between."""
 
-import asyncio
 import json
 import os
 import signal
@@ -15,7 +14,8 @@ from aiomqtt import ProtocolVersion
 from sens_common.migrations import migrate
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.brokers import MqttBroker, mock_broker, mosquitto
-from support.servers import accepts_connections, free_port, nats_server, new_database, scratch_folder, wait_until
+from support.databases import Databases
+from support.servers import accepts_connections, free_port, nats_server, scratch_folder, wait_until
 from support.workers import Publisher, TelemetryPath, Worker, running_path
 
 TOPIC = "sens/v1/demo/{}/telemetry"
@@ -26,17 +26,16 @@ def microseconds(seconds: float) -> int:
 
 
 @pytest.fixture(scope="module")
-def shared_path(postgres: DatabaseSettings) -> Iterator[TelemetryPath]:
+def shared_path(databases: Databases) -> Iterator[TelemetryPath]:
     """A path for the tests that stop nothing; each has a device of its own."""
     with (
         mock_broker() as broker,
         scratch_folder("sens-nats-") as folder,
         nats_server(folder) as nats,
-        new_database(postgres) as database,
+        databases.new(migrate) as database,
+        running_path(broker, nats, database) as path,
     ):
-        asyncio.run(migrate(database))
-        with running_path(broker, nats, database) as path:
-            yield path
+        yield path
 
 
 class TestMessage:

@@ -9,10 +9,10 @@ import httpx2
 import pytest
 
 from sens_common.migrations import migrate
-from sens_common.settings import DatabaseSettings
 from support.api import RunningApi, as_owner, make_stream, running_api, store
+from support.databases import Databases
 from support.rollups import DAY, HOUR, begin_rollups, refresh_up_to
-from support.servers import nats_server, new_database, scratch_folder
+from support.servers import nats_server, scratch_folder
 from support.stored_rows import Form
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -21,10 +21,9 @@ PATH = "/api/v1/devices/d/measurements"
 
 
 @pytest.fixture(scope="module")
-def api(postgres: DatabaseSettings) -> Iterator[RunningApi]:
+def api(databases: Databases) -> Iterator[RunningApi]:
     """An API whose database has rollups from March on, and nothing in the form of versions before."""
-    with scratch_folder("sens-api-") as folder, new_database(postgres) as database, nats_server(folder) as nats:
-        asyncio.run(migrate(database))
+    with scratch_folder("sens-api-") as folder, databases.new(migrate) as database, nats_server(folder) as nats:
         asyncio.run(make_stream(nats))
 
         async def begin(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
