@@ -20,6 +20,7 @@ from support.chart import CHART, KUBERNETES, helm, needs_helm
 from support.gitops import ENVIRONMENT, TEMPLATE, documents, find, gitops_init, run_script, text_of, values_of, written
 from support.release import call, refused
 from support.services import ROOT
+from support.yaml_documents import documents_of
 from tools.gitops.init import main
 from tools.gitops.parameters import KINDS, read_parameters, resolve
 from tools.gitops.template import MODULES, fill
@@ -350,7 +351,7 @@ class TestDefaults:
         for environment, tag in TAGS.items():
             done = render(tmp_path / "new", tmp_path, environment, tag)
             assert done.returncode == 0, done.stderr
-            found = [one for one in yaml.safe_load_all(done.stdout) if one and one["kind"] == "NetworkPolicy"]
+            found = [one for one in documents_of(done.stdout) if one["kind"] == "NetworkPolicy"]
             incoming = yaml.safe_dump([one["spec"].get("ingress", []) for one in found])
             assert "kubernetes.io/metadata.name: ingress-nginx" in incoming
             assert "kube-system" not in incoming
@@ -474,7 +475,7 @@ class TestChart:
     def objects(self, request: pytest.FixtureRequest, gitops: Path, tmp_path: Path) -> tuple[str, list[dict[str, Any]]]:
         done = render(gitops, tmp_path, request.param, TAGS[request.param])
         assert done.returncode == 0, done.stderr
-        return request.param, [document for document in yaml.safe_load_all(done.stdout) if document]
+        return request.param, documents_of(done.stdout)
 
     def test_makes_exactly_the_kinds_that_the_project_lets_through(
         self, gitops: Path, objects: tuple[str, list[dict[str, Any]]]

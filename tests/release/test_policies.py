@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pytest
-import yaml
 
 from support.chart import needs_helm, run_helm
 from support.cluster import Cluster
 from support.gitops import documents, find, values_of
 from support.policies import RESOURCES, Asked, Policy
+from support.yaml_documents import documents_of
 
 OURS: Final = "ghcr.io/sens-gmbh/sens-platform"
 API: Final = f"{OURS}/platform-api"
@@ -242,7 +242,7 @@ class TestChart:
         values["images"] |= {"tag": tag, "channel": channel, "digests": {"platform-api": DIGEST[1:]}}
         result = run_helm(values, "--namespace", f"sens-{environment}", base=None)
         assert result.returncode == 0, result.stderr
-        found = [one for one in yaml.safe_load_all(result.stdout) if one and one["kind"] in RESOURCES]
+        found = [one for one in documents_of(result.stdout) if one["kind"] in RESOURCES]
         assert {one["metadata"]["namespace"] for one in found} == {f"sens-{environment}"}
         for one in found:
             if one["kind"] == "Pod":  # of which the API server would look for the account, before it asks the policies

@@ -21,6 +21,7 @@ from support.chart import CHART, KUBERNETES, helm, needs_helm
 from support.documented_commands import PAGES, Command, commands
 from support.gitops import values_of, written
 from support.services import ROOT
+from support.yaml_documents import documents_of
 from tools.gitops.parameters import read_parameters, resolve
 
 RUNBOOK: Final = "operations/runbook.md"
@@ -117,7 +118,7 @@ def rendered(release: str, namespace: str, environment: Path | None) -> Iterator
         values = ("--values", environment / "values.yaml", "--set", images)
     command = (str(helm()), "template", release, CHART, "--namespace", namespace, "--kube-version", KUBERNETES)
     output = subprocess.run([*command, *values], check=True, capture_output=True, text=True, timeout=60).stdout
-    yield from (document for document in yaml.safe_load_all(output) if document)
+    yield from documents_of(output)
 
 
 def names(document: Mapping[str, Any]) -> Iterator[str]:
@@ -297,7 +298,7 @@ class TestArgoCd:
         assert set(used_options(rest)) <= ARGOCD[subcommand]
         if subcommand[0] == "app":
             files = [*(gitops / "applications").glob("*.yaml"), gitops / "bootstrap/argocd/applications.yaml"]
-            documents = [one for file in files for one in yaml.safe_load_all(file.read_text(encoding="utf-8"))]
+            documents = [one for file in files for one in documents_of(file.read_text(encoding="utf-8"))]
             assert rest[0] in {one["metadata"]["name"] for one in documents if one["kind"] == "Application"}
         if account := command.option("--account"):
             assert f"accounts.{account}" in "".join(

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from support.services import ROOT
+from support.yaml_documents import documents_of
 
 CHART: Final = ROOT / "infra" / "helm" / "sens-platform"
 VALUES: Final = ROOT / "infra" / "helm" / "values"
@@ -244,20 +245,22 @@ def run_helm(
     assert program is not None
     files = ["--values", str(VALUES / f"{base}.yaml")] if base else []
     command = [str(program), "template", release, str(chart), "--namespace", RELEASE, "--kube-version", KUBERNETES]
-    return subprocess.run(
-        [*command, *files, "--values", "-", *arguments],
-        input=yaml.safe_dump(dict(values)),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    given = yaml.safe_dump(dict(values))
+    # The chart itself is the same as long as the tests run, a copy of it need not be.
+    run = _run if chart == CHART else _run.__wrapped__
+    return run((*command, *files, "--values", "-", *arguments), given)
+
+
+@cache
+def _run(command: tuple[str, ...], given: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
 
 
 def render(values: Values, *arguments: str, base: str | None = "test", release: str = RELEASE) -> Render:
     """Render the chart."""
     result = run_helm(values, *arguments, base=base, release=release)
     assert result.returncode == 0, result.stderr
-    return Render(tuple(Manifest(document) for document in yaml.safe_load_all(result.stdout) if document))
+    return Render(tuple(map(Manifest, documents_of(result.stdout))))
 
 
 def refusal(values: Values, base: str | None = "test", release: str = RELEASE) -> str:

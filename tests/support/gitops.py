@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from support.services import ROOT
+from support.yaml_documents import documents_of
 
 # The scripts take this interpreter, so that they need not look for one.
 ENVIRONMENT = os.environ | {"SENS_BASE_PYTHON": sys.executable, "SENS_PYTHON": sys.executable}
@@ -61,11 +62,7 @@ def gitops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def documents(folder: Path, pattern: str = "**/*.yaml") -> Iterator[Document]:
     """Yield the objects of Kubernetes in the files that match."""
     for file in sorted(folder.glob(pattern)):
-        yield from (
-            document
-            for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))
-            if document and "kind" in document
-        )
+        yield from (document for document in documents_of(file.read_text(encoding="utf-8")) if "kind" in document)
 
 
 def find(folder: Path, kind: str, name: str) -> Document:
