@@ -1,7 +1,7 @@
 """Measurements as the telemetry worker stores them, and as its versions before stored them."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -36,27 +36,11 @@ class Form(StrEnum):
 async def insert_measurements(connection: Connection, tenant: str, rows: Sequence[Row], form: Form) -> None:
     """Insert measurements, with devices and metrics as needed, one metric for each name and kind."""
     tenant_id = await connection.fetchval("SELECT id FROM sens.tenants WHERE name = $1", tenant)
-    devices: dict[str, int] = {}
-    metrics: dict[tuple[str, str], int] = {}
+    devices = await _device_ids(connection, tenant_id, dict.fromkeys(device for device, _, _, _ in rows))
+    metrics = await _metric_ids(connection, tenant_id, dict.fromkeys((row[1], _kind(row[3])) for row in rows))
     keys: _Keys = defaultdict(dict)
     for device, metric, time, value in rows:
-        kind = "text" if isinstance(value, str) else "boolean" if isinstance(value, bool) else "number"
-        if device not in devices:
-            devices[device] = await connection.fetchval(
-                "INSERT INTO sens.devices (tenant_id, name) VALUES ($1, $2)"
-                " ON CONFLICT (tenant_id, name) DO UPDATE SET name = excluded.name RETURNING id",
-                tenant_id,
-                device,
-            )
-        if (metric, kind) not in metrics:
-            metrics[metric, kind] = await connection.fetchval(
-                "INSERT INTO sens.metrics (tenant_id, name, kind) VALUES ($1, $2, $3)"
-                " ON CONFLICT (tenant_id, name, kind) DO UPDATE SET name = excluded.name RETURNING id",
-                tenant_id,
-                metric,
-                kind,
-            )
-        keys[devices[device], time][metrics[metric, kind]] = value
+        keys[devices[device], time][metrics[metric, _kind(value)]] = value
     of_form: dict[Form, _Keys] = {Form.READINGS: {}, Form.FORMER: {}}
     for index, key in enumerate(sorted(keys)):
         turn = (Form.READINGS, Form.FORMER)[index % 2]
@@ -65,6 +49,35 @@ async def insert_measurements(connection: Connection, tenant: str, rows: Sequenc
         await _insert_former(connection, former)
     if readings := of_form[Form.READINGS]:
         await _insert_readings(connection, tenant_id, readings)
+
+
+def _kind(value: Value) -> str:
+    return "text" if isinstance(value, str) else "boolean" if isinstance(value, bool) else "number"
+
+
+async def _device_ids(connection: Connection, tenant_id: int, names: Iterable[str]) -> dict[str, int]:
+    rows = await connection.fetch(
+        "INSERT INTO sens.devices (tenant_id, name) SELECT $1, unnest($2::text[])"
+        " ON CONFLICT (tenant_id, name) DO UPDATE SET name = excluded.name RETURNING name, id",
+        tenant_id,
+        list(names),
+    )
+    return {row["name"]: row["id"] for row in rows}
+
+
+async def _metric_ids(
+    connection: Connection, tenant_id: int, metrics: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], int]:
+    """Return the ids of metrics by name and kind."""
+    names, kinds = [name for name, _ in metrics], [kind for _, kind in metrics]
+    rows = await connection.fetch(
+        "INSERT INTO sens.metrics (tenant_id, name, kind) SELECT $1, * FROM unnest($2::text[], $3::text[])"
+        " ON CONFLICT (tenant_id, name, kind) DO UPDATE SET name = excluded.name RETURNING name, kind, id",
+        tenant_id,
+        names,
+        kinds,
+    )
+    return {(row["name"], row["kind"]): row["id"] for row in rows}
 
 
 async def _insert_former(connection: Connection, keys: _Keys) -> None:
