@@ -22,6 +22,7 @@ from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from support.former_rows import allow_former_rows
 from support.regular_readings import convert
+from support.servers import owner
 from support.workers import Publisher, TelemetryPath
 
 NOW = 1_769_860_800_000_000
@@ -143,29 +144,34 @@ async def opened(settings: DatabaseSettings) -> AsyncIterator[Deletions]:
         await api.close()
 
 
-async def delete(settings: DatabaseSettings, name: str, *, metric: bool = False, tenant_name: str = "demo") -> bool:
-    """Delete a device or a metric of a tenant, as the API does; it comes again when the gate does not let it pass."""
-    while True:
-        try:
-            return await delete_once(settings, name, metric=metric, tenant_name=tenant_name)
-        except asyncpg.LockNotAvailableError:
-            await asyncio.sleep(0.05)
+async def delete(settings: DatabaseSettings, name: str, *, metric: bool = False) -> bool:
+    """Delete a device or a metric of the tenant demo, as the API does."""
+    async with api_of(settings, "demo") as api:
+        return await delete_as(api, name, metric=metric)
 
 
-async def delete_once(settings: DatabaseSettings, name: str, *, metric: bool, tenant_name: str) -> bool:
+@asynccontextmanager
+async def api_of(settings: DatabaseSettings, tenant_name: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
+    """Connect as the API does for a tenant."""
+    async with owner(settings) as connection:
+        tenant = await connection.fetchval("SELECT id FROM sens.tenants WHERE name = $1", tenant_name)
     api = await connect(settings, "test", role=API_ROLE)
     try:
-        owner = await connect(settings, "test")
-        try:
-            tenant = await owner.fetchval("SELECT id FROM sens.tenants WHERE name = $1", tenant_name)
-        finally:
-            await owner.close()
         await api.execute("SELECT set_config('sens.tenant_id', $1, false)", str(tenant))
-        if metric:
-            return bool(await api.fetchval("SELECT sens.delete_metric($1, NULL, 'test', NULL, NULL)", name))
-        return bool(await api.fetchval("SELECT sens.delete_device($1, 'test', NULL, NULL)", name))
+        yield api
     finally:
         await api.close()
+
+
+async def delete_as(api: "asyncpg.Connection[asyncpg.Record]", name: str, *, metric: bool = False) -> bool:
+    """Delete a device or a metric; come again when the gate does not let it pass."""
+    while True:
+        try:
+            if metric:
+                return bool(await api.fetchval("SELECT sens.delete_metric($1, NULL, 'test', NULL, NULL)", name))
+            return bool(await api.fetchval("SELECT sens.delete_device($1, 'test', NULL, NULL)", name))
+        except asyncpg.LockNotAvailableError:
+            await asyncio.sleep(0.05)
 
 
 async def finish(settings: DatabaseSettings) -> None:
@@ -338,8 +344,9 @@ class TestStoring:
         )
 
         async def delete_all() -> None:
-            for number in range(1, 101):
-                assert await delete(path.database, f"d{number}", tenant_name="other")
+            async with api_of(path.database, "other") as api:
+                for number in range(1, 101):
+                    assert await delete_as(api, f"d{number}")
 
         deleting = threading.Thread(target=lambda: asyncio.run(delete_all()))
         with Publisher(path.broker) as publisher:
