@@ -1,5 +1,6 @@
 """Fixtures of real servers; property tests that repeat; which tests share a process, and which may open no socket."""
 
+import os
 from typing import Any, Final, override
 
 import hypothesis
@@ -31,7 +32,19 @@ hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, d
 hypothesis.settings.load_profile("suite")
 
 
-_SLOW_FIRST: Final = ("tests/torture/", "tests/images/", "tests/connected/", "tests/release/")
+_SLOW_FIRST: Final = (
+    "tests/torture/",
+    "tests/images/",
+    "tests/connected/cli/test_up.py",
+    "tests/connected/tools/test_bench.py",
+    "tests/connected/platform_api/test_replay.py",
+    "tests/connected/",
+    "tests/release/",
+    "tests/chart/",
+    "tests/contract/",
+)
+_MOST_PROCESSES: Final = 4
+"""Each has servers of its own."""
 _WITHOUT_SOCKETS: Final = ("tests/architecture/", "tests/unit/")
 
 
@@ -49,9 +62,9 @@ def _logs_as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # pytest-socket reads the marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Let some folders open no socket; those that take long come first, so that all processes end at about the same time.
+    """Let some folders open no socket; what takes long comes first, so that all processes end at about the same time.
 
-    Within a folder the order is random.
+    Otherwise the order is random.
     """
     for item in items:
         if item.path.relative_to(config.rootpath).as_posix().startswith(_WITHOUT_SOCKETS):
@@ -60,7 +73,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _rank(item: pytest.Item) -> int:
-    return next((rank for rank, folder in enumerate(_SLOW_FIRST) if item.nodeid.startswith(folder)), len(_SLOW_FIRST))
+    return next((rank for rank, start in enumerate(_SLOW_FIRST) if item.nodeid.startswith(start)), len(_SLOW_FIRST))
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return how many processes share the tests: pytest-xdist asks where ``--numprocesses=auto`` is given.
+
+    One more than there are cores: a test that waits for a server's clock leaves its core to another one.
+    """
+    return min((os.cpu_count() or 1) + 1, _MOST_PROCESSES)
 
 
 class _ByFile(LoadFileScheduling):  # type: ignore[misc] # carries no types
