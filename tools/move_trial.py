@@ -224,7 +224,7 @@ async def move_and_kill(database: DatabaseSettings, findings: Findings, kills: i
                 ("SSL", "disable"),
             )
         }
-        | {"SENS_LOGGING__LEVEL": "debug"}
+        | {"SENS_LOG__LEVEL": "debug"}
     )
     steps: list[tuple[float, float, int]] = []
     began = time.perf_counter()
