@@ -357,3 +357,54 @@ class TestSeveralDevices:
             assert len((await ask_with(it, self.ASKED, "a"))[0]) == 51
             with pytest.raises(InvalidRequestError, match=r"100 series at most, .* these are 102; .* or fewer devices"):
                 await ask_with(it, self.ASKED, "a b")
+
+
+class TestShapes:
+    ASKED: Final = {"from": "2026-03-01T00:00:00Z", "to": "2026-05-01T00:00:00Z", "points_method": "lttb"}
+
+    @pytest.mark.parametrize("order", ["asc", "desc"])
+    async def test_are_stored_values_with_the_first_the_last_and_the_peaks(
+        self, opened_in_each_form: Opener, order: str
+    ) -> None:
+        async with opened_in_each_form() as it:
+            values = {START + timedelta(seconds=at): math.sin(at / 40) for at in range(600)}
+            values[START + timedelta(seconds=123)] = 50.0
+            values[START + timedelta(seconds=456)] = -50.0
+            rows: list[Stored] = [("d", "t", time, value) for time, value in values.items()]
+            await it.store("demo", [*rows, ("d", "on", START, True), ("d", "word", START, "x")])
+            asked = {**self.ASKED, "order": order, "points": 20}
+            found, answer = await ask_with(it, asked)
+            of_number = [row for row in found if row.series.name == "t"]
+            assert [row.values for row in found if row.series.name != "t"] == [(True,)]
+            assert {row.time: row.values[0] for row in of_number}.items() <= values.items()
+            assert len(of_number) == 20
+            times = [row.time for row in of_number]
+            assert times == sorted(times, reverse=order == "desc")
+            assert {min(times), max(times)} == {min(values), max(values)}
+            assert {50.0, -50.0} <= {row.values[0] for row in of_number}
+            assert answer.sources == []
+            for limit in (1, 7):
+                assert await paged(it, limit, asked) == found
+
+    async def test_of_few_values_are_all_of_them(self, opened_in_each_form: Opener) -> None:
+        async with opened_in_each_form() as it:
+            await it.store("demo", [("d", "t", START + timedelta(minutes=at), float(at)) for at in range(9)])
+            found, _ = await ask_with(it, {**self.ASKED, "points": 9})
+            assert [row.values for row in found] == [(float(at),) for at in range(9)]
+
+    @pytest.mark.parametrize(
+        ("parameters", "said"),
+        [
+            ({"points": 5001}, "3 to 5000"),
+            ({"points": 2}, "3 to 5000"),
+            ({"points": 10, "aggregate": "avg"}, "gives stored values"),
+            ({"points": 10, "fill": "null"}, "gives stored values"),
+            ({"bucket": "1h"}, "it needs points"),
+        ],
+    )
+    async def test_are_asked_for_with_points_alone(
+        self, opened_data: Opener, parameters: dict[str, object], said: str
+    ) -> None:
+        async with opened_data() as it:
+            with pytest.raises(InvalidRequestError, match=said):
+                await ask_with(it, {**self.ASKED, **parameters})

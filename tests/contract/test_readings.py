@@ -202,6 +202,16 @@ class TestTables:
             {"time": START, "device": "a", "metric": "word", "kind": "text", "max": None, "count": 3},
         ]
 
+    async def test_of_points_that_keep_a_shape_have_their_values(self, opened_data: Opener) -> None:
+        async with opened_data() as it:
+            await it.store("demo", EVERYTHING)
+            query = query_of({"points": 3, "points_method": "lttb", "metric": ["t", "on"]})
+            answer = await service.read(it.measurements("demo"), ["a"], query)
+            data = b"".join([chunk async for chunk in as_parquet(RowTable(answer, Shape()))])
+        rows = from_parquet(data)[0].to_pylist()
+        assert [row["value"] for row in rows if row["metric"] == "on"][::2] == [1.0, 1.0]
+        assert [row["value"] for row in rows if row["metric"] == "t"][::2] == [0.0, 2.0]
+
     async def test_refuse_as_rows_do_but_may_have_more_series(self, opened_data: Opener) -> None:
         async with opened_data() as it:
             many: list[Stored] = [(device, f"m{n}", START, 1.0) for device in "abcde" for n in range(60)]

@@ -65,6 +65,16 @@ class MemoryPages:
         last = rows[-1].time
         return Page(rows, Span(last + RESOLUTION, span.end) if order == "asc" else Span(span.start, last), len(rows))
 
+    async def extremes(self, series: QueriedSeries, span: Span, edges: Sequence[datetime]) -> tuple[list[Row], int]:
+        points: set[tuple[datetime, Value]] = set()
+        count = 0
+        for start, end in pairwise(edges):
+            found = self._read(series, Span(max(start, span.start), min(end, span.end)), "asc")
+            count += len(found)
+            if found:
+                points |= {min(found, key=lambda each: each[1]), max(found, key=lambda each: each[1])}
+        return [Row(time, series, (value,)) for time, value in sorted(points)], count
+
     async def readings(
         self,
         devices: Sequence[QueriedDevice],

@@ -29,6 +29,7 @@ READS: Final = {
     "text_buckets": "SELECT * FROM sens.text_buckets($1, 2, '1970-01-01Z', '2100-01-01Z', '1 day', '2001-01-01Z')",
     "edge_aggregates": f"SELECT * FROM sens.edge_aggregates($1, 1, '1970-01-01Z', '2100-01-01Z', {DAYS}, '{{p50}}', false)",  # noqa: S608 - a text of this module
     "edge_counts": f"SELECT * FROM sens.edge_counts($1, 2, '1970-01-01Z', '2100-01-01Z', {DAYS})",  # noqa: S608 - a text of this module
+    "edge_extremes": f"SELECT * FROM sens.edge_extremes($1, 1, '1970-01-01Z', '2100-01-01Z', {DAYS})",  # noqa: S608 - a text of this module
     "reading_columns": (
         "SELECT * FROM sens.reading_columns(ARRAY[$1::int], '{1}', '{2}', '{1970-01-01Z}', '{2100-01-01Z}', false, 10, 1000)"
     ),
@@ -107,6 +108,7 @@ class TestFunctions:
             "text_buckets": 3,
             "edge_aggregates": 3,
             "edge_counts": 3,
+            "edge_extremes": 3,
             "reading_columns": 1,
             "first_bucket": 1,
         }

@@ -212,7 +212,34 @@ BEGIN
 END
 $$;
 
+-- The lowest and the highest value of a series in buckets that have values, each with a time at which it is, and how many values there are;
+-- bucket i is from edges[i] on and before edges[i + 1], as far as it is in the range.
+CREATE FUNCTION sens.edge_extremes(device int, metric int, starts timestamptz, ends timestamptz, edges timestamptz[])
+    RETURNS TABLE (lowest_at timestamptz, lowest float8, highest_at timestamptz, highest float8, count bigint)
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+AS $$
+DECLARE
+    statement CONSTANT text := sens.values_statement(device, metric, 'number');
+BEGIN
+    IF cardinality(edges) NOT BETWEEN 2 AND 10001 THEN
+        RAISE EXCEPTION 'from 1 to 10000 buckets can be looked at at once, not %', cardinality(edges) - 1;
+    ELSIF sens.owns_device(device) AND statement IS NOT NULL THEN
+        -- Arrays are compared element by element: by value, then by µs.
+        RETURN QUERY EXECUTE format(
+            'SELECT timestamptz ''epoch'' + e.low[2] * interval ''1 microsecond'', e.low[1],'
+            ' timestamptz ''epoch'' - e.high[2] * interval ''1 microsecond'', e.high[1], e.count'
+            ' FROM (SELECT min(ARRAY[v.value, v.at]) AS low, max(ARRAY[v.value, -v.at]) AS high, count(*) AS count FROM ('
+            ' SELECT v.value, round(date_part(''epoch'', v.ts) * 1e6) AS at, width_bucket(v.ts, $3) AS index FROM (%s) v'
+            ') v GROUP BY v.index) e',
+            sens.values_between(statement, greatest(starts, edges[1]), least(ends, edges[cardinality(edges)]))
+        ) USING starts, ends, edges;
+    END IF;
+END
+$$;
+
 REVOKE EXECUTE ON FUNCTION sens.element_expressions(text, int[], int[]),
     sens.readings_statement(int, int, int[], int[], timestamptz, timestamptz, boolean),
+    sens.edge_extremes(int, int, timestamptz, timestamptz, timestamptz[]),
     sens.reading_columns(int[], int[], int[], timestamptz[], timestamptz[], boolean, int, int) FROM public;
-GRANT EXECUTE ON FUNCTION sens.reading_columns(int[], int[], int[], timestamptz[], timestamptz[], boolean, int, int) TO sens_api;
+GRANT EXECUTE ON FUNCTION sens.edge_extremes(int, int, timestamptz, timestamptz, timestamptz[]),
+    sens.reading_columns(int[], int[], int[], timestamptz[], timestamptz[], boolean, int, int) TO sens_api;

@@ -16,6 +16,7 @@ import pyarrow as pa
 from pyarrow import ipc, parquet
 
 from sens_platform_api import metrics
+from sens_platform_api.devices.repository import Value
 from sens_platform_api.measurements.columns import Column, Columns, Texts
 from sens_platform_api.measurements.query import Position
 from sens_platform_api.measurements.rendering import Renderable, Shape
@@ -165,7 +166,7 @@ class RowTable:
                 pa.array([(row.time - EPOCH) // _MICROSECOND for row in rows], pa.int64()).view(_TIME),
                 *(pa.array([getattr(one, name) for one in names], pa.string()) for name in ("device", "name", "kind")),
                 *(
-                    pa.array([row.values[index] for row in rows], self.schema.field(index + 4).type)
+                    pa.array([_number(row.values[index]) for row in rows], self.schema.field(index + 4).type)
                     for index in range(len(self.schema) - 4)
                 ),
             ],
@@ -281,6 +282,10 @@ def column_names(columns: Sequence[Column]) -> list[str]:
         taken.add(name)
         names.append(name)
     return names
+
+
+def _number(value: Value | None) -> Value | None:
+    return float(value) if isinstance(value, bool) else value
 
 
 def _is_text(kind: pa.DataType) -> bool:

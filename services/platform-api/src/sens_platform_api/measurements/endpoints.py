@@ -145,7 +145,7 @@ async def _answer(
         from sens_platform_api.measurements import arrow  # noqa: PLC0415 - see `loading`
 
         render = arrow.as_arrow if media_type == ARROW_TYPE else arrow.as_parquet
-        if wanted.buckets is None:
+        if wanted.buckets is None and wanted.shape_points is None:
             return render(arrow.ReadingTable(await service.read_readings(it.measurements, devices, wanted)))
         return render(arrow.RowTable(await service.read(it.measurements, devices, wanted), shape))
 

@@ -61,6 +61,7 @@ class Query(NamedTuple):
         order: By time; equal times are by device, name and kind of the series.
         limit: Rows.
         after: Go on after this one.
+        shape_points: How many stored values of each series to choose, so that they keep the line's shape; None for all.
     """
 
     metrics: list[str]
@@ -71,6 +72,7 @@ class Query(NamedTuple):
     order: Order
     limit: int
     after: Position | None
+    shape_points: int | None = None
 
 
 def remaining(query: Query, series: QueriedSeries) -> Span:

@@ -191,6 +191,22 @@ class TransactionPages:
         value_count = sum(record["rows_read"] for record in records)
         return Page(rows, rest, value_count, frozenset(record["source"] for record in records))
 
+    async def extremes(self, series: QueriedSeries, span: Span, edges: Sequence[datetime]) -> tuple[list[Row], int]:
+        """Return a lowest and a highest stored value of each bucket of a series by time, and how many values there are.
+
+        Args:
+            series: Of numbers or booleans.
+            span: Time range.
+            edges: Bucket i is from edge i on and before edge i + 1, as far as it is in the range.
+        """
+        records = await self._connection.fetch(
+            "SELECT * FROM sens.edge_extremes($1, $2, $3, $4, $5)", series.device_id, series.id, *span, edges
+        )
+        points = {(record[f"{end}_at"], record[end]) for record in records for end in ("lowest", "highest")}
+        boolean = series.kind == "boolean"
+        rows = [Row(time, series, (bool(value) if boolean else value,)) for time, value in sorted(points)]
+        return rows, sum(record["count"] for record in records)
+
     async def readings(
         self,
         devices: Sequence[QueriedDevice],

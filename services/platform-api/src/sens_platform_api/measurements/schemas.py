@@ -13,7 +13,9 @@ from sens_platform_api.measurements.buckets import BUCKET_PATTERN, Buckets, pars
 from sens_platform_api.measurements.points import MOST_POINTS, POINT_AGGREGATES, buckets_for
 from sens_platform_api.measurements.query import Aggregate, Fill, Position, Query, Source
 from sens_platform_api.measurements.service import MAX_SERIES
+from sens_platform_api.measurements.shapes import MOST_SHAPE_POINTS
 from sens_platform_api.measurements.spans import Span
+from sens_platform_api.measurements.triangles import FEWEST
 from sens_platform_api.parameters import (
     DEVICE_PATTERN,
     DEVICE_WORDS,
@@ -129,6 +131,14 @@ class MeasurementParameters(Parameters):
             examples=[1000],
         ),
     ] = None
+    points_method: Annotated[
+        Literal["minmax", "lttb"] | None,
+        Field(
+            description="How `points` are chosen: `minmax`, the default, gives buckets; `lttb` gives so many stored values of each metric of numbers"
+            f" that keep the shape of the line (Largest-Triangle-Three-Buckets), {MOST_SHAPE_POINTS:,} at most. Texts are left out.",
+            examples=["lttb"],
+        ),
+    ] = None
     limit: Annotated[
         int | None,
         Field(
@@ -186,6 +196,7 @@ class MeasurementParameters(Parameters):
             order=self.order,
             limit=self.limit or (most if table else min(DEFAULT_LIMIT, most)),
             after=position,
+            shape_points=self.points if self.points_method == "lttb" else None,
         )
 
     def _aggregation(self, span: Span, zone: ZoneInfo | None) -> tuple[Buckets | None, list[Aggregate]]:
@@ -194,6 +205,11 @@ class MeasurementParameters(Parameters):
             raise InvalidRequestError.in_query(
                 "points", "bucket and points exclude each other: points choose the bucket's width"
             )
+        if self.points_method is not None and self.points is None:
+            raise InvalidRequestError.in_query("points_method", "it needs points")
+        if self.points_method == "lttb":
+            self._check_shape()
+            return None, []
         if self.points is not None:
             buckets: Buckets | None = buckets_for(span, self.points)
             default = POINT_AGGREGATES
@@ -207,6 +223,15 @@ class MeasurementParameters(Parameters):
             return None, []
         names = default if self.aggregate is None else self.aggregate.split(",")
         return buckets, [_AGGREGATES[name] for name in dict.fromkeys(names)]
+
+    def _check_shape(self) -> None:
+        if self.points is not None and not FEWEST <= self.points <= MOST_SHAPE_POINTS:
+            raise InvalidRequestError.in_query(
+                "points", f"with points_method=lttb it may be {FEWEST} to {MOST_SHAPE_POINTS}"
+            )
+        for name in ("aggregate", "fill"):
+            if getattr(self, name) is not None:
+                raise InvalidRequestError.in_query(name, "points_method=lttb gives stored values, which have none")
 
 
 _AGGREGATES: Final[dict[str, Aggregate]] = {name: name for name in get_args(Aggregate.__value__)}

@@ -1,7 +1,7 @@
 """Reading one series of an answer, page by page."""
 
 from collections import deque
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from sens_platform_api.measurements.buckets import Buckets
@@ -43,6 +43,9 @@ class Pages(Protocol):
         exact: bool,
     ) -> Page:
         """Return the aggregates of a series' first buckets that have values."""
+
+    async def extremes(self, series: QueriedSeries, span: Span, edges: list[datetime]) -> tuple[list[Row], int]:
+        """Return a lowest and a highest stored value of each bucket of a series by time, and how many values there are."""
 
 
 class SeriesReader:

@@ -11,6 +11,7 @@ from sens_platform_api.measurements.query import Position, QueriedSeries, Query,
 from sens_platform_api.measurements.readings import ReadingPages, Readings
 from sens_platform_api.measurements.repository import PageKind, Row
 from sens_platform_api.measurements.series import Pages, SeriesReader
+from sens_platform_api.measurements.shapes import MOST_SHAPE_VALUES, ShapeReader
 from sens_platform_api.parameters import canonical_device
 
 MAX_SERIES: Final = 100
@@ -44,7 +45,11 @@ class Answer:
     """
 
     def __init__(
-        self, devices: Sequence[str], query: Query, readers: Sequence[SeriesReader], measurements: Measurements
+        self,
+        devices: Sequence[str],
+        query: Query,
+        readers: Sequence[SeriesReader | ShapeReader],
+        measurements: Measurements,
     ) -> None:
         self.devices = devices
         self.next: Position | None = None
@@ -85,12 +90,13 @@ class Answer:
             previous = row
             count += 1
 
-    async def _fill(self, readers: Sequence[SeriesReader], *, patient: bool = True) -> None:
+    async def _fill(self, readers: Sequence[SeriesReader | ShapeReader], *, patient: bool = True) -> None:
         """Read a page of each series that runs low, in one transaction."""
         low = [reader for reader in readers if reader.runs_low]
         while low:
             try:
-                kind: PageKind = "raw" if self._query.buckets is None else "aggregates"
+                plain = self._query.buckets is None and self._query.shape_points is None
+                kind: PageKind = "raw" if plain else "aggregates"
                 async with self._measurements.pages(kind, patient=patient) as pages:
                     while low:
                         await low[-1].fill(pages)
@@ -110,7 +116,11 @@ async def read(measurements: Measurements, devices: Sequence[str], query: Query)
         TenantBusyError: The tenant's other requests use all of its connections.
     """
     names, series = await _series(measurements, devices, query, MAX_SERIES)
-    return Answer(names, query, [SeriesReader(each, query, len(series)) for each in series], measurements)
+    readers: list[SeriesReader | ShapeReader] = [
+        SeriesReader(each, query, len(series)) if query.shape_points is None else ShapeReader(each, query)
+        for each in series
+    ]
+    return Answer(names, query, readers, measurements)
 
 
 async def read_readings(measurements: Measurements, devices: Sequence[str], query: Query) -> Readings:
@@ -159,6 +169,14 @@ def selected(
                 "aggregate", f"{texts[0]} has texts, which can only be counted: aggregate=count"
             )
         wanted = [one for one in wanted if one.kind != "text"]
+    if query.shape_points is not None:
+        wanted = [one for one in wanted if one.kind != "text"]
+        if len(wanted) * query.shape_points > MOST_SHAPE_VALUES:
+            raise InvalidRequestError.in_query(
+                "points",
+                f"an answer has {MOST_SHAPE_VALUES} values at most with points_method=lttb, and these are {len(wanted)} series; ask for fewer points"
+                " or name the metrics that you want",
+            )
     if len(wanted) > most:
         raise InvalidRequestError.in_query(
             "metric",
