@@ -43,6 +43,10 @@ class Reason(StrEnum):
     """The tenant's limit of devices, of metrics or of stored bytes is reached. Delete some or raise the limit, then replay."""
     TOO_MANY_NEW_NAMES = "too_many_new_names"
     """More new devices or metrics came within an hour than the tenant's limit allows. Replay in the next hour, or raise the limit first."""
+    CODEC_ERROR = "codec_error"
+    """The codec threw an exception, said that something is wrong, or returned no values that can be stored. Save a new version, then replay."""
+    CODEC_LIMIT = "codec_limit"
+    """The codec took more time or memory than it may, or its process ended. Save a new version, then replay."""
     REFUSED_BY_DATABASE = "refused_by_database"
     """The database refuses the message's rows, alone and again."""
 

@@ -25,6 +25,8 @@ _GUARDED_REASONS: Final = frozenset(
         Reason.INVALID_TIME,
         Reason.IMPLAUSIBLE_TIME,
         Reason.CONFLICTING_VALUE,
+        Reason.CODEC_ERROR,
+        Reason.CODEC_LIMIT,
         Reason.REFUSED_BY_DATABASE,
     }
 )
