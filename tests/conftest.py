@@ -26,6 +26,7 @@ pytest_plugins = [
     "support.kubectl",
     "support.certificates",
     "support.environments",
+    "support.codecs",
 ]
 
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)
