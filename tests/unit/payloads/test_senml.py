@@ -127,6 +127,10 @@ class TestTimes:
             Uplink("d", NOON + 300_000, {"c": 2}),
         ]
 
+    def test_are_relative_below_a_limit(self) -> None:
+        assert "more than a day after the receipt" in refusal([{"n": "d:a", "t": 2**28 - 1, "v": 1}]).detail
+        assert "is 1978-07-04T21:24:16Z, before 2000" in refusal([{"n": "d:a", "t": 2**28, "v": 1}]).detail
+
     def test_are_bounded(self) -> None:
         assert refusal([{"n": "d:a", "t": 1e300, "v": 1}]).reason == Reason.INVALID_TIME
         error = refusal([{"n": "d:a", "t": -1e9, "v": 1}])
