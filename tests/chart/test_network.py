@@ -69,6 +69,19 @@ class TestPolicies:
     def test_agree_at_both_ends_of_each_edge(self) -> None:
         assert edges(matrix_render("test"), "ingress") == edges(matrix_render("test"), "egress")
 
+    def test_let_named_pods_ask_the_embedded_database_in_sql_and_nothing_else(self) -> None:
+        grafana = {"podSelector": {"matchLabels": {"app": "grafana"}}, "namespaceSelector": {}}
+        rendered = render({"networkPolicy": {"sqlFrom": [grafana]}})
+
+        let_in = {
+            (policy.component, rule["ports"][0]["port"])
+            for policy in rendered.of("NetworkPolicy").values()
+            for rule in policy.spec.get("ingress") or []
+            if grafana in rule.get("from", [])
+        }
+        assert let_in == {("timescaledb", 5432)}
+        assert edges(rendered, "ingress") == DESIGN
+
     def test_let_nobody_from_outside_in_without_an_ingress(self) -> None:
         for policy in matrix_render("test").of("NetworkPolicy").values():
             for rule in policy.spec.get("ingress") or []:

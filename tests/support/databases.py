@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from sens_common import privileges
-from sens_common.logins import API_ROLE, WORKER_ROLE
+from sens_common.logins import API_ROLE, READER_ROLE, WORKER_ROLE
 from sens_common.migrations import migrate
 from sens_common.settings import DatabaseSettings
 from support.servers import execute_as, owner
@@ -52,7 +52,7 @@ class Databases:
         try:
             yield database
         finally:
-            self._execute(f"DROP DATABASE {name} WITH (FORCE)", *self._owner_as_made())
+            self._execute(f"DROP DATABASE {name} WITH (FORCE)", self._drop_logins(), *self._owner_as_made())
 
     def make_owner(self) -> None:
         """Make the role that owns the databases."""
@@ -63,15 +63,16 @@ class Databases:
             # These roles are one per server and outlive the databases: who owns a database must be able to grant them.
             *(
                 f"DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
-                for role in (API_ROLE, WORKER_ROLE)
+                for role in (API_ROLE, WORKER_ROLE, READER_ROLE)
             ),
-            f"GRANT {API_ROLE}, {WORKER_ROLE} TO {self._owner.user} WITH ADMIN OPTION",
+            f"GRANT {API_ROLE}, {WORKER_ROLE}, {READER_ROLE} TO {self._owner.user} WITH ADMIN OPTION",
         )
 
     def drop(self) -> None:
         """Drop the templates and their owner."""
         self._execute(
             *(f"DROP DATABASE {name} WITH (FORCE)" for name in self._templates.values()),
+            f"DROP OWNED BY {self._owner.user}",
             f"DROP ROLE {self._owner.user}",
         )
 
@@ -82,6 +83,19 @@ class Databases:
         asyncio.run(_restrict(self._superuser.model_copy(update={"name": name})))
         asyncio.run(_filled(self._owner.model_copy(update={"name": name}), fill))
         return name
+
+    def _drop_logins(self) -> str:
+        """Return the statement that drops the tenants' logins that the owner has made: it is a member of each."""
+        return f"""
+            DO $$ DECLARE login name; BEGIN
+                FOR login IN
+                    SELECT DISTINCT r.rolname FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid
+                    WHERE m.member = '{self._owner.user}'::regrole AND starts_with(r.rolname, 'sens_sql_')
+                LOOP
+                    EXECUTE format('DROP ROLE %I', login);
+                END LOOP;
+            END $$
+        """  # noqa: S608 - our own name
 
     def _owner_as_made(self) -> list[str]:
         """Return statements that take back what a test has done to the owner."""

@@ -26,7 +26,7 @@ from sens_common.logins import API_ROLE, Login
 from sens_common.migrations import migrate
 from sens_common.names import TELEMETRY_STREAM
 from sens_common.nats_permissions import ADMINISTRATOR, API_USER, INGESTION_USER, TELEMETRY_USER
-from sens_common.privileges import ADVISORY_LOCKS, shortcomings
+from sens_common.privileges import ADVISORY_LOCKS, TENANT_LOGINS, shortcomings
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.brokers import mock_broker
 from support.chart import Render, matrix_render, needs_helm, render
@@ -131,6 +131,7 @@ class TestANewDatabase:
     def test_has_an_owner_who_is_no_superuser_and_gets_its_logins_from_the_migrations(self, rendered: Render) -> None:
         script: str = rendered.find("ConfigMap", "timescaledb").document["data"]["sens-platform.sh"]
         assert ADVISORY_LOCKS.strip() in script
+        assert TENANT_LOGINS.strip() in script
         with postgres_server() as superuser:
             assert superuser.password is not None
             environment = {

@@ -5,8 +5,10 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
@@ -15,10 +17,11 @@ from sens_common.dead_letters import Reason
 from sens_common.jetstream import connect as connect_nats
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_platform_api.dead_letters.administration import DeadLettersInDatabase
-from support.api import as_owner, make_stream, set_environment
+from support.api import as_owner, make_stream, set_environment, store
 from support.command_line import sens
 from support.letters import dead_letter, put_dead_letters
 from support.servers import free_port
+from support.stored_rows import Form
 
 
 class Admin:
@@ -119,6 +122,66 @@ class TestKeys:
     def test_that_do_not_exist_can_not_be_revoked(self, run: Admin) -> None:
         assert run("keys", "revoke", "4711") == 1
         assert "no such key" in run.error
+
+
+class TestLogins:
+    async def log_in(self, url: str) -> list[str]:
+        connection = await asyncpg.connect(url)
+        try:
+            return [row["device"] for row in await connection.fetch("TABLE devices_by_name")]
+        finally:
+            await connection.close()
+
+    def test_are_made_listed_and_deleted(self, run: Admin, with_database: DatabaseSettings) -> None:
+        run("tenants", "create", "demo")
+        store(with_database, "demo", [("sensor", "n", datetime(2026, 1, 31, tzinfo=UTC), 1.0)], Form.READINGS)
+        created = run.json("logins", "create", "--tenant", "demo", "--name", "a dashboard", "--connections", "2")
+        assert isinstance(created, dict)
+        assert asyncio.run(self.log_in(created["url"])) == ["sensor"]
+        assert run("logins", "list", "--tenant", "demo") == 0
+        assert re.search(rf"{created['login']} +demo +a dashboard +0 of 2 +30 s", run.output)
+        rotated = run.json("logins", "rotate", created["login"])
+        assert isinstance(rotated, dict)
+        assert asyncio.run(self.log_in(rotated["url"])) == ["sensor"]
+        for former in (created["url"], rotated["url"]):
+            if former == rotated["url"]:
+                assert run("logins", "delete", created["login"]) == 0
+            with pytest.raises(asyncpg.InvalidPasswordError):
+                asyncio.run(self.log_in(former))
+        assert run("logins", "list") == 0
+        assert run.output == "no logins\n"
+
+    def test_are_printed_for_people_with_a_line_to_try(self, run: Admin, with_database: DatabaseSettings) -> None:
+        run("tenants", "create", "demo")
+        assert run("logins", "create", "--tenant", "demo") == 0
+        printed = dict(line.split(maxsplit=1) for line in run.output.splitlines())
+        url = f"postgresql://{printed['login']}:{printed['password']}@{with_database.host}:{with_database.port}/{with_database.name}"
+        assert printed["try"] == f"psql '{url}' -c 'TABLE latest_by_name'"
+
+    def test_leave_their_password_nowhere(self, run: Admin, with_database: DatabaseSettings) -> None:
+        run("tenants", "create", "demo")
+        created = run.json("logins", "create", "--tenant", "demo")
+        assert isinstance(created, dict)
+
+        async def everything(connection: object) -> str:
+            fetchval = connection.fetchval  # type: ignore[attr-defined]
+            return str(await fetchval("SELECT string_agg(l::text, ' ') FROM sens.tenant_logins l")) + str(
+                await fetchval("SELECT string_agg(e::text, ' ') FROM sens.audit_events e")
+            )
+
+        stored = as_owner(with_database, everything)
+        assert created["login"] in stored
+        assert created["password"] not in stored
+        assert run("logins", "list") == 0
+        assert created["password"] not in run.output
+
+    @pytest.mark.usefixtures("with_database")
+    def test_that_do_not_exist_are_not_found(self, run: Admin) -> None:
+        for command in ("rotate", "delete"):
+            assert run("logins", command, "sens_platform") == 1
+            assert run.error == "sens: there is no login sens_platform; logins list shows those that exist\n"
+        assert run("logins", "create", "--tenant", "nobody") == 1
+        assert "there is no tenant nobody" in run.error
 
 
 @pytest.mark.usefixtures("with_nats")

@@ -15,6 +15,8 @@ from sens_platform_api.registry import service as registry
 from sens_platform_api.registry.repository import DeletionStep
 from sens_platform_api.retention import service as retention
 from sens_platform_api.retention.repository import DroppingStep, Expired, RetentionStatus
+from sens_platform_api.sql_logins import service as sql_logins
+from sens_platform_api.sql_logins.repository import EndedSession
 from sens_platform_api.tenants import service as tenants
 
 AWAY = UnavailableError("the database can't be used")
@@ -89,6 +91,23 @@ class Limits:
         return len(limits)
 
 
+class LongSessions:
+    """Sessions that can't be ended at first, then one that is."""
+
+    def __init__(self, failures: int) -> None:
+        self._results: list[list[EndedSession] | None] = [*[None] * failures, [EndedSession("sens_sql_0", 1, 61.0)]]
+        self.done = asyncio.Event()
+
+    async def end_long(self) -> list[EndedSession]:
+        if not self._results:
+            self.done.set()
+            return []
+        result = self._results.pop(0)
+        if result is None:
+            raise AWAY
+        return result
+
+
 async def logged_until(
     done: asyncio.Event, keep: Callable[[Problems], Coroutine[None, None, None]]
 ) -> tuple[list[str], Problems]:
@@ -120,6 +139,18 @@ async def test_limits_are_told_after_failures() -> None:
     )
     assert limits.told == {"demo": TenantLimits(10)}
     assert events.count("the ingestion workers can't be told the tenants' limits; they keep the last ones") == 1
+
+
+async def test_long_transactions_of_logins_are_ended_after_failures_and_named() -> None:
+    sessions = LongSessions(failures=2)
+    events, problems = await logged_until(
+        sessions.done, lambda problems: sql_logins.keep_ending(sessions, problems, interval_seconds=0)
+    )
+    assert problems.problem is None
+    assert events.count("long transactions of tenants' SQL logins can't be ended") == 1
+    assert (
+        events.count("a session of a tenant's login is ended: its statement or transaction went on for too long") == 1
+    )
 
 
 async def test_retention_drops_partitions_first_and_counts_what_it_deletes() -> None:

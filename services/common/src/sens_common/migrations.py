@@ -21,6 +21,7 @@ from sens_common.errors import SchemaError, SensError, UnavailableError, words_o
 from sens_common.extension import update_timescaledb
 from sens_common.logins import (
     API_ROLE,
+    READER_ROLE,
     WORKER_ROLE,
     ApiLoginSettings,
     Login,
@@ -197,7 +198,7 @@ async def _prepare_role(connection: Connection, role: str) -> None:
 
 async def _prepare(connection: Connection) -> Storage:
     """Make what the runner itself needs, and return the kind of storage."""
-    for role in (API_ROLE, WORKER_ROLE):
+    for role in (API_ROLE, WORKER_ROLE, READER_ROLE):
         await _prepare_role(connection, role)
     if not await connection.fetchval("SELECT to_regclass('sens.schema_migrations') IS NOT NULL"):
         # There is no table to lock yet. A statement that meets another process's waits for that one, and finds everything made.

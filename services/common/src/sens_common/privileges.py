@@ -1,7 +1,8 @@
 """Rights in the database beyond the schema's own grants: which are taken away from everybody, and which separation is still missing.
 
-PostgreSQL lets every login make temporary tables, look into the schema ``public`` and take advisory locks, with which one login can
-keep others waiting. `restrict` takes that away. The last needs a superuser, because these functions are PostgreSQL's own.
+PostgreSQL lets every login make temporary tables, look into the schema ``public``, take advisory locks, with which one login can
+keep others waiting, store large objects, and use every database of the server. `restrict` takes that away. All but the first two need a
+superuser, because they are about what is PostgreSQL's own.
 """
 
 import asyncpg
@@ -45,6 +46,39 @@ END $$
 """What a superuser runs in the platform's database: only its owner may take advisory locks (the first migrations take one)."""
 
 
+TENANT_LOGINS = """
+DO $$
+DECLARE
+    target text;
+    owner name := (
+        SELECT pg_get_userbyid(coalesce((SELECT nspowner FROM pg_namespace WHERE nspname = 'sens'), datdba))
+        FROM pg_database WHERE datname = current_database()
+    );
+BEGIN
+    FOR target IN
+        SELECT oid::regprocedure FROM pg_proc
+        WHERE pronamespace = 'pg_catalog'::regnamespace AND proname ~ '^lo(_|read$|write$)'
+            AND EXISTS (SELECT FROM aclexplode(coalesce(proacl, acldefault('f', proowner))) WHERE grantee = 0)
+    LOOP
+        EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM public', target);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO %I', target, owner);
+    END LOOP;
+    FOR target IN
+        SELECT datname FROM pg_database
+        WHERE datname IN ('postgres', 'template1') AND datname <> current_database()
+            AND EXISTS (SELECT FROM aclexplode(coalesce(datacl, acldefault('d', datdba))) WHERE grantee = 0)
+    LOOP
+        EXECUTE format('REVOKE ALL ON DATABASE %I FROM public', target);
+    END LOOP;
+    IF NOT has_parameter_privilege(owner, 'temp_file_limit', 'SET') THEN
+        EXECUTE format('GRANT SET ON PARAMETER temp_file_limit TO %I', owner);
+    END IF;
+END $$
+"""
+"""What a superuser runs in the platform's database for the logins of tenants: they may store no large objects, use no other database that
+PostgreSQL makes itself, and the owner may bound the temporary files of their queries."""
+
+
 async def restrict(connection: Connection) -> None:
     """Take away rights that nobody needs, as far as the connection's role may; `shortcomings` tells which are left."""
     # A role that owns neither the database nor its schema "public" gets a warning, and nothing changes.
@@ -55,6 +89,7 @@ async def restrict(connection: Connection) -> None:
         log.warning("the rights of all logins on the database can't be restricted", error=str(error))
     if await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
         await connection.execute(ADVISORY_LOCKS)
+        await connection.execute(TENANT_LOGINS)
 
 
 async def shortcomings(connection: Connection, password_setting: str, secret_key: str) -> list[str]:
@@ -96,3 +131,31 @@ async def shortcomings(connection: Connection, password_setting: str, secret_key
             "every login may use the schema public or make temporary tables: the database's owner has to run the migrations"
         )
     return found
+
+
+async def shortcomings_of_login(connection: Connection, login: str) -> list[str]:
+    """Return what a tenant's login could do on this server that it need not, in words that follow "can"; empty when all is well."""
+    row = await connection.fetchrow(
+        """
+        SELECT has_function_privilege($1, 'pg_catalog.pg_advisory_lock(bigint)', 'EXECUTE') AS advisory_locks,
+            has_function_privilege($1, 'pg_catalog.lo_from_bytea(oid, bytea)', 'EXECUTE') AS large_objects,
+            has_database_privilege($1, current_database(), 'TEMPORARY') AS temporary_tables,
+            has_schema_privilege($1, 'public', 'USAGE') AS public_schema,
+            has_parameter_privilege('temp_file_limit', 'SET') AS bounded_files,
+            ARRAY(
+                SELECT datname::text FROM pg_database
+                WHERE datname <> current_database() AND datallowconn AND has_database_privilege($1, oid, 'CONNECT') ORDER BY 1
+            ) AS databases
+        """,
+        login,
+    )
+    assert row is not None  # noqa: S101 - for the type checker: it returns one row in any case
+    found = {
+        "take advisory locks": row["advisory_locks"],
+        "store large objects": row["large_objects"],
+        "make temporary tables": row["temporary_tables"],
+        "use the schema public": row["public_schema"],
+        "fill the disk with temporary files of its queries": not row["bounded_files"],
+        f"connect to other databases of the server: {', '.join(row['databases'])}": bool(row["databases"]),
+    }
+    return [what for what, is_so in found.items() if is_so]

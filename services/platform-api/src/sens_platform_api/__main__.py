@@ -33,6 +33,8 @@ from sens_platform_api.registry.service import keep_deleting
 from sens_platform_api.retention.repository import StoredExpiry
 from sens_platform_api.retention.service import keep_expiring, keep_measuring, keep_observing
 from sens_platform_api.settings import ApiSettings
+from sens_platform_api.sql_logins.repository import StoredSessions
+from sens_platform_api.sql_logins.service import keep_ending
 from sens_platform_api.streaming import AnswerCounter
 from sens_platform_api.tenants.jetstream import LimitsBucket
 from sens_platform_api.tenants.repository import IngestionLimits
@@ -79,6 +81,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             expiring = tasks.create_task(keep_expiring(StoredExpiry(pool), background), name="expire")
             measuring = tasks.create_task(keep_measuring(StoredExpiry(pool), background), name="measure sizes")
             observing = tasks.create_task(keep_observing(StoredExpiry(pool), background), name="observe retention")
+            ending = tasks.create_task(keep_ending(StoredSessions(key_pool), background), name="end long transactions")
             # Measurements are served, and the process is healthy, also while NATS is still missing.
             beating = tasks.create_task(heartbeat.keep(), name="heartbeat")
             async with connect(settings.nats, SERVICE, client=client, stop=stop):
@@ -97,6 +100,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             expiring.cancel()
             measuring.cancel()
             observing.cancel()
+            ending.cancel()
 
 
 if __name__ == "__main__":

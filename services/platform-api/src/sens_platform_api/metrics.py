@@ -76,3 +76,7 @@ DROPPED_PARTITIONS = Counter(
     "sens_api_dropped_partitions_total",
     "Partitions or chunks of readings dropped because nobody keeps anything of them.",
 )
+ENDED_SQL_SESSIONS = Counter(
+    "sens_api_sql_sessions_ended_total",
+    "Sessions of tenants' SQL logins that were ended, because a statement or transaction went on for longer than it may.",
+)

@@ -9,7 +9,7 @@ import asyncpg
 from sens_cli.up.postgres import SUPERUSER
 from sens_common.command_line.local_settings import DATABASE_OWNER
 from sens_common.errors import SensError
-from sens_common.privileges import ADVISORY_LOCKS
+from sens_common.privileges import ADVISORY_LOCKS, TENANT_LOGINS
 
 SUPERUSER_SECRET: Final = "postgres-superuser-password"  # noqa: S105 - a file's name
 _TIMEOUT_SECONDS: Final = 5
@@ -76,6 +76,7 @@ async def ensure_database(host: str, port: int, superuser: str, owner: str) -> s
                 )
         async with _superuser(host, port, superuser, DATABASE_OWNER) as connection:
             await connection.execute(ADVISORY_LOCKS)
+            await connection.execute(TENANT_LOGINS)
             return "made" if made else ""
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise SensError(f"PostgreSQL on port {port} does not let us make the database: {error}") from error

@@ -117,7 +117,10 @@ def address_lines(instance: Instance, key: str) -> list[tuple[str, str]]:
         ("Documentation", instance.docs_url),
         ("MQTT", f"mqtt://{mqtt}:{instance.ports['mqtt']} (3.1.1 and 5)"),
         ("NATS", f"nats://{host}:{instance.ports['nats']}"),
-        ("PostgreSQL", f"{host}:{instance.ports['postgres']}"),
+        (
+            "PostgreSQL",
+            f"{host}:{instance.ports['postgres']} (a login for psql or Grafana: sens logins create --tenant {instance.tenant})",
+        ),
         ("API key", f"{key} (tenant {instance.tenant})"),
         ("Try", f"curl -H 'Authorization: Bearer {key}' {instance.api_url}/api/v1/devices"),
     ]

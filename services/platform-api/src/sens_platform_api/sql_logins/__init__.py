@@ -1,0 +1,1 @@
+"""Logins with which people of a tenant ask the database in SQL."""
