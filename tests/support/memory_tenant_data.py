@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from sens_common.tenant_limits import MqttSource, TenantLimits
 from sens_mock_mqtt_broker.topics import matches
 from sens_platform_api.audit.repository import ADMINISTRATOR, StoredEvent
 from sens_platform_api.caller import Caller
@@ -76,6 +77,7 @@ class MemoryTenant:
     metrics: dict[tuple[str, Kind], tuple[int, Metric]] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     messages_per_second: int | None = None
+    mqtt_sources: dict[str, str] = field(default_factory=dict)
     is_deleted: bool = False
 
     def register(self, device: str, metric: str, kind: Kind) -> tuple[int, int]:
@@ -335,13 +337,8 @@ class MemoryTenantData:
         return MemoryMeasurements(series, devices, self._database.measurements)
 
     @property
-    def limits(self) -> "MemoryTenantData":
-        return self
-
-    async def messages_per_second(self) -> dict[str, int]:
-        """Return the rate of each tenant that has one, as `tenants.service.StoredLimits`."""
-        rates = {name: tenant.messages_per_second for name, tenant in self._tenants.items()}
-        return {name: rate for name, rate in rates.items() if rate is not None}
+    def limits(self) -> "MemoryLimits":
+        return MemoryLimits(self._tenants)
 
     async def store(self, tenant: str, rows: Sequence[Row]) -> None:
         for device, metric, time, value in rows:
@@ -365,8 +362,29 @@ class MemoryTenantData:
     async def limit_rate(self, tenant: str, messages_per_second: int | None) -> None:
         self._tenants[tenant].messages_per_second = messages_per_second
 
+    async def add_source(self, tenant: str, name: str, topic_filter: str | None) -> None:
+        if topic_filter is not None:
+            self._tenants[tenant].mqtt_sources[name] = topic_filter
+
     async def remove(self, tenant: str) -> None:
         self._tenants[tenant].is_deleted = True
 
     async def measurement_count(self) -> int:
         return len(self._database.measurements)
+
+
+@dataclass
+class MemoryLimits:
+    """What ingestion workers have to know, as `tenants.service.StoredLimits`."""
+
+    tenants: dict[str, MemoryTenant]
+
+    async def limits(self) -> dict[str, TenantLimits]:
+        """Return what holds for each tenant that has a rate or a source."""
+        return {
+            name: TenantLimits(
+                tenant.messages_per_second, tuple(MqttSource(*each) for each in sorted(tenant.mqtt_sources.items()))
+            )
+            for name, tenant in self.tenants.items()
+            if tenant.messages_per_second is not None or tenant.mqtt_sources
+        }

@@ -66,6 +66,9 @@ class TenantData(Protocol):
     async def record(self, tenant: str | None, action: str) -> None:
         """Add an event to the audit, of a tenant or of none."""
 
+    async def add_source(self, tenant: str, name: str, topic_filter: str | None) -> None:
+        """Give a tenant a source, by HTTP where there is no topic filter."""
+
     async def limit_rate(self, tenant: str, messages_per_second: int | None) -> None:
         """Change a tenant's limit of messages a second."""
 
@@ -174,6 +177,16 @@ class TenantDataInDatabase:
     async def limit_rate(self, tenant: str, messages_per_second: int | None) -> None:
         await self._owner.execute(
             "UPDATE sens.tenants SET messages_per_second = $2 WHERE name = $1", tenant, messages_per_second
+        )
+
+    async def add_source(self, tenant: str, name: str, topic_filter: str | None) -> None:
+        await self._owner.execute(
+            "INSERT INTO sens.sources (tenant_id, name, transport, topic_filter, format)"
+            " VALUES ($1, $2, $3, $4, 'json')",
+            self._ids[tenant],
+            name,
+            "http" if topic_filter is None else "mqtt",
+            topic_filter,
         )
 
     async def remove(self, tenant: str) -> None:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from sens_common import tenant_limits as limits
 from sens_common.jetstream import connect
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_common.topics import NATIVE_PATTERN
@@ -15,6 +16,7 @@ from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.mqtt import MqttConnection, MqttSource
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import MqttSettings
+from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
 from support.brokers import MqttBroker, mock_broker, mosquitto
 from support.memory import MemoryRecord
 from support.servers import eventually
@@ -181,3 +183,49 @@ class TestWorker:
             numbers = [value for device, _, _, value in path.values() if device == "d1"]
             assert set(numbers) == set(range(4000))
             assert len(numbers) <= 4000 + doubled
+
+
+class TestSources:
+    async def test_are_followed_without_a_new_connection_and_no_message_is_missed_or_comes_twice(
+        self, broker: MqttBroker
+    ) -> None:
+        routes = SourceRoutes([NATIVE_TOPIC_FILTER])
+        record = MemoryRecord()
+        settings = MqttSettings(url=f"mqtt://{broker.host}:{broker.port_v5}", client_id="w")
+        source = MqttSource(settings, ReceiptClock("w"), record, routes, max_packet_bytes=1_000_000)
+
+        def publish(*topics: str) -> None:
+            with Publisher(broker) as publisher:
+                publisher.publish_all([(topic, b"{}") for topic in topics])
+
+        async def change(*sources: tuple[str, str]) -> None:
+            routes.set({"demo": [limits.MqttSource(*each) for each in sources]})
+            await eventually(
+                lambda: record.holds((NATIVE_TOPIC_FILTER, *(topic_filter for _, topic_filter in sources))),
+                "the session follows",
+            )
+
+        async def work() -> list[str]:
+            async with source.connect() as connection:
+                assert await connection.settled() == []
+                topics: list[str] = []
+                await change(("a", "tele/#"))
+                await asyncio.to_thread(publish, "tele/1", "stat/1", TOPIC.format("d1"))
+                await change(("a", "tele/#"), ("b", "stat/#"))
+                await asyncio.to_thread(publish, "tele/2", "stat/2")
+                await change(("b", "stat/#"))
+                await asyncio.to_thread(publish, "tele/3", "stat/3", TOPIC.format("last"))
+                while TOPIC.format("last") not in topics:
+                    topics += [message.topic for message in (await connection.receive()).messages]
+                return topics
+
+        assert sorted(await run(work())) == sorted(
+            [
+                "ingest/v1/demo/a/tele/1",
+                TOPIC.format("d1"),
+                "ingest/v1/demo/a/tele/2",
+                "ingest/v1/demo/b/stat/2",
+                "ingest/v1/demo/b/stat/3",
+                TOPIC.format("last"),
+            ]
+        )

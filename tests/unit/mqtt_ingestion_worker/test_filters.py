@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sens_mqtt_ingestion_worker.filters import apart, earlier_forms, overlap
+from sens_common import topic_filters
+from sens_common.topic_filters import overlap
+from sens_mqtt_ingestion_worker.filters import apart, earlier_forms
 
 LEVEL = st.sampled_from(["a", "b", "", "$c"])
 TOPICS = st.lists(LEVEL, min_size=1, max_size=4).map("/".join)
@@ -71,3 +73,10 @@ class TestEarlierForms:
             "sens/v1/+/+/telemetry",
             "$share/sens/sens/v1/+/+/telemetry",
         }
+
+
+class TestMatch:
+    @given(TOPICS, FILTERS)
+    def test_is_what_the_specification_says(self, topic: str, topic_filter: str) -> None:
+        assert topic_filters.matches(topic_filter, topic) is matches(topic, topic_filter)
+        assert topic_filters.matches(f"$share/group/{topic_filter}", topic) is matches(topic, topic_filter)

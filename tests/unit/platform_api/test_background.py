@@ -79,11 +79,11 @@ class Limits:
         self.told: dict[str, TenantLimits] = {}
         self.done = asyncio.Event()
 
-    async def messages_per_second(self) -> dict[str, int]:
+    async def limits(self) -> dict[str, TenantLimits]:
         if self._failures:
             self._failures -= 1
             raise AWAY
-        return {"demo": 10}
+        return {"demo": TenantLimits(10)}
 
     async def bring_to(self, limits: dict[str, TenantLimits]) -> int:
         self.told = limits

@@ -13,14 +13,30 @@ from sens_common.names import subject_token
 BUCKET: Final = "TENANT_LIMITS"
 
 
-class TenantLimits(msgspec.Struct, frozen=True):
-    """The limits of one tenant at ingestion; JSON object in the bucket.
+class MqttSource(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A source of a tenant whose messages come by MQTT.
+
+    Attributes:
+        name: Its name.
+        topic_filter: Of its messages (MQTT 5.0, section 4.7).
+        broker: The source's own broker; None for the platform's.
+    """
+
+    name: str
+    topic_filter: str
+    broker: dict[str, str] | None = None
+
+
+class TenantLimits(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What holds for one tenant at ingestion; JSON object in the bucket.
 
     Attributes:
         messages_per_second: Messages over this rate are acknowledged and discarded; None for no limit.
+        mqtt_sources: Its sources that are enabled.
     """
 
     messages_per_second: int | None = None
+    mqtt_sources: tuple[MqttSource, ...] = ()
 
 
 _decoder = msgspec.json.Decoder(TenantLimits)

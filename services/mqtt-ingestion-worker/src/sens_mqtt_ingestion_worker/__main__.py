@@ -18,6 +18,7 @@ from sens_mqtt_ingestion_worker.pipeline import Pipeline
 from sens_mqtt_ingestion_worker.rates import Rates
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import IngestionSettings
+from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
 from sens_mqtt_ingestion_worker.status import IngestionStatus
 
 SERVICE = "mqtt-ingestion-worker"
@@ -30,15 +31,17 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
     status = IngestionStatus()
     client = Client()
     checks: dict[str, Check] = {"nats": nats_check(client), "stream": not_started, "mqtt": not_started}
+    notes: dict[str, Check] = {}
     async with (
-        serve_operations(SERVICE, settings.operations, checks, heartbeat, status.describe),
+        serve_operations(SERVICE, settings.operations, checks, heartbeat, status.describe, notes=notes),
         connect(settings.nats, f"{SERVICE} {mqtt.client_id}", client=client, stop=stop),
     ):
         jetstream = client.jetstream()
         await ensure_streams(jetstream, settings.nats)
         clock = ReceiptClock(mqtt.client_id)
         rates = Rates()
-        limits = LimitsBucket(jetstream, rates)
+        routes = SourceRoutes(mqtt.topic_filters)
+        limits = LimitsBucket(jetstream, rates, routes)
         await limits.read()
         for part in (status, clock, limits):
             part.export_metrics()
@@ -55,6 +58,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
             mqtt,
             clock,
             SessionRecord(jetstream, settings.nats, mqtt),
+            routes,
             max_packet_bytes=client.max_payload - OVERHEAD_BYTES,
         )
         pipeline = Pipeline(source, stream, status, rates, receive_max=mqtt.receive_max)
@@ -65,6 +69,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
             "clock": clock.check,
             "limits": limits.check,
         }
+        notes["sources"] = routes.problems.check
         reading = asyncio.create_task(limits.keep_reading(), name="read the tenants' limits")
         try:
             await pipeline.run(stop)

@@ -1,4 +1,4 @@
-"""The tenants' limits, read from a JetStream key-value bucket: see `sens_common.tenant_limits`."""
+"""The tenants' limits and sources, read from a JetStream key-value bucket: see `sens_common.tenant_limits`."""
 
 import time
 from collections.abc import Callable
@@ -13,8 +13,10 @@ from nats.js.errors import NotFoundError
 from sens_common import tenant_limits
 from sens_common.attempts import Attempt, Attempts
 from sens_common.health import Problems
+from sens_common.tenant_limits import TenantLimits
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.rates import Rates
+from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
 
 log = structlog.get_logger()
 
@@ -29,13 +31,19 @@ _OPERATION_HEADER: Final = "KV-Operation"  # of a key that was deleted
 
 
 class LimitsBucket:
-    """Keeps the rates as the bucket has them. While it can't be read, or is not there, the last known ones hold."""
+    """Keeps the rates and the sources as the bucket has them. While it can't be read, or is not there, the last known ones hold."""
 
     def __init__(
-        self, jetstream: JetStreamContext, rates: Rates, *, clock: Callable[[], float] = time.monotonic
+        self,
+        jetstream: JetStreamContext,
+        rates: Rates,
+        routes: SourceRoutes | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._jetstream = jetstream
         self._rates = rates
+        self._routes = routes
         self._clock = clock
         self._seen: tuple[object, int] | None = None  # when the bucket was made, and its last sequence
         self._read_at = clock()
@@ -85,14 +93,17 @@ class LimitsBucket:
         seen = (info.created, info.state.last_seq)
         if seen != self._seen:
             limits = await self._all() if info.state.messages else {}
-            self._rates.set(limits)
+            self._rates.set({tenant: each.messages_per_second for tenant, each in limits.items()})
+            if self._routes is not None:
+                self._routes.set({tenant: each.mqtt_sources for tenant, each in limits.items()})
             self._seen = seen
-            rates = sum(rate is not None for rate in limits.values())
-            log.info("read the tenants' limits", tenants=len(limits), with_a_rate=rates)
+            rates = sum(each.messages_per_second is not None for each in limits.values())
+            sources = sum(len(each.mqtt_sources) for each in limits.values())
+            log.info("read the tenants' limits", tenants=len(limits), with_a_rate=rates, sources=sources)
         self._read_at = started
 
-    async def _all(self) -> dict[str, int | None]:
-        """Return the rate of each tenant that has a key, None for no limit."""
+    async def _all(self) -> dict[str, TenantLimits]:
+        """Return what holds for each tenant that has a key."""
         subscription = await self._jetstream.pull_subscribe(
             f"{_SUBJECT}>",
             stream=_STREAM,
@@ -103,7 +114,7 @@ class LimitsBucket:
                 mem_storage=True,
             ),
         )
-        limits: dict[str, int | None] = {}
+        limits: dict[str, TenantLimits] = {}
         try:
             pending = 1
             while pending:
@@ -114,16 +125,16 @@ class LimitsBucket:
                         limits.pop(tenant, None)
                         self._problems.clear(tenant)
                         continue
-                    limits[tenant] = self._rate(tenant, message.data)
+                    limits[tenant] = self._limits(tenant, message.data)
         finally:
             await subscription.unsubscribe()
         return limits
 
-    def _rate(self, tenant: str, value: bytes) -> int | None:
+    def _limits(self, tenant: str, value: bytes) -> TenantLimits:
         try:
-            rate = tenant_limits.decode(value).messages_per_second
+            limits = tenant_limits.decode(value)
         except ValueError as error:
             self._problems.set(tenant, f"the limits of tenant {tenant} can't be understood, and do not hold: {error}")
-            return None
+            return TenantLimits()
         self._problems.clear(tenant)
-        return rate
+        return limits

@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from sens_common.names import REPLAY_PUBLISHER
 from sens_common.settings import Group, NatsSettings, OperationsSettings, ServiceSettings
+from sens_common.topic_filters import checked
 from sens_common.topics import NATIVE_PATTERN
 from sens_mqtt_ingestion_worker import filters
 
@@ -36,14 +37,12 @@ class MqttSettings(Group):
         pattern=r"^[A-Za-z0-9_.-]+$",
         description="Client identifier, the session's name; each replica has one of its own and keeps it over restarts.",
     )
-    topic_filters: Annotated[list[Annotated[str, AfterValidator(filters.checked)]], AfterValidator(filters.apart)] = (
-        Field(
-            [NATIVE_PATTERN.filter],
-            min_length=1,
-            max_length=100,
-            description='Topic filters as a JSON list, for example ["$share/sens/sens/v1/+/+/telemetry"]; no two may match the same topic. '
-            "What the session was subscribed to before is unsubscribed.",
-        )
+    topic_filters: Annotated[list[Annotated[str, AfterValidator(checked)]], AfterValidator(filters.apart)] = Field(
+        [NATIVE_PATTERN.filter],
+        min_length=1,
+        max_length=100,
+        description='Topic filters as a JSON list, for example ["$share/sens/sens/v1/+/+/telemetry"]; no two may match the same topic. '
+        "What the session was subscribed to before is unsubscribed.",
     )
     receive_max: int = Field(
         4096,

@@ -6,6 +6,7 @@ When to send which packet, and what to do with those that come, is here.
 import asyncio
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 import mqtt5
@@ -19,6 +20,7 @@ from sens_mqtt_ingestion_worker.mqtt.gathering import Gathering
 from sens_mqtt_ingestion_worker.mqtt.subscriptions import Subscriptions
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SessionTakenError, SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
+from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
 from sens_mqtt_ingestion_worker.status import Waiting
 
 log = structlog.get_logger()
@@ -43,6 +45,7 @@ class MqttConnection(asyncio.Protocol):
         max_packet_bytes: int,
         clock: ReceiptClock,
         left_over: frozenset[str] = frozenset(),
+        routes: SourceRoutes | None = None,
     ) -> None:
         """Prepare.
 
@@ -50,7 +53,8 @@ class MqttConnection(asyncio.Protocol):
             settings: Of the broker and the session.
             max_packet_bytes: Largest packet that is taken.
             clock: For the receipt times.
-            left_over: What a resumed session may be subscribed to beside the settings' filters.
+            left_over: What a resumed session may be subscribed to beside what is wanted.
+            routes: The sources on this broker, whose filters are wanted beside those of the settings.
         """
         self._settings = settings
         self._max_packet_bytes = max_packet_bytes
@@ -71,7 +75,11 @@ class MqttConnection(asyncio.Protocol):
         self._reading_paused = False
         self._wake: asyncio.Future[None] | None = None
         self._connack: mqtt5.ConnAckPacket | None = None
-        self._subscriptions = Subscriptions(settings.topic_filters, left_over)
+        self._topic_of = routes.topic if routes is not None else str
+        sources = sorted(routes.filters) if routes is not None else []
+        self._wanted = [*settings.topic_filters, *sources]
+        self._subscriptions = Subscriptions(self._wanted, left_over, sources)
+        self._had_subscriptions = False
         self._delivered_message_count = 0
         self._last_sent = self._last_heard = time.monotonic()
 
@@ -98,6 +106,7 @@ class MqttConnection(asyncio.Protocol):
         first, is_ahead = self._clock.next()
         received_at = first
         messages = self._messages
+        topic_of = self._topic_of
         before = len(messages)
         try:
             while offset < size:
@@ -105,7 +114,7 @@ class MqttConnection(asyncio.Protocol):
                 offset += length
                 if type(packet) is mqtt5.PublishPacket:
                     packet_id = packet.packet_id or 0
-                    messages.append(Message(packet.topic, packet.payload, received_at, packet_id))
+                    messages.append(Message(topic_of(packet.topic), packet.payload, received_at, packet_id))
                     if packet.duplicate and packet_id:
                         self._flagged.add(packet_id)
                     received_at += STEP
@@ -176,7 +185,11 @@ class MqttConnection(asyncio.Protocol):
             self._disconnect(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION, refusal)
             return
         self._wake_up()
-        ending = self._subscriptions.unsubscribe(self._received_message_count, session_present=self.session_present)
+        self._end_subscriptions()
+
+    def _end_subscriptions(self) -> None:
+        had_some = self.session_present or self._had_subscriptions
+        ending = self._subscriptions.unsubscribe(self._received_message_count, session_present=had_some)
         if ending is not None:
             self._write(ending)
 
@@ -216,13 +229,30 @@ class MqttConnection(asyncio.Protocol):
         ):
             log.warning("the broker keeps the session for a shorter time", seconds=connack.session_expiry_interval)
         # A resumed session still has its subscriptions, and a broker may answer this one only after it got acknowledgements.
-        self._write(packets.subscribe(settings.topic_filters))
+        self._write(packets.subscribe(self._wanted))
         while not self._subscriptions.are_made and not self._messages:
             await self._wait_for_change()
 
     async def settled(self) -> list[str]:
         """See `Subscriptions.settled`."""
         return await self._subscriptions.settled()
+
+    @property
+    def answers(self) -> Mapping[str, str | None]:
+        """See `Subscriptions.answers`."""
+        return self._subscriptions.answers
+
+    def change_subscriptions(self, more: Sequence[str], ended: frozenset[str]) -> None:
+        """Subscribe to more, and to some no longer; `settled` tells when that is done. The broker may refuse what is new.
+
+        Nothing else may be under way: `settled` has returned.
+        """
+        self._had_subscriptions = True
+        self._subscriptions = Subscriptions(more, ended, more)
+        if more:
+            self._write(packets.subscribe(more))
+        else:
+            self._end_subscriptions()
 
     async def receive(self) -> Delivery:
         """See `pipeline.BrokerConnection.receive`."""

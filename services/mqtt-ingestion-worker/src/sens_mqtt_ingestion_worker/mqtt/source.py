@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import ssl
 import urllib.parse
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ from sens_mqtt_ingestion_worker.filters import earlier_forms
 from sens_mqtt_ingestion_worker.mqtt.connection import MqttConnection
 from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
+from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
 
 _DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _RECORD_AGAIN_SECONDS: Final = 5.0
@@ -50,7 +52,13 @@ class MqttSource:
     """
 
     def __init__(
-        self, settings: MqttSettings, clock: ReceiptClock, record: SubscriptionRecord, *, max_packet_bytes: int
+        self,
+        settings: MqttSettings,
+        clock: ReceiptClock,
+        record: SubscriptionRecord,
+        routes: SourceRoutes | None = None,
+        *,
+        max_packet_bytes: int,
     ) -> None:
         """Prepare, without connecting.
 
@@ -58,6 +66,7 @@ class MqttSource:
             settings: Of the broker and the session.
             clock: For the receipt times.
             record: Of the session's subscriptions.
+            routes: The sources on this broker; the session follows when they change.
             max_packet_bytes: Largest packet that the stream can take; the smaller of this and the setting is told to the broker.
 
         Raises:
@@ -65,7 +74,7 @@ class MqttSource:
         """
         self._settings = settings
         self._record = record
-        self._wanted = frozenset(settings.topic_filters)
+        self._routes = routes or SourceRoutes(settings.topic_filters)
         self._recorded: frozenset[str] | None = None  # None: not read yet
         self.subscriptions = Problems("subscriptions")
         # What the record has too much is unsubscribed once more, to no effect: that makes the worker no less ready.
@@ -99,7 +108,8 @@ class MqttSource:
             recorded = await self._before_subscribing()
         except UnavailableError as error:
             raise SourceUnavailableError(str(error)) from error
-        connection = MqttConnection(settings, self._max_packet_bytes, self._clock, recorded - self._wanted)
+        wanted = self._wanted
+        connection = MqttConnection(settings, self._max_packet_bytes, self._clock, recorded - wanted, self._routes)
         try:
             async with asyncio.timeout(settings.connect_timeout_seconds):
                 await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls)
@@ -118,7 +128,7 @@ class MqttSource:
             connection.abort()
             raise
         keeping = asyncio.create_task(connection.keep_alive(), name="mqtt keep-alive")
-        settling = asyncio.create_task(self._after_subscribing(connection), name="mqtt subscriptions")
+        settling = asyncio.create_task(self._keep_subscribed(connection, wanted), name="mqtt subscriptions")
         try:
             yield connection
         except SourceUnavailableError as error:
@@ -128,19 +138,48 @@ class MqttSource:
             settling.cancel()
             connection.close()
 
+    @property
+    def _wanted(self) -> frozenset[str]:
+        """What the session is to be subscribed to."""
+        return frozenset(self._settings.topic_filters) | self._routes.filters
+
     async def _before_subscribing(self) -> frozenset[str]:
         """Return the filters to which the session may be subscribed, once they are recorded together with those it is going to have."""
-        if self._recorded is None:
-            known = await self._record.load()
-            recorded = self._wanted | (known if known is not None else earlier_forms(self._wanted))
-            if recorded != known:
-                await self._record.save(recorded)
-            self._recorded = recorded
-        return self._recorded
+        recorded = self._recorded
+        if recorded is None:
+            recorded = await self._record.load()
+        wanted = self._wanted
+        more = wanted | (recorded if recorded is not None else earlier_forms(wanted))
+        if more != recorded:
+            await self._record.save(more)
+        self._recorded = more
+        return more
 
-    async def _after_subscribing(self, connection: MqttConnection) -> None:
+    async def _keep_subscribed(self, connection: MqttConnection, subscribed: frozenset[str]) -> None:
+        """Record what the session is subscribed to whenever the broker has subscribed and unsubscribed, and change it with the sources."""
+        await self._after_subscribing(connection, subscribed)
+        while True:
+            await self._routes.changed()
+            wanted = self._wanted
+            if wanted == subscribed:
+                continue
+            try:
+                await self._before_subscribing()
+            except UnavailableError as error:
+                self.subscriptions.set("change", "sources have changed, and the session can't follow yet", str(error))
+                await asyncio.sleep(_RECORD_AGAIN_SECONDS)
+                self._routes.ask_again()
+                continue
+            self.subscriptions.clear("change")
+            connection.change_subscriptions(sorted(wanted - subscribed), subscribed - wanted)
+            await self._after_subscribing(connection, wanted)
+            subscribed = wanted
+
+    async def _after_subscribing(self, connection: MqttConnection, subscribed: frozenset[str]) -> None:
         """Record what the session is subscribed to, once the broker has subscribed and unsubscribed."""
         refused = await connection.settled()
+        for topic_filter, refusal in connection.answers.items():
+            self._routes.note_answer(topic_filter, refusal)
         if refused:
             self.subscriptions.set(
                 "left over",
@@ -149,9 +188,9 @@ class MqttSource:
             )
             return
         self.subscriptions.clear("left over")
-        await self._recording.run(self._record_wanted)
+        await self._recording.run(functools.partial(self._record_subscribed, subscribed))
 
-    async def _record_wanted(self) -> None:
-        if self._recorded != self._wanted:
-            await self._record.save(self._wanted)
-            self._recorded = self._wanted
+    async def _record_subscribed(self, subscribed: frozenset[str]) -> None:
+        if self._recorded != subscribed:
+            await self._record.save(subscribed)
+            self._recorded = subscribed

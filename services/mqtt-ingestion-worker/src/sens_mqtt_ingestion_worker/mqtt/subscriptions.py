@@ -1,7 +1,7 @@
-"""What a session is subscribed to: first to what the settings name, then to nothing else."""
+"""What a session is subscribed to: first to what the settings and the sources name, then to nothing else."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import mqtt5
@@ -21,33 +21,44 @@ class Subscriptions:
     Earlier ones are ended only after the new ones are made, so that no message is missed in between.
 
     Attributes:
-        are_made: Whether the session is subscribed to what the settings name.
+        are_made: Whether the broker has answered.
+        answers: What it said of each filter that it may refuse: why it does, None when it does not.
     """
 
-    def __init__(self, wanted: Sequence[str], left_over: frozenset[str]) -> None:
+    def __init__(
+        self, wanted: Sequence[str], left_over: frozenset[str], optional: Collection[str] = frozenset()
+    ) -> None:
         """Take the filters; nothing is sent yet.
 
         Args:
-            wanted: What the settings name.
-            left_over: What a resumed session may be subscribed to beside that.
+            wanted: All that is to be subscribed to.
+            left_over: What the session may be subscribed to beside that.
+            optional: Those that the broker may refuse.
         """
-        self.are_made = False
+        self.are_made = not wanted
+        self.answers: dict[str, str | None] = {}
         self._wanted = wanted
+        self._optional = optional
         self._left_over = sorted(left_over)
         self._refused: list[str] = []
         self._are_settled = asyncio.Event()
         self._came_before: int | None = None  # messages before SUBACK, while UNSUBACK is awaited
 
     async def settled(self) -> list[str]:
-        """Wait until the session is subscribed to what the settings name, and to nothing else; return the filters that the broker refused to end."""
+        """Wait until the session is subscribed to what is wanted, and to nothing else; return the filters that the broker refused to end."""
         await self._are_settled.wait()
         return self._refused
 
     def take_suback(self, packet: mqtt5.SubAckPacket) -> str | None:
-        """Take the answer to SUBSCRIBE; return why the broker refuses it, None when it does not."""
+        """Take the answer to SUBSCRIBE; return why the broker refuses what it may not, None when it does not."""
         for topic_filter, code in zip(self._wanted, packet.reason_codes, strict=False):
+            refusal = None
             if int(code) >= packets.FIRST_FAILURE:
-                return packets.refusal(f"the subscription to {topic_filter}", code.name, packet.reason_str)
+                refusal = packets.refusal(f"the subscription to {topic_filter}", code.name, packet.reason_str)
+            if topic_filter in self._optional:
+                self.answers[topic_filter] = refusal
+            elif refusal is not None:
+                return refusal
         self.are_made = True
         return None
 
@@ -56,7 +67,7 @@ class Subscriptions:
 
         Args:
             received: How many messages the connection has brought so far.
-            session_present: Whether the broker has resumed a session.
+            session_present: Whether the session may have had subscriptions before.
         """
         if not self._left_over or not session_present:
             self._are_settled.set()

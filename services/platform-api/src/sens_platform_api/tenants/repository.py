@@ -5,14 +5,19 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 import asyncpg
+import msgspec
 
 from sens_common.errors import UnavailableError
+from sens_common.tenant_limits import MqttSource, TenantLimits
 from sens_platform_api.errors import AlreadyExistsError, NotFoundError
 from sens_platform_api.postgresql import Connection, Pool, transaction
 from sens_platform_api.tenants.limits import LIMITS, Limit
 
 _LOCK_SECONDS: Final = 5
 """How long the deletion of a tenant waits for batches that are being stored; new batches wait behind it meanwhile."""
+
+
+_sources: Final = msgspec.json.Decoder(tuple[MqttSource, ...])
 
 
 class Tenant(NamedTuple):
@@ -152,11 +157,13 @@ class IngestionLimits:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def messages_per_second(self) -> dict[str, int]:
-        """Return the rate of each tenant that has one."""
+    async def limits(self) -> dict[str, TenantLimits]:
+        """See `tenants.service.StoredLimits.limits`."""
         async with transaction(self._pool) as connection:
-            rows = await connection.fetch("SELECT tenant, messages_per_second FROM sens.ingestion_limits()")
-        return {row["tenant"]: row["messages_per_second"] for row in rows}
+            rows = await connection.fetch(
+                "SELECT tenant, messages_per_second, mqtt_sources FROM sens.ingestion_tenants()"
+            )
+        return {tenant: TenantLimits(rate, _sources.decode(sources)) for tenant, rate, sources in rows}
 
 
 async def shortest_raw_retention(connection: Connection, tenant_id: int) -> int | None:

@@ -19,8 +19,8 @@ INTERVAL_SECONDS: Final = 3.0
 class StoredLimits(Protocol):
     """The limits in the database."""
 
-    async def messages_per_second(self) -> dict[str, int]:
-        """Return the rate of each tenant that has one."""
+    async def limits(self) -> dict[str, TenantLimits]:
+        """Return what holds at ingestion, for each tenant that has a rate or a source."""
 
 
 class PublishedLimits(Protocol):
@@ -59,5 +59,4 @@ async def keep_telling_limits(
 
 async def tell_limits(stored: StoredLimits, published: PublishedLimits) -> int:
     """Publish the stored limits; return how many tenants' limits were written or removed."""
-    limits = await stored.messages_per_second()
-    return await published.bring_to({tenant: TenantLimits(rate) for tenant, rate in limits.items()})
+    return await published.bring_to(await stored.limits())
