@@ -123,5 +123,4 @@ class TestMigrate:
 class TestLoad:
     @pytest.mark.parametrize("storage", ["timescaledb", "postgresql"])
     def test_numbers_each_migration_once_up_to_the_required_version(self, storage: Storage) -> None:
-        versions = [migration.version for migration in load(storage)]
-        assert (versions, versions[-1]) == (sorted(set(versions)), REQUIRED_VERSION)
+        assert [migration.version for migration in load(storage)] == list(range(1, REQUIRED_VERSION + 1))

@@ -77,7 +77,9 @@ class TestSource:
             wait_until(is_over, "the session is no longer subscribed to the source's filter")
         [counts] = path.fetch("SELECT without_measurements::int, unaccounted::int FROM sens.conservation()")
         assert dict(counts) == {"without_measurements": 1, "unaccounted": 0}
-        assert [dict(row) for row in path.fetch("SELECT name FROM sens.devices WHERE name !~ '^idle' ORDER BY name")] == [
+        assert [
+            dict(row) for row in path.fetch("SELECT name FROM sens.devices WHERE name !~ '^idle' ORDER BY name")
+        ] == [
             {"name": "kitchen"},
             {"name": "native"},
         ]

@@ -9,6 +9,9 @@ from sens_common.database import connect
 from sens_common.envelope import Message
 from sens_common.settings import DatabaseSettings
 from sens_common.topics import SOURCES
+from sens_payloads.codecs.javascript import JavascriptCodecs
+from sens_payloads.codecs.sandbox.sandboxes import Sandbox
+from sens_payloads.frame_decoding import Codecs
 from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.guard import DeadLetterGuard
@@ -35,6 +38,15 @@ ERASURE = f"""
     SELECT id, sha256('{EUI}'), to_timestamp({NOW // 1_000_000 + 60}), 1 FROM sens.tenants
 """  # noqa: S608 - constants
 
+CODEC = """
+    INSERT INTO sens.codec_versions (codec_id, number, source, sha256, examples, created_by)
+    SELECT id, 1, source, sha256(convert_to(source, 'UTF8')), '[]', 'somebody'
+    FROM sens.codecs, (VALUES ($$function decodeUplink(input) {
+        if (input.bytes[0] == 255) { return nothing.there; }
+        return {data: {n: input.bytes[0] + input.fPort}};
+    }$$)) AS code (source)
+"""
+
 
 def uplink(second: int, payload: str = "03670110056700ff") -> bytes:
     """Return a message of Netmore with a frame in Cayenne LPP: 27.2 and 25.5 °C."""
@@ -45,10 +57,11 @@ def uplink(second: int, payload: str = "03670110056700ff") -> bytes:
 class Worker:
     """What a telemetry worker does with envelopes, and what the database says then."""
 
-    def __init__(self, settings: DatabaseSettings, database: Database) -> None:
+    def __init__(self, settings: DatabaseSettings, database: Database, sandbox: Sandbox) -> None:
         self.settings = settings
         self.now = 0.0
-        self.builder = BatchBuilder(TimescaleRegistry(database, clock=lambda: self.now), decoder("native"))
+        registry = TimescaleRegistry(database, clock=lambda: self.now)
+        self.builder = BatchBuilder(registry, decoder("native"), Codecs(JavascriptCodecs(sandbox)))
         self.store = TimescaleStore(database, NO_QUOTA)
         self.sequence = 0
 
@@ -94,8 +107,8 @@ class Worker:
 
 @asynccontextmanager
 async def worker(settings: DatabaseSettings) -> AsyncIterator[Worker]:
-    async with open_pool(settings, "test") as pool:
-        it = Worker(settings, Database(pool, settings))
+    async with open_pool(settings, "test") as pool, Sandbox() as sandbox:
+        it = Worker(settings, Database(pool, settings), sandbox)
         await it.execute("INSERT INTO sens.tenants (name) VALUES ('demo')", SOURCE)
         yield it
 
@@ -182,6 +195,24 @@ class TestDevice:
 
             assert await it.values() == []
             assert await it.letters() == []
+
+
+class TestCodecOfATenant:
+    async def test_decodes_frames_and_leaves_dead_letters_of_its_mistakes(self, database: DatabaseSettings) -> None:
+        async with worker(database) as it:
+            await it.execute(
+                "INSERT INTO sens.codecs (tenant_id, name) SELECT id, 'mine' FROM sens.tenants",
+                CODEC,
+                "INSERT INTO sens.profiles (tenant_id, name, codec_id, codec_version) SELECT tenant_id, 'mine', id, 1 FROM sens.codecs",
+                RULE,
+            )
+
+            await it.settle(uplink(1, "05"), uplink(2, "ff"), uplink(3, "06"))
+            details = await it.fetch("SELECT reason, detail FROM sens.dead_letters")
+
+            assert sorted(await it.values()) == [(EUI, "n", 7.0), (EUI, "n", 8.0)]
+            assert [reason for reason, _ in details] == ["codec_error"]
+            assert "line 2" in str(details[0][1])
 
 
 class TestVersionOfACodec:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sens_common.dead_letters import Reason
-from sens_common.errors import RejectedMessageError
+from sens_common.errors import RejectedMessageError, UnavailableError
 from sens_payloads.codecs import cayenne_lpp
 from sens_payloads.frames import Fields, Frame, FrameDecoder
 from sens_payloads.profiles import Codec, CodecVersion
@@ -14,18 +14,35 @@ class Codecs:
 
     def __init__(self, javascript: FrameDecoder | None = None) -> None:
         """Take what decodes with the tenants' own codecs; without it they can't be used."""
-        self._javascript = javascript
+        self._javascript = javascript or _NoJavascript()
 
     async def decode(
         self, tenant_id: int, codec: Codec, frames: Sequence[Frame]
     ) -> list[Fields | RejectedMessageError]:
         """See `frames.FrameDecoder.decode`."""
         if isinstance(codec, CodecVersion):
-            if self._javascript is None:
-                error = RejectedMessageError(Reason.NO_CODEC, f"codec {codec} can't run here: nothing runs JavaScript")
+            try:
+                return await self._javascript.decode(tenant_id, codec, frames)
+            except UnavailableError as unavailable:
+                error = RejectedMessageError(
+                    Reason.NO_CODEC, f"codec {codec} can't run here: {unavailable}; then replay"
+                )
                 return [error for _ in frames]
-            return await self._javascript.decode(tenant_id, codec, frames)
         return [_decode_cayenne_lpp(frame) for frame in frames]
+
+
+class _NoJavascript:
+    """Runs nothing."""
+
+    async def decode(
+        self, _tenant_id: int, _codec: Codec, _frames: Sequence[Frame]
+    ) -> list[Fields | RejectedMessageError]:
+        """See `frames.FrameDecoder.decode`.
+
+        Raises:
+            UnavailableError: Always.
+        """
+        raise UnavailableError("nothing runs JavaScript")
 
 
 def _decode_cayenne_lpp(frame: Frame) -> Fields | RejectedMessageError:

@@ -9,6 +9,8 @@ from sens_common.jetstream import connect, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, serve_operations
 from sens_common.readiness import not_started
+from sens_payloads.codecs.javascript import JavascriptCodecs
+from sens_payloads.codecs.sandbox.sandboxes import Sandbox
 from sens_payloads.frame_decoding import Codecs
 from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.decoders import decoder
@@ -54,6 +56,9 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         serve_operations(SERVICE, settings.operations, checks, Heartbeat(), status.describe, notes=notes),
         open_pool(pool_settings, SERVICE) as pool,
         connect(settings.nats, SERVICE, client=client, stop=stop),
+        Sandbox(
+            allow_without_seccomp=settings.codecs.allow_without_seccomp, max_children=settings.codecs.max_processes
+        ) as sandbox,
     ):
         jetstream = client.jetstream()
         database = Database(pool, pool_settings)
@@ -67,7 +72,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         feed = NatsLiveFeed(client)
         pipeline = Pipeline(
             inbox,
-            builder=BatchBuilder(TimescaleRegistry(database), payload_format, Codecs()),
+            builder=BatchBuilder(TimescaleRegistry(database), payload_format, Codecs(JavascriptCodecs(sandbox))),
             guard=guard,
             store=store,
             live=LivePublisher(feed, payload_format),

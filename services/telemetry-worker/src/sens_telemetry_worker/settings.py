@@ -78,6 +78,18 @@ class RollupSettings(Group):
     )
 
 
+class CodecSettings(Group):
+    """The processes in which tenants' codecs run."""
+
+    max_processes: int = Field(
+        8, ge=1, le=256, description="Codecs of so many tenants run at the same time; each takes 16 to some 200 MB."
+    )
+    allow_without_seccomp: bool = Field(
+        False,
+        description="Run codecs also where system calls can't be filtered, as on macOS. Only for codecs that are all your own.",
+    )
+
+
 class TelemetrySettings(ServiceSettings):
     """Settings of the telemetry worker."""
 
@@ -90,6 +102,7 @@ class TelemetrySettings(ServiceSettings):
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     history: HistorySettings = HistorySettings()
     rollups: RollupSettings = RollupSettings()
+    codecs: CodecSettings = CodecSettings()
 
     def worker_database(self) -> DatabaseSettings:
         """Return the settings of the database with the worker's own login, where it has one."""

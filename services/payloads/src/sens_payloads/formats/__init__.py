@@ -10,8 +10,18 @@ from pydantic import ValidationError
 from sens_common.errors import SettingsError
 from sens_payloads.uplinks import NetworkFormat
 
-FORMATS: Final = ("actility", "chirpstack", "json", "netmore", "the_things_stack")
-"""Names of the formats."""
+FORMATS: Final = (
+    "actility",
+    "cbor",
+    "chirpstack",
+    "json",
+    "line_protocol",
+    "messagepack",
+    "netmore",
+    "senml",
+    "the_things_stack",
+)
+"""Names of the formats that a source can have; `sparkplug_b` needs births as well, which nothing keeps yet."""
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Deletions of one tenant in the database, by the functions of the migrations 0016 and 0022."""
+"""Deletions of one tenant in the database, by the functions of the migrations 0016 and 0021."""
 
 from datetime import datetime
 from typing import Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""Metrics in the database, and the deletion of metrics and devices by the functions of the migrations 0008, 0016 and 0022, which see the tenant's names only."""
+"""Metrics in the database, and the deletion of metrics and devices by the functions of the migrations 0008, 0016 and 0021, which see the tenant's names only."""
 
 import contextlib
 from collections.abc import AsyncIterator

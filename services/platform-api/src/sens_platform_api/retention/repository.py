@@ -1,4 +1,4 @@
-"""The rules of retention in the database, and what follows from them, by the functions of the migrations 0015 and 0022."""
+"""The rules of retention in the database, and what follows from them, by the functions of the migrations 0015 and 0021."""
 
 from datetime import datetime
 from typing import NamedTuple
