@@ -82,7 +82,7 @@ class CodecSettings(Group):
     """The processes in which tenants' codecs run."""
 
     max_processes: int = Field(
-        8, ge=1, le=256, description="Codecs of so many tenants run at the same time; each takes 16 to some 200 MB."
+        4, ge=1, le=256, description="Codecs of so many tenants run at the same time; each takes 16 to some 200 MB."
     )
     allow_without_seccomp: bool = Field(
         False,
