@@ -129,7 +129,7 @@ class TestSource:
             await it.execute(PROFILE, RULE, "UPDATE sens.sources SET radio = true")
             await it.settle(uplink(1))
 
-            assert before == [("no_codec", None, "ingest/v1/demo/field/netmore/up", True)]
+            assert before == [("no_codec", EUI, "ingest/v1/demo/field/netmore/up", True)]
             assert await it.values() == [
                 (EUI, "lorawan.rssi", -73),
                 (EUI, "temperature", 27.2),

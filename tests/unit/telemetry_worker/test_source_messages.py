@@ -194,6 +194,16 @@ class TestMessage:
         assert reasons(found) == {0: reason}
         assert platform.values(found) == {("other", NOW + 1): {"t": 2.0}}
 
+    async def test_names_its_device_where_it_is_of_one(self) -> None:
+        platform = Platform()
+
+        found = await platform.interpret(
+            [["no-profile", None, "01"], ["no-profile", NOW - 1, "01"]], [["no-profile", None, "01"], ["b", None, "01"]]
+        )
+
+        assert reasons(found) == {0: Reason.NO_CODEC, 1: Reason.NO_CODEC}
+        assert [found.device_name(index) for index in (0, 1)] == ["no-profile", None]
+
     async def test_is_refused_as_a_whole_where_limits_leave_no_room_for_a_part(self) -> None:
         platform = Platform()
         platform.registry.metric_limit = 1

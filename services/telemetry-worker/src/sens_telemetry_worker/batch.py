@@ -172,6 +172,7 @@ class InterpretedMessages:
         senders: The sources that brought messages, by topic.
         without_measurements: Indexes of messages that carry none by their nature.
         uplink_readings: What the sources' messages say, in their order, also of some that are rejected.
+        device_names: The devices of sources' messages that name one alone, by the messages' indexes.
     """
 
     messages: Sequence[Message]
@@ -184,6 +185,7 @@ class InterpretedMessages:
     senders: Mapping[str, SourceOfTenant] = field(default_factory=dict)
     without_measurements: frozenset[int] = frozenset()
     uplink_readings: Sequence[UplinkReading] = ()
+    device_names: Mapping[int, str] = field(default_factory=dict)
 
     def tenant(self, message_index: int) -> Tenant | None:
         """Return the tenant whose device or source has sent a message, None where its topic leads to neither."""
@@ -199,9 +201,11 @@ class InterpretedMessages:
         return device.tenant.name if device is not None else self.routes[self.messages[message_index].topic].tenant
 
     def device_name(self, message_index: int) -> str | None:
-        """Return the device's name in a message's topic, None where there is no valid one."""
+        """Return the device's name in a message's topic or in a source's message, None where there is no valid one, or several."""
         device = self.devices[message_index]
-        return device.name if device is not None else self.routes[self.messages[message_index].topic].device
+        if device is not None:
+            return device.name
+        return self.device_names.get(message_index) or self.routes[self.messages[message_index].topic].device
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ What the database has to be asked for (a tenant, a device, a metric that was not
 batch; after that a message costs one look-up by its topic, its decoding and one look-up a value.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -73,9 +73,11 @@ class Interpreter:
         decoded = decode(messages, devices, self._format, self._layouts)
         without_measurements: frozenset[int] = frozenset()
         uplink_readings: Sequence[UplinkReading] = ()
+        device_names: Mapping[int, str] = {}
         if topics.senders:
-            of_sources, without_measurements, uplink_readings = await self._sources.read(messages, topics.senders)
-            decoded = decoded.with_others(of_sources)
+            read = await self._sources.read(messages, topics.senders)
+            decoded = decoded.with_others(read.decoded)
+            without_measurements, uplink_readings, device_names = read[1:]
         built = await self._rows.build(decoded)
         rows, rejections = built.rows, decoded.rejections + built.rejections
         if topics.senders and rejections:
@@ -91,6 +93,7 @@ class Interpreter:
             topics.senders,
             without_measurements,
             uplink_readings,
+            device_names,
         )
 
 

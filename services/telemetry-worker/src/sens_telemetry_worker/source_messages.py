@@ -44,11 +44,13 @@ class SourceMessages(NamedTuple):
         decoded: Their values; a message may be in several shapes and single messages, also one that is refused.
         without_measurements: Indexes of those that carry none by their nature.
         readings: What was gathered, in the order of the messages.
+        device_names: The devices of messages that name one alone, by the messages' indexes.
     """
 
     decoded: DecodedMessages
     without_measurements: frozenset[int]
     readings: Sequence[UplinkReading]
+    device_names: Mapping[int, str]
 
 
 class SourceReader:
@@ -78,7 +80,8 @@ class SourceReader:
         readings = list(_readings(named, devices, rejections))
         shapes, single = _gather(readings)
         decoded = DecodedMessages(shapes, single, list(rejections.values()))
-        return SourceMessages(decoded, frozenset(without - rejections.keys()), readings)
+        names = {each.index: each.uplinks[0].device for each in opened if _is_of_one_device(each.uplinks)}
+        return SourceMessages(decoded, frozenset(without - rejections.keys()), readings, names)
 
     async def _decode_frames(self, opened: Sequence[_Opened], rejections: dict[int, Rejection]) -> None:
         """Let the codecs decode the bytes of uplinks, those of a tenant and codec together."""
@@ -95,6 +98,11 @@ class SourceReader:
                     rejections.setdefault(each.index, Rejection(each.index, result.reason, result.detail))
                 else:
                     each.fields[position] = result
+
+
+def _is_of_one_device(uplinks: Sequence[Uplink]) -> bool:
+    first = uplinks[0].device
+    return len(uplinks) == 1 or all(uplink.device == first for uplink in uplinks)
 
 
 def _frame(each: _Opened, position: int) -> Frame:
