@@ -10,6 +10,7 @@ import msgspec
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
 from sens_common.formats import MetricKind, Value
+from sens_common.units import UNIT_PATTERN
 
 RADIO_PREFIX: Final = "lorawan."
 """What the names of a radio's values begin with."""
@@ -29,7 +30,7 @@ class MetricRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_d
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
-    unit: Annotated[str, msgspec.Meta(min_length=1, max_length=40)] | None = None
+    unit: Annotated[str, msgspec.Meta(pattern=UNIT_PATTERN)] | None = None
     kind: MetricKind | None = None
     scale: float = 1.0
     offset: float = 0.0

@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 from pydantic import BaseModel
 
+from sens_common.dead_letters import Reason
+from sens_common.errors import RejectedMessageError
 from sens_common.formats import Value
 from sens_payloads.profiles import RADIO_PREFIX, Profile
 from sens_payloads.uplinks import NetworkFormat, Received, Unwrapped, Uplink
@@ -66,7 +68,7 @@ class Source:
     def metrics(
         self, uplink: Uplink, fields: Mapping[str, Value | int], profile: Profile | None
     ) -> Mapping[str, Value | int]:
-        """Return the values of an uplink by the names of their metrics.
+        """Return the values of an uplink by the names of their metrics, none where it has no fields.
 
         Args:
             uplink: The uplink.
@@ -74,12 +76,23 @@ class Source:
             profile: Of its device.
 
         Raises:
-            RejectedMessageError: As `Profile.named`.
+            RejectedMessageError: It is bytes, and no codec says what they mean; or as `Profile.named`.
         """
+        if not fields:
+            if uplink.frame and (profile is None or profile.codec is None):
+                raise self._no_codec(uplink)
+            return fields
         values = fields if profile is None else profile.named(fields)
         if not self.with_radio or not uplink.radio:
             return values
         return {**values, **{RADIO_PREFIX + name: value for name, value in uplink.radio.items()}}
+
+    def _no_codec(self, uplink: Uplink) -> RejectedMessageError:
+        return RejectedMessageError(
+            Reason.NO_CODEC,
+            f"source {self.name} hands over bytes of device {uplink.device}, and no codec says what they mean: give the device a profile with a"
+            " codec, by a rule of the source or by hand, then replay",
+        )
 
 
 def _fits(pattern: str, device: str) -> bool:

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sens_common.dead_letters import Reason
 from sens_common.envelope import Message
 from sens_common.errors import RejectedMessageError
 from sens_common.formats import KINDS, Measurement, MetricKind, Value
@@ -154,10 +153,6 @@ def _name(opened: Iterable[_Opened], rejections: dict[int, Rejection], without: 
         named: list[_Named] = []
         try:
             for uplink, profile, fields in zip(each.uplinks, each.profiles, each.fields, strict=True):
-                if uplink.frame and not fields and (profile is None or profile.codec is None):
-                    raise _no_codec(each.sender, uplink)
-                if not fields:
-                    continue
                 values = each.sender.source.metrics(uplink, fields, profile)
                 if values:
                     named.append((each, uplink, values))
@@ -167,14 +162,6 @@ def _name(opened: Iterable[_Opened], rejections: dict[int, Rejection], without: 
         if not named:
             without.add(each.index)
         yield from named
-
-
-def _no_codec(sender: SourceOfTenant, uplink: Uplink) -> RejectedMessageError:
-    return RejectedMessageError(
-        Reason.NO_CODEC,
-        f"source {sender.source.name} hands over bytes of device {uplink.device}, and no codec says what they mean: give the device a profile with a"
-        " codec, by a rule of the source or by hand, then replay",
-    )
 
 
 def _readings(

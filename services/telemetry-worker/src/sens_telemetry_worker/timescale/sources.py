@@ -1,19 +1,16 @@
 """Sources, profiles and codecs as the database has them, compiled for use."""
 
-import json
 from collections.abc import Mapping
 from typing import Final
 
 import asyncpg
-import msgspec
 import structlog
 
 from sens_common.database import Connection
 from sens_common.dead_letters import Reason
 from sens_common.errors import SettingsError
-from sens_payloads.formats import format_settings, network_format
-from sens_payloads.profiles import Codec, CodecVersion, MetricRule, Profile
-from sens_payloads.sources import ProfileRule, Source
+from sens_payloads.profiles import Profile
+from sens_payloads.stored import stored_profile, stored_source
 from sens_telemetry_worker.tenants import Refusal, SourceOfTenant, Tenant
 
 log = structlog.get_logger()
@@ -30,7 +27,6 @@ _SOURCES: Final = """
 _ASSIGNED: Final = """
     SELECT d.tenant_id, d.name, a.profile_id FROM sens.device_profiles a JOIN sens.devices d ON d.id = a.device_id
 """
-_rules: Final = msgspec.json.Decoder(dict[str, MetricRule])
 
 
 async def read_sources(
@@ -38,7 +34,7 @@ async def read_sources(
 ) -> dict[tuple[str, str], SourceOfTenant | Refusal]:
     """Return all sources by tenant's name and their own; in the place of one that can't be used, why."""
     by_id = {tenant.id: tenant for tenant in tenants.values()}
-    profiles = {row["id"]: _profile(row) for row in await connection.fetch(_PROFILES)}
+    profiles = {row["id"]: stored_profile(row) for row in await connection.fetch(_PROFILES)}
     assigned: dict[int, dict[str, Profile]] = {}
     for tenant_id, device, profile_id in await connection.fetch(_ASSIGNED):
         assigned.setdefault(tenant_id, {})[device] = profiles[profile_id]
@@ -55,28 +51,11 @@ def _sender(
     row: asyncpg.Record, tenant: Tenant, profiles: Mapping[int, Profile], assigned: Mapping[str, Profile]
 ) -> SourceOfTenant | Refusal:
     try:
-        source = Source(
-            row["name"],
-            network_format(row["format"]),
-            format_settings(row["format"], json.loads(row["settings"])),
-            registers_devices=row["registers_devices"],
-            with_radio=row["radio"],
-            default_profile=profiles.get(row["default_profile"]),
-            profile_rules=[
-                ProfileRule(rule["device"], profiles[rule["profile"]]) for rule in json.loads(row["profile_rules"])
-            ],
-        )
-    except (SettingsError, KeyError) as error:
+        source = stored_source(row, profiles)
+    except SettingsError as error:
         log.warning("a source can't be used", tenant=tenant.name, source=row["name"], error=str(error))
         return Refusal(
             Reason.UNKNOWN_SOURCE,
             f"source {row['name']} of tenant {tenant.name} can't be used: {error}; change it, then replay",
         )
     return SourceOfTenant(tenant, source, assigned)
-
-
-def _profile(row: asyncpg.Record) -> Profile:
-    codec: Codec | None = row["builtin_codec"]
-    if row["codec"] is not None:
-        codec = CodecVersion(row["codec"], row["number"], row["sha256"], row["source"])
-    return Profile(row["name"], codec, _rules.decode(row["metrics"]))
