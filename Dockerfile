@@ -44,10 +44,10 @@ ARG SOURCE_DATE_EPOCH=0
 COPY pyproject.toml ./
 COPY services services
 RUN ln -s docs-site services/docs
-# One RUN for all packages, each built in its own folder. The API's image also holds the program sens, for the administration; the telemetry
-# worker's what reads other people's payloads.
+# One RUN for all packages, each built in its own folder. The API's image also holds the program sens, for the administration; its own and the
+# telemetry worker's what reads other people's payloads.
 # hadolint ignore=DL3003
-RUN case "${SERVICE}" in platform-api) further=cli ;; telemetry-worker) further=payloads ;; *) further= ;; esac \
+RUN case "${SERVICE}" in platform-api) further="cli payloads" ;; telemetry-worker) further=payloads ;; *) further= ;; esac \
     && for folder in common "${SERVICE}" ${further}; do \
         (cd "services/${folder}" && SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH} /tools/bin/hatchling build -t wheel -d /build/wheels) || exit 1; \
     done \

@@ -50,14 +50,14 @@ class TestOverview:
 
     async def test_has_todays_messages_of_the_tenant(self, opened_data: Opener) -> None:
         async with opened_data() as it:
-            words = ("received", "stored", "duplicate", "dead_lettered", "discarded")
+            words = ("received", "stored", "duplicate", "dead_lettered", "discarded", "without_measurements")
             for number, word in enumerate(words, 1):
                 await it.count("demo", word, number)
                 await it.count("demo", word, 10)
                 await it.count("other", word, 100)
             found = await it.numbers("demo").overview()
             assert found is not None
-            assert [getattr(found, word) for word in words] == [11, 12, 13, 14, 15]
+            assert [getattr(found, word) for word in words] == [11, 12, 13, 14, 15, 16]
 
     async def test_of_a_deleted_tenant_is_none(self, opened_data: Opener) -> None:
         async with opened_data() as it:

@@ -72,7 +72,7 @@ class TestEveryImage:
 
     @pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
     def test_holds_the_further_code_that_the_list_says(self, image: Image) -> None:
-        found = re.findall(rf"\b{image.name}\) further=(\S+)", TEXT)
+        found = re.findall(rf'\b{image.name}\) further="?([a-z -]+?)"? ;;', TEXT)
 
         assert found == [" ".join(image.folders[1:])] * bool(image.folders[1:])
 

@@ -208,7 +208,7 @@ class MemoryNumbers:
             len(letter.payload) + len(letter.summary.topic.encode()) + len(letter.summary.detail.encode())
             for letter in letters
         )
-        words = ("received", "stored", "duplicate", "dead_lettered", "discarded")
+        words = ("received", "stored", "duplicate", "dead_lettered", "discarded", "without_measurements")
         counts = {word: tenant.counts[word] for word in words}
         return Overview(
             len(tenant.devices),

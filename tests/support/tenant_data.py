@@ -153,10 +153,11 @@ class TenantDataInDatabase:
             )
 
     async def count(self, tenant: str, word: str, messages: int) -> None:
-        counts = dict.fromkeys(("received", "stored", "duplicate", "dead_lettered", "discarded"), 0) | {word: messages}
+        words = ("received", "stored", "duplicate", "dead_lettered", "discarded", "without_measurements")
+        counts = dict.fromkeys(words, 0) | {word: messages}
         await self._owner.execute(
-            "INSERT INTO sens.message_counts (tenant_id, day, backend, received, stored, duplicate, dead_lettered, discarded)"
-            " SELECT $1, (now() AT TIME ZONE 'UTC')::date, count(*), $2, $3, $4, $5, $6 FROM sens.message_counts",
+            "INSERT INTO sens.message_counts (tenant_id, day, backend, received, stored, duplicate, dead_lettered, discarded, without_measurements)"
+            " SELECT $1, (now() AT TIME ZONE 'UTC')::date, count(*), $2, $3, $4, $5, $6, $7 FROM sens.message_counts",
             self._ids[tenant],
             *counts.values(),
         )

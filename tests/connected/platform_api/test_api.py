@@ -529,7 +529,7 @@ class TestRequests:
         assert is_problem(own[1].get(target), 400)
 
     def test_with_a_large_body_are_refused(self, own: tuple[str, httpx2.Client]) -> None:
-        answer = own[1].post("/api/v1/dead-letters/replay", content=b"x" * 70_000)
+        answer = own[1].post("/api/v1/dead-letters/replay", content=b"x" * 600_000)
         assert is_problem(answer, 413)
 
     def test_with_a_large_target_are_refused(self, own: tuple[str, httpx2.Client]) -> None:

@@ -10,7 +10,12 @@ from sens_common.health import Check, Problems
 from sens_common.jetstream import connect, nats_check, nats_note
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, Operations, serve
+from sens_payloads.codecs.javascript import JavascriptCodecs
+from sens_payloads.codecs.sandbox.sandboxes import Sandbox
+from sens_payloads.frame_decoding import Codecs
 from sens_platform_api.app import create_app
+from sens_platform_api.codecs.checking import SandboxCheck
+from sens_platform_api.codecs.endpoints import CHECK
 from sens_platform_api.current_caller import POOL
 from sens_platform_api.dead_letters.endpoints import STREAM
 from sens_platform_api.dead_letters.jetstream import TelemetryStream
@@ -33,6 +38,7 @@ from sens_platform_api.registry.service import keep_deleting
 from sens_platform_api.retention.repository import StoredExpiry
 from sens_platform_api.retention.service import keep_expiring, keep_measuring, keep_observing
 from sens_platform_api.settings import ApiSettings
+from sens_platform_api.sources.endpoints import FRAMES
 from sens_platform_api.sql_logins.repository import StoredSessions
 from sens_platform_api.sql_logins.service import keep_ending
 from sens_platform_api.streaming import AnswerCounter
@@ -45,7 +51,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
     """Wire the parts, and serve until the stop."""
     limits, client, heartbeat = settings.limits, Client(), Heartbeat()
     live, background = NatsLive(client, limits), Problems("background")
-    async with open_pools(settings.api_database(), SERVICE, limits) as (pool, key_pool):
+    async with open_pools(settings.api_database(), SERVICE, limits) as (pool, key_pool), Sandbox() as sandbox:
         keys = Authenticator(StoredKeys(key_pool))
         checks: dict[str, Check] = {
             "database": partial(database_problem, key_pool),
@@ -60,6 +66,8 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             STREAM.provided(TelemetryStream(client)),
             CONTROL.provided(control := ControlStream(client, settings.nats.replicas)),
             ERASURE.provided(settings.erasure),
+            CHECK.provided(SandboxCheck(sandbox)),
+            FRAMES.provided(Codecs(JavascriptCodecs(sandbox))),
             LIVE.provided(live),
             ANSWERS.provided(AnswerCounter(limits.answers, limits.answers_per_tenant)),
             TABLES.provided(AnswerCounter(limits.tables, limits.tables_per_tenant)),

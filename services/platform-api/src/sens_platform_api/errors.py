@@ -14,6 +14,9 @@
         ├── NotAcceptableError      406 Not Acceptable
         ├── AlreadyExistsError      409 Conflict
         ├── LimitsContradictError   409 Conflict
+        ├── InUseError              409 Conflict
+        ├── OverlapError            409 Conflict
+        ├── TooManyError            409 Conflict
         ├── BodyTooLargeError       413 Content Too Large
         ├── HeadersTooLargeError    431 Request Header Fields Too Large
         ├── InvalidRequestError     422 Unprocessable Content, with the parameters that are wrong
@@ -151,6 +154,30 @@ class LimitsContradictError(RefusedError):
         )
 
 
+class InUseError(RefusedError):
+    """Something else needs what should be deleted; the text names it."""
+
+    status = 409
+    code = "in_use"
+    title = "It is in use"
+
+
+class OverlapError(RefusedError):
+    """Two sources would get the same messages."""
+
+    status = 409
+    code = "overlap"
+    title = "Two topic filters match the same topics"
+
+
+class TooManyError(RefusedError):
+    """The tenant has as many of them as it may have."""
+
+    status = 409
+    code = "too_many"
+    title = "There are too many already"
+
+
 class BodyTooLargeError(RefusedError):
     """The request's body is over the limit."""
 
@@ -187,6 +214,11 @@ class InvalidRequestError(RefusedError):
     def in_query(cls, name: str, detail: str) -> "InvalidRequestError":
         """Return the error of one query parameter."""
         return cls([InvalidParameter("query", name, detail)])
+
+    @classmethod
+    def in_body(cls, name: str, detail: str) -> "InvalidRequestError":
+        """Return the error of one member of the body."""
+        return cls([InvalidParameter("body", name, detail)])
 
 
 class TooManyRequestsError(RefusedError):

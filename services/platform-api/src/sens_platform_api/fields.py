@@ -1,8 +1,11 @@
 """Members that the documents of several rooms have in common."""
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+
+from sens_platform_api.parameters import Parameters, cursor_field
 
 DeviceName = Annotated[str, Field(description="Canonical name of the device.", examples=["sensor-0001"])]
 Time = Annotated[
@@ -17,3 +20,43 @@ Kind = Annotated[Literal["number", "boolean", "text"], Field(description="Kind o
 MetricName = Annotated[str, Field(description="Name of the metric.", examples=["temperature"])]
 Value = Annotated[float | bool | str, Field(description="The value, in its kind.", examples=[21.5])]
 NextCursor = Annotated[str | None, Field(description="Cursor of the next page, null on the last.", examples=[None])]
+
+
+def json_of(most_bytes: int) -> AfterValidator:
+    """Return a check of what is stored as JSON: its size, and that the database can hold its texts and numbers."""
+
+    def check[Document](document: Document) -> Document:
+        try:
+            size = len(json.dumps(document, ensure_ascii=False, allow_nan=False, default=_members).encode())
+        except ValueError:
+            raise ValueError("numbers have to be finite, and texts whole characters") from None
+        if size > most_bytes:
+            raise ValueError(f"it may have {most_bytes:,} bytes as JSON")
+        if _holds_nul(document):
+            raise ValueError("a text may not hold the character NUL")
+        return document
+
+    return AfterValidator(check)
+
+
+def _members(document: Any) -> Any:
+    return document.model_dump()
+
+
+def _holds_nul(document: object) -> bool:
+    match document:
+        case str():
+            return "\0" in document
+        case dict():
+            return any(_holds_nul(name) or _holds_nul(value) for name, value in document.items())
+        case list():
+            return any(map(_holds_nul, document))
+        case _:
+            return False
+
+
+class PageParameters(Parameters):
+    """Selects a page of things that have names."""
+
+    limit: Annotated[int, Field(description="How many on a page.", ge=1, le=1000, examples=[100])] = 100
+    cursor: Annotated[str | None, cursor_field("ZmllbGQ")] = None

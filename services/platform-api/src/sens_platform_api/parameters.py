@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from sens_common import times
 from sens_common.names import DEVICE_PATTERN as DEVICE_NAME_PATTERN
-from sens_common.names import DEVICE_RULE, device_name
+from sens_common.names import DEVICE_RULE, TENANT_RULE, device_name
 from sens_platform_api.errors import InvalidParameter, InvalidRequestError, NotAcceptableError, NotFoundError
 
 _EUI_WITH_COLONS = (
@@ -21,6 +21,10 @@ _EUI_WITH_COLONS = (
 DEVICE_PATTERN: Final = rf"^(?:{DEVICE_NAME_PATTERN}|{_EUI_WITH_COLONS})$"
 """A device's name, or an EUI-48 or EUI-64 in any of its spellings."""
 METRIC_PATTERN: Final = r"^[^\x00-\x1f\x7f]{1,255}$"
+
+NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+"""A name of a source, a profile or a codec."""
+NAME_WORDS: Final = f"a name is needed: {TENANT_RULE}"
 
 EPOCH: Final = times.EPOCH
 TIME_PATTERN: Final = r"^(?:\d{4}-\d{2}-\d{2}(?:[Tt ]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,9})?)?(?:[Zz]|[+-]\d{2}:\d{2}))?|-?\d{1,19}(?:\.\d{1,9})?)$"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Path
 
-from sens_platform_api.parameters import DEVICE_PATTERN, DEVICE_WORDS, in_words
+from sens_platform_api.parameters import DEVICE_PATTERN, DEVICE_WORDS, NAME_PATTERN, NAME_WORDS, in_words
 
 DevicePath = Annotated[
     str,
@@ -15,4 +15,15 @@ DevicePath = Annotated[
         json_schema_extra={"pattern": DEVICE_PATTERN},
     ),
     in_words(DEVICE_PATTERN, DEVICE_WORDS),
+]
+
+NamePath = Annotated[
+    str,
+    Path(
+        description="Its name.",
+        max_length=63,
+        examples=["greenhouse"],
+        json_schema_extra={"pattern": NAME_PATTERN},
+    ),
+    in_words(NAME_PATTERN, NAME_WORDS),
 ]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from fastapi import APIRouter
 
 from sens_platform_api.audit.endpoints import router as audit
+from sens_platform_api.codecs.endpoints import router as codecs
 from sens_platform_api.dead_letters.endpoints import router as dead_letters
 from sens_platform_api.deletions.endpoints import router as deletions
 from sens_platform_api.devices.endpoints import router as devices
@@ -13,8 +14,10 @@ from sens_platform_api.live.endpoints import router as live
 from sens_platform_api.measurements.endpoints import router as measurements
 from sens_platform_api.operations.endpoints import router as operations
 from sens_platform_api.overview.endpoints import router as overview
+from sens_platform_api.profiles.endpoints import router as profiles
 from sens_platform_api.registry.endpoints import router as registry
 from sens_platform_api.retention.endpoints import router as retention
+from sens_platform_api.sources.endpoints import router as sources
 
 
 class Room(NamedTuple):
@@ -30,6 +33,9 @@ ROOMS = (
     Room(measurements, "Measurements over time."),
     Room(live, "Newly stored readings, as they come."),
     Room(dead_letters, "Messages that could not be stored, and their replay."),
+    Room(sources, "How other people's messages come in."),
+    Room(profiles, "Kinds of devices: their codec, and what their fields are called."),
+    Room(codecs, "What turns bytes of devices into values."),
     Room(deletions, "Deleting measurements of a time range, and how far deletions are."),
     Room(erasures, "Erasing what is stored of a device, with a receipt."),
     Room(retention, "How long what is kept."),

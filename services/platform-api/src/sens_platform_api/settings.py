@@ -46,7 +46,7 @@ class HttpSettings(Group):
 class LimitSettings(Group):
     """Limits of requests and answers."""
 
-    body_bytes: int = Field(65_536, ge=1024, le=10_000_000, description="Largest body of a request.")
+    body_bytes: int = Field(524_288, ge=1024, le=10_000_000, description="Largest body of a request.")
     request_seconds: float = Field(
         30, gt=0, le=3600, description="Time limit until an answer starts; then 504. Streams may go on for longer."
     )

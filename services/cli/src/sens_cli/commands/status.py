@@ -16,7 +16,7 @@ from sens_common.hops import amount
 
 _TIMEOUT_SECONDS: Final = 3.0
 _RATE_SECONDS: Final = 1.0
-_OUTCOMES: Final = ("stored", "duplicate", "dead_lettered", "discarded")
+_OUTCOMES: Final = ("stored", "duplicate", "dead_lettered", "discarded", "without_measurements")
 
 
 def status(data_dir: DataDir, as_json: Json = False) -> None:

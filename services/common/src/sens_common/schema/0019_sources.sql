@@ -5,6 +5,8 @@ CREATE TABLE sens.codecs (
     id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id int NOT NULL REFERENCES sens.tenants ON DELETE CASCADE,
     name text NOT NULL CHECK (name ~ '^[a-z0-9][a-z0-9._-]{0,62}$'),
+    -- The number of the newest version that there ever was: a number is not given twice.
+    last_number int NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (tenant_id, name),
     UNIQUE (tenant_id, id)
@@ -16,7 +18,7 @@ CREATE TABLE sens.codec_versions (
     -- SHA-256 of the source.
     sha256 bytea NOT NULL CHECK (octet_length(sha256) = 32),
     -- [{"bytes": hexadecimal, "f_port": number, "fields": object} or with "error": true, ...]
-    examples jsonb NOT NULL CHECK (jsonb_typeof(examples) = 'array'),
+    examples jsonb NOT NULL CHECK (jsonb_typeof(examples) = 'array' AND octet_length(examples::text) <= 524288),
     created_at timestamptz NOT NULL DEFAULT now(),
     created_by text NOT NULL,
     PRIMARY KEY (codec_id, number)
@@ -41,7 +43,7 @@ CREATE TABLE sens.profiles (
     codec_id int,
     codec_version int,
     -- Rules by the names of fields: see sens_payloads.profiles.
-    metrics jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metrics) = 'object'),
+    metrics jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(metrics) = 'object' AND octet_length(metrics::text) <= 524288),
     changed_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (tenant_id, name),
     UNIQUE (tenant_id, id),
@@ -61,13 +63,13 @@ CREATE TABLE sens.sources (
     -- {"url", "secret", ...} of the source's own broker, NULL for the platform's: see sens_common.sources.
     broker jsonb CHECK (jsonb_typeof(broker) = 'object'),
     format text NOT NULL CHECK (format ~ '^[a-z0-9_]{1,40}$'),
-    settings jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(settings) = 'object'),
+    settings jsonb NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(settings) = 'object' AND octet_length(settings::text) <= 65536),
     registers_devices boolean NOT NULL DEFAULT true,
     -- Whether values of the radio are stored, as lorawan.*.
     radio boolean NOT NULL DEFAULT false,
     default_profile int,
     -- [{"device": pattern with *, "profile": id}, ...]: the first one that fits.
-    profile_rules jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(profile_rules) = 'array'),
+    profile_rules jsonb NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(profile_rules) = 'array' AND octet_length(profile_rules::text) <= 65536),
     enabled boolean NOT NULL DEFAULT true,
     created_at timestamptz NOT NULL DEFAULT now(),
     changed_at timestamptz NOT NULL DEFAULT now(),

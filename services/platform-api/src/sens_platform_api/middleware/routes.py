@@ -20,7 +20,7 @@ class RouteTable:
 
     def __init__(self, routers: Iterable[APIRouter]) -> None:
         self._routes = [
-            _Route(route.path_regex, frozenset(route.methods or ()), route.body_field is not None)
+            _Route(route.path_regex, frozenset(route.methods or ()), _takes_body(route))
             for router in routers
             for route in router.routes
             if isinstance(route, APIRoute)
@@ -37,6 +37,11 @@ class RouteTable:
     def takes_body(self, method: str, path: str) -> bool:
         """Tell whether a request has a body that is read."""
         return any(route.takes_body and method in route.methods and route.path.match(path) for route in self._routes)
+
+
+def _takes_body(route: APIRoute) -> bool:
+    """Tell whether a route has a body: a document, or bytes that its documentation names."""
+    return route.body_field is not None or "requestBody" in (route.openapi_extra or {})
 
 
 def route_template(scope: Scope) -> str:

@@ -26,6 +26,7 @@ class Overview(NamedTuple):
         duplicate: Of these, messages whose values were stored before.
         dead_lettered: Of these, messages that became dead letters.
         discarded: Of these, messages over the limit of messages a second or of dead letters.
+        without_measurements: Of these, messages that carry none by their nature.
     """
 
     devices: int
@@ -44,6 +45,7 @@ class Overview(NamedTuple):
     duplicate: int
     dead_lettered: int
     discarded: int
+    without_measurements: int
 
 
 class TenantNumbers:
@@ -63,7 +65,7 @@ _OVERVIEW: Final = """
     SELECT coalesce(r.devices, 0), t.device_limit, coalesce(r.metrics, 0), t.metric_limit,
         u.letters, t.dead_letter_count_limit, u.bytes, t.dead_letter_byte_limit,
         s.readings + s.rollups, t.stored_byte_limit, p.waiting_since,
-        c.received, c.stored, c.duplicate, c.dead_lettered, c.discarded
+        c.received, c.stored, c.duplicate, c.dead_lettered, c.discarded, c.without_measurements
     FROM sens.tenants t LEFT JOIN sens.registrations r ON r.tenant_id = t.id
         LEFT JOIN sens.retention_progress p ON p.tenant_id = t.id,
         LATERAL sens.own_sizes() s,
@@ -74,7 +76,8 @@ _OVERVIEW: Final = """
         LATERAL (
             SELECT coalesce(sum(received), 0)::bigint AS received, coalesce(sum(stored), 0)::bigint AS stored,
                 coalesce(sum(duplicate), 0)::bigint AS duplicate, coalesce(sum(dead_lettered), 0)::bigint AS dead_lettered,
-                coalesce(sum(discarded), 0)::bigint AS discarded
+                coalesce(sum(discarded), 0)::bigint AS discarded,
+                coalesce(sum(without_measurements), 0)::bigint AS without_measurements
             FROM sens.message_counts WHERE tenant_id = t.id AND day = (now() AT TIME ZONE 'UTC')::date
         ) c
     WHERE t.deleted_at IS NULL

@@ -37,7 +37,7 @@ class StoredBytes(BaseModel):
 
 
 class MessagesToday(BaseModel):
-    """Messages that were received on this day (UTC); received = stored + duplicate + dead_lettered + discarded."""
+    """Messages that were received on this day (UTC); received is the sum of all others."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -46,6 +46,9 @@ class MessagesToday(BaseModel):
     duplicate: Annotated[int, Field(description="All values were stored before.", ge=0)]
     dead_lettered: Annotated[int, Field(description="They could not be stored, and are kept with their reason.", ge=0)]
     discarded: Annotated[int, Field(description="Over the limit of messages a second or of dead letters.", ge=0)]
+    without_measurements: Annotated[
+        int, Field(description="They carry none by their nature: joins, acknowledgements, simulated uplinks.", ge=0)
+    ]
 
 
 class Overview(BaseModel):
@@ -89,5 +92,6 @@ class Overview(BaseModel):
                 duplicate=found.duplicate,
                 dead_lettered=found.dead_lettered,
                 discarded=found.discarded,
+                without_measurements=found.without_measurements,
             ),
         )

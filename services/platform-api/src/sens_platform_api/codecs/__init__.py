@@ -1,0 +1,1 @@
+"""Codecs of a tenant, and their versions."""

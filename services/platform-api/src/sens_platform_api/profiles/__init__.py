@@ -1,0 +1,1 @@
+"""Profiles of a tenant: kinds of devices."""
