@@ -51,7 +51,10 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
     """Wire the parts, and serve until the stop."""
     limits, client, heartbeat = settings.limits, Client(), Heartbeat()
     live, background = NatsLive(client, limits), Problems("background")
-    async with open_pools(settings.api_database(), SERVICE, limits) as (pool, key_pool), Sandbox() as sandbox:
+    sandbox = Sandbox(
+        allow_without_seccomp=settings.codecs.allow_without_seccomp, max_children=settings.codecs.max_processes
+    )
+    async with open_pools(settings.api_database(), SERVICE, limits) as (pool, key_pool), sandbox:
         keys = Authenticator(StoredKeys(key_pool))
         checks: dict[str, Check] = {
             "database": partial(database_problem, key_pool),

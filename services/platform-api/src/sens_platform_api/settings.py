@@ -7,6 +7,7 @@ from pydantic import Field, field_validator
 
 from sens_common.logins import ApiLoginSettings, logged_in
 from sens_common.settings import DatabaseSettings, Group, HttpsSettings, NatsSettings, Port, ServiceSettings
+from sens_payloads.codecs.settings import CodecSettings
 
 
 class HttpSettings(Group):
@@ -146,6 +147,7 @@ class ApiSettings(ServiceSettings):
     https: HttpsSettings = HttpsSettings()
     limits: LimitSettings = LimitSettings()
     erasure: ErasureSettings = ErasureSettings()
+    codecs: CodecSettings = CodecSettings(max_processes=2)
     nats: NatsSettings = NatsSettings()
     database: DatabaseSettings = DatabaseSettings()
     api_login: ApiLoginSettings = ApiLoginSettings()

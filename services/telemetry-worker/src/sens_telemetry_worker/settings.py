@@ -4,6 +4,7 @@ from pydantic import Field
 
 from sens_common.logins import WorkerLoginSettings, logged_in
 from sens_common.settings import DatabaseSettings, Group, NatsSettings, OperationsSettings, ServiceSettings
+from sens_payloads.codecs.settings import CodecSettings
 
 
 class BatchSettings(Group):
@@ -75,18 +76,6 @@ class RollupSettings(Group):
     )
     interval_seconds: float = Field(
         15, gt=0, le=3600, description="Time between two looks for hours that are over, and for what has changed."
-    )
-
-
-class CodecSettings(Group):
-    """The processes in which tenants' codecs run."""
-
-    max_processes: int = Field(
-        4, ge=1, le=256, description="Codecs of so many tenants run at the same time; each takes 16 to some 200 MB."
-    )
-    allow_without_seccomp: bool = Field(
-        False,
-        description="Run codecs also where system calls can't be filtered, as on macOS. Only for codecs that are all your own.",
     )
 
 
