@@ -19,8 +19,9 @@ from sens_platform_api import metrics
 from sens_platform_api.devices.repository import Value
 from sens_platform_api.measurements.columns import Column, Columns, Texts
 from sens_platform_api.measurements.query import Position
+from sens_platform_api.measurements.readings import ReadableReadings
 from sens_platform_api.measurements.rendering import Renderable, Shape
-from sens_platform_api.measurements.repository import QueriedDevice, Row
+from sens_platform_api.measurements.repository import Row
 from sens_platform_api.measurements.schemas import render_position
 from sens_platform_api.parameters import EPOCH
 
@@ -59,21 +60,6 @@ class Table(Protocol):
     def next(self) -> Position | None: ...
 
     def batches(self) -> AsyncGenerator[pa.RecordBatch]: ...
-
-
-class ReadableReadings(Protocol):
-    """Readings of a query."""
-
-    @property
-    def devices(self) -> Sequence[QueriedDevice]: ...
-
-    @property
-    def columns(self) -> Sequence[Column]: ...
-
-    @property
-    def next(self) -> Position | None: ...
-
-    def pages(self) -> AsyncGenerator[Columns]: ...
 
 
 class ReadingTable:

@@ -28,6 +28,7 @@ from sens_platform_api.measurements.rendering import (
     as_json,
 )
 from sens_platform_api.measurements.repository import TenantMeasurements
+from sens_platform_api.measurements.value_rows import values_as_csv
 from sens_platform_api.parameters import canonical_device, preferred_type
 from sens_platform_api.path_parameters import DevicePath
 from sens_platform_api.problems import data_responses
@@ -128,8 +129,8 @@ async def _answer(
     shape = shape._replace(aggregates=wanted.aggregates)
     headers = {}
     render: Callable[[service.Answer], AsyncGenerator[bytes]] = partial(as_json, shape=shape)
+    style = CsvStyle(query.spreadsheet, end_line=it.request.scope["http_version"] == "1.0")
     if media_type == CSV_TYPE:
-        style = CsvStyle(query.spreadsheet, end_line=it.request.scope["http_version"] == "1.0")
         render = partial(as_csv, shape=shape, style=style)
         if style.end_line:
             headers[END_HEADER] = END_LINE
@@ -137,7 +138,12 @@ async def _answer(
             name = "measurements" if shape.names_devices else canonical_device(devices[0])
             headers["Content-Disposition"] = f'attachment; filename="{name}.csv"'
 
+    stored = wanted.buckets is None and wanted.shape_points is None
+
     async def rows() -> AsyncGenerator[bytes]:
+        if media_type == CSV_TYPE and stored:
+            readings = await service.read_values(it.measurements, devices, wanted)
+            return values_as_csv(readings, wanted, shape, style)
         return render(await service.read(it.measurements, devices, wanted))
 
     async def table() -> AsyncGenerator[bytes]:
@@ -145,7 +151,7 @@ async def _answer(
         from sens_platform_api.measurements import arrow  # noqa: PLC0415 - see `loading`
 
         render = arrow.as_arrow if media_type == ARROW_TYPE else arrow.as_parquet
-        if wanted.buckets is None and wanted.shape_points is None:
+        if stored:
             return render(arrow.ReadingTable(await service.read_readings(it.measurements, devices, wanted)))
         return render(arrow.RowTable(await service.read(it.measurements, devices, wanted), shape))
 

@@ -12,7 +12,7 @@ import orjson
 
 from sens_platform_api import metrics
 from sens_platform_api.devices.repository import Value
-from sens_platform_api.measurements.query import Aggregate, Position, QueriedSeries, Source
+from sens_platform_api.measurements.query import Aggregate, Position, Source
 from sens_platform_api.measurements.repository import Row
 from sens_platform_api.measurements.schemas import render_position
 from sens_platform_api.parameters import time_text
@@ -71,6 +71,11 @@ class CsvStyle(NamedTuple):
     spreadsheet: Literal["point", "comma"] | None = None
     end_line: bool = False
 
+    @property
+    def delimiter(self) -> str:
+        """What parts cells: where the comma stands before decimals, spreadsheets expect semicolons."""
+        return ";" if self.spreadsheet == "comma" else ","
+
 
 PLAIN_CSV: Final = CsvStyle()
 
@@ -110,27 +115,16 @@ def _document(row: Row, shape: Shape) -> dict[str, object]:
 
 async def as_csv(answer: Renderable, shape: Shape, style: CsvStyle = PLAIN_CSV) -> AsyncGenerator[bytes]:
     """Yield a header line and a line per row; where the limit ended the rows, the last line is ``# next: <cursor>``."""
-    text = io.StringIO()
-    # Where the comma stands before decimals, spreadsheets part cells by semicolons.
-    writer = csv.writer(text, delimiter=";" if style.spreadsheet == "comma" else ",")
+    text = io.StringIO(csv_head(shape, style), newline="")
+    text.seek(0, io.SEEK_END)
+    writer = csv.writer(text, delimiter=style.delimiter)
     cell = _exact if style.spreadsheet is None else partial(_for_spreadsheets, comma=style.spreadsheet == "comma")
     count = 0
-    if style.spreadsheet is not None:
-        text.write("\ufeff")
-    writer.writerow(column_names(shape))
-    simple = style.spreadsheet is None and not shape.aggregates
-    names: dict[QueriedSeries, str] = {}
     async with aclosing(answer.rows()) as rows:
         async for row in rows:
-            if simple and row.series.kind != "text":
-                # Nothing of it but the names may need quotes; without the writer a line costs half.
-                if row.series not in names:
-                    names[row.series] = _quoted_names(row.series, shape)
-                text.write(f"{time_text(row.time)},{names[row.series]},{_exact(row.values[0])}\r\n")
-            else:
-                device = [row.series.device] if shape.names_devices else []
-                kind = [row.series.kind] if shape.aggregates else []
-                writer.writerow([cell(row.time), *device, cell(row.series.name), *kind, *map(cell, row.values)])
+            device = [row.series.device] if shape.names_devices else []
+            kind = [row.series.kind] if shape.aggregates else []
+            writer.writerow([cell(row.time), *device, cell(row.series.name), *kind, *map(cell, row.values)])
             count += 1
             if text.tell() >= CHUNK_BYTES:
                 yield text.getvalue().encode()
@@ -139,18 +133,19 @@ async def as_csv(answer: Renderable, shape: Shape, style: CsvStyle = PLAIN_CSV) 
                 metrics.MEASUREMENTS.inc(count)
                 count = 0
     metrics.MEASUREMENTS.inc(count)
-    if answer.next is not None:
-        text.write(f"# next: {render_position(answer.next)}\r\n")
-    if style.end_line:
-        text.write(f"{END_LINE}\r\n")
-    yield text.getvalue().encode()
+    yield (text.getvalue() + csv_end(answer.next, style)).encode()
 
 
-def _quoted_names(series: QueriedSeries, shape: Shape) -> str:
-    """Return the cells that all rows of a series have in common, as the writer writes them."""
-    text = io.StringIO()
-    csv.writer(text).writerow([series.device, series.name] if shape.names_devices else [series.name])
-    return text.getvalue().removesuffix("\r\n")
+def csv_head(shape: Shape, style: CsvStyle) -> str:
+    """Return what CSV begins with."""
+    mark = "" if style.spreadsheet is None else "\ufeff"
+    return f"{mark}{style.delimiter.join(column_names(shape))}\r\n"
+
+
+def csv_end(following: Position | None, style: CsvStyle) -> str:
+    """Return what CSV ends with, given where to go on."""
+    cursor = "" if following is None else f"# next: {render_position(following)}\r\n"
+    return cursor + (f"{END_LINE}\r\n" if style.end_line else "")
 
 
 def column_names(shape: Shape) -> list[str]:
@@ -171,7 +166,11 @@ def _for_spreadsheets(value: Value | datetime | None, *, comma: bool) -> str:
     if isinstance(value, datetime):
         return time_text(value).replace("T", " ").removesuffix("Z")
     if isinstance(value, str):
-        # OWASP, "CSV Injection": a spreadsheet takes what begins like this for a formula.
-        return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+        return harmless(value)
     text = _exact(value)
     return text.replace(".", ",") if comma else text
+
+
+def harmless(text: str) -> str:
+    """Return a text as no formula (OWASP, "CSV Injection": a spreadsheet takes what begins like this for one)."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

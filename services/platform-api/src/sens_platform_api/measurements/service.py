@@ -129,6 +129,12 @@ async def read_readings(measurements: Measurements, devices: Sequence[str], quer
     return Readings(series, query, partial(measurements.pages, "raw"))
 
 
+async def read_values(measurements: Measurements, devices: Sequence[str], query: Query) -> Readings:
+    """Return the stored values of a query, which limits these, as readings; raises as `read`."""
+    _, series = await _series(measurements, devices, query, MAX_SERIES)
+    return Readings(series, query, partial(measurements.pages, "raw"), of_values=True)
+
+
 async def _series(
     measurements: Measurements, devices: Sequence[str], query: Query, most: int
 ) -> tuple[list[str], list[QueriedSeries]]:
