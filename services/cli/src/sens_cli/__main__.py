@@ -25,6 +25,10 @@ COMMANDS: Final = {
     "metrics": Definition("sens_cli.commands.names", "metrics", _DATA),
     "latest": Definition("sens_cli.commands.readings", "latest", _DATA),
     "measurements": Definition("sens_cli.commands.measurements", "measurements", _DATA),
+    "sources": Definition("sens_cli.commands.sources", "app", _DATA),
+    "profiles": Definition("sens_cli.commands.profiles", "app", _DATA),
+    "codecs": Definition("sens_cli.commands.codecs", "app", _DATA),
+    "decode": Definition("sens_cli.commands.decode", "decode", _DATA),
     "dead-letters": Definition("sens_cli.commands.dead_letters", "app", _DATA),
 }
 """The commands of this package, in the order of the help."""

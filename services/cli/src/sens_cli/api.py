@@ -20,6 +20,7 @@ type Parameters = Mapping[str, str | int | list[str] | None]
 _SILENCE_SECONDS: Final = 30.0
 _CHUNK_BYTES: Final = 65_536
 _UNAVAILABLE: Final = frozenset({502, 503, 504})
+_JSON: Final = {"Content-Type": "application/json"}
 _LAST_LINE_HEADER: Final = "Sens-Last-Line"
 """Where the protocol does not tell the end of an answer (HTTP/1.0), the API names its last line in this header."""
 
@@ -28,6 +29,10 @@ class RefusedByApiError(SensError):
     """The API answered with a problem."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, text: str, status: int = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class Api:
@@ -49,11 +54,34 @@ class Api:
         """
         return self._request("GET", path, parameters)
 
+    def has(self, path: str) -> bool:
+        """Tell whether there is a document at a path; raises as `get`."""
+        try:
+            self.get(path)
+        except RefusedByApiError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return False
+            raise
+        return True
+
     def post(
-        self, path: str, parameters: Parameters | None = None, *, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        parameters: Parameters | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> Json:
         """Ask for something to be done, and return the answer; raises as `get`."""
-        return self._request("POST", path, parameters, headers)
+        return self._request("POST", path, parameters, headers, body)
+
+    def post_document(self, path: str, document: Json) -> Json:
+        """Ask for something to be done with a JSON document, and return the answer; raises as `get`."""
+        return self._request("POST", path, None, _JSON, json.dumps(document).encode())
+
+    def put(self, path: str, document: Json) -> Json:
+        """Make or replace what a JSON document says, and return the answer; raises as `get`."""
+        return self._request("PUT", path, None, _JSON, json.dumps(document).encode())
 
     def delete(self, path: str, parameters: Parameters | None = None) -> Json:
         """Delete something, and return the answer, None where there is none; raises as `get`."""
@@ -107,12 +135,24 @@ class Api:
             connection.close()
 
     def _request(
-        self, method: str, path: str, parameters: Parameters | None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        parameters: Parameters | None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> Json:
         connection = self._connection()
         try:
             found = self._send(
-                connection, method, path, parameters, "application/json", seconds=_SILENCE_SECONDS, headers=headers
+                connection,
+                method,
+                path,
+                parameters,
+                "application/json",
+                seconds=_SILENCE_SECONDS,
+                headers=headers,
+                body=body,
             )
             answer = Answer(found.status, found.read())
         except FAILURES as error:
@@ -144,11 +184,12 @@ class Api:
         *,
         seconds: float | None,
         headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> HTTPResponse:
         given = {name: value for name, value in (parameters or {}).items() if value is not None}
         query = f"?{urllib.parse.urlencode(given, doseq=True)}" if given else ""
         fields = {"Authorization": self._authorization, "Accept": accept, **(headers or {})}
-        return send(connection, method, f"{self._path}/api/v1/{path}{query}", fields, seconds=seconds)
+        return send(connection, method, f"{self._path}/api/v1/{path}{query}", fields, seconds=seconds, body=body)
 
     def _unreachable(self, error: Exception) -> UnavailableError:
         reason = str(error) or type(error).__name__
@@ -160,7 +201,7 @@ class Api:
             text += f"; the key came from {self._key_source}"
         if answer.status in _UNAVAILABLE:
             return UnavailableError(text)
-        return RefusedByApiError(text)
+        return RefusedByApiError(text, answer.status)
 
 
 def problem_sentence(status: int, body: str | bytes) -> str:

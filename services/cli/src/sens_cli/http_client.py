@@ -36,7 +36,13 @@ def connect(url: str) -> HTTPConnection:
 
 
 def send(
-    connection: HTTPConnection, method: str, target: str, headers: dict[str, str], *, seconds: float | None
+    connection: HTTPConnection,
+    method: str,
+    target: str,
+    headers: dict[str, str],
+    *,
+    seconds: float | None,
+    body: bytes | None = None,
 ) -> HTTPResponse:
     """Send a request; return its answer, whose body is still to be read.
 
@@ -46,6 +52,7 @@ def send(
         target: Path and query.
         headers: Beside those that every request has.
         seconds: How long the server may be silent, None for any time.
+        body: Of the request, None where it has none.
 
     Raises:
         OSError: The server can't be reached.
@@ -53,7 +60,7 @@ def send(
     """
     connection.connect()
     connection.sock.settimeout(seconds)
-    connection.request(method, target, headers={"User-Agent": "sens", "Connection": "close", **headers})
+    connection.request(method, target, body, headers={"User-Agent": "sens", "Connection": "close", **headers})
     return connection.getresponse()
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
 
 from sens_platform_api.codecs.repository import Codec, Version, WholeVersion
 from sens_platform_api.fields import NextCursor, Time, json_of
@@ -40,13 +40,15 @@ class CodecExample(BaseModel):
         str,
         Field(description="The device's bytes, hexadecimal.", pattern=r"^(?:[0-9A-Fa-f]{2}){0,1024}$", examples=["d7"]),
     ]
-    f_port: Annotated[int, Field(description="LoRaWAN port, 0 where there is none.", ge=0, le=255, examples=[2])] = 0
+    f_port: Annotated[
+        int, Field(description="LoRaWAN port, 0 where there is none.", ge=0, le=255, strict=True, examples=[2])
+    ] = 0
     fields: Annotated[
         dict[str, bool | float | str] | None,
         Field(description="Values, members of objects joined with a dot.", examples=[{"temperature": 21.5}]),
     ] = None
     error: Annotated[
-        bool | str,
+        StrictBool | str,
         Field(description="Whether it has to fail, or words that the error has to hold.", examples=[False]),
     ] = False
 

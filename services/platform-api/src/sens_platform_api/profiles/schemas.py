@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from sens_common.units import UNIT_PATTERN, unit_text
 from sens_platform_api.fields import Kind, NextCursor, Time, json_of
-from sens_platform_api.parameters import METRIC_PATTERN, METRIC_WORDS, in_words, time_text
+from sens_platform_api.parameters import METRIC_PATTERN, METRIC_WORDS, NAME_PATTERN, NAME_WORDS, in_words, time_text
 from sens_platform_api.profiles.repository import Profile
 
 _MAX_METRICS: Final = 1024
@@ -52,13 +52,13 @@ class MetricRuleDocument(BaseModel):
         Kind | None,
         Field(description="What its values have to be, null for what comes. 0 and 1 may be booleans.", examples=[None]),
     ] = None
-    scale: Annotated[float, Field(description="Values are multiplied by it.", allow_inf_nan=False, examples=[0.1])] = (
-        1.0
-    )
+    scale: Annotated[
+        float, Field(description="Values are multiplied by it.", strict=True, allow_inf_nan=False, examples=[0.1])
+    ] = 1.0
     offset: Annotated[
-        float, Field(description="Added after that, in the unit.", allow_inf_nan=False, examples=[0.0])
+        float, Field(description="Added after that, in the unit.", strict=True, allow_inf_nan=False, examples=[0.0])
     ] = 0.0
-    ignore: Annotated[bool, Field(description="Whether it is not stored.", examples=[False])] = False
+    ignore: Annotated[bool, Field(description="Whether it is not stored.", strict=True, examples=[False])] = False
 
 
 def _unit(text: str) -> str:
@@ -155,9 +155,17 @@ class DeviceProfileChange(BaseModel):
         Field(
             description="Its name; null takes it away: the source's rules count then.",
             max_length=63,
+            json_schema_extra={"pattern": NAME_PATTERN},
             examples=["climate"],
         ),
+        AfterValidator(lambda text: text if text is None else _name(text)),
     ]
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, text):
+        raise ValueError(NAME_WORDS)
+    return text
 
 
 class DeviceProfile(BaseModel):

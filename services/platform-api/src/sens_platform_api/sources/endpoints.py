@@ -91,7 +91,7 @@ async def delete_source(sources: OwnSources, name: NamePath) -> None:
     openapi_extra={
         "requestBody": {
             "description": "The message's body, as it is published or posted.",
-            "required": True,
+            "required": False,
             "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         }
     },

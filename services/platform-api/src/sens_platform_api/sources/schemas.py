@@ -63,16 +63,17 @@ class SourceChange(BaseModel):
         json_of(_MAX_SETTINGS_BYTES),
     ] = {}
     registers_devices: Annotated[
-        bool, Field(description="Whether devices that are not known are registered.", examples=[True])
+        bool, Field(description="Whether devices that are not known are registered.", strict=True, examples=[True])
     ] = True
     radio: Annotated[
-        bool, Field(description="Whether values of the radio are stored, as `lorawan.*`.", examples=[False])
+        bool,
+        Field(description="Whether values of the radio are stored, as `lorawan.*`.", strict=True, examples=[False]),
     ] = False
     default_profile: Annotated[ProfileName | None, Field(description="Profile of devices that no rule fits.")] = None
     profile_rules: Annotated[
         list[ProfileRule], Field(description="The first one that fits holds.", max_length=_MAX_RULES)
     ] = []
-    enabled: Annotated[bool, Field(description="Whether messages are taken.", examples=[True])] = True
+    enabled: Annotated[bool, Field(description="Whether messages are taken.", strict=True, examples=[True])] = True
 
     @model_validator(mode="after")
     def _has_a_filter_where_it_needs_one(self) -> Self:

@@ -1,0 +1,146 @@
+"""``sens codecs``: what turns bytes of devices into values."""
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from sens_cli.options import ApiKey, ApiUrl, Limit
+from sens_common.command_line.options import DataDir, Json, Utc
+
+app = typer.Typer(no_args_is_help=True, help="What turns bytes of devices into values.")
+
+_PAGE: Final = 1000
+Name = Annotated[str, typer.Argument(help="Name of the codec.", show_default=False)]
+NameOrVersion = Annotated[
+    str, typer.Argument(help="Name of the codec, or one version of it: dragino@3.", show_default=False)
+]
+
+
+@app.command("list")
+def list_codecs(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    limit: Limit = 1000,
+    utc: Utc = False,
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """List codecs.
+
+    \b
+    sens codecs list
+    """
+    from sens_cli.api import Api
+    from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json, print_table, short_time
+
+    api = Api(find_target(data_dir, api_url, api_key))
+    found = list(api.pages("codecs", "codecs", {}, limit=limit, page=_PAGE))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (each["codec"], each["newest"], each["versions"], short_time(each["created_at"], utc=utc)) for each in found
+    ]
+    empty = "no codecs of your own; cayenne_lpp is built in"
+    print_table(("CODEC", "NEWEST", "VERSIONS", "SINCE"), rows, empty=empty)
+
+
+@app.command("show")
+def show_codec(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    codec: NameOrVersion,
+    utc: Utc = False,
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Show the versions of a codec, or print the source of one.
+
+    \b
+    sens codecs show dragino
+    sens codecs show dragino@3 > dragino.js
+    """
+    from sens_cli.api import Api
+    from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json, print_table, short_time
+
+    found = Api(find_target(data_dir, api_url, api_key)).get(_versions_path(codec))
+    if as_json:
+        print_json(found)
+    elif "source" in found:
+        typer.echo(found["source"], nl=not found["source"].endswith("\n"))
+    else:
+        rows = [
+            (
+                each["version"],
+                each["sha256"][:12],
+                each["bytes"],
+                each["examples"],
+                short_time(each["created_at"], utc=utc),
+                each["created_by"],
+                ", ".join(each["profiles"]) or None,
+            )
+            for each in found["versions"]
+        ]
+        heads = ("VERSION", "SHA-256", "BYTES", "EXAMPLES", "SINCE", "BY", "USED BY")
+        print_table(heads, rows, empty="no versions")
+
+
+@app.command("create")
+def create_version(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="File with its source in JavaScript.", show_default=False)],
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="File with examples: a JSON array of objects with bytes, f_port, and fields or error."),
+    ] = None,
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Add a version to a codec, which is made with its first one. Its examples are run first; a version never changes.
+
+    \b
+    sens codecs create dragino decoder.js --examples examples.json
+    """
+    from sens_cli.api import Api, segment
+    from sens_cli.documents import read_json, read_text
+    from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json
+
+    document: dict[str, Any] = {"source": read_text(file)}
+    if examples is not None:
+        document["examples"] = read_json(examples, list)
+    added = Api(find_target(data_dir, api_url, api_key)).post_document(f"codecs/{segment(name)}/versions", document)
+    if as_json:
+        print_json(added)
+    else:
+        typer.echo(f"{added['codec']}@{added['version']}, for profiles: --codec {added['codec']}@{added['version']}")
+
+
+@app.command("delete")
+def delete_codec(data_dir: DataDir, codec: NameOrVersion, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
+    """Delete a codec with all its versions, or one version. One that a profile uses can't be deleted.
+
+    \b
+    sens codecs delete dragino@2
+    """
+    from sens_cli.api import Api, segment
+    from sens_cli.target import find_target
+
+    path = _versions_path(codec) if "@" in codec else f"codecs/{segment(codec)}"
+    Api(find_target(data_dir, api_url, api_key)).delete(path)
+    typer.echo(f"codec {codec} is deleted")
+
+
+def _versions_path(codec: str) -> str:
+    """Return the path of a codec's versions, or of the one that is named."""
+    from sens_cli.api import segment
+
+    name, at, number = codec.partition("@")
+    if at and not (number.isascii() and number.isdigit()):
+        raise typer.BadParameter("a version is a number after @, for example dragino@3")
+    return f"codecs/{segment(name)}/versions" + (f"/{int(number)}" if at else "")
