@@ -40,7 +40,7 @@ class _Connection:
     def connect(self) -> None:
         pass
 
-    def request(self, method: str, target: str, headers: Mapping[str, str]) -> None:
+    def request(self, method: str, target: str, body: bytes | None = None, *, headers: Mapping[str, str]) -> None:  # noqa: ARG002 - as of http.client
         path, _, query = target.partition("?")
         self._request = Request(method, path, dict(urllib.parse.parse_qsl(query)), headers)
 
