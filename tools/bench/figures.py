@@ -290,6 +290,7 @@ class Stream:
         megabytes: The API's highest memory meanwhile.
         bytes_per_row: Of the answer.
         cpu_microseconds: Of API and database, a row.
+        readings_per_second: How fast they came as readings of several values.
     """
 
     form: str
@@ -298,6 +299,7 @@ class Stream:
     megabytes: float
     bytes_per_row: float
     cpu_microseconds: dict[str, float]
+    readings_per_second: float = 0.0
 
 
 @dataclass(frozen=True)

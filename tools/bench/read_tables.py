@@ -28,12 +28,22 @@ def reads(results: Results) -> str:
             one.form,
             f"{one.rows:,}",
             f"{one.rows_per_second:,.0f}",
+            f"{one.readings_per_second:,.0f}",
             f"{one.megabytes:.0f} MB",
             f"{one.bytes_per_row:.1f} B",
             *(f"{one.cpu_microseconds[part]:.2f} µs" for part in (API, POSTGRES)),
         ]
         for one in of.streams
     ]
-    stream_head = ["Stream", "values", "values/s", "API's memory", "a value", "CPU: API", f"CPU: {NAMES[POSTGRES]}"]
+    stream_head = [
+        "Stream",
+        "values",
+        "values/s",
+        "readings/s",
+        "API's memory",
+        "a value",
+        "CPU: API",
+        f"CPU: {NAMES[POSTGRES]}",
+    ]
     title = f"{of.readings:,} readings in {of.partitions:,} partitions, a fleet of {of.devices:,} devices:"
     return f"{title}\n\n{table(head, rows)}\n\n{table(stream_head, streams)}"

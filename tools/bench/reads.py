@@ -26,7 +26,7 @@ SETTINGS: Final = {
 _PARTITIONS: Final = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'sens.readings'::regclass"
 _CHUNKS: Final = "SELECT count(*) FROM timescaledb_information.chunks WHERE hypertable_schema = 'sens' AND hypertable_name = 'readings'"
 _CSV: Final = "text/csv"
-_ARROW: Final = "application/vnd.apache.arrow.stream"
+_STREAMED: Final = (_CSV, "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet")
 _MEASUREMENTS: Final = "/api/v1/devices/{device}/measurements"
 _LATEST_OF_ALL: Final = "/api/v1/latest"
 _CHART_POINTS: Final = 1000
@@ -117,7 +117,7 @@ def measure(stack: Stack, size: history.Size, pace: Pace = Pace()) -> Reads:  # 
     try:
         document = json.loads(client.open("/openapi.json").read())
         reads = [_read(stack, client, pace, name, ask) for name, ask in _questions(client, document, size).items()]
-        streams = [_stream(stack, client, accept, size) for accept in (_CSV, _ARROW) if accept in _forms(document)]
+        streams = [_stream(stack, client, accept, size) for accept in _STREAMED if accept in _forms(document)]
     finally:
         client.close()
     [[partitions]] = stack.fetch(_CHUNKS if "TimescaleDB" in stack.database_versions() else _PARTITIONS)
@@ -218,13 +218,14 @@ def _stream(stack: Stack, client: Client, accept: str, size: history.Size) -> St
         length += len(chunk)
         lines += chunk.count(b"\n")
     seconds = time.perf_counter() - started
-    # Arrow has no lines; what CSV has in lines are values. The head is one.
+    # Arrow and Parquet have no lines; what CSV has in lines are values. The head is one.
     rows = lines - 1 if accept == _CSV else size.readings * len(history.METRICS)
     costs = difference(before, stack.usage(), rows)
     return Stream(
         form=accept,
         rows=rows,
         rows_per_second=rows / seconds,
+        readings_per_second=rows / len(history.METRICS) / seconds,
         megabytes=stack[API].peak_megabytes(),
         bytes_per_row=length / rows,
         cpu_microseconds={part: costs[part] for part in (API, POSTGRES)},

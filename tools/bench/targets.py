@@ -90,15 +90,15 @@ def _read_rows(results: Results) -> Iterator[tuple[str, str, str, str, str]]:
         shown = f"{name}, {of.devices:,}" if name == LATEST_OF_FLEET else name
         yield (shown, f"{least} ms", f"{aim} ms", f"{medians[name]:,.0f} ms", _verdict(medians[name], least, aim))
     for stream in of.streams:
-        rows = _STREAM_ROWS[stream.form]
         name = f"{stream.rows:,} values as {stream.form}"
-        yield (
-            name,
-            f"{rows:,} a second",
-            "",
-            f"{stream.rows_per_second:,.0f}",
-            _verdict(-stream.rows_per_second, -rows),
-        )
+        if (rows := _STREAM_ROWS.get(stream.form)) is not None:
+            yield (
+                name,
+                f"{rows:,} a second",
+                "",
+                f"{stream.rows_per_second:,.0f}",
+                _verdict(-stream.rows_per_second, -rows),
+            )
         used, limit = stream.megabytes, _STREAM_MEGABYTES
         yield (f"{name}: the API's memory", f"{limit} MB", "", f"{used:.0f} MB", _verdict(used, limit))
 

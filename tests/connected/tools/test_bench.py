@@ -168,8 +168,12 @@ class TestParts:
         assert figures.partitions > 12
         assert {one.name for one in figures.reads} > {LATEST_OF_DECADES, LATEST_OF_MONTH, LATEST_OF_FLEET, CHART}
         assert all(one.milliseconds["50"] > 0 and one.kilobytes > 0.1 for one in figures.reads)
-        csv = figures.streams[0]
-        assert (csv.form, csv.rows) == ("text/csv", 5 * 3000)
+        assert [(one.form.rpartition(".")[2], one.rows) for one in figures.streams] == [
+            ("text/csv", 5 * 3000),
+            ("stream", 5 * 3000),
+            ("parquet", 5 * 3000),
+        ]
+        assert all(one.readings_per_second > 0 and one.megabytes > 0 for one in figures.streams)
         assert "| a day by 5 minutes |" in " ".join(report(Results(machine(), reads=figures)).split())
 
 
