@@ -87,13 +87,13 @@ class MemoryPages:
     ) -> ReadingPage:
         rows: dict[tuple[datetime, int], dict[int, Value]] = defaultdict(dict)
         for (device_id, metric_id, time), value in self._values.items():
-            for place, (device, span) in enumerate(zip(devices, spans, strict=True)):
+            for index, (device, span) in enumerate(zip(devices, spans, strict=True)):
                 if (
                     device.id == device_id
                     and span.start <= time < span.end
                     and metric_id in {one.id for one in columns}
                 ):
-                    rows[time, place][metric_id] = value
+                    rows[time, index][metric_id] = value
         sign = -1 if order == "desc" else 1
         found = sorted(rows, key=lambda row: (sign * (row[0] - EPOCH), row[1]))
         kept, size = [], 0
@@ -150,7 +150,7 @@ def _columns(
         else:
             numbers.append(array("d", [math.nan if value is None else float(value) for value in values]))
     times = array("q", [(time - EPOCH) // RESOLUTION for time, _ in keys])
-    return Columns(times, array("i", [place for _, place in keys]), numbers, texts)
+    return Columns(times, array("i", [index for _, index in keys]), numbers, texts)
 
 
 def aggregates_of(values: Sequence[tuple[datetime, Value]], end: datetime) -> dict[Aggregate, float | None]:

@@ -89,10 +89,10 @@ class SourceReader:
             for position, (uplink, profile) in enumerate(zip(each.uplinks, each.profiles, strict=True)):
                 if profile is not None and profile.codec is not None and uplink.frame:
                     wanted.setdefault((each.sender.tenant.id, profile.codec), []).append((each, position))
-        for (tenant_id, codec), places in wanted.items():
-            frames = [_frame(each, position) for each, position in places]
+        for (tenant_id, codec), of_codec in wanted.items():
+            frames = [_frame(each, position) for each, position in of_codec]
             results = await self._frames.decode(tenant_id, codec, frames)
-            for (each, position), result in zip(places, results, strict=True):
+            for (each, position), result in zip(of_codec, results, strict=True):
                 if isinstance(result, RejectedMessageError):
                     rejections.setdefault(each.index, Rejection(each.index, result.reason, result.detail))
                 else:

@@ -28,7 +28,7 @@ BEGIN
 END
 $$;
 
--- The statement that selects the readings of a device as (ts, rank, numbers, texts): the device's place among those that are asked for, and
+-- The statement that selects the readings of a device as (ts, rank, numbers, texts): the device's index among those that are asked for, and
 -- an element for each metric in the order of `number_metrics` and `text_metrics`; 'NaN' is a number that is missing. Readings without any of them
 -- are left out. Its parameters are the range ($1, $2) and the number of rows ($3); the device's own range is in it. NULL when there is nothing
 -- to select.
@@ -109,7 +109,7 @@ END
 $$;
 
 -- The first readings of some devices, `most` at most, by time and then in the order of `devices`, as columns. A record is what one stretch of the
--- range has, in the binary forms of arrays (as array_send writes them): times in µs since 1970, places in `devices` from 0 (NULL where there is
+-- range has, in the binary forms of arrays (as array_send writes them): times in µs since 1970, indexes in `devices` from 0 (NULL where there is
 -- one device), numbers row by row with 'NaN' for those that are missing, bytes of texts row by row with -1 for those that are missing; and the
 -- texts of each column one after the other, in UTF-8. A record ends before `most_bytes` of texts are exceeded by more than a reading, and is
 -- `cut` then: the page ends with it.
@@ -117,7 +117,7 @@ $$;
 -- Each device has a range of its own. Metrics are those of `number_metrics` (booleans too) and `text_metrics`.
 CREATE FUNCTION sens.reading_columns(
     devices int[], number_metrics int[], text_metrics int[], firsts timestamptz[], pasts timestamptz[], descending boolean, most int, most_bytes int
-) RETURNS TABLE (row_count int, times bytea, places bytea, numbers bytea, text_bytes bytea, texts bytea[], cut boolean)
+) RETURNS TABLE (row_count int, times bytea, device_indexes bytea, numbers bytea, text_bytes bytea, texts bytea[], cut boolean)
     LANGUAGE plpgsql STABLE SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_sort = off SET enable_bitmapscan = off SET jit = off
 AS $$
@@ -192,7 +192,7 @@ BEGIN
                 );
             END IF;
             EXECUTE format('%s FROM (%s) v', selected, source)
-            INTO row_count, times, places, numbers, text_bytes, texts, cut
+            INTO row_count, times, device_indexes, numbers, text_bytes, texts, cut
             USING CASE WHEN descending THEN greatest(start, stop - width) ELSE start END,
                 CASE WHEN descending THEN stop ELSE least(stop, start + width) END,
                 missing;

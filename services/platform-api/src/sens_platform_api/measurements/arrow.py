@@ -95,13 +95,13 @@ class ReadingTable:
                 yield self._batch(page)
 
     def _batch(self, page: Columns) -> pa.RecordBatch:
-        places = pa.Array.from_buffers(pa.int32(), len(page), [None, pa.py_buffer(page.places)])
+        indexes = pa.Array.from_buffers(pa.int32(), len(page), [None, pa.py_buffer(page.device_indexes)])
         numbers, texts = iter(page.numbers), iter(page.texts)
         of_kind = {"number": lambda: _numbers(next(numbers)), "boolean": lambda: _booleans(next(numbers))}
         columns = [of_kind.get(column.kind, lambda: _texts(next(texts)))() for column in self._readings.columns]
         return pa.RecordBatch.from_arrays(
             [
-                pa.DictionaryArray.from_arrays(places, self._devices),
+                pa.DictionaryArray.from_arrays(indexes, self._devices),
                 pa.Array.from_buffers(_TIME, len(page), [None, pa.py_buffer(page.times)]),
                 *columns,
             ],

@@ -44,13 +44,13 @@ class Columns:
 
     Attributes:
         times: µs since 1970, 64 bits each.
-        places: Places of their devices among those that were asked for, 32 bits each.
+        device_indexes: Indexes of their devices among those that were asked for, 32 bits each.
         numbers: For each metric of numbers or booleans, 64 bits each; NaN where there is no value.
         texts: For each metric of texts.
     """
 
     times: "array[int]"
-    places: "array[int]"
+    device_indexes: "array[int]"
     numbers: "Sequence[array[float]]"
     texts: Sequence[Texts]
 

@@ -119,8 +119,11 @@ class Readings:
         try:
             while page.parts:
                 left -= sum(map(len, page.parts))
-                time, place = EPOCH + timedelta(microseconds=page.parts[-1].times[-1]), page.parts[-1].places[-1]
-                spans = [self._after(time, place, device) for device in range(len(self.devices))]
+                time, index = (
+                    EPOCH + timedelta(microseconds=page.parts[-1].times[-1]),
+                    page.parts[-1].device_indexes[-1],
+                )
+                spans = [self._after(time, index, device) for device in range(len(self.devices))]
                 # After the limit, one reading tells whether there are more.
                 following = partial(self._read, spans, min(rows, left) or 1, patient=True)
                 if reads_ahead and not page.complete:
@@ -133,7 +136,7 @@ class Readings:
                 ahead, reads_ahead = None, True
                 if not left:
                     if page.parts:
-                        self.next = Position(time, (self.devices[place].name, *self.columns[-1][1:]), self._query.span)
+                        self.next = Position(time, (self.devices[index].name, *self.columns[-1][1:]), self._query.span)
                     return
         finally:
             if ahead is not None:
@@ -157,10 +160,10 @@ class Readings:
         last = self.columns[-1]
         return remaining(self._query, QueriedSeries(device.id, device.name, last.id, last.name, last.kind))
 
-    def _after(self, time: datetime, place: int, device: int) -> Span:
-        """Return what is left of a device's range after a reading of the device at a place."""
+    def _after(self, time: datetime, index: int, device: int) -> Span:
+        """Return what is left of a device's range after a reading of the device with an index."""
         start, end = self._query.span
         following = time + RESOLUTION
         if self._query.order == "asc":
-            return Span(following if device <= place else time, end)
-        return Span(start, time if device <= place else following)
+            return Span(following if device <= index else time, end)
+        return Span(start, time if device <= index else following)

@@ -249,10 +249,10 @@ class TransactionPages:
 
 def _columns(record: Record, texts: Sequence[int], numbers: Sequence[int], columns: Sequence[Column]) -> Columns:
     times = integers(record["times"])
-    if (places := record["places"]) is None:
+    if (indexes := record["device_indexes"]) is None:
         of_devices = array("i", bytes(4 * len(times)))
     else:
-        [of_devices] = small_integers(places)
+        [of_devices] = small_integers(indexes)
     of_numbers = dict(zip(numbers, floats(record["numbers"], len(numbers)) if numbers else (), strict=True))
     sizes = small_integers(record["text_bytes"], len(texts), dimensions=2) if texts else ()
     return Columns(

@@ -85,10 +85,10 @@ class _Table:
                 self._given = None
             count = len(lines) - lines.count("")
             if count >= self._left > 0:
-                place = [index for index, line in enumerate(lines) if line][self._left - 1]
-                self._last = self._position(page, start, place)
+                last = [index for index, line in enumerate(lines) if line][self._left - 1]
+                self._last = self._position(page, start, last)
                 metrics.MEASUREMENTS.inc(self._left)
-                yield lines[: place + 1]
+                yield lines[: last + 1]
             elif self._left:
                 metrics.MEASUREMENTS.inc(count)
                 yield lines
@@ -124,17 +124,17 @@ class _Table:
     def _leave_out(self, lines: _Lines, page: Columns, given: Position) -> None:
         """Leave those values of the first reading out that the page of the answer before has given."""
         if _time(page.times[0]) == given.time.replace(tzinfo=None):
-            device = self._device_names[page.places[0]]
+            device = self._device_names[page.device_indexes[0]]
             for index, column in enumerate(self._columns):
                 if (device, column.name, column.kind) <= given.series:
                     lines[index] = ""
 
-    def _position(self, page: Columns, start: int, place: int) -> Position:
+    def _position(self, page: Columns, start: int, value_index: int) -> Position:
         """Return the position of the row with an index in a stretch."""
-        reading, index = divmod(place, len(self._columns))
+        reading, index = divmod(value_index, len(self._columns))
         reading += start
         time = EPOCH + timedelta(microseconds=page.times[reading])
-        return Position(time, (self._device_names[page.places[reading]], *self._columns[index][1:]), self._span)
+        return Position(time, (self._device_names[page.device_indexes[reading]], *self._columns[index][1:]), self._span)
 
     def _beginnings(self, page: Columns, stretch: slice) -> list[str]:
         """Return the first cells of the rows of each reading: its time, and its device."""
@@ -143,7 +143,7 @@ class _Table:
         if not self._names_devices:
             return [f"{time}{end}" for time in times]
         ends = [f"{end}{self._style.delimiter}{name}" for name in self._device_names]
-        return [f"{time}{ends[place]}" for time, place in zip(times, page.places[stretch], strict=True)]
+        return [f"{time}{ends[index]}" for time, index in zip(times, page.device_indexes[stretch], strict=True)]
 
     def _numbers(self, values: "array[float]") -> Sequence[str | None]:
         texts = _number_texts(values)
