@@ -1,7 +1,7 @@
 """Topics lead to their devices, whatever else goes on."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from sens_common.envelope import Message
 from sens_telemetry_worker.decoders import decoder
@@ -13,9 +13,11 @@ from support.memory import MemoryRegistry
 class WaitingRegistry(MemoryRegistry):
     """A registry that lets others go on before it answers."""
 
-    async def register_devices(self, wanted: Iterable[tuple[Tenant, str]]) -> RegisteredDevices:
+    async def register_devices(
+        self, wanted: Iterable[tuple[Tenant, str]], known_only: Collection[tuple[int, str]] = ()
+    ) -> RegisteredDevices:
         await asyncio.sleep(0)
-        return await super().register_devices(wanted)
+        return await super().register_devices(wanted, known_only)
 
 
 def batch(*devices: str) -> list[Message]:

@@ -34,7 +34,7 @@ class Settings(BaseModel):
 class Plain:
     """A format for these tests: a list of [device, time or null, fields or hexadecimal bytes], or a word for what is not measured."""
 
-    Settings = Settings
+    Settings: type[BaseModel] = Settings
 
     def unwrap(self, received: Received, _settings: Any, /) -> Unwrapped:
         body = orjson.loads(received.body)
