@@ -48,11 +48,6 @@ _POWERS: Final = {"0": "⁰", "1": "¹", "2": "²", "3": "³", "4": "⁴"}
 _TERM: Final = re.compile(r"(?P<unit>[A-Za-z]+)(?P<power>[0-4]?)")
 
 
-def is_unit(text: str) -> bool:
-    """Tell whether a text has the form of a UCUM code; whether each of its parts is a unit is not looked at."""
-    return re.fullmatch(UNIT_PATTERN, text) is not None
-
-
 def unit_text(code: str) -> str:
     """Return a unit as people write it; a code that is not known stays as it is.
 
