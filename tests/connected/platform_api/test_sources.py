@@ -241,6 +241,32 @@ class TestCodec:
             assert client.get("/api/v1/codecs").json()["codecs"] == []
 
 
+class TestDocuments:
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [
+            ("devices/a/profile", {"profile": "a\0"}),
+            ("devices/a/profile", {}),
+            ("profiles/a", {"metrics": {"a": {"ignore": 1}}}),
+            ("profiles/a", {"metrics": {"a": {"scale": "2"}}}),
+            ("profiles/a", {"metrics": {"\0": {}}}),
+            ("sources/a", {"topic_filter": "a", "format": "netmore", "enabled": "yes"}),
+        ],
+    )
+    def test_take_no_values_of_other_types(self, api: RunningApi, path: str, body: dict[str, object]) -> None:
+        _, key = api.new_tenant()
+        with api.client(key) as client:
+            assert client.put(f"/api/v1/{path}", json=body).status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+
+    @pytest.mark.parametrize("example", [{"error": 0}, {"error": 0, "fields": {}}, {"f_port": "1", "error": True}, {}])
+    def test_of_codecs_have_examples_that_expect_one_thing(self, api: RunningApi, example: dict[str, object]) -> None:
+        _, key = api.new_tenant()
+        with api.client(key) as client:
+            body = {"source": CODEC, "examples": [{"bytes": "d7"} | example]}
+            answer = client.post("/api/v1/codecs/mine/versions", json=body)
+            assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
+
+
 class TestTry:
     def test_shows_what_each_step_makes_of_a_message(self, api: RunningApi) -> None:
         tenant, key = api.new_tenant()
