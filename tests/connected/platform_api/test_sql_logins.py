@@ -44,9 +44,7 @@ HARMLESS: Final = frozenset(
         "metric_set_digest(integer[],integer[])",
         "note_dead_letter_usage()",
         "pass_on_dead_letters()",
-        "raise_source_generation()",
         "raise_tenant_generation()",
-        "refuse_change_of_codec_versions()",
         "refuse_change_of_audit_events()",
     }
 )
