@@ -747,8 +747,9 @@ class TestOverview:
         async def count(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
             await connection.execute(
                 """
-                INSERT INTO sens.message_counts (tenant_id, day, backend, received, stored, duplicate, dead_lettered, discarded)
-                SELECT id, (now() AT TIME ZONE 'UTC')::date - days, days, 10, 4, 3, 2, 1
+                INSERT INTO sens.message_counts
+                    (tenant_id, day, backend, received, stored, duplicate, dead_lettered, discarded, without_measurements)
+                SELECT id, (now() AT TIME ZONE 'UTC')::date - days, days, 15, 4, 3, 2, 1, 5
                 FROM sens.tenants, generate_series(0, 1) AS days WHERE name = $1
                 """,
                 name,
@@ -764,11 +765,12 @@ class TestOverview:
         assert document["tenant"] == name
         assert (document["devices"]["count"], document["metrics"]["count"]) == (7, 8)
         assert document["messages_today"] == {
-            "received": 10,
+            "received": 15,
             "stored": 4,
             "duplicate": 3,
             "dead_lettered": 2,
             "discarded": 1,
+            "without_measurements": 5,
         }
         assert document["dead_letters"]["count"] == 1
         assert 0 < document["dead_letters"]["bytes"] < document["dead_letters"]["byte_limit"]
