@@ -16,7 +16,13 @@ from sens_common.hops import amount
 
 _TIMEOUT_SECONDS: Final = 3.0
 _RATE_SECONDS: Final = 1.0
-_OUTCOMES: Final = ("stored", "duplicate", "dead_lettered", "discarded", "without_measurements")
+_OUTCOMES: Final = {
+    "stored": "stored",
+    "duplicate": "duplicate",
+    "dead_lettered": "dead-lettered",
+    "discarded": "discarded",
+    "without_measurements": "without measurements",
+}
 
 
 def status(data_dir: DataDir, as_json: Json = False) -> None:
@@ -76,7 +82,7 @@ def _in_words(tenant: dict[str, Any]) -> str:
     parts = [
         f"{amount(tenant['devices']['count'], 'device')} with {amount(tenant['metrics']['count'], 'metric')}",
         f"{tenant['messages_per_second']:g} messages per second",
-        "today " + ", ".join(f"{today[outcome]:,} {outcome.replace('_', '-')}" for outcome in _OUTCOMES),
+        "today " + ", ".join(f"{today[outcome]:,} {words}" for outcome, words in _OUTCOMES.items()),
         f"{amount(letters['count'], 'dead letter')} kept" + (" (sens dead-letters list)" if letters["count"] else ""),
     ]
     stored = tenant["stored_bytes"]
