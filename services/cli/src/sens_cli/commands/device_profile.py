@@ -20,9 +20,9 @@ def give_profile(  # noqa: PLR0917 - typer calls it with keywords
     """Give a device a profile by hand, or show the one that it has; it counts before all rules of sources.
 
     \b
-    sens devices profile 70b3d57ed0a1b2c3
-    sens devices profile 70b3d57ed0a1b2c3 climate
-    sens devices profile 70b3d57ed0a1b2c3 --none
+    sens devices profile 0004a30b001c0530
+    sens devices profile 0004a30b001c0530 climate
+    sens devices profile 0004a30b001c0530 --none
     """
     from sens_cli.api import Api, segment
     from sens_cli.target import find_target

@@ -108,7 +108,7 @@ def create_source(  # noqa: PLR0917 - typer calls it with keywords
     """Make a source. Without --topic its messages come by HTTP.
 
     \b
-    sens sources create field --format netmore --topic 'netmore/acme/#' --rule '70b3d57e*=climate'
+    sens sources create field --format netmore --topic 'netmore/acme/#' --rule '0004a30b*=climate'
     sens sources create house --format json --topic 'house/#' --settings house.json
     """
     from sens_cli.api import Api, segment
@@ -200,7 +200,7 @@ def _changes(  # noqa: PLR0917 - as the commands have them
 def _rule(text: str) -> dict[str, str]:
     device, equals, profile = text.partition("=")
     if not equals:
-        raise typer.BadParameter(f"{text!r} is not a rule; a rule is PATTERN=PROFILE, for example '70b3d57e*=climate'")
+        raise typer.BadParameter(f"{text!r} is not a rule; a rule is PATTERN=PROFILE, for example '0004a30b*=climate'")
     return {"device": device, "profile": profile}
 
 

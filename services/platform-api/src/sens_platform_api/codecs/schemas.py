@@ -84,7 +84,7 @@ class CodecVersion(BaseModel):
 
     codec: CodecName
     version: Annotated[int, Field(description="From 1.", examples=[3])]
-    sha256: Annotated[str, Field(description="Of the source in UTF-8, hexadecimal.", examples=["9f86d081884c7d65"])]
+    sha256: Annotated[str, Field(description="Of the source in UTF-8, hexadecimal.", examples=["00ff" * 16])]
     bytes: Annotated[int, Field(description="Size of the source.", examples=[1200])]
     examples: Annotated[int, Field(description="How many examples it has.", examples=[2])]
     created_at: Annotated[Time, Field(description="When it was made.")]

@@ -194,7 +194,7 @@ class TriedUplink(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    device: Annotated[str, Field(description="Canonical name of the device.", examples=["70b3d57ed0a1b2c3"])]
+    device: Annotated[str, Field(description="Canonical name of the device.", examples=["0004a30b001c0530"])]
     time: Annotated[Time | None, Field(description="When it was measured; null where the receipt counts.")]
     bytes: Annotated[str | None, Field(description="Bytes of the device, hexadecimal.", examples=["0367010f"])]
     f_port: Annotated[int, Field(description="LoRaWAN port, 0 where there is none.", examples=[2])]
