@@ -66,6 +66,7 @@ class TestSource:
     @pytest.mark.parametrize(
         ("topic_filter", "why"),
         [
+            ("ingest/+/other/#", "and ingest/v1/# of the platform match the same topics"),
             ("sens/v1/#", "and sens/v1/+/+/telemetry of the settings match the same topics"),
             ("tele/kitchen/#", "and tele/+/SENSOR of source demo/a match the same topics"),
             ("tele/x#", "# for all remaining ones at the end"),
@@ -102,6 +103,20 @@ class TestSource:
             refused == "source demo/a takes no messages: the broker refuses the subscription to tele/#: not authorized"
         )
         assert it.problems.problem is None
+
+    def test_that_the_broker_refused_is_a_problem_no_longer_when_it_is_gone(self) -> None:
+        it = routes(("demo", "a", "tele/#"))
+        it.note_answer("tele/#", "the broker refuses it")
+        it.set({})
+
+        assert it.problems.problem is None
+
+    def test_that_holds_is_not_displaced_by_a_new_one(self) -> None:
+        it = routes(("plant", "first", "tele/#"))
+        it.set({"acme": [MqttSource("second", "tele/+/SENSOR")], "plant": [MqttSource("first", "tele/#")]})
+
+        assert it.filters == {"tele/#"}
+        assert "source acme/second takes no messages" in (it.problems.problem or "")
 
 
 class TestChange:

@@ -18,7 +18,6 @@ _KEPT_FORMER: Final = 100
 MAX_SOURCES: Final = 1000
 """Sources on one broker that a worker subscribes to."""
 
-
 _NATIVE: Final = NATIVE_PATTERN.root
 
 
@@ -53,11 +52,15 @@ class SourceRoutes:
         return frozenset(f"{self._share}{route.topic_filter}" for route in self._routes)
 
     def set(self, sources: Mapping[str, Collection[MqttSource]]) -> None:
-        """Let these sources hold, by tenant."""
-        routes: list[_Route] = []
+        """Let these sources hold, by tenant. Those that held before come first: nobody's new source takes the topics of another one."""
+        wanted = {
+            _Route(tenant, each.name, each.topic_filter): each
+            for tenant, of_tenant in sources.items()
+            for each in of_tenant
+        }
+        routes = [route for route in self._routes if route in wanted and wanted[route].broker is None]
         refused: dict[str, str] = {}
-        wanted = [(tenant, each) for tenant, of_tenant in sources.items() for each in of_tenant]
-        for tenant, source in sorted(wanted, key=lambda each: (each[0], each[1].name)):
+        for tenant, source in [(route.tenant, wanted[route]) for route in sorted(wanted.keys() - set(routes))]:
             why = self._refusal(source, routes)
             if why is None:
                 routes.append(_Route(tenant, source.name, source.topic_filter))
@@ -66,7 +69,10 @@ class SourceRoutes:
         self._tell(refused)
         before = self.filters
         if routes != self._routes:
-            self._former.extendleft(route for route in self._routes if route not in routes)
+            gone = [route for route in self._routes if route not in routes]
+            for route in gone:
+                self.problems.clear(_at_broker(route))
+            self._former.extendleft(gone)
             self._routes = routes
             self._topics.clear()
         if self.filters != before:
@@ -92,11 +98,12 @@ class SourceRoutes:
         """Take note of what the broker says of a filter: why it refuses it, None when it does not."""
         for route in self._routes:
             if f"{self._share}{route.topic_filter}" == topic_filter:
-                key = f"{route.tenant}/{route.source} at the broker"
                 if refusal is None:
-                    self.problems.clear(key)
+                    self.problems.clear(_at_broker(route))
                 else:
-                    self.problems.set(key, f"source {route.tenant}/{route.source} takes no messages", refusal)
+                    self.problems.set(
+                        _at_broker(route), f"source {route.tenant}/{route.source} takes no messages", refusal
+                    )
 
     def _refusal(self, source: MqttSource, routes: Sequence[_Route]) -> str | None:
         """Return why a source can't be subscribed to beside the settings' filters and those of others, None where it can."""
@@ -110,7 +117,7 @@ class SourceRoutes:
             return str(error)
         if source.topic_filter.startswith(f"{SHARE}/"):
             return "its topic filter is a shared subscription; whether it is shared follows from the settings"
-        others = [(each, "the settings") for each in self._own]
+        others = [(each, "the settings") for each in self._own] + [(f"{SOURCES.root}#", "the platform")]
         others += [(route.topic_filter, f"source {route.tenant}/{route.source}") for route in routes]
         for other, whose in others:
             if overlap(source.topic_filter, other):
@@ -138,3 +145,8 @@ class SourceRoutes:
                 self._topics.clear()
             self._topics[published] = found
         return found
+
+
+def _at_broker(route: _Route) -> str:
+    """Return the key of what the broker says of a source."""
+    return f"{route.tenant}/{route.source} at the broker"
