@@ -13,8 +13,8 @@ from sens_common.settings import DatabaseSettings, ServiceSettings, variable
 from sens_docs_site.settings import DocsSiteSettings
 from sens_mock_mqtt_broker.settings import MockBrokerSettings
 from sens_mqtt_ingestion_worker.settings import IngestionSettings
-from sens_platform_api.settings import AdministrationSettings, ApiSettings
-from sens_telemetry_worker.settings import TelemetrySettings
+from sens_platform_api.settings import AdministrationSettings, ApiSettings, ErasureSettings
+from sens_telemetry_worker.settings import HistorySettings, TelemetrySettings
 from support.chart import RELEASE, Container, Values, every_render, matrix_render, needs_helm, refusal, render
 
 pytestmark = needs_helm
@@ -178,3 +178,16 @@ class TestServiceModules:
             found = find_spec(module)
             assert found is not None
             assert found.submodule_search_locations is None or find_spec(f"{module}.__main__") is not None
+
+
+class TestHistory:
+    def test_of_the_stream_is_what_receipts_of_erasures_count_with(self) -> None:
+        history = {"telemetry": {"env": {"SENS_HISTORY__HISTORY_SECONDS": "7200"}}}
+        same = {"api": {"env": {"SENS_ERASURE__HISTORY_SECONDS": "7200"}}}
+
+        for values in (history, history | same):
+            env = render(values).container("platform-api").env
+            assert [each.value for each in env if each.name == "SENS_ERASURE__HISTORY_SECONDS"] == ["7200"]
+
+    def test_has_the_default_that_the_chart_counts_with(self) -> None:
+        assert HistorySettings().history_seconds == ErasureSettings().history_seconds == 86_400

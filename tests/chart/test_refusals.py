@@ -110,6 +110,10 @@ class TestContradictions:
                 {"telemetry": {"keda": {"enabled": True, "minReplicas": 5}}},
                 "telemetry.keda: minReplicas 5 is more than maxReplicas 4",
             ),
+            (
+                {"api": {"env": {"SENS_ERASURE__HISTORY_SECONDS": "3600"}}},
+                "api.env.SENS_ERASURE__HISTORY_SECONDS is 3600, and the stream keeps stored messages for 86400 seconds",
+            ),
         ],
     )
     def test_are_refused(self, values: dict[str, object], sentence: str) -> None:
