@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.metrics import MetricWrapperBase
 
+from sens_common.ingestion import metrics as ingestion_metrics
 from support.services import SERVICES, Service
 
 COMPONENTS = "service|ingestion|telemetry|api|broker|fleet|docs|http"
@@ -29,6 +30,7 @@ LABELS = {
     "protocol",  # MQTT's two versions
     "part",  # words in the code: the parts of a service that have problems
 }
+COMMON = Service("common")
 CONSTRUCTORS = {"Counter", "Gauge", "Histogram", "Summary", "Info", "Enum"}
 
 
@@ -39,7 +41,8 @@ def metrics() -> list[tuple[Service, MetricWrapperBase]]:
             continue
         module = importlib.import_module(f"{service.package}.metrics")
         found += [(service, member) for member in vars(module).values() if isinstance(member, MetricWrapperBase)]
-    return found
+    shared = vars(ingestion_metrics).values()
+    return found + [(COMMON, member) for member in shared if isinstance(member, MetricWrapperBase)]
 
 
 def description_of(metric: MetricWrapperBase) -> Metric:

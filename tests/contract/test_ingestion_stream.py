@@ -6,12 +6,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from sens_common.envelope import Message
+from sens_common.ingestion.clock import ReceiptClock
+from sens_common.ingestion.rates import Rates
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.settings import NatsSettings
-from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
 from sens_mqtt_ingestion_worker.pipeline import Stream
-from sens_mqtt_ingestion_worker.rates import Rates
 from support.memory import MemoryStream
 
 type Opener = Callable[[], AbstractAsyncContextManager[Stream]]

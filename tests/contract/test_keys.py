@@ -8,10 +8,10 @@ from typing import Protocol
 import asyncpg
 import pytest
 
+from sens_common.keys import key_hash
 from sens_common.settings import DatabaseSettings
 from sens_platform_api.caller import Access, Caller
 from sens_platform_api.keys.authenticator import Keys
-from sens_platform_api.keys.hashing import key_hash
 from sens_platform_api.keys.repository import StoredKeys
 from sens_platform_api.postgresql import open_pools
 from sens_platform_api.settings import LimitSettings

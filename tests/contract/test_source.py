@@ -8,7 +8,7 @@ from typing import Protocol
 import pytest
 
 from sens_common.envelope import Message
-from sens_mqtt_ingestion_worker.clock import ReceiptClock
+from sens_common.ingestion.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.mqtt import MqttSource
 from sens_mqtt_ingestion_worker.pipeline import BrokerConnection, Delivery, Source, SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings

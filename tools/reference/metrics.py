@@ -18,7 +18,11 @@ def metrics_page() -> str:
             " process tells its memory, processor time and open files (`process_*`)."
         ),
     ]
-    for service, package in {"all services": "sens_common", **SERVICES}.items():
+    for service, package in {
+        "all services": "sens_common",
+        "both ingestion workers": "sens_common.ingestion",
+        **SERVICES,
+    }.items():
         module = module_of(package, "metrics")
         if module is None:
             continue

@@ -10,6 +10,8 @@ from nats.js.api import KeyValueConfig
 from nats.js.errors import KeyNotFoundError
 from structlog.testing import capture_logs
 
+from sens_common.ingestion.limits import LimitsBucket
+from sens_common.ingestion.rates import Rates
 from sens_common.jetstream import connect, ensure_streams, flush_all
 from sens_common.names import (
     LIVE_INTEREST_SUBJECT,
@@ -21,8 +23,6 @@ from sens_common.names import (
 from sens_common.nats_permissions import API_USER, INGESTION_USER, PERMISSIONS, TELEMETRY_USER
 from sens_common.settings import NatsSettings
 from sens_common.tenant_limits import BUCKET
-from sens_mqtt_ingestion_worker.limits import LimitsBucket
-from sens_mqtt_ingestion_worker.rates import Rates
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 from sens_telemetry_worker.jetstream.consumer import ensure_consumer

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sens_common import tenant_limits as limits
+from sens_common.ingestion.clock import ReceiptClock
 from sens_common.jetstream import connect
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_common.topics import NATIVE_PATTERN
-from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.mqtt import MqttConnection, MqttSource
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import MqttSettings

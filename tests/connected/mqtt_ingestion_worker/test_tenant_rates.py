@@ -10,13 +10,13 @@ from nats.js.api import AckPolicy, ConsumerConfig, KeyValueConfig
 
 from sens_common import envelope, tenant_limits
 from sens_common.envelope import Message
+from sens_common.ingestion.clock import ReceiptClock
+from sens_common.ingestion.limits import LimitsBucket
+from sens_common.ingestion.rates import Rates
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import DatabaseSettings, NatsSettings
-from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
-from sens_mqtt_ingestion_worker.limits import LimitsBucket
-from sens_mqtt_ingestion_worker.rates import Rates
 from support.brokers import mosquitto
 from support.clocks import Clock
 from support.servers import nats_server, scratch_folder, wait_until

@@ -9,13 +9,13 @@ from nats.js import JetStreamContext
 
 from sens_common import envelope
 from sens_common.envelope import Message
+from sens_common.ingestion.clock import ReceiptClock
+from sens_common.ingestion.rates import Rates
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import NatsSettings
-from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
 from sens_mqtt_ingestion_worker.pipeline import SupersededError
-from sens_mqtt_ingestion_worker.rates import Rates
 from support.clocks import Machine
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sens_common.envelope import Message
-from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock
+from sens_common.ingestion.clock import STEP, ReceiptClock
 from sens_mqtt_ingestion_worker.mqtt import MqttConnection
 from sens_mqtt_ingestion_worker.pipeline import SessionTakenError, SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings

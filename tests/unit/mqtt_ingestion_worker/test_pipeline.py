@@ -7,8 +7,8 @@ from prometheus_client import REGISTRY
 
 from sens_common.attempts import Backoff
 from sens_common.envelope import Message
+from sens_common.ingestion.rates import Rates
 from sens_mqtt_ingestion_worker.pipeline import Delivery, Pipeline, SessionTakenError, SourceUnavailableError
-from sens_mqtt_ingestion_worker.rates import Rates
 from sens_mqtt_ingestion_worker.status import IngestionStatus
 from support.memory import MemoryConnection, MemorySource, MemoryStream
 from support.servers import eventually

@@ -5,11 +5,11 @@ import asyncio
 import pytest
 
 from sens_common.errors import UnavailableError
+from sens_common.keys import is_key, key_hash
 from sens_platform_api.caller import Caller
 from sens_platform_api.errors import UnauthenticatedError
 from sens_platform_api.keys import authenticator as module
 from sens_platform_api.keys.authenticator import Authenticator
-from sens_platform_api.keys.hashing import is_key, key_hash
 from support.clocks import Clock
 from support.keys import MemoryKeys
 

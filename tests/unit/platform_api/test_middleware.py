@@ -32,7 +32,7 @@ class Keys:
     """One key that may only read, and one that may write."""
 
     async def caller(self, key_hash: bytes) -> Caller | None:
-        from sens_platform_api.keys.hashing import key_hash as hash_of  # noqa: PLC0415 - the argument has its name
+        from sens_common.keys import key_hash as hash_of  # noqa: PLC0415 - the argument has its name
 
         await asyncio.sleep(0)  # as a server would
         if key_hash == hash_of(READER):

@@ -6,16 +6,16 @@ from nats.aio.client import Client
 
 from sens_common.envelope import OVERHEAD_BYTES
 from sens_common.health import Check
+from sens_common.ingestion.clock import ReceiptClock
+from sens_common.ingestion.limits import LimitsBucket
+from sens_common.ingestion.rates import Rates
 from sens_common.jetstream import connect, ensure_streams, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, serve_operations
 from sens_common.readiness import not_started
-from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
-from sens_mqtt_ingestion_worker.limits import LimitsBucket
 from sens_mqtt_ingestion_worker.mqtt import MqttSource
 from sens_mqtt_ingestion_worker.pipeline import Pipeline
-from sens_mqtt_ingestion_worker.rates import Rates
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import IngestionSettings
 from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
@@ -41,7 +41,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         clock = ReceiptClock(mqtt.client_id)
         rates = Rates()
         routes = SourceRoutes(mqtt.topic_filters)
-        limits = LimitsBucket(jetstream, rates, routes)
+        limits = LimitsBucket(jetstream, rates, routes.follow)
         await limits.read()
         for part in (status, clock, limits):
             part.export_metrics()

@@ -18,15 +18,15 @@ from sens_common.attempts import Attempts, Backoff
 from sens_common.envelope import Message
 from sens_common.errors import StoppedError, UnavailableError
 from sens_common.health import Problems
+from sens_common.ingestion import metrics
+from sens_common.ingestion.clock import ReceiptClock
+from sens_common.ingestion.rates import Rates
 from sens_common.jetstream import ensure_streams
 from sens_common.names import TELEMETRY_STREAM, TELEMETRY_SUBJECT, subject_token
 from sens_common.settings import NatsSettings
 from sens_common.topics import TOPICS
-from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.accounting import fitted
-from sens_mqtt_ingestion_worker.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.pipeline import SupersededError
-from sens_mqtt_ingestion_worker.rates import Rates
 from sens_mqtt_ingestion_worker.redelivery import kept_message_count
 
 log = structlog.get_logger()

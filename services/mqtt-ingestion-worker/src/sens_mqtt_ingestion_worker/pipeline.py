@@ -18,9 +18,10 @@ from sens_common.attempts import Attempt, Attempts, Backoff
 from sens_common.envelope import Message
 from sens_common.errors import StoppedError
 from sens_common.health import Problems
+from sens_common.ingestion.metrics import PUBLISHED
+from sens_common.ingestion.rates import IDLE_SECONDS, Rates
 from sens_common.stopping import Race
 from sens_mqtt_ingestion_worker import metrics
-from sens_mqtt_ingestion_worker.rates import IDLE_SECONDS, Rates
 from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_message_count
 from sens_mqtt_ingestion_worker.status import IngestionStatus, Waiting
 
@@ -230,7 +231,7 @@ class Pipeline:
                     over = self._rates.over(new)
                     await self._stream.publish(new, over)
                     self._recent.remember(new)
-                    metrics.PUBLISHED.inc(len(new) - len(over))
+                    PUBLISHED.inc(len(new) - len(over))
                     self._status.discarded(Counter(over.values()))
                 connection.acknowledge(delivery.messages)
                 self._status.hold([])

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from sens_common.health import Problems
-from sens_common.tenant_limits import MqttSource
+from sens_common.tenant_limits import MqttSource, TenantLimits
 from sens_common.topic_filters import SHARE, checked, matches, overlap
 from sens_common.topics import NATIVE_PATTERN, SOURCES
 
@@ -50,6 +50,10 @@ class SourceRoutes:
     def filters(self) -> frozenset[str]:
         """What the session subscribes to for them; shared like the filters of the settings, if these are."""
         return frozenset(f"{self._share}{route.topic_filter}" for route in self._routes)
+
+    def follow(self, limits: Mapping[str, TenantLimits]) -> None:
+        """Let the sources of these tenants hold."""
+        self.set({tenant: each.mqtt_sources for tenant, each in limits.items()})
 
     def set(self, sources: Mapping[str, Collection[MqttSource]]) -> None:
         """Let these sources hold, by tenant. Those that held before come first: nobody's new source takes the topics of another one."""

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple, Protocol
 
 from sens_common.envelope import Message
 from sens_common.hops import amount, blocking_hop
+from sens_common.ingestion.metrics import DISCARDED
 from sens_mqtt_ingestion_worker import metrics
 
 _HOPS: Final[Mapping[str, str | None]] = {"nats": "NATS", "stream": "the stream", "mqtt": "the broker"}
@@ -74,7 +75,7 @@ class IngestionStatus:
     def discarded(self, counts: Mapping[str, int]) -> None:
         """Take note of how many messages of each tenant were discarded, because they were over its rate."""
         for tenant, count in counts.items():
-            metrics.DISCARDED.labels(tenant).inc(count)
+            DISCARDED.labels(tenant).inc(count)
             self._discarded_at[tenant] = self._clock()
 
     def _over_their_rate(self) -> str | None:

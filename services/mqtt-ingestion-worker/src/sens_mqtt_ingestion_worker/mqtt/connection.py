@@ -13,8 +13,8 @@ import mqtt5
 import structlog
 
 from sens_common.envelope import Message
+from sens_common.ingestion.clock import STEP, ReceiptClock, numbered_by_device
 from sens_mqtt_ingestion_worker import metrics
-from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock, numbered_by_device
 from sens_mqtt_ingestion_worker.mqtt import packets
 from sens_mqtt_ingestion_worker.mqtt.gathering import Gathering
 from sens_mqtt_ingestion_worker.mqtt.subscriptions import Subscriptions

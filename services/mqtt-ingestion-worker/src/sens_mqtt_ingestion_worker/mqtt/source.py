@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from sens_common.attempts import Attempts, Backoff
 from sens_common.errors import SettingsError, UnavailableError
 from sens_common.health import Problems
-from sens_mqtt_ingestion_worker.clock import ReceiptClock
+from sens_common.ingestion.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.filters import earlier_forms
 from sens_mqtt_ingestion_worker.mqtt.connection import MqttConnection
 from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError

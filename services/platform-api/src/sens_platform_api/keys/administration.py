@@ -2,12 +2,12 @@
 
 from datetime import datetime
 
+from sens_common.keys import PREFIX_LENGTH, key_hash, new_key
 from sens_platform_api.audit import repository as audit
 from sens_platform_api.audit.repository import ADMINISTRATOR
 from sens_platform_api.caller import Access
 from sens_platform_api.errors import NotFoundError, RefusedError
 from sens_platform_api.keys import repository
-from sens_platform_api.keys.hashing import PREFIX_LENGTH, key_hash, new_key
 from sens_platform_api.keys.repository import Key
 from sens_platform_api.parameters import time_text
 from sens_platform_api.postgresql import Connection

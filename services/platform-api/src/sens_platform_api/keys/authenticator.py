@@ -9,9 +9,9 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from sens_common.errors import SensError
+from sens_common.keys import is_key, key_hash
 from sens_platform_api.caller import Caller
 from sens_platform_api.errors import MalformedKeyError, NumberTooLargeError, UnauthenticatedError
-from sens_platform_api.keys.hashing import is_key, key_hash
 
 log = structlog.get_logger()
 

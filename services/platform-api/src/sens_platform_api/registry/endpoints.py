@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query
 
+from sens_common.keys import KEY_PATTERN
 from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
 from sens_platform_api.errors import AlreadyExistsError, NotFoundError, ReadOnlyKeyError
-from sens_platform_api.keys.hashing import KEY_PATTERN
 from sens_platform_api.parameters import canonical_device, decode_cursor, encode_cursor, no_parameters
 from sens_platform_api.path_parameters import DevicePath
 from sens_platform_api.problems import data_responses

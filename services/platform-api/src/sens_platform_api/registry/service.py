@@ -10,6 +10,7 @@ import structlog
 from sens_common.attempts import Attempts
 from sens_common.errors import SensError
 from sens_common.health import Problems
+from sens_common.keys import key_hash
 from sens_platform_api import metrics
 from sens_platform_api.between_batches import between_batches
 from sens_platform_api.devices.repository import Kind
@@ -21,7 +22,6 @@ from sens_platform_api.errors import (
     StillMovingError,
     TargetLimitError,
 )
-from sens_platform_api.keys.hashing import key_hash
 from sens_platform_api.parameters import canonical_device
 from sens_platform_api.registry.repository import DeletionStep, Metric, Move, Moving, Renaming
 

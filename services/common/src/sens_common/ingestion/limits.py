@@ -1,7 +1,7 @@
-"""The tenants' limits and sources, read from a JetStream key-value bucket: see `sens_common.tenant_limits`."""
+"""The tenants' limits, sources and ingest keys, read from a JetStream key-value bucket: see `sens_common.tenant_limits`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -13,10 +13,9 @@ from nats.js.errors import NotFoundError
 from sens_common import tenant_limits
 from sens_common.attempts import Attempt, Attempts
 from sens_common.health import Problems
+from sens_common.ingestion import metrics
+from sens_common.ingestion.rates import Rates
 from sens_common.tenant_limits import TenantLimits
-from sens_mqtt_ingestion_worker import metrics
-from sens_mqtt_ingestion_worker.rates import Rates
-from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
 
 log = structlog.get_logger()
 
@@ -30,20 +29,31 @@ _SUBJECT: Final = f"$KV.{tenant_limits.BUCKET}."
 _OPERATION_HEADER: Final = "KV-Operation"  # of a key that was deleted
 
 
+type Follow = Callable[[Mapping[str, TenantLimits]], None]
+
+
 class LimitsBucket:
-    """Keeps the rates and the sources as the bucket has them. While it can't be read, or is not there, the last known ones hold."""
+    """Keeps the rates, and who follows, as the bucket has them. While it can't be read, or is not there, the last known ones hold."""
 
     def __init__(
         self,
         jetstream: JetStreamContext,
         rates: Rates,
-        routes: SourceRoutes | None = None,
+        follow: Follow | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Take who is told.
+
+        Args:
+            jetstream: Where the bucket is.
+            rates: Are told the tenants' rates.
+            follow: Is told everything, whenever something has changed.
+            clock: Seconds.
+        """
         self._jetstream = jetstream
         self._rates = rates
-        self._routes = routes
+        self._follow = follow
         self._clock = clock
         self._seen: tuple[object, int] | None = None  # when the bucket was made, and its last sequence
         self._read_at = clock()
@@ -94,8 +104,8 @@ class LimitsBucket:
         if seen != self._seen:
             limits = await self._all() if info.state.messages else {}
             self._rates.set({tenant: each.messages_per_second for tenant, each in limits.items()})
-            if self._routes is not None:
-                self._routes.set({tenant: each.mqtt_sources for tenant, each in limits.items()})
+            if self._follow is not None:
+                self._follow(limits)
             self._seen = seen
             rates = sum(each.messages_per_second is not None for each in limits.values())
             sources = sum(len(each.mqtt_sources) for each in limits.values())

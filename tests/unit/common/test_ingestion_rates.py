@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sens_common.envelope import Message
-from sens_mqtt_ingestion_worker.rates import Rates
+from sens_common.ingestion.rates import Rates
 from support.clocks import Clock
 
 

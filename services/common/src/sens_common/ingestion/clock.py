@@ -23,8 +23,8 @@ import msgspec
 import structlog
 
 from sens_common.envelope import Message
+from sens_common.ingestion import metrics
 from sens_common.names import fold_eui
-from sens_mqtt_ingestion_worker import metrics
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from sens_common.envelope import Message
-from sens_mqtt_ingestion_worker.clock import STEP, ReceiptClock, numbered_by_device
+from sens_common.ingestion.clock import STEP, ReceiptClock, numbered_by_device
 from support.clocks import Machine
 
 SECOND = 1_000_000

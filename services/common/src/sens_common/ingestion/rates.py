@@ -80,6 +80,11 @@ class Rates:
         for bucket in self._buckets.values():
             bucket.forget_away()
 
+    def allows(self, tenant: str) -> bool:
+        """Take a token for one message of a tenant; tell whether there was one."""
+        bucket = self._buckets.get(tenant)
+        return bucket is None or bucket.take(1, self._clock(), self._away_seconds) == 1
+
     def over(self, messages: list[Message]) -> dict[int, str]:
         """Return which of the messages are over their tenant's rate: their indices, and the tenant of each."""
         if not self._buckets:
