@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from sens_common.dead_letters import Reason
 from support.services import ROOT
+from tools.reference.reasons import HELP
 
 LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}
 NOT_LOADED = {"canonical", "prev", "next", "alternate"}
@@ -84,6 +86,17 @@ class TestLimitsOfThisInstallation:
 
     def test_say_that_there_is_one_node_and_no_high_availability(self) -> None:
         assert "One node, no high availability" in [limit for limit, _ in self.rows("What one server can't do")]
+
+
+class TestReasonsOfDeadLetters:
+    def test_each_has_its_row_with_an_example_and_what_helps(self) -> None:
+        text = (ROOT / "docs/reference/dead-letter-reasons.md").read_text(encoding="utf-8")
+        rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+
+        assert set(rows) == set(HELP) == set(Reason)
+        for reason, row in rows.items():
+            assert HELP[Reason(reason)].example in row
+            assert HELP[Reason(reason)].remedy in row
 
 
 class TestMapOfTheCode:

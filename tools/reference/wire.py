@@ -8,6 +8,7 @@ from sens_common import dead_letters, device_times, fields, formats, names
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 from sens_telemetry_worker import tenants
 from tools.reference.markdown import code, table
+from tools.reference.reasons import HELP
 
 
 def attribute_docstrings(module: ModuleType, class_name: str | None = None) -> dict[str, str]:
@@ -36,7 +37,10 @@ def attribute_docstrings(module: ModuleType, class_name: str | None = None) -> d
 def dead_letters_page() -> str:
     """Return the page of dead-letter reasons."""
     meanings = attribute_docstrings(dead_letters, "Reason")
-    rows = [[code(str(reason)), meanings[reason.name].replace("\n", " ")] for reason in dead_letters.Reason]
+    rows = [
+        [code(str(reason)), meanings[reason.name], HELP[reason].example, HELP[reason].remedy]
+        for reason in dead_letters.Reason
+    ]
     return "\n\n".join(
         [
             "# Dead-letter reasons",
@@ -44,7 +48,7 @@ def dead_letters_page() -> str:
                 "A message that can't be decoded or stored is kept with its raw bytes, a reason from this list, and a sentence that"
                 " says what exactly was wrong. [How to look at dead letters and replay them](../guides/dead-letters.md)."
             ),
-            table(["Reason", "Meaning"], rows),
+            table(["Reason", "Meaning", "For example", "What to do"], rows),
         ]
     )
 
