@@ -101,7 +101,7 @@ class TestAPublishedMessage:
 
     def test_that_nobody_reads_is_said_to_be_lost(self, platform: Platform, device: str) -> None:
         for topic in (f"sens/v1/demo/{device}", "tele/x/SENSOR"):
-            lost = platform.sens("publish", device, "{}", "--topic", topic)
+            lost = platform.sens("publish", "--topic", topic, "{}")
             assert lost.returncode == 1
             assert f"nobody reads the topic {topic}" in lost.stderr
         assert "most recently tele/x/SENSOR (1)" in platform.sens("status").stdout

@@ -72,6 +72,8 @@ class TestUsage:
             ["publish", "sensor-1"],
             ["publish", "sensor-1", "{}", "--metric", "a=1"],
             ["publish", "sensor-1", "--metric", "nothing"],
+            ["publish", "--metric", "a=1"],
+            ["publish", "--topic", "tele/x/SENSOR"],
             ["publish", "sensor-1", "--metric", "a=1", "--metric", "a=2"],
             ["measurements", "sensor-1", "--csv", "--json"],
             ["dead-letters", "replay"],

@@ -52,7 +52,7 @@ def _exchange(connection: socket.socket, topic: str, payload: bytes) -> None:
     if answer.reason_code is mqtt5.PubAckReasonCode.NO_MATCHING_SUBSCRIBERS:
         raise SensError(
             f"nobody reads the topic {topic}, so the message is lost; the platform reads {NATIVE_PATTERN.template}"
-            " unless its settings say otherwise"
+            " and the topics of sources (sens sources list), of a new one within ten seconds"
         )
     with contextlib.suppress(OSError):
         connection.sendall(mqtt5.DisconnectPacket().write())

@@ -19,7 +19,10 @@ _LARGEST_PAYLOAD: Final = 8_000_000
 
 def publish(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
-    device: Annotated[str, typer.Argument(help="Device that the message is from.", show_default=False)],
+    device: Annotated[
+        str | None,
+        typer.Argument(help="Device that the message is from; left out with --topic.", show_default=False),
+    ] = None,
     payload: Annotated[
         str | None, typer.Argument(help="Payload as it is; - reads it from standard input.", show_default=False)
     ] = None,
@@ -61,15 +64,20 @@ def publish(  # noqa: PLR0917 - typer calls it with keywords
     sens publish sensor-1 '{"temperature": 21.5, "ts": "2026-11-24T12:00:00Z"}'
     cat message.json | sens publish sensor-1 -
     sens publish sensor-1 --metric temperature=21.5 --wait 10
+    sens publish --topic application/7/device/0004a30b001c0530/event/up - < uplink.json
     """
     from sens_cli.mqtt import publish_once
     from sens_cli.target import mqtt_address
     from sens_common.command_line.output import print_json
 
+    if topic is not None and payload is None and not metric:
+        device, payload = None, device
     if (payload is None) == (not metric):
         raise typer.BadParameter("give either a payload or --metric")
+    if topic is None and device is None:
+        raise typer.BadParameter("name the device that the message is from, or a --topic")
     body = metrics_payload(metric) if metric else read_payload(payload or "")
-    name = topic or native_topic(tenant, device)
+    name = topic or native_topic(tenant, device or "")
     address = mqtt_address(data_dir, mqtt_url)
     seen = None
     if wait is None:
