@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from sens_common.errors import RejectedMessageError, UnavailableError
 from sens_payloads.codecs import javascript
 from sens_payloads.codecs.calls import MAX_FRAME_BYTES, MAX_SOURCE_BYTES, Call, Decoded
 from sens_payloads.codecs.javascript import JavascriptCodecs
-from sens_payloads.codecs.sandbox import process, sandboxes
+from sens_payloads.codecs.sandbox import conversation, process, sandboxes
 from sens_payloads.codecs.sandbox.process import Child
 from sens_payloads.codecs.sandbox.sandboxes import Sandbox
 from sens_payloads.frame_decoding import Codecs
@@ -318,6 +319,41 @@ class TestAChild:
             (outcome,) = await sandbox.decode("a", GOOD, [call()])
 
         assert fields(outcome) == {"t": 27.2}
+
+    @pytest.mark.parametrize("kills", [1, 10])
+    async def test_that_is_killed_again_and_again_costs_no_message(
+        self, kills: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        left = kills
+        answer = conversation.answer
+
+        async def killing(child: process.Child, *rest: Any) -> Any:
+            nonlocal left
+            if left:
+                left -= 1
+                os.kill(child.process_id, signal.SIGKILL)
+            return await answer(child, *rest)
+
+        monkeypatch.setattr(conversation, "answer", killing)
+        async with Sandbox() as sandbox:
+            outcomes = await sandbox.decode("a", FIRST_BYTE, [Call(bytes([n])) for n in range(100)])
+            again = await sandbox.decode("a", FIRST_BYTE, [Call(b"\7")])
+
+        assert left == 0
+        assert [fields(outcome)["n"] for outcome in outcomes + again] == [*range(100), 7]
+
+    async def test_that_no_call_outlives_costs_the_call(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        answer = conversation.answer
+
+        async def killing(child: process.Child, *rest: Any) -> Any:
+            os.kill(child.process_id, signal.SIGKILL)
+            return await answer(child, *rest)
+
+        monkeypatch.setattr(conversation, "answer", killing)
+        async with Sandbox() as sandbox:
+            (outcome,) = await sandbox.decode("a", FIRST_BYTE, [Call(b"\7")])
+
+        assert detail(outcome) == "the codec's process ended while it decoded this message: it was ended by SIGKILL"
 
     async def test_where_rights_can_t_be_taken_away_there_is_an_error_that_says_what_to_set(
         self, monkeypatch: pytest.MonkeyPatch

@@ -27,7 +27,19 @@ _WATCH_SECONDS: Final = 0.05
 
 
 class ChildEndedError(Exception):
-    """The child is gone, or was ended because it hung or wrote nonsense; the text says how."""
+    """The child is gone, or was ended because it hung or wrote nonsense; the text says how.
+
+    Attributes:
+        is_from_outside: Whether the codec need not be the reason: the child was killed (SIGKILL) by the system or by a person, or it got no turn.
+    """
+
+    def __init__(self, text: str, *, is_from_outside: bool = False) -> None:
+        super().__init__(text)
+        self.is_from_outside = is_from_outside
+
+
+class NotStartedError(UnavailableError):
+    """A child did not start this time; the next one may."""
 
 
 class Child(asyncio.SubprocessProtocol):
@@ -41,6 +53,7 @@ class Child(asyncio.SubprocessProtocol):
         self._answers: deque[tuple[bytes, bytes]] = deque()
         self._waiting_bytes = 0
         self._paused = False
+        self._had_no_turn = False
         self._waiter: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] = loop.create_future()
         self._watch: asyncio.TimerHandle
@@ -77,13 +90,13 @@ class Child(asyncio.SubprocessProtocol):
                 start_new_session=True,
             )
         except OSError as error:
-            raise UnavailableError(f"the process for JavaScript codecs can't be started: {error}") from error
+            raise NotStartedError(f"the process for JavaScript codecs can't be started: {error}") from error
         try:
             async with asyncio.timeout(_START_SECONDS):
                 kind, body = await child._next()  # noqa: SLF001 - of the same class
         except (TimeoutError, ChildEndedError) as error:
             await child.end()
-            raise UnavailableError(f"the process for JavaScript codecs does not start: {words_of(error)}") from None
+            raise NotStartedError(f"the process for JavaScript codecs does not start: {words_of(error)}") from None
         except BaseException:
             await child.end()
             raise
@@ -154,13 +167,19 @@ class Child(asyncio.SubprocessProtocol):
     async def _next(self) -> tuple[bytes, bytes]:
         while not self._answers:
             if self._closed.done():
-                raise ChildEndedError(self._why_killed or words_of_status(self._process.get_returncode()))
+                raise self._ended()
             self._waiter = self._loop.create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
         return self._take()
+
+    def _ended(self) -> ChildEndedError:
+        status = self._process.get_returncode()
+        if self._why_killed:
+            return ChildEndedError(self._why_killed, is_from_outside=self._had_no_turn)
+        return ChildEndedError(words_of_status(status), is_from_outside=status == -signal.SIGKILL)
 
     def _take(self) -> tuple[bytes, bytes]:
         kind, body = self._answers.popleft()
@@ -222,6 +241,7 @@ class Child(asyncio.SubprocessProtocol):
         used, before = self.cpu_seconds, self._silent_since_cpu
         hangs = silent if used is None or before is None else used - before
         if hangs > self._allowed_seconds or silent > _SILENT_SECONDS:
+            self._had_no_turn = hangs <= self._allowed_seconds
             self._kill("it did not come to an end")
         else:
             self._watch = self._loop.call_later(_WATCH_SECONDS, self._look)

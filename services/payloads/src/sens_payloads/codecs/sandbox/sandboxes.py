@@ -1,6 +1,7 @@
 """The sandbox: decodes calls in children, one for each tenant, and keeps one tenant's codec from costing others anything."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Hashable, Sequence
 from types import TracebackType
 from typing import Final, Self
@@ -11,7 +12,7 @@ from sens_payloads.codecs.calls import MAX_FRAME_BYTES, MAX_SOURCE_BYTES, Call, 
 from sens_payloads.codecs.sandbox import conversation
 from sens_payloads.codecs.sandbox.budget import WasteBudget
 from sens_payloads.codecs.sandbox.child_limits import CALL_SECONDS
-from sens_payloads.codecs.sandbox.process import Child, ChildEndedError
+from sens_payloads.codecs.sandbox.process import Child, ChildEndedError, NotStartedError
 from sens_payloads.profiles import CodecVersion
 
 GROUP_SECONDS: Final = 1.0
@@ -22,6 +23,12 @@ _MAX_GROUP_BYTES: Final = 32 << 20
 """Results of the calls that are decoded together, as JSON."""
 _DEATH_SECONDS: Final = 0.5
 """What the end of a child costs: what it computed, and the start of the next."""
+_DEATH_FROM_OUTSIDE_SECONDS: Final = 0.1
+"""What it costs where the codec need not be the reason: the start of the next."""
+_DEATHS_FROM_OUTSIDE: Final = 10
+"""So many of them are borne while calls are decoded together; the next one is the fault of a call."""
+_STARTS: Final = 3
+"""So often is it tried to start a child: the system may have no room for it just now, or end it."""
 _LIFETIME_SECONDS: Final = 600.0
 """CPU time after which a child is replaced."""
 _MAX_REMEMBERED: Final = 1000
@@ -122,7 +129,7 @@ class Sandbox:
                 await self._changed.wait()
             self._children += 1
             try:
-                child = await Child.start(allow_without_seccomp=self._allow_without_seccomp)
+                child = await self._started()
             except BaseException:
                 self._children -= 1
                 self._changed.set()
@@ -131,6 +138,12 @@ class Sandbox:
             if self._closed:
                 self.retire(tenant)
         return child
+
+    async def _started(self) -> Child:
+        for _ in range(_STARTS - 1):
+            with contextlib.suppress(NotStartedError):
+                return await Child.start(allow_without_seccomp=self._allow_without_seccomp)
+        return await Child.start(allow_without_seccomp=self._allow_without_seccomp)
 
     def retire(self, tenant: "_Tenant") -> None:
         """End a tenant's child, if it has one."""
@@ -198,6 +211,7 @@ class _Group:
         self._calls = calls
         self._outcomes: list[Outcome] = []
         self._one_by_one_until = 0
+        self._deaths_from_outside = 0
         loop = asyncio.get_running_loop()
         self._now: Callable[[], float] = loop.time
         self._result_bytes = 0
@@ -262,10 +276,15 @@ class _Group:
         except ChildEndedError as error:
             self._clock.stop()
             self._sandbox.retire(self._tenant)
+            if error.is_from_outside and self._deaths_from_outside < _DEATHS_FROM_OUTSIDE:
+                # What has no answer is decoded again in a fresh child: the system ends processes that did nothing wrong.
+                self._deaths_from_outside += 1
+                self._charge(_DEATH_FROM_OUTSIDE_SECONDS)
+                return
             self._charge(_DEATH_SECONDS)
             if one_by_one:
                 self._outcomes.append(_ended(error))
-            else:  # tried again in a fresh child, one by one: the system ends processes, too, that did nothing wrong
+            else:  # decoded again in a fresh child, one by one: that tells which call it is
                 self._one_by_one_until = start + len(batch.calls)
 
     def _stopped(self) -> bool:
