@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tools.stack.tap import Packets, Publish, Tap
-from tools.torture.load import Record, message
+from tools.torture.load import Record
+from tools.torture.messages import NativeMessages
 
 
 def publish(packet_id: int, payload: bytes = b"{}", topic: str = "t") -> bytes:
@@ -122,19 +123,19 @@ class TestRecord:
     """What has to be stored after the broker was killed."""
 
     def test_owes_what_the_broker_acknowledged_unless_it_was_killed_since(self) -> None:
-        record = Record()
+        record = Record(NativeMessages())
         numbers = [record.take().number for _ in range(3)]
         for number in numbers:
             record.acknowledged(number)
         assert record.owed().tolist() == [False, True, True, True]
-        sent = message(2)
+        sent = NativeMessages().message(2)
         record.taken_over(Publish(sent.topic, 9, sent.payload))
         record.broker_was_killed()
         record.acknowledged(record.take().number)
         assert record.owed().tolist() == [False, False, True, False, True]
 
     def test_owes_what_the_platform_took_over_although_the_publisher_does_not_know(self) -> None:
-        record = Record()
+        record = Record(NativeMessages())
         sent = record.take()
         record.uncertain([sent.number])
         assert record.owed().tolist() == [False, False]

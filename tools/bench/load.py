@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
+from tools.stack.tap import remaining_length
+
 _CONNECT_TIMEOUT_SECONDS: Final = 20
 _CHUNK_MESSAGES: Final = 64
 _PUBACK_BYTES: Final = 4
@@ -179,16 +181,6 @@ def packet(shape: Shape, device: int, index: int, body: bytes) -> bytes:
     topic = f"{shape.root}/v1/{shape.tenant}/device-{device:07d}/telemetry".encode()
     rest = len(topic).to_bytes(2) + topic + (index % 65535 + 1).to_bytes(2) + body
     return b"\x32" + remaining_length(len(rest)) + rest
-
-
-def remaining_length(length: int) -> bytes:
-    """Encode a packet's length (MQTT 3.1.1, section 2.2.3)."""
-    encoded = bytearray()
-    while True:
-        length, digit = divmod(length, 128)
-        encoded.append(digit | 128 if length else digit)
-        if not length:
-            return bytes(encoded)
 
 
 class Client(asyncio.Protocol):

@@ -54,6 +54,10 @@ class Server(Program):
         """Send a signal to one of its children, unless that has ended."""
         _signal([process for process in self.processes() if process.pid == pid], number)
 
+    def kill_children(self) -> None:
+        """End its children at once."""
+        _signal(self.processes()[1:], signal.SIGKILL)
+
     def peak_megabytes(self) -> float:
         """Return the most memory that its process, without its children, has had; 0 when it does not run."""
         return peak_megabytes(self.process.pid) if self.process is not None and self.running else 0.0

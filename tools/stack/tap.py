@@ -92,6 +92,29 @@ def acknowledgement(body: bytes) -> tuple[int, bool]:
     return int.from_bytes(body[:2]), body[2:3] < bytes([_FIRST_FAILURE])
 
 
+def accepted_filters(body: bytes) -> int:
+    """Return to how many topic filters a SUBACK grants a subscription.
+
+    Raises:
+        MalformedPacketError: It is none.
+    """
+    try:
+        properties, start = _integer(body, 2)
+    except IndexError as error:
+        raise MalformedPacketError(f"a malformed SUBACK: {body!r}") from error
+    return sum(code < _FIRST_FAILURE for code in body[start + properties :])
+
+
+def remaining_length(length: int) -> bytes:
+    """Encode a packet's length (MQTT 3.1.1, section 2.2.3; MQTT 5.0, section 1.5.5)."""
+    encoded = bytearray()
+    while True:
+        length, digit = divmod(length, 128)
+        encoded.append(digit | 128 if length else digit)
+        if not length:
+            return bytes(encoded)
+
+
 def _integer(data: bytes, start: int) -> tuple[int, int]:
     """Return a variable byte integer and where it ends.
 
@@ -115,7 +138,7 @@ class Session:
         self._tap = tap
         self._sent, self._received = Packets(), Packets()
         self.unacknowledged: dict[int, Publish] = {}
-        self.subscribed = False
+        self.filters = 0
 
     def to_client(self, data: bytes) -> None:
         """Read what is passed on to the client."""
@@ -135,7 +158,8 @@ class Session:
     def _take_sent(self, first: int, body: bytes) -> None:
         if first >> 4 == _PUBLISH and (packet := publish(first, body)).packet_id:
             self.unacknowledged[packet.packet_id] = packet
-        self.subscribed |= first >> 4 == _SUBACK
+        if first >> 4 == _SUBACK:
+            self.filters += accepted_filters(body)
 
     def _take_received(self, first: int, body: bytes) -> None:
         if first >> 4 != _PUBACK:
@@ -172,8 +196,8 @@ class Tap:
 
     @property
     def subscribed(self) -> int:
-        """Return over how many connections that are open a subscription was confirmed."""
-        return sum(session.subscribed for session in list(self._open))
+        """Return how many topic filters were subscribed to over connections that are open."""
+        return sum(session.filters for session in list(self._open))
 
     @property
     def unacknowledged(self) -> int:

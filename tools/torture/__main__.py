@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sens_common.topics import NATIVE_PATTERN
-from tools.stack.path import INGESTION, Stack, StackError
+from tools.stack.path import Stack, StackError
 from tools.stack.tap import Tap
 from tools.torture import maintenance
 from tools.torture.audit import SETTLE_SECONDS, Audit
 from tools.torture.faults import TIME_OUTS, faults
-from tools.torture.load import POISON, TENANTS, Publisher, Record
+from tools.torture.load import Publisher, Record
 from tools.torture.maintenance import Maintenance
+from tools.torture.messages import POISON, TENANTS, NativeMessages
+from tools.torture.mixed import SOURCES, MixedMessages, make_sources
 from tools.torture.results import Group, Result, insert, table
 from tools.torture.schedule import SHORT, Planned, chosen
 from tools.torture.watch import Watch
@@ -47,6 +49,7 @@ class Plan(NamedTuple):
         disks: Whether the servers get disks of their own, which can be filled, where that is allowed.
         only: Faults without this in their name are left out.
         postgres_programs: Folder with another PostgreSQL's programs, None for the embedded one. TimescaleDB is used where it is there.
+        mixed: Whether devices speak the formats of others too; there is one ingestion worker then.
     """
 
     seed: int
@@ -60,6 +63,14 @@ class Plan(NamedTuple):
     disks: bool = True
     only: str = ""
     postgres_programs: Path | None = None
+    mixed: bool = False
+
+    @property
+    def topic_filters(self) -> list[list[str]]:
+        """Return what each of the ingestion workers subscribes to."""
+        if self.mixed:
+            return _SHARED[:1] if self.shared else [[NATIVE_PATTERN.filter]]
+        return _SHARED if self.shared else _APART
 
 
 class Torture:
@@ -72,7 +83,7 @@ class Torture:
     def __init__(self, plan: Plan, file: Path | None) -> None:
         self._plan = plan
         self._file = file
-        self._record = Record()
+        self._record = Record(MixedMessages() if plan.mixed else NativeMessages())
         self._tap = Tap(self._record.taken_over)
         self.result = Result(plan.seed, plan.broker, plan.rate)
 
@@ -90,7 +101,7 @@ class Torture:
             proxied=True,
             tap=self._tap,
             own_disks=plan.disks,
-            topic_filters=_SHARED if plan.shared else _APART,
+            topic_filters=plan.topic_filters,
             telemetry_workers=2,
             tenants=TENANTS,
             worker_settings={"SENS_DEAD_LETTERS__MAX_SHARE": "1", **TIME_OUTS},
@@ -100,7 +111,13 @@ class Torture:
             for name in set(stack.value_tables()).intersection(_POISON_REFUSED):
                 stack.fetch(f"ALTER TABLE {name} ADD CONSTRAINT poison CHECK ({_POISON_REFUSED[name]})")
             restarts = plan.broker == "mosquitto" and not plan.shared
-            every = faults(broker_restarts=restarts, disks=bool(stack.disks), columnstore="TimescaleDB" in versions)
+            every = faults(
+                broker_restarts=restarts,
+                disks=bool(stack.disks),
+                columnstore="TimescaleDB" in versions,
+                ingestion_workers=len(plan.topic_filters),
+                codecs=plan.mixed,
+            )
             kinds = [fault for fault in every if plan.only in fault.name]
             if not stack.disks:
                 print("left out: full disks, because only root may mount the small disks that this needs")
@@ -112,6 +129,9 @@ class Torture:
                 longest=plan.longest,
             )
             maintenance.prepare(stack)
+            if plan.mixed:
+                make_sources(stack)
+                self._subscribed()
             audit = Audit(stack, self._record, self._tap)
             while order and not self.result.problems:
                 self._round(stack, audit, order[: plan.round_faults])
@@ -172,7 +192,7 @@ class Torture:
         with Watch(stack) as watch:
             fault.happen(stack, planned.seconds)
             if fault.kills_broker:
-                self._resubscribed(stack)
+                self._subscribed()
                 self._record.broker_was_killed()
         ended = time.monotonic()
         self.result.faults += 1
@@ -190,12 +210,15 @@ class Torture:
             seen[worker] = sorted(texts.union(seen.get(worker, [])))
         print(rest, flush=True)
 
-    def _resubscribed(self, stack: Stack) -> None:
-        """Wait until all ingestion workers have subscribed again."""
+    def _subscribed(self) -> None:
+        """Wait until the ingestion workers have subscribed to everything."""
+        wanted = sum(map(len, self._plan.topic_filters)) + (SOURCES if self._plan.mixed else 0)
         deadline = time.monotonic() + SETTLE_SECONDS
-        while self._tap.subscribed < sum(worker.startswith(INGESTION) for worker in stack.workers):
+        while self._tap.subscribed < wanted:
             if time.monotonic() > deadline:
-                raise StackError(f"not all ingestion workers have subscribed within {SETTLE_SECONDS} s")
+                raise StackError(
+                    f"{self._tap.subscribed} of {wanted} topic filters are subscribed to after {SETTLE_SECONDS} s"
+                )
             time.sleep(0.05)
 
 
@@ -216,6 +239,11 @@ def main() -> int:
         help="broker; the mock MQTT broker is never killed (default: %(default)s)",
     )
     parser.add_argument("--shared", action="store_true", help="let the ingestion workers share a subscription")
+    parser.add_argument(
+        "--mixed",
+        action="store_true",
+        help="let devices speak the formats of others too, codecs in JavaScript included; with one ingestion worker",
+    )
     parser.add_argument("--rate", type=float, default=300, help="messages per second (default: %(default)s)")
     parser.add_argument("--round", type=int, default=5, help="faults between two audits (default: %(default)s)")
     parser.add_argument(
@@ -252,6 +280,7 @@ def main() -> int:
             not options.no_disks,
             options.only,
             options.postgres_programs,
+            options.mixed,
         ),
         options.json,
     )

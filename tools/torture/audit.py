@@ -23,15 +23,8 @@ from sens_common.errors import SensError
 from sens_common.names import TELEMETRY_CONSUMER, TELEMETRY_STREAM
 from tools.stack.path import Stack
 from tools.stack.tap import Tap
-from tools.torture.load import (
-    FIRST_TIME_MILLISECONDS,
-    MALFORMED_EVERY,
-    POISON_EVERY,
-    Kind,
-    Record,
-    message,
-    number_of,
-)
+from tools.torture.load import Record
+from tools.torture.messages import FIRST_TIME_MILLISECONDS, MALFORMED_EVERY, POISON_EVERY, Kind, Messages, values
 
 SETTLE_SECONDS: Final = 240
 """How long everything may take to come to rest: longer than the longest pause of a worker between two attempts."""
@@ -97,6 +90,7 @@ class Audit:
         """
         self._stack = stack
         self._record = record
+        self._messages = record.messages
         self._tap = tap
         self._arrived = np.zeros(1, np.bool_)
         self._compared = np.zeros(1, np.bool_)
@@ -167,7 +161,7 @@ class Audit:
         """Return what has not come to rest, for people."""
         parts = [f"{worker} is not ready ({checks})" for worker, checks in not_ready.items()]
         parts += [trouble] if trouble else []
-        parts += [f"{len(missing)} messages have not arrived: {_shown(missing.tolist())}"]
+        parts += [f"{len(missing)} messages have not arrived: {_shown(self._messages, missing.tolist())}"]
         try:
             parts.append(asyncio.run(self._stream_state()))
         except _NOT_NOW as error:
@@ -201,18 +195,18 @@ class Audit:
         # What was there once has to stay.
         self._arrived = _grown(self._arrived, count)
         owed = self._record.owed()[:count] | self._arrived[:count]
-        _report(problems, "lost", np.flatnonzero(owed & missing))
+        self._report(problems, "lost", np.flatnonzero(owed & missing))
         self._note_arrived(np.flatnonzero(~missing))
-        _report(problems, "stored more than once", np.flatnonzero((stored > 1) & ~refused & (every > 0)))
-        _report(problems, "dead-lettered more than once", np.flatnonzero(lettered > 1))
-        _report(problems, "stored and dead-lettered", np.flatnonzero((stored > 0) & (lettered > 0)))
+        self._report(problems, "stored more than once", np.flatnonzero((stored > 1) & ~refused & (every > 0)))
+        self._report(problems, "dead-lettered more than once", np.flatnonzero(lettered > 1))
+        self._report(problems, "stored and dead-lettered", np.flatnonzero((stored > 0) & (lettered > 0)))
         strangers = np.setdiff1d(np.concatenate([numbers, np.array(list(self._letters), np.int64)]), known)
-        _report(problems, "never published", strangers)
-        _report(problems, "dead-lettered for a wrong reason", np.array(self._wrongly))
-        _report(problems, "stored although refused", np.flatnonzero(refused & (stored > 0)))
+        self._report(problems, "never published", strangers)
+        self._report(problems, "dead-lettered for a wrong reason", np.array(self._wrongly))
+        self._report(problems, "stored although refused", np.flatnonzero(refused & (stored > 0)))
         self._compared = _grown(self._compared, count)
         new = np.flatnonzero((stored > 0) & ~self._compared[:count])
-        _report(problems, "stored with another value", self._different(new))
+        self._report(problems, "stored with another value", self._different(new))
         self._compared[new] = True
         disagreements, duplicates = _counters(self._stack)
         return Outcome(
@@ -238,9 +232,13 @@ class Audit:
         as_sent = {
             int(reading["n"])
             for (device, ts), reading in readings.items()
-            if "n" in reading and _is_as_sent(devices[device], ts, reading)
+            if "n" in reading and _is_as_sent(self._messages, devices[device], ts, reading)
         }
         return np.array([number for number in numbers.tolist() if number not in as_sent], np.int64)
+
+    def _report(self, problems: list[str], what: str, numbers: NDArray[np.int64]) -> None:
+        if len(numbers):
+            problems.append(f"{len(numbers)} {what}: {_shown(self._messages, numbers.tolist())}")
 
     async def _nats(self) -> Client:
         return await nats.connect(**self._stack.nats_login, allow_reconnect=False, connect_timeout=5, error_cb=_silent)
@@ -257,9 +255,9 @@ class Audit:
                 continue
             self._seen_letters.add(letter_id)
             self._last_letter = max(self._last_letter, letter_id)
-            number = number_of(payload)
+            number = self._messages.number_of(payload)
             self._letters[number] += 1
-            if number <= 0 or _REASONS.get(message(number).kind) != reason:
+            if number <= 0 or _REASONS.get(self._messages.message(number).kind) != reason:
                 self._wrongly.append(number)
 
 
@@ -298,14 +296,13 @@ def _counters(stack: Stack) -> tuple[list[str], int]:
     return problems, sum(row["duplicate"] for row in rows)
 
 
-def _is_as_sent(device: tuple[str, str], ts: datetime, reading: Mapping[str, float | str]) -> bool:
+def _is_as_sent(messages: Messages, device: tuple[str, str], ts: datetime, reading: Mapping[str, float | str]) -> bool:
     number = int(reading["n"])
-    sent = message(number)
-    values = {"n": number, "half": number / 2, "even": float(number % 2 == 0), "name": f"message {number}"}
+    sent = messages.message(number)
     milliseconds = (ts - _EPOCH) / timedelta(milliseconds=1)
     return (
         device == (sent.tenant, sent.device)
-        and reading == values
+        and reading == values(number)
         and (sent.time_milliseconds is None or milliseconds == sent.time_milliseconds)
     )
 
@@ -314,13 +311,8 @@ def _grown(mask: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
     return mask if len(mask) >= count else np.concatenate([mask, np.zeros(count - len(mask), np.bool_)])
 
 
-def _report(problems: list[str], what: str, numbers: NDArray[np.int64]) -> None:
-    if len(numbers):
-        problems.append(f"{len(numbers)} {what}: {_shown(numbers.tolist())}")
-
-
-def _shown(numbers: list[int]) -> str:
-    shown = ", ".join(f"{number} ({message(number).kind})" for number in numbers[:_SHOWN])
+def _shown(messages: Messages, numbers: list[int]) -> str:
+    shown = ", ".join(f"{number} ({messages.message(number).kind})" for number in numbers[:_SHOWN])
     return f"{shown}{' …' if len(numbers) > _SHOWN else ''}"
 
 

@@ -12,6 +12,7 @@ from tools.torture.process_faults import (
     all_restarted,
     broker_killed,
     broker_killed_after_backlog,
+    codecs_killed,
     cut,
     disk_full,
     gone,
@@ -57,7 +58,9 @@ class Fault(NamedTuple):
 _SAID: Final = {Mode.REFUSE: "refused"}
 
 
-def faults(*, broker_restarts: bool, disks: bool, columnstore: bool = False) -> list[Fault]:
+def faults(
+    *, broker_restarts: bool, disks: bool, columnstore: bool = False, ingestion_workers: int = 2, codecs: bool = False
+) -> list[Fault]:
     """Return every fault that the path has to stand.
 
     A broker that keeps its sessions on disk is killed too. It acknowledges before it writes: see `Record` for what is demanded then.
@@ -66,14 +69,16 @@ def faults(*, broker_restarts: bool, disks: bool, columnstore: bool = False) -> 
         broker_restarts: Whether the broker keeps everything when it is told to end.
         disks: Whether the servers have disks that can be filled; else a trigger says that the database's is full.
         columnstore: Whether the database is TimescaleDB with its columnstore.
+        ingestion_workers: How many there are, one or two.
+        codecs: Whether the telemetry workers run codecs in processes of their own.
     """
-    ingestion, telemetry = (INGESTION, f"{INGESTION}-2"), (TELEMETRY, f"{TELEMETRY}-2")
+    ingestion, telemetry = (INGESTION, f"{INGESTION}-2")[:ingestion_workers], (TELEMETRY, f"{TELEMETRY}-2")
     alone = [*ingestion, *telemetry, NATS, POSTGRES]
     together = [
         (INGESTION, TELEMETRY),
         (INGESTION, NATS),
         (INGESTION, POSTGRES),
-        ingestion,
+        *([ingestion] if ingestion_workers > 1 else []),
         telemetry,
         (TELEMETRY, NATS),
         (TELEMETRY, POSTGRES),
@@ -128,6 +133,10 @@ def faults(*, broker_restarts: bool, disks: bool, columnstore: bool = False) -> 
         found += [
             Fault("database's disk full", "the database's disk full", disk_full(POSTGRES)),
             Fault("stream's disk full", "the stream's disk full", disk_full(NATS)),
+        ]
+    if codecs:
+        found += [
+            Fault(f"kill codecs of {name}", "the processes of codecs killed", codecs_killed(name)) for name in telemetry
         ]
     if columnstore:
         found += [Fault("columnstore filled", "the columnstore takes what is written to", database_faults.columnstore)]

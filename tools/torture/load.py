@@ -1,98 +1,27 @@
 """The load of the torture: publishers that remember every message and which of them the broker has acknowledged."""
 
 import asyncio
-import json
-import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
-from enum import StrEnum
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self, override
 
-import aiomqtt
 import numpy as np
 from numpy.typing import NDArray
 
-from tools.stack.tap import Publish
+from tools.stack.tap import Publish, remaining_length
+from tools.torture.messages import Message, Messages
 
-logging.getLogger("mqtt").setLevel(
-    logging.CRITICAL
-)  # aiomqtt logs each connection that breaks, which faults do on purpose
-
-TENANTS: Final = ("north", "south", "west")
-DEVICES: Final = 20
-"""Of each tenant."""
-POISON: Final = -6.66e66
-"""A number that the database is told to refuse."""
-FIRST_TIME_MILLISECONDS: Final = 1_760_000_000_000
-MALFORMED_EVERY: Final = 1000
-POISON_EVERY: Final = 2003
 _HOST: Final = "127.0.0.1"
-_WINDOW: Final = 100
+_WINDOW: Final = 500
 _SILENCE_SECONDS: Final = 20
 _RECONNECT_SECONDS: Final = 0.1
+_TURN_SECONDS: Final = 0.002
+_PUBACK_BYTES: Final = 4
+_PACKET_IDS: Final = 65_535
 _TAKEN, _ACKNOWLEDGED, _UNCERTAIN = range(3)
-
-
-class Kind(StrEnum):
-    """What a message is like."""
-
-    TIMED = "device time"
-    COUNTED = "frame counter"
-    BARE = "neither"
-    MALFORMED = "malformed"
-    POISON = "poison"
-
-
-class Message(NamedTuple):
-    """Message number n, which follows from the number alone.
-
-    Attributes:
-        number: Unique; stored as the metric ``n``.
-        kind: What it is like.
-        tenant: Whose it is.
-        device: Name.
-        payload: Bytes.
-        time_milliseconds: The device's time, None without one.
-    """
-
-    number: int
-    kind: Kind
-    tenant: str
-    device: str
-    payload: bytes
-    time_milliseconds: int | None
-
-    @property
-    def topic(self) -> str:
-        """Return where it is published."""
-        return f"sens/v1/{self.tenant}/{self.device}/telemetry"
-
-
-def message(number: int) -> Message:
-    """Return a message."""
-    tenant, device = TENANTS[number % 3], f"d{number // 3 % DEVICES}"
-    kind = (Kind.TIMED, Kind.COUNTED, Kind.BARE)[number // 3 % 3]
-    body: dict[str, object] = {"n": number, "half": number / 2, "even": number % 2 == 0, "name": f"message {number}"}
-    time_milliseconds = FIRST_TIME_MILLISECONDS + number if kind is Kind.TIMED else None
-    if time_milliseconds is not None:
-        body["ts"] = time_milliseconds
-    elif kind is Kind.COUNTED:
-        body["fcnt"] = number
-    payload = json.dumps(body).encode()
-    if number % MALFORMED_EVERY == 0:
-        kind, payload = Kind.MALFORMED, payload[:-1]
-    elif number % POISON_EVERY == 0:
-        kind, payload = Kind.POISON, json.dumps(body | {"poison": POISON}).encode()
-    return Message(number, kind, tenant, device, payload, time_milliseconds)
-
-
-def number_of(payload: bytes) -> int:
-    """Return the number of the message with this payload; -1 when it is none."""
-    start = payload.find(b'"n": ')
-    number = int(payload[start + 5 : payload.index(b",", start)]) if start >= 0 else -1
-    return number if number > 0 and message(number).payload == payload else -1
 
 
 class Record:
@@ -102,7 +31,8 @@ class Record:
     the broker had acknowledged when it was killed, unless the platform had acknowledged it to the broker.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, messages: Messages) -> None:
+        self.messages = messages
         self._states = bytearray(1)
         self._taken_over = bytearray(1)
         self._first_kept = 0
@@ -115,7 +45,7 @@ class Record:
             number = len(self._states)
             self._states.append(_TAKEN)
             self._taken_over.append(0)
-        return message(number)
+        return self.messages.message(number)
 
     def acknowledged(self, number: int) -> None:
         """Note that the broker has acknowledged a message."""
@@ -128,8 +58,8 @@ class Record:
 
     def taken_over(self, packet: Publish) -> None:
         """Note that the platform has acknowledged a message to the broker."""
-        number = number_of(packet.payload)
-        if number > 0 and message(number).topic == packet.topic:
+        number = self.messages.number_of(packet.payload)
+        if number > 0 and self.messages.message(number).topic == packet.topic:
             self._taken_over[number] = 1
 
     def broker_was_killed(self) -> None:
@@ -163,6 +93,88 @@ class Record:
         return states == _ACKNOWLEDGED, states == _UNCERTAIN
 
 
+class _Connection(asyncio.Protocol):
+    """A connection of MQTT 3.1.1 (OASIS standard, 2014; sections 3.1 to 3.4) that publishes with QoS 1.
+
+    Attributes:
+        in_flight: Numbers of the messages that are sent and not acknowledged, in their order, by packet identifier and with their time.
+        accepted: Done when the broker has accepted the connection.
+        closed: Done when it is over.
+        lost: Whether it is over.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._rest = b""
+        self._transport: asyncio.Transport | None = None
+        self._packet_id = 0
+        self.accepted = asyncio.get_running_loop().create_future()
+        self.closed = asyncio.get_running_loop().create_future()
+        self.in_flight: deque[tuple[int, int, float]] = deque()
+        self.lost = False
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if isinstance(transport, asyncio.Transport):
+            self._transport = transport
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        data = self._rest + data
+        while len(data) >= _PUBACK_BYTES:  # CONNACK is as long as PUBACK
+            packet, data = data[:_PUBACK_BYTES], data[_PUBACK_BYTES:]
+            if packet == b"\x20\x02\x00\x00" and not self.accepted.done():
+                self.accepted.set_result(None)
+            elif packet[:2] == b"\x40\x02" and self.in_flight:
+                self._acknowledge(int.from_bytes(packet[2:]))
+            else:
+                self.close()
+                return
+        self._rest = data
+
+    @override
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.lost = True
+        self._record.uncertain(number for _, number, _ in self.in_flight)
+        self.in_flight.clear()
+        if not self.accepted.done():
+            self.accepted.set_exception(ConnectionError("the broker does not accept the connection"))
+        self.closed.set_result(None)
+
+    def _acknowledge(self, packet_id: int) -> None:
+        for index, (sent_id, number, _) in enumerate(self.in_flight):
+            if sent_id == packet_id:
+                self._record.acknowledged(number)
+                del self.in_flight[index]
+                return
+        self.close()
+
+    def connect(self, name: str) -> None:
+        """Begin a clean session."""
+        identity = name.encode()
+        self._write(0x10, b"\0\x04MQTT\x04\x02\0\0" + len(identity).to_bytes(2) + identity)
+
+    def publish(self, message: Message) -> None:
+        """Send a message."""
+        self._packet_id = self._packet_id % _PACKET_IDS + 1
+        self.in_flight.append((self._packet_id, message.number, time.monotonic()))
+        topic = message.topic.encode()
+        self._write(0x32, len(topic).to_bytes(2) + topic + self._packet_id.to_bytes(2) + message.payload)
+
+    def _write(self, first: int, rest: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(bytes([first]) + remaining_length(len(rest)) + rest)
+
+    def is_silent(self) -> bool:
+        """Return whether the broker owes an acknowledgement for too long."""
+        return bool(self.in_flight) and time.monotonic() - self.in_flight[0][2] > _SILENCE_SECONDS
+
+    def close(self) -> None:
+        """End the connection at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
 class Publisher:
     """Publishes in a thread of its own, as fast as the rate and the broker allow, until it is left: an ordinary MQTT 3.1.1 client.
 
@@ -190,44 +202,33 @@ class Publisher:
     async def _run(self) -> None:
         while not self._stopping:
             try:
-                async with aiomqtt.Client(
-                    _HOST, self._port, identifier=self._name, timeout=_SILENCE_SECONDS, max_inflight_messages=_WINDOW
-                ) as client:
-                    client.pending_calls_threshold = _WINDOW
-                    await self._session(client)
-            except* aiomqtt.MqttError:
+                await self._session()
+            except (OSError, TimeoutError):
                 await asyncio.sleep(_RECONNECT_SECONDS)
 
-    async def _session(self, client: aiomqtt.Client) -> None:
-        """Publish until the end, or until the connection is lost or stays silent."""
-        window = asyncio.Semaphore(_WINDOW)
-        async with asyncio.TaskGroup() as session:
-            connection = session.create_task(_until_lost(client))
-            async with asyncio.TaskGroup() as publishing:
-                due = time.monotonic()
-                while not self._stopping:
-                    due = max(due + self._pause, time.monotonic() - 1)
-                    if (ahead := due - time.monotonic()) > 0:
-                        await asyncio.sleep(ahead)
-                    await window.acquire()
-                    publishing.create_task(self._publish(client, self._record.take(), window))
-            connection.cancel()
+    async def _session(self) -> None:
+        """Publish until the end, or until the connection is lost or stays silent.
 
-    async def _publish(self, client: aiomqtt.Client, current: Message, window: asyncio.Semaphore) -> None:
+        Raises:
+            OSError: There is no connection, or not any more.
+            TimeoutError: The broker says nothing.
+        """
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(lambda: _Connection(self._record), _HOST, self._port)
         try:
-            await client.publish(current.topic, current.payload, qos=1)
-        except BaseException:
-            self._record.uncertain([current.number])
-            raise
-        self._record.acknowledged(current.number)
-        window.release()
-
-
-async def _until_lost(client: aiomqtt.Client) -> None:
-    """Wait until the connection is lost, of which the client tells whoever waits for messages.
-
-    Raises:
-        MqttError: It is lost.
-    """
-    async for _ in client.messages:
-        pass
+            connection.connect(self._name)
+            await asyncio.wait_for(connection.accepted, _SILENCE_SECONDS)
+            due = time.monotonic()
+            while not connection.lost and not connection.is_silent():
+                now = time.monotonic()
+                due = max(due, now - 1)
+                while due <= now and len(connection.in_flight) < _WINDOW and not self._stopping:
+                    connection.publish(self._record.take())
+                    due += self._pause
+                if self._stopping and not connection.in_flight:
+                    return
+                await asyncio.sleep(max(_TURN_SECONDS, min(due - now, 0.05)))
+            raise ConnectionError("the connection is lost")
+        finally:
+            connection.close()
+            await connection.closed

@@ -15,7 +15,7 @@ import asyncpg
 from sens_common.database import connect
 from sens_common.errors import SensError
 from tools.stack.path import Stack
-from tools.torture.load import FIRST_TIME_MILLISECONDS
+from tools.torture.messages import FIRST_TIME_MILLISECONDS
 from tools.torture.results import COLUMNSTORE, DROPPED
 
 _INTERVAL_SECONDS: Final = 1.0

@@ -29,6 +29,18 @@ def killed(*names: str) -> Happening:
     return happen
 
 
+def codecs_killed(name: str) -> Happening:
+    """Kill the processes in which a telemetry worker runs codecs, again and again."""
+
+    def happen(stack: Stack, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            stack[name].kill_children()
+            time.sleep(_STUTTER_SECONDS)
+
+    return happen
+
+
 def broker_killed(*others: str, saved: bool) -> Happening:
     """Kill Mosquitto some time after it has written its sessions to disk, so that it takes up old ones, or as if it never had."""
 
