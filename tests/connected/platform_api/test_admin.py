@@ -119,6 +119,20 @@ class TestKeys:
         assert run.json("keys", "revoke", str(created["id"])) == revoked
 
     @pytest.mark.usefixtures("with_database")
+    def test_for_ingestion_are_made_listed_and_revoked_like_others(self, run: Admin) -> None:
+        run("tenants", "create", "demo")
+        created = run.json("keys", "create", "--tenant", "demo", "--ingest", "--device", "kitchen")
+        assert isinstance(created, dict)
+        assert run("keys", "list") == 0
+        assert "ingest to the native topics, device kitchen" in run.output
+        revoked = run.json("keys", "revoke", str(created["id"]))
+        assert isinstance(revoked, dict)
+        assert revoked["revoked_at"] is not None
+        assert run("keys", "create", "--tenant", "demo", "--device", "kitchen") == 2
+        assert run("keys", "create", "--tenant", "demo", "--ingest", "--source", "nowhere") == 1
+        assert "there is no source nowhere" in run.error
+
+    @pytest.mark.usefixtures("with_database")
     def test_that_do_not_exist_can_not_be_revoked(self, run: Admin) -> None:
         assert run("keys", "revoke", "4711") == 1
         assert "no such key" in run.error

@@ -27,16 +27,34 @@ class MqttSource(msgspec.Struct, frozen=True, omit_defaults=True):
     broker: dict[str, str] | None = None
 
 
+class IngestKey(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A key with which messages are posted.
+
+    Attributes:
+        hash: SHA-256 of the key, hexadecimal.
+        source: Name of the source that it is for, which takes HTTP and is enabled; None for the native topics.
+        device: Canonical name of the one device that it is for; None for any.
+        expires_at: Seconds since the epoch; None for never.
+    """
+
+    hash: str
+    source: str | None = None
+    device: str | None = None
+    expires_at: int | None = None
+
+
 class TenantLimits(msgspec.Struct, frozen=True, omit_defaults=True):
     """What holds for one tenant at ingestion; JSON object in the bucket.
 
     Attributes:
         messages_per_second: Messages over this rate are acknowledged and discarded; None for no limit.
-        mqtt_sources: Its sources that are enabled.
+        mqtt_sources: Its sources of MQTT that are enabled.
+        ingest_keys: Those that are neither revoked nor of a source that takes nothing.
     """
 
     messages_per_second: int | None = None
     mqtt_sources: tuple[MqttSource, ...] = ()
+    ingest_keys: tuple[IngestKey, ...] = ()
 
 
 _decoder = msgspec.json.Decoder(TenantLimits)

@@ -10,6 +10,7 @@ from sens_platform_api.dead_letters.endpoints import router as dead_letters
 from sens_platform_api.deletions.endpoints import router as deletions
 from sens_platform_api.devices.endpoints import router as devices
 from sens_platform_api.erasures.endpoints import router as erasures
+from sens_platform_api.ingest_keys.endpoints import router as ingest_keys
 from sens_platform_api.live.endpoints import router as live
 from sens_platform_api.measurements.endpoints import router as measurements
 from sens_platform_api.operations.endpoints import router as operations
@@ -34,6 +35,7 @@ ROOMS = (
     Room(live, "Newly stored readings, as they come."),
     Room(dead_letters, "Messages that could not be stored, and their replay."),
     Room(sources, "How other people's messages come in."),
+    Room(ingest_keys, None),
     Room(profiles, "Kinds of devices: their codec, and what their fields are called."),
     Room(codecs, "What turns bytes of devices into values."),
     Room(deletions, "Deleting measurements of a time range, and how far deletions are."),

@@ -29,6 +29,15 @@ def create_key(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="It may only read: neither replay nor delete, nor change limits.")
     ] = False,
+    ingest: Annotated[
+        bool, typer.Option("--ingest", help="An ingest key: messages are posted with it, and nothing else is done.")
+    ] = False,
+    source: Annotated[
+        str | None, typer.Option(help="Of an ingest key: the source that it is for.", show_default="the native topics")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Of an ingest key: the one device that it is for.", show_default="any")
+    ] = None,
     expires: Annotated[
         str | None, typer.Option(help="When it expires: a time, or a number of days such as 90d.", show_default=False)
     ] = None,
@@ -39,13 +48,25 @@ def create_key(
     \b
     sens keys create --tenant demo --name grafana --read-only
     sens keys create --tenant demo --name visitor --read-only --expires 30d
+    sens keys create --tenant demo --name gateway --ingest --source push
     export SENS_API_KEY=$(sens keys create --tenant demo)
     """
-    from sens_common.command_line.output import print_json
     from sens_platform_api.administration import in_transaction
+    from sens_platform_api.ingest_keys.service import Wanted
     from sens_platform_api.keys import administration
 
     expires_at = None if expires is None else expiry(expires)
+    if not ingest and (source is not None or device is not None):
+        raise typer.BadParameter("--source and --device are for keys with --ingest")
+    if ingest and read_only:
+        raise typer.BadParameter("a key is either --ingest or --read-only")
+    if ingest:
+        wanted = Wanted(name, source, device, expires_at)
+        made, key = in_transaction(
+            data_dir, lambda connection: administration.create_for_ingestion(connection, tenant=tenant, wanted=wanted)
+        )
+        _print_new(made._asdict(), key, as_json=as_json)
+        return
     stored, key = in_transaction(
         data_dir,
         lambda connection: administration.create(
@@ -56,8 +77,14 @@ def create_key(
             expires_at=expires_at,
         ),
     )
+    _print_new(stored._asdict(), key, as_json=as_json)
+
+
+def _print_new(row: dict[str, object], key: str, *, as_json: bool) -> None:
+    from sens_common.command_line.output import print_json
+
     if as_json:
-        print_json(stored._asdict() | {"key": key})
+        print_json(row | {"key": key})
     else:
         typer.echo(key)
 
@@ -97,18 +124,25 @@ def list_keys(
     """List keys, without the keys themselves."""
     from sens_common.command_line.output import print_json, print_table, short_time
     from sens_platform_api.administration import in_transaction
+    from sens_platform_api.ingest_keys import repository as ingest_keys
+    from sens_platform_api.ingest_keys.repository import IngestKey
     from sens_platform_api.keys import repository
     from sens_platform_api.keys.repository import Key
     from sens_platform_api.postgresql import Connection
     from sens_platform_api.tenants.repository import find
 
-    async def keys(connection: Connection) -> list[Key]:
+    async def keys(connection: Connection) -> list[Key | IngestKey]:
         tenant_id = None if tenant is None else (await find(connection, tenant)).id
-        return await repository.list_all(connection, tenant_id)
+        found = [
+            *await repository.list_all(connection, tenant_id),
+            *await ingest_keys.list_all(connection, tenant_id),
+        ]
+        return sorted(found, key=lambda key: (key.tenant, key.id))
 
     found, now = in_transaction(data_dir, keys), datetime.now(UTC)
     if as_json:
-        print_json([key._asdict() | {"state": key.state(now)} for key in found])
+        kinds = [{"access": "ingest"} if isinstance(key, IngestKey) else {} for key in found]
+        print_json([key._asdict() | {"state": key.state(now)} | kind for key, kind in zip(found, kinds, strict=True)])
         return
     rows = [
         (
@@ -116,9 +150,13 @@ def list_keys(
             key.tenant,
             f"{key.prefix}…",
             key.name,
-            key.access.replace("_", "-"),
+            key.scope if isinstance(key, IngestKey) else key.access.replace("_", "-"),
             key.state(now),
-            short_time(key.last_used_at, utc=utc) if key.last_used_at else "never",
+            ""
+            if isinstance(key, IngestKey)
+            else short_time(key.last_used_at, utc=utc)
+            if key.last_used_at
+            else "never",
             short_time(key.expires_at, utc=utc) if key.expires_at else "never",
         )
         for key in found

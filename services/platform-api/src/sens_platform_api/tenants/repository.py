@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 
 from sens_common.errors import UnavailableError
-from sens_common.tenant_limits import MqttSource, TenantLimits
+from sens_common.tenant_limits import IngestKey, MqttSource, TenantLimits
 from sens_platform_api.errors import AlreadyExistsError, NotFoundError
 from sens_platform_api.postgresql import Connection, Pool, transaction
 from sens_platform_api.tenants.limits import LIMITS, Limit
@@ -163,7 +163,16 @@ class IngestionLimits:
             rows = await connection.fetch(
                 "SELECT tenant, messages_per_second, mqtt_sources FROM sens.ingestion_tenants()"
             )
-        return {tenant: TenantLimits(rate, _sources.decode(sources)) for tenant, rate, sources in rows}
+            key_rows = await connection.fetch(
+                "SELECT tenant, hash, source, device, expires_at FROM sens.ingestion_keys()"
+            )
+        keys: dict[str, list[IngestKey]] = {}
+        for tenant, *key in key_rows:
+            keys.setdefault(tenant, []).append(IngestKey(*key))
+        limits = {tenant: TenantLimits(rate, _sources.decode(sources)) for tenant, rate, sources in rows}
+        for tenant, of_tenant in keys.items():
+            limits[tenant] = msgspec.structs.replace(limits.get(tenant, TenantLimits()), ingest_keys=tuple(of_tenant))
+        return limits
 
 
 async def shortest_raw_retention(connection: Connection, tenant_id: int) -> int | None:

@@ -1,0 +1,1 @@
+"""Ingest keys of a tenant: with them messages are posted, and nothing else is done."""
