@@ -2,7 +2,7 @@
 #
 #   docker build --target platform-api --build-arg SERVICE=platform-api .
 #
-# Target and SERVICE are the same: platform-api, mqtt-ingestion-worker, telemetry-worker, mock-mqtt-broker or docs.
+# Target and SERVICE are the same: platform-api, mqtt-ingestion-worker, http-ingestion-worker, telemetry-worker, mock-mqtt-broker or docs.
 # BASE is the stage below, or any image with Python >= 3.12, its venv module with ensurepip, and a C library for manylinux wheels.
 ARG BASE=base
 ARG SERVICE
@@ -94,6 +94,11 @@ ENV SENS_OPERATIONS__HOST=0.0.0.0
 EXPOSE 8081
 ENTRYPOINT ["python", "-m", "sens_mqtt_ingestion_worker"]
 
+FROM runtime AS http-ingestion-worker
+ENV SENS_HTTP__HOST=0.0.0.0 SENS_OPERATIONS__HOST=0.0.0.0
+EXPOSE 8081 8090
+ENTRYPOINT ["python", "-m", "sens_http_ingestion_worker"]
+
 FROM runtime AS telemetry-worker
 ENV SENS_OPERATIONS__HOST=0.0.0.0
 EXPOSE 8081
@@ -112,4 +117,4 @@ ENTRYPOINT ["python", "-m", "sens_docs_site"]
 
 # What one gets who names no image: a failure that says so.
 FROM ${BASE}
-RUN echo "Name the image: --target platform-api --build-arg SERVICE=platform-api, or mqtt-ingestion-worker, telemetry-worker, mock-mqtt-broker, docs." >&2; exit 1
+RUN echo "Name the image: --target platform-api --build-arg SERVICE=platform-api, or mqtt-ingestion-worker, http-ingestion-worker, telemetry-worker, mock-mqtt-broker, docs." >&2; exit 1

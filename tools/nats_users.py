@@ -10,6 +10,7 @@ from sens_common.nats_permissions import API_USER, INGESTION_USER, PERMISSIONS, 
 
 FILE: Final = Path(__file__).parents[1] / "infra/helm/sens-platform/files/nats-users.yaml"
 _HEAD: Final = "# Written by scripts/generate-nats-users from sens_common.nats_permissions; change that file instead.\n"
+# The chart has no HTTP ingestion yet, and so no user for it.
 _SECRETS: Final = {API_USER: "api", INGESTION_USER: "ingestion", TELEMETRY_USER: "telemetry"}
 """What is between ``nats-`` and ``-password`` in the key of a user's password in the cluster's secret."""
 
@@ -19,6 +20,7 @@ def text() -> str:
     users = {
         name: {"secret": _SECRETS[name]} | {what: list(subjects) for what, subjects in may._asdict().items()}
         for name, may in PERMISSIONS.items()
+        if name in _SECRETS
     }
     return _HEAD + yaml.safe_dump(users, sort_keys=False, width=200)
 

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from sens_common.envelope import Message
-from sens_common.ingestion.clock import ReceiptClock
+from sens_common.ingestion.clock import ReceiptClock, time_slot
 from sens_common.ingestion.rates import Rates
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.settings import NatsSettings
@@ -45,7 +45,7 @@ def reopen(request: pytest.FixtureRequest) -> Opener:
                 jetstream,
                 settings,
                 "worker.0",
-                ReceiptClock("worker.0"),
+                ReceiptClock(time_slot("worker.0")),
                 Rates(),
                 receive_max=RECEIVE_MAX,
                 max_payload_bytes=client.max_payload,

@@ -44,6 +44,7 @@ class TestStatus:
             "nats",
             "mock-mqtt-broker",
             "mqtt-ingestion-worker",
+            "http-ingestion-worker",
             "telemetry-worker",
             "platform-api",
             "docs",

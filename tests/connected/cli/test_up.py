@@ -86,7 +86,7 @@ class TestARunningPlatform:
         assert status_of(f"http://{HOST}:{platform.ports.nats_monitoring}/healthz") == 200
         for port in (platform.ports.mqtt, platform.ports.mqtt5, platform.ports.postgres, platform.ports.nats):
             assert accepts_connections(port)
-        for component in ("mock-mqtt-broker", "mqtt-ingestion-worker", "telemetry-worker"):
+        for component in ("mock-mqtt-broker", "mqtt-ingestion-worker", "http-ingestion-worker", "telemetry-worker"):
             assert status_of(f"http://{HOST}:{platform.operations_port(component)}/readyz") == 200
 
     def test_prints_a_key_that_the_api_takes(self, platform: Platform) -> None:
@@ -102,6 +102,7 @@ class TestARunningPlatform:
             "database-worker-password",
             "demo-api-key",
             "nats-api-password",
+            "nats-http-ingestion-password",
             "nats-ingestion-password",
             "nats-password",
             "nats-telemetry-password",
@@ -161,7 +162,10 @@ class TestARunningPlatform:
         }
         _, body = answer_of(f"http://{platform.host}:{platform.ports.nats_monitoring}/connz?auth=true")
         users = {each["name"].partition(" ")[0]: each["authorized_user"] for each in json.loads(body)["connections"]}
-        assert users == {name: name for name in ("platform-api", "mqtt-ingestion-worker", "telemetry-worker")}
+        assert users == {
+            name: name
+            for name in ("platform-api", "mqtt-ingestion-worker", "http-ingestion-worker", "telemetry-worker")
+        }
 
     @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="the system does not show environments")
     def test_gives_the_services_no_password_of_another_one(self, platform: Platform) -> None:
@@ -172,12 +176,20 @@ class TestARunningPlatform:
                 for secret, value in secrets.items()
                 if value.encode() in Path(f"/proc/{platform.process_number(name)}/environ").read_bytes()
             }
-            for name in ("platform-api", "telemetry-worker", "mqtt-ingestion-worker", "docs", "mock-mqtt-broker")
+            for name in (
+                "platform-api",
+                "telemetry-worker",
+                "mqtt-ingestion-worker",
+                "http-ingestion-worker",
+                "docs",
+                "mock-mqtt-broker",
+            )
         }
         assert known == {
             "platform-api": {"database-api-password", "nats-api-password"},
             "telemetry-worker": {"database-worker-password", "nats-telemetry-password"},
             "mqtt-ingestion-worker": {"nats-ingestion-password"},
+            "http-ingestion-worker": {"nats-http-ingestion-password"},
             "docs": set(),
             "mock-mqtt-broker": set(),
         }

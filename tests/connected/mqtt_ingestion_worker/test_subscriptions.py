@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from sens_common import tenant_limits as limits
-from sens_common.ingestion.clock import ReceiptClock
+from sens_common.ingestion.clock import ReceiptClock, time_slot
 from sens_common.jetstream import connect
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_common.topics import NATIVE_PATTERN
@@ -40,7 +40,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[MqttBroker]:
 async def session(broker: MqttBroker, record: MemoryRecord, *filters: str) -> AsyncIterator[MqttConnection]:
     """Connect the session and wait until the broker has answered everything."""
     settings = MqttSettings(url=f"mqtt://{broker.host}:{broker.port_v5}", client_id="w", topic_filters=list(filters))
-    source = MqttSource(settings, ReceiptClock("w"), record, max_packet_bytes=1_000_000)
+    source = MqttSource(settings, ReceiptClock(time_slot("w")), record, max_packet_bytes=1_000_000)
     async with source.connect() as connection:
         assert await connection.settled() == []
         await eventually(lambda: record.holds(filters), "the filters are recorded")
@@ -192,7 +192,7 @@ class TestSources:
         routes = SourceRoutes([NATIVE_TOPIC_FILTER])
         record = MemoryRecord()
         settings = MqttSettings(url=f"mqtt://{broker.host}:{broker.port_v5}", client_id="w")
-        source = MqttSource(settings, ReceiptClock("w"), record, routes, max_packet_bytes=1_000_000)
+        source = MqttSource(settings, ReceiptClock(time_slot("w")), record, routes, max_packet_bytes=1_000_000)
 
         def publish(*topics: str) -> None:
             with Publisher(broker) as publisher:

@@ -10,7 +10,7 @@ from nats.js.api import AckPolicy, ConsumerConfig, KeyValueConfig
 
 from sens_common import envelope, tenant_limits
 from sens_common.envelope import Message
-from sens_common.ingestion.clock import ReceiptClock
+from sens_common.ingestion.clock import ReceiptClock, time_slot
 from sens_common.ingestion.limits import LimitsBucket
 from sens_common.ingestion.rates import Rates
 from sens_common.jetstream import connect, ensure_streams
@@ -160,7 +160,7 @@ class TestEnvelopes:
                     client.jetstream(),
                     nats,
                     "w",
-                    ReceiptClock("w"),
+                    ReceiptClock(time_slot("w")),
                     rates,
                     receive_max=10_000,
                     max_payload_bytes=client.max_payload,

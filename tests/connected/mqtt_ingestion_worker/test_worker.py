@@ -9,7 +9,7 @@ from nats.js import JetStreamContext
 
 from sens_common import envelope
 from sens_common.envelope import Message
-from sens_common.ingestion.clock import ReceiptClock
+from sens_common.ingestion.clock import ReceiptClock, time_slot
 from sens_common.ingestion.rates import Rates
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import TELEMETRY_STREAM
@@ -33,7 +33,13 @@ async def two_streams(
         await ensure_streams(jetstream, nats)
         first, second = (
             JetStreamPublisher(
-                jetstream, nats, "w", ReceiptClock("w"), Rates(), receive_max=10, max_payload_bytes=client.max_payload
+                jetstream,
+                nats,
+                "w",
+                ReceiptClock(time_slot("w")),
+                Rates(),
+                receive_max=10,
+                max_payload_bytes=client.max_payload,
             )
             for _ in range(2)
         )
@@ -100,7 +106,7 @@ class TestReceiptTimes:
             async with connect(nats, "test") as client:
                 jetstream = client.jetstream()
                 await ensure_streams(jetstream, nats)
-                clock = ReceiptClock("w", wall_ns=machine.wall, steady_ns=machine.steady)
+                clock = ReceiptClock(time_slot("w"), wall_ns=machine.wall, steady_ns=machine.steady)
                 stream = JetStreamPublisher(
                     jetstream, nats, "w", clock, Rates(), receive_max=10, max_payload_bytes=client.max_payload
                 )
@@ -145,7 +151,7 @@ class TestRemovedStream:
                 jetstream,
                 nats,
                 "w",
-                ReceiptClock("w"),
+                ReceiptClock(time_slot("w")),
                 Rates(),
                 receive_max=10,
                 max_payload_bytes=client.max_payload,

@@ -111,7 +111,7 @@ class TestTheOrder:
         everything: list[Component] = parts(data, TABLE, Options())[0]
         names = [component.name for component in sorted(everything, key=lambda component: component.stop_stage)]
         assert names[0] == "mock-mqtt-broker"
-        assert names[1:3] == ["mqtt-ingestion-worker", "telemetry-worker"]
+        assert names[1:4] == ["mqtt-ingestion-worker", "http-ingestion-worker", "telemetry-worker"]
         assert set(names[-2:]) == {"postgresql", "nats"}
 
     def test_lets_no_message_meet_a_missing_tenant(self, data: DataFolder) -> None:

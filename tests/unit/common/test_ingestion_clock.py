@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from sens_common.envelope import Message
-from sens_common.ingestion.clock import STEP, ReceiptClock, numbered_by_device
+from sens_common.ingestion.clock import STEP, ReceiptClock, numbered_by_device, time_slot
 from support.clocks import Machine
 
 SECOND = 1_000_000
@@ -16,7 +16,7 @@ HOUR = 3600 * SECOND
 
 
 def clock_of(machine: Machine, client_id: str = "sens-0") -> ReceiptClock:
-    return ReceiptClock(client_id, wall_ns=machine.wall, steady_ns=machine.steady)
+    return ReceiptClock(time_slot(client_id), wall_ns=machine.wall, steady_ns=machine.steady)
 
 
 def taken(clock: ReceiptClock, count: int = 3) -> list[int]:
@@ -109,7 +109,7 @@ class TestClockThatIsSet:
             machine.wait(next(stops, 0))
             return machine.steady()
 
-        clock = ReceiptClock("sens-0", wall_ns=machine.wall, steady_ns=machine.steady)
+        clock = ReceiptClock(time_slot("sens-0"), wall_ns=machine.wall, steady_ns=machine.steady)
         clock._steady_ns = stopped
         jumps = sample("jumps_total")
         taken(clock)

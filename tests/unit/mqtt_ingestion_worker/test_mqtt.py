@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sens_common.envelope import Message
-from sens_common.ingestion.clock import STEP, ReceiptClock
+from sens_common.ingestion.clock import STEP, ReceiptClock, time_slot
 from sens_mqtt_ingestion_worker.mqtt import MqttConnection
 from sens_mqtt_ingestion_worker.pipeline import SessionTakenError, SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
@@ -45,7 +45,7 @@ class RecordingTransport(asyncio.Transport):
 
 
 def opened(receive_max: int = 100) -> tuple[MqttConnection, RecordingTransport]:
-    connection = MqttConnection(MqttSettings(receive_max=receive_max), 1_000_000, ReceiptClock("w"))
+    connection = MqttConnection(MqttSettings(receive_max=receive_max), 1_000_000, ReceiptClock(time_slot("w")))
     transport = RecordingTransport()
     connection.connection_made(transport)
     return connection, transport
@@ -210,7 +210,7 @@ class TestReceiptTime:
         """Three hours forward for one message, then right again: the messages after it were written three hours ahead."""
         machine = Machine()
         connection = MqttConnection(
-            MqttSettings(), 1_000_000, ReceiptClock("w", wall_ns=machine.wall, steady_ns=machine.steady)
+            MqttSettings(), 1_000_000, ReceiptClock(time_slot("w"), wall_ns=machine.wall, steady_ns=machine.steady)
         )
         off = []
         for by in (0, 10_800_000_000, -10_800_000_000, 0):
@@ -223,7 +223,7 @@ class TestReceiptTime:
     async def test_does_not_run_ahead_of_the_clock_however_fast_messages_come(self) -> None:
         machine = Machine()
         connection = MqttConnection(
-            MqttSettings(), 1_000_000, ReceiptClock("w", wall_ns=machine.wall, steady_ns=machine.steady)
+            MqttSettings(), 1_000_000, ReceiptClock(time_slot("w"), wall_ns=machine.wall, steady_ns=machine.steady)
         )
         times: dict[str, list[int]] = {}
         for _ in range(100):

@@ -243,7 +243,7 @@ def bounded_protocol(limits: ConnectionLimits) -> Callable[..., asyncio.BaseProt
     wanted = limits
 
     class Bounded(BoundedProtocol):
-        limits = wanted._replace(connections=_allowed_by_files(wanted.connections))
+        limits = wanted._replace(connections=allowed_by_files(wanted.connections))
         idle: ClassVar[dict[BoundedProtocol, None]] = {}
         idle_known: ClassVar[dict[BoundedProtocol, None]] = {}
 
@@ -255,7 +255,7 @@ def bounded_protocol(limits: ConnectionLimits) -> Callable[..., asyncio.BaseProt
     return protocol
 
 
-def _allowed_by_files(connections: int) -> int:
+def allowed_by_files(connections: int) -> int:
     """Raise the process's limit of open files to what so many connections need; return how many it then has room for."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = connections + _SPARE_FILES

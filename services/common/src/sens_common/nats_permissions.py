@@ -24,6 +24,7 @@ from sens_common.tenant_limits import BUCKET
 
 API_USER: Final = "platform-api"
 INGESTION_USER: Final = "mqtt-ingestion-worker"
+HTTP_INGESTION_USER: Final = "http-ingestion-worker"
 TELEMETRY_USER: Final = "telemetry-worker"
 ADMINISTRATOR: Final = "sens"
 """A user for people and tools, who may do everything."""
@@ -126,6 +127,18 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             f"$JS.API.CONSUMER.CREATE.{TELEMETRY_STREAM}.{TELEMETRY_CONSUMER}.>",
             f"$JS.API.CONSUMER.MSG.NEXT.{TELEMETRY_STREAM}.{TELEMETRY_CONSUMER}",
         ),
+    ),
+    # Writes the stream, and reads what it wrote last; reads the tenants' limits and ingest keys.
+    HTTP_INGESTION_USER: Permissions(
+        publish=(
+            "$JS.API.INFO",
+            *_reading(TELEMETRY_STREAM),
+            f"$JS.API.STREAM.CREATE.{TELEMETRY_STREAM}",
+            f"{TELEMETRY_SUBJECT}.*",
+            *_reading(_LIMITS_STREAM),
+            *_consuming(_LIMITS_STREAM),
+        ),
+        subscribe=(_inbox("http-ingestion-worker"),),
     ),
     # Reads the stream through the consumer that all telemetry workers share, and removes what is stored and old enough. Moves the dead letters
     # of versions before 0.2, and removes their stream.

@@ -171,7 +171,7 @@ async def serve(
         timeout_graceful_shutdown=max(1, round(graceful_seconds)),
     )
     server = _Server(config)
-    sockets = [_listen(config)]
+    sockets = [listening_socket(config.host, config.port, config.backlog)]
     task = asyncio.create_task(server.serve(sockets=sockets), name=f"http server on port {port}")
     try:
         while not server.started and not task.done():  # noqa: ASYNC110 - uvicorn has no event for it
@@ -185,17 +185,22 @@ async def serve(
         await task
 
 
-def _listen(config: uvicorn.Config) -> socket.socket:
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+def listening_socket(host: str, port: int, backlog: int) -> socket.socket:
+    """Return a socket that listens.
+
+    Raises:
+        UnavailableError: The address can't be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((config.host, config.port))
-        listener.listen(config.backlog)  # two sockets may share an address until one of them listens
+        listener.bind((host, port))
+        listener.listen(backlog)  # two sockets may share an address until one of them listens
     except OSError as error:
         listener.close()
         raise UnavailableError(
-            f"can't listen on {config.host} port {config.port}: {error.strerror}. Stop what uses the port, or choose another one."
+            f"can't listen on {host} port {port}: {error.strerror}. Stop what uses the port, or choose another one."
         ) from error
     listener.setblocking(False)
     return listener

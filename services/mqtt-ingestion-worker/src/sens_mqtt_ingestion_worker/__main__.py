@@ -6,7 +6,7 @@ from nats.aio.client import Client
 
 from sens_common.envelope import OVERHEAD_BYTES
 from sens_common.health import Check
-from sens_common.ingestion.clock import ReceiptClock
+from sens_common.ingestion.clock import ReceiptClock, time_slot
 from sens_common.ingestion.limits import LimitsBucket
 from sens_common.ingestion.rates import Rates
 from sens_common.jetstream import connect, ensure_streams, nats_check
@@ -38,7 +38,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
     ):
         jetstream = client.jetstream()
         await ensure_streams(jetstream, settings.nats)
-        clock = ReceiptClock(mqtt.client_id)
+        clock = ReceiptClock(time_slot(mqtt.client_id))
         rates = Rates()
         routes = SourceRoutes(mqtt.topic_filters)
         limits = LimitsBucket(jetstream, rates, routes.follow)

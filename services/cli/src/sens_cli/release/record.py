@@ -13,7 +13,14 @@ from typing import Final, cast
 
 from sens_cli.release.versions import ReleaseError, Version
 
-IMAGES: Final = ("docs", "mock-mqtt-broker", "mqtt-ingestion-worker", "platform-api", "telemetry-worker")
+IMAGES: Final = (
+    "docs",
+    "http-ingestion-worker",
+    "mock-mqtt-broker",
+    "mqtt-ingestion-worker",
+    "platform-api",
+    "telemetry-worker",
+)
 """The images of every release, as the chart's ``images.digests`` names them."""
 
 MAXIMUM_BYTES: Final = 64 * 1024

@@ -26,7 +26,7 @@ from sens_common.command_line.local_settings import (
     without_settings_of_instances,
     worker_login,
 )
-from sens_common.nats_permissions import API_USER, INGESTION_USER, TELEMETRY_USER
+from sens_common.nats_permissions import API_USER, HTTP_INGESTION_USER, INGESTION_USER, TELEMETRY_USER
 
 TENANT: Final = "demo"
 EMBEDDED: Final = "mock-mqtt-broker"
@@ -251,6 +251,18 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
             address=f"operations {HOST}:{table.ingestion_operations}",
             stop_stage=1,
             operations=f"http://{HOST}:{table.ingestion_operations}",
+        ),
+        Component(
+            name="http-ingestion-worker",
+            launch=service("sens_http_ingestion_worker"),
+            environment=nats_environment(data.secret, table.nats, HTTP_INGESTION_USER)
+            | operations(table.http_ingestion_operations)
+            | {"SENS_HTTP__HOST": HOST, "SENS_HTTP__PORT": str(table.http_ingestion)},
+            after=("nats",),
+            ready=http_ready(table.http_ingestion_operations),
+            address=f"http://{HOST}:{table.http_ingestion}",
+            stop_stage=1,
+            operations=f"http://{HOST}:{table.http_ingestion_operations}",
         ),
         Component(
             name="telemetry-worker",

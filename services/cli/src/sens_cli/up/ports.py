@@ -27,6 +27,8 @@ class Ports(NamedTuple):
     ingestion_operations: int = 8081
     telemetry_operations: int = 8082
     broker_operations: int = 8083
+    http_ingestion: int = 8090
+    http_ingestion_operations: int = 8084
 
 
 _COMPONENTS: Final = {
@@ -40,6 +42,8 @@ _COMPONENTS: Final = {
     "ingestion_operations": "mqtt-ingestion-worker",
     "telemetry_operations": "telemetry-worker",
     "broker_operations": "mock-mqtt-broker",
+    "http_ingestion": "http-ingestion-worker",
+    "http_ingestion_operations": "http-ingestion-worker",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from sens_common.command_line.instance import find_instance
 from sens_common.errors import SensError
-from sens_common.nats_permissions import ADMINISTRATOR, API_USER, INGESTION_USER, TELEMETRY_USER
+from sens_common.nats_permissions import ADMINISTRATOR, API_USER, HTTP_INGESTION_USER, INGESTION_USER, TELEMETRY_USER
 
 HOST: Final = "127.0.0.1"
 DATABASE_OWNER: Final = "sens_platform"
@@ -21,6 +21,7 @@ NATS_SECRETS: Final = {
     ADMINISTRATOR: "nats-password",
     API_USER: "nats-api-password",
     INGESTION_USER: "nats-ingestion-password",
+    HTTP_INGESTION_USER: "nats-http-ingestion-password",
     TELEMETRY_USER: "nats-telemetry-password",
 }
 """The files with the passwords of NATS' users."""

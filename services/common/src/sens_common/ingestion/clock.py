@@ -73,21 +73,20 @@ def boot_time_ns() -> int:
 
 
 class ReceiptClock:
-    """Gives the receipt times of one session."""
+    """Gives the receipt times of one session, or of another publisher."""
 
     def __init__(
-        self, client_id: str, *, wall_ns: Callable[[], int] = time.time_ns, steady_ns: Callable[[], int] = boot_time_ns
+        self, slot: int, *, wall_ns: Callable[[], int] = time.time_ns, steady_ns: Callable[[], int] = boot_time_ns
     ) -> None:
         """Start without knowing what the session gave before; see `recall`.
 
         Args:
-            client_id: The session's name; the number at its end tells replicas apart.
+            slot: Remainder of its times when divided by `STEP`: `time_slot` or `last_slot`.
             wall_ns: The machine's clock, nanoseconds since the epoch.
             steady_ns: One that nobody can set, nanoseconds since any moment.
         """
         self._wall_ns = wall_ns
         self._steady_ns = steady_ns
-        slot = time_slot(client_id)
         self._remainders = (slot, (slot + STEP // 2) % STEP)
         self._used_intervals: _IntervalsByRemainder = ([], [])  # without the current interval
         self._remainder_index = 0  # of the active one
@@ -279,6 +278,17 @@ def numbered_by_device(messages: list[Message], first: int) -> list[Message]:
 
 
 def time_slot(client_id: str) -> int:
-    """Return the remainder that the receipt times of a replica leave when divided by `STEP`."""
+    """Return the remainder of a session's receipt times; the number at the end of its name tells replicas apart."""
     number = re.search(r"[0-9]+$", client_id)
     return (int(number[0]) if number else zlib.crc32(client_id.encode())) % STEP
+
+
+def last_slot(publisher: str) -> int:
+    """Return the remainder of the receipt times of what comes by HTTP; these count from the last one down.
+
+    So as long as there are no more than four replicas of each kind of worker, no two of them share a time: a device may send both ways.
+
+    >>> last_slot("sens-http-ingestion-worker-0"), time_slot("sens-mqtt-ingestion-worker-0")
+    (15, 0)
+    """
+    return STEP - 1 - time_slot(publisher)

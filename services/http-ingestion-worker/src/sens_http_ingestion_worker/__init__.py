@@ -1,0 +1,1 @@
+"""HTTP to JetStream: answers 2xx only to what the stream has stored."""

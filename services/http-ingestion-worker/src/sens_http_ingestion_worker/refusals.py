@@ -1,0 +1,72 @@
+"""Why a request is not taken: what its answer says."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+
+class RefusedError(Exception):
+    """A request is not taken.
+
+    Attributes:
+        status: HTTP's (RFC 9110, section 15; RFC 6585).
+        code: A word for programs.
+        detail: A sentence for people; it repeats neither key nor body.
+        headers: Of the answer.
+    """
+
+    def __init__(self, status: int, code: str, detail: str, headers: Mapping[str, str] = MappingProxyType({})) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = headers
+
+
+_AUTHENTICATE = {"WWW-Authenticate": 'Bearer realm="sens", Basic realm="sens", charset="UTF-8"'}
+_KEY_PLACES = (
+    "as Authorization: Bearer, as the password of Basic, in a header of your choice, or at the end of the address"
+)
+
+
+def without_key() -> RefusedError:
+    """There is nothing in the request that looks like a key."""
+    return RefusedError(401, "no_key", f"the request carries no ingest key: send it {_KEY_PLACES}", _AUTHENTICATE)
+
+
+def unknown_key() -> RefusedError:
+    """The key is none that is valid."""
+    return RefusedError(
+        401,
+        "unknown_key",
+        "the ingest key is unknown, was revoked or has expired, or its source is disabled; a new key works after ten seconds",
+        _AUTHENTICATE,
+    )
+
+
+def busy(what: str) -> RefusedError:
+    """The worker holds as much as it may."""
+    return RefusedError(503, "busy", f"{what}; try again", {"Retry-After": "1"})
+
+
+def not_stored() -> RefusedError:
+    """The stream did not say in time that it has stored the message."""
+    return RefusedError(
+        503,
+        "not_stored",
+        "the message was not stored in time; send it again. One with a time of its own or an Idempotency-Key is stored once all the same",
+        {"Retry-After": "5"},
+    )
+
+
+def over_rate(tenant: str) -> RefusedError:
+    """The tenant has sent as many messages as it may in a second."""
+    return RefusedError(
+        429, "over_rate", f"tenant {tenant} sends more messages a second than its limit allows", {"Retry-After": "1"}
+    )
+
+
+def too_large(max_bytes: int) -> RefusedError:
+    """The body, packed or unpacked, is too large."""
+    return RefusedError(
+        413, "too_large", f"the body has more than {max_bytes:,} bytes, unpacked; send it in several parts"
+    )
