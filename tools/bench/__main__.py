@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 
 from sens_common.errors import SensError
-from tools.bench import backlog, hops, malformed, page, pairs, reads, runs, scale, telegraf
+from tools.bench import backlog, hops, malformed, page, pairs, posting, reads, runs, scale, telegraf
 from tools.bench.figures import Rate, Results
 from tools.bench.history import Size
 from tools.bench.load import PAYLOADS, Shape
@@ -142,6 +142,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OTHER",
         help="the other one of the pairs: telegraf, telegraf-with-key (a unique key on device and time), or the folder of another"
         " checkout with its environment in .venv (default: telegraf)",
+    )
+    parser.add_argument("--requests", type=int, default=50_000, help="HTTP requests in a run (default: %(default)s)")
+    parser.add_argument(
+        "--connections", type=int, default=64, help="HTTP connections at the same time (default: %(default)s)"
     )
     parser.add_argument("--postgres-programs", type=Path, help="the bin folder of another PostgreSQL")
     return parser
@@ -296,6 +300,11 @@ def _reads(results: Results, options: argparse.Namespace) -> None:
         results.reads = reads.measure(path.stack, Size(*options.reads))
 
 
+def _http(results: Results, options: argparse.Namespace) -> None:
+    with _measured_path(results, options) as path:
+        results.http = posting.post(path.stack, options.requests, options.connections, options.rounds)
+
+
 PARTS: Final[MappingProxyType[str, Callable[[Results, argparse.Namespace], None]]] = MappingProxyType(
     {
         "end-to-end": _end_to_end,
@@ -309,6 +318,7 @@ PARTS: Final[MappingProxyType[str, Callable[[Results, argparse.Namespace], None]
         "telegraf": _telegraf,
         "pairs": _pairs,
         "reads": _reads,
+        "http": _http,
     }
 )
 

@@ -321,6 +321,19 @@ class Reads:
     streams: list[Stream]
 
 
+@dataclass(frozen=True)
+class Posted(Rate):
+    """Messages that were posted by HTTP, one a request, each answered once the stream had it.
+
+    Attributes:
+        connections: At the same time.
+        milliseconds: Percentiles of the time from a request to its answer.
+    """
+
+    connections: int = field(kw_only=True)
+    milliseconds: dict[str, float] = field(kw_only=True)
+
+
 @dataclass
 class Results:
     """Everything. What was not measured is empty.
@@ -348,6 +361,7 @@ class Results:
     telegraf: dict[str, Telegraf] = field(default_factory=dict)
     pairs: dict[str, Pairs] = field(default_factory=dict)
     reads: Reads | None = None
+    http: list[Posted] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
 
 

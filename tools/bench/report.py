@@ -222,6 +222,23 @@ def replay(results: Results) -> str:
     return table(head, rows) if rows else ""
 
 
+def http(results: Results) -> str:
+    """Return how fast messages were taken by HTTP, and how long each waited for its answer."""
+    rows = [
+        [
+            f"{one.connections}",
+            f"{one.messages:,}",
+            f"{one.per_second:,.0f}",
+            *(f"{one.milliseconds[at]:.1f} ms" for at in ("50", "99", "100")),
+            f"{one.cpu_microseconds['http']:.0f} µs",
+            f"{one.cpu_microseconds['nats']:.0f} µs",
+        ]
+        for one in results.http
+    ]
+    head = ["Connections", "requests", "answered/s", "p50", "p99", "max", "worker a request", "NATS a request"]
+    return table(head, rows) if rows else ""
+
+
 def together(all_results: Sequence[Results], section: Callable[[Results], str]) -> str:
     """Return a section for each of several results, which are of different databases; of one, just that."""
     shown = [(results.database, text) for results in all_results if (text := section(results))]
@@ -245,6 +262,7 @@ SECTIONS: Final = MappingProxyType(
         "telegraf": telegraf,
         "pairs": pairs,
         "reads": reads,
+        "http": http,
     }
 )
 """What there is to show, by the name of its section on the page."""

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 
 from sens_cli.up.postgres import SUPERUSER
 from sens_common.database import connect
-from sens_common.nats_permissions import API_USER, INGESTION_USER, TELEMETRY_USER
+from sens_common.nats_permissions import API_USER, HTTP_INGESTION_USER, INGESTION_USER, TELEMETRY_USER
 from sens_common.settings import DatabaseSettings
 from sens_common.topics import NATIVE_PATTERN
 from tools.ports import free_port
@@ -39,6 +39,7 @@ from tools.stack.usage import Usage
 INGESTION: Final = "ingestion"
 TELEMETRY: Final = "telemetry"
 API: Final = "api"
+HTTP: Final = "http"
 _MODULES: Final = {INGESTION: "sens_mqtt_ingestion_worker", TELEMETRY: "sens_telemetry_worker"}
 _NATS_USERS: Final = {INGESTION: INGESTION_USER, TELEMETRY: TELEMETRY_USER}
 _START_SECONDS: Final = 120
@@ -286,6 +287,19 @@ class Stack:
         environment = {**self.environment, "SENS_NATS__USER": API_USER, "SENS_HTTP__PORT": str(port), **settings}
         self._servers[API] = Worker(API, "sens_platform_api", environment, port, self._folder / "api.log")
         self.start(API)
+
+    def add_http(self) -> int:
+        """Start the HTTP ingestion worker too; return its port.
+
+        Raises:
+            StackError: It does not start.
+        """
+        port = free_port()
+        environment = {**self.environment, "SENS_NATS__USER": HTTP_INGESTION_USER, "SENS_HTTP__PORT": str(port)}
+        log = self._folder / "http.log"
+        self._servers[HTTP] = Worker(HTTP, "sens_http_ingestion_worker", environment, free_port(), log)
+        self.start(HTTP)
+        return port
 
     def start(self, *names: str) -> None:
         """Start servers that do not run, and wait until all of these are ready; they do not wait for each other.

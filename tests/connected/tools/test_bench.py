@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from support.services import ROOT
-from tools.bench import hops, page, pairs, reads, scale, telegraf
+from tools.bench import hops, page, pairs, posting, reads, scale, telegraf
 from tools.bench.__main__ import main
 from tools.bench.backlog import backlog
 from tools.bench.compared import ratios
@@ -50,6 +50,14 @@ def path() -> Iterator[MeasuredPath]:
     with Stack.running("mosquitto", tenants=("bench",)) as stack:
         yield MeasuredPath(stack)
     signal.signal(signal.SIGTERM, before)
+
+
+class TestPosting:
+    def test_gives_rates_costs_and_times_of_answers(self, path: MeasuredPath) -> None:
+        [figures] = posting.post(path.stack, 400, 8, 1)
+        assert figures.messages == 400
+        assert set(figures.cpu_microseconds) == {"http", "nats", "generator"}
+        assert 0 < figures.milliseconds["50"] <= figures.milliseconds["100"]
 
 
 class TestFastest:
