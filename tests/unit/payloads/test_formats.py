@@ -19,7 +19,7 @@ class TestFormats:
             if re.search(r"^def unwrap\(", path.read_text(encoding="utf-8"), re.MULTILINE)
         }
 
-        assert {*FORMATS, "sparkplug_b"} == unwrapping
+        assert {*FORMATS} == unwrapping
 
     @pytest.mark.parametrize("name", FORMATS)
     def test_have_settings(self, name: str) -> None:

@@ -140,8 +140,8 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
         ),
         subscribe=(_inbox("http-ingestion-worker"),),
     ),
-    # Reads the stream through the consumer that all telemetry workers share, and removes what is stored and old enough. Moves the dead letters
-    # of versions before 0.2, and removes their stream.
+    # Reads the stream through the consumer that all telemetry workers share, and removes what is stored and old enough. Puts dead letters
+    # back whose births have come. Moves the dead letters of versions before 0.2, and removes their stream.
     TELEMETRY_USER: Permissions(
         publish=(
             "$JS.API.INFO",
@@ -157,6 +157,7 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             *_reading(DEAD_LETTERS_STREAM),
             f"$JS.API.STREAM.PURGE.{DEAD_LETTERS_STREAM}",
             f"$JS.API.STREAM.DELETE.{DEAD_LETTERS_STREAM}",
+            f"{TELEMETRY_SUBJECT}.{REPLAY_PUBLISHER}",
             f"{LIVE_SUBJECT}.*",
         ),
         subscribe=(_inbox("telemetry-worker"), LIVE_INTEREST_SUBJECT),

@@ -6,6 +6,7 @@ from typing import Literal
 
 from sens_common.errors import RejectedMessageError
 from sens_common.formats import Value
+from sens_payloads.formats.sparkplug_births import NO_BIRTHS, Births
 from sens_payloads.frames import Fields, Frame, FrameDecoder
 from sens_payloads.profiles import Profile
 from sens_payloads.sources import Source
@@ -75,7 +76,13 @@ type Assigned = Callable[[Collection[str]], Awaitable[Mapping[str, Profile]]]
 
 
 async def explain(
-    source: Source, received: Received, *, tenant_id: int, assigned: Assigned, frames: FrameDecoder
+    source: Source,
+    received: Received,
+    *,
+    tenant_id: int,
+    assigned: Assigned,
+    frames: FrameDecoder,
+    births: Births = NO_BIRTHS,
 ) -> Explanation:
     """Unwrap, decode and name a message as the telemetry worker does.
 
@@ -87,9 +94,10 @@ async def explain(
         tenant_id: Whose source it is.
         assigned: Asked once.
         frames: Decodes bytes.
+        births: Those that explain the message, where its format has some.
     """
     try:
-        unwrapped = source.unwrap(received)
+        unwrapped = source.unwrap(received, births)
     except RejectedMessageError as error:
         return Explanation(refusal=_refusal("unwrap", error))
     if isinstance(unwrapped, WithoutMeasurements):

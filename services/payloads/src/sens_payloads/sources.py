@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
 from sens_common.formats import Value
+from sens_payloads.formats import sparkplug_b
+from sens_payloads.formats.sparkplug_births import NO_BIRTHS, Births
 from sens_payloads.profiles import RADIO_PREFIX, Profile
 from sens_payloads.uplinks import NetworkFormat, Received, Unwrapped, Uplink
 
@@ -40,6 +42,7 @@ class Source:
         with_radio: Whether values of the radio are stored.
         default_profile: Of devices that no rule fits.
         profile_rules: The first one that fits holds.
+        id: In the database, 0 where it is in none.
     """
 
     name: str
@@ -49,10 +52,23 @@ class Source:
     with_radio: bool = False
     default_profile: Profile | None = None
     profile_rules: Sequence[ProfileRule] = ()
+    id: int = 0
     _profiles: dict[str, Profile | None] = field(default_factory=dict)
 
-    def unwrap(self, received: Received) -> Unwrapped:
-        """Return the uplinks of a message; see `uplinks.NetworkFormat.unwrap`."""
+    @property
+    def has_births(self) -> bool:
+        """Whether messages tell what later ones mean: Sparkplug B."""
+        return isinstance(self.settings, sparkplug_b.Settings)
+
+    def unwrap(self, received: Received, births: Births = NO_BIRTHS) -> Unwrapped:
+        """Return the uplinks of a message; see `uplinks.NetworkFormat.unwrap`.
+
+        Args:
+            received: The message.
+            births: Those that explain it, where the source has some.
+        """
+        if self.has_births:
+            return sparkplug_b.unwrap(received, sparkplug_b.SETTINGS, births)
         return self.format.unwrap(received, self.settings)
 
     def profile(self, device: str) -> Profile | None:

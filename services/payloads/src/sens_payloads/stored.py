@@ -31,7 +31,7 @@ def stored_profile(row: Row) -> Profile:
 
 
 def stored_source(row: Row, profiles: Mapping[int, Profile]) -> Source:
-    """Return the source of a row: `name`, `format`, `settings` (JSON), `registers_devices`, `radio`, `default_profile`, `profile_rules` (JSON).
+    """Return the source of a row: `id`, `name`, `format`, `settings` (JSON), `registers_devices`, `radio`, `default_profile`, `profile_rules` (JSON).
 
     Args:
         row: Of the table.
@@ -53,4 +53,5 @@ def stored_source(row: Row, profiles: Mapping[int, Profile]) -> Source:
         with_radio=row["radio"],
         default_profile=profiles.get(row["default_profile"]),
         profile_rules=rules,
+        id=row["id"],
     )

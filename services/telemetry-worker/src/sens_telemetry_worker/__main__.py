@@ -13,10 +13,13 @@ from sens_payloads.codecs.javascript import JavascriptCodecs
 from sens_payloads.codecs.sandbox.sandboxes import Sandbox
 from sens_payloads.frame_decoding import Codecs
 from sens_telemetry_worker.batch_building import BatchBuilder
+from sens_telemetry_worker.birth_reading import BirthReader
 from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.earlier_envelopes import UnsettledAnnouncements
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.jetstream.dead_letter_migration import DeadLetterMigration
 from sens_telemetry_worker.jetstream.inbox import StreamInbox
+from sens_telemetry_worker.jetstream.past_consumer import StreamPastConsumer
 from sens_telemetry_worker.jetstream.trimming import StreamTrimmer
 from sens_telemetry_worker.letters import Quota
 from sens_telemetry_worker.live import LivePublisher
@@ -24,12 +27,15 @@ from sens_telemetry_worker.nats_live import NatsLiveFeed
 from sens_telemetry_worker.pipeline import Pipeline
 from sens_telemetry_worker.settings import TelemetrySettings
 from sens_telemetry_worker.status import TelemetryStatus
+from sens_telemetry_worker.timescale.birth_reading import TimescaleBirths
 from sens_telemetry_worker.timescale.bookkeeping import Bookkeeping
 from sens_telemetry_worker.timescale.database import Database, open_pool
+from sens_telemetry_worker.timescale.explained_letters import ExplainedLetters
 from sens_telemetry_worker.timescale.migrated_letters import MigratedLetters
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.rollups import RollupRefresher
 from sens_telemetry_worker.timescale.store import TimescaleStore
+from sens_telemetry_worker.timescale.unsettled import UnsettledEnvelopes
 
 SERVICE = "telemetry-worker"
 
@@ -70,9 +76,14 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         migration = DeadLetterMigration(jetstream, MigratedLetters(database))
         rollups = RollupRefresher(database, settings.rollups, status)
         feed = NatsLiveFeed(client)
+        stream = StreamPastConsumer(client)
+        explained = ExplainedLetters(database, stream)
+        earlier = UnsettledAnnouncements(UnsettledEnvelopes(database, stream), stream)
+        codecs = Codecs(JavascriptCodecs(sandbox))
+        births = BirthReader(TimescaleBirths(database), earlier)
         pipeline = Pipeline(
             inbox,
-            builder=BatchBuilder(TimescaleRegistry(database), payload_format, Codecs(JavascriptCodecs(sandbox))),
+            builder=BatchBuilder(TimescaleRegistry(database), payload_format, codecs, births),
             guard=guard,
             store=store,
             live=LivePublisher(feed, payload_format),
@@ -93,6 +104,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
                 tasks.create_task(trimmer.keep_trimmed(background), name="trim the stream"),
                 tasks.create_task(books.keep(settings.history.trim_interval_seconds), name="keep the books"),
                 tasks.create_task(rollups.keep_refreshed(background), name="refresh the rollups"),
+                tasks.create_task(explained.keep_replaying(background), name="replay explained letters"),
                 tasks.create_task(migration.keep_migrating(background), name="migrate former dead letters"),
             ]
             lanes = [tasks.create_task(pipeline.run(stop), name=f"lane {index}") for index in range(batch.lanes)]

@@ -16,6 +16,7 @@ from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
 from sens_common.names import UNROUTED
 from sens_common.topics import Route
+from sens_telemetry_worker.births import BirthsOfBatch
 from sens_telemetry_worker.rows import Rows
 from sens_telemetry_worker.tenants import Device, SourceOfTenant, Tenant, UplinkReading
 
@@ -146,6 +147,11 @@ class UndecidedMessages:
         """Whether nothing is left to do for any envelope."""
         return all(each.settled for each in self.envelopes)
 
+    def origin(self, message_index: int) -> Origin:
+        """Return where a message came from first."""
+        envelope = self.envelopes[int(self.envelope_indexes[message_index])].envelope
+        return envelope.origin(int(self.indexes_in_envelope[message_index]))
+
     def tenant_names(self) -> set[str]:
         """Return the names of tenants for which the envelopes account."""
         return {name for each in self.envelopes for name in (*each.envelope.received, *each.envelope.discarded)} - {
@@ -173,6 +179,7 @@ class InterpretedMessages:
         without_measurements: Indexes of messages that carry none by their nature.
         uplink_readings: What the sources' messages say, in their order, also of some that are rejected.
         device_names: The devices of sources' messages that name one alone, by the messages' indexes.
+        births: What births have to do with them.
     """
 
     messages: Sequence[Message]
@@ -186,6 +193,7 @@ class InterpretedMessages:
     without_measurements: frozenset[int] = frozenset()
     uplink_readings: Sequence[UplinkReading] = ()
     device_names: Mapping[int, str] = field(default_factory=dict)
+    births: BirthsOfBatch = field(default_factory=BirthsOfBatch)
 
     def tenant(self, message_index: int) -> Tenant | None:
         """Return the tenant whose device or source has sent a message, None where its topic leads to neither."""
@@ -254,7 +262,7 @@ class Batch:
 
     def origin(self, message_index: int) -> Origin:
         """Return where a message came from first."""
-        return self.envelope(message_index).origin(int(self.undecided.indexes_in_envelope[message_index]))
+        return self.undecided.origin(message_index)
 
 
 @dataclass(frozen=True, slots=True)

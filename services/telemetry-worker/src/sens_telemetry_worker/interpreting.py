@@ -13,7 +13,9 @@ from sens_common.envelope import Message
 from sens_common.topics import TOPICS
 from sens_payloads.frame_decoding import Codecs
 from sens_payloads.frames import FrameDecoder
-from sens_telemetry_worker.batch import InterpretedMessages, Rejection
+from sens_telemetry_worker.batch import InterpretedMessages, Rejection, UndecidedMessages
+from sens_telemetry_worker.birth_reading import BirthReader
+from sens_telemetry_worker.births import BirthsOfBatch
 from sens_telemetry_worker.decoders.columns import ColumnFormat
 from sens_telemetry_worker.decoding import decode
 from sens_telemetry_worker.layouts import KnownLayouts
@@ -42,21 +44,25 @@ class Interpreter:
         registry: Registry,
         payload_format: ColumnFormat,
         frames: FrameDecoder | None = None,
+        births: BirthReader | None = None,
         *,
         max_cached_topics: int = MAX_CACHED_TOPICS,
     ) -> None:
         self._topics = TopicResolver(registry, max_cached_topics=max_cached_topics)
-        self._sources = SourceReader(self._topics, frames or Codecs())
+        self._sources = SourceReader(self._topics, frames or Codecs(), births)
         self._format = payload_format
         self._layouts = KnownLayouts(payload_format)
         self._rows = RowBuilder(registry)
 
-    async def interpret(self, messages: Sequence[Message], tenants: Collection[str] = ()) -> InterpretedMessages:
+    async def interpret(
+        self, messages: Sequence[Message], tenants: Collection[str] = (), undecided: UndecidedMessages | None = None
+    ) -> InterpretedMessages:
         """Return messages as rows.
 
         Args:
             messages: Any.
             tenants: Names of tenants whose ids are wanted besides.
+            undecided: The same messages with their places in the stream; without them no births explain any.
 
         Raises:
             StoreUnavailableError: The database can't be asked; the messages can be interpreted again.
@@ -74,10 +80,11 @@ class Interpreter:
         without_measurements: frozenset[int] = frozenset()
         uplink_readings: Sequence[UplinkReading] = ()
         device_names: Mapping[int, str] = {}
+        births = BirthsOfBatch()
         if topics.senders:
-            read = await self._sources.read(messages, topics.senders)
+            read = await self._sources.read(messages, topics.senders, undecided)
             decoded = decoded.with_others(read.decoded)
-            without_measurements, uplink_readings, device_names = read[1:]
+            without_measurements, uplink_readings, device_names, births = read[1:]
         built = await self._rows.build(decoded)
         rows, rejections = built.rows, decoded.rejections + built.rejections
         if topics.senders and rejections:
@@ -94,6 +101,7 @@ class Interpreter:
             without_measurements,
             uplink_readings,
             device_names,
+            births,
         )
 
 

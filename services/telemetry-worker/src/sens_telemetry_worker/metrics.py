@@ -33,6 +33,11 @@ WITHOUT_MEASUREMENTS = Counter(
     "Messages that carry no measurements by their nature: joins, acknowledgements, simulated uplinks.",
     ["tenant"],
 )
+REPLAYED = Counter(
+    "sens_telemetry_letters_explained_total",
+    "Dead letters that the worker has replayed because the birth of Sparkplug B that explains them has come.",
+    ["tenant"],
+)
 VALUES = Counter("sens_telemetry_values_stored_total", "New values stored.", ["tenant"])
 LIVE_DROPPED = Counter(
     "sens_telemetry_live_readings_dropped_total",

@@ -17,10 +17,12 @@ from sens_common.topics import SOURCES
 from sens_payloads.frames import Frame, FrameDecoder
 from sens_payloads.profiles import Codec, Profile
 from sens_payloads.uplinks import Received, Uplink, WithoutMeasurements, query_of
-from sens_telemetry_worker.batch import Rejection
+from sens_telemetry_worker.batch import Rejection, UndecidedMessages
+from sens_telemetry_worker.birth_reading import BirthReader, Sent
+from sens_telemetry_worker.births import BirthsOfBatch
 from sens_telemetry_worker.decoding import DecodedMessage, DecodedMessages, check_age
 from sens_telemetry_worker.shapes import GatheredMessages, Shape
-from sens_telemetry_worker.tenants import Device, DeviceKey, Refusal, SourceOfTenant, UplinkReading
+from sens_telemetry_worker.tenants import ERASED, Device, DeviceKey, Refusal, SourceOfTenant, UplinkReading
 from sens_telemetry_worker.topic_resolving import ERASED_BEFORE, TopicResolver
 
 
@@ -44,43 +46,69 @@ class SourceMessages(NamedTuple):
         without_measurements: Indexes of those that carry none by their nature.
         readings: What was gathered, in the order of the messages.
         device_names: The devices of messages that name one alone, by the messages' indexes.
+        births: What births have to do with them.
     """
 
     decoded: DecodedMessages
     without_measurements: frozenset[int]
     readings: Sequence[UplinkReading]
     device_names: Mapping[int, str]
+    births: BirthsOfBatch
 
 
 class SourceReader:
     """Reads messages of sources."""
 
-    def __init__(self, topics: TopicResolver, frames: FrameDecoder) -> None:
+    def __init__(self, topics: TopicResolver, frames: FrameDecoder, births: BirthReader | None = None) -> None:
         self._topics = topics
         self._frames = frames
+        self._births = births
 
-    async def read(self, messages: Sequence[Message], senders: Mapping[str, SourceOfTenant]) -> SourceMessages:
+    async def read(
+        self,
+        messages: Sequence[Message],
+        senders: Mapping[str, SourceOfTenant],
+        undecided: UndecidedMessages | None = None,
+    ) -> SourceMessages:
         """Unwrap, decode and name the messages whose topics lead to a source.
 
         Args:
             messages: All messages of a batch.
             senders: The sources by topic.
+            undecided: The same messages with their places in the stream; without them no births explain any.
 
         Raises:
             StoreUnavailableError: The database can't be asked for devices.
         """
-        rejections: dict[int, Rejection] = {}
         without: set[int] = set()
-        opened = _open(messages, senders, rejections, without)
+        sent = [
+            Sent(index, senders[message.topic], _received(message))
+            for index, message in enumerate(messages)
+            if message.topic in senders
+        ]
+        births = await self._births_of(sent, undecided)
+        rejections = {index: Rejection(index, *refusal) for index, refusal in births.refused.items()}
+        opened = _open(messages, sent, births, rejections, without)
         await self._decode_frames(opened, rejections)
         named = list(_name(opened, rejections, without))
         wanted = {(each.sender.tenant.id, uplink.device): each.sender for each, uplink, _ in named}
         devices = await self._topics.named_devices(wanted) if wanted else {}
         readings = list(_readings(named, devices, rejections))
+        for index, rejection in rejections.items():
+            if rejection.reason == ERASED:  # nothing of the device is kept, its births neither
+                births.noted.pop(index, None)
         shapes, single = _gather(readings)
         decoded = DecodedMessages(shapes, single, list(rejections.values()))
-        names = {each.index: each.uplinks[0].device for each in opened if _is_of_one_device(each.uplinks)}
-        return SourceMessages(decoded, frozenset(without - rejections.keys()), readings, names)
+        names = births.device_names | {
+            each.index: each.uplinks[0].device for each in opened if _is_of_one_device(each.uplinks)
+        }
+        return SourceMessages(decoded, frozenset(without - rejections.keys()), readings, names, births)
+
+    async def _births_of(self, sent: Sequence[Sent], undecided: UndecidedMessages | None) -> BirthsOfBatch:
+        with_births = [each for each in sent if each.sender.source.has_births]
+        if self._births is None or undecided is None or not with_births:
+            return BirthsOfBatch()
+        return await self._births.read(with_births, undecided)
 
     async def _decode_frames(self, opened: Sequence[_Opened], rejections: dict[int, Rejection]) -> None:
         """Let the codecs decode the bytes of uplinks, those of a tenant and codec together."""
@@ -110,29 +138,32 @@ def _frame(each: _Opened, position: int) -> Frame:
     return Frame(uplink.frame or b"", uplink.f_port, measured_at)
 
 
+def _received(message: Message) -> Received:
+    topic, query = SOURCES.message_address(message.topic)
+    return Received(message.payload, message.received_at, topic, query_of(query))
+
+
 def _open(
     messages: Sequence[Message],
-    senders: Mapping[str, SourceOfTenant],
+    sent: Iterable[Sent],
+    births: BirthsOfBatch,
     rejections: dict[int, Rejection],
     without: set[int],
 ) -> list[_Opened]:
     """Unwrap messages."""
     opened: list[_Opened] = []
-    for index, message in enumerate(messages):
-        sender = senders.get(message.topic)
-        if sender is None:
+    for index, sender, received in sent:
+        if index in rejections:
             continue
-        topic, query = SOURCES.message_address(message.topic)
-        received = Received(message.payload, message.received_at, topic, query_of(query))
         try:
-            unwrapped = sender.source.unwrap(received)
+            unwrapped = sender.source.unwrap(received, births.of(index))
         except RejectedMessageError as error:
             rejections[index] = Rejection(index, error.reason, error.detail)
             continue
         if isinstance(unwrapped, WithoutMeasurements):
             without.add(index)
             continue
-        each = _Opened(index, message, sender, unwrapped)
+        each = _Opened(index, messages[index], sender, unwrapped)
         for uplink in unwrapped:
             profile = sender.assigned.get(uplink.device) or sender.source.profile(uplink.device)
             each.profiles.append(profile)

@@ -19,9 +19,10 @@ FORMATS: Final = (
     "messagepack",
     "netmore",
     "senml",
+    "sparkplug_b",
     "the_things_stack",
 )
-"""Names of the formats that a source can have; `sparkplug_b` needs births as well, which nothing keeps yet."""
+"""Names of the formats that a source can have."""
 
 
 @functools.cache

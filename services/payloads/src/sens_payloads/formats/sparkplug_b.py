@@ -32,7 +32,15 @@ from sens_common.errors import RejectedMessageError
 from sens_common.fields import MAX_NAME_CHARACTERS, check_name, checked_value
 from sens_common.formats import EXACT_BELOW, Value
 from sens_common.names import device_name, shown
-from sens_payloads.formats.sparkplug_births import BD_SEQUENCE, NO_BIRTHS, Birth, Births, DefinedMetric, Publisher
+from sens_payloads.formats.sparkplug_births import (
+    BD_SEQUENCE,
+    NO_BIRTHS,
+    Birth,
+    Births,
+    Death,
+    DefinedMetric,
+    Publisher,
+)
 from sens_payloads.formats.sparkplug_payload import (
     HISTORICAL,
     NULL,
@@ -104,6 +112,9 @@ class Settings(BaseModel):
     """There is nothing to set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+SETTINGS: Final = Settings()
 
 
 class _Topic(NamedTuple):
@@ -184,6 +195,40 @@ def birth_in(received: Received) -> Birth | None:
     return Birth(topic.publisher, payload.timestamp, bd_seq, metrics, datatypes)
 
 
+def announced_in(received: Received) -> Birth | Death | None:
+    """Return the birth or the death that a message is, None where it is another one; raises as `birth_in`."""
+    topic = _topic_of(received.topic)
+    if topic is None or topic.kind not in _DEATHS:
+        return birth_in(received)
+    if topic.publisher.device:
+        return Death(topic.publisher, None)
+    numbers = [value for name, _, _, _, _, value in read(received.body).metrics if name == BD_SEQUENCE]
+    return Death(topic.publisher, next((number for number in numbers if type(number) is int), None))
+
+
+def data_publisher(topic: str) -> Publisher | None:
+    """Return whose data a message of a topic is, None where it is none.
+
+    Raises:
+        RejectedMessageError: The topic is not one of Sparkplug B.
+    """
+    found = _topic_of(topic)
+    return found.publisher if found is not None and found.kind in _DATA else None
+
+
+def data_topic(publisher: Publisher) -> str:
+    """Return the topic of a publisher's data.
+
+    >>> data_topic(Publisher("plant", "line1", "press7")), data_topic(Publisher("plant", "line1", ""))
+    ('spBv1.0/plant/DDATA/line1/press7', 'spBv1.0/plant/NDATA/line1')
+    """
+    group, edge_node, device = publisher
+    return "/".join(
+        (_NAMESPACE, group, "DDATA", edge_node, device) if device else (_NAMESPACE, group, "NDATA", edge_node)
+    )
+
+
+@lru_cache(maxsize=16_384)
 def device_name_of(publisher: Publisher) -> str:
     """Return the device's name of an edge node or its device: ``group.edge_node`` or ``group.edge_node.device``.
 

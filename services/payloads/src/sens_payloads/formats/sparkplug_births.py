@@ -53,6 +53,18 @@ class Birth(Struct, frozen=True, gc=False):
     datatypes: Mapping[str, int]
 
 
+class Death(NamedTuple):
+    """The end of a publisher's session: an edge node or a device has said, or the broker for it, that nothing more comes.
+
+    Attributes:
+        publisher: Whose.
+        bd_seq: Of edge nodes: the same as in the birth that it ends; None where it tells none, and of devices.
+    """
+
+    publisher: Publisher
+    bd_seq: int | None
+
+
 class Births(Protocol):
     """The births that are known at one message: those that precede it in the stream, whenever it is read or read again.
 
@@ -61,6 +73,16 @@ class Births(Protocol):
 
     def of(self, publisher: Publisher) -> Birth | None:
         """Return the publisher's last birth of the session of its edge node, None where none has come."""
+
+
+class OneBirth(NamedTuple):
+    """The birth that explains one message, as `Births`."""
+
+    birth: Birth | None
+
+    def of(self, _publisher: Publisher) -> Birth | None:
+        """See `Births.of`."""
+        return self.birth
 
 
 class KnownBirths:

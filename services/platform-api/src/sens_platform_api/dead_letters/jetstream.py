@@ -1,10 +1,7 @@
 """The stream of envelopes, for dead letters: messages are published to it again, and the whole payload of a shortened one may still be there."""
 
 import contextlib
-import hashlib
-import itertools
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -12,12 +9,9 @@ from nats.js.errors import NotFoundError as NatsNotFoundError
 
 from sens_common import envelope
 from sens_common.errors import UnavailableError, words_of
-from sens_common.names import REPLAY_PUBLISHER, TELEMETRY_STREAM, TELEMETRY_SUBJECT
-from sens_common.topics import TOPICS
+from sens_common.names import TELEMETRY_STREAM
+from sens_common.replays import REPLAY_SUBJECT, ReplayedMessage, envelopes
 from sens_platform_api.dead_letters.repository import StoredDeadLetter
-
-_ENVELOPE_MESSAGES: Final = 500
-_MESSAGE_OVERHEAD_BYTES: Final = 32  # of MessagePack around topic, payload, time and packet id
 
 
 class TelemetryStream:
@@ -35,27 +29,14 @@ class TelemetryStream:
         """
         with self._translated_errors():
             jetstream = self._client.jetstream()
-            for together in _envelopes(letters, self._client.max_payload - envelope.OVERHEAD_BYTES):
-                origins = envelope.encode_origins([letter.origin for letter in together])
-                replays = together[0].summary.replays
-                messages = [
-                    envelope.Message(letter.summary.topic, letter.payload, _microseconds(letter)) for letter in together
-                ]
-                tenants = TOPICS.count_by_tenant([message.topic for message in messages])
-                identity = hashlib.sha256(f"{origins} {replays}".encode()).hexdigest()
-                await jetstream.publish(
-                    f"{TELEMETRY_SUBJECT}.{REPLAY_PUBLISHER}",
-                    envelope.encode(messages),
-                    stream=TELEMETRY_STREAM,
-                    headers={
-                        envelope.VERSION_HEADER: envelope.VERSION,
-                        envelope.COUNT_HEADER: str(len(messages)),
-                        envelope.RECEIVED_HEADER: envelope.encode_counts(tenants),
-                        envelope.REPLAYS_HEADER: str(replays + 1),
-                        envelope.REPLAY_OF_HEADER: origins,
-                        envelope.MESSAGE_ID_HEADER: f"replay-{identity}",
-                    },
+            messages = [
+                ReplayedMessage(
+                    letter.summary.topic, letter.payload, _microseconds(letter), letter.origin, letter.summary.replays
                 )
+                for letter in letters
+            ]
+            for each in envelopes(messages, self._client.max_payload):
+                await jetstream.publish(REPLAY_SUBJECT, each.body, stream=TELEMETRY_STREAM, headers=each.headers)
 
     async def whole(self, letter: StoredDeadLetter) -> StoredDeadLetter | None:
         """Return a shortened dead letter with its whole payload, None when the stream no longer has it.
@@ -96,25 +77,6 @@ def _payload(body: bytes, index: int) -> bytes | None:
     except ValueError:
         return body if index == 0 else None
     return messages[index].payload if index < len(messages) else None
-
-
-def _envelopes(letters: Sequence[StoredDeadLetter], max_bytes: int) -> Iterator[list[StoredDeadLetter]]:
-    """Yield dead letters that go into one envelope: of one stream, replayed equally often, not too many or too large together."""
-
-    def alike(letter: StoredDeadLetter) -> tuple[int, int]:
-        return letter.origin.stream_created_at, letter.summary.replays
-
-    for _, group in itertools.groupby(sorted(letters, key=alike), alike):
-        together: list[StoredDeadLetter] = []
-        size = 0
-        for letter in group:
-            length = len(letter.summary.topic.encode()) + len(letter.payload) + _MESSAGE_OVERHEAD_BYTES
-            if together and (len(together) == _ENVELOPE_MESSAGES or size + length > max_bytes):
-                yield together
-                together, size = [], 0
-            together.append(letter)
-            size += length
-        yield together
 
 
 def _microseconds(letter: StoredDeadLetter) -> int:

@@ -6,7 +6,12 @@ from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 
 import asyncpg
+import msgspec
 
+from sens_common.dead_letters import Origin
+from sens_payloads.formats.sparkplug_b import device_name_of
+from sens_payloads.formats.sparkplug_births import Birth, Publisher
+from sens_payloads.formats.sparkplug_history import EDGE_NODE, Announcement, History
 from sens_payloads.profiles import Profile
 from sens_payloads.sources import Source as CompiledSource
 from sens_payloads.stored import stored_source
@@ -68,6 +73,17 @@ class Put(NamedTuple):
     detail: str | None
 
 
+_ANNOUNCEMENTS: Final = """
+    SELECT b.device, b.stream, b.sequence, b.number, b.is_birth, b.bd_seq, b.follows_forgotten
+    FROM sens.edge_nodes e JOIN sens.births b ON b.edge_node_id = e.id
+    WHERE e.source_id = $1 AND e.name = $2 AND b.device IN ('', $3)
+"""
+_BIRTH: Final = """
+    SELECT b.content FROM sens.edge_nodes e JOIN sens.births b ON b.edge_node_id = e.id
+    WHERE e.source_id = $1 AND e.name = $2 AND (b.device, b.stream, b.sequence, b.number) = ($3, $4, $5, $6)
+"""
+_NOW: Final = Origin(1 << 62, 0, 0)
+"""Behind everything in the stream."""
 _SOURCES: Final = """
     SELECT s.name, s.transport, s.topic_filter, s.format, s.settings, s.registers_devices, s.radio, p.name AS default_profile,
         s.profile_rules, s.enabled, s.created_at, s.changed_at
@@ -129,7 +145,7 @@ class TenantSources:
         """
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(
-                "SELECT name, format, settings, registers_devices, radio, default_profile, profile_rules FROM sens.sources WHERE name = $1",
+                "SELECT id, name, format, settings, registers_devices, radio, default_profile, profile_rules FROM sens.sources WHERE name = $1",
                 name,
             )
             if row is None:
@@ -142,6 +158,19 @@ class TenantSources:
         """Return the profiles that some devices were given by hand, by the devices' names."""
         async with self._database.transaction() as connection:
             return await compiled_by_hand(connection, devices)
+
+    async def last_birth(self, source_id: int, publisher: Publisher) -> Birth | None:
+        """Return the birth that explains what a publisher of Sparkplug B sends now, None where none has come."""
+        device = device_name_of(publisher) if publisher.device else EDGE_NODE
+        edge_node = device_name_of(publisher._replace(device=""))
+        async with self._database.transaction() as connection:
+            rows = await connection.fetch(_ANNOUNCEMENTS, source_id, edge_node, device)
+            history = History(Announcement(Origin(*row[1:4]), row[0], *row[4:7]) for row in rows)
+            found = history.explaining(device, _NOW)
+            if found is None:
+                return None
+            content = await connection.fetchval(_BIRTH, source_id, edge_node, device, *found.place)
+        return msgspec.msgpack.decode(content, type=Birth)
 
 
 async def _sources(connection: Connection, rows: list[asyncpg.Record]) -> list[Source]:

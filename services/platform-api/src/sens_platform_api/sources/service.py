@@ -3,11 +3,13 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
-from sens_common.errors import SettingsError
+from sens_common.errors import RejectedMessageError, SettingsError
 from sens_common.topic_filters import checked, overlap
 from sens_common.topics import NATIVE_PATTERN
 from sens_payloads.explaining import Explanation, explain
 from sens_payloads.formats import format_settings
+from sens_payloads.formats.sparkplug_b import data_publisher
+from sens_payloads.formats.sparkplug_births import NO_BIRTHS, Birth, Births, OneBirth, Publisher
 from sens_payloads.frames import FrameDecoder
 from sens_payloads.profiles import Profile
 from sens_payloads.sources import Source as CompiledSource
@@ -40,6 +42,9 @@ class Bench(Protocol):
 
     async def profiles_by_hand(self, devices: Collection[str]) -> Mapping[str, Profile]:
         """Return the profiles that some devices were given by hand, by the devices' names."""
+
+    async def last_birth(self, source_id: int, publisher: Publisher) -> Birth | None:
+        """Return the birth that explains what a publisher of Sparkplug B sends now, None where none has come."""
 
 
 class SourcePage(NamedTuple):
@@ -98,6 +103,10 @@ def _check(source: Source) -> None:
     except SettingsError as error:
         raise InvalidRequestError.in_body("settings", str(error)) from None
     if source.topic_filter is None:
+        if source.format == "sparkplug_b":
+            raise InvalidRequestError.in_body(
+                "transport", "Sparkplug B comes over MQTT: its topics say what a message is"
+            )
         return
     try:
         checked(source.topic_filter)
@@ -145,7 +154,21 @@ async def try_message(bench: Bench, name: str, received: Received, tenant_id: in
         raise InvalidRequestError.in_body("source", f"source {name} can't be used: {error}") from None
     if source is None:
         raise _no_source(name)
-    return await explain(source, received, tenant_id=tenant_id, assigned=bench.profiles_by_hand, frames=frames)
+    births = await _births(bench, source, received)
+    return await explain(
+        source, received, tenant_id=tenant_id, assigned=bench.profiles_by_hand, frames=frames, births=births
+    )
+
+
+async def _births(bench: Bench, source: CompiledSource, received: Received) -> Births:
+    """Return the births that explain a message now."""
+    if not source.has_births:
+        return NO_BIRTHS
+    try:
+        publisher = data_publisher(received.topic)
+    except RejectedMessageError:  # which unwrapping says too
+        return NO_BIRTHS
+    return NO_BIRTHS if publisher is None else OneBirth(await bench.last_birth(source.id, publisher))
 
 
 def _no_source(name: str) -> NotFoundError:

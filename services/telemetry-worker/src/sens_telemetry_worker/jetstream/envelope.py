@@ -70,9 +70,7 @@ class StreamEnvelope:
 
     def origin(self, index: int) -> Origin:
         """See `batch.Envelope.origin`."""
-        if len(self._origins) == len(self.messages):
-            return self._origins[index]
-        return Origin(*self.position, index)
+        return _origin(self.position, index, self._origins, len(self.messages))
 
     async def acknowledge(self) -> None:
         """Settle the envelope."""
@@ -85,6 +83,21 @@ class StreamEnvelope:
     async def release(self, delay_seconds: float | None = None) -> None:
         """Give the envelope back, for another worker or for later."""
         await self._delivery.nak(delay=delay_seconds)
+
+
+def messages_in(data: bytes, headers: Mapping[str, str], position: StreamPosition) -> list[tuple[Message, Origin]]:
+    """Return the messages of an envelope, and where each came from first; what is no envelope has none."""
+    try:
+        messages = envelope.decode(data)
+    except ValueError:
+        return []
+    origins = _replayed_origins(headers)
+    return [(message, _origin(position, index, origins, len(messages))) for index, message in enumerate(messages)]
+
+
+def _origin(position: StreamPosition, index: int, replayed: Sequence[Origin], count: int) -> Origin:
+    """Return where a message of an envelope came from first."""
+    return replayed[index] if len(replayed) == count else Origin(*position, index)
 
 
 def _replays(headers: Mapping[str, str]) -> int:

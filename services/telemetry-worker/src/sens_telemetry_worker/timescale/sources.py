@@ -22,7 +22,7 @@ _PROFILES: Final = """
     LEFT JOIN sens.codecs c ON c.id = p.codec_id
 """
 _SOURCES: Final = """
-    SELECT tenant_id, name, format, settings, registers_devices, radio, default_profile, profile_rules FROM sens.sources
+    SELECT id, tenant_id, name, format, settings, registers_devices, radio, default_profile, profile_rules FROM sens.sources
 """
 _ASSIGNED: Final = """
     SELECT d.tenant_id, d.name, a.profile_id FROM sens.device_profiles a JOIN sens.devices d ON d.id = a.device_id

@@ -1,7 +1,7 @@
 """The transaction that stores a part of a batch: readings, dead letters and accounts, as `storing.Store`.
 
 Its locks come in this order, whoever takes them: the gate of the names, devices in the order of their ids, metric sets, `device_metric_sets` in
-the order of its key, readings in the order of theirs, then dead letters, counts and settled envelopes, and the gate of the rollups. `last_seen`
+the order of its key, readings in the order of theirs, edge nodes in the order of their ids, then dead letters, counts and settled envelopes, and the gate of the rollups. `last_seen`
 waits for no lock.
 """
 
@@ -22,6 +22,7 @@ from sens_telemetry_worker.preparing import PreparedRows
 from sens_telemetry_worker.storing import ProgressMadeElsewhereError, StoreUnavailableError
 from sens_telemetry_worker.tenants import MetricSet
 from sens_telemetry_worker.timescale.accounts import OutcomesChangedError, read_changed_outcomes, write_accounts
+from sens_telemetry_worker.timescale.birth_writing import write_births
 from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.dead_letters import LetterExistsError, write_letters
 from sens_telemetry_worker.timescale.device_metric_sets import Learned
@@ -130,6 +131,7 @@ class TimescaleStore:
             rows = await self._rows.write(connection, part.rows, len(part.batch.messages), rows_mode)
             last_seen = await self._last_seen.write(connection, part)
             try:
+                await write_births(connection, part)
                 written, watermark = await self._write_accounts(connection, part, rows.prepared, letters_mode)
                 await note_late(connection, [*rows.prepared.inserts, *rows.prepared.updates], watermark)
             except asyncpg.PostgresError as error:

@@ -1,0 +1,301 @@
+"""Births of Sparkplug B: what explains a message is decided by places in the stream, whichever worker reads it, and when."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import pytest
+
+from sens_common.dead_letters import Origin
+from sens_common.envelope import Message
+from sens_common.replays import ReplayedMessage
+from sens_common.settings import DatabaseSettings
+from sens_common.topics import SOURCES
+from sens_telemetry_worker.accounting import WrittenPart
+from sens_telemetry_worker.batch import BatchPart, StreamPosition
+from sens_telemetry_worker.batch_building import BatchBuilder
+from sens_telemetry_worker.birth_reading import BirthReader, SentEarlier
+from sens_telemetry_worker.decoders import decoder
+from sens_telemetry_worker.earlier_envelopes import UnsettledAnnouncements
+from sens_telemetry_worker.guard import DeadLetterGuard
+from sens_telemetry_worker.timescale.birth_reading import TimescaleBirths
+from sens_telemetry_worker.timescale.birth_writing import KEPT_BIRTHS
+from sens_telemetry_worker.timescale.database import Database, open_pool
+from sens_telemetry_worker.timescale.explained_letters import ExplainedLetters
+from sens_telemetry_worker.timescale.registry import TimescaleRegistry
+from sens_telemetry_worker.timescale.store import TimescaleStore
+from sens_telemetry_worker.timescale.unsettled import UnsettledEnvelopes
+from support.memory import MemoryEnvelope, MemoryInbox
+from support.parts import NO_QUOTA
+from support.pipelines import pipeline_of
+from support.servers import owner
+from support.sparkplug import metric, payload
+
+TIME: Final = 1_785_000_000_123
+RECEIVED_AT: Final = 1_785_000_100_000_000
+SOURCE: Final = """
+    INSERT INTO sens.sources (tenant_id, name, transport, topic_filter, format)
+    SELECT id, 'plant', 'mqtt', 'spBv1.0/#', 'sparkplug_b' FROM sens.tenants
+"""
+VALUES: Final = """
+    SELECT d.name, m.name, (extract(epoch FROM r.ts) * 1000)::int8, v.value
+    FROM sens.readings r JOIN sens.metric_sets s ON s.id = r.metric_set_id
+    JOIN sens.devices d ON d.id = r.device_id, unnest(s.number_ids, r.numbers) AS v (metric, value)
+    JOIN sens.metrics m ON m.id = v.metric ORDER BY 1, 3, 2
+"""
+LETTERS: Final = "SELECT reason, device, replays FROM sens.dead_letters ORDER BY id"
+DEVICE: Final = "plant.line1.press7"
+EDGE_NODE: Final = "plant.line1"
+
+
+class Log:
+    """A stream in memory, which workers read past each other."""
+
+    def __init__(self) -> None:
+        self.envelopes: dict[int, MemoryEnvelope] = {}
+        self.read: list[int] = []
+
+    def add(self, *messages: Message, replays: int = 0, origins: Sequence[Origin] = ()) -> MemoryEnvelope:
+        sequence = len(self.envelopes) + 1
+        envelope = MemoryEnvelope(sequence, list(messages), replays=replays, origins=list(origins))
+        self.envelopes[sequence] = envelope
+        return envelope
+
+    async def sent(self, position: StreamPosition) -> list[SentEarlier]:
+        self.read.append(position.sequence)
+        envelope = self.envelopes[position.sequence]
+        return [SentEarlier(message, envelope.origin(index)) for index, message in enumerate(envelope.messages)]
+
+    async def settled_up_to(self) -> int:
+        return 0
+
+    async def replay(self, messages: Sequence[ReplayedMessage]) -> None:
+        for each in messages:
+            self.add(
+                Message(each.topic, each.payload, each.received_at), replays=each.replays + 1, origins=[each.origin]
+            )
+
+
+class Worker:
+    """A telemetry worker's way from messages to the database."""
+
+    def __init__(self, database: Database, log: Log) -> None:
+        earlier = UnsettledAnnouncements(UnsettledEnvelopes(database, log), log)
+        births = BirthReader(TimescaleBirths(database), earlier)
+        self.builder = BatchBuilder(TimescaleRegistry(database), decoder("native"), births=births)
+        self.store = TimescaleStore(database, NO_QUOTA)
+        self.explained = ExplainedLetters(database, log)
+
+    async def put(self, *envelopes: MemoryEnvelope) -> None:
+        stop = asyncio.Event()
+        inbox = MemoryInbox([list(envelopes)], stop)
+        await pipeline_of(inbox, builder=self.builder, store=self.store, guard=DeadLetterGuard(1, 1)).run(stop)
+
+
+class World:
+    """A database, a stream and two workers."""
+
+    def __init__(self, settings: DatabaseSettings, log: Log, workers: list[Worker]) -> None:
+        self.settings = settings
+        self.log = log
+        self.workers = workers
+
+    async def fetch(self, query: str) -> list[tuple[object, ...]]:
+        async with owner(self.settings) as connection:
+            return [tuple(row) for row in await connection.fetch(query)]
+
+    async def replay(self) -> int:
+        """Replay what births explain, and let a worker take it; return how many messages that were."""
+        known = len(self.log.envelopes)
+        while await self.workers[0].explained.replay_next():
+            pass
+        replayed = [envelope for sequence, envelope in self.log.envelopes.items() if sequence > known]
+        for envelope in replayed:
+            await self.workers[1].put(envelope)
+        return len(replayed)
+
+    async def values(self) -> list[tuple[object, ...]]:
+        return await self.fetch(VALUES)
+
+    async def letters(self) -> list[tuple[object, ...]]:
+        return await self.fetch(LETTERS)
+
+
+@pytest.fixture
+async def world(database: DatabaseSettings) -> AsyncIterator[World]:
+    async with made_world(database) as it:
+        yield it
+
+
+@asynccontextmanager
+async def made_world(settings: DatabaseSettings) -> AsyncIterator[World]:
+    log = Log()
+    async with AsyncExitStack() as resources:
+        async with owner(settings) as connection:
+            await connection.execute("INSERT INTO sens.tenants (name, late_days) VALUES ('demo', 36500)")
+            await connection.execute(SOURCE)
+        pools = [await resources.enter_async_context(open_pool(settings, "test")) for _ in range(2)]
+        yield World(settings, log, [Worker(Database(pool, settings), log) for pool in pools])
+
+
+def message(kind: str, *metrics: bytes, time: int = TIME, device: str = "press7") -> Message:
+    level = f"/{device}" if kind.startswith("D") else ""
+    topic = SOURCES.topic("demo", "plant", f"spBv1.0/plant/{kind}/line1{level}")
+    return Message(topic, payload(time, *metrics), RECEIVED_AT)
+
+
+def birth(name: str = "temperature", *, kind: str = "DBIRTH", time: int = TIME, session: int | None = None) -> Message:
+    """Return a birth with one metric, which has the alias 1."""
+    number = [metric("bdSeq", session, datatype=4)] if session is not None else []
+    return message(kind, metric(name, 20.0, alias=1), *number, time=time)
+
+
+def data(value: float, *, kind: str = "DDATA", time: int = TIME) -> Message:
+    return message(kind, metric(None, value, alias=1), time=time)
+
+
+class TestData:
+    async def test_is_read_with_the_birth_that_another_worker_has_stored(self, world: World) -> None:
+        await world.workers[0].put(world.log.add(birth()))
+        await world.workers[1].put(world.log.add(data(22.0, time=TIME + 1000)))
+
+        assert await world.values() == [
+            (DEVICE, "temperature", TIME, 20.0),
+            (DEVICE, "temperature", TIME + 1000, 22.0),
+        ]
+        assert await world.letters() == []
+
+    async def test_is_read_with_a_birth_that_another_worker_has_in_hand(self, world: World) -> None:
+        await world.workers[0].put(world.log.add(birth("old")))
+        newer = world.log.add(birth("new", time=TIME + 1))
+        await world.workers[1].put(world.log.add(data(22.0, time=TIME + 1000)))
+        await world.workers[0].put(newer)
+
+        assert (DEVICE, "new", TIME + 1000, 22.0) in await world.values()
+        assert world.log.read == [newer.sequence]
+
+    async def test_that_comes_again_is_read_with_the_birth_before_it(self, world: World) -> None:
+        await world.workers[0].put(world.log.add(birth("old")))
+        late = world.log.add(data(22.0, time=TIME + 1000))
+        await world.workers[1].put(world.log.add(birth("new", time=TIME + 2000)))
+        await world.workers[1].put(late)
+
+        assert (DEVICE, "old", TIME + 1000, 22.0) in await world.values()
+
+    async def test_before_any_birth_is_a_dead_letter(self, world: World) -> None:
+        await world.workers[0].put(world.log.add(data(22.0)))
+
+        assert await world.letters() == [("unknown_alias", DEVICE, 0)]
+
+    async def test_of_a_device_whose_edge_node_was_born_again_waits_for_the_devices_birth(self, world: World) -> None:
+        await world.workers[0].put(world.log.add(birth(kind="NBIRTH"), birth()))
+        await world.workers[0].put(world.log.add(birth(kind="NBIRTH", time=TIME + 1), data(1.0, time=TIME + 2)))
+
+        assert [letter[0] for letter in await world.letters()] == ["unknown_alias"]
+
+
+class TestBirth:
+    async def test_that_comes_again_has_no_effect(self, world: World) -> None:
+        envelope = world.log.add(birth(), data(22.0, time=TIME + 1000))
+        for worker in world.workers:
+            await worker.put(envelope)
+
+        assert await world.fetch("SELECT name, births, changes FROM sens.edge_nodes") == [(EDGE_NODE, 1, 1)]
+        assert len(await world.values()) == 2
+
+    async def test_is_kept_even_where_its_values_are_refused(self, world: World) -> None:
+        await world.workers[0].put(world.log.add(message("DBIRTH", metric("temperature", float("nan"), alias=1))))
+        await world.workers[1].put(world.log.add(data(22.0)))
+
+        assert [letter[0] for letter in await world.letters()] == ["unsupported_value"]
+        assert await world.values() == [(DEVICE, "temperature", TIME, 22.0)]
+
+    async def test_is_kept_as_often_as_it_may_be_needed(self, world: World) -> None:
+        first = world.log.add(data(0.5, time=TIME - 1))
+        for number in range(KEPT_BIRTHS + 4):
+            await world.workers[0].put(world.log.add(birth(time=TIME + number)))
+        kept = await world.fetch("SELECT count(*) FROM sens.births")
+        await world.workers[1].put(first)
+        for number in range(2):
+            await world.workers[0].put(world.log.add(birth(time=TIME + 1000 + number)))
+
+        # While the first envelope was not settled, everything after it was needed.
+        assert kept == [(KEPT_BIRTHS + 4,)]
+        assert await world.fetch("SELECT births, (SELECT count(*) FROM sens.births) FROM sens.edge_nodes") == [
+            (KEPT_BIRTHS + 1, KEPT_BIRTHS + 1)
+        ]
+        assert await world.fetch("SELECT count(*) FROM sens.births WHERE follows_forgotten") == [(1,)]
+
+    async def test_goes_with_an_erasure_of_its_device(self, world: World) -> None:
+        await world.workers[0].put(world.log.add(birth(kind="NBIRTH"), birth()))
+        await world.fetch(
+            "INSERT INTO sens.erasures (tenant_id, device_hash, erased_at, deletion_id)"
+            f" SELECT id, sha256('{DEVICE}'), now(), 1 FROM sens.tenants"
+        )
+
+        assert await world.fetch("SELECT device FROM sens.births") == [("",)]
+        assert await world.fetch("SELECT births, changes FROM sens.edge_nodes") == [(1, 2)]
+
+
+class TestWaiting:
+    async def test_data_is_replayed_when_its_birth_has_come(self, world: World) -> None:
+        early, other = data(22.0, time=TIME - 1000), message("DDATA", metric(None, 1.0, alias=1), device="press8")
+        await world.workers[0].put(world.log.add(early, other))
+        await world.workers[1].put(world.log.add(birth()))
+
+        assert await world.replay() == 1
+        assert (DEVICE, "temperature", TIME - 1000, 22.0) in await world.values()
+        assert await world.letters() == [("unknown_alias", "plant.line1.press8", 0)]
+        assert await world.fetch("SELECT count(*) FROM sens.birth_replays") == [(0,)]
+        assert await world.replay() == 0
+
+    async def test_data_that_its_birth_does_not_help_is_replayed_once(self, world: World) -> None:
+        await world.workers[0].put(world.log.add(message("DDATA", metric(None, 22.0, alias=9))))
+        for number in range(2):
+            await world.workers[0].put(world.log.add(birth(time=TIME + number)))
+
+        assert await world.replay() == 1
+        assert await world.letters() == [("unknown_alias", DEVICE, 1)]
+        assert await world.replay() == 0
+
+    async def test_data_of_a_session_that_has_ended_stays(self, world: World) -> None:
+        await world.workers[0].put(world.log.add(data(22.0, kind="NDATA")))
+        await world.workers[0].put(world.log.add(message("NDEATH"), birth(kind="NBIRTH")))
+
+        assert await world.replay() == 0
+        assert await world.letters() == [("unknown_alias", EDGE_NODE, 0)]
+
+    async def test_a_letter_is_not_written_when_its_birth_came_while_it_was_read(self, world: World) -> None:
+        early, born = world.log.add(data(22.0, time=TIME - 1000)), world.log.add(birth())
+        other, store = world.workers[1], world.workers[0].store
+        write = store.write
+
+        async def write_after_the_birth(part: BatchPart) -> WrittenPart:
+            store.write = write  # type: ignore[method-assign] # once
+            await other.put(born)
+            return await write(part)
+
+        store.write = write_after_the_birth  # type: ignore[method-assign] # a worker that is slow
+        await world.workers[0].put(early)
+
+        assert await world.letters() == []
+        assert (DEVICE, "temperature", TIME - 1000, 22.0) in await world.values()
+
+
+class TestDeath:
+    async def test_ends_the_session(self, world: World) -> None:
+        await world.workers[0].put(world.log.add(birth(kind="NBIRTH", session=1)))
+        await world.workers[0].put(world.log.add(message("NDEATH", metric("bdSeq", 1, datatype=4))))
+        await world.workers[1].put(world.log.add(data(22.0, kind="NDATA", time=TIME + 1)))
+
+        assert await world.letters() == [("unknown_alias", EDGE_NODE, 0)]
+        counts = "SELECT stored, dead_lettered, without_measurements, unaccounted FROM sens.conservation()"
+        assert await world.fetch(counts) == [(1, 1, 1, 0)]
+
+    async def test_of_an_earlier_session_that_comes_late_ends_nothing(self, world: World) -> None:
+        await world.workers[0].put(world.log.add(birth(kind="NBIRTH", session=2)))
+        await world.workers[0].put(world.log.add(message("NDEATH", metric("bdSeq", 1, datatype=4))))
+        await world.workers[1].put(world.log.add(data(22.0, kind="NDATA", time=TIME + 1)))
+
+        assert (EDGE_NODE, "temperature", TIME + 1, 22.0) in await world.values()
