@@ -68,7 +68,7 @@ HELP: Final[Mapping[Reason, Help]] = MappingProxyType(
         ),
         Reason.UNKNOWN_ALIAS: Help(
             "`NDATA` with alias 7, and no `NBIRTH` of its edge node before it.",
-            "Let the edge node send its births again (`Node Control/Rebirth`), then replay.",
+            "Let the edge node send its births again (`Node Control/Rebirth`): what they explain is replayed then.",
         ),
         Reason.CONFLICTING_VALUE: Help(
             '`{"ts": "2026-09-04T08:00:00Z", "temperature": 21.5}` `{"ts": "2026-09-04T08:00:00Z", "temperature": 22.0}`',

@@ -2,11 +2,16 @@
 
 import json
 from http import HTTPStatus
+from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 
+from sens_payloads.formats.sparkplug_b import birth_in
+from sens_payloads.uplinks import Received
 from support.api import RunningApi, as_owner
+from support.sparkplug import metric, payload
 
 EUI = "70b3d57ed0a1b2c3"
 UPLINK = json.dumps(
@@ -14,6 +19,13 @@ UPLINK = json.dumps(
 )
 CLIMATE = {"codec": "cayenne_lpp", "metrics": {"temperature_3": {"name": "temperature", "unit": "Cel"}}}
 CODEC = "function decodeUplink(input) { return {data: {a: input.bytes[0]}}; }"
+ADD_BIRTH = """
+    WITH node AS (
+        INSERT INTO sens.edge_nodes (tenant_id, source_id, name) SELECT s.tenant_id, s.id, 'plant.line1' FROM sens.sources s
+        JOIN sens.tenants t ON t.id = s.tenant_id WHERE t.name = $1 AND s.name = 'plant' RETURNING id
+    )
+    INSERT INTO sens.births (edge_node_id, device, stream, sequence, number, is_birth, content) SELECT id, 'plant.line1.press7', 1, 1, 0, true, $2 FROM node
+"""
 ADD_DEVICE = "INSERT INTO sens.devices (tenant_id, name) SELECT id, $2 FROM sens.tenants WHERE name = $1"
 
 
@@ -332,3 +344,31 @@ class TestTry:
             made(client.put(f"/api/v1/devices/{EUI}/profile", json={"profile": "climate"}))
             (uplink,) = client.post("/api/v1/sources/field/try", content=UPLINK).json()["uplinks"]
             assert (uplink["profile"], uplink["refusal"]) == ("climate", None)
+
+
+class TestSparkplug:
+    def test_is_tried_with_the_births_that_are_stored_and_comes_over_mqtt_alone(self, api: RunningApi) -> None:
+        tenant, key = api.new_tenant()
+        group = f"spBv1.0/{tenant}"
+        birth = payload(1_785_000_000_123, metric("temperature", 20.0, alias=1))
+        born = birth_in(Received(birth, 0, "spBv1.0/plant/DBIRTH/line1/press7"))
+        with api.client(key) as client:
+            made(client.put("/api/v1/sources/plant", json={"topic_filter": f"{group}/#", "format": "sparkplug_b"}))
+
+            def tried() -> dict[str, Any]:
+                body = payload(1_785_000_000_123, metric(None, 22.0, alias=1))
+                topic = {"topic": "spBv1.0/plant/DDATA/line1/press7"}
+                answer = client.post("/api/v1/sources/plant/try", params=topic, content=body)
+                found: dict[str, Any] = answer.json()
+                return found
+
+            before = tried()
+            content = msgspec.msgpack.encode(born)
+            as_owner(api.database, lambda connection: connection.execute(ADD_BIRTH, tenant, content))
+            (uplink,) = tried()["uplinks"]
+            over_http = client.put("/api/v1/sources/push", json={"transport": "http", "format": "sparkplug_b"})
+
+        assert before["refusal"]["reason"] == "unknown_alias"
+        assert "whose birth has not come; let the edge node send its births again" in before["refusal"]["detail"]
+        assert (uplink["device"], uplink["fields"]) == ("plant.line1.press7", {"temperature": 22.0})
+        assert over_http.status_code == HTTPStatus.UNPROCESSABLE_ENTITY

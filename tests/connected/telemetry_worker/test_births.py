@@ -3,17 +3,23 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
+from random import Random
 from typing import Final
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
 from sens_common.replays import ReplayedMessage
 from sens_common.settings import DatabaseSettings
 from sens_common.topics import SOURCES
+from sens_payloads.formats import sparkplug_history
+from sens_payloads.formats.sparkplug_history import Announcement, History
 from sens_telemetry_worker.accounting import WrittenPart
-from sens_telemetry_worker.batch import BatchPart, StreamPosition
+from sens_telemetry_worker.batch import BatchPart, EnvelopeProgress, StreamPosition
 from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.birth_reading import BirthReader, SentEarlier
 from sens_telemetry_worker.decoders import decoder
@@ -36,29 +42,35 @@ TIME: Final = 1_785_000_000_123
 RECEIVED_AT: Final = 1_785_000_100_000_000
 SOURCE: Final = """
     INSERT INTO sens.sources (tenant_id, name, transport, topic_filter, format)
-    SELECT id, 'plant', 'mqtt', 'spBv1.0/#', 'sparkplug_b' FROM sens.tenants
+    SELECT id, 'plant', 'mqtt', 'spBv1.0/#', 'sparkplug_b' FROM sens.tenants WHERE name = 'demo'
 """
 VALUES: Final = """
     SELECT d.name, m.name, (extract(epoch FROM r.ts) * 1000)::int8, v.value
     FROM sens.readings r JOIN sens.metric_sets s ON s.id = r.metric_set_id
-    JOIN sens.devices d ON d.id = r.device_id, unnest(s.number_ids, r.numbers) AS v (metric, value)
-    JOIN sens.metrics m ON m.id = v.metric ORDER BY 1, 3, 2
+    JOIN sens.devices d ON d.id = r.device_id JOIN sens.tenants t ON t.id = d.tenant_id, unnest(s.number_ids, r.numbers) AS v (metric, value)
+    JOIN sens.metrics m ON m.id = v.metric WHERE t.name = 'demo' ORDER BY 1, 3, 2
 """
-LETTERS: Final = "SELECT reason, device, replays FROM sens.dead_letters ORDER BY id"
+LETTERS: Final = """
+    SELECT l.reason, l.device, l.replays FROM sens.dead_letters l JOIN sens.tenants t ON t.id = l.tenant_id WHERE t.name = 'demo' ORDER BY l.id
+"""
 DEVICE: Final = "plant.line1.press7"
+ERASURE: Final = f"""
+    INSERT INTO sens.erasures (tenant_id, device_hash, erased_at, deletion_id) SELECT id, sha256('{DEVICE}'), now(), 1 FROM sens.tenants
+"""  # noqa: S608 - a constant
 EDGE_NODE: Final = "plant.line1"
 
 
 class Log:
     """A stream in memory, which workers read past each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 1) -> None:
+        self.number = number
         self.envelopes: dict[int, MemoryEnvelope] = {}
         self.read: list[int] = []
 
     def add(self, *messages: Message, replays: int = 0, origins: Sequence[Origin] = ()) -> MemoryEnvelope:
         sequence = len(self.envelopes) + 1
-        envelope = MemoryEnvelope(sequence, list(messages), replays=replays, origins=list(origins))
+        envelope = MemoryEnvelope(sequence, list(messages), replays=replays, origins=list(origins), stream=self.number)
         self.envelopes[sequence] = envelope
         return envelope
 
@@ -129,10 +141,12 @@ async def world(database: DatabaseSettings) -> AsyncIterator[World]:
 
 
 @asynccontextmanager
-async def made_world(settings: DatabaseSettings) -> AsyncIterator[World]:
-    log = Log()
+async def made_world(settings: DatabaseSettings, number: int = 1) -> AsyncIterator[World]:
+    """Make a world of its own in a database: another tenant and stream for each number."""
+    log = Log(number)
     async with AsyncExitStack() as resources:
         async with owner(settings) as connection:
+            await connection.execute("UPDATE sens.tenants SET name = name || '-' || id")
             await connection.execute("INSERT INTO sens.tenants (name, late_days) VALUES ('demo', 36500)")
             await connection.execute(SOURCE)
         pools = [await resources.enter_async_context(open_pool(settings, "test")) for _ in range(2)]
@@ -229,10 +243,7 @@ class TestBirth:
 
     async def test_goes_with_an_erasure_of_its_device(self, world: World) -> None:
         await world.workers[0].put(world.log.add(birth(kind="NBIRTH"), birth()))
-        await world.fetch(
-            "INSERT INTO sens.erasures (tenant_id, device_hash, erased_at, deletion_id)"
-            f" SELECT id, sha256('{DEVICE}'), now(), 1 FROM sens.tenants"
-        )
+        await world.fetch(ERASURE)
 
         assert await world.fetch("SELECT device FROM sens.births") == [("",)]
         assert await world.fetch("SELECT births, changes FROM sens.edge_nodes") == [(1, 2)]
@@ -299,3 +310,83 @@ class TestDeath:
         await world.workers[1].put(world.log.add(data(22.0, kind="NDATA", time=TIME + 1)))
 
         assert (EDGE_NODE, "temperature", TIME + 1, 22.0) in await world.values()
+
+
+KINDS: Final = ("NBIRTH", "DBIRTH", "DBIRTH", "NDEATH", "DDEATH", "DDATA", "DDATA", "DDATA")
+stories = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 2), st.booleans()), min_size=4, max_size=12)
+"""Messages in the order of the stream: kind, session, and whether the next one is in the same envelope."""
+
+
+def told(story: Sequence[tuple[str, int, bool]]) -> list[list[Message]]:
+    """Return the messages of a story by envelope. Each birth calls the alias 1 otherwise, each has a time and a value of its own."""
+    together: list[list[Message]] = [[]]
+    for number, (kind, session, goes_on) in enumerate(story):
+        time = TIME + 10 * number
+        if kind == "DDATA":
+            together[-1].append(data(float(number), time=time))
+        elif kind.endswith("BIRTH"):
+            together[-1].append(
+                birth(f"m{number}", kind=kind, time=time, session=session if kind == "NBIRTH" else None)
+            )
+        else:
+            together[-1].append(message(kind, metric("bdSeq", session, datatype=4), time=time))
+        if not goes_on:
+            together.append([])
+    return [each for each in together if each]
+
+
+def expected(story: Sequence[tuple[str, int, bool]]) -> set[tuple[object, ...]]:
+    """Return what is stored in the end of the data of a story."""
+    announcements = [
+        Announcement(
+            Origin(0, number, 0),
+            sparkplug_history.EDGE_NODE if kind[0] == "N" else DEVICE,
+            kind.endswith("BIRTH"),
+            session if kind[0] == "N" else None,
+        )
+        for number, (kind, session, _) in enumerate(story)
+        if kind != "DDATA"
+    ]
+    history = History(announcements)
+    values = set()
+    for number, (kind, _, _) in enumerate(story):
+        found = history.explaining(DEVICE, Origin(0, number, 0)) if kind == "DDATA" else None
+        if found is not None:
+            values.add((DEVICE, f"m{found.place.sequence}", TIME + 10 * number, float(number)))
+    return values
+
+
+class TestAnyStory:
+    def test_ends_the_same_whoever_reads_which_part_of_it_when_and_how_often(self, database: DatabaseSettings) -> None:
+        numbers = count(1)
+
+        @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+        @given(stories, st.randoms(use_true_random=False))
+        def law(story: Sequence[tuple[str, int, bool]], random: Random) -> None:
+            asyncio.run(tell(database, next(numbers), story, random))
+
+        law()
+
+
+async def tell(database: DatabaseSettings, number: int, story: Sequence[tuple[str, int, bool]], random: Random) -> None:
+    """Let two workers take the envelopes of a story in any order, some of them twice; one is cut short between interpreting and storing."""
+    async with made_world(database, number) as world:
+        envelopes = [world.log.add(*messages) for messages in told(story)]
+        again = random.sample(envelopes, len(envelopes) // 2)
+        shuffled = random.sample([*envelopes, *again], len(envelopes) + len(again))
+        await world.workers[0].builder.build([EnvelopeProgress.of(random.choice(envelopes))])
+        for envelope in shuffled:
+            await random.choice(world.workers).put(envelope)
+            if random.random() < 0.3:
+                await world.replay()
+        while await world.replay():
+            pass
+
+        values = {value for value in await world.values() if value[0] == DEVICE}
+        births = {
+            (DEVICE, f"m{index}", TIME + 10 * index, 20.0) for index, each in enumerate(story) if each[0] == "DBIRTH"
+        }
+        assert values == expected(story) | births
+        left = sum(each[0] == "DDATA" for each in story) - len(expected(story))
+        assert [letter[0] for letter in await world.letters()] == ["unknown_alias"] * left
+        assert await world.fetch("SELECT DISTINCT unaccounted FROM sens.conservation()") == [(0,)]

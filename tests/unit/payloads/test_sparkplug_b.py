@@ -192,7 +192,7 @@ class TestBirths:
     def test_are_needed_for_an_integer_without_a_datatype(self) -> None:
         assert refused(payload(TIME, metric("count", 254, datatype=0))) == (
             "unknown_alias: 'count' is an integer without its datatype, which only its birth tells; let the edge node send its births"
-            " again (Node Control/Rebirth), then replay"
+            " again (Node Control/Rebirth); what they explain is replayed then"
         )
 
     def test_of_another_device_do_not_count(self) -> None:

@@ -7,6 +7,7 @@ settled, then what the database has, so that nothing is missed between them.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from sens_common.dead_letters import Origin
@@ -44,11 +45,14 @@ class SentEarlier(NamedTuple):
 class EarlierEnvelopes(Protocol):
     """Envelopes before those of a batch that are not settled: other lanes or workers have them."""
 
-    async def announcements(self, own: Sequence[Envelope]) -> tuple[list[SentEarlier], StreamPosition]:
+    async def announcements(
+        self, own: Sequence[Envelope], until: StreamPosition
+    ) -> tuple[list[SentEarlier], StreamPosition]:
         """Return what `may_announce` in them, and the first envelope that is not settled.
 
         Args:
             own: The batch's envelopes, which are left out.
+            until: The envelopes before it, which is none before the batch's last.
 
         Raises:
             StoreUnavailableError: The database or the stream can't be asked.
@@ -76,6 +80,17 @@ class _Announced(NamedTuple):
     publisher: Publisher
 
 
+@dataclass(slots=True)
+class _OpenedMessages:
+    """Messages of a batch: what they announce; and by their indexes whose data they are, with their places in the stream."""
+
+    announced: list[_Announced] = field(default_factory=list)
+    data: dict[int, tuple[EdgeNodeKey, str, Origin]] = field(default_factory=dict)
+    refused: dict[int, Refusal] = field(default_factory=dict)
+    device_names: dict[int, str] = field(default_factory=dict)
+    senders: dict[tuple[str, str], SourceOfTenant] = field(default_factory=dict)
+
+
 class BirthReader:
     """Finds what explains the messages of a batch."""
 
@@ -93,34 +108,33 @@ class BirthReader:
         Raises:
             StoreUnavailableError: The database or the stream can't be asked.
         """
-        found = BirthsOfBatch()
-        announced: list[_Announced] = []
-        data: dict[int, tuple[EdgeNodeKey, str, Origin]] = {}
-        for each in sent:
-            origin = undecided.origin(each.message_index)
-            try:
-                announces = _announced(each, origin)
-                publisher = None if announces else data_publisher(each.received.topic)
-            except RejectedMessageError as error:
-                found.refused[each.message_index] = Refusal(error.reason, error.detail)
-                continue
-            if announces is not None:
-                announced.append(announces)
-                found.device_names[each.message_index] = device_name_of(announces.publisher)
-            elif publisher is not None:
-                found.device_names[each.message_index] = device_name_of(publisher)
-                data[each.message_index] = _key(each.sender, publisher), _device(publisher), origin
-        if not announced and not data:
-            return found
-        envelopes = [each.envelope for each in undecided.envelopes]
-        others, found.keep_from = await self._earlier.announcements(envelopes)
-        announcing = {each.key for each in announced}
-        registered = await self._register.edge_nodes(announcing | {key for key, _, _ in data.values()}, announcing)
-        announced = _with_room(announced, registered, found)
-        senders = {(each.sender.tenant.name, each.sender.source.name): each.sender for each in sent}
-        announced += _of_others(others, senders, registered.nodes.keys())
-        await self._explain(data, registered.nodes, announced, found)
-        return found
+        opened = _opened(sent, undecided)
+        if not opened.announced and not opened.data:
+            return BirthsOfBatch(refused=opened.refused)
+        own = [each.envelope for each in undecided.envelopes]
+        until = max(envelope.position for envelope in own)
+        while True:
+            found, farthest = await self._read(opened, own, until)
+            if farthest <= until:
+                return found
+            until = farthest
+
+    async def _read(
+        self, opened: _OpenedMessages, own: Sequence[Envelope], until: StreamPosition
+    ) -> tuple[BirthsOfBatch, StreamPosition]:
+        """Read all that was announced before an envelope; return what it has to do with messages, and where the last birth is that explains one.
+
+        Where that is later, a death before it may have been missed.
+        """
+        others, keep_from = await self._earlier.announcements(own, until)
+        announcing = {each.key for each in opened.announced}
+        wanted = announcing | {key for key, _, _ in opened.data.values()}
+        registered = await self._register.edge_nodes(wanted, announcing)
+        found = BirthsOfBatch(refused=dict(opened.refused), device_names=opened.device_names, keep_from=keep_from)
+        announced = _with_room(opened.announced, registered, found)
+        announced += _of_others(others, opened.senders, registered.nodes.keys())
+        farthest = await self._explain(opened.data, registered.nodes, announced, found)
+        return found, farthest
 
     async def _explain(
         self,
@@ -128,8 +142,8 @@ class BirthReader:
         nodes: Mapping[EdgeNodeKey, EdgeNode],
         announced: Iterable[_Announced],
         found: BirthsOfBatch,
-    ) -> None:
-        """Find the birth that explains each message with data."""
+    ) -> StreamPosition:
+        """Find the birth that explains each message with data; return where the last of these births is."""
         in_hand: dict[EdgeNodeKey, dict[Origin, _Announced]] = {}
         for each in announced:
             in_hand.setdefault(each.key, {}).setdefault(each.announcement.place, each)
@@ -140,6 +154,7 @@ class BirthReader:
             for key, node in nodes.items()
         }
         kept: dict[int, BirthPlace] = {}
+        farthest = StreamPosition(0, 0)
         for index, (key, device, origin) in data.items():
             node = nodes.get(key)
             if node is None:  # there is no room for it
@@ -148,6 +163,7 @@ class BirthReader:
             explaining = histories[key].explaining(device, origin)
             if explaining is None:
                 continue
+            farthest = max(farthest, StreamPosition(*explaining.place[:2]))
             known = in_hand.get(key, {}).get(explaining.place)
             if known is not None:
                 found.explaining[index] = OneBirth(known.birth)
@@ -157,6 +173,29 @@ class BirthReader:
         for index, place in kept.items():
             if place in births:
                 found.explaining[index] = OneBirth(births[place])
+        return farthest
+
+
+def _opened(sent: Iterable[Sent], undecided: UndecidedMessages) -> _OpenedMessages:
+    """Look what messages announce, and whose data they are."""
+    opened = _OpenedMessages()
+    for each in sent:
+        index, sender, received = each
+        origin = undecided.origin(index)
+        opened.senders[sender.tenant.name, sender.source.name] = sender
+        try:
+            announced = _announced(each, origin)
+            publisher = announced.publisher if announced is not None else data_publisher(received.topic)
+        except RejectedMessageError as error:
+            opened.refused[index] = Refusal(error.reason, error.detail)
+            continue
+        if publisher is not None:
+            opened.device_names[index] = device_name_of(publisher)
+        if announced is not None:
+            opened.announced.append(announced)
+        elif publisher is not None:
+            opened.data[index] = _key(sender, publisher), _device(publisher), origin
+    return opened
 
 
 def _announced(sent: Sent, origin: Origin) -> _Announced | None:

@@ -37,15 +37,15 @@ class UnsettledAnnouncements:
         self._stream = stream
         self._known: dict[StreamPosition, list[SentEarlier]] = {}
 
-    async def announcements(self, own: Sequence[Envelope]) -> tuple[list[SentEarlier], StreamPosition]:
+    async def announcements(
+        self, own: Sequence[Envelope], until: StreamPosition
+    ) -> tuple[list[SentEarlier], StreamPosition]:
         """See `birth_reading.EarlierEnvelopes.announcements`."""
         for envelope in own:
             self._known.setdefault(envelope.position, _announcing(_sent(envelope)))
         positions = {envelope.position for envelope in own}
-        last = max(positions)
-        created_at = last.stream_created_at
-        found = await self._unsettled.before(last)
-        wanted = sorted({StreamPosition(created_at, sequence) for sequence in found} - positions)
+        found = await self._unsettled.before(until)
+        wanted = sorted({StreamPosition(until.stream_created_at, sequence) for sequence in found} - positions)
         missing = [position for position in wanted if position not in self._known]
         for start in range(0, len(missing), _TOGETHER):
             part = missing[start : start + _TOGETHER]

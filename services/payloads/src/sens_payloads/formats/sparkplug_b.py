@@ -104,7 +104,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9_.-]", re.ASCII)
 _LONGEST_DEVICE: Final = 63
 _HASH_DIGITS: Final = 12
-_REBIRTH: Final = "let the edge node send its births again (Node Control/Rebirth), then replay"
+_REBIRTH: Final = "let the edge node send its births again (Node Control/Rebirth); what they explain is replayed then"
 _LONGEST_REMEMBERED_TOPIC: Final = 512
 
 
@@ -351,10 +351,12 @@ def _defined(birth: Birth | None, name: str | None, alias: int | None, datatype:
         )
     defined = birth.metrics.get(alias) if birth is not None else None
     if defined is None:
-        problem = "whose birth has not come" if birth is None else "which is not in the last birth"
-        raise RejectedMessageError(
-            Reason.UNKNOWN_ALIAS, f"a metric is named by the alias {alias} alone, {problem}; {_REBIRTH}"
+        problem = (
+            f"whose birth has not come; {_REBIRTH}"
+            if birth is None
+            else "which is not in the birth before it: the edge node names what it has not announced"
         )
+        raise RejectedMessageError(Reason.UNKNOWN_ALIAS, f"a metric is named by the alias {alias} alone, {problem}")
     return defined.name, datatype or defined.datatype
 
 

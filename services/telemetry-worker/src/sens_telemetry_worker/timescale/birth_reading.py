@@ -73,7 +73,7 @@ class TimescaleBirths:
         async with self._database.connection() as connection:
             found = await _find(connection, wanted)
             refusals: dict[EdgeNodeKey, Refusal] = {}
-            missing = wanted - found.keys() if isinstance(wanted, set) else set(wanted) - found.keys()
+            missing = set(wanted) - found.keys()
             if missing or announcing:
                 used = await _used(connection, {key.source_id for key in (*missing, *announcing)})
                 refusals = {key: refusal for key in announcing if (refusal := _no_room(*used[key.source_id][1:]))}
