@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sens_http_ingestion_worker.keys import IngestKeys
 from sens_http_ingestion_worker.refusals import not_stored
 from sens_http_ingestion_worker.settings import IngestionHttpSettings
 from support.posting import EXPIRED, NATIVE, ONE_DEVICE, PUSH, Post, key_named, request
@@ -77,6 +78,11 @@ class TestKey:
     )
     def test_of_another_address_is_refused(self, path: str, key: str) -> None:
         assert Post().post(path, key=key) == 403
+
+    def test_is_not_refused_before_keys_are_known(self) -> None:
+        post = Post()
+        post.reception._keys = IngestKeys()
+        assert post.post(SOURCE, key=PUSH) == 503
 
     def test_that_was_revoked_is_refused_on_the_same_connection(self) -> None:
         post = Post()
@@ -314,8 +320,22 @@ class TestSlowSender:
 
     def test_of_a_header_without_an_end_is_refused(self) -> None:
         post = Post()
-        post.feed(b"POST / HTTP/1.1\r\nx: " + b"y" * 20_000)
+        post.feed(b"POST / HTTP/1.1\r\nx: ")
+        post.feed(b"y" * 20_000)
         assert post.answers == [431]
+
+    def test_of_a_long_header_in_pieces_is_waited_for(self) -> None:
+        post = Post()
+        whole = request(SOURCE, headers={"x": "y" * 10_000}, key=PUSH)
+        for start in range(0, len(whole), 4000):
+            post.feed(whole[start : start + 4000])
+        assert post.answers == [204]
+
+    def test_of_many_requests_at_once_and_half_a_header_is_waited_for(self) -> None:
+        post = Post()
+        post.feed(request(SOURCE, b"x" * 5000, key=PUSH) * 5 + b"POST / HT")
+        assert post.answers == [204] * 5
+        assert post.connection.deadline < float("inf")
 
     def test_of_very_many_headers_is_refused(self) -> None:
         assert Post().post(SOURCE, headers={f"x-{number}": "y" for number in range(200)}, key=PUSH) == 431

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from sens_common.keys import is_key, key_hash
 from sens_common.tenant_limits import TenantLimits
 from sens_http_ingestion_worker import metrics
-from sens_http_ingestion_worker.refusals import unknown_key
+from sens_http_ingestion_worker.refusals import busy, unknown_key
 
 KEY_LENGTH: Final = len("sens_") + 43
 _IN_HEADER: Final = re.compile(rb"(?:[A-Za-z]+ +)?(sens_[A-Za-z0-9_-]{43})")
@@ -44,7 +44,7 @@ class IngestKeys:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._by_hash: dict[bytes, _Known] = {}
+        self._by_hash: dict[bytes, _Known] | None = None  # until they were read once
 
     def follow(self, limits: Mapping[str, TenantLimits]) -> None:
         """Let the keys of these tenants hold, and no others."""
@@ -60,10 +60,12 @@ class IngestKeys:
         """Return who sends with a key.
 
         Raises:
-            RefusedError: It is none that is valid.
+            RefusedError: It is none that is valid, or the keys are not known yet.
         """
         if not is_key(key):
             raise unknown_key()
+        if self._by_hash is None:
+            raise busy("the ingest keys are not known yet")
         hash_ = key_hash(key)
         # Who guesses keys knows nothing of their hashes: how long the look-up takes says nothing of a key.
         known = self._by_hash.get(hash_)

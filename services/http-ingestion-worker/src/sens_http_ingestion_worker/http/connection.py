@@ -101,8 +101,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._exchanges: deque[_Exchange] = deque()
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
+        self._head_bytes = self._head_read_bytes = 0
         self._in_head = False
+        self._request_count = 0
         self._receiving: _Exchange | None = None
         self._is_known = False
         self._is_paused = False
@@ -142,6 +143,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what came."""
         data = bytes(self._owner.buffer[:nbytes])
+        in_head_of = self._request_count if self._in_head else 0
         while data and not self._is_ending:
             try:
                 self._parser.feed_data(data)
@@ -152,9 +154,11 @@ class HttpConnection(asyncio.BufferedProtocol):
             except httptools.HttpParserError:
                 self._refuse_all(RefusedError(400, "bad_request", "this is not a request of HTTP/1.1"))
                 return
-        if self._in_head and not self._is_ending:
-            self._head_bytes += nbytes
-            if self._head_bytes > MAX_HEAD_BYTES:
+        if self._in_head and in_head_of == self._request_count and not self._is_ending:
+            self._head_read_bytes += (
+                nbytes  # of a header that began in an earlier read, and that the parser has not told us of yet
+            )
+            if self._head_read_bytes > MAX_HEAD_BYTES:
                 self._refuse_all(_TOO_MANY_HEADERS)
         if len(self._exchanges) >= _MAX_OUTSTANDING and not self._is_paused:
             self._is_paused = True
@@ -194,8 +198,9 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         self._target = b""
         self._headers = []
-        self._head_bytes = 0
+        self._head_bytes = self._head_read_bytes = 0
         self._in_head = True
+        self._request_count += 1
         if not self._exchanges:
             self.deadline = time.monotonic() + self._owner.header_seconds
 
@@ -309,8 +314,8 @@ class HttpConnection(asyncio.BufferedProtocol):
                 return
         if exchanges:
             return
-        if not self._in_head:
-            self.deadline = time.monotonic() + self._owner.idle_seconds
+        seconds = self._owner.header_seconds if self._in_head else self._owner.idle_seconds
+        self.deadline = time.monotonic() + seconds
         self._owner.is_idle(self, known=self._is_known)
         if self._is_paused:
             self._is_paused = False
