@@ -6,7 +6,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, cast
 
 import nats
 import uvloop
@@ -98,8 +98,8 @@ class _Client(asyncio.Protocol):
         self.seconds: list[float] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        # uvloop's transports do not derive from asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
         self._send()
 
     def data_received(self, data: bytes) -> None:

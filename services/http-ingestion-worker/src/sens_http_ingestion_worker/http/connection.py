@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 import httptools
 import structlog
@@ -114,8 +114,8 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, where there is room for it."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        # uvloop's transports do not derive from asyncio's classes.
+        self._transport = cast("asyncio.Transport", transport)
         CONNECTIONS.inc()
         self.deadline = time.monotonic() + self._owner.header_seconds
         if self._owner.opened(self):
@@ -123,7 +123,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         CONNECTIONS_CLOSED.labels("full").inc()
         full = RefusedError(503, "busy", "as many connections are busy as there may be", {"Retry-After": "5"})
-        transport.write(refused(full, keep_alive=False))
+        self._transport.write(refused(full, keep_alive=False))
         self._end()
 
     def connection_lost(self, _error: Exception | None) -> None:
