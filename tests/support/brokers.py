@@ -1,6 +1,7 @@
 """A real MQTT broker for tests: the mock broker without its fleet, on free ports."""
 
-from collections.abc import Iterator, Mapping
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,9 @@ def mock_broker(
 
 
 @contextmanager
-def mosquitto(port: int | None = None, *, store: Path | None = None) -> Iterator[MqttBroker]:
+def mosquitto(
+    port: int | None = None, *, store: Path | None = None, access: Sequence[str] = ("allow_anonymous true",)
+) -> Iterator[MqttBroker]:
     """Run Eclipse Mosquitto while the context is open; both versions on one port, sessions kept in `store`.
 
     It is a system package: a test that asks for it where it is not installed is skipped, and says so.
@@ -48,10 +51,17 @@ def mosquitto(port: int | None = None, *, store: Path | None = None) -> Iterator
     port = port or free_port()
     with (
         scratch_folder("sens-mosquitto-") as folder,
-        programs.mosquitto(folder, port=port, store=store).running_until_left() as server,
+        programs.mosquitto(folder, port=port, store=store, access=access).running_until_left() as server,
     ):
         assert server.process is not None
         yield MqttBroker(HOST, port, port, 0, server.process.pid, server.log)
+
+
+def let_in(folder: Path, username: str, password: str) -> list[str]:
+    """Return the lines of Mosquitto's configuration by which one user is let in, and nobody else; the password's file is in a folder."""
+    file = folder / "passwords"
+    subprocess.run(["mosquitto_passwd", "-b", "-c", file, username, password], check=True, capture_output=True)
+    return ["allow_anonymous false", f"password_file {file}"]
 
 
 @pytest.fixture(params=["mock-mqtt-broker", "mosquitto"])

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -118,7 +118,14 @@ def mosquitto_program() -> str | None:
     return shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
 
-def mosquitto(folder: Path, *, port: int, store: Path | None = None, in_flight: int | None = None) -> Server:
+def mosquitto(
+    folder: Path,
+    *,
+    port: int,
+    store: Path | None = None,
+    in_flight: int | None = None,
+    access: Sequence[str] = ("allow_anonymous true",),
+) -> Server:
     """Return Eclipse Mosquitto, with MQTT 3.1.1 and 5 on one port, which drops nothing from its queues.
 
     Args:
@@ -126,6 +133,7 @@ def mosquitto(folder: Path, *, port: int, store: Path | None = None, in_flight: 
         port: Where it listens.
         store: Folder of its sessions, None for the folder itself.
         in_flight: Messages on their way to one client, at most: 0 for no limit but the client's, None for Mosquitto's own.
+        access: Lines of its configuration that say who is let in.
 
     Raises:
         ProgramError: It is not installed.
@@ -135,7 +143,7 @@ def mosquitto(folder: Path, *, port: int, store: Path | None = None, in_flight: 
         raise ProgramError("mosquitto is not installed: install it, or choose the mock MQTT broker")
     lines = [
         f"listener {port} {HOST}",
-        "allow_anonymous true",
+        *access,
         "persistence true",
         f"persistence_location {store or folder}/",
         "max_queued_messages 0",

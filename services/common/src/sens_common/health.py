@@ -96,6 +96,11 @@ class Problems:
         tell = log.debug if problem.level == "debug" else log.info
         tell("problem is over", part=self._part, problem=problem.what, seconds=round(self._clock() - problem.since, 1))
 
+    def clear_all(self) -> None:
+        """Say that everything is over."""
+        for key in list(self._by_key):
+            self.clear(key)
+
     @property
     def problem(self) -> str | None:
         """All that is wrong in one line, each sentence once, the oldest first; None when all is well."""
@@ -104,3 +109,37 @@ class Problems:
     async def check(self) -> str | None:
         """Answer as a readiness check."""
         return self.problem
+
+    def of(self, name: str) -> "Problems":
+        """Return the problems of one of several alike: set and cleared here as well, each with the name in its key, sentence and log line."""
+        return _NamedProblems(self, self._part, self._clock, name)
+
+
+class _NamedProblems(Problems):
+    """See `Problems.of`."""
+
+    def __init__(self, all_of_them: Problems, part: str, clock: Callable[[], float], name: str) -> None:
+        super().__init__(part, clock=clock)
+        self._all = all_of_them
+        self._name = name
+
+    def set(
+        self,
+        key: str,
+        what: str,
+        why: str = "",
+        *,
+        why_says_all: bool = False,
+        level: Level = "warning",
+        details: Mapping[str, object] | None = None,
+    ) -> None:
+        """See `Problems.set`."""
+        sentence = what if not why else why if why_says_all else f"{what}: {why}"
+        self._by_key[key] = _Problem(what, why, level, self._clock(), sentence)
+        told = f"{self._name}: {why if why_says_all else what}", "" if why_says_all else why
+        self._all.set(f"{self._name} {key}", *told, level=level, details=details)
+
+    def clear(self, key: str) -> None:
+        """See `Problems.clear`."""
+        self._by_key.pop(key, None)
+        self._all.clear(f"{self._name} {key}")

@@ -20,6 +20,8 @@ from sens_common.names import (
     TELEMETRY_STREAM,
     TELEMETRY_SUBJECT,
 )
+from sens_common.source_states import BUCKET as STATES_BUCKET
+from sens_common.source_states import STREAM as _STATES_STREAM
 from sens_common.tenant_limits import BUCKET
 
 API_USER: Final = "platform-api"
@@ -89,7 +91,7 @@ def _consuming(stream: str) -> tuple[str, ...]:
 
 PERMISSIONS: Final[dict[str, Permissions]] = {
     # Reads single envelopes, puts dead letters back into the stream, owns the tenants' limits; the stream itself is not its own. Makes the stream
-    # of erasures, adds to it and reads it, and may not take anything out of it.
+    # of erasures, adds to it and reads it, and may not take anything out of it. Reads how sources do.
     API_USER: Permissions(
         publish=(
             "$JS.API.INFO",
@@ -100,12 +102,13 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             ERASURE_SUBJECT,
             *_own(_LIMITS_STREAM),
             f"$KV.{BUCKET}.>",
+            *_reading(_STATES_STREAM),
             LIVE_INTEREST_SUBJECT,
         ),
         subscribe=(_inbox("platform-api"), _inbox("sens-admin"), f"{LIVE_SUBJECT}.*"),
     ),
     # Writes the stream, and reads the tail of what it wrote by a consumer that ends by itself; reads the tenants' limits,
-    # and keeps what its sessions are subscribed to.
+    # and keeps what its sessions are subscribed to; tells how sources do, and which worker serves which of their brokers.
     INGESTION_USER: Permissions(
         publish=(
             "$JS.API.INFO",
@@ -120,6 +123,9 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             *_reading(_SESSIONS_STREAM),
             f"$JS.API.STREAM.CREATE.{_SESSIONS_STREAM}",
             f"$KV.{SESSIONS_BUCKET}.>",
+            *_reading(_STATES_STREAM),
+            f"$JS.API.STREAM.CREATE.{_STATES_STREAM}",
+            f"$KV.{STATES_BUCKET}.>",
         ),
         subscribe=(_inbox("mqtt-ingestion-worker"),),
         publish_denied=(

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from sens_common.brokers import Broker
 from sens_common.names import subject_token
 
 BUCKET: Final = "TENANT_LIMITS"
@@ -24,7 +25,7 @@ class MqttSource(msgspec.Struct, frozen=True, omit_defaults=True):
 
     name: str
     topic_filter: str
-    broker: dict[str, str] | None = None
+    broker: Broker | None = None
 
 
 class IngestKey(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -1,6 +1,7 @@
 """The ingestion worker: ``python -m sens_mqtt_ingestion_worker``."""
 
 import asyncio
+from collections.abc import Mapping
 
 from nats.aio.client import Client
 
@@ -13,12 +14,18 @@ from sens_common.jetstream import connect, ensure_streams, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, serve_operations
 from sens_common.readiness import not_started
+from sens_common.tenant_limits import TenantLimits
+from sens_mqtt_ingestion_worker.brokers.opening import SessionOpener
+from sens_mqtt_ingestion_worker.brokers.reaching import Reach
+from sens_mqtt_ingestion_worker.brokers.serving import ServedBrokers
 from sens_mqtt_ingestion_worker.jetstream import JetStreamPublisher
-from sens_mqtt_ingestion_worker.mqtt import MqttSource
+from sens_mqtt_ingestion_worker.leases import Leases
+from sens_mqtt_ingestion_worker.mqtt import MqttSource, PlatformBroker
 from sens_mqtt_ingestion_worker.pipeline import Pipeline
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import IngestionSettings
 from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
+from sens_mqtt_ingestion_worker.states import StatesBucket
 from sens_mqtt_ingestion_worker.status import IngestionStatus
 
 SERVICE = "mqtt-ingestion-worker"
@@ -41,9 +48,19 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         clock = ReceiptClock(time_slot(mqtt.client_id))
         rates = Rates()
         routes = SourceRoutes(mqtt.topic_filters)
-        limits = LimitsBucket(jetstream, rates, routes.follow)
+        reach = Reach(settings.brokers.allowed_hosts)
+        max_payload = client.max_payload
+        opener = SessionOpener(jetstream, settings.nats, mqtt, settings.brokers, clock, reach, max_payload)
+        brokers = ServedBrokers(settings.brokers, Leases(jetstream, mqtt.client_id), opener.open)
+
+        def follow(tenants: Mapping[str, TenantLimits]) -> None:
+            routes.follow(tenants)
+            brokers.follow(tenants)
+
+        limits = LimitsBucket(jetstream, rates, follow)
         await limits.read()
-        for part in (status, clock, limits):
+        status.export_metrics(brokers.statuses)
+        for part in (clock, limits, brokers):
             part.export_metrics()
         stream = JetStreamPublisher(
             jetstream,
@@ -52,16 +69,19 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
             clock,
             rates,
             receive_max=mqtt.receive_max,
-            max_payload_bytes=client.max_payload,
+            max_payload_bytes=max_payload,
         )
         source = MqttSource(
-            mqtt,
+            PlatformBroker(mqtt, mqtt.ca_file),
             clock,
-            SessionRecord(jetstream, settings.nats, mqtt),
+            SessionRecord(jetstream, settings.nats, mqtt.client_id, mqtt.url),
             routes,
-            max_packet_bytes=client.max_payload - OVERHEAD_BYTES,
+            max_packet_bytes=min(mqtt.max_packet_bytes, max_payload - OVERHEAD_BYTES),
         )
         pipeline = Pipeline(source, stream, status, rates, receive_max=mqtt.receive_max)
+        states = StatesBucket(
+            jetstream, mqtt.client_id, [lambda: routes.states(status.connected_since), brokers.states], settings.nats
+        )
         checks |= {
             "stream": stream.problems.check,
             "mqtt": pipeline.problems.check,
@@ -69,12 +89,23 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
             "clock": clock.check,
             "limits": limits.check,
         }
-        notes["sources"] = routes.problems.check
-        reading = asyncio.create_task(limits.keep_reading(), name="read the tenants' limits")
+        notes |= {
+            "sources": routes.problems.check,
+            "brokers": brokers.problems.check,
+            "source_states": states.problems.check,
+        }
+        beside = [
+            asyncio.create_task(limits.keep_reading(), name="read the tenants' limits"),
+            asyncio.create_task(states.keep_telling(), name="tell the sources' states"),
+        ]
+        serving = asyncio.create_task(brokers.run(stop), name="serve tenants' brokers")
         try:
             await pipeline.run(stop)
+            await serving
         finally:
-            reading.cancel()
+            for task in (*beside, serving):
+                task.cancel()
+            reach.close()
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ class JetStreamPublisher:
         *,
         receive_max: int,
         max_payload_bytes: int,
+        problems: Problems | None = None,
     ) -> None:
         self._jetstream = jetstream
         self._settings = settings
@@ -94,7 +95,7 @@ class JetStreamPublisher:
         self._last_sequence = 0
         self._recent: deque[tuple[int, int]] = deque()  # stream sequence and number of messages of the newest envelopes
         self._recent_message_count = 0
-        self.problems = Problems("stream")
+        self.problems = problems if problems is not None else Problems("stream")
         self._reading = Attempts(
             self.problems,
             _PROBLEM,

@@ -37,3 +37,11 @@ OLDEST_SECONDS = Gauge(
     "How long the oldest message that is not acknowledged to the broker has waited for the stream, 0 when there is none.",
 )
 PAUSED = Gauge("sens_ingestion_reading_paused_count", "1 while nothing is read from the broker, else 0.")
+BROKERS = Gauge("sens_ingestion_brokers_count", "Brokers of tenants' own that this worker serves.")
+BROKERS_CONNECTED = Gauge(
+    "sens_ingestion_brokers_connected_count", "Brokers of tenants' own to which this worker is connected."
+)
+BROKERS_LEFT_OUT = Gauge(
+    "sens_ingestion_brokers_left_out_count",
+    "Brokers of tenants' own that nobody may serve, because this worker serves as many as it may.",
+)

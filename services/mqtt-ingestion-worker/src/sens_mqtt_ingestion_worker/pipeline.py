@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, Self
 
 import structlog
 
@@ -20,6 +20,7 @@ from sens_common.errors import StoppedError
 from sens_common.health import Problems
 from sens_common.ingestion.metrics import PUBLISHED
 from sens_common.ingestion.rates import IDLE_SECONDS, Rates
+from sens_common.source_states import Reason
 from sens_common.stopping import Race
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.redelivery import RecentMessages, kept_message_count
@@ -39,11 +40,26 @@ _TAKEN: Final = "another process has taken over this session within the last 30 
 
 
 class SourceUnavailableError(Exception):
-    """The broker can't be reached, refuses us, or has closed the connection; the text says which and why."""
+    """The broker can't be reached, refuses us, or has closed the connection; the text says which and why.
+
+    Attributes:
+        reason: The same as a word for programs.
+    """
+
+    def __init__(self, text: str, reason: Reason = "unreachable") -> None:
+        super().__init__(text)
+        self.reason: Reason = reason
+
+    def at(self, broker: str) -> Self:
+        """Return the same error with the broker's name in front."""
+        return type(self)(f"{broker}: {self}", self.reason)
 
 
 class SessionTakenError(SourceUnavailableError):
     """Another connection has taken over the session."""
+
+    def __init__(self, text: str, reason: Reason = "session_taken") -> None:
+        super().__init__(text, reason)
 
 
 class SupersededError(Exception):
@@ -140,16 +156,19 @@ class Pipeline:
         *,
         receive_max: int,
         backoff: Backoff = BACKOFF,
+        problems: Problems | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._source = source
         self._stream = stream
         self._status = status
         self._rates = rates
         self._backoff = backoff
+        self._sleep = sleep
         self._took_at = time.monotonic()
         self._kept_message_count = kept_message_count(receive_max)
         self._recent = RecentMessages(self._kept_message_count)
-        self.problems = Problems("mqtt")
+        self.problems = problems if problems is not None else Problems("mqtt")
         self.problems.set(_CONNECTION, "not connected yet", level="debug")
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -164,6 +183,7 @@ class Pipeline:
             why_says_all=True,
             backoff=self._backoff,
             stop=stop,
+            sleep=self._sleep,
         )
         async for attempt in attempts:
             with attempt:
@@ -190,8 +210,6 @@ class Pipeline:
             self.problems.set(_SESSION, str(error))
             await self._recall()
             raise SourceUnavailableError("not connected again yet") from error
-        finally:
-            metrics.CONNECTED.set(0)
 
     @contextlib.contextmanager
     def _alone_when_stable(self) -> Iterator[None]:
@@ -214,7 +232,6 @@ class Pipeline:
         if not connection.session_present:
             self._rates.was_idle()  # nothing can have waited in the broker
         metrics.CONNECTIONS.inc()
-        metrics.CONNECTED.set(1)
         log.info("connected to the broker", session_present=connection.session_present)
 
     async def _forward(self, connection: BrokerConnection, stop: asyncio.Event) -> None:

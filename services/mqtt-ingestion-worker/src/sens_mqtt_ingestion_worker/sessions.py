@@ -14,7 +14,6 @@ from nats.js.kv import KeyValue
 from sens_common.errors import UnavailableError, words_of
 from sens_common.names import SESSIONS_BUCKET, subject_token
 from sens_common.settings import NatsSettings
-from sens_mqtt_ingestion_worker.settings import MqttSettings
 
 log = structlog.get_logger()
 
@@ -24,12 +23,12 @@ _decoder: Final = msgspec.json.Decoder(frozenset[str])
 class SessionRecord:
     """The record of one session, as `mqtt.source.SubscriptionRecord`: a key for each client identifier and broker, a JSON array of filters."""
 
-    def __init__(self, jetstream: JetStreamContext, nats: NatsSettings, mqtt: MqttSettings) -> None:
+    def __init__(self, jetstream: JetStreamContext, nats: NatsSettings, client_id: str, broker: str) -> None:
         self._jetstream = jetstream
         self._replicas = nats.replicas
-        broker = hashlib.sha256(mqtt.url.encode()).hexdigest()[:16]
+        digest = hashlib.sha256(broker.encode()).hexdigest()[:16]
         # A key allows fewer characters than a subject's token (NATS documentation, "Key/Value Store").
-        self._key = f"{subject_token(mqtt.client_id).replace('%', '=')}.{broker}"
+        self._key = f"{subject_token(client_id).replace('%', '=')}.{digest}"
 
     async def load(self) -> frozenset[str] | None:
         """See `mqtt.source.SubscriptionRecord.load`."""

@@ -1,9 +1,10 @@
 """Settings of the ingestion worker."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from sens_common.brokers import Version, checked_pattern
 from sens_common.names import REPLAY_PUBLISHER
 from sens_common.settings import Group, NatsSettings, OperationsSettings, ServiceSettings
 from sens_common.topic_filters import checked
@@ -19,6 +20,10 @@ def _client_id(text: str) -> str:
 
 class MqttSettings(Group):
     """The broker and the session with it."""
+
+    version: ClassVar[Version] = "5"
+    clean_session: ClassVar[bool] = False
+    max_waiting_bytes: ClassVar[int] = 64 << 20
 
     url: str = Field(
         "mqtt://127.0.0.1:1883",
@@ -68,10 +73,38 @@ class MqttSettings(Group):
     )
 
 
+class BrokersSettings(Group):
+    """Brokers of tenants' own, which their sources name."""
+
+    allowed_hosts: list[Annotated[str, AfterValidator(checked_pattern)]] = Field(
+        [],
+        max_length=1000,
+        description='Brokers that sources may name, host:port as a JSON list, for example ["eu1.cloud.thethings.network:8883"]; * stands for any '
+        "characters of the host, or for any port. None by default. A host with * may not lead to addresses of private networks or of this machine.",
+    )
+    credentials_folder: str = Field(
+        "/etc/sens/brokers",
+        description="Folder of credentials: TENANT/NAME/ with the files username, password, ca.crt, tls.crt and tls.key, as far as each is needed. "
+        "They are read again when they change.",
+    )
+    max_count: int = Field(16, ge=0, le=1000, description="Largest number of such brokers that one worker serves.")
+    max_per_tenant: int = Field(4, ge=1, le=1000, description="Largest number of them of one tenant.")
+    receive_max: int = Field(
+        256, ge=1, le=65_535, description="Largest number of unacknowledged messages of each of them."
+    )
+    messages_per_second: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Messages a second that are taken from each of them; what is more waits there.",
+    )
+
+
 class IngestionSettings(ServiceSettings):
     """Settings of the ingestion worker."""
 
     mqtt: MqttSettings = MqttSettings()
+    brokers: BrokersSettings = BrokersSettings()
     nats: NatsSettings = NatsSettings()
     operations: OperationsSettings = OperationsSettings()
     shutdown_seconds: float = Field(

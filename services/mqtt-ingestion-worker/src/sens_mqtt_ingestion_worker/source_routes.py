@@ -1,14 +1,17 @@
-"""Sources of tenants on the platform's own broker: what they subscribe to, and whose a message is.
+"""Sources of tenants on one broker: what they subscribe to, whose a message is, and how each source does.
 
 A message of a source gets the topic `sens_common.topics.SOURCES` for it, so that all that follows knows its tenant and its source.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sens_common.health import Problems
+from sens_common.source_states import Reason, SourceState, failed, shortened
 from sens_common.tenant_limits import MqttSource, TenantLimits
 from sens_common.topic_filters import SHARE, checked, matches, overlap
 from sens_common.topics import NATIVE_PATTERN, SOURCES
@@ -27,24 +30,41 @@ class _Route(NamedTuple):
     topic_filter: str
 
 
+class Failure(NamedTuple):
+    """Why there is no connection: a word for programs, a sentence for people."""
+
+    reason: Reason
+    detail: str
+
+
+@dataclass(slots=True)
+class _Traffic:
+    """What came for one source; seconds since the epoch, 0 before the first message."""
+
+    messages: int = 0
+    last_message_at: float = 0.0
+
+
 class SourceRoutes:
-    """The sources that hold now.
+    """The sources that hold now on the platform's broker.
 
     Attributes:
         problems: Sources that are not subscribed to, and why.
     """
 
-    def __init__(self, own_filters: Sequence[str]) -> None:
+    def __init__(self, own_filters: Sequence[str], problems: Problems | None = None) -> None:
         """Take the filters of the settings, which are not sources'."""
         self._own = own_filters
         levels = own_filters[0].split("/") if own_filters else [""]
         self._share = f"{SHARE}/{levels[1]}/" if levels[0] == SHARE else ""
         self._routes: list[_Route] = []
         self._former: deque[_Route] = deque(maxlen=_KEPT_FORMER)
-        self._topics: dict[str, str] = {}
-        self._refused: frozenset[str] = frozenset()
+        self._topics: dict[str, tuple[str, _Traffic]] = {}
+        self._traffic: dict[tuple[str, str], _Traffic] = {}
+        self._refused: dict[tuple[str, str], str] = {}
+        self._refused_by_broker: dict[_Route, str] = {}
         self._changed = asyncio.Event()
-        self.problems = Problems("sources")
+        self.problems = problems if problems is not None else Problems("sources")
 
     @property
     def filters(self) -> frozenset[str]:
@@ -52,8 +72,8 @@ class SourceRoutes:
         return frozenset(f"{self._share}{route.topic_filter}" for route in self._routes)
 
     def follow(self, limits: Mapping[str, TenantLimits]) -> None:
-        """Let the sources of these tenants hold."""
-        self.set({tenant: each.mqtt_sources for tenant, each in limits.items()})
+        """Let the sources of these tenants hold that are on the platform's broker."""
+        self.set({tenant: [each for each in of.mqtt_sources if each.broker is None] for tenant, of in limits.items()})
 
     def set(self, sources: Mapping[str, Collection[MqttSource]]) -> None:
         """Let these sources hold, by tenant. Those that held before come first: nobody's new source takes the topics of another one."""
@@ -62,32 +82,34 @@ class SourceRoutes:
             for tenant, of_tenant in sources.items()
             for each in of_tenant
         }
-        routes = [route for route in self._routes if route in wanted and wanted[route].broker is None]
-        refused: dict[str, str] = {}
+        routes = [route for route in self._routes if route in wanted]
+        refused: dict[tuple[str, str], str] = {}
         for tenant, source in [(route.tenant, wanted[route]) for route in sorted(wanted.keys() - set(routes))]:
             why = self._refusal(source, routes)
             if why is None:
                 routes.append(_Route(tenant, source.name, source.topic_filter))
             else:
-                refused[f"{tenant}/{source.name}"] = why
+                refused[tenant, source.name] = why
         self._tell(refused)
         before = self.filters
         if routes != self._routes:
             gone = [route for route in self._routes if route not in routes]
             for route in gone:
+                self._refused_by_broker.pop(route, None)
                 self.problems.clear(_at_broker(route))
             self._former.extendleft(gone)
             self._routes = routes
             self._topics.clear()
+            self._traffic = {name: self._traffic.get(name) or _Traffic() for name in (_name(route) for route in routes)}
         if self.filters != before:
             self._changed.set()
 
-    def _tell(self, refused: Mapping[str, str]) -> None:
-        for key in self._refused - refused.keys():
-            self.problems.clear(key)
-        for key, why in refused.items():
-            self.problems.set(key, f"source {key} takes no messages", why)
-        self._refused = frozenset(refused)
+    def _tell(self, refused: Mapping[tuple[str, str], str]) -> None:
+        for name in self._refused.keys() - refused.keys():
+            self.problems.clear("/".join(name))
+        for name, why in refused.items():
+            self.problems.set("/".join(name), f"source {'/'.join(name)} takes no messages", why)
+        self._refused = dict(refused)
 
     async def changed(self) -> None:
         """Wait until the filters are others than when this was called last."""
@@ -103,16 +125,16 @@ class SourceRoutes:
         for route in self._routes:
             if f"{self._share}{route.topic_filter}" == topic_filter:
                 if refusal is None:
+                    self._refused_by_broker.pop(route, None)
                     self.problems.clear(_at_broker(route))
                 else:
+                    self._refused_by_broker[route] = refusal
                     self.problems.set(
                         _at_broker(route), f"source {route.tenant}/{route.source} takes no messages", refusal
                     )
 
     def _refusal(self, source: MqttSource, routes: Sequence[_Route]) -> str | None:
         """Return why a source can't be subscribed to beside the settings' filters and those of others, None where it can."""
-        if source.broker is not None:
-            return "a source with a broker of its own is not supported by this version"
         if len(routes) >= MAX_SOURCES:
             return f"there are more than {MAX_SOURCES:,} sources"
         try:
@@ -121,12 +143,16 @@ class SourceRoutes:
             return str(error)
         if source.topic_filter.startswith(f"{SHARE}/"):
             return "its topic filter is a shared subscription; whether it is shared follows from the settings"
-        others = [(each, "the settings") for each in self._own] + [(f"{SOURCES.root}#", "the platform")]
-        others += [(route.topic_filter, f"source {route.tenant}/{route.source}") for route in routes]
+        others = [*self._taken, *((route.topic_filter, f"source {route.tenant}/{route.source}") for route in routes)]
         for other, whose in others:
             if overlap(source.topic_filter, other):
                 return f"{source.topic_filter} and {other} of {whose} match the same topics"
         return None
+
+    @property
+    def _taken(self) -> list[tuple[str, str]]:
+        """Filters that no source may overlap, and whose they are."""
+        return [*((each, "the settings") for each in self._own), (f"{SOURCES.root}#", "the platform")]
 
     def topic(self, published: str) -> str:
         """Return the topic under which a message goes on: with its source's tenant and name, or the same where no source has it.
@@ -135,20 +161,90 @@ class SourceRoutes:
         """
         if published.startswith(_NATIVE) or not (self._routes or self._former):
             return published
+        return self._counted(published)
+
+    def _counted(self, published: str) -> str:
         found = self._topics.get(published)
         if found is None:
-            found = next(
-                (
-                    SOURCES.topic(route.tenant, route.source, published)
-                    for route in (*self._routes, *self._former)
-                    if matches(route.topic_filter, published)
-                ),
-                published,
+            route = next(
+                (each for each in (*self._routes, *self._former) if matches(each.topic_filter, published)), None
             )
+            found = self._unmatched(published) if route is None else self._routed(route, published)
             if len(self._topics) >= _MAX_TOPICS:
                 self._topics.clear()
             self._topics[published] = found
-        return found
+        topic, traffic = found
+        traffic.messages += 1
+        traffic.last_message_at = time.time()
+        return topic
+
+    def _routed(self, route: _Route, published: str) -> tuple[str, _Traffic]:
+        topic = SOURCES.topic(route.tenant, route.source, published)
+        return topic, self._traffic.get(_name(route)) or _Traffic()
+
+    def _unmatched(self, published: str) -> tuple[str, _Traffic]:
+        return published, _Traffic()
+
+    def states(
+        self, connected_since: float | None, failure: Failure | None = None
+    ) -> dict[str, dict[str, SourceState]]:
+        """Return how each source does, by tenant and name.
+
+        Args:
+            connected_since: Seconds since the epoch, None without a connection.
+            failure: Why there is none, where that is known.
+        """
+        states: dict[str, dict[str, SourceState]] = {}
+        for (tenant, source), why in self._refused.items():
+            states.setdefault(tenant, {})[source] = failed("not_subscribed", why)
+        for route in self._routes:
+            states.setdefault(route.tenant, {})[route.source] = self._state(route, connected_since, failure)
+        return states
+
+    def _state(self, route: _Route, connected_since: float | None, failure: Failure | None) -> SourceState:
+        traffic = self._traffic[_name(route)]
+        refusal = self._refused_by_broker.get(route)
+        if connected_since is None:
+            reason, detail = failure or Failure("", "")
+        else:
+            reason, detail = Failure("", "") if refusal is None else Failure("subscription_refused", refusal)
+        return SourceState(
+            "failed" if reason else "connecting" if connected_since is None else "connected",
+            reason,
+            shortened(detail),
+            connected_since=None if connected_since is None else int(connected_since * 1e6),
+            last_message_at=int(traffic.last_message_at * 1e6) or None,
+            messages=traffic.messages,
+        )
+
+
+class TenantRoutes(SourceRoutes):
+    """The sources on a broker of their tenant's own: whatever comes from there is the tenant's, under whichever topic."""
+
+    def __init__(self, tenant: str, problems: Problems) -> None:
+        super().__init__([], problems)
+        self._tenant = tenant
+
+    def topic(self, published: str) -> str:
+        """Return the topic under which a message goes on: always one of the tenant's sources."""
+        return self._counted(published)
+
+    @property
+    def _taken(self) -> list[tuple[str, str]]:
+        return []
+
+    def _unmatched(self, published: str) -> tuple[str, _Traffic]:
+        """Give a message that nobody subscribed to, which a broker may send all the same, to the first source."""
+        route = next(iter((*self._routes, *self._former)), None)
+        return (
+            super()._unmatched(SOURCES.topic(self._tenant, "-", published))
+            if route is None
+            else self._routed(route, published)
+        )
+
+
+def _name(route: _Route) -> tuple[str, str]:
+    return route.tenant, route.source
 
 
 def _at_broker(route: _Route) -> str:

@@ -2,8 +2,10 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, Protocol
+
+from prometheus_client import Gauge
 
 from sens_common.envelope import Message
 from sens_common.hops import amount, blocking_hop
@@ -41,29 +43,43 @@ class _Connection(Protocol):
 
 
 class IngestionStatus:
-    """The messages between the broker and the stream."""
+    """The messages between one broker and the stream.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    Attributes:
+        connected_since: Seconds since the epoch, None while there is no connection.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, connected: Gauge = metrics.CONNECTED) -> None:
         self._clock = clock  # not the time of receipt: somebody may have set that clock
+        self._connected = connected
+        self.connected_since: float | None = None
         self._held: list[Message] = []
         self._held_since = 0.0
         self._discarded_at: dict[str, float] = {}  # by tenant
         self._connection: _Connection | None = None
 
-    def export_metrics(self) -> None:
-        """Let the metrics look here whenever they are asked for."""
-        metrics.BUFFERED.set_function(lambda: len(self._held) + self._waiting.message_count)
-        metrics.BUFFERED_BYTES.set_function(self._byte_count)
-        metrics.OLDEST_SECONDS.set_function(self._oldest_seconds)
+    def export_metrics(self, others: Callable[[], Iterable["IngestionStatus"]] = tuple) -> None:
+        """Let the metrics look here whenever they are asked for, and at what else the worker has of this kind."""
+
+        def every() -> list[IngestionStatus]:
+            return [self, *others()]
+
+        metrics.BUFFERED.set_function(lambda: sum(each.message_count for each in every()))
+        metrics.BUFFERED_BYTES.set_function(lambda: sum(each.byte_count for each in every()))
+        metrics.OLDEST_SECONDS.set_function(lambda: max(each.oldest_seconds for each in every()))
         metrics.PAUSED.set_function(lambda: int(self._waiting.reading_paused))
 
     @contextlib.contextmanager
     def of(self, connection: _Connection) -> Iterator[None]:
         """Look at a connection while the context is open."""
         self._connection = connection
+        self.connected_since = time.time()
+        self._connected.inc()
         try:
             yield
         finally:
+            self._connected.dec()
+            self.connected_since = None
             self._connection = None
             self._held = []
 
@@ -90,23 +106,32 @@ class IngestionStatus:
     def _waiting(self) -> Waiting:
         return self._connection.waiting if self._connection is not None else Waiting(0, 0, reading_paused=False)
 
-    def _byte_count(self) -> int:
+    @property
+    def message_count(self) -> int:
+        """How many messages are not acknowledged."""
+        return len(self._held) + self._waiting.message_count
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of their topics and payloads."""
         return self._waiting.byte_count + sum(len(message.topic) + len(message.payload) for message in self._held)
 
-    def _oldest_seconds(self) -> float:
+    @property
+    def oldest_seconds(self) -> float:
+        """How long the oldest one has waited for the stream."""
         return self._clock() - self._held_since if self._held else 0.0
 
     def describe(self, answers: Mapping[str, str]) -> str:
         """Return one sentence: which hop holds, and what waits here; see `readiness.Describe`."""
         waiting = self._waiting
-        message_count = len(self._held) + waiting.message_count
-        seconds = self._oldest_seconds()
+        message_count = self.message_count
+        seconds = self.oldest_seconds
         held = blocking_hop(_HOPS, answers) or ("the stream holds: it is slow" if seconds > _SLOW_SECONDS else None)
         connected = answers.get("mqtt", "ok") == "ok"
         parts = []
         if message_count:
             parts.append(
-                f"{amount(message_count, 'message')} ({self._byte_count():,} bytes) not acknowledged, the oldest for {seconds:.0f} s"
+                f"{amount(message_count, 'message')} ({self.byte_count:,} bytes) not acknowledged, the oldest for {seconds:.0f} s"
             )
         if waiting.reading_paused:
             parts.append("nothing is read from the broker")

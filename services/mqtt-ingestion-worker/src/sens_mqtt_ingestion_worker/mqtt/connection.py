@@ -4,6 +4,7 @@ When to send which packet, and what to do with those that come, is here.
 """
 
 import asyncio
+import ssl
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,13 @@ import structlog
 
 from sens_common.envelope import Message
 from sens_common.ingestion.clock import STEP, ReceiptClock, numbered_by_device
+from sens_common.source_states import Reason
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.mqtt import packets
 from sens_mqtt_ingestion_worker.mqtt.gathering import Gathering
+from sens_mqtt_ingestion_worker.mqtt.session import SessionSettings
 from sens_mqtt_ingestion_worker.mqtt.subscriptions import Subscriptions
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SessionTakenError, SourceUnavailableError
-from sens_mqtt_ingestion_worker.settings import MqttSettings
 from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
 from sens_mqtt_ingestion_worker.status import Waiting
 
@@ -27,9 +29,6 @@ log = structlog.get_logger()
 
 _PAUSE_READING_ABOVE: Final = 2
 """Reading pauses when more messages than ``receive_max`` times this are waiting; only QoS 0 can lead to it."""
-
-_PAUSE_READING_ABOVE_BYTES: Final = 64 << 20
-"""Likewise for their size, because `receive_max` bounds no bytes."""
 
 _FIXED_HEADER_BYTES: Final = 5  # at most; MQTT 5.0, section 2.1.1
 
@@ -41,7 +40,7 @@ class MqttConnection(asyncio.Protocol):
 
     def __init__(
         self,
-        settings: MqttSettings,
+        settings: SessionSettings,
         max_packet_bytes: int,
         clock: ReceiptClock,
         left_over: frozenset[str] = frozenset(),
@@ -57,6 +56,8 @@ class MqttConnection(asyncio.Protocol):
             routes: The sources on this broker, whose filters are wanted beside those of the settings.
         """
         self._settings = settings
+        self._read = packets.reader(settings.version)
+        self._drops_retained = settings.version != "5"  # which can't be told to send none
         self._max_packet_bytes = max_packet_bytes
         self._clock = clock
         self.session_present = False
@@ -71,14 +72,16 @@ class MqttConnection(asyncio.Protocol):
         self._pings: deque[int] = deque()  # that are not answered: for a probe the deliveries before it, else -1
         self._caught_up = False
         self._ended: str | None = None
+        self._reason: Reason = "unreachable"
         self._was_taken = False
         self._reading_paused = False
+        self._writing_paused_at: float | None = None
         self._wake: asyncio.Future[None] | None = None
         self._connack: mqtt5.ConnAckPacket | None = None
         self._topic_of = routes.topic if routes is not None else str
         sources = sorted(routes.filters) if routes is not None else []
         self._wanted = [*settings.topic_filters, *sources]
-        self._subscriptions = Subscriptions(self._wanted, left_over, sources)
+        self._subscriptions = Subscriptions(self._wanted, left_over, sources, settings.version)
         self._had_subscriptions = False
         self._delivered_message_count = 0
         self._last_sent = self._last_heard = time.monotonic()
@@ -92,8 +95,22 @@ class MqttConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Note the end, and wake those that wait."""
-        hint = "" if self._connack is not None else "; does it speak MQTT 5, and on this port?"
+        if isinstance(exc, ssl.SSLError):
+            self._end(f"the broker ends TLS: {exc.reason or exc}", "tls_error")
+            return
+        hint = "" if self._connack is not None else f"; does it speak MQTT {self._settings.version}, and on this port?"
         self._end(f"the connection was lost ({exc})" if exc else f"the broker closed the connection{hint}")
+
+    def pause_writing(self) -> None:
+        """Read nothing more while the broker does not read, so that acknowledgements that it does not take do not pile up."""
+        self._writing_paused_at = time.monotonic()
+        self._pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self._writing_paused_at = None
+        if not self._messages:
+            self._resume_reading()
 
     def data_received(self, data: bytes) -> None:
         """Take the packets that are complete; keep the rest for the next call."""
@@ -106,14 +123,17 @@ class MqttConnection(asyncio.Protocol):
         first, is_ahead = self._clock.next()
         received_at = first
         messages = self._messages
-        topic_of = self._topic_of
+        topic_of, read, drops_retained = self._topic_of, self._read, self._drops_retained
         before = len(messages)
         try:
             while offset < size:
-                packet, length = mqtt5.read(view[offset:])
+                packet, length = read(view[offset:])
                 offset += length
                 if type(packet) is mqtt5.PublishPacket:
                     packet_id = packet.packet_id or 0
+                    if drops_retained and packet.retain:
+                        self.acknowledge([Message(packet.topic, b"", 0, packet_id)])
+                        continue
                     messages.append(Message(topic_of(packet.topic), packet.payload, received_at, packet_id))
                     if packet.duplicate and packet_id:
                         self._flagged.add(packet_id)
@@ -125,7 +145,8 @@ class MqttConnection(asyncio.Protocol):
             pass
         except ValueError as error:
             log.warning("malformed packet from the broker", error=str(error))
-            self._disconnect(mqtt5.DisconnectReasonCode.MALFORMED_PACKET, "the broker sent a malformed packet")
+            code = mqtt5.DisconnectReasonCode.MALFORMED_PACKET
+            self._disconnect(code, "the broker sent a malformed packet", "protocol_error")
         if received_at > first:
             is_ahead = is_ahead and self._ended is None
             self._clock.note_given(self._renumber(before, first) if is_ahead else received_at - STEP)
@@ -147,16 +168,26 @@ class MqttConnection(asyncio.Protocol):
             self._partial = b""
             self._disconnect(
                 mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE,
-                f"the broker sent a packet of more than {self._max_packet_bytes:,} bytes, which it was told not to",
+                f"the broker sent a packet of more than {self._max_packet_bytes:,} bytes, the largest that is taken",
+                "protocol_error",
             )
 
     def _pause_when_full(self) -> None:
         """Read nothing more while too much waits for the pipeline."""
         too_many = len(self._messages) > self._settings.receive_max * _PAUSE_READING_ABOVE
-        too_much = self._waiting_bytes > _PAUSE_READING_ABOVE_BYTES
-        if (too_many or too_much) and not self._reading_paused and self._transport:
+        too_much = self._waiting_bytes > self._settings.max_waiting_bytes
+        if too_many or too_much:
+            self._pause_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused and self._transport is not None and self._ended is None:
             self._transport.pause_reading()
             self._reading_paused = True
+
+    def _resume_reading(self) -> None:
+        if self._reading_paused and self._transport is not None and self._ended is None:
+            self._transport.resume_reading()
+            self._reading_paused = False
 
     def _take(self, packet: mqtt5.Packet) -> None:
         match packet:
@@ -170,19 +201,21 @@ class MqttConnection(asyncio.Protocol):
             case mqtt5.DisconnectPacket():
                 reason = packet.reason_code.name.lower().replace("_", " ")
                 self._was_taken = packet.reason_code is mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
-                self._end(f"the broker ended the connection: {packet.reason_str or reason}")
+                self._end(f"the broker ended the connection: {packet.reason_str or reason}", "refused")
             case mqtt5.PingRespPacket():
                 if self._pings and self._pings.popleft() == self._delivery_count and not self._messages:
                     self._caught_up = True
             case _:
                 self._disconnect(
-                    mqtt5.DisconnectReasonCode.PROTOCOL_ERROR, f"the broker sent an unexpected {type(packet).__name__}"
+                    mqtt5.DisconnectReasonCode.PROTOCOL_ERROR,
+                    f"the broker sent an unexpected {type(packet).__name__}",
+                    "protocol_error",
                 )
 
     def _take_suback(self, packet: mqtt5.SubAckPacket) -> None:
         refusal = self._subscriptions.take_suback(packet)
         if refusal is not None:
-            self._disconnect(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION, refusal)
+            self._disconnect(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION, refusal, "subscription_refused")
             return
         self._wake_up()
         self._end_subscriptions()
@@ -217,8 +250,10 @@ class MqttConnection(asyncio.Protocol):
             await self._wait_for_change()
         connack = self._connack
         if int(connack.reason_code) >= packets.FIRST_FAILURE:
+            refused_user = connack.reason_code in packets.REFUSALS_OF_USERS
             raise SourceUnavailableError(
-                packets.refusal("the connection", connack.reason_code.name, connack.reason_str)
+                packets.refusal("the connection", connack.reason_code.name, connack.reason_str),
+                "bad_credentials" if refused_user else "refused",
             )
         self.session_present = connack.session_present
         if connack.server_keep_alive is not None:
@@ -229,7 +264,10 @@ class MqttConnection(asyncio.Protocol):
         ):
             log.warning("the broker keeps the session for a shorter time", seconds=connack.session_expiry_interval)
         # A resumed session still has its subscriptions, and a broker may answer this one only after it got acknowledgements.
-        self._write(packets.subscribe(self._wanted))
+        if self._wanted:
+            self._write(packets.subscribe(self._wanted, settings.version))
+        else:
+            self._end_subscriptions()
         while not self._subscriptions.are_made and not self._messages:
             await self._wait_for_change()
 
@@ -248,9 +286,9 @@ class MqttConnection(asyncio.Protocol):
         Nothing else may be under way: `settled` has returned.
         """
         self._had_subscriptions = True
-        self._subscriptions = Subscriptions(more, ended, more)
+        self._subscriptions = Subscriptions(more, ended, more, self._settings.version)
         if more:
-            self._write(packets.subscribe(more))
+            self._write(packets.subscribe(more, self._settings.version))
         else:
             self._end_subscriptions()
 
@@ -271,9 +309,8 @@ class MqttConnection(asyncio.Protocol):
         if self._flagged:
             flagged = frozenset(self._flagged)
             self._flagged.clear()
-        if self._reading_paused and self._transport is not None and self._ended is None:
-            self._transport.resume_reading()
-            self._reading_paused = False
+        if self._writing_paused_at is None:
+            self._resume_reading()
         return Delivery(messages, flagged, self._caught_up)
 
     def acknowledge(self, messages: list[Message]) -> None:
@@ -305,12 +342,23 @@ class MqttConnection(asyncio.Protocol):
             if now - self._last_heard > interval * 1.5 and not self._reading_paused:
                 self._end(f"nothing came from the broker for {interval * 1.5:g} s")
                 self.abort()
+            elif self._writing_paused_at is not None and now - self._writing_paused_at > interval:
+                self._end(f"the broker has read nothing for {interval:g} s")
+                self.abort()
             elif now - min(self._last_sent, self._last_heard) >= interval / 2:
                 self._ping(-1)
 
-    def close(self) -> None:
+    def close(self, why: str = "the connection was closed") -> None:
         """Say good-bye and close; the broker keeps the session."""
-        self._disconnect(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION, "the connection was closed")
+        self._disconnect(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION, why)
+
+    def close_for_good(self, topic_filters: Sequence[str]) -> None:
+        """Say good-bye and close; the broker is to forget the session, which is subscribed to these."""
+        if self._ended is None:
+            self._write(packets.farewell(topic_filters, self._settings.version))
+        self._end("the connection was closed for good")
+        if self._transport is not None:
+            self._transport.close()
 
     def abort(self) -> None:
         """Close without a word."""
@@ -327,7 +375,9 @@ class MqttConnection(asyncio.Protocol):
             SourceUnavailableError: The connection has ended.
         """
         if self._ended is not None:
-            raise (SessionTakenError if self._was_taken else SourceUnavailableError)(self._ended)
+            if self._was_taken:
+                raise SessionTakenError(self._ended)
+            raise SourceUnavailableError(self._ended, self._reason)
         self._wake = asyncio.get_running_loop().create_future()
         await self._wake
 
@@ -336,18 +386,18 @@ class MqttConnection(asyncio.Protocol):
             self._last_sent = time.monotonic()
             self._transport.write(data)
 
-    def _disconnect(self, code: mqtt5.DisconnectReasonCode, reason: str) -> None:
+    def _disconnect(self, code: mqtt5.DisconnectReasonCode, why: str, reason: Reason = "unreachable") -> None:
         if self._ended is None:
-            self._write(mqtt5.DisconnectPacket(reason_code=code).write())
-            self._end(reason)
+            self._write(packets.disconnect(code, self._settings.version))
+            self._end(why, reason)
         if self._transport is not None:
             self._transport.close()
 
-    def _end(self, reason: str) -> None:
+    def _end(self, why: str, reason: Reason = "unreachable") -> None:
         if self._ended is not None:
             return
         self._subscriptions.count_between(self._received_message_count)
-        self._ended = reason
+        self._ended, self._reason = why, reason
         # The broker sends unacknowledged messages again; only those of QoS 0 would be lost.
         self._messages = [message for message in self._messages if not message.packet_id]
         self._wake_up()

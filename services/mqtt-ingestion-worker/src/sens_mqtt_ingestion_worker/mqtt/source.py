@@ -4,22 +4,78 @@ import asyncio
 import contextlib
 import functools
 import ssl
-import urllib.parse
-from collections.abc import AsyncIterator
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from sens_common.attempts import Attempts, Backoff
+from sens_common.brokers import address_of
 from sens_common.errors import SettingsError, UnavailableError
 from sens_common.health import Problems
 from sens_common.ingestion.clock import ReceiptClock
 from sens_mqtt_ingestion_worker.filters import earlier_forms
 from sens_mqtt_ingestion_worker.mqtt.connection import MqttConnection
+from sens_mqtt_ingestion_worker.mqtt.session import SessionSettings
 from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
-from sens_mqtt_ingestion_worker.settings import MqttSettings
 from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
 
-_DEFAULT_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _RECORD_AGAIN_SECONDS: Final = 5.0
+
+
+class Target(NamedTuple):
+    """Where a connection goes, and how.
+
+    Attributes:
+        broker: For people.
+        settings: Of the broker and the session.
+        hosts: Names or addresses, tried one after another.
+        port: Of all of them.
+        tls: Context of a client, None without TLS.
+        server_name: Of the broker's certificate.
+    """
+
+    broker: str
+    settings: SessionSettings
+    hosts: Sequence[str]
+    port: int
+    tls: ssl.SSLContext | None
+    server_name: str
+
+
+class Broker(Protocol):
+    """Finds out where the broker is."""
+
+    @property
+    def settings(self) -> SessionSettings:
+        """Of the broker and the session; those of the user may be missing."""
+
+    async def target(self) -> Target:
+        """Return where the next connection goes.
+
+        Raises:
+            SourceUnavailableError: It goes nowhere; says why.
+        """
+
+
+class PlatformBroker:
+    """The broker of the settings, as `Broker`."""
+
+    def __init__(self, settings: SessionSettings, ca_file: str | None) -> None:
+        """Take the settings.
+
+        Raises:
+            SettingsError: The certificate authority's file can't be used.
+        """
+        self.settings = settings
+        host, port, is_tls = address_of(settings.url)
+        try:
+            tls = ssl.create_default_context(cafile=ca_file) if is_tls else None
+        except OSError as error:
+            raise SettingsError(f"SENS_MQTT__CA_FILE: can't be used as a certificate authority: {error}") from error
+        self._target = Target(f"{host} port {port}", settings, [host], port, tls, host)
+
+    async def target(self) -> Target:
+        """See `Broker.target`."""
+        return self._target
 
 
 class SubscriptionRecord(Protocol):
@@ -53,30 +109,31 @@ class MqttSource:
 
     def __init__(
         self,
-        settings: MqttSettings,
+        broker: Broker,
         clock: ReceiptClock,
         record: SubscriptionRecord,
         routes: SourceRoutes | None = None,
         *,
         max_packet_bytes: int,
+        subscriptions: Problems | None = None,
     ) -> None:
         """Prepare, without connecting.
 
         Args:
-            settings: Of the broker and the session.
+            broker: Where it is, and the session's settings.
             clock: For the receipt times.
             record: Of the session's subscriptions.
             routes: The sources on this broker; the session follows when they change.
-            max_packet_bytes: Largest packet that the stream can take; the smaller of this and the setting is told to the broker.
-
-        Raises:
-            SettingsError: The certificate authority's file can't be used.
+            max_packet_bytes: Largest packet that is taken; the broker is told.
+            subscriptions: Where to say what is wrong with those.
         """
-        self._settings = settings
+        self._broker = broker
         self._record = record
-        self._routes = routes or SourceRoutes(settings.topic_filters)
+        self._routes = routes or SourceRoutes(broker.settings.topic_filters)
         self._recorded: frozenset[str] | None = None  # None: not read yet
-        self.subscriptions = Problems("subscriptions")
+        self._connection: MqttConnection | None = None
+        self._is_over = False
+        self.subscriptions = subscriptions or Problems("subscriptions")
         # What the record has too much is unsubscribed once more, to no effect: that makes the worker no less ready.
         self._recording = Attempts(
             Problems("session_record"),
@@ -86,62 +143,55 @@ class MqttSource:
             why_says_all=True,
             backoff=Backoff(_RECORD_AGAIN_SECONDS, _RECORD_AGAIN_SECONDS),
         )
-        self._max_packet_bytes = min(settings.max_packet_bytes, max_packet_bytes)
-        parts = urllib.parse.urlsplit(settings.url)
-        self._host = parts.hostname or ""
-        self._port = parts.port or _DEFAULT_PORTS[parts.scheme]
-        self._tls: ssl.SSLContext | None = None
-        if parts.scheme == "mqtts":
-            try:
-                self._tls = ssl.create_default_context(cafile=settings.ca_file)
-            except OSError as error:
-                raise SettingsError(f"SENS_MQTT__CA_FILE: can't be used as a certificate authority: {error}") from error
+        self._max_packet_bytes = max_packet_bytes
         self._clock = clock
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[MqttConnection]:
         """Open a connection, resume or begin the session, and subscribe. See `pipeline.Source.connect`."""
-        settings = self._settings
-        loop = asyncio.get_running_loop()
-        broker = f"{self._host} port {self._port}"
+        target = await self._broker.target()
         try:
             recorded = await self._before_subscribing()
         except UnavailableError as error:
             raise SourceUnavailableError(str(error)) from error
         wanted = self._wanted
-        connection = MqttConnection(settings, self._max_packet_bytes, self._clock, recorded - wanted, self._routes)
+        connection = MqttConnection(
+            target.settings, self._max_packet_bytes, self._clock, recorded - wanted, self._routes
+        )
         try:
-            async with asyncio.timeout(settings.connect_timeout_seconds):
-                await loop.create_connection(lambda: connection, self._host, self._port, ssl=self._tls)
-                await connection.open()
-        except TimeoutError as error:
-            connection.abort()
-            raise SourceUnavailableError(
-                f"{broker} did not answer within {settings.connect_timeout_seconds:g} s"
-            ) from error
-        except OSError as error:
-            raise SourceUnavailableError(f"{broker} can't be reached: {error.strerror or error}") from error
-        except SourceUnavailableError as error:
-            connection.abort()
-            raise type(error)(f"{broker}: {error}") from error
-        except asyncio.CancelledError:
+            await _open(connection, target)
+        except BaseException:
             connection.abort()
             raise
         keeping = asyncio.create_task(connection.keep_alive(), name="mqtt keep-alive")
         settling = asyncio.create_task(self._keep_subscribed(connection, wanted), name="mqtt subscriptions")
+        self._connection = connection
         try:
             yield connection
         except SourceUnavailableError as error:
-            raise type(error)(f"{broker}: {error}") from error
+            raise error.at(target.broker) from error
         finally:
+            self._connection = None
             keeping.cancel()
             settling.cancel()
-            connection.close()
+            if self._is_over:
+                connection.close_for_good(sorted(self._recorded or ()))
+            else:
+                connection.close()
+
+    def reconnect(self, why: str) -> None:
+        """Close the connection, if there is one; the next one has another target."""
+        if self._connection is not None:
+            self._connection.close(why)
+
+    def end_session(self) -> None:
+        """Let the broker forget the session when the connection is closed."""
+        self._is_over = True
 
     @property
     def _wanted(self) -> frozenset[str]:
         """What the session is to be subscribed to."""
-        return frozenset(self._settings.topic_filters) | self._routes.filters
+        return frozenset(self._broker.settings.topic_filters) | self._routes.filters
 
     async def _before_subscribing(self) -> frozenset[str]:
         """Return the filters to which the session may be subscribed, once they are recorded together with those it is going to have."""
@@ -194,3 +244,38 @@ class MqttSource:
         if self._recorded != subscribed:
             await self._record.save(subscribed)
             self._recorded = subscribed
+
+
+async def _open(connection: MqttConnection, target: Target) -> None:
+    """Connect, and be let in.
+
+    Raises:
+        SourceUnavailableError: The broker can't be reached, or refuses us.
+    """
+    seconds = target.settings.connect_timeout_seconds
+    try:
+        async with asyncio.timeout(seconds):
+            await _reach(connection, target)
+            await connection.open()
+    except TimeoutError as error:
+        raise SourceUnavailableError(f"{target.broker} did not answer within {seconds:g} s") from error
+    except ssl.SSLError as error:
+        why = getattr(error, "verify_message", "") or error.reason or str(error)
+        raise SourceUnavailableError(f"{target.broker}: TLS fails: {why}", "tls_error") from error
+    except OSError as error:
+        raise SourceUnavailableError(f"{target.broker} can't be reached: {error.strerror or error}") from error
+    except ValueError as error:  # a name that no certificate can have
+        raise SourceUnavailableError(f"{target.broker}: {error}") from error
+    except SourceUnavailableError as error:
+        raise error.at(target.broker) from error
+
+
+async def _reach(connection: MqttConnection, target: Target) -> None:
+    loop = asyncio.get_running_loop()
+    name = target.server_name if target.tls is not None else None
+    *others, last = target.hosts
+    for host in others:
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            await loop.create_connection(lambda: connection, host, target.port, ssl=target.tls, server_hostname=name)
+            return
+    await loop.create_connection(lambda: connection, last, target.port, ssl=target.tls, server_hostname=name)

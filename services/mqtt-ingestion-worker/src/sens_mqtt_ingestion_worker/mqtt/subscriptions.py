@@ -7,6 +7,7 @@ from typing import Final
 import mqtt5
 import structlog
 
+from sens_common.brokers import Version
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.mqtt import packets
 
@@ -26,7 +27,11 @@ class Subscriptions:
     """
 
     def __init__(
-        self, wanted: Sequence[str], left_over: frozenset[str], optional: Collection[str] = frozenset()
+        self,
+        wanted: Sequence[str],
+        left_over: frozenset[str],
+        optional: Collection[str] = frozenset(),
+        version: Version = "5",
     ) -> None:
         """Take the filters; nothing is sent yet.
 
@@ -34,11 +39,13 @@ class Subscriptions:
             wanted: All that is to be subscribed to.
             left_over: What the session may be subscribed to beside that.
             optional: Those that the broker may refuse.
+            version: Of MQTT.
         """
         self.are_made = not wanted
         self.answers: dict[str, str | None] = {}
         self._wanted = wanted
         self._optional = optional
+        self._version = version
         self._left_over = sorted(left_over)
         self._refused: list[str] = []
         self._are_settled = asyncio.Event()
@@ -73,11 +80,12 @@ class Subscriptions:
             self._are_settled.set()
             return None
         self._came_before = received
-        return packets.unsubscribe(self._left_over)
+        return packets.unsubscribe(self._left_over, self._version)
 
     def take_unsuback(self, packet: mqtt5.UnsubAckPacket, received: int) -> None:
         """Take the answer to UNSUBSCRIBE."""
-        codes = dict(zip(self._left_over, packet.reason_codes, strict=False))
+        said = packet.reason_codes or [_ENDED] * len(self._left_over)  # MQTT 3.1.1 says nothing
+        codes = dict(zip(self._left_over, said, strict=False))
         self._refused = [each for each, code in codes.items() if int(code) >= packets.FIRST_FAILURE]
         ended = [each for each, code in codes.items() if code is _ENDED]
         if ended:
