@@ -9,7 +9,6 @@ from sens_common.jetstream import connect
 from sens_common.settings import NatsSettings
 from sens_mqtt_ingestion_worker.mqtt.source import SubscriptionRecord
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
-from sens_mqtt_ingestion_worker.settings import MqttSettings
 from support.memory import MemoryRecord
 
 type Opener = Callable[[], AbstractAsyncContextManager[SubscriptionRecord]]
@@ -31,7 +30,7 @@ def opened(request: pytest.FixtureRequest) -> Opener:
     @asynccontextmanager
     async def open_jetstream() -> AsyncIterator[SubscriptionRecord]:
         async with connect(settings, "test") as client:
-            yield SessionRecord(client.jetstream(), settings, MqttSettings(client_id="w"))
+            yield SessionRecord(client.jetstream(), settings, "w", "mqtt://a:1")
 
     return open_jetstream
 

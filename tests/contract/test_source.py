@@ -9,7 +9,7 @@ import pytest
 
 from sens_common.envelope import Message
 from sens_common.ingestion.clock import ReceiptClock, time_slot
-from sens_mqtt_ingestion_worker.mqtt import MqttSource
+from sens_mqtt_ingestion_worker.mqtt import MqttSource, PlatformBroker
 from sens_mqtt_ingestion_worker.pipeline import BrokerConnection, Delivery, Source, SourceUnavailableError
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 from support.brokers import MqttBroker, mock_broker
@@ -57,7 +57,7 @@ class BrokerInMemory:
 class RunningBroker:
     def __init__(self, broker: MqttBroker, stop: Callable[[], None]) -> None:
         settings = MqttSettings(url=f"mqtt://{broker.host}:{broker.port_v5}", client_id="w")
-        self.source = MqttSource(settings, ReceiptClock(time_slot("w")), MemoryRecord(), max_packet_bytes=1_000_000)
+        self.source = MqttSource(PlatformBroker(settings, None), ReceiptClock(time_slot("w")), MemoryRecord(), max_packet_bytes=1_000_000)
         self._broker = broker
         self._stop = stop
 

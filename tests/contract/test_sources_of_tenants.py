@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
+from sens_common.brokers import Broker
 from sens_common.settings import DatabaseSettings
 from sens_common.topic_filters import overlap
 from sens_platform_api.caller import Caller
@@ -111,6 +112,31 @@ class TestSources:
             over_http = FIELD._replace(name="push", transport="http", topic_filter=None)
             assert await other.sources.put(over_http) == Put("created", None)
             assert await demo.sources.put(FIELD._replace(name="all", topic_filter="#")) == Put("overlap", "field")
+
+
+    async def test_have_brokers_of_their_own_whose_topics_are_others(self, opened: Opener) -> None:
+        async with opened() as (demo, other):
+            own = FIELD._replace(broker=Broker("mqtts://broker.example.org", credential="first"))
+            assert await demo.sources.put(FIELD._replace(name="platform", topic_filter="#")) == Put("created", None)
+            assert await demo.sources.put(own) == Put("created", None)
+            assert unstamped(await demo.sources.get("field")) == own
+            same_place = own._replace(name="narrow", topic_filter="netmore/+/up", broker=Broker("mqtts://Broker.example.org:8883"))
+            assert await demo.sources.put(same_place) == Put("overlap", "field")
+            assert await other.sources.put(same_place) == Put("created", None)
+            elsewhere = own._replace(name="elsewhere", broker=Broker("mqtt://broker.example.org"))
+            assert await demo.sources.put(elsewhere) == Put("created", None)
+
+    async def test_share_a_session_only_with_the_same_settings(self, opened: Opener) -> None:
+        async with opened() as (demo, _):
+            own = FIELD._replace(broker=Broker("mqtts://broker.example.org", credential="first"))
+            more = own._replace(name="more", topic_filter="more/#")
+            changed = more._replace(broker=Broker("mqtts://broker.example.org", credential="second"))
+            assert [await demo.sources.put(each) for each in (own, more)] == [Put("created", None)] * 2
+            assert await demo.sources.put(changed) == Put("session", "field")
+            named = Broker("mqtts://broker.example.org", credential="second", client_id="another")
+            assert await demo.sources.put(more._replace(broker=named)) == Put("changed", None)
+            assert await demo.sources.put(own._replace(enabled=False)) == Put("changed", None)
+            assert await demo.sources.put(changed) == Put("changed", None)
 
 
 class TestProfiles:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from sens_common.brokers import address_of
 from sens_common.topic_filters import overlap
 from sens_platform_api.codecs.repository import Addition, Codec, Version, WholeVersion
 from sens_platform_api.profiles.repository import Profile, Users
@@ -31,6 +32,14 @@ class MemoryRooms:
     devices: dict[str, str | None] = field(default_factory=dict)
 
 
+def _place(source: Source) -> str | None:
+    return None if source.broker is None else str(address_of(source.broker.url))
+
+
+def _session(source: Source) -> str | None:
+    return None if source.broker is None else source.broker.client_id
+
+
 class MemorySources:
     """The sources of one tenant, as `sources.service.Sources`."""
 
@@ -51,8 +60,12 @@ class MemorySources:
             for other in rooms.sources.values():
                 if rooms is self._rooms and other.name == source.name:
                     continue
+                if _place(source) != _place(other) or (source.broker is not None and rooms is not self._rooms):
+                    continue
                 if source.topic_filter and other.topic_filter and overlap(source.topic_filter, other.topic_filter):
                     return Put("overlap", other.name if rooms is self._rooms else None)
+                if source.broker != other.broker and _session(source) == _session(other) and source.enabled and other.enabled:
+                    return Put("session", other.name)
         before = self._rooms.sources.get(source.name)
         after = source._replace(created_at=NOW, changed_at=NOW)
         self._rooms.sources[source.name] = after

@@ -24,7 +24,6 @@ from sens_common.nats_permissions import API_USER, INGESTION_USER, PERMISSIONS, 
 from sens_common.settings import NatsSettings
 from sens_common.tenant_limits import BUCKET
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
-from sens_mqtt_ingestion_worker.settings import MqttSettings
 from sens_telemetry_worker.jetstream.consumer import ensure_consumer
 
 SERVICES = sorted(PERMISSIONS)
@@ -177,7 +176,7 @@ class TestTheIngestion:
         filters = frozenset({"sens/v1/+/+/telemetry"})
 
         async with client_of(nats, INGESTION_USER) as client:
-            record = SessionRecord(client.jetstream(), nats, MqttSettings(client_id="one"))
+            record = SessionRecord(client.jetstream(), nats, "one", "mqtt://a:1")
             await record.save(filters)
             assert (await record.load()) == filters
 

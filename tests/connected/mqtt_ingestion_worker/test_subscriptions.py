@@ -13,7 +13,7 @@ from sens_common.ingestion.clock import ReceiptClock, time_slot
 from sens_common.jetstream import connect
 from sens_common.settings import DatabaseSettings, NatsSettings
 from sens_common.topics import NATIVE_PATTERN
-from sens_mqtt_ingestion_worker.mqtt import MqttConnection, MqttSource
+from sens_mqtt_ingestion_worker.mqtt import MqttConnection, MqttSource, PlatformBroker
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import MqttSettings
 from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
@@ -40,7 +40,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[MqttBroker]:
 async def session(broker: MqttBroker, record: MemoryRecord, *filters: str) -> AsyncIterator[MqttConnection]:
     """Connect the session and wait until the broker has answered everything."""
     settings = MqttSettings(url=f"mqtt://{broker.host}:{broker.port_v5}", client_id="w", topic_filters=list(filters))
-    source = MqttSource(settings, ReceiptClock(time_slot("w")), record, max_packet_bytes=1_000_000)
+    source = MqttSource(PlatformBroker(settings, None), ReceiptClock(time_slot("w")), record, max_packet_bytes=1_000_000)
     async with source.connect() as connection:
         assert await connection.settled() == []
         await eventually(lambda: record.holds(filters), "the filters are recorded")
@@ -125,7 +125,7 @@ class TestRecord:
             async with connect(nats, "test") as client:
 
                 def record(client_id: str, url: str) -> SessionRecord:
-                    return SessionRecord(client.jetstream(), nats, MqttSettings(client_id=client_id, url=url))
+                    return SessionRecord(client.jetstream(), nats, client_id, url)
 
                 mine = record(".w-0.", "mqtt://a:1")
                 assert await mine.load() is None
@@ -192,7 +192,7 @@ class TestSources:
         routes = SourceRoutes([NATIVE_TOPIC_FILTER])
         record = MemoryRecord()
         settings = MqttSettings(url=f"mqtt://{broker.host}:{broker.port_v5}", client_id="w")
-        source = MqttSource(settings, ReceiptClock(time_slot("w")), record, routes, max_packet_bytes=1_000_000)
+        source = MqttSource(PlatformBroker(settings, None), ReceiptClock(time_slot("w")), record, routes, max_packet_bytes=1_000_000)
 
         def publish(*topics: str) -> None:
             with Publisher(broker) as publisher:

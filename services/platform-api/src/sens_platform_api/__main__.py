@@ -38,7 +38,8 @@ from sens_platform_api.registry.service import keep_deleting
 from sens_platform_api.retention.repository import StoredExpiry
 from sens_platform_api.retention.service import keep_expiring, keep_measuring, keep_observing
 from sens_platform_api.settings import ApiSettings
-from sens_platform_api.sources.endpoints import FRAMES
+from sens_platform_api.sources.endpoints import FRAMES, STATES
+from sens_platform_api.sources.jetstream import SourceStates
 from sens_platform_api.sql_logins.repository import StoredSessions
 from sens_platform_api.sql_logins.service import keep_ending
 from sens_platform_api.streaming import AnswerCounter
@@ -71,6 +72,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             ERASURE.provided(settings.erasure),
             CHECK.provided(SandboxCheck(sandbox)),
             FRAMES.provided(Codecs(JavascriptCodecs(sandbox))),
+            STATES.provided(SourceStates(client)),
             LIVE.provided(live),
             ANSWERS.provided(AnswerCounter(limits.answers, limits.answers_per_tenant)),
             TABLES.provided(AnswerCounter(limits.tables, limits.tables_per_tenant)),

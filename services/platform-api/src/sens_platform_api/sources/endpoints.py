@@ -1,11 +1,13 @@
 """``/api/v1/sources``."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from sens_common.source_states import SourceState
 from sens_payloads.frames import FrameDecoder
 from sens_payloads.uplinks import Received, query_of
 from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
@@ -19,6 +21,7 @@ from sens_platform_api.sources.repository import TenantSources
 from sens_platform_api.state import Part
 
 FRAMES = Part[FrameDecoder]("frames")
+STATES = Part[service.States]("states")
 
 router = APIRouter(prefix="/api/v1/sources", tags=["sources"])
 
@@ -32,16 +35,27 @@ async def _bench(database: CallersDatabase, caller: CurrentCaller) -> service.Be
 
 
 OwnSources = Annotated[service.Sources, Depends(_sources)]
+
+
+async def _told(
+    states: Annotated[service.States, Depends(STATES)], caller: CurrentCaller
+) -> Mapping[str, SourceState] | None:
+    return await service.states(states, caller.tenant)
+
+
+Told = Annotated[Mapping[str, SourceState] | None, Depends(_told)]
 OwnBench = Annotated[service.Bench, Depends(_bench)]
 
 
 @router.get("", operation_id="list_sources", summary="List sources", responses=data_responses())
-async def list_sources(sources: OwnSources, query: Annotated[PageParameters, Query()]) -> schemas.SourceList:
+async def list_sources(
+    sources: OwnSources, told: Told, query: Annotated[PageParameters, Query()]
+) -> schemas.SourceList:
     """A source is how a stream of other people's messages comes in. They are listed by name, in pages."""
     after = decode_cursor(query.cursor, 1)[0] if query.cursor else ""
     page = await service.list_page(sources, after=after, limit=query.limit)
     return schemas.SourceList(
-        sources=[schemas.SourceDocument.of(source) for source in page.sources],
+        sources=[schemas.SourceDocument.of(source, told) for source in page.sources],
         next=encode_cursor(page.after) if page.after is not None else None,
     )
 
@@ -53,9 +67,9 @@ async def list_sources(sources: OwnSources, query: Annotated[PageParameters, Que
     dependencies=[Depends(no_parameters)],
     responses=data_responses(NotFoundError),
 )
-async def get_source(sources: OwnSources, name: NamePath) -> schemas.SourceDocument:
-    """Its address, format and profiles."""
-    return schemas.SourceDocument.of(await service.get(sources, name))
+async def get_source(sources: OwnSources, told: Told, name: NamePath) -> schemas.SourceDocument:
+    """Its address, format and profiles, and how it does."""
+    return schemas.SourceDocument.of(await service.get(sources, name), told)
 
 
 @router.put(
@@ -65,9 +79,11 @@ async def get_source(sources: OwnSources, name: NamePath) -> schemas.SourceDocum
     dependencies=[Depends(no_parameters)],
     responses=data_responses(OverlapError, TooManyError),
 )
-async def put_source(sources: OwnSources, name: NamePath, body: schemas.SourceChange) -> schemas.SourceDocument:
-    """What the body leaves out gets its default. The telemetry workers know of the change within seconds."""
-    return schemas.SourceDocument.of(await service.put(sources, body.source(name)))
+async def put_source(
+    sources: OwnSources, told: Told, name: NamePath, body: schemas.SourceChange
+) -> schemas.SourceDocument:
+    """What the body leaves out gets its default. The workers know of the change within seconds; the state in the answer is that of before."""
+    return schemas.SourceDocument.of(await service.put(sources, body.source(name)), told)
 
 
 @router.delete(

@@ -1,4 +1,4 @@
-"""A tenant's sources in the database, changed by the functions of migration 0019."""
+"""A tenant's sources in the database, changed by the functions of migrations 0019 and 0022."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, NamedTuple
 import asyncpg
 import msgspec
 
+from sens_common.brokers import Broker, address_of
 from sens_common.dead_letters import Origin
 from sens_payloads.formats.sparkplug_b import device_name_of
 from sens_payloads.formats.sparkplug_births import Birth, Publisher
@@ -43,6 +44,7 @@ class Source(NamedTuple):
         default_profile: Name of the profile of devices that no rule fits.
         profile_rules: The first one that fits holds.
         enabled: Whether messages are taken.
+        broker: Of its own, None for the platform's.
         created_at: None before it is stored.
         changed_at: None before it is stored.
     """
@@ -57,6 +59,7 @@ class Source(NamedTuple):
     default_profile: str | None
     profile_rules: list[Rule]
     enabled: bool
+    broker: Broker | None = None
     created_at: datetime | None = None
     changed_at: datetime | None = None
 
@@ -65,8 +68,9 @@ class Put(NamedTuple):
     """What became of a source.
 
     Attributes:
-        outcome: ``created``, ``changed``, ``unchanged``, ``too_many``, ``unknown_profile``, or ``overlap``.
-        detail: The profile that is not known; the source of the tenant that has the topics, None where it is another tenant's.
+        outcome: ``created``, ``changed``, ``unchanged``, ``too_many``, ``unknown_profile``, ``overlap``, or ``session``.
+        detail: The profile that is not known; the source of the tenant that has the topics, or the session at the broker, None where it is
+            another tenant's.
     """
 
     outcome: str
@@ -86,7 +90,7 @@ _NOW: Final = Origin(1 << 62, 0, 0)
 """Behind everything in the stream."""
 _SOURCES: Final = """
     SELECT s.name, s.transport, s.topic_filter, s.format, s.settings, s.registers_devices, s.radio, p.name AS default_profile,
-        s.profile_rules, s.enabled, s.created_at, s.changed_at
+        s.profile_rules, s.enabled, s.broker, s.created_at, s.changed_at
     FROM sens.sources s LEFT JOIN sens.profiles p ON p.id = s.default_profile
 """
 
@@ -117,7 +121,7 @@ class TenantSources:
             row = await connection.fetchrow(
                 "SELECT outcome, detail FROM sens.put_source($1, $2::text::jsonb, $3, $4, $5)",
                 source.name,
-                json.dumps(document | {"created_at": None, "changed_at": None}),
+                json.dumps(document | {"broker": _stored(source.broker), "created_at": None, "changed_at": None}),
                 self._caller.actor,
                 self._caller.address,
                 self._caller.request_id,
@@ -173,6 +177,13 @@ class TenantSources:
         return msgspec.msgpack.decode(content, type=Birth)
 
 
+def _stored(broker: Broker | None) -> dict[str, Any] | None:
+    """Return what the database has of a broker: the members, and by what brokers and sessions are told apart."""
+    if broker is None:
+        return None
+    return msgspec.structs.asdict(broker) | {"address": str(address_of(broker.url)), "session": broker.client_id or ""}
+
+
 async def _sources(connection: Connection, rows: list[asyncpg.Record]) -> list[Source]:
     """Return sources, with the names of the profiles in their rules."""
     rules = [json.loads(row["profile_rules"]) for row in rows]
@@ -185,6 +196,7 @@ async def _sources(connection: Connection, rows: list[asyncpg.Record]) -> list[S
                 **row,
                 "settings": json.loads(row["settings"]),
                 "profile_rules": [Rule(rule["device"], names[rule["profile"]]) for rule in each],
+                "broker": None if row["broker"] is None else msgspec.json.decode(row["broker"], type=Broker),
             }
         )
         for row, each in zip(rows, rules, strict=True)

@@ -1,10 +1,22 @@
 """Sources in requests and answers."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from sens_common.brokers import (
+    CLIENT_ID_PATTERN,
+    CLIENT_ID_RULE,
+    CREDENTIAL_PATTERN,
+    CREDENTIAL_RULE,
+    Broker,
+    Version,
+    address_of,
+)
+from sens_common.source_states import Reason, SourceState
 from sens_common.units import unit_text
 from sens_payloads.explaining import ExplainedUplink, Explanation, Refusal
 from sens_payloads.formats import FORMATS
@@ -36,6 +48,51 @@ class ProfileRule(BaseModel):
     profile: ProfileName
 
 
+class BrokerDocument(BaseModel):
+    """A broker of a source's own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    url: Annotated[
+        str,
+        Field(
+            description="mqtt://host:port, or mqtts://host:port (TLS), without user and password.",
+            max_length=300,
+            examples=["mqtts://broker.example.org:8883"],
+        ),
+    ]
+    credential: Annotated[
+        Annotated[str, in_words(CREDENTIAL_PATTERN, f"a credential's name has {CREDENTIAL_RULE}")] | None,
+        Field(
+            description="Name of a credential that the operator has given the workers for this tenant: user and password, certificates.",
+            examples=["netmore"],
+        ),
+    ] = None
+    client_id: Annotated[
+        Annotated[str, in_words(CLIENT_ID_PATTERN, f"a client identifier has {CLIENT_ID_RULE}")] | None,
+        Field(description="Client identifier; null for one that the platform chooses and keeps.", examples=[None]),
+    ] = None
+    version: Annotated[Version, Field(description="Of MQTT.", examples=["5"])] = "5"
+    clean_session: Annotated[
+        bool,
+        Field(
+            description="Whether the broker keeps nothing while nobody is connected: messages of that time are lost.",
+            strict=True,
+            examples=[False],
+        ),
+    ] = False
+
+    @field_validator("url")
+    @classmethod
+    def _of_a_broker(cls, url: str) -> str:
+        address_of(url)
+        return url
+
+    def broker(self) -> Broker:
+        """Return the broker."""
+        return Broker(**self.model_dump())
+
+
 class SourceChange(BaseModel):
     """A source as it should be."""
 
@@ -47,12 +104,16 @@ class SourceChange(BaseModel):
     topic_filter: Annotated[
         str | None,
         Field(
-            description="MQTT topic filter on the platform's broker, null for HTTP. No two sources, of whichever tenant, match the same topics.",
+            description="MQTT topic filter, null for HTTP. No two sources of whichever tenants match the same topics of the platform's broker,"
+            " and no two of a tenant the same topics of another one.",
             max_length=1024,
             examples=["netmore/acme/#"],
         ),
         json_of(1024),
     ] = None
+    broker: Annotated[BrokerDocument | None, Field(description="The source's own broker, null for the platform's.")] = (
+        None
+    )
     format: Annotated[
         str,
         Field(description=f"Network format: {', '.join(FORMATS)}.", max_length=40, examples=["netmore"]),
@@ -79,13 +140,66 @@ class SourceChange(BaseModel):
     def _has_a_filter_where_it_needs_one(self) -> Self:
         if (self.topic_filter is not None) != (self.transport == "mqtt"):
             raise ValueError("a source of MQTT has a topic_filter, one of HTTP has none")
+        if self.broker is not None and self.transport != "mqtt":
+            raise ValueError("a source of HTTP has no broker")
         return self
 
     def source(self, name: str) -> Source:
         """Return the source with a name."""
         members = self.model_dump()
         rules = [Rule(rule.device, rule.profile) for rule in self.profile_rules]
-        return Source(**{**members, "name": name, "profile_rules": rules})
+        broker = None if self.broker is None else self.broker.broker()
+        return Source(**{**members, "name": name, "profile_rules": rules, "broker": broker})
+
+
+class StateDocument(BaseModel):
+    """How a source does, as the ingestion workers tell; at most ten seconds old."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    status: Annotated[
+        Literal["connected", "connecting", "failed", "disabled", "unknown"],
+        Field(
+            description="`connected`: its messages come. `failed`: they don't, for the reason. `unknown`: no worker tells.",
+            examples=["connected"],
+        ),
+    ]
+    reason: Annotated[Reason | None, Field(description="What is wrong, as a word.", examples=[None])] = None
+    detail: Annotated[str | None, Field(description="What is wrong, and what to do.", examples=[None])] = None
+    connected_since: Annotated[Time | None, Field(description="Null without a connection.")] = None
+    last_message_at: Annotated[Time | None, Field(description="Null before the first message.")] = None
+    messages: Annotated[
+        int, Field(description="How many came since the worker serves the source.", examples=[1742])
+    ] = 0
+
+    @classmethod
+    def of(cls, source: Source, told: Mapping[str, SourceState] | None) -> Self:
+        """Return the document of a source's state.
+
+        Args:
+            source: The source.
+            told: What is told of the tenant's sources, None where nobody can be asked.
+        """
+        if not source.enabled:
+            return cls(status="disabled")
+        state = None if told is None else told.get(source.name)
+        if state is None:
+            return cls(
+                status="unknown",
+                detail="NATS can't be asked" if told is None else "no ingestion worker tells of it; is one running?",
+            )
+        return cls(
+            status=state.status,
+            reason=state.reason or None,
+            detail=state.detail or None,
+            connected_since=_time_of(state.connected_since),
+            last_message_at=_time_of(state.last_message_at),
+            messages=state.messages,
+        )
+
+
+def _time_of(microseconds: int | None) -> str | None:
+    return None if microseconds is None else time_text(EPOCH + timedelta(microseconds=microseconds))
 
 
 class SourceDocument(BaseModel):
@@ -107,18 +221,22 @@ class SourceDocument(BaseModel):
     ]
     profile_rules: list[ProfileRule]
     enabled: Annotated[bool, Field(description="Whether messages are taken.", examples=[True])]
+    broker: Annotated[BrokerDocument | None, Field(description="The source's own broker, null for the platform's.")]
+    state: Annotated[StateDocument | None, Field(description="How it does; null for HTTP.")]
     created_at: Annotated[Time, Field(description="When it was made.")]
     changed_at: Annotated[Time, Field(description="When it was last changed.")]
 
     @classmethod
-    def of(cls, source: Source) -> Self:
-        """Return the document of a source."""
+    def of(cls, source: Source, told: Mapping[str, SourceState] | None) -> Self:
+        """Return the document of a source; see `StateDocument.of`."""
         members = source._asdict()
         return cls(
             **{
                 "source": members.pop("name"),
                 **members,
                 "profile_rules": [rule._asdict() for rule in source.profile_rules],
+                "broker": None if source.broker is None else BrokerDocument(**msgspec.structs.asdict(source.broker)),
+                "state": StateDocument.of(source, told) if source.transport == "mqtt" else None,
                 "created_at": time_text(source.created_at or datetime.now(UTC)),
                 "changed_at": time_text(source.changed_at or datetime.now(UTC)),
             }

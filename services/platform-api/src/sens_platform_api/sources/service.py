@@ -3,9 +3,10 @@
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
-from sens_common.errors import RejectedMessageError, SettingsError
+from sens_common.errors import RejectedMessageError, SettingsError, UnavailableError
+from sens_common.source_states import SourceState
 from sens_common.topic_filters import checked, overlap
-from sens_common.topics import NATIVE_PATTERN
+from sens_common.topics import NATIVE_PATTERN, SOURCES
 from sens_payloads.explaining import Explanation, explain
 from sens_payloads.formats import format_settings
 from sens_payloads.formats.sparkplug_b import data_publisher
@@ -32,6 +33,17 @@ class Sources(Protocol):
 
     async def delete(self, name: str) -> str:
         """Delete a source; return ``deleted``, ``unknown``, or ``used``: it is enabled."""
+
+
+class States(Protocol):
+    """What the ingestion workers tell."""
+
+    async def of(self, tenant: str) -> Mapping[str, SourceState]:
+        """Return how a tenant's sources do, by name.
+
+        Raises:
+            UnavailableError: That can't be asked.
+        """
 
 
 class Bench(Protocol):
@@ -86,6 +98,11 @@ async def put(sources: Sources, source: Source) -> Source:
             raise InvalidRequestError.in_body("profile_rules", f"there is no profile {name}; make it first")
         case Put("too_many", _):
             raise TooManyError("a tenant may have 200 sources; delete some first")
+        case Put("session", name):
+            raise OverlapError(
+                f"source {name} has the same session at its broker with other settings: give this one a client_id of its own, or disable"
+                " that source before you change both"
+            )
         case Put("overlap", None):
             raise OverlapError(
                 f"{source.topic_filter} matches topics that a source of another tenant has; narrow it to the topics of your own devices"
@@ -117,10 +134,13 @@ def _check(source: Source) -> None:
             "topic_filter",
             "topics that begin with $ are the broker's own; a shared subscription is made by the platform",
         )
-    if overlap(source.topic_filter, NATIVE_PATTERN.filter):
-        raise OverlapError(
-            f"{source.topic_filter} matches topics of the platform itself, {NATIVE_PATTERN.filter}, whose messages need no source; narrow it"
-        )
+    if source.broker is not None:
+        return
+    for taken in (NATIVE_PATTERN.filter, f"{SOURCES.root}#"):
+        if overlap(source.topic_filter, taken):
+            raise OverlapError(
+                f"{source.topic_filter} matches topics of the platform itself, {taken}, whose messages need no source; narrow it"
+            )
 
 
 async def delete(sources: Sources, name: str) -> None:
@@ -139,6 +159,14 @@ async def delete(sources: Sources, name: str) -> None:
             raise InUseError(
                 f"source {name} is enabled: messages that come {where} would be dead letters; disable it first, then delete it"
             )
+
+
+async def states(told: States, tenant: str) -> Mapping[str, SourceState] | None:
+    """Return how a tenant's sources do, by name; None where nobody can be asked."""
+    try:
+        return await told.of(tenant)
+    except UnavailableError:
+        return None
 
 
 async def try_message(bench: Bench, name: str, received: Received, tenant_id: int, frames: FrameDecoder) -> Explanation:
