@@ -280,6 +280,11 @@ volumeMounts:
   {{- range fromJsonArray (include "sens.files" .) }}
   - {name: {{ .volume }}, mountPath: /etc/sens/{{ .volume }}, readOnly: true}
   {{- end }}
+  {{- if has "mqtt" .needs }}
+  {{- range $index, $credential := .root.Values.brokers.credentials }}
+  - {name: broker-{{ $index }}, mountPath: {{ printf "/etc/sens/brokers/%s/%s" $credential.tenant $credential.name | quote }}, readOnly: true}
+  {{- end }}
+  {{- end }}
 {{- end -}}
 
 {{- define "sens.volumes" -}}
@@ -289,6 +294,13 @@ volumes:
   {{- range fromJsonArray (include "sens.files" .) }}
   - name: {{ .volume }}
     secret: {secretName: {{ .secret }}}
+  {{- end }}
+  {{- if has "mqtt" .needs }}
+  {{- range $index, $credential := .root.Values.brokers.credentials }}
+  - name: broker-{{ $index }}
+    # A source whose secret is missing says so, and no other one waits for it.
+    secret: {secretName: {{ $credential.secret }}, optional: true}
+  {{- end }}
   {{- end }}
 {{- end -}}
 

@@ -11,9 +11,11 @@ from sens_common.command_line.options import DataDir, Json
 app = typer.Typer(no_args_is_help=True, help="How other people's messages come in.")
 
 _PAGE: Final = 1000
+_NOT_CHANGED: Final = frozenset({"source", "state", "created_at", "changed_at"})
+_NONE: Final = "none"
 Name = Annotated[str, typer.Argument(help="Name of the source.", show_default=False)]
 Topic = Annotated[
-    str | None, typer.Option(help="MQTT topic filter of its messages, on the platform's broker.", show_default=False)
+    str | None, typer.Option(help="MQTT topic filter of its messages.", show_default=False)
 ]
 Settings = Annotated[
     Path | None, typer.Option(help="File with the format's settings, a JSON object.", show_default=False)
@@ -34,6 +36,31 @@ Radio = Annotated[
 Registers = Annotated[
     bool | None,
     typer.Option("--register/--no-register", help="Register devices that are not known.", show_default=False),
+]
+BrokerUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--broker",
+        metavar="URL",
+        help="Broker of its own, mqtt://host:port or mqtts://host:port; none for the platform's.",
+        show_default=False,
+    ),
+]
+Credential = Annotated[
+    str | None,
+    typer.Option(help="Name of the broker's credential, whose files the workers have; none for none.", show_default=False),
+]
+ClientId = Annotated[str | None, typer.Option(help="Client identifier at the broker.", show_default=False)]
+MqttVersion = Annotated[
+    str | None, typer.Option(metavar="VERSION", help="Of MQTT at the broker: 5 or 3.1.1.", show_default=False)
+]
+CleanSession = Annotated[
+    bool | None,
+    typer.Option(
+        "--clean-session/--keep-session",
+        help="Whether the broker keeps nothing while nobody is connected.",
+        show_default=False,
+    ),
 ]
 Enabled = Annotated[
     bool | None, typer.Option("--enable/--disable", help="Whether messages are taken.", show_default=False)
@@ -65,11 +92,13 @@ def list_sources(
             each["format"],
             each["default_profile"],
             len(each["profile_rules"]),
-            "enabled" if each["enabled"] else "disabled",
+            each["broker"]["url"] if each["broker"] else None,
+            _state_words(each),
         )
         for each in found
     ]
-    print_table(("SOURCE", "COMES FROM", "FORMAT", "PROFILE", "RULES", "STATE"), rows, empty="no sources")
+    columns = ("SOURCE", "COMES FROM", "FORMAT", "PROFILE", "RULES", "BROKER", "STATE")
+    print_table(columns, rows, empty="no sources")
 
 
 @app.command("show")
@@ -95,6 +124,11 @@ def create_source(  # noqa: PLR0917 - typer calls it with keywords
         str, typer.Option("--format", help="Network format, for example netmore or json.", show_default=False)
     ],
     topic: Topic = None,
+    broker: BrokerUrl = None,
+    credential: Credential = None,
+    client_id: ClientId = None,
+    mqtt_version: MqttVersion = None,
+    clean_session: CleanSession = None,
     settings: Settings = None,
     profile: Profile = None,
     rule: Rule = None,
@@ -110,6 +144,8 @@ def create_source(  # noqa: PLR0917 - typer calls it with keywords
     \b
     sens sources create field --format netmore --topic 'netmore/acme/#' --rule '0004a30b*=climate'
     sens sources create house --format json --topic 'house/#' --settings house.json
+    sens sources create ttn --format the_things_stack --topic 'v3/+/devices/+/up' --mqtt-version 3.1.1 \\
+        --broker mqtts://eu1.cloud.thethings.network:8883 --credential ttn
     """
     from sens_cli.api import Api, segment
     from sens_cli.target import find_target
@@ -119,6 +155,7 @@ def create_source(  # noqa: PLR0917 - typer calls it with keywords
         raise typer.BadParameter(f"there is a source {name} already; sens sources change {name} changes it")
     start = {"transport": "http" if topic is None else "mqtt", "format": network_format}
     changes = _changes(topic, settings, profile, rule, radio, register, enabled)
+    changes |= _broker_changes(None, broker, credential, client_id, mqtt_version, clean_session)
     _print(api.put(path, start | changes), as_json=as_json)
 
 
@@ -128,6 +165,11 @@ def change_source(  # noqa: PLR0917 - typer calls it with keywords
     name: Name,
     network_format: Annotated[str | None, typer.Option("--format", help="Network format.", show_default=False)] = None,
     topic: Topic = None,
+    broker: BrokerUrl = None,
+    credential: Credential = None,
+    client_id: ClientId = None,
+    mqtt_version: MqttVersion = None,
+    clean_session: CleanSession = None,
     settings: Settings = None,
     profile: Profile = None,
     rule: Rule = None,
@@ -148,10 +190,9 @@ def change_source(  # noqa: PLR0917 - typer calls it with keywords
     from sens_cli.target import find_target
 
     api, path = Api(find_target(data_dir, api_url, api_key)), f"sources/{segment(name)}"
-    before = {
-        member: value for member, value in api.get(path).items() if member not in {"source", "created_at", "changed_at"}
-    }
+    before = {member: value for member, value in api.get(path).items() if member not in _NOT_CHANGED}
     changes = _changes(topic, settings, profile, rule, radio, register, enabled)
+    changes |= _broker_changes(before["broker"], broker, credential, client_id, mqtt_version, clean_session)
     if network_format is not None:
         changes["format"] = network_format
     _print(api.put(path, before | changes), as_json=as_json)
@@ -192,9 +233,57 @@ def _changes(  # noqa: PLR0917 - as the commands have them
         "enabled": enabled,
     }
     changes: dict[str, Any] = {member: value for member, value in given.items() if value is not None}
-    if profile == "none":
+    if profile == _NONE:
         changes["default_profile"] = None
     return changes
+
+
+def _broker_changes(
+    before: dict[str, Any] | None,
+    url: str | None,
+    credential: str | None,
+    client_id: str | None,
+    version: str | None,
+    clean_session: bool | None,
+) -> dict[str, Any]:
+    """Return what becomes of the member ``broker``; nothing where nothing is said of one."""
+    given = {
+        "url": url,
+        "credential": credential,
+        "client_id": client_id,
+        "version": version,
+        "clean_session": clean_session,
+    }
+    changes: dict[str, Any] = {member: value for member, value in given.items() if value is not None}
+    if not changes:
+        return {}
+    if url == _NONE:
+        return {"broker": None}
+    if before is None and url is None:
+        raise typer.BadParameter("the source has no broker of its own; give it one with --broker")
+    if credential == _NONE:
+        changes["credential"] = None
+    return {"broker": (before or {}) | changes}
+
+
+def _state_words(source: dict[str, Any]) -> str:
+    state = source["state"]
+    if state is None:
+        return "enabled" if source["enabled"] else "disabled"
+    return f"{state['status']}: {state['detail']}" if state["detail"] else str(state["status"])
+
+
+def _broker_words(broker: dict[str, Any] | None) -> str | None:
+    if broker is None:
+        return None
+    parts = [
+        broker["url"],
+        f"MQTT {broker['version']}",
+        f"credential {broker['credential']}" if broker["credential"] else "no credential",
+        *([f"client {broker['client_id']}"] if broker["client_id"] else []),
+        *(["clean sessions"] if broker["clean_session"] else []),
+    ]
+    return ", ".join(parts)
 
 
 def _rule(text: str) -> dict[str, str]:
@@ -212,17 +301,22 @@ def _print(source: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(source)
         return
+    state = source["state"] or {}
     rules = [f"{rule['device']} has {rule['profile']}" for rule in source["profile_rules"]]
     print_pairs(
         [
             ("source", source["source"]),
             ("comes from", source["topic_filter"] or "HTTP"),
+            ("broker", _broker_words(source["broker"])),
             ("format", source["format"]),
             ("settings", json.dumps(source["settings"], ensure_ascii=False) if source["settings"] else None),
             ("devices that are not known", "are registered" if source["registers_devices"] else "are refused"),
             ("values of the radio", "are stored" if source["radio"] else "are not stored"),
             ("profile by rules", "; ".join(rules) or None),
             ("profile of all others", source["default_profile"]),
-            ("state", "enabled" if source["enabled"] else "disabled"),
+            ("state", _state_words(source)),
+            ("connected since", state.get("connected_since")),
+            ("last message", state.get("last_message_at")),
+            ("messages", state.get("messages")),
         ]
     )

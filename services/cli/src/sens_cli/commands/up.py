@@ -20,8 +20,13 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
     port_offset: Annotated[int, typer.Option(help="Added to every port, so that several instances can run.")] = 0,
     simulator: Annotated[
-        bool, typer.Option("--simulator/--no-simulator", help="Whether simulated sensors publish.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--simulator/--no-simulator",
+            help="Whether simulated sensors publish; they do unless --mqtt-url is given.",
+            show_default=False,
+        ),
+    ] = None,
     devices: Annotated[int | None, typer.Option(min=1, max=10_000, help="Number of simulated sensors.")] = None,
     rate: Annotated[
         float | None, typer.Option(min=0.001, max=20_000, help="Messages per second of all simulated sensors.")
@@ -32,6 +37,23 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     broker: Annotated[
         BrokerChoice, typer.Option(help="MQTT broker: the embedded one, or Mosquitto where it is installed.")
     ] = BrokerChoice.EMBEDDED,
+    mqtt_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="A broker that runs already, in place of one of its own: mqtt://USER@HOST:PORT or mqtts://USER@HOST:PORT; it must speak MQTT 5.",
+            show_default=False,
+        ),
+    ] = None,
+    mqtt_password_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File with the password of that user.", show_default=False)
+    ] = None,
+    mqtt_ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", resolve_path=True, help="Authority of that broker's certificate, PEM.", show_default=False
+        ),
+    ] = None,
     mqtt_host: Annotated[
         str,
         typer.Option(
@@ -61,21 +83,31 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     sens up
     sens up --no-simulator --mqtt-host 0.0.0.0
     sens up --broker mosquitto --quiet-fleet
+    sens up --mqtt-url mqtt://sens@nas.local:1883 --mqtt-password-file password.txt
     sens up --data-dir /tmp/another --port-offset 1000 --devices 100 --rate 500
     sens up --postgres-programs /usr/lib/postgresql/18/bin
     """
     from sens_cli.up.command import up as run_platform
     from sens_cli.up.components import EMBEDDED, Options
+    from sens_cli.up.house_broker import house_broker
 
+    house = None
+    if mqtt_url is not None:
+        if simulator or broker is not BrokerChoice.EMBEDDED:
+            raise typer.BadParameter("--mqtt-url goes with neither --simulator nor --broker: it names a broker of real sensors")
+        house = house_broker(mqtt_url, mqtt_password_file, mqtt_ca_file)
+    elif mqtt_password_file is not None or mqtt_ca_file is not None:
+        raise typer.BadParameter("--mqtt-password-file and --mqtt-ca-file belong to --mqtt-url")
     run_platform(
         data_dir,
         port_offset=port_offset,
         options=Options(
-            simulator=simulator,
+            simulator=house is None if simulator is None else simulator,
             devices=devices,
             rate=rate,
             quiet_fleet=quiet_fleet,
             broker=EMBEDDED if broker is BrokerChoice.EMBEDDED else broker.value,
+            house_broker=house,
             mqtt_host=mqtt_host,
             api_host=api_host,
             docs_host=docs_host,

@@ -42,11 +42,13 @@ _QUEUED_BYTES: Final = 256 << 20
 
 
 def brokers(data: DataFolder, table: Ports, options: Options) -> list[Component]:
-    """Return the broker and the fleet.
+    """Return the broker and the fleet; neither where the broker runs already.
 
     Raises:
         SensError: Mosquitto is wanted and not installed.
     """
+    if options.house_broker is not None:
+        return []
     embedded = options.broker == EMBEDDED
     found = [] if embedded else [_mosquitto(data, table, options)]
     if embedded or options.simulator:

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ from typing import Final, NamedTuple
 from sens_cli.up import nats, postgres, postgres_programs
 from sens_cli.up.data import DataFolder
 from sens_cli.up.database import SUPERUSER_SECRET, ensure_database, server_answers
+from sens_cli.up.house_broker import HouseBroker
 from sens_cli.up.ports import Ports
 from sens_cli.up.postgres import Identity
 from sens_cli.up.process import end_with_parent
@@ -33,7 +35,12 @@ EMBEDDED: Final = "mock-mqtt-broker"
 """The broker that comes along; the other one that `Options` may name is ``mosquitto``."""
 
 KEY_SECRET: Final = "demo-api-key"  # noqa: S105 - a file's name
+CLIENT_ID_SECRET: Final = "mqtt-client"  # noqa: S105 - a file's name
 NATS_CONFIGURATION: Final = "nats.conf"
+BROKER_CREDENTIALS: Final = "brokers"
+"""Folder in the data folder with the credentials of tenants' own brokers."""
+
+CREDENTIALS_FOLDER: Final = "SENS_BROKERS__CREDENTIALS_FOLDER"
 
 type Probe = Callable[[], Awaitable[str | None]]
 """Returns None when the component is ready, else what is missing."""
@@ -51,7 +58,8 @@ class Options:
         devices: Sensors of the fleet, None for its own default.
         rate: Messages per second of the whole fleet, None for its own default.
         quiet_fleet: Whether the fleet leaves out the messages that it makes malformed on purpose.
-        broker: Component that is the broker.
+        broker: Component that is the broker, where one is run.
+        house_broker: A broker that runs already, None for one that is run.
         mqtt_host: Address the broker listens on.
         api_host: Address the API listens on.
         docs_host: Address the documentation listens on.
@@ -63,6 +71,7 @@ class Options:
     rate: float | None = None
     quiet_fleet: bool = False
     broker: str = EMBEDDED
+    house_broker: HouseBroker | None = None
     mqtt_host: str = HOST
     api_host: str = HOST
     docs_host: str = HOST
@@ -242,11 +251,9 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
             launch=service("sens_mqtt_ingestion_worker"),
             environment=nats_environment(data.secret, table.nats, INGESTION_USER)
             | operations(table.ingestion_operations)
-            | {
-                "SENS_MQTT__URL": f"mqtt://{reachable(options.mqtt_host)}:{table.mqtt}",
-                "SENS_MQTT__CLIENT_ID": "sens-mqtt-ingestion-worker-0",
-            },
-            after=("nats", options.broker),
+            | _broker_settings(data, table, options)
+            | {CREDENTIALS_FOLDER: os.environ.get(CREDENTIALS_FOLDER, str(data.path / BROKER_CREDENTIALS))},
+            after=("nats", *([] if options.house_broker else [options.broker])),
             ready=http_ready(table.ingestion_operations),
             address=f"operations {HOST}:{table.ingestion_operations}",
             stop_stage=1,
@@ -307,6 +314,16 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
             operations=f"http://{reachable(options.docs_host)}:{table.docs}",
         ),
     ]
+
+
+def _broker_settings(data: DataFolder, table: Ports, options: Options) -> dict[str, str]:
+    if options.house_broker is not None:
+        # Other instances may use the same broker: each has a name of its own there, and keeps it.
+        return options.house_broker.settings(f"sens-up-{data.secret(CLIENT_ID_SECRET)[:12]}")
+    return {
+        "SENS_MQTT__URL": f"mqtt://{reachable(options.mqtt_host)}:{table.mqtt}",
+        "SENS_MQTT__CLIENT_ID": "sens-mqtt-ingestion-worker-0",
+    }
 
 
 def operations(port: int) -> dict[str, str]:

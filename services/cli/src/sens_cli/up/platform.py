@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from sens_cli.up import account, documentation, startup
+from sens_cli.up import account, documentation, house_broker, startup
 from sens_cli.up.account import OURSELVES, Children
 from sens_cli.up.brokers import MALFORMED_ONE_IN, MOSQUITTO_CONFIGURATION, MOSQUITTO_STORE, brokers, is_open
 from sens_cli.up.components import (
+    BROKER_CREDENTIALS,
     EMBEDDED,
     KEY_SECRET,
     NATS_CONFIGURATION,
@@ -58,6 +59,8 @@ async def run(path: Path, table: Ports, options: Options, display: Display) -> N
         if leftovers:
             display.notice(f"stopped what an earlier start left running: {', '.join(sorted(leftovers))}")
         _check_free(table, options)
+        if options.house_broker is not None:
+            await house_broker.check(options.house_broker)
         data.rotate_logs()
         await _run_until_signal(data, table, options, display)
     except OSError as error:
@@ -73,6 +76,7 @@ async def _run_until_signal(data: DataFolder, table: Ports, options: Options, di
         display.notice(f"started by root: everything runs as account {children.account.name}")
     components, steps = parts(data, table, options, children, tell=display.notice)
     children.give(data.nats, data.run / NATS_CONFIGURATION, data.site)
+    children.give(data.path / BROKER_CREDENTIALS)
     children.give(data.path / MOSQUITTO_STORE, data.run / MOSQUITTO_CONFIGURATION)
     supervisor = Supervisor(
         components, steps, data=data, environment=inherited(product_commit()), display=display, children=children
@@ -107,7 +111,8 @@ def _first(error: Exception) -> Exception:
 
 def _check_free(table: Ports, options: Options) -> None:
     mqtt = options.mqtt_host
-    check_free(table, {"mqtt": mqtt, "mqtt5": mqtt, "api": options.api_host, "docs": options.docs_host})
+    unused = ("mqtt", "mqtt5", "broker_operations") if options.house_broker is not None else ()
+    check_free(table, {"mqtt": mqtt, "mqtt5": mqtt, "api": options.api_host, "docs": options.docs_host}, unused)
 
 
 def parts(
@@ -158,15 +163,19 @@ async def _tell(  # noqa: PLR0917 - all that there is to tell of
     components: Sequence[Component],
 ) -> None:
     """Tell where everything is, once it is there, and then what flows."""
+    house = options.house_broker
+    mqtt_host, mqtt_ports = options.mqtt_host, {}
+    if house is not None:
+        mqtt_host, mqtt_ports = house.address.host, {"mqtt": house.address.port, "mqtt5": house.address.port}
     instance = Instance(
         process=os.getpid(),
         version=product_version(),
         ready=False,
         host=HOST,
-        mqtt_host=options.mqtt_host,
+        mqtt_host=mqtt_host,
         api_host=options.api_host,
         docs_host=options.docs_host,
-        ports=table._asdict(),
+        ports=table._asdict() | mqtt_ports,
         operations={each.name: each.operations for each in components if each.operations is not None},
         tenant=TENANT,
         key_file=str(data.secrets / KEY_SECRET),
@@ -178,7 +187,7 @@ async def _tell(  # noqa: PLR0917 - all that there is to tell of
         display.notice(text, warning=True)
     display.addresses(instance, data.read_secret(KEY_SECRET) or "")
     counts = DatabaseCounts(table.postgres, data.secret(OWNER_SECRET))
-    embedded = options.broker == EMBEDDED
+    embedded = options.broker == EMBEDDED and house is None
     operations = table.broker_operations if embedded else None
     watch = Watch(components, display, broker_operations=operations, end=supervisor.end)
     try:

@@ -2,7 +2,7 @@
 
 import errno
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -163,18 +163,21 @@ def _next_offset(offset: int) -> int:
     )
 
 
-def check_free(table: Ports, hosts: Mapping[str, str]) -> None:
+def check_free(table: Ports, hosts: Mapping[str, str], unused: Collection[str] = ()) -> None:
     """Check that every port can be listened on.
 
     Args:
         table: The ports.
         hosts: Addresses that are listened on, by the names of the table's fields; `HOST` for those that are not named.
+        unused: Names of those that nothing listens on.
 
     Raises:
         SensError: One or more can't; names each with its component and, where the system tells, who has it.
     """
     lines = []
     for field, port in table._asdict().items():
+        if field in unused:
+            continue
         problem = _problem(hosts.get(field, HOST), port)
         if problem is not None:
             lines.append(f"port {port} for {_COMPONENTS[field]} {problem}")
