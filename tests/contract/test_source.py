@@ -57,7 +57,9 @@ class BrokerInMemory:
 class RunningBroker:
     def __init__(self, broker: MqttBroker, stop: Callable[[], None]) -> None:
         settings = MqttSettings(url=f"mqtt://{broker.host}:{broker.port_v5}", client_id="w")
-        self.source = MqttSource(PlatformBroker(settings, None), ReceiptClock(time_slot("w")), MemoryRecord(), max_packet_bytes=1_000_000)
+        self.source = MqttSource(
+            PlatformBroker(settings, None), ReceiptClock(time_slot("w")), MemoryRecord(), max_packet_bytes=1_000_000
+        )
         self._broker = broker
         self._stop = stop
 

@@ -113,14 +113,15 @@ class TestSources:
             assert await other.sources.put(over_http) == Put("created", None)
             assert await demo.sources.put(FIELD._replace(name="all", topic_filter="#")) == Put("overlap", "field")
 
-
     async def test_have_brokers_of_their_own_whose_topics_are_others(self, opened: Opener) -> None:
         async with opened() as (demo, other):
             own = FIELD._replace(broker=Broker("mqtts://broker.example.org", credential="first"))
             assert await demo.sources.put(FIELD._replace(name="platform", topic_filter="#")) == Put("created", None)
             assert await demo.sources.put(own) == Put("created", None)
             assert unstamped(await demo.sources.get("field")) == own
-            same_place = own._replace(name="narrow", topic_filter="netmore/+/up", broker=Broker("mqtts://Broker.example.org:8883"))
+            same_place = own._replace(
+                name="narrow", topic_filter="netmore/+/up", broker=Broker("mqtts://Broker.example.org:8883")
+            )
             assert await demo.sources.put(same_place) == Put("overlap", "field")
             assert await other.sources.put(same_place) == Put("created", None)
             elsewhere = own._replace(name="elsewhere", broker=Broker("mqtt://broker.example.org"))

@@ -64,7 +64,12 @@ class MemorySources:
                     continue
                 if source.topic_filter and other.topic_filter and overlap(source.topic_filter, other.topic_filter):
                     return Put("overlap", other.name if rooms is self._rooms else None)
-                if source.broker != other.broker and _session(source) == _session(other) and source.enabled and other.enabled:
+                if (
+                    source.broker != other.broker
+                    and _session(source) == _session(other)
+                    and source.enabled
+                    and other.enabled
+                ):
                     return Put("session", other.name)
         before = self._rooms.sources.get(source.name)
         after = source._replace(created_at=NOW, changed_at=NOW)

@@ -12,7 +12,7 @@ from nats.js.errors import NotFoundError
 from sens_common import envelope
 from sens_common.brokers import Broker
 from sens_common.envelope import Message
-from sens_common.ingestion.clock import ReceiptClock
+from sens_common.ingestion.clock import ReceiptClock, time_slot
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import NatsSettings
@@ -110,7 +110,7 @@ async def serving(
         await ensure_streams(jetstream, nats)
         await ensure_bucket(jetstream, 1)
         reach = Reach(brokers.allowed_hosts)
-        clock = ReceiptClock(worker)
+        clock = ReceiptClock(time_slot(worker))
         opener = SessionOpener(jetstream, nats, mqtt, brokers, clock, reach, client.max_payload)
         served = ServedBrokers(brokers, Leases(jetstream, worker), opener.open)
         running = asyncio.create_task(served.run(stop))

@@ -40,7 +40,9 @@ def broker(request: pytest.FixtureRequest) -> Iterator[MqttBroker]:
 async def session(broker: MqttBroker, record: MemoryRecord, *filters: str) -> AsyncIterator[MqttConnection]:
     """Connect the session and wait until the broker has answered everything."""
     settings = MqttSettings(url=f"mqtt://{broker.host}:{broker.port_v5}", client_id="w", topic_filters=list(filters))
-    source = MqttSource(PlatformBroker(settings, None), ReceiptClock(time_slot("w")), record, max_packet_bytes=1_000_000)
+    source = MqttSource(
+        PlatformBroker(settings, None), ReceiptClock(time_slot("w")), record, max_packet_bytes=1_000_000
+    )
     async with source.connect() as connection:
         assert await connection.settled() == []
         await eventually(lambda: record.holds(filters), "the filters are recorded")
@@ -192,7 +194,9 @@ class TestSources:
         routes = SourceRoutes([NATIVE_TOPIC_FILTER])
         record = MemoryRecord()
         settings = MqttSettings(url=f"mqtt://{broker.host}:{broker.port_v5}", client_id="w")
-        source = MqttSource(PlatformBroker(settings, None), ReceiptClock(time_slot("w")), record, routes, max_packet_bytes=1_000_000)
+        source = MqttSource(
+            PlatformBroker(settings, None), ReceiptClock(time_slot("w")), record, routes, max_packet_bytes=1_000_000
+        )
 
         def publish(*topics: str) -> None:
             with Publisher(broker) as publisher:

@@ -14,9 +14,7 @@ _PAGE: Final = 1000
 _NOT_CHANGED: Final = frozenset({"source", "state", "created_at", "changed_at"})
 _NONE: Final = "none"
 Name = Annotated[str, typer.Argument(help="Name of the source.", show_default=False)]
-Topic = Annotated[
-    str | None, typer.Option(help="MQTT topic filter of its messages.", show_default=False)
-]
+Topic = Annotated[str | None, typer.Option(help="MQTT topic filter of its messages.", show_default=False)]
 Settings = Annotated[
     Path | None, typer.Option(help="File with the format's settings, a JSON object.", show_default=False)
 ]
@@ -48,7 +46,9 @@ BrokerUrl = Annotated[
 ]
 Credential = Annotated[
     str | None,
-    typer.Option(help="Name of the broker's credential, whose files the workers have; none for none.", show_default=False),
+    typer.Option(
+        help="Name of the broker's credential, whose files the workers have; none for none.", show_default=False
+    ),
 ]
 ClientId = Annotated[str | None, typer.Option(help="Client identifier at the broker.", show_default=False)]
 MqttVersion = Annotated[
@@ -238,7 +238,7 @@ def _changes(  # noqa: PLR0917 - as the commands have them
     return changes
 
 
-def _broker_changes(
+def _broker_changes(  # noqa: PLR0917 - as the commands have them
     before: dict[str, Any] | None,
     url: str | None,
     credential: str | None,

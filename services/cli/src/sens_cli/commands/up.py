@@ -94,7 +94,9 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     house = None
     if mqtt_url is not None:
         if simulator or broker is not BrokerChoice.EMBEDDED:
-            raise typer.BadParameter("--mqtt-url goes with neither --simulator nor --broker: it names a broker of real sensors")
+            raise typer.BadParameter(
+                "--mqtt-url goes with neither --simulator nor --broker: it names a broker of real sensors"
+            )
         house = house_broker(mqtt_url, mqtt_password_file, mqtt_ca_file)
     elif mqtt_password_file is not None or mqtt_ca_file is not None:
         raise typer.BadParameter("--mqtt-password-file and --mqtt-ca-file belong to --mqtt-url")

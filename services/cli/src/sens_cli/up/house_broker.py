@@ -59,14 +59,18 @@ def house_broker(url: str, password_file: Path | None, ca_file: Path | None) -> 
     try:
         parts = urlsplit(url)
         if parts.password is not None:
-            raise SettingsError(f"{_OPTION} holds a password, which others can see; put it into a file: --mqtt-password-file")
+            raise SettingsError(
+                f"{_OPTION} holds a password, which others can see; put it into a file: --mqtt-password-file"
+            )
         bare = url.replace(parts.netloc, parts.netloc.rpartition("@")[2], 1).rstrip("/")
         address = address_of(bare)
     except ValueError as error:
         raise SettingsError(f"{_OPTION}: {error}; for example mqtt://sens@nas.local:1883") from None
     username = unquote(parts.username) if parts.username else None
     if password_file is not None and username is None:
-        raise SettingsError(f"--mqtt-password-file is the password of a user: name one, {_OPTION} {parts.scheme}://USER@…")
+        raise SettingsError(
+            f"--mqtt-password-file is the password of a user: name one, {_OPTION} {parts.scheme}://USER@…"
+        )
     if ca_file is not None and not address.is_tls:
         raise SettingsError("--mqtt-ca-file is for mqtts://")
     return HouseBroker(bare, username, None if password_file is None else _password(password_file), ca_file)
@@ -95,10 +99,14 @@ async def check(broker: HouseBroker) -> None:
         async with asyncio.timeout(_SECONDS):
             answer = await _greeting(broker)
     except TimeoutError:
-        raise SensError(f"{where} did not answer within {_SECONDS:g} s; is it a broker, and is mqtt or mqtts right?") from None
+        raise SensError(
+            f"{where} did not answer within {_SECONDS:g} s; is it a broker, and is mqtt or mqtts right?"
+        ) from None
     except ssl.SSLError as error:
         why = getattr(error, "verify_message", "") or error.reason or str(error)
-        raise SensError(f"{where} can't be used by TLS: {why}; --mqtt-ca-file names the authority of its certificate") from None
+        raise SensError(
+            f"{where} can't be used by TLS: {why}; --mqtt-ca-file names the authority of its certificate"
+        ) from None
     except (OSError, UnicodeError) as error:
         raise SensError(
             f"{where} can't be reached: {getattr(error, 'strerror', None) or error}; is it running, and are host and port right?"
