@@ -1,14 +1,13 @@
-"""Fixtures of real servers; property tests that repeat; which tests share a process, and which may open no socket."""
+"""Fixtures of real servers; property tests that repeat; what comes first, and which tests may open no socket."""
 
-import os
-from typing import Any, Final, override
+from typing import Any, Final
 
 import hypothesis
 import pytest
 import structlog
-from xdist.scheduler import LoadFileScheduling
 
 pytest_plugins = [
+    "support.processes",
     "support.servers",
     "support.databases",
     "support.former_rows",
@@ -44,8 +43,6 @@ _SLOW_FIRST: Final = (
     "tests/chart/",
     "tests/contract/",
 )
-_MOST_PROCESSES: Final = 4
-"""Each has servers of its own."""
 _WITHOUT_SOCKETS: Final = ("tests/architecture/", "tests/unit/")
 
 
@@ -75,28 +72,3 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _rank(item: pytest.Item) -> int:
     return next((rank for rank, start in enumerate(_SLOW_FIRST) if item.nodeid.startswith(start)), len(_SLOW_FIRST))
-
-
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Return how many processes share the tests: pytest-xdist asks where ``--numprocesses=auto`` is given.
-
-    One more than there are cores: a test that waits for a server's clock leaves its core to another one.
-    """
-    return min((os.cpu_count() or 1) + 1, _MOST_PROCESSES)
-
-
-class _ByFile(LoadFileScheduling):  # type: ignore[misc] # carries no types
-    """Tests of a file share a process, as they share servers, and those of the images too, as they are built once.
-
-    Not by marks and `--dist=loadgroup`: pytest-xdist 3.8 writes the group into an attribute that pytest 9.2 does not read, and groups nothing.
-    """
-
-    @override
-    def _split_scope(self, nodeid: str) -> str:
-        file: str = super()._split_scope(nodeid)
-        return "tests/images" if file.startswith("tests/images/") else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> _ByFile:
-    """Hand tests out to several processes; pytest-xdist asks."""
-    return _ByFile(config, log)

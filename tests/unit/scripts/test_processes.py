@@ -1,9 +1,13 @@
-"""How pytest hands the tests out to several processes (tests/conftest.py)."""
+"""How pytest hands the tests out to several processes (tests/support/processes.py)."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from support.processes import SHARED, THE_PLATFORM
 
 ROOT = Path(__file__).parents[3]
 
@@ -26,7 +30,7 @@ def test_ends_its_process():
 
 
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run the tests of a folder in two processes, as those of the repository are run."""
+    """Run the tests of a folder in two processes, as those of the repository are handed out."""
     command: list[str | Path] = [
         sys.executable,
         "-m",
@@ -36,7 +40,9 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
         "--rootdir",
         folder,
         "-p",
-        "conftest",
+        "support.processes",
+        "-p",
+        "no:schemathesis",
         "-n",
         "2",
         folder,
@@ -49,6 +55,10 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def processes(file: Path) -> list[str]:
     return file.with_suffix(".processes").read_text().split()
+
+
+def test_the_repository_s_tests_are_handed_out_so(pytestconfig: pytest.Config) -> None:
+    assert pytestconfig.pluginmanager.has_plugin("support.processes")
 
 
 def test_the_tests_of_a_file_share_a_process(tmp_path: Path) -> None:
@@ -68,3 +78,12 @@ def test_a_test_that_ends_its_process_fails_and_is_not_tried_again(tmp_path: Pat
     assert done.returncode == 1, done.stdout + done.stderr
     assert "crashed while running 'test_end.py::test_ends_its_process'" in done.stdout
     assert len(processes(file)) == 1
+
+
+def test_files_that_share_the_platform_share_a_process() -> None:
+    using = {
+        file.relative_to(ROOT).as_posix()
+        for file in (ROOT / "tests/connected").rglob("test_*.py")
+        if "platform: Platform" in file.read_text(encoding="utf-8")
+    }
+    assert using == {file for file, shared in SHARED.items() if shared == THE_PLATFORM}
