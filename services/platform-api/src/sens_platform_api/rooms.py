@@ -15,6 +15,7 @@ from sens_platform_api.live.endpoints import router as live
 from sens_platform_api.measurements.endpoints import router as measurements
 from sens_platform_api.operations.endpoints import router as operations
 from sens_platform_api.overview.endpoints import router as overview
+from sens_platform_api.presets.endpoints import router as presets
 from sens_platform_api.profiles.endpoints import router as profiles
 from sens_platform_api.registry.endpoints import router as registry
 from sens_platform_api.retention.endpoints import router as retention
@@ -36,6 +37,7 @@ ROOMS = (
     Room(dead_letters, "Messages that could not be stored, and their replay."),
     Room(sources, "How other people's messages come in."),
     Room(ingest_keys, None),
+    Room(presets, None),
     Room(profiles, "Kinds of devices: their codec, and what their fields are called."),
     Room(codecs, "What turns bytes of devices into values."),
     Room(deletions, "Deleting measurements of a time range, and how far deletions are."),

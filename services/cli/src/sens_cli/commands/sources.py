@@ -121,8 +121,15 @@ def create_source(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
     name: Name,
     network_format: Annotated[
-        str, typer.Option("--format", help="Network format, for example netmore or json.", show_default=False)
-    ],
+        str | None, typer.Option("--format", help="Network format, for example netmore or json.", show_default=False)
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="Rules for a well-known program, in place of --format; sens sources presets lists them.",
+            show_default=False,
+        ),
+    ] = None,
     topic: Topic = None,
     broker: BrokerUrl = None,
     credential: Credential = None,
@@ -139,9 +146,10 @@ def create_source(  # noqa: PLR0917 - typer calls it with keywords
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Make a source. Without --topic its messages come by HTTP.
+    """Make a source. Without --topic its messages come by HTTP, or with --preset from the topics that the program uses by default.
 
     \b
+    sens sources create kitchen --preset tasmota
     sens sources create field --format netmore --topic 'netmore/acme/#' --rule '0004a30b*=climate'
     sens sources create house --format json --topic 'house/#' --settings house.json
     sens sources create ttn --format the_things_stack --topic 'v3/+/devices/+/up' --mqtt-version 3.1.1 \\
@@ -153,10 +161,33 @@ def create_source(  # noqa: PLR0917 - typer calls it with keywords
     api, path = Api(find_target(data_dir, api_url, api_key)), f"sources/{segment(name)}"
     if api.has(path):
         raise typer.BadParameter(f"there is a source {name} already; sens sources change {name} changes it")
-    start = {"transport": "http" if topic is None else "mqtt", "format": network_format}
+    if (network_format is None) == (preset is None):
+        raise typer.BadParameter("name a --format, or a --preset, one of them")
+    start = (
+        {"preset": preset} if preset else {"transport": "http" if topic is None else "mqtt", "format": network_format}
+    )
     changes = _changes(topic, settings, profile, rule, radio, register, enabled)
     changes |= _broker_changes(None, broker, credential, client_id, mqtt_version, clean_session)
     _print(api.put(path, start | changes), as_json=as_json)
+
+
+@app.command("presets")
+def list_presets(data_dir: DataDir, as_json: Json = False, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
+    """List presets: rules for messages of well-known programs and devices, and the topics that they match.
+
+    \b
+    sens sources presets
+    """
+    from sens_cli.api import Api
+    from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json, print_table
+
+    found = Api(find_target(data_dir, api_url, api_key)).get("presets")["presets"]
+    if as_json:
+        print_json(found)
+        return
+    rows = [(each["preset"], each["title"], ", ".join(each["topic_filters"]), each["description"]) for each in found]
+    print_table(("PRESET", "FOR", "TOPICS", "READS"), rows, empty="no presets")
 
 
 @app.command("change")

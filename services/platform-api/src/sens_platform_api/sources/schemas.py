@@ -20,6 +20,7 @@ from sens_common.source_states import Reason, SourceState
 from sens_common.units import unit_text
 from sens_payloads.explaining import ExplainedUplink, Explanation, Refusal
 from sens_payloads.formats import FORMATS
+from sens_payloads.formats.presets import PRESETS
 from sens_platform_api.fields import NextCursor, Time, json_of
 from sens_platform_api.parameters import EPOCH, NAME_PATTERN, NAME_WORDS, Parameters, in_words, time_text
 from sens_platform_api.sources.repository import Rule, Source
@@ -115,9 +116,22 @@ class SourceChange(BaseModel):
         None
     )
     format: Annotated[
-        str,
-        Field(description=f"Network format: {', '.join(FORMATS)}.", max_length=40, examples=["netmore"]),
-    ]
+        str | None,
+        Field(
+            description=f"Network format: {', '.join(FORMATS)}. Needed unless there is a `preset`.",
+            max_length=40,
+            examples=["netmore"],
+        ),
+    ] = None
+    preset: Annotated[
+        str | None,
+        Field(
+            description="Name of a preset (`GET /api/v1/presets`), in place of `format` and `settings`: its rules become the source's settings. A"
+            " preset for one topic filter gives that too, where there is none.",
+            max_length=40,
+            examples=[None],
+        ),
+    ] = None
     settings: Annotated[
         dict[str, Any],
         Field(description="Of the format; see the reference of formats.", examples=[{}]),
@@ -137,6 +151,29 @@ class SourceChange(BaseModel):
     enabled: Annotated[bool, Field(description="Whether messages are taken.", strict=True, examples=[True])] = True
 
     @model_validator(mode="after")
+    def _begins_with_its_preset(self) -> Self:
+        if self.preset is None:
+            if self.format is None:
+                raise ValueError("a source has a format, or a preset")
+            return self
+        preset = PRESETS.get(self.preset)
+        if preset is None:
+            raise ValueError(f"there is no preset {self.preset!r:.60}; there are {', '.join(sorted(PRESETS))}")
+        if self.settings or self.format not in {None, "json"}:
+            raise ValueError(
+                "a preset has format and settings; leave these out, or leave the preset out and start from its settings"
+            )
+        self.format = "json"
+        self.settings = preset.settings.model_dump(mode="json", exclude_unset=True)
+        if self.topic_filter is None and self.transport == "mqtt":
+            if len(preset.filters) > 1:
+                raise ValueError(
+                    f"preset {preset.name} reads several topic filters, {' and '.join(preset.filters)}: make a source for each, and give it its topic_filter"
+                )
+            self.topic_filter = preset.filters[0]
+        return self
+
+    @model_validator(mode="after")
     def _has_a_filter_where_it_needs_one(self) -> Self:
         if (self.topic_filter is not None) != (self.transport == "mqtt"):
             raise ValueError("a source of MQTT has a topic_filter, one of HTTP has none")
@@ -146,7 +183,7 @@ class SourceChange(BaseModel):
 
     def source(self, name: str) -> Source:
         """Return the source with a name."""
-        members = self.model_dump()
+        members = self.model_dump(exclude={"preset"})
         rules = [Rule(rule.device, rule.profile) for rule in self.profile_rules]
         broker = None if self.broker is None else self.broker.broker()
         return Source(**{**members, "name": name, "profile_rules": rules, "broker": broker})
