@@ -178,6 +178,7 @@ class MemoryRegistry:
     metric_limit: int = 1000
     device_ids: dict[tuple[int, str], int] = field(default_factory=dict)
     metric_ids: dict[MetricKey, int] = field(default_factory=dict)
+    sources_of_devices: dict[int, str] = field(default_factory=dict)
     _known: KnownNames | None = None
 
     async def known_names(self, tenants: Collection[str] = ()) -> KnownNames:  # noqa: ARG002 - it knows them all
@@ -196,6 +197,9 @@ class MemoryRegistry:
             elif (tenant.id, name) not in self.device_ids:
                 refusals[tenant.id, name] = Refusal(Reason.LIMIT_REACHED, f"{name} is new")
         return RegisteredDevices(dict(self.device_ids), refusals)
+
+    async def note_sources(self, named: Mapping[int, str]) -> None:
+        self.sources_of_devices |= named
 
     async def register_metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
         ids: dict[MetricKey, int] = {}

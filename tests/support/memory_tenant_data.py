@@ -96,6 +96,9 @@ class MemoryDevices:
     def __init__(self, tenant: MemoryTenant) -> None:
         self._tenant = tenant
 
+    def with_calibration(self, setting: str) -> "MemoryDevices":  # noqa: ARG002 - nothing is calibrated here
+        return self
+
     async def by_name(self, *, after: str, prefix: str, limit: int) -> list[Device]:
         names = sorted(name for name in self._tenant.devices if name > after and name.startswith(prefix))
         return [self._tenant.devices[name] for name in names[:limit]]

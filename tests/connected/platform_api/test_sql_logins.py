@@ -25,11 +25,13 @@ type Connection = asyncpg.Connection[asyncpg.Record]
 
 NOON: Final = datetime(2026, 1, 31, 12, tzinfo=UTC)
 RANGE: Final = "'2026-01-01Z', '2026-03-01Z'"
-VIEWS: Final = ("devices_by_name", "latest_by_name", "measurements_by_name", "series_by_name")
+VIEWS: Final = ("devices_by_name", "latest_by_name", "measurements_by_name", "series_by_name", "units_by_name")
 FUNCTIONS: Final = {
     "own_devices()": "own_devices()",
     "own_device_sets()": "own_device_sets()",
     "own_elements()": "own_elements()",
+    "own_units()": "own_units()",
+    "own_calibrations()": "own_calibrations()",
     "latest(text)": "latest($1)",
     "series(text,text,timestamp with time zone,timestamp with time zone,integer,boolean)": f"series($1, 'n', {RANGE})",
     "buckets(text,text,timestamp with time zone,timestamp with time zone,interval,text)": f"buckets($1, 'n', {RANGE}, '1 day')",
@@ -79,6 +81,20 @@ async def make_world(database: DatabaseSettings) -> World:
             rows: list[Row] = [(f"{tenant}-device", "n", NOON + timedelta(hours=hour), value) for hour in range(3)]
             rows += [(device, "t", time, f"text of {tenant}") for device, _, time, _ in rows]
             await insert_measurements(connection, tenant, rows, Form.READINGS)
+            await connection.execute(
+                'INSERT INTO sens.profiles (tenant_id, name, metrics) SELECT id, \'p\', \'{"n": {"unit": "Cel"}}\' FROM sens.tenants WHERE name = $1',
+                tenant,
+            )
+            await connection.execute(
+                "INSERT INTO sens.device_profiles SELECT d.id, p.id FROM sens.devices d JOIN sens.profiles p USING (tenant_id) WHERE d.name = $1",
+                f"{tenant}-device",
+            )
+            await connection.execute(
+                "INSERT INTO sens.calibrations (device_id, metric_id, valid_from, scale, addend, reason, added_by)"
+                " SELECT d.id, m.id, '2020-01-01Z', 1, 0, '', 'x' FROM sens.devices d JOIN sens.metrics m USING (tenant_id)"
+                " WHERE d.name = $1 AND m.name = 'n'",
+                f"{tenant}-device",
+            )
             logins.append(await make_login(connection, tenant))
     return World(database, of(database, logins[0]), of(database, logins[1]))
 

@@ -181,6 +181,17 @@ class TestDevice:
 
             assert (EUI, "temperature", 27.2) in await it.values()
 
+    async def test_has_the_source_that_named_it_last(self, database: DatabaseSettings) -> None:
+        async with worker(database) as it:
+            await it.execute(PROFILE, RULE)
+            noted = "SELECT d.name, s.name FROM sens.device_sources JOIN sens.devices d ON d.id = device_id JOIN sens.sources s ON s.id = source_id"
+            await it.settle(uplink(1))
+            assert await it.fetch(noted) == [(EUI, "field")]
+
+            await it.execute(SOURCE.replace("'field'", "'other'").replace("netmore/#", "other/#"))
+            await it.settle(uplink(2), source="other")
+            assert await it.fetch(noted) == [(EUI, "other")]
+
     async def test_that_was_erased_gets_nothing_of_before(self, database: DatabaseSettings) -> None:
         async with worker(database) as it:
             await it.execute(PROFILE, RULE)

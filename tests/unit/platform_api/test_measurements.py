@@ -161,6 +161,7 @@ class Stored:
     """An answer whose rows are in memory."""
 
     devices = ("d",)
+    series: Sequence[QueriedSeries] = ()
     sources: Sequence[Source] = ("1d", "raw")
     notes: Sequence[str] = ()
 
@@ -191,6 +192,19 @@ class TestRendering:
             ],
             "next": None,
         }
+
+    async def test_tells_units(self) -> None:
+        series = NUMBER._replace(unit="Cel")
+        answer = Stored(rows(series, [0]) + rows(TEXT, [1], "x"))
+        answer.series = (series, TEXT)
+        document = json.loads(b"".join(await _chunks(as_json(answer, Shape()))))
+        assert document["units"] == [{"metric": "t", "unit": "Cel", "unit_text": "°C"}]
+        text = b"".join(await _chunks(as_csv(answer, Shape(with_units=True)))).decode()
+        assert text.splitlines() == [
+            "time,metric,value,unit",
+            "2026-11-24T12:00:00Z,t,1.0,°C",
+            "2026-11-24T12:01:00Z,text,x,",
+        ]
 
     async def test_gives_csv_that_a_reader_understands(self) -> None:
         items = rows(TEXT, [0], 'a,"b"\r\nc') + rows(NUMBER, [1], 0.1)

@@ -3,7 +3,7 @@
 import csv
 import io
 from array import array
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -25,6 +25,7 @@ class Stored:
     """Readings of a device that are in memory, in one page."""
 
     devices = (QueriedDevice(1, "d"),)
+    units: Mapping[tuple[str, int], str] = {("d", 1): "Cel"}
     next: Position | None = None
 
     def __init__(self, columns: Sequence[Column], page: Columns) -> None:
@@ -77,6 +78,17 @@ class TestTexts:
         times = ((START + timedelta(microseconds=n)).isoformat().replace("+00:00", "Z") for n in range(len(texts)))
         writer.writerows([time, name, text] for time, text in zip(times, texts, strict=True))
         assert await cells_of(Column(1, name, "text"), texts=texts) == expected.getvalue()
+
+
+class TestUnits:
+    async def test_are_in_a_last_column_where_they_are_wanted(self) -> None:
+        columns = [Column(1, "t", "number"), Column(2, "n", "number")]
+        page = Columns(array("q", [0]), array("i", [0]), [array("d", [21.5]), array("d", [3])], [])
+        shape = Shape(with_units=True)
+        data = b"".join([chunk async for chunk in values_as_csv(Stored(columns, page), QUERY, shape, PLAIN_CSV)])
+        assert data.decode() == (
+            "time,metric,value,unit\r\n1970-01-01T00:00:00Z,t,21.5,°C\r\n1970-01-01T00:00:00Z,n,3.0,\r\n"
+        )
 
 
 class TestChunks:

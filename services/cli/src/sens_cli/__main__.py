@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "metrics": Definition("sens_cli.commands.names", "metrics", _DATA),
     "latest": Definition("sens_cli.commands.readings", "latest", _DATA),
     "measurements": Definition("sens_cli.commands.measurements", "measurements", _DATA),
+    "calibrations": Definition("sens_cli.commands.calibrations", "app", _DATA),
     "sources": Definition("sens_cli.commands.sources", "app", _DATA),
     "profiles": Definition("sens_cli.commands.profiles", "app", _DATA),
     "codecs": Definition("sens_cli.commands.codecs", "app", _DATA),

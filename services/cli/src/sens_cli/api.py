@@ -89,12 +89,16 @@ class Api:
 
     def pages(self, path: str, member: str, parameters: Parameters, *, limit: int, page: int) -> Iterator[Json]:
         """Yield the items of a list that comes in pages, as many as the limit says; raises as `get`."""
+        for answer in self.documents(path, member, parameters, limit=limit, page=page):
+            yield from answer[member]
+
+    def documents(self, path: str, member: str, parameters: Parameters, *, limit: int, page: int) -> Iterator[Json]:
+        """Yield the pages of a list, until they have as many items as the limit says; raises as `get`."""
         cursor: str | None = None
         while limit > 0:
             answer = self.get(path, {**parameters, "limit": min(limit, page), "cursor": cursor})
-            items = answer[member]
-            yield from items
-            limit -= len(items)
+            yield answer
+            limit -= len(answer[member])
             cursor = answer["next"]
             if cursor is None:
                 return

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from sens_common.units import unit_text
 from sens_platform_api.parameters import Parameters, cursor_field
 
 DeviceName = Annotated[str, Field(description="Canonical name of the device.", examples=["sensor-0001"])]
@@ -19,7 +20,20 @@ Time = Annotated[
 Kind = Annotated[Literal["number", "boolean", "text"], Field(description="Kind of the values.", examples=["number"])]
 MetricName = Annotated[str, Field(description="Name of the metric.", examples=["temperature"])]
 Value = Annotated[float | bool | str, Field(description="The value, in its kind.", examples=[21.5])]
+Unit = Annotated[
+    str | None,
+    Field(
+        description="Unit of the values (UCUM code) by the device's profile; missing where none is known.",
+        examples=["Cel"],
+    ),
+]
+UnitText = Annotated[str | None, Field(description="The unit as people write it.", examples=["°C"])]
 NextCursor = Annotated[str | None, Field(description="Cursor of the next page, null on the last.", examples=[None])]
+
+
+def unit_members(unit: str | None) -> dict[str, str]:
+    """Return the members of a document that tell a unit; none where no unit is known."""
+    return {} if unit is None else {"unit": unit, "unit_text": unit_text(unit)}
 
 
 def json_of(most_bytes: int) -> AfterValidator:

@@ -123,6 +123,13 @@ class TenantDatabase:
     def __init__(self, pool: Pool, tenant_id: int) -> None:
         self._pool = pool
         self._tenant_id = tenant_id
+        self._calibration = ""
+
+    def with_calibration(self, setting: str) -> "TenantDatabase":
+        """Return the database with values by other calibrations than those that hold: ``none``, or those that were known at a time."""
+        other = TenantDatabase(self._pool, self._tenant_id)
+        other._calibration = setting
+        return other
 
     @contextlib.asynccontextmanager
     async def transaction(
@@ -150,6 +157,8 @@ class TenantDatabase:
                 str(self._tenant_id),
                 str(pool.milliseconds(kind)),
             )
+            if self._calibration:
+                await connection.execute("SELECT set_config('sens.calibration', $1, true)", self._calibration)
             yield connection
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from fastapi import APIRouter
 
 from sens_platform_api.audit.endpoints import router as audit
+from sens_platform_api.calibrations.endpoints import router as calibrations
 from sens_platform_api.codecs.endpoints import router as codecs
 from sens_platform_api.dead_letters.endpoints import router as dead_letters
 from sens_platform_api.deletions.endpoints import router as deletions
@@ -33,6 +34,7 @@ ROOMS = (
     Room(devices, "Devices, and the latest value of each of their metrics."),
     Room(registry, None),
     Room(measurements, "Measurements over time."),
+    Room(calibrations, "From when on values are read with a scale and an offset."),
     Room(live, "Newly stored readings, as they come."),
     Room(dead_letters, "Messages that could not be stored, and their replay."),
     Room(sources, "How other people's messages come in."),

@@ -28,6 +28,7 @@ class KnownNames:
         sources: All of them by tenant's name and their own; in the place of one that can't be used, why.
         senders: Those of some topics.
         named_devices: Devices that sources have named, some.
+        noted_sources: Those of them whose source is noted in the database, with the source's name.
     """
 
     generation: int
@@ -37,6 +38,7 @@ class KnownNames:
     sources: Mapping[tuple[str, str], SourceOfTenant | Refusal] = field(default_factory=dict)
     senders: dict[str, SourceOfTenant] = field(default_factory=dict)
     named_devices: dict[DeviceKey, Device] = field(default_factory=dict)
+    noted_sources: set[tuple[DeviceKey, str]] = field(default_factory=set)
 
 
 class DeviceRegistry(Protocol):
@@ -57,6 +59,9 @@ class DeviceRegistry(Protocol):
             wanted: Tenants, and names of devices.
             known_only: Those that are not registered: what is new among them has neither an id nor a refusal.
         """
+
+    async def note_sources(self, named: Mapping[int, str]) -> None:
+        """Note which source named a device, by the device's id: its rules say what profile, and so what units, the device has."""
 
 
 class ResolvedTopics(NamedTuple):
@@ -145,12 +150,26 @@ class TopicResolver:
         known = await self._registry.known_names()
         if len(known.named_devices) + len(wanted) > self._max_cached_topics:
             known.named_devices.clear()
+            known.noted_sources.clear()
         found: dict[DeviceKey, Device | Refusal] = {
             key: known.named_devices[key] for key in wanted.keys() & known.named_devices.keys()
         }
         missing = {key: sender for key, sender in wanted.items() if key not in found}
-        if not missing:
-            return found
+        if missing:
+            found |= await self._registered(missing, known)
+        pairs = {key: (key, sender.source.name) for key, sender in wanted.items()}
+        named = {key: pair for key, pair in pairs.items() if pair not in known.noted_sources}
+        of_devices = {device.id: named[key][1] for key in named if isinstance(device := found[key], Device)}
+        if of_devices:
+            await self._registry.note_sources(of_devices)
+            known.noted_sources.update(pair for key, pair in named.items() if isinstance(found[key], Device))
+        return found
+
+    async def _registered(
+        self, missing: Mapping[DeviceKey, SourceOfTenant], known: KnownNames
+    ) -> dict[DeviceKey, Device | Refusal]:
+        """Return devices that are not remembered, and remember them."""
+        found: dict[DeviceKey, Device | Refusal] = {}
         known_only = {key for key, sender in missing.items() if not sender.source.registers_devices}
         registered = await self._registry.register_devices(
             [(sender.tenant, name) for (_, name), sender in missing.items()], known_only

@@ -101,6 +101,16 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
         ),
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False,
+    calibration: Annotated[
+        str | None, typer.Option(help="none gives values as they are stored, without calibrations.", show_default=False)
+    ] = None,
+    calibration_as_of: Annotated[
+        str | None,
+        typer.Option(
+            help="With the calibrations that were known at this time. (default: those that hold)", show_default=False
+        ),
+    ] = None,
+    units: Annotated[bool, typer.Option("--units", help="CSV with a last column that tells the unit.")] = False,
     utc: Utc = False,
     as_json: Json = False,
     api_url: ApiUrl = None,
@@ -133,6 +143,9 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
         "points": points,
         "points_method": points_method,
         "order": "desc" if newest_first else None,
+        "calibration": calibration,
+        "calibration_as_of": calibration_as_of,
+        "units": "true" if units and wanted is Format.CSV else None,
     }
     api = Api(find_target(data_dir, api_url, api_key))
     if wanted in _BINARY:
@@ -142,13 +155,19 @@ def measurements(  # noqa: PLR0917 - typer calls it with keywords
             _write_csv(api, path, parameters, limit, file)
     else:
         shown = limit or _DEFAULT_LIMIT
-        found = list(api.pages(path, "measurements", parameters, limit=shown, page=_PAGE))
+        pages = list(api.documents(path, "measurements", parameters, limit=shown, page=_PAGE))
+        found = [row for page in pages for row in page["measurements"]]
         if wanted is Format.JSON:
             _write_json(found, output)
             return
         stored = points is None or points_method is PointsMethod.LTTB
         default = "avg" if bucket else "value" if stored else "min,max,avg"
         columns = [*(["device"] if several else []), "metric", *(aggregate or default).split(",")]
+        told = {(each.get("device"), each["metric"]): each for page in pages for each in page.get("units", ())}
+        if told:
+            columns.append("unit")
+            for row in found:
+                row["unit"] = told.get((row.get("device"), row["metric"]), {}).get("unit_text")
         _print_table(found, columns, utc=utc)
         if len(found) == shown:
             typer.echo(f"these are the first {shown}: raise --limit for more, or take all with --csv", err=True)

@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 import typer
 
+from sens_cli.commands.device_details import show_device
 from sens_cli.commands.device_profile import give_profile
 from sens_cli.options import ApiKey, ApiUrl, Limit
 from sens_common.command_line.options import DataDir, Json, Utc
@@ -17,6 +18,7 @@ _MOST: Final = 100_000
 Prefix = Annotated[str | None, typer.Option(help="Only names that begin with this text.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
+devices.command("show")(show_device)
 devices.command("profile")(give_profile)
 
 

@@ -19,6 +19,15 @@ def latest(  # noqa: PLR0917 - typer calls it with keywords
         str | None, typer.Argument(help="Name of the device. (default: all devices)", show_default=False)
     ] = None,
     prefix: Annotated[str | None, typer.Option(help="Only devices whose names begin with this text.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="none gives values as they are stored, without calibrations.", show_default=False)
+    ] = None,
+    calibration_as_of: Annotated[
+        str | None,
+        typer.Option(
+            help="With the calibrations that were known at this time. (default: those that hold)", show_default=False
+        ),
+    ] = None,
     limit: Limit = 1000,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -39,19 +48,29 @@ def latest(  # noqa: PLR0917 - typer calls it with keywords
     if device is not None and prefix is not None:
         raise typer.BadParameter("a device's name and --prefix exclude each other")
     api = Api(find_target(data_dir, api_url, api_key))
+    parameters = {"calibration": calibration, "calibration_as_of": calibration_as_of}
     if device is None:
-        found = list(api.pages("latest", "devices", {"prefix": prefix or None}, limit=limit, page=_DEVICES_PAGE))
+        parameters["prefix"] = prefix or None
+        found = list(api.pages("latest", "devices", parameters, limit=limit, page=_DEVICES_PAGE))
     else:
-        found = [api.get(f"devices/{segment(device)}/latest")]
+        found = [api.get(f"devices/{segment(device)}/latest", parameters)]
     if as_json:
         print_json(found if device is None else found[0])
         return
+    with_units = any("unit" in one for each in found for one in each["latest"])
     rows = [
-        (each["device"], one["metric"], one["value"], one["kind"], short_time(one["time"], utc=utc))
+        (
+            each["device"],
+            one["metric"],
+            one["value"],
+            *([one.get("unit_text")] if with_units else []),
+            one["kind"],
+            short_time(one["time"], utc=utc),
+        )
         for each in found
         for one in each["latest"]
     ]
-    columns = ("DEVICE", "METRIC", "VALUE", "KIND", "MEASURED")
+    columns = ("DEVICE", "METRIC", "VALUE", *(["UNIT"] if with_units else []), "KIND", "MEASURED")
     if device is None:
         print_table(columns, rows, empty="no values")
     else:

@@ -1,10 +1,12 @@
 """``/api/v1/devices`` and ``/api/v1/latest``."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
+from sens_platform_api.calibrations.schemas import CalibrationParameters
 from sens_platform_api.current_caller import CallersDatabase
 from sens_platform_api.devices import schemas, service
 from sens_platform_api.devices.repository import TenantDevices
@@ -21,6 +23,11 @@ async def _devices(database: CallersDatabase) -> service.Devices:
 
 
 OwnDevices = Annotated[service.Devices, Depends(_devices)]
+
+
+def _calibrated(devices: service.Devices, query: CalibrationParameters) -> service.Devices:
+    setting = query.calibration_setting(datetime.now(UTC))
+    return devices.with_calibration(setting) if setting else devices
 
 
 @router.get("/devices", operation_id="list_devices", summary="List devices", responses=data_responses())
@@ -41,6 +48,7 @@ async def list_devices(
     operation_id="get_device",
     summary="Show a device and its metrics",
     dependencies=[Depends(no_parameters)],
+    response_model_exclude_unset=True,
     responses=data_responses(NotFoundError),
 )
 async def get_device(devices: OwnDevices, device: DevicePath) -> schemas.DeviceDetails:
@@ -52,12 +60,14 @@ async def get_device(devices: OwnDevices, device: DevicePath) -> schemas.DeviceD
     "/devices/{device}/latest",
     operation_id="get_latest",
     summary="Show the latest value of each metric",
-    dependencies=[Depends(no_parameters)],
+    response_model_exclude_unset=True,
     responses=data_responses(NotFoundError),
 )
-async def get_latest(devices: OwnDevices, device: DevicePath) -> schemas.LatestValues:
+async def get_latest(
+    devices: OwnDevices, device: DevicePath, query: Annotated[CalibrationParameters, Query()]
+) -> schemas.LatestValues:
     """Latest means latest measured: a backlog that arrives today does not hide a newer value that came before it."""
-    return schemas.LatestValues.of(await service.latest(devices, device))
+    return schemas.LatestValues.of(await service.latest(_calibrated(devices, query), device))
 
 
 @router.get(
@@ -70,6 +80,6 @@ async def get_latest(devices: OwnDevices, device: DevicePath) -> schemas.LatestV
 async def list_latest(devices: OwnDevices, query: Annotated[schemas.LatestListParameters, Query()]) -> Response:
     """Devices by name, in pages, with the latest value of each of their metrics."""
     after = decode_cursor(query.cursor, 1)[0] if query.cursor else ""
-    page = await service.latest_page(devices, after=after, prefix=query.prefix, limit=query.limit)
+    page = await service.latest_page(_calibrated(devices, query), after=after, prefix=query.prefix, limit=query.limit)
     following = encode_cursor(page.after) if page.after is not None else None
     return Response(schemas.render_latest(page, following), media_type="application/json")

@@ -24,11 +24,16 @@ class Device(NamedTuple):
 
 
 class Series(NamedTuple):
-    """One metric of a device: a name with values of one kind."""
+    """One metric of a device: a name with values of one kind.
+
+    Attributes:
+        unit: UCUM code by the device's profile, None where none is known.
+    """
 
     id: int
     name: str
     kind: Kind
+    unit: str | None = None
 
 
 class Latest(NamedTuple):
@@ -51,6 +56,10 @@ class TenantDevices:
 
     def __init__(self, database: TenantDatabase) -> None:
         self._database = database
+
+    def with_calibration(self, setting: str) -> "TenantDevices":
+        """Return them with values by other calibrations than those that hold: ``none``, or those that were known at a time."""
+        return TenantDevices(self._database.with_calibration(setting))
 
     async def by_name(self, *, after: str, prefix: str, limit: int) -> list[Device]:
         """Return devices by name: those after a name, whose names begin with the prefix."""
@@ -100,7 +109,13 @@ async def find_device(connection: Connection, name: str) -> Device | None:
 
 async def list_series(connection: Connection, device_id: int) -> list[Series]:
     """Return the series of a device, by name and kind."""
-    rows = await connection.fetch("SELECT metric_id, name, kind FROM sens.device_series($1)", device_id)
+    rows = await connection.fetch(
+        """
+        SELECT s.metric_id, s.name, s.kind, u.unit FROM sens.device_series($1) s
+        LEFT JOIN sens.units_of_devices(ARRAY[$1]) u ON u.metric = s.name AND s.kind = 'number'
+        """,
+        device_id,
+    )
     return sorted((Series(*row) for row in rows), key=lambda series: (series.name, series.kind))
 
 
@@ -108,15 +123,17 @@ async def _latest_of(connection: Connection, devices: list[Device]) -> list[Late
     """Return devices with the last measured value of each of their series, by name and kind."""
     records = await connection.fetch(
         """
-        SELECT device_id, metric_id, name, kind, ts, number, string FROM sens.latest_of_devices($1)
-        ORDER BY device_id, name COLLATE "C", kind
+        SELECT l.device_id, l.metric_id, l.name, l.kind, l.ts, l.number, l.string, u.unit FROM sens.latest_of_devices($1) l
+        LEFT JOIN sens.units_of_devices($1) u ON u.device_id = l.device_id AND u.metric = l.name AND l.kind = 'number'
+        ORDER BY l.device_id, l.name COLLATE "C", l.kind
         """,
         [device.id for device in devices],
     )
     latest: dict[int, list[Latest]] = {device.id: [] for device in devices}
-    series: dict[int, Series] = {}
-    for device_id, metric_id, name, kind, measured_at, number, string in records:
-        one = series.get(metric_id) or series.setdefault(metric_id, Series(metric_id, name, kind))
+    series: dict[tuple[int, str | None], Series] = {}
+    for device_id, metric_id, name, kind, measured_at, number, string, unit in records:
+        key = metric_id, unit
+        one = series.get(key) or series.setdefault(key, Series(metric_id, name, kind, unit))
         latest[device_id].append(Latest(one, measured_at, _value(kind, number, string)))
     return [LatestOfDevice(device, latest[device.id]) for device in devices]
 

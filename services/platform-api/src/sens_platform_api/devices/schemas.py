@@ -6,9 +6,20 @@ from typing import Annotated
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from sens_platform_api.calibrations.schemas import CalibrationParameters
 from sens_platform_api.devices.repository import Device, Latest, LatestOfDevice
 from sens_platform_api.devices.service import MAX_VALUES, DevicePage
-from sens_platform_api.fields import DeviceName, Kind, MetricName, NextCursor, Time, Value
+from sens_platform_api.fields import (
+    DeviceName,
+    Kind,
+    MetricName,
+    NextCursor,
+    Time,
+    Unit,
+    UnitText,
+    Value,
+    unit_members,
+)
 from sens_platform_api.parameters import Parameters, cursor_field, in_words, time_text
 
 PREFIX_PATTERN = r"^[A-Za-z0-9._-]{0,63}$"
@@ -77,7 +88,16 @@ class MetricSummary(BaseModel):
 
     metric: MetricName
     kind: Kind
+    unit: Unit = None
+    unit_text: UnitText = None
     last_measured_at: Time
+
+    @classmethod
+    def of(cls, latest: Latest) -> "MetricSummary":
+        """Return the summary of the metric of a value."""
+        series = latest.series
+        members = {"metric": series.name, "kind": series.kind, "last_measured_at": time_text(latest.measured_at)}
+        return cls.model_validate(members | unit_members(series.unit))
 
 
 class DeviceDetails(DeviceSummary):
@@ -92,10 +112,7 @@ class DeviceDetails(DeviceSummary):
             device=found.device.name,
             created_at=time_text(found.device.created_at),
             last_seen=_last_seen(found.device),
-            metrics=[
-                MetricSummary(metric=one.series.name, kind=one.series.kind, last_measured_at=time_text(one.measured_at))
-                for one in found.latest
-            ],
+            metrics=[MetricSummary.of(one) for one in found.latest],
         )
 
 
@@ -108,16 +125,18 @@ class LatestValue(BaseModel):
     kind: Kind
     time: Time
     value: Value
+    unit: Unit = None
+    unit_text: UnitText = None
 
     @classmethod
     def of(cls, latest: Latest) -> "LatestValue":
         """Return the document of a value."""
-        return cls(
-            metric=latest.series.name,
-            kind=latest.series.kind,
-            time=time_text(latest.measured_at),
-            value=latest.value,
-        )
+        return cls.model_validate(_latest_members(latest, time_text(latest.measured_at)))
+
+
+def _latest_members(latest: Latest, time: str) -> dict[str, object]:
+    _, name, kind, unit = latest.series
+    return {"metric": name, "kind": kind, "time": time, "value": latest.value} | unit_members(unit)
 
 
 class LatestValues(BaseModel):
@@ -134,7 +153,7 @@ class LatestValues(BaseModel):
         return cls(device=found.device.name, latest=[LatestValue.of(one) for one in found.latest])
 
 
-class LatestListParameters(DeviceListParameters):
+class LatestListParameters(CalibrationParameters, DeviceListParameters):
     """Selects devices whose latest values are shown."""
 
     limit: Annotated[
@@ -173,15 +192,7 @@ def render_latest(page: DevicePage[LatestOfDevice], following: str | None) -> by
     devices = [
         {
             "device": device.name,
-            "latest": [
-                {
-                    "metric": one.series.name,
-                    "kind": one.series.kind,
-                    "time": text(one.measured_at),
-                    "value": one.value,
-                }
-                for one in latest
-            ],
+            "latest": [_latest_members(one, text(one.measured_at)) for one in latest],
             "last_seen": _last_seen(device),
         }
         for device, latest in page.devices

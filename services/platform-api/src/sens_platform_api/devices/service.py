@@ -13,6 +13,9 @@ MAX_VALUES: Final = 50_000
 class Devices(Protocol):
     """The devices of one tenant."""
 
+    def with_calibration(self, setting: str) -> "Devices":
+        """Return them with values by other calibrations than those that hold: ``none``, or those that were known at a time."""
+
     async def by_name(self, *, after: str, prefix: str, limit: int) -> list[Device]:
         """Return devices by name: those after a name, whose names begin with the prefix."""
 

@@ -6,6 +6,7 @@ of a second and some 60 MB, so whoever needs it imports it when it is asked for 
 
 import asyncio
 import io
+import json
 from array import array
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -15,6 +16,7 @@ from typing import Final, Protocol
 import pyarrow as pa
 from pyarrow import ipc, parquet
 
+from sens_common.units import unit_text
 from sens_platform_api import metrics
 from sens_platform_api.devices.repository import Value
 from sens_platform_api.measurements.columns import Column, Columns, Texts
@@ -65,7 +67,8 @@ class Table(Protocol):
 class ReadingTable:
     """Readings as rows: device, time, and a column for each metric.
 
-    A column has the metric's name. Where another column has it too, the kind is added: ``state (text)``. The field's metadata say both.
+    A column has the metric's name. Where another column has it too, the kind is added: ``state (text)``. The field's metadata say both, and the
+    unit: ``sens.unit`` (UCUM code) and ``sens.unit_text`` where all devices that have one agree, else ``sens.units``, a JSON object by device.
     """
 
     def __init__(self, readings: ReadableReadings) -> None:
@@ -77,7 +80,11 @@ class ReadingTable:
                 pa.field("device", _NAME, nullable=False),
                 pa.field("time", _TIME, nullable=False),
                 *(
-                    pa.field(name, _TYPES[column.kind], metadata={"sens.metric": column.name, "sens.kind": column.kind})
+                    pa.field(
+                        name,
+                        _TYPES[column.kind],
+                        metadata={"sens.metric": column.name, "sens.kind": column.kind} | _unit(readings, column),
+                    )
                     for name, column in zip(names, readings.columns, strict=True)
                 ),
             ]
@@ -109,12 +116,25 @@ class ReadingTable:
         )
 
 
+def _unit(readings: ReadableReadings, column: Column) -> dict[str, str]:
+    """Return what the metadata of a column say of its unit."""
+    units = {device: unit for (device, metric_id), unit in readings.units.items() if metric_id == column.id}
+    match list(set(units.values())):
+        case []:
+            return {}
+        case [unit]:
+            return {"sens.unit": unit, "sens.unit_text": unit_text(unit)}
+        case _:
+            return {"sens.units": json.dumps(units)}
+
+
 class RowTable:
-    """Rows of an answer, with the columns that CSV has of them."""
+    """Rows of an answer, with the columns that CSV has of them; the last one is the unit (UCUM code) where a metric has one."""
 
     def __init__(self, answer: Renderable, shape: Shape) -> None:
         self._answer = answer
         self._shape = shape
+        self._with_units = any(one.unit is not None for one in answer.series)
         values = (
             [pa.field(name, pa.int64() if name == "count" else pa.float64()) for name in shape.aggregates]
             if shape.aggregates
@@ -125,6 +145,7 @@ class RowTable:
                 pa.field("time", _TIME, nullable=False),
                 *(pa.field(name, pa.string(), nullable=False) for name in ("device", "metric", "kind")),
                 *values,
+                *([pa.field("unit", pa.string())] if self._with_units else []),
             ]
         )
 
@@ -153,8 +174,9 @@ class RowTable:
                 *(pa.array([getattr(one, name) for one in names], pa.string()) for name in ("device", "name", "kind")),
                 *(
                     pa.array([_number(row.values[index]) for row in rows], self.schema.field(index + 4).type)
-                    for index in range(len(self.schema) - 4)
+                    for index in range(len(self._shape.aggregates) or 1)
                 ),
+                *([pa.array([one.unit for one in names], pa.string())] if self._with_units else []),
             ],
             schema=self.schema,
         )

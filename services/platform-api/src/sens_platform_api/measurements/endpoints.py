@@ -125,8 +125,11 @@ async def _answer(
 ) -> Response:
     offered = (JSON_TYPE, CSV_TYPE, *_TABLE_TYPES)
     media_type = CSV_TYPE if query.spreadsheet is not None else preferred_type(it.accept, offered)
-    wanted = query.query(it.limits, datetime.now(UTC), table=media_type in _TABLE_TYPES)
-    shape = shape._replace(aggregates=wanted.aggregates)
+    now = datetime.now(UTC)
+    wanted = query.query(it.limits, now, table=media_type in _TABLE_TYPES)
+    calibration = query.calibration_setting(now)
+    measurements = it.measurements.with_calibration(calibration) if calibration else it.measurements
+    shape = shape._replace(aggregates=wanted.aggregates, with_units=query.units)
     headers = {}
     render: Callable[[service.Answer], AsyncGenerator[bytes]] = partial(as_json, shape=shape)
     style = CsvStyle(query.spreadsheet, end_line=it.request.scope["http_version"] == "1.0")
@@ -142,9 +145,9 @@ async def _answer(
 
     async def rows() -> AsyncGenerator[bytes]:
         if media_type == CSV_TYPE and stored:
-            readings = await service.read_values(it.measurements, devices, wanted)
+            readings = await service.read_values(measurements, devices, wanted)
             return values_as_csv(readings, wanted, shape, style)
-        return render(await service.read(it.measurements, devices, wanted))
+        return render(await service.read(measurements, devices, wanted))
 
     async def table() -> AsyncGenerator[bytes]:
         await load_arrow()
@@ -152,8 +155,8 @@ async def _answer(
 
         render = arrow.as_arrow if media_type == ARROW_TYPE else arrow.as_parquet
         if stored:
-            return render(arrow.ReadingTable(await service.read_readings(it.measurements, devices, wanted)))
-        return render(arrow.RowTable(await service.read(it.measurements, devices, wanted), shape))
+            return render(arrow.ReadingTable(await service.read_readings(measurements, devices, wanted)))
+        return render(arrow.RowTable(await service.read(measurements, devices, wanted), shape))
 
     async def chunks() -> AsyncGenerator[bytes]:
         counter = it.tables if media_type in _TABLE_TYPES else it.answers

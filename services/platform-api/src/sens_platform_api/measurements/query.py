@@ -21,13 +21,18 @@ RESOLUTION = timedelta(microseconds=1)
 
 
 class QueriedSeries(NamedTuple):
-    """A series of an answer, with the device that it is of."""
+    """A series of an answer, with the device that it is of.
+
+    Attributes:
+        unit: UCUM code, None where none is known.
+    """
 
     device_id: int
     device: str
     id: int
     name: str
     kind: Kind
+    unit: str | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -1,7 +1,7 @@
 """Readings of a query: rows of a device and a time with a column for each metric, read in pages of columns."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from functools import partial
@@ -65,6 +65,9 @@ class ReadableReadings(Protocol):
     @property
     def next(self) -> Position | None: ...
 
+    @property
+    def units(self) -> Mapping[tuple[str, int], str]: ...
+
     def pages(self) -> AsyncGenerator[Columns]: ...
 
 
@@ -74,6 +77,7 @@ class Readings:
     Attributes:
         devices: By name.
         columns: By name and kind.
+        units: UCUM codes by the names of devices and the ids of metrics; those that are known.
         next: The position to go on from, once all were read and the limit ended them.
     """
 
@@ -89,7 +93,8 @@ class Readings:
             of_values: Whether the query's limit counts values. There are readings for at least one value more, and whoever takes them counts.
         """
         self.devices = sorted({QueriedDevice(one.device_id, one.device) for one in series}, key=lambda each: each.name)
-        self.columns = sorted({Column(*one[2:]) for one in series}, key=lambda each: each[1:])
+        self.columns = sorted({Column(one.id, one.name, one.kind) for one in series}, key=lambda each: each[1:])
+        self.units = {(one.device, one.id): one.unit for one in series if one.unit is not None}
         self.next: Position | None = None
         self._query = query
         self._open_pages = open_pages

@@ -10,9 +10,11 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 import orjson
 
+from sens_common.units import unit_text
 from sens_platform_api import metrics
 from sens_platform_api.devices.repository import Value
-from sens_platform_api.measurements.query import Aggregate, Position, Source
+from sens_platform_api.fields import unit_members
+from sens_platform_api.measurements.query import Aggregate, Position, QueriedSeries, Source
 from sens_platform_api.measurements.repository import Row
 from sens_platform_api.measurements.schemas import render_position
 from sens_platform_api.parameters import time_text
@@ -30,10 +32,13 @@ END_HEADER: Final = "Sens-Last-Line"
 
 
 class Renderable(Protocol):
-    """The devices' canonical names, their rows by time, and after the last of them where to go on, their sources, and notes."""
+    """The devices' canonical names, their series, their rows by time, and after the last of them where to go on, their sources, and notes."""
 
     @property
     def devices(self) -> Sequence[str]: ...
+
+    @property
+    def series(self) -> Sequence[QueriedSeries]: ...
 
     @property
     def next(self) -> Position | None: ...
@@ -53,10 +58,12 @@ class Shape(NamedTuple):
     Attributes:
         aggregates: Of buckets; none for stored values.
         names_devices: Whether each says whose it is.
+        with_units: Whether rows of CSV say their unit.
     """
 
     aggregates: Sequence[Aggregate] = ()
     names_devices: bool = False
+    with_units: bool = False
 
 
 class CsvStyle(NamedTuple):
@@ -100,7 +107,18 @@ async def as_json(answer: Renderable, shape: Shape) -> AsyncGenerator[bytes]:
     cursor = None if answer.next is None else render_position(answer.next)
     sources = b',"sources":' + orjson.dumps(answer.sources) if shape.aggregates else b""
     notes = b',"notes":' + orjson.dumps(answer.notes) if answer.notes else b""
-    yield bytes(buffer) + b'],"next":' + orjson.dumps(cursor) + sources + notes + b"}"
+    known = _units(answer.series, shape)
+    units = b',"units":' + orjson.dumps(known) if known else b""
+    yield bytes(buffer) + b'],"next":' + orjson.dumps(cursor) + sources + notes + units + b"}"
+
+
+def _units(series: Sequence[QueriedSeries], shape: Shape) -> list[dict[str, str]]:
+    """Return the units of those series that have one."""
+    return [
+        ({"device": one.device} if shape.names_devices else {}) | {"metric": one.name} | unit_members(one.unit)
+        for one in series
+        if one.unit is not None
+    ]
 
 
 def _document(row: Row, shape: Shape) -> dict[str, object]:
@@ -124,7 +142,8 @@ async def as_csv(answer: Renderable, shape: Shape, style: CsvStyle = PLAIN_CSV) 
         async for row in rows:
             device = [row.series.device] if shape.names_devices else []
             kind = [row.series.kind] if shape.aggregates else []
-            writer.writerow([cell(row.time), *device, cell(row.series.name), *kind, *map(cell, row.values)])
+            unit = [cell(csv_unit(row.series.unit))] if shape.with_units else []
+            writer.writerow([cell(row.time), *device, cell(row.series.name), *kind, *map(cell, row.values), *unit])
             count += 1
             if text.tell() >= CHUNK_BYTES:
                 yield text.getvalue().encode()
@@ -151,7 +170,13 @@ def csv_end(following: Position | None, style: CsvStyle) -> str:
 def column_names(shape: Shape) -> list[str]:
     """Return the names of the columns of a table."""
     device = ["device"] if shape.names_devices else []
-    return ["time", *device, "metric", *(["kind", *shape.aggregates] if shape.aggregates else ["value"])]
+    values = ["kind", *shape.aggregates] if shape.aggregates else ["value"]
+    return ["time", *device, "metric", *values, *(["unit"] if shape.with_units else [])]
+
+
+def csv_unit(unit: str | None) -> str:
+    """Return the cell of a unit: as people write it, empty where none is known."""
+    return "" if unit is None else unit_text(unit)
 
 
 def _exact(value: Value | datetime | None) -> str:

@@ -74,6 +74,10 @@ class TenantMeasurements:
     def __init__(self, database: TenantDatabase) -> None:
         self._database = database
 
+    def with_calibration(self, setting: str) -> "TenantMeasurements":
+        """Return them by other calibrations than those that hold: ``none``, or those that were known at a time."""
+        return TenantMeasurements(self._database.with_calibration(setting))
+
     async def series(self, devices: Sequence[str]) -> dict[str, list[QueriedSeries]]:
         """Return the series of devices, by name and kind; devices that the tenant does not have are left out."""
         found: dict[str, list[QueriedSeries]] = {}

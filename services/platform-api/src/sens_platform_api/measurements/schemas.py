@@ -7,8 +7,9 @@ from zoneinfo import ZoneInfo
 from pydantic import BaseModel, ConfigDict, Field
 
 from sens_common.times import TIME_FORMS
+from sens_platform_api.calibrations.schemas import CalibrationParameters
 from sens_platform_api.errors import InvalidRequestError
-from sens_platform_api.fields import DeviceName, Kind, MetricName, Time, Value
+from sens_platform_api.fields import DeviceName, Kind, MetricName, Time, Unit, UnitText, Value
 from sens_platform_api.measurements.buckets import BUCKET_PATTERN, Buckets, parse_buckets, parse_zone
 from sens_platform_api.measurements.points import MOST_POINTS, POINT_AGGREGATES, buckets_for
 from sens_platform_api.measurements.query import Aggregate, Fill, Position, Query, Source
@@ -22,7 +23,6 @@ from sens_platform_api.parameters import (
     EPOCH,
     METRIC_PATTERN,
     METRIC_WORDS,
-    Parameters,
     bad_cursor,
     cursor_field,
     cursor_number,
@@ -47,7 +47,7 @@ _MICROSECOND = timedelta(microseconds=1)
 TimeText = Annotated[str, Field(max_length=40)]
 
 
-class MeasurementParameters(Parameters):
+class MeasurementParameters(CalibrationParameters):
     """Selects measurements."""
 
     metric: Annotated[
@@ -160,6 +160,14 @@ class MeasurementParameters(Parameters):
             examples=["point"],
         ),
     ] = None
+    units: Annotated[
+        bool,
+        Field(
+            description="CSV with a last column `unit`: the unit of the metric as people write it, empty where none is known. JSON, Arrow and"
+            " Parquet tell units without it.",
+            examples=[True],
+        ),
+    ] = False
     cursor: Annotated[
         str | None,
         cursor_field(
@@ -326,6 +334,22 @@ class MeasurementBucket(BaseModel):
     count: Annotated[int | None, Field(ge=0)] = None
 
 
+class UnitOfMetric(BaseModel):
+    """The unit of a metric."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    metric: MetricName
+    unit: Unit
+    unit_text: UnitText
+
+
+class UnitOfMetricOfDevice(UnitOfMetric):
+    """The unit of a metric, and of which device."""
+
+    device: DeviceName
+
+
 class _Page(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -347,11 +371,17 @@ class _Page(BaseModel):
     ] = None
 
 
+_UNITS: Final = Field(
+    description="Units of the metrics in the answer, by the devices' profiles; missing where none is known."
+)
+
+
 class MeasurementList(_Page):
     """Measurements of a device by time; with `bucket`, aggregates."""
 
     device: DeviceName
     measurements: list[Measurement | MeasurementBucket]
+    units: Annotated[list[UnitOfMetric] | None, _UNITS] = None
 
 
 class MeasurementOfDevice(Measurement):
@@ -371,6 +401,7 @@ class MeasurementsOfDevices(_Page):
 
     devices: list[DeviceName]
     measurements: list[MeasurementOfDevice | MeasurementBucketOfDevice]
+    units: Annotated[list[UnitOfMetricOfDevice] | None, _UNITS] = None
 
 
 CSV_EXAMPLE = "time,metric,value\r\n2026-11-24T22:15:00Z,temperature,21.5\r\n"

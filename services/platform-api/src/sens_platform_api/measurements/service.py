@@ -32,6 +32,9 @@ class Measurements(Protocol):
     async def series(self, devices: Sequence[str]) -> Mapping[str, Sequence[QueriedSeries]]:
         """Return the series of devices, by name and kind; devices that the tenant does not have are left out."""
 
+    def with_calibration(self, setting: str) -> "Measurements":
+        """Return them by other calibrations than those that hold: ``none``, or those that were known at a time."""
+
     def pages(self, kind: PageKind, *, patient: bool) -> AbstractAsyncContextManager[AnyPages]:
         """Give what reads pages within one transaction; a patient one waits for the tenant's turn for as long as it takes."""
 
@@ -41,17 +44,20 @@ class Answer:
 
     Attributes:
         devices: The devices' canonical names.
+        series: What its rows are of.
         next: The position to go on from, once all rows were read and the limit ended them.
     """
 
     def __init__(
         self,
         devices: Sequence[str],
+        series: Sequence[QueriedSeries],
         query: Query,
         readers: Sequence[SeriesReader | ShapeReader],
         measurements: Measurements,
     ) -> None:
         self.devices = devices
+        self.series = series
         self.next: Position | None = None
         self._query = query
         self._readers = readers
@@ -120,7 +126,7 @@ async def read(measurements: Measurements, devices: Sequence[str], query: Query)
         SeriesReader(each, query, len(series)) if query.shape_points is None else ShapeReader(each, query)
         for each in series
     ]
-    return Answer(names, query, readers, measurements)
+    return Answer(names, series, query, readers, measurements)
 
 
 async def read_readings(measurements: Measurements, devices: Sequence[str], query: Query) -> Readings:

@@ -18,7 +18,7 @@ from sens_platform_api import metrics
 from sens_platform_api.measurements.columns import Columns, Texts
 from sens_platform_api.measurements.query import Position, Query
 from sens_platform_api.measurements.readings import ReadableReadings
-from sens_platform_api.measurements.rendering import CHUNK_BYTES, CsvStyle, Shape, csv_end, csv_head, harmless
+from sens_platform_api.measurements.rendering import CHUNK_BYTES, CsvStyle, Shape, csv_end, csv_head, csv_unit, harmless
 from sens_platform_api.parameters import EPOCH
 
 STRETCH_CELLS: Final = 2048
@@ -72,6 +72,7 @@ class _Table:
         self._needs_quotes = re.compile(f'["\r\n{style.delimiter}]')
         part = style.delimiter
         self._heads = [f"{part}{self._text(column.name)}{part}" for column in readings.columns]
+        self._tails = [self._units_of(column.id, readings) for column in readings.columns] if shape.with_units else None
         self._span = query.span
         self._given = query.after
         self._left = query.limit
@@ -107,12 +108,17 @@ class _Table:
             texts = zip(page.texts, ends, strict=True)
             beginnings = self._beginnings(page, stretch)
             lines = []
-            for column, head in zip(self._columns, self._heads, strict=True):
+            for index, (column, head) in enumerate(zip(self._columns, self._heads, strict=True)):
                 if column.kind == "text":
                     values = self._texts(*next(texts), stretch)
                 else:
                     of_kind = self._numbers if column.kind == "number" else _booleans
                     values = of_kind(next(numbers)[stretch])
+                if self._tails is not None:
+                    tails = map(self._tails[index].__getitem__, page.device_indexes[stretch])
+                    values = [
+                        None if value is None else value + tail for value, tail in zip(values, tails, strict=True)
+                    ]
                 lines.append(
                     [
                         "" if value is None else f"{beginning}{head}{value}\r\n"
@@ -120,6 +126,11 @@ class _Table:
                     ]
                 )
             yield start, list(chain.from_iterable(zip(*lines, strict=True)))
+
+    def _units_of(self, metric_id: int, readings: ReadableReadings) -> list[str]:
+        """Return the last cell of a metric's rows, by the device's index."""
+        units = [readings.units.get((device.name, metric_id)) for device in readings.devices]
+        return [f"{self._style.delimiter}{self._text(csv_unit(unit))}" for unit in units]
 
     def _leave_out(self, lines: _Lines, page: Columns, given: Position) -> None:
         """Leave those values of the first reading out that the page of the answer before has given."""

@@ -98,6 +98,7 @@ class TimescaleRegistry:
             if self._source_generation != source_generation:
                 known.sources = await read_sources(connection, known.tenants)
                 known.senders.clear()
+                known.noted_sources.clear()
                 self._source_generation = source_generation
         self._known, self._refresh_at = known, refresh_at
         return known
@@ -121,6 +122,11 @@ class TimescaleRegistry:
                 ids |= await _find_devices(connection, missing)
         _check_found(keys - ids.keys() - refusals.keys())
         return RegisteredDevices(ids, {key: refusal for key, refusal in refusals.items() if key not in ids})
+
+    async def note_sources(self, named: Mapping[int, str]) -> None:
+        """See `topic_resolving.DeviceRegistry.note_sources`."""
+        async with self._database.connection() as connection:
+            await connection.execute("SELECT sens.note_device_sources($1, $2)", list(named), list(named.values()))
 
     async def _insert_devices(
         self, connection: Connection, tenants: Mapping[int, Tenant], missing: Collection[DeviceKey]

@@ -1,0 +1,1 @@
+"""Calibrations: from when on values of a device's metric are read with a scale and an offset."""
