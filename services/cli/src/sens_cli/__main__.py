@@ -30,6 +30,7 @@ COMMANDS: Final = {
     "profiles": Definition("sens_cli.commands.profiles", "app", _DATA),
     "codecs": Definition("sens_cli.commands.codecs", "app", _DATA),
     "decode": Definition("sens_cli.commands.decode", "decode", _DATA),
+    "import": Definition("sens_cli.commands.importing", "import_file", _DATA),
     "dead-letters": Definition("sens_cli.commands.dead_letters", "app", _DATA),
 }
 """The commands of this package, in the order of the help."""

@@ -23,6 +23,9 @@ from sens_platform_api.erasures.endpoints import CONTROL, ERASURE
 from sens_platform_api.erasures.jetstream import ControlStream
 from sens_platform_api.erasures.repository import StoredControl
 from sens_platform_api.erasures.service import keep_applying
+from sens_platform_api.imports.endpoints import IMPORTS, PACE
+from sens_platform_api.imports.jetstream import ImportStream
+from sens_platform_api.imports.service import Pace
 from sens_platform_api.keys.authenticator import Authenticator
 from sens_platform_api.keys.repository import StoredKeys
 from sens_platform_api.live.endpoints import KEYS, LIVE
@@ -68,6 +71,8 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             POOL.provided(pool),
             KEYS.provided(keys),
             STREAM.provided(TelemetryStream(client)),
+            IMPORTS.provided(ImportStream(client)),
+            PACE.provided(Pace(limits.import_lines_per_second)),
             CONTROL.provided(control := ControlStream(client, settings.nats.replicas)),
             ERASURE.provided(settings.erasure),
             CHECK.provided(SandboxCheck(sandbox)),

@@ -32,7 +32,7 @@ LIVE_DROPPED = Counter(
 REPLAYED = Counter("sens_api_dead_letters_replayed_total", "Dead letters put into the telemetry stream again.")
 REFUSED = Counter(
     "sens_api_refused_total",
-    "Requests refused (429) because a bound was reached: tenant_connections, answers, live_readers, requests_per_key, wrong_keys.",
+    "Requests refused (429) because a bound was reached: tenant_connections, answers, live_readers, import_lines, requests_per_key, wrong_keys.",
     ["reason"],
 )
 FAILED_LOGINS = Counter(
@@ -45,7 +45,7 @@ WAITING = Gauge(
     "Requests without a key that was valid before, or with one that asks too fast, that wait for their turn.",
 )
 ANSWERS = Gauge("sens_api_answers_count", "Answers with measurements that are being sent.")
-for _bound in ("tenant_connections", "answers", "live_readers", "requests_per_key", "wrong_keys"):
+for _bound in ("tenant_connections", "answers", "live_readers", "import_lines", "requests_per_key", "wrong_keys"):
     REFUSED.labels(_bound)
 for _reason in ("missing", "malformed", "unknown", "read_only"):
     FAILED_LOGINS.labels(_reason)

@@ -12,6 +12,7 @@ from sens_platform_api.deletions.endpoints import router as deletions
 from sens_platform_api.devices.endpoints import router as devices
 from sens_platform_api.erasures.endpoints import router as erasures
 from sens_platform_api.ingest_keys.endpoints import router as ingest_keys
+from sens_platform_api.imports.endpoints import router as imports
 from sens_platform_api.live.endpoints import router as live
 from sens_platform_api.measurements.endpoints import router as measurements
 from sens_platform_api.operations.endpoints import router as operations
@@ -37,6 +38,7 @@ ROOMS = (
     Room(calibrations, "From when on values are read with a scale and an offset."),
     Room(live, "Newly stored readings, as they come."),
     Room(dead_letters, "Messages that could not be stored, and their replay."),
+    Room(imports, "Histories that come in bulk."),
     Room(sources, "How other people's messages come in."),
     Room(ingest_keys, None),
     Room(presets, None),

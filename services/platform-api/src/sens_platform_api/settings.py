@@ -108,6 +108,13 @@ class LimitSettings(Group):
     wrong_keys_per_minute: int = Field(
         30, ge=1, le=1_000_000, description="Wrong keys from one address (of IPv6, one /64 network) in a minute."
     )
+    import_lines_per_second: int = Field(
+        5000,
+        ge=1,
+        le=1_000_000,
+        description="Lines of imports that are put into the stream in a second, of all tenants together; what is more waits, so that live data keeps"
+        " its place.",
+    )
     live_readers: int = Field(1000, ge=1, le=100_000, description="Live readers at the same time.")
     live_readers_per_tenant: int = Field(
         100, ge=1, le=100_000, description="Live readers of one tenant at the same time."

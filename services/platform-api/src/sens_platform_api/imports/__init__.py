@@ -1,0 +1,1 @@
+"""Imports: histories that come in bulk, through the stream like everything else."""

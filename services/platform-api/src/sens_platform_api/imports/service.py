@@ -1,0 +1,156 @@
+"""Imports: lines are read, those that can be stored go into the stream, at a pace that leaves live data its place."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+from sens_common.errors import RejectedMessageError, SettingsError
+from sens_payloads.sources import Source
+from sens_platform_api.errors import InvalidRequestError, NotFoundError, TooManyRequestsError
+from sens_platform_api.imports.lines import Line, Message, NativeReader, Reader, SourceReader, check_late
+
+MOST_LINES: Final = 1000
+"""Lines of one request; they are one envelope."""
+_MOST_WAIT_SECONDS: Final = 5.0
+_LINES_BETWEEN_OTHERS: Final = 100
+
+
+class Refused(NamedTuple):
+    """Why a line is not imported."""
+
+    line: int
+    reason: str
+    detail: str
+
+
+class Imported(NamedTuple):
+    """What became of some lines: those that are in the stream, and the others."""
+
+    messages: list[Message]
+    refused: list[Refused]
+
+
+class TooManyImportsError(TooManyRequestsError):
+    """Lines of imports come faster than they may, those of all tenants together."""
+
+    code = "too_many_imports"
+    title = "Imports have to wait"
+    bound = "import_lines"
+
+
+class Tenants(Protocol):
+    """The tenant that imports, and its sources."""
+
+    async def late_days(self) -> int:
+        """Return how many days before their receipt readings may lie."""
+
+    async def source(self, name: str) -> Source | None:
+        """Return a source, None when the tenant has none with this name; raise `SettingsError` where it can't be used."""
+
+
+class Stream(Protocol):
+    """The stream of envelopes."""
+
+    async def publish(self, identity: str, messages: Sequence[Message], received_at: int) -> None:
+        """Put messages into the stream as one envelope; the same identity twice within a short time has no effect.
+
+        Raises:
+            UnavailableError: NATS can't be used, or the stream takes nothing. It may have happened all the same.
+        """
+
+
+class Pace:
+    """Lets so many lines a second into the stream, of all tenants together, in turns.
+
+    Attributes:
+        lines_per_second: How many.
+    """
+
+    def __init__(self, lines_per_second: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.lines_per_second = lines_per_second
+        self._clock = clock
+        self._free_at = 0.0
+
+    async def wait(self, count: int) -> None:
+        """Wait for the turn of so many lines.
+
+        Raises:
+            TooManyImportsError: It comes later than after a few seconds.
+        """
+        now = self._clock()
+        seconds = max(0.0, self._free_at - now)
+        if seconds > _MOST_WAIT_SECONDS:
+            raise TooManyImportsError(
+                f"other lines fill the next seconds ({self.lines_per_second} lines a second are imported); try again",
+                round(seconds) or 1,
+            )
+        self._free_at = max(now, self._free_at) + count / self.lines_per_second
+        await asyncio.sleep(seconds)
+
+
+async def import_lines(
+    tenants: Tenants,
+    stream: Stream,
+    pace: Pace,
+    lines: Sequence[Line],
+    *,
+    tenant: str,
+    identity: str,
+    source: str | None = None,
+    topic: str | None = None,
+    received_at: int,
+    dry_run: bool = False,
+) -> Imported:
+    """Put lines into the stream; nothing with `dry_run`.
+
+    Args:
+        tenants: The tenant's data.
+        stream: Where they go.
+        pace: Of all imports.
+        lines: In their order.
+        tenant: Name of the tenant.
+        identity: Of the import and these lines.
+        source: Name of the source that reads them, None for native payloads.
+        topic: That messages of the source were published to.
+        received_at: Now, microseconds since the epoch.
+        dry_run: Whether nothing is put into the stream.
+
+    Raises:
+        NotFoundError: There is no such source.
+        InvalidRequestError: The source can't be used.
+        TooManyImportsError: Others import as much as may be imported.
+        UnavailableError: NATS can't be used.
+    """
+    reader = NativeReader(tenant) if source is None else await _source_reader(tenants, tenant, source, topic)
+    imported = await _read(reader, lines, received_at, await tenants.late_days(), tenant)
+    if imported.messages and not dry_run:
+        await pace.wait(len(imported.messages))
+        await stream.publish(identity, imported.messages, received_at)
+    return imported
+
+
+async def _source_reader(tenants: Tenants, tenant: str, name: str, topic: str | None) -> Reader:
+    try:
+        source = await tenants.source(name)
+    except SettingsError as error:
+        raise InvalidRequestError.in_body("source", f"source {name} can't be used: {error}") from None
+    if source is None:
+        raise NotFoundError(f"there is no source {name}")
+    return SourceReader(tenant, source, topic)
+
+
+async def _read(reader: Reader, lines: Sequence[Line], received_at: int, late_days: int, tenant: str) -> Imported:
+    """Read lines; others are served meanwhile."""
+    imported = Imported([], [])
+    for index, line in enumerate(lines):
+        if index % _LINES_BETWEEN_OTHERS == 0:
+            await asyncio.sleep(0)
+        try:
+            message = reader.read(line, received_at)
+            check_late(message, received_at, late_days, tenant)
+        except RejectedMessageError as error:
+            imported.refused.append(Refused(line.number, error.reason, error.detail))
+        else:
+            imported.messages.append(message)
+    return imported
