@@ -56,6 +56,15 @@ PARTS: Final = (
     "as_float8",
     "element_expressions",
     "readings_statement",
+    "calibrations_of",
+    "calibrated",
+    "calibrated_at",
+    "calibrated_expression",
+    "scale_expression",
+    "linear_expression",
+    "calibrated_sources",
+    "valid_calibration",
+    "profiles_of_devices",
 )
 """Functions that ask for no tenant; those of `READS` call them."""
 
