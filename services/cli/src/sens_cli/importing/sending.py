@@ -92,7 +92,7 @@ def send_lines(
     for batch in batches(itertools.islice(lines, progress.lines, None)):
         mine = [RefusedLine(line.number, "unreadable_line", line.refusal) for line in batch if line.refusal is not None]
         sent = [line for line in batch if line.refusal is None]
-        answer = (
+        answer: dict[str, Any] = (
             _posted(api, document(progress.identity, target, sent), sleep) if sent else {"accepted": 0, "refused": []}
         )
         theirs = [RefusedLine(each["line"], each["reason"], each["detail"]) for each in answer["refused"]]
