@@ -11,8 +11,8 @@ from sens_platform_api.dead_letters.endpoints import router as dead_letters
 from sens_platform_api.deletions.endpoints import router as deletions
 from sens_platform_api.devices.endpoints import router as devices
 from sens_platform_api.erasures.endpoints import router as erasures
-from sens_platform_api.ingest_keys.endpoints import router as ingest_keys
 from sens_platform_api.imports.endpoints import router as imports
+from sens_platform_api.ingest_keys.endpoints import router as ingest_keys
 from sens_platform_api.live.endpoints import router as live
 from sens_platform_api.measurements.endpoints import router as measurements
 from sens_platform_api.operations.endpoints import router as operations
