@@ -53,17 +53,3 @@ class TestIngestKey:
             wait_until(lambda: told(api, tenant) == (), "the workers are told that it is revoked")
             actions = [each["action"] for each in client.get("/api/v1/audit").json()["events"]]
             assert actions[:2] == ["ingest_key.revoked", "ingest_key.created"]
-
-    def test_needs_a_source_that_takes_http_and_a_time_to_come(self, api: RunningApi) -> None:
-        tenant, api_key = api.new_tenant()
-        with api.client(api_key) as client:
-            client.put("/api/v1/sources/field", json={"topic_filter": f"{tenant}/#", "format": "netmore"})
-            for body, word in [
-                ({"name": "k", "source": "nowhere"}, "there is no source nowhere"),
-                ({"name": "k", "source": "field"}, "by MQTT"),
-                ({"name": "k", "device": "a/b"}, "a device's name has"),
-                ({"name": "k", "expires_at": "-1d"}, "in the future"),
-            ]:
-                answer = client.post(KEYS, json=body)
-                assert answer.status_code == HTTPStatus.UNPROCESSABLE_ENTITY
-                assert word in answer.text
