@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sens_common.database import Connection
 from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
 from sens_common.replays import ReplayedMessage
@@ -108,14 +109,13 @@ class Worker:
 class World:
     """A database, a stream and two workers."""
 
-    def __init__(self, settings: DatabaseSettings, log: Log, workers: list[Worker]) -> None:
-        self.settings = settings
+    def __init__(self, connection: Connection, log: Log, workers: list[Worker]) -> None:
+        self.connection = connection
         self.log = log
         self.workers = workers
 
     async def fetch(self, query: str) -> list[tuple[object, ...]]:
-        async with owner(self.settings) as connection:
-            return [tuple(row) for row in await connection.fetch(query)]
+        return [tuple(row) for row in await self.connection.fetch(query)]
 
     async def replay(self) -> int:
         """Replay what births explain, and let a worker take it; return how many messages that were."""
@@ -145,12 +145,12 @@ async def made_world(settings: DatabaseSettings, number: int = 1) -> AsyncIterat
     """Make a world of its own in a database: another tenant and stream for each number."""
     log = Log(number)
     async with AsyncExitStack() as resources:
-        async with owner(settings) as connection:
-            await connection.execute("UPDATE sens.tenants SET name = name || '-' || id")
-            await connection.execute("INSERT INTO sens.tenants (name, late_days) VALUES ('demo', 36500)")
-            await connection.execute(SOURCE)
+        connection = await resources.enter_async_context(owner(settings))
+        await connection.execute("UPDATE sens.tenants SET name = name || '-' || id")
+        await connection.execute("INSERT INTO sens.tenants (name, late_days) VALUES ('demo', 36500)")
+        await connection.execute(SOURCE)
         pools = [await resources.enter_async_context(open_pool(settings, "test")) for _ in range(2)]
-        yield World(settings, log, [Worker(Database(pool, settings), log) for pool in pools])
+        yield World(connection, log, [Worker(Database(pool, settings), log) for pool in pools])
 
 
 def message(kind: str, *metrics: bytes, time: int = TIME, device: str = "press7") -> Message:

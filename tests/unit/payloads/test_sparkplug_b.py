@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from sens_common.errors import RejectedMessageError
 from sens_common.names import device_name
 from sens_payloads.formats import sparkplug_b
-from sens_payloads.formats.sparkplug_b import Settings, birth_in, device_name_of
+from sens_payloads.formats.sparkplug_b import Settings, birth_in
 from sens_payloads.formats.sparkplug_births import NO_BIRTHS, Births, DefinedMetric, KnownBirths, Publisher
+from sens_payloads.formats.sparkplug_topics import device_name_of
 from sens_payloads.uplinks import Received, Unwrapped, Uplink, WithoutMeasurements
 from support import sparkplug, uplink_vectors
 from support.sparkplug import metric, payload

@@ -1,7 +1,7 @@
 """What explains the messages of a batch, wherever the births are: in it, in the database, or in other workers' hands."""
 
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Final, cast
 
 from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
@@ -10,7 +10,7 @@ from sens_payloads.formats import sparkplug_b
 from sens_payloads.formats.sparkplug_births import Birth, Publisher
 from sens_payloads.formats.sparkplug_history import Announcement, History
 from sens_payloads.sources import Source
-from sens_payloads.uplinks import Received
+from sens_payloads.uplinks import NetworkFormat, Received
 from sens_telemetry_worker.batch import Envelope, EnvelopeProgress, StreamPosition, UndecidedMessages
 from sens_telemetry_worker.birth_reading import BirthReader, Sent, SentEarlier
 from sens_telemetry_worker.births import BirthPlace, BirthsOfBatch, EdgeNode, EdgeNodeKey, RegisteredEdgeNodes
@@ -22,9 +22,7 @@ TIME: Final = 1_785_000_000_123
 PUBLISHER: Final = Publisher("plant", "line1", "press7")
 DEVICE: Final = "plant.line1.press7"
 SENDER: Final = SourceOfTenant(
-    Tenant(1, "demo"),
-    Source("plant", sparkplug_b, sparkplug_b.SETTINGS, id=3),
-    {},  # type: ignore[arg-type] # a module
+    Tenant(1, "demo"), Source("plant", cast("NetworkFormat", sparkplug_b), sparkplug_b.SETTINGS, id=3), {}
 )
 
 

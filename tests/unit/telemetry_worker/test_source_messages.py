@@ -1,7 +1,8 @@
 """Messages of sources: several uplinks in one, stored as a whole or not at all."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 import pytest
@@ -12,16 +13,19 @@ from sens_common.envelope import Message
 from sens_common.errors import RejectedMessageError
 from sens_common.formats import KINDS
 from sens_common.topics import SOURCES
+from sens_payloads.formats import sparkplug_b
 from sens_payloads.frames import Fields, Frame
 from sens_payloads.profiles import Codec, CodecVersion, MetricRule, Profile
 from sens_payloads.sources import ProfileRule, Source
-from sens_payloads.uplinks import Received, Unwrapped, Uplink, WithoutMeasurements
+from sens_payloads.uplinks import NetworkFormat, Received, Unwrapped, Uplink, WithoutMeasurements
 from sens_telemetry_worker.batch import InterpretedMessages
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.interpreting import Interpreter
 from sens_telemetry_worker.tenants import Refusal, SourceOfTenant, Tenant
 from sens_telemetry_worker.topic_resolving import KnownNames
-from support.memory import MemoryRegistry
+from support.memory import MemoryEnvelope, MemoryFeed, MemoryInbox, MemoryRegistry, MemoryStore
+from support.pipelines import pipeline_of
+from support.sparkplug import metric, payload
 
 NOW: Final = 1_790_000_000_000_000
 DAY: Final = 86_400_000_000
@@ -240,3 +244,20 @@ class TestMessage:
 
         assert reasons(found) == {0: Reason.UNKNOWN_SOURCE}
         assert found.tenant_name(0) == "demo"
+
+
+class TestHistoricalValues:
+    async def test_are_stored_and_not_shown_live(self) -> None:
+        platform, stop = Platform(), asyncio.Event()
+        source = Source("plant", cast("NetworkFormat", sparkplug_b), sparkplug_b.SETTINGS)
+        known = await platform.registry.known_names()
+        known.sources = {("demo", "plant"): SourceOfTenant(platform.tenant, source, {})}
+        body = payload(NOW // 1000, metric("past", 1.5, historical=True), metric("now", 2.5))
+        topic = SOURCES.topic("demo", "plant", "spBv1.0/plant/NDATA/line1")
+        store, feed = MemoryStore(), MemoryFeed({"demo"})
+        inbox = MemoryInbox([[MemoryEnvelope(1, [Message(topic, body, NOW)])]], stop)
+
+        await pipeline_of(inbox, registry=platform.registry, store=store, feed=feed).run(stop)
+
+        assert sorted(store.values.values()) == [1.5, 2.5]
+        assert [reading.metric for _, reading in feed.readings] == ["now"]

@@ -14,9 +14,10 @@ from sens_common.dead_letters import Origin
 from sens_common.envelope import Message
 from sens_common.errors import RejectedMessageError
 from sens_common.topics import SOURCES
-from sens_payloads.formats.sparkplug_b import announced_in, data_publisher, data_topic, device_name_of
+from sens_payloads.formats.sparkplug_b import announced_in
 from sens_payloads.formats.sparkplug_births import Birth, Death, OneBirth, Publisher
 from sens_payloads.formats.sparkplug_history import EDGE_NODE, Announcement
+from sens_payloads.formats.sparkplug_topics import data_publisher, data_topic, device_name_of
 from sens_payloads.uplinks import Received
 from sens_telemetry_worker.batch import Envelope, StreamPosition, UndecidedMessages
 from sens_telemetry_worker.births import (
@@ -252,7 +253,7 @@ def _with_room(
 
 
 def _key(sender: SourceOfTenant, publisher: Publisher) -> EdgeNodeKey:
-    return EdgeNodeKey(sender.tenant.id, sender.source.id, device_name_of(publisher._replace(device="")))
+    return EdgeNodeKey(sender.source.id, device_name_of(publisher._replace(device="")))
 
 
 def _device(publisher: Publisher) -> str:

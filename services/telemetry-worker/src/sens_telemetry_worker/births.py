@@ -11,9 +11,8 @@ from sens_telemetry_worker.tenants import Refusal
 
 
 class EdgeNodeKey(NamedTuple):
-    """An edge node: its tenant's and its source's id, and its own name, which is that of its device."""
+    """An edge node: its source's id, and its own name, which is that of its device."""
 
-    tenant_id: int
     source_id: int
     name: str
 

@@ -29,7 +29,7 @@ class LivePublisher:
         self._format = payload_format
 
     async def publish(self, batch: Batch, new_values: NDArray[np.int64]) -> None:
-        """Publish the readings of those messages of a batch that have new values: for each message their number."""
+        """Publish the readings of those messages of a batch that have new values (for each message their number), historical ones left out."""
         watched = self._feed.watched()
         if not watched:
             return
@@ -41,8 +41,8 @@ class LivePublisher:
                     live.LiveReading(device.name, *measurement)
                     for measurement in self._format.decode(message.payload, message.received_at)
                 )
-        for index, device, measured_at, values in batch.interpreted.uplink_readings:
-            if new_values[index] and device.tenant.name in watched:
+        for index, device, measured_at, values, is_historical in batch.interpreted.uplink_readings:
+            if new_values[index] and not is_historical and device.tenant.name in watched:
                 readings.setdefault(device.tenant.name, []).extend(
                     live.LiveReading(device.name, name, measured_at, float(value) if type(value) is int else value)
                     for name, value in values.items()

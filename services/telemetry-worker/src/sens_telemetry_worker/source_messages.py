@@ -208,14 +208,14 @@ def _readings(
         except RejectedMessageError as error:
             rejections.setdefault(each.index, Rejection(each.index, error.reason, error.detail))
             continue
-        yield UplinkReading(each.index, device, measured_at, values)
+        yield UplinkReading(each.index, device, measured_at, values, uplink.historical)
 
 
 def _gather(readings: Sequence[UplinkReading]) -> tuple[list[Shape], list[DecodedMessage]]:
     """Gather readings with the same names and kinds of value; return the others one by one."""
     gathered: dict[tuple[int, tuple[str, ...], tuple[MetricKind | None, ...]], GatheredMessages] = {}
     typed: dict[tuple[int, tuple[str, ...], tuple[type, ...]], GatheredMessages] = {}
-    for position, (_, device, measured_at, values) in enumerate(readings):
+    for position, (_, device, measured_at, values, _) in enumerate(readings):
         tenant = device.tenant
         types = (tenant.id, tuple(values), tuple(map(type, values.values())))
         alike = typed.get(types)

@@ -78,12 +78,14 @@ class UplinkReading(NamedTuple):
         device: That sent it.
         measured_at: Microseconds since the epoch.
         values: By the names of their metrics.
+        is_historical: Whether it was measured before what is known already.
     """
 
     message_index: int
     device: Device
     measured_at: int
     values: Mapping[str, Value | int]
+    is_historical: bool = False
 
 
 class MetricSet(NamedTuple):

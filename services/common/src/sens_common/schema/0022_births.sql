@@ -7,7 +7,7 @@ CREATE TABLE sens.edge_nodes (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id int NOT NULL REFERENCES sens.tenants ON DELETE CASCADE,
     source_id int NOT NULL REFERENCES sens.sources ON DELETE CASCADE,
-    -- Of group and edge node, as its device is called: sens_payloads.formats.sparkplug_b.device_name_of.
+    -- Of group and edge node, as its device is called: sens_payloads.formats.sparkplug_topics.device_name_of.
     name text COLLATE "C" NOT NULL CHECK (octet_length(name) BETWEEN 1 AND 63),
     changes bigint NOT NULL DEFAULT 0,
     -- How many births and deaths are kept, and their size.

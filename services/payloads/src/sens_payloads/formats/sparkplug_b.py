@@ -3,7 +3,7 @@
 Source: Eclipse Sparkplug 3.0.0; its sections are named where they count.
 
 Topics are ``spBv1.0/<group>/<type>/<edge node>[/<device>]`` (section 4.1). A device's name here is group, edge node and device, joined with
-dots: ``plant.line1.press7``; `device_name_of` says what becomes of names that have other characters.
+dots: ``plant.line1.press7``; `sparkplug_topics.device_name_of` says what becomes of names that have other characters.
 
 - Births (NBIRTH, DBIRTH) and data (NDATA, DDATA) have measurements: metrics of one time are one uplink. A metric's time is its own, else the
   payload's (both in milliseconds).
@@ -16,12 +16,10 @@ dots: ``plant.line1.press7``; `device_name_of` says what becomes of names that h
 - Bytes, files, data sets, templates, and arrays, which are packed bytes, are not stored; `Uplink.skipped` counts them.
 """
 
-import re
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
-from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final
 
 from msgspec import Struct
 from pydantic import BaseModel, ConfigDict
@@ -31,7 +29,7 @@ from sens_common.device_times import EARLIEST, MAX_AHEAD, time_text
 from sens_common.errors import RejectedMessageError
 from sens_common.fields import MAX_NAME_CHARACTERS, check_name, checked_value
 from sens_common.formats import EXACT_BELOW, Value
-from sens_common.names import device_name, shown
+from sens_common.names import shown
 from sens_payloads.formats.sparkplug_births import (
     BD_SEQUENCE,
     NO_BIRTHS,
@@ -39,7 +37,6 @@ from sens_payloads.formats.sparkplug_births import (
     Births,
     Death,
     DefinedMetric,
-    Publisher,
 )
 from sens_payloads.formats.sparkplug_payload import (
     HISTORICAL,
@@ -50,15 +47,9 @@ from sens_payloads.formats.sparkplug_payload import (
     Sent,
     read,
 )
+from sens_payloads.formats.sparkplug_topics import BIRTHS, COMMANDS, DATA, DEATHS, topic_of
 from sens_payloads.uplinks import Received, Unwrapped, Uplink, WithoutMeasurements
 
-_NAMESPACE: Final = "spBv1.0"
-_STATE: Final = "STATE"
-_BIRTHS: Final = frozenset({"NBIRTH", "DBIRTH"})
-_DATA: Final = frozenset({"NDATA", "DDATA"})
-_DEATHS: Final = frozenset({"NDEATH", "DDEATH"})
-_COMMANDS: Final = frozenset({"NCMD", "DCMD"})
-_KINDS: Final = _BIRTHS | _DATA | _DEATHS | _COMMANDS
 _NO_VALUE: Final = NULL | TRANSIENT
 _NO_METRICS: Final[Mapping[int | None, DefinedMetric]] = {}
 _CONTROL: Final = ("Node Control/", "Device Control/")
@@ -100,12 +91,7 @@ _MEMBERS: Final = {float: "a fraction", int: "an integer", bool: "a boolean", st
 _WIDTHS: Final = (2**32, 2**64)
 _LARGEST: Final = sys.float_info.max
 
-_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-_NOT_PLAIN: Final = re.compile(r"[^A-Za-z0-9_.-]", re.ASCII)
-_LONGEST_DEVICE: Final = 63
-_HASH_DIGITS: Final = 12
 _REBIRTH: Final = "let the edge node send its births again (Node Control/Rebirth); what they explain is replayed then"
-_LONGEST_REMEMBERED_TOPIC: Final = 512
 
 
 class Settings(BaseModel):
@@ -115,12 +101,6 @@ class Settings(BaseModel):
 
 
 SETTINGS: Final = Settings()
-
-
-class _Topic(NamedTuple):
-    kind: str
-    publisher: Publisher
-    device: str
 
 
 class _Reading(Struct, gc=False):
@@ -139,13 +119,13 @@ def unwrap(received: Received, _settings: Settings, births: Births = NO_BIRTHS) 
         received: The message.
         births: Those that precede it.
     """
-    topic = _topic_of(received.topic)
-    if topic is None or topic.kind in _DEATHS:
+    topic = topic_of(received.topic)
+    if topic is None or topic.kind in DEATHS:
         return WithoutMeasurements("event")
-    if topic.kind in _COMMANDS:
+    if topic.kind in COMMANDS:
         return WithoutMeasurements("command")
     payload = read(received.body)
-    birth = births.of(topic.publisher) if topic.kind in _DATA else None
+    birth = births.of(topic.publisher) if topic.kind in DATA else None
     readings = _readings(payload, birth)
     uplinks = [
         Uplink(
@@ -171,8 +151,8 @@ def birth_in(received: Received) -> Birth | None:
     Raises:
         RejectedMessageError: The topic is not one of Sparkplug B, or the message no payload; a birth of which two metrics have one alias.
     """
-    topic = _topic_of(received.topic)
-    if topic is None or topic.kind not in _BIRTHS:
+    topic = topic_of(received.topic)
+    if topic is None or topic.kind not in BIRTHS:
         return None
     payload = read(received.body)
     metrics: dict[int, DefinedMetric] = {}
@@ -197,83 +177,13 @@ def birth_in(received: Received) -> Birth | None:
 
 def announced_in(received: Received) -> Birth | Death | None:
     """Return the birth or the death that a message is, None where it is another one; raises as `birth_in`."""
-    topic = _topic_of(received.topic)
-    if topic is None or topic.kind not in _DEATHS:
+    topic = topic_of(received.topic)
+    if topic is None or topic.kind not in DEATHS:
         return birth_in(received)
     if topic.publisher.device:
         return Death(topic.publisher, None)
     numbers = [value for name, _, _, _, _, value in read(received.body).metrics if name == BD_SEQUENCE]
     return Death(topic.publisher, next((number for number in numbers if type(number) is int), None))
-
-
-def data_publisher(topic: str) -> Publisher | None:
-    """Return whose data a message of a topic is, None where it is none.
-
-    Raises:
-        RejectedMessageError: The topic is not one of Sparkplug B.
-    """
-    found = _topic_of(topic)
-    return found.publisher if found is not None and found.kind in _DATA else None
-
-
-def data_topic(publisher: Publisher) -> str:
-    """Return the topic of a publisher's data.
-
-    >>> data_topic(Publisher("plant", "line1", "press7")), data_topic(Publisher("plant", "line1", ""))
-    ('spBv1.0/plant/DDATA/line1/press7', 'spBv1.0/plant/NDATA/line1')
-    """
-    group, edge_node, device = publisher
-    return "/".join(
-        (_NAMESPACE, group, "DDATA", edge_node, device) if device else (_NAMESPACE, group, "NDATA", edge_node)
-    )
-
-
-@lru_cache(maxsize=16_384)
-def device_name_of(publisher: Publisher) -> str:
-    """Return the device's name of an edge node or its device: ``group.edge_node`` or ``group.edge_node.device``.
-
-    Sparkplug's names may have any characters but ``+``, ``/`` and ``#`` (section 4.1). Where one has others than letters, digits, ``_`` and
-    ``-``, or all are longer than 63 characters, others are replaced by ``_`` and a part of the names' SHA-256 is added, so that two
-    publishers never share a name.
-
-    >>> device_name_of(Publisher("plant", "line1", "press7")), device_name_of(Publisher("Werk 1", "L", ""))
-    ('plant.line1.press7', 'Werk_1.L-c7e46e512e97')
-    """
-    parts = [part for part in publisher if part]
-    joined = ".".join(parts)
-    if len(joined) <= _LONGEST_DEVICE and all(map(_PLAIN.fullmatch, parts)) and device_name(joined) == joined:
-        return joined
-    digest = sha256("/".join(publisher).encode(errors="surrogatepass")).hexdigest()[:_HASH_DIGITS]
-    replaced = _NOT_PLAIN.sub("_", joined).lstrip("._-") or "x"
-    return f"{replaced[: _LONGEST_DEVICE - _HASH_DIGITS - 1]}-{digest}"
-
-
-def _topic_of(topic: str) -> _Topic | None:
-    return _remembered_topic(topic) if len(topic) <= _LONGEST_REMEMBERED_TOPIC else _read_topic(topic)
-
-
-def _read_topic(topic: str) -> _Topic | None:
-    """Return what a topic says, None for the state of a host.
-
-    Raises:
-        RejectedMessageError: It is none of Sparkplug B.
-    """
-    levels = topic.split("/", 5)
-    if levels[0] == _STATE or levels[:2] == [_NAMESPACE, _STATE]:
-        return None
-    if len(levels) in {4, 5} and levels[0] == _NAMESPACE and all(levels[1:]) and levels[2] in _KINDS:
-        _, group, kind, edge_node, *rest = levels
-        if bool(rest) == kind.startswith("D"):
-            publisher = Publisher(group, edge_node, rest[0] if rest else "")
-            return _Topic(kind, publisher, device_name_of(publisher))
-    raise RejectedMessageError(
-        Reason.INVALID_TOPIC,
-        f"the topic {shown(topic)} is none of Sparkplug B, such as spBv1.0/<group>/NDATA/<edge node> or"
-        " spBv1.0/<group>/DDATA/<edge node>/<device>",
-    )
-
-
-_remembered_topic = lru_cache(maxsize=16_384)(_read_topic)
 
 
 def _readings(payload: Payload, birth: Birth | None) -> list[_Reading]:

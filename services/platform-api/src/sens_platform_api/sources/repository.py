@@ -10,9 +10,9 @@ import msgspec
 
 from sens_common.brokers import Broker, address_of
 from sens_common.dead_letters import Origin
-from sens_payloads.formats.sparkplug_b import device_name_of
 from sens_payloads.formats.sparkplug_births import Birth, Publisher
 from sens_payloads.formats.sparkplug_history import EDGE_NODE, Announcement, History
+from sens_payloads.formats.sparkplug_topics import device_name_of
 from sens_payloads.profiles import Profile
 from sens_payloads.sources import Source as CompiledSource
 from sens_payloads.stored import stored_source

@@ -9,8 +9,8 @@ from sens_common.topic_filters import checked, overlap
 from sens_common.topics import NATIVE_PATTERN, SOURCES
 from sens_payloads.explaining import Explanation, explain
 from sens_payloads.formats import format_settings
-from sens_payloads.formats.sparkplug_b import data_publisher
 from sens_payloads.formats.sparkplug_births import NO_BIRTHS, Birth, Births, OneBirth, Publisher
+from sens_payloads.formats.sparkplug_topics import data_publisher
 from sens_payloads.frames import FrameDecoder
 from sens_payloads.profiles import Profile
 from sens_payloads.sources import Source as CompiledSource
