@@ -348,7 +348,7 @@ def expected(story: Sequence[tuple[str, int, bool]]) -> set[tuple[object, ...]]:
         if kind != "DDATA"
     ]
     history = History(announcements)
-    values = set()
+    values: set[tuple[object, ...]] = set()
     for number, (kind, _, _) in enumerate(story):
         found = history.explaining(DEVICE, Origin(0, number, 0)) if kind == "DDATA" else None
         if found is not None:
