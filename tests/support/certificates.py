@@ -39,11 +39,11 @@ class Authority:
         )  # fmt: skip
         return certificate
 
-    def certificate(self, host: str, days: int) -> Certificate:
-        """Return the certificate of a host, expired when the number of days is negative."""
+    def certificate(self, host: str, days: int, *, usage: str = "serverAuth") -> Certificate:
+        """Return the certificate of a host or a client, expired when the number of days is negative."""
         certificate = Certificate(self._folder / f"{host}-{days}.crt", self._folder / f"{host}-{days}.private")
         request, extensions = self._folder / "request", self._folder / "extensions"
-        extensions.write_text(f"subjectAltName=DNS:{host}\nextendedKeyUsage=serverAuth\n", encoding="ascii")
+        extensions.write_text(f"subjectAltName=DNS:{host}\nextendedKeyUsage={usage}\n", encoding="ascii")
         self._openssl("req", "-new", "-subj", f"/CN={host}", *self._new_key(certificate), "-out", str(request))
         self._openssl(
             "x509", "-req", "-in", str(request), "-CA", str(self.root.file), "-CAkey", str(self.root.key), "-CAcreateserial",

@@ -59,7 +59,7 @@ class StatesBucket:
         )
         async for attempt in attempts:
             with attempt:
-                if attempt.number > 1 and self.problems.problem is not None:
+                if attempt.number == 1 or self.problems.problem is not None:
                     await ensure_bucket(self._jetstream, self._replicas)
                 await self.tell()
 
