@@ -22,8 +22,12 @@ from sens_common.names import (
 )
 from sens_common.nats_permissions import API_USER, INGESTION_USER, PERMISSIONS, TELEMETRY_USER
 from sens_common.settings import NatsSettings
+from sens_common.source_states import SourceState, lease_subject, state_subject
 from sens_common.tenant_limits import BUCKET
+from sens_mqtt_ingestion_worker.leases import Leases, ensure_bucket
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
+from sens_mqtt_ingestion_worker.states import StatesBucket
+from sens_platform_api.sources.jetstream import SourceStates
 from sens_telemetry_worker.jetstream.consumer import ensure_consumer
 
 SERVICES = sorted(PERMISSIONS)
@@ -179,6 +183,24 @@ class TestTheIngestion:
             record = SessionRecord(client.jetstream(), nats, "one", "mqtt://a:1")
             await record.save(filters)
             assert (await record.load()) == filters
+
+    async def test_tells_how_sources_do_and_the_api_reads_it(self, nats: NatsSettings) -> None:
+        states = {"demo": {"field": SourceState("connected", messages=1)}}
+
+        async with client_of(nats, INGESTION_USER) as client:
+            jetstream = client.jetstream()
+            await ensure_bucket(jetstream, 1)
+            await StatesBucket(jetstream, "one", [lambda: states], nats).tell()
+            leases = Leases(jetstream, "one")
+            assert [await leases.take("a"), await leases.renew("a")] == [True, True]
+            assert not await Leases(jetstream, "two").take("a")
+            await leases.release("a")
+            assert await Leases(jetstream, "two").take("a")
+        async with client_of(nats, API_USER) as client:
+            assert await SourceStates(client).of("demo") == states["demo"]
+            assert await SourceStates(client).of("other") == {}
+            forbidden = [state_subject("one", "demo"), lease_subject("a")]
+            assert await not_published(client, *forbidden) == forbidden
 
 
 class TestTheTelemetryWorker:

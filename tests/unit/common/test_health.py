@@ -107,3 +107,19 @@ class TestLog:
 
 def count_of(part: str) -> float | None:
     return REGISTRY.get_sample_value("sens_service_problems_count", {"part": part})
+
+
+class TestProblemsOfOneOfSeveral:
+    def test_are_the_parts_and_its_own_until_they_are_over(self) -> None:
+        every = Problems("brokers")
+        first, second = every.of("broker a"), every.of("broker b")
+        first.set("connection", "not connected", "no answer")
+        second.set("connection", "not connected", "a can't be reached", why_says_all=True)
+        told = every.problem
+        first.clear("connection")
+        left = (every.problem, first.problem, second.problem)
+        second.clear_all()
+
+        assert told == "broker a: not connected: no answer; broker b: a can't be reached"
+        assert left == ("broker b: a can't be reached", None, "a can't be reached")
+        assert every.problem is None
