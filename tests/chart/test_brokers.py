@@ -22,6 +22,11 @@ class TestCredentials:
             assert mount["readOnly"]
             assert volumes[mount["name"]]["secret"] == {"secretName": credential["secret"], "optional": True}
 
+    def test_are_given_to_nobody_else(self) -> None:
+        for manifest in render(VALUES).manifests:
+            if manifest.component != "mqtt-ingestion-worker":
+                assert "acme-netmore" not in str(manifest.document)
+
     def test_with_the_same_name_are_refused(self) -> None:
         said = refusal({"brokers": {"credentials": [CREDENTIALS[0], CREDENTIALS[0]]}})
 

@@ -280,7 +280,7 @@ volumeMounts:
   {{- range fromJsonArray (include "sens.files" .) }}
   - {name: {{ .volume }}, mountPath: /etc/sens/{{ .volume }}, readOnly: true}
   {{- end }}
-  {{- if has "mqtt" .needs }}
+  {{- if eq (get . "component") "mqtt-ingestion-worker" }}
   {{- range $index, $credential := .root.Values.brokers.credentials }}
   - {name: broker-{{ $index }}, mountPath: {{ printf "/etc/sens/brokers/%s/%s" $credential.tenant $credential.name | quote }}, readOnly: true}
   {{- end }}
@@ -295,7 +295,7 @@ volumes:
   - name: {{ .volume }}
     secret: {secretName: {{ .secret }}}
   {{- end }}
-  {{- if has "mqtt" .needs }}
+  {{- if eq (get . "component") "mqtt-ingestion-worker" }}
   {{- range $index, $credential := .root.Values.brokers.credentials }}
   - name: broker-{{ $index }}
     # A source whose secret is missing says so, and no other one waits for it.
