@@ -93,7 +93,7 @@ def list_sources(
             each["default_profile"],
             len(each["profile_rules"]),
             each["broker"]["url"] if each["broker"] else None,
-            _state_words(each),
+            _short_state(each),
         )
         for each in found
     ]
@@ -302,6 +302,14 @@ def _state_words(source: dict[str, Any]) -> str:
     if state is None:
         return "enabled" if source["enabled"] else "disabled"
     return f"{state['status']}: {state['detail']}" if state["detail"] else str(state["status"])
+
+
+def _short_state(source: dict[str, Any]) -> str:
+    """Return a state that fits into a table."""
+    state = source["state"]
+    if state is None:
+        return _state_words(source)
+    return f"{state['status']}: {state['reason']}" if state["reason"] else str(state["status"])
 
 
 def _broker_words(broker: dict[str, Any] | None) -> str | None:
