@@ -14,10 +14,12 @@ from sens_payloads.codecs.sandbox.sandboxes import Sandbox
 from sens_payloads.frame_decoding import Codecs
 from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.birth_reading import BirthReader
+from sens_telemetry_worker.codec_runs.runner import CodecRunner
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.earlier_envelopes import UnsettledAnnouncements
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.jetstream.dead_letter_migration import DeadLetterMigration
+from sens_telemetry_worker.jetstream.history import StreamHistory
 from sens_telemetry_worker.jetstream.inbox import StreamInbox
 from sens_telemetry_worker.jetstream.past_consumer import StreamPastConsumer
 from sens_telemetry_worker.jetstream.trimming import StreamTrimmer
@@ -29,9 +31,11 @@ from sens_telemetry_worker.settings import TelemetrySettings
 from sens_telemetry_worker.status import TelemetryStatus
 from sens_telemetry_worker.timescale.birth_reading import TimescaleBirths
 from sens_telemetry_worker.timescale.bookkeeping import Bookkeeping
+from sens_telemetry_worker.timescale.codec_runs import StoredRuns
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.explained_letters import ExplainedLetters
 from sens_telemetry_worker.timescale.migrated_letters import MigratedLetters
+from sens_telemetry_worker.timescale.redecoding import Redecoder
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.rollups import RollupRefresher
 from sens_telemetry_worker.timescale.store import TimescaleStore
@@ -49,7 +53,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
     status = TelemetryStatus()
     background = Problems("background")
     client = Client()
-    pool_settings = settings.worker_database().model_copy(update={"pool_size": batch.lanes + 2})
+    pool_settings = settings.worker_database().model_copy(update={"pool_size": batch.lanes + 3})
     guard.export_metrics()
     status.export_metrics()
     checks: dict[str, Check] = {
@@ -79,11 +83,13 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         stream = StreamPastConsumer(client)
         explained = ExplainedLetters(database, stream)
         earlier = UnsettledAnnouncements(UnsettledEnvelopes(database, stream), stream)
-        codecs = Codecs(JavascriptCodecs(sandbox))
+        registry, codecs = TimescaleRegistry(database), Codecs(JavascriptCodecs(sandbox))
+        redecoder = Redecoder(database, store.partitions)
+        runner = CodecRunner(StoredRuns(database), redecoder, StreamHistory(jetstream), registry, codecs)
         births = BirthReader(TimescaleBirths(database), earlier)
         pipeline = Pipeline(
             inbox,
-            builder=BatchBuilder(TimescaleRegistry(database), payload_format, codecs, births),
+            builder=BatchBuilder(registry, payload_format, codecs, births),
             guard=guard,
             store=store,
             live=LivePublisher(feed, payload_format),
@@ -106,6 +112,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
                 tasks.create_task(rollups.keep_refreshed(background), name="refresh the rollups"),
                 tasks.create_task(explained.keep_replaying(background), name="replay explained letters"),
                 tasks.create_task(migration.keep_migrating(background), name="migrate former dead letters"),
+                tasks.create_task(runner.keep_running(background), name="decode again"),
             ]
             lanes = [tasks.create_task(pipeline.run(stop), name=f"lane {index}") for index in range(batch.lanes)]
             await asyncio.gather(*lanes)

@@ -18,7 +18,7 @@ from sens_common.names import UNROUTED
 from sens_common.topics import Route
 from sens_telemetry_worker.births import BirthsOfBatch
 from sens_telemetry_worker.rows import Rows
-from sens_telemetry_worker.tenants import Device, SourceOfTenant, Tenant, UplinkReading
+from sens_telemetry_worker.tenants import Device, KeptMessage, SourceOfTenant, Tenant, UplinkReading
 
 
 class MessageOutcome(IntEnum):
@@ -180,6 +180,7 @@ class InterpretedMessages:
         uplink_readings: What the sources' messages say, in their order, also of some that are rejected.
         device_names: The devices of sources' messages that name one alone, by the messages' indexes.
         births: What births have to do with them.
+        kept: The messages of sources that keep them, by their indexes.
     """
 
     messages: Sequence[Message]
@@ -194,6 +195,7 @@ class InterpretedMessages:
     uplink_readings: Sequence[UplinkReading] = ()
     device_names: Mapping[int, str] = field(default_factory=dict)
     births: BirthsOfBatch = field(default_factory=BirthsOfBatch)
+    kept: Mapping[int, KeptMessage] = field(default_factory=dict)
 
     def tenant(self, message_index: int) -> Tenant | None:
         """Return the tenant whose device or source has sent a message, None where its topic leads to neither."""

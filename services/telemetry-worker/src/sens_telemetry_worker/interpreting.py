@@ -22,7 +22,7 @@ from sens_telemetry_worker.layouts import KnownLayouts
 from sens_telemetry_worker.row_building import MetricRegistry, RowBuilder
 from sens_telemetry_worker.rows import Rows
 from sens_telemetry_worker.source_messages import SourceReader
-from sens_telemetry_worker.tenants import Device, UplinkReading
+from sens_telemetry_worker.tenants import Device, KeptMessage, UplinkReading
 from sens_telemetry_worker.topic_resolving import (
     ERASED_BEFORE,
     MAX_CACHED_TOPICS,
@@ -81,10 +81,11 @@ class Interpreter:
         uplink_readings: Sequence[UplinkReading] = ()
         device_names: Mapping[int, str] = {}
         births = BirthsOfBatch()
+        kept: Mapping[int, KeptMessage] = {}
         if topics.senders:
             read = await self._sources.read(messages, topics.senders, undecided)
             decoded = decoded.with_others(read.decoded)
-            without_measurements, uplink_readings, device_names, births = read[1:]
+            without_measurements, uplink_readings, device_names, births, kept = read[1:]
         built = await self._rows.build(decoded)
         rows, rejections = built.rows, decoded.rejections + built.rejections
         if topics.senders and rejections:
@@ -102,6 +103,7 @@ class Interpreter:
             uplink_readings,
             device_names,
             births,
+            kept,
         )
 
 

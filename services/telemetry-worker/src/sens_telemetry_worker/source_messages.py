@@ -22,7 +22,7 @@ from sens_telemetry_worker.birth_reading import BirthReader, Sent
 from sens_telemetry_worker.births import BirthsOfBatch
 from sens_telemetry_worker.decoding import DecodedMessage, DecodedMessages, check_age
 from sens_telemetry_worker.shapes import GatheredMessages, Shape
-from sens_telemetry_worker.tenants import ERASED, Device, DeviceKey, Refusal, SourceOfTenant, UplinkReading
+from sens_telemetry_worker.tenants import ERASED, Device, DeviceKey, KeptMessage, Refusal, SourceOfTenant, UplinkReading
 from sens_telemetry_worker.topic_resolving import ERASED_BEFORE, TopicResolver
 
 
@@ -47,6 +47,7 @@ class SourceMessages(NamedTuple):
         readings: What was gathered, in the order of the messages.
         device_names: The devices of messages that name one alone, by the messages' indexes.
         births: What births have to do with them.
+        kept: Those whose sources keep them, by the messages' indexes.
     """
 
     decoded: DecodedMessages
@@ -54,6 +55,7 @@ class SourceMessages(NamedTuple):
     readings: Sequence[UplinkReading]
     device_names: Mapping[int, str]
     births: BirthsOfBatch
+    kept: Mapping[int, KeptMessage]
 
 
 class SourceReader:
@@ -102,7 +104,8 @@ class SourceReader:
         names = births.device_names | {
             each.index: each.uplinks[0].device for each in opened if _is_of_one_device(each.uplinks)
         }
-        return SourceMessages(decoded, frozenset(without - rejections.keys()), readings, names, births)
+        kept = _kept(readings, {each.index: each.sender for each in opened if each.sender.keep_days is not None})
+        return SourceMessages(decoded, frozenset(without - rejections.keys()), readings, names, births, kept)
 
     async def _births_of(self, sent: Sequence[Sent], undecided: UndecidedMessages | None) -> BirthsOfBatch:
         with_births = [each for each in sent if each.sender.source.has_births]
@@ -165,8 +168,7 @@ def _open(
             continue
         each = _Opened(index, messages[index], sender, unwrapped)
         for uplink in unwrapped:
-            profile = sender.assigned.get(uplink.device) or sender.source.profile(uplink.device)
-            each.profiles.append(profile)
+            each.profiles.append(sender.profile(uplink.device))
             each.fields.append(uplink.fields or {})
         opened.append(each)
     return opened
@@ -237,6 +239,21 @@ def _gather(readings: Sequence[UplinkReading]) -> tuple[list[Shape], list[Decode
             shapes.append(shape._replace(message_index=owners[shape.message_index]))
         single += [_single(readings[position]) for position in others]
     return shapes, single
+
+
+def _kept(readings: Iterable[UplinkReading], senders: Mapping[int, SourceOfTenant]) -> dict[int, KeptMessage]:
+    """Return what is to be kept with the readings of messages, by their indexes."""
+    kept: dict[int, KeptMessage] = {}
+    if not senders:
+        return kept
+    for reading in readings:
+        sender = senders.get(reading.message_index)
+        if sender is not None and sender.keep_days is not None:
+            of_message = kept.setdefault(reading.message_index, KeptMessage(sender.id, sender.keep_days, {}))
+            profile = sender.profile(reading.device.name)
+            codec = None if profile is None or profile.codec is None else str(profile.codec)
+            of_message.codecs[reading.device.id] = codec
+    return kept
 
 
 def _usable(device: Device | Refusal, message: Message) -> Device:

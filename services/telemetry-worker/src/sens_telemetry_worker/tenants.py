@@ -63,11 +63,19 @@ class SourceOfTenant(NamedTuple):
         tenant: Whose it is.
         source: What it is.
         assigned: The profiles that somebody has chosen for the tenant's devices, by their names.
+        id: Of the source.
+        keep_days: For how many days its messages are kept, None: not at all.
     """
 
     tenant: Tenant
     source: Source
     assigned: Mapping[str, Profile]
+    id: int = 0
+    keep_days: int | None = None
+
+    def profile(self, device: str) -> Profile | None:
+        """Return the profile of a device: the one that somebody has chosen, or by the source's rules."""
+        return self.assigned.get(device) or self.source.profile(device)
 
 
 class UplinkReading(NamedTuple):
@@ -86,6 +94,20 @@ class UplinkReading(NamedTuple):
     measured_at: int
     values: Mapping[str, Value | int]
     is_historical: bool = False
+
+
+class KeptMessage(NamedTuple):
+    """A message of a source that keeps its messages.
+
+    Attributes:
+        source_id: Of its source.
+        keep_days: For how many days it is kept.
+        codecs: What has decoded the bytes of its devices, by their ids; None where nothing has.
+    """
+
+    source_id: int
+    keep_days: int
+    codecs: dict[int, str | None]
 
 
 class MetricSet(NamedTuple):

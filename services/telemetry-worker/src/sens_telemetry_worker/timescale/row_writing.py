@@ -60,6 +60,10 @@ class RowWriter:
             if mode is WriteMode.MERGE
             else prepare(rows, message_count)
         )
+        return await self.put(connection, prepared)
+
+    async def put(self, connection: Connection, prepared: PreparedRows) -> WrittenRows:
+        """Write rows that are prepared; raises as `write`."""
         assigned = await self._device_sets.assign(connection, prepared)
         if assigned.updates:
             await readings.update(connection, assigned.updates, assigned.set_ids)

@@ -22,7 +22,7 @@ _PROFILES: Final = """
     LEFT JOIN sens.codecs c ON c.id = p.codec_id
 """
 _SOURCES: Final = """
-    SELECT id, tenant_id, name, format, settings, registers_devices, radio, default_profile, profile_rules FROM sens.sources
+    SELECT id, tenant_id, name, format, settings, registers_devices, radio, default_profile, profile_rules, keep_frames FROM sens.sources
 """
 _ASSIGNED: Final = """
     SELECT d.tenant_id, d.name, a.profile_id FROM sens.device_profiles a JOIN sens.devices d ON d.id = a.device_id
@@ -58,4 +58,4 @@ def _sender(
             Reason.UNKNOWN_SOURCE,
             f"source {row['name']} of tenant {tenant.name} can't be used: {error}; change it, then replay",
         )
-    return SourceOfTenant(tenant, source, assigned)
+    return SourceOfTenant(tenant, source, assigned, row["id"], row["keep_frames"])

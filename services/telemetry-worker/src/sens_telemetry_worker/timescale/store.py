@@ -1,7 +1,7 @@
 """The transaction that stores a part of a batch: readings, dead letters and accounts, as `storing.Store`.
 
 Its locks come in this order, whoever takes them: the gate of the names, devices in the order of their ids, metric sets, `device_metric_sets` in
-the order of its key, readings in the order of theirs, edge nodes in the order of their ids, then dead letters, counts and settled envelopes, and the gate of the rollups. `last_seen`
+the order of its key, readings in the order of theirs, edge nodes in the order of their ids, kept messages, then dead letters, counts and settled envelopes, and the gate of the rollups. `last_seen`
 waits for no lock.
 """
 
@@ -27,6 +27,7 @@ from sens_telemetry_worker.timescale.database import Database
 from sens_telemetry_worker.timescale.dead_letters import LetterExistsError, write_letters
 from sens_telemetry_worker.timescale.device_metric_sets import Learned
 from sens_telemetry_worker.timescale.former_rows import FormerRows
+from sens_telemetry_worker.timescale.frames import FrameWriter
 from sens_telemetry_worker.timescale.last_seen import LastSeen
 from sens_telemetry_worker.timescale.late_readings import note_late
 from sens_telemetry_worker.timescale.partitions import Partitions
@@ -85,6 +86,7 @@ class TimescaleStore:
         self._unknown_tenants = unknown_tenants
         self._rows = RowWriter()
         self._last_seen = LastSeen()
+        self._frames = FrameWriter(database)
         self._generation: int | None = None
         self.partitions = Partitions(database)
         self.former_rows = FormerRows(database)
@@ -93,6 +95,7 @@ class TimescaleStore:
         """See `storing.Store.write`."""
         await self.former_rows.raise_unless_moved()
         await self.partitions.ensure(part.rows.measured_at())
+        await self._frames.ensure_partitions(part)
         rows_mode = letters_mode = WriteMode.COPY
         while True:
             try:
@@ -129,6 +132,7 @@ class TimescaleStore:
         async with self._database.connection() as connection, connection.transaction():
             generation = await self._pass_gate(connection)
             rows = await self._rows.write(connection, part.rows, len(part.batch.messages), rows_mode)
+            await self._frames.write(connection, part, rows.prepared.conflicts)
             last_seen = await self._last_seen.write(connection, part)
             try:
                 await write_births(connection, part)
