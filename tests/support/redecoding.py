@@ -131,8 +131,8 @@ class RedecodingWorker:
         whole = {
             "kind": kind,
             "device": EUI,
-            "first": f"epoch",
-            "past": "infinity",
+            "first": "2020-01-01T00:00:00Z",
+            "past": "2100-01-01T00:00:00Z",
             "codec": "own",
             "number": number,
         } | document
@@ -144,11 +144,12 @@ class RedecodingWorker:
                 )
                 row = await owner.fetchrow(
                     "SELECT * FROM sens.begin_codec_run($1::text::jsonb, 'somebody', NULL, NULL)",
-                    json.dumps(whole | {"first": "2020-01-01T00:00:00Z", "past": "2100-01-01T00:00:00Z"} | document),
+                    json.dumps(whole),
                 )
         finally:
             await owner.close()
-        assert row is not None and row["outcome"] == "begun"
+        assert row is not None
+        assert row["outcome"] == "begun"
         run: int = row["run"]
         return run
 
@@ -164,7 +165,8 @@ class RedecodingWorker:
         ((report, outcome, failure),) = await self.fetch(
             "SELECT report::text, outcome, failure FROM sens.codec_runs WHERE id = $1", run
         )
-        return json.loads(report) | {"outcome": outcome, "failure": failure}
+        document: dict[str, Any] = json.loads(report) | {"outcome": outcome, "failure": failure}
+        return document
 
     async def values(self) -> dict[tuple[str, int, str], float | str]:
         """Return what is stored, by device, minutes after `NOW`, and metric."""

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "codecs": Definition("sens_cli.commands.codecs", "app", _DATA),
     "decode": Definition("sens_cli.commands.decode", "decode", _DATA),
     "import": Definition("sens_cli.commands.importing", "import_file", _DATA),
+    "redecode": Definition("sens_cli.commands.redecode", "redecode", _DATA),
     "dead-letters": Definition("sens_cli.commands.dead_letters", "app", _DATA),
 }
 """The commands of this package, in the order of the help."""

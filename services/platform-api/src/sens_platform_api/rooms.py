@@ -6,6 +6,7 @@ from fastapi import APIRouter
 
 from sens_platform_api.audit.endpoints import router as audit
 from sens_platform_api.calibrations.endpoints import router as calibrations
+from sens_platform_api.codec_runs.endpoints import router as codec_runs
 from sens_platform_api.codecs.endpoints import router as codecs
 from sens_platform_api.dead_letters.endpoints import router as dead_letters
 from sens_platform_api.deletions.endpoints import router as deletions
@@ -44,6 +45,7 @@ ROOMS = (
     Room(presets, None),
     Room(profiles, "Kinds of devices: their codec, and what their fields are called."),
     Room(codecs, "What turns bytes of devices into values."),
+    Room(codec_runs, "Decoding messages again, and comparing versions of codecs."),
     Room(deletions, "Deleting measurements of a time range, and how far deletions are."),
     Room(erasures, "Erasing what is stored of a device, with a receipt."),
     Room(retention, "How long what is kept."),

@@ -121,6 +121,37 @@ def create_version(  # noqa: PLR0917 - typer calls it with keywords
         typer.echo(f"{added['codec']}@{added['version']}, for profiles: --codec {added['codec']}@{added['version']}")
 
 
+@app.command("compare")
+def compare_versions(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    before: Annotated[str, typer.Argument(help="The version before, for example dragino@2.", show_default=False)],
+    after: Annotated[str, typer.Argument(help="The other version, for example dragino@3.", show_default=False)],
+    since: Annotated[
+        str, typer.Option(help="Messages that were received since then: a time, or how long ago, such as 24h.")
+    ] = "24h",
+    source: Annotated[
+        str | None, typer.Option(help="Source whose messages are taken; without it, those of all.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Compare what two versions of a codec make of the messages that were received. Nothing is stored.
+
+    \b
+    sens codecs compare dragino@2 dragino@3 --since 24h
+    """
+    from sens_cli.api import Api
+    from sens_cli.codec_runs import follow, show
+    from sens_cli.target import find_target
+
+    api = Api(find_target(data_dir, api_url, api_key))
+    ago = f"-{since}" if since[:1].isdigit() and since[-1:].isalpha() and "T" not in since else since
+    order = {"kind": "compare", "before": before, "codec": after, "from": ago}
+    run = api.post_document("codec-runs", order | ({} if source is None else {"source": source}))
+    show(follow(api, run, lambda line: typer.echo(line, err=True)), as_json=as_json)
+
+
 @app.command("delete")
 def delete_codec(data_dir: DataDir, codec: NameOrVersion, api_url: ApiUrl = None, api_key: ApiKey = None) -> None:
     """Delete a codec with all its versions, or one version. One that a profile uses can't be deleted.

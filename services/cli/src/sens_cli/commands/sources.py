@@ -66,6 +66,17 @@ Enabled = Annotated[
     bool | None, typer.Option("--enable/--disable", help="Whether messages are taken.", show_default=False)
 ]
 
+KeepFrames = Annotated[
+    int | None,
+    typer.Option(
+        "--keep-frames",
+        min=0,
+        max=400,
+        help="Days for which messages are kept as they came, to be decoded again; 0: not at all.",
+        show_default=False,
+    ),
+]
+
 
 @app.command("list")
 def list_sources(
@@ -142,6 +153,7 @@ def create_source(  # noqa: PLR0917 - typer calls it with keywords
     radio: Radio = None,
     register: Registers = None,
     enabled: Enabled = None,
+    keep_frames: KeepFrames = None,
     as_json: Json = False,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -166,7 +178,7 @@ def create_source(  # noqa: PLR0917 - typer calls it with keywords
     start = (
         {"preset": preset} if preset else {"transport": "http" if topic is None else "mqtt", "format": network_format}
     )
-    changes = _changes(topic, settings, profile, rule, radio, register, enabled)
+    changes = _changes(topic, settings, profile, rule, radio, register, enabled, keep_frames)
     changes |= _broker_changes(None, broker, credential, client_id, mqtt_version, clean_session)
     _print(api.put(path, start | changes), as_json=as_json)
 
@@ -207,6 +219,7 @@ def change_source(  # noqa: PLR0917 - typer calls it with keywords
     radio: Radio = None,
     register: Registers = None,
     enabled: Enabled = None,
+    keep_frames: KeepFrames = None,
     as_json: Json = False,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -222,7 +235,7 @@ def change_source(  # noqa: PLR0917 - typer calls it with keywords
 
     api, path = Api(find_target(data_dir, api_url, api_key)), f"sources/{segment(name)}"
     before = {member: value for member, value in api.get(path).items() if member not in _NOT_CHANGED}
-    changes = _changes(topic, settings, profile, rule, radio, register, enabled)
+    changes = _changes(topic, settings, profile, rule, radio, register, enabled, keep_frames)
     changes |= _broker_changes(before["broker"], broker, credential, client_id, mqtt_version, clean_session)
     if network_format is not None:
         changes["format"] = network_format
@@ -251,6 +264,7 @@ def _changes(  # noqa: PLR0917 - as the commands have them
     radio: bool | None,
     register: bool | None,
     enabled: bool | None,
+    keep_frames: int | None,
 ) -> dict[str, Any]:
     from sens_cli.documents import read_json
 
@@ -264,6 +278,8 @@ def _changes(  # noqa: PLR0917 - as the commands have them
         "enabled": enabled,
     }
     changes: dict[str, Any] = {member: value for member, value in given.items() if value is not None}
+    if keep_frames is not None:
+        changes["keep_frames"] = keep_frames or None
     if profile == _NONE:
         changes["default_profile"] = None
     return changes
@@ -353,6 +369,7 @@ def _print(source: dict[str, Any], *, as_json: bool) -> None:
             ("values of the radio", "are stored" if source["radio"] else "are not stored"),
             ("profile by rules", "; ".join(rules) or None),
             ("profile of all others", source["default_profile"]),
+            ("messages are kept", "no" if source["keep_frames"] is None else f"for {source['keep_frames']} days"),
             ("state", _state_words(source)),
             ("connected since", state.get("connected_since")),
             ("last message", state.get("last_message_at")),

@@ -70,8 +70,8 @@ BEGIN
 END
 $$;
 
--- Sets for how many days the messages of a source of the current tenant are kept, NULL: not at all.
-CREATE FUNCTION sens.set_keep_frames(source text, days int, actor text, address text, request_id text) RETURNS void
+-- Sets for how many days the messages of a source of the current tenant are kept, NULL: not at all; returns whether that was different.
+CREATE FUNCTION sens.set_keep_frames(source text, days int, actor text, address text, request_id text) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
@@ -83,7 +83,9 @@ BEGIN
         PERFORM sens.record_audit(
             tenant, actor, 'source.keep_frames_changed', 'source ' || source, jsonb_build_object('keep_frames', days), address, request_id
         );
+        RETURN true;
     END IF;
+    RETURN false;
 END
 $$;
 

@@ -45,6 +45,7 @@ class Source(NamedTuple):
         profile_rules: The first one that fits holds.
         enabled: Whether messages are taken.
         broker: Of its own, None for the platform's.
+        keep_frames: For how many days its messages are kept, so that they can be decoded again; None: not at all.
         created_at: None before it is stored.
         changed_at: None before it is stored.
     """
@@ -60,6 +61,7 @@ class Source(NamedTuple):
     profile_rules: list[Rule]
     enabled: bool
     broker: Broker | None = None
+    keep_frames: int | None = None
     created_at: datetime | None = None
     changed_at: datetime | None = None
 
@@ -90,7 +92,7 @@ _NOW: Final = Origin(1 << 62, 0, 0)
 """Behind everything in the stream."""
 _SOURCES: Final = """
     SELECT s.name, s.transport, s.topic_filter, s.format, s.settings, s.registers_devices, s.radio, p.name AS default_profile,
-        s.profile_rules, s.enabled, s.broker, s.created_at, s.changed_at
+        s.profile_rules, s.enabled, s.broker, s.keep_frames, s.created_at, s.changed_at
     FROM sens.sources s LEFT JOIN sens.profiles p ON p.id = s.default_profile
 """
 
@@ -126,8 +128,18 @@ class TenantSources:
                 self._caller.address,
                 self._caller.request_id,
             )
-        assert row is not None  # noqa: S101 - for the type checker: it returns one row in any case
-        return Put(*row)
+            assert row is not None  # noqa: S101 - for the type checker: it returns one row in any case
+            put = Put(*row)
+            if put.outcome in {"created", "changed", "unchanged"} and await connection.fetchval(
+                "SELECT sens.set_keep_frames($1, $2, $3, $4, $5)",
+                source.name,
+                source.keep_frames,
+                self._caller.actor,
+                self._caller.address,
+                self._caller.request_id,
+            ):
+                return put._replace(outcome="changed" if put.outcome == "unchanged" else put.outcome)
+        return put
 
     async def delete(self, name: str) -> str:
         """Delete a source; return ``deleted``, ``unknown``, or ``used``: it is enabled."""

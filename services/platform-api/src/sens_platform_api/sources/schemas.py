@@ -149,6 +149,17 @@ class SourceChange(BaseModel):
         list[ProfileRule], Field(description="The first one that fits holds.", max_length=_MAX_RULES)
     ] = []
     enabled: Annotated[bool, Field(description="Whether messages are taken.", strict=True, examples=[True])] = True
+    keep_frames: Annotated[
+        int | None,
+        Field(
+            description="For how many days messages are kept as they came, so that they can be decoded again; null: not at all."
+            " They count as stored bytes. Fewer days delete what is older.",
+            ge=1,
+            le=400,
+            strict=True,
+            examples=[30],
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _begins_with_its_preset(self) -> Self:
@@ -258,6 +269,14 @@ class SourceDocument(BaseModel):
     ]
     profile_rules: list[ProfileRule]
     enabled: Annotated[bool, Field(description="Whether messages are taken.", examples=[True])]
+    keep_frames: Annotated[
+        int | None,
+        Field(
+            description="For how many days messages are kept as they came, so that they can be decoded again; null: not at all."
+            " They count as stored bytes. Fewer days delete what is older.",
+            examples=[30],
+        ),
+    ]
     broker: Annotated[BrokerDocument | None, Field(description="The source's own broker, null for the platform's.")]
     state: Annotated[StateDocument | None, Field(description="How it does; null for HTTP.")]
     created_at: Annotated[Time, Field(description="When it was made.")]

@@ -27,6 +27,8 @@ class Counts(msgspec.Struct):
         changed_values: Values that are other ones.
         removed: Values that go.
         uncovered: Readings in the range that no message was found for; they stay.
+        failing_before: Of a comparison: messages that the version before alone can't decode.
+        failing_after: Of a comparison: messages that the version alone can't decode.
     """
 
     messages: int = 0
@@ -37,15 +39,18 @@ class Counts(msgspec.Struct):
     changed_values: int = 0
     removed: int = 0
     uncovered: int = 0
+    failing_before: int = 0
+    failing_after: int = 0
 
 
 class ChangedValue(msgspec.Struct):
-    """A value that changes; its time in microseconds since the epoch, None is no value."""
+    """A value that changes; its time in microseconds since the epoch, None is no value; of a comparison with its device."""
 
     time: int
     metric: str
     before: Scalar
     after: Scalar
+    device: str | None = None
 
 
 class FailedMessage(msgspec.Struct):
@@ -75,7 +80,6 @@ class Report(msgspec.Struct):
         differences: The first ones.
         errors: The first ones.
         uncovered: The first stretches without messages.
-        notes: What somebody should know besides.
     """
 
     counts: Counts = msgspec.field(default_factory=Counts)
@@ -84,7 +88,6 @@ class Report(msgspec.Struct):
     )
     errors: Annotated[list[FailedMessage], msgspec.Meta(max_length=MOST_EXAMPLES)] = msgspec.field(default_factory=list)
     uncovered: Annotated[list[Stretch], msgspec.Meta(max_length=MOST_EXAMPLES)] = msgspec.field(default_factory=list)
-    notes: list[str] = msgspec.field(default_factory=list)
 
     @classmethod
     def of(cls, text: str) -> Self:

@@ -1,0 +1,1 @@
+"""Runs of codecs over messages that were received before."""
