@@ -18,7 +18,7 @@ from sens_payloads.frame_decoding import Codecs
 from sens_payloads.frames import FrameDecoder
 from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.codec_runs.runner import CodecRunner
-from sens_telemetry_worker.codec_runs.runs import StreamMessage, StreamState
+from sens_telemetry_worker.codec_runs.runs import StreamMessage, StreamState, microseconds, moment
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.guard import DeadLetterGuard
 from sens_telemetry_worker.timescale.codec_runs import StoredRuns
@@ -29,6 +29,7 @@ from sens_telemetry_worker.timescale.store import TimescaleStore
 from support.memory import MemoryEnvelope, MemoryInbox
 from support.parts import NO_QUOTA
 from support.pipelines import pipeline_of
+from support.rollups import refresh_up_to
 
 EUI: Final = "70b3d57ed0a1b2c3"
 HOUR: Final = 3_600_000_000
@@ -153,6 +154,60 @@ class RedecodingWorker:
         run: int = row["run"]
         return run
 
+    async def as_tenant(self, query: str, *arguments: object) -> object:
+        """Ask for something in the name of the tenant."""
+        owner = await connect(self.settings, "test")
+        try:
+            async with owner.transaction():
+                await owner.execute(
+                    "SELECT set_config('sens.tenant_id', (SELECT id::text FROM sens.tenants WHERE name = 'demo'), true)"
+                )
+                return await owner.fetchval(query, *arguments)
+        finally:
+            await owner.close()
+
+    async def delete(self, first: int, past: int) -> None:
+        """Delete readings from a minute after `NOW` on and before another."""
+        times = (f"to_timestamp({NOW // 1_000_000 + 60 * minute})" for minute in (first, past))
+        await self.as_tenant(f"SELECT sens.delete_range('{EUI}', NULL, {', '.join(times)}, 'somebody', NULL, NULL)")
+        await self.finish_deletions()
+
+    async def delete_device(self) -> None:
+        """Delete the device, and all that is stored of it."""
+        await self.as_tenant(f"SELECT sens.delete_device('{EUI}', 'somebody', NULL, NULL)")
+        await self.finish_deletions()
+
+    async def finish_deletions(self) -> None:
+        """Do what was asked to be deleted, and let the time pass until it is known."""
+        while await self.fetch("SELECT * FROM sens.continue_deletion(1000)"):
+            pass
+        self.now += REFRESH_SECONDS
+
+    async def refresh_rollups(self) -> None:
+        """Bring everything before the end of the day after `NOW` into the rollups."""
+        owner = await connect(self.settings, "test")
+        try:
+            await refresh_up_to(owner, moment(NOW + 5 * HOUR))
+        finally:
+            await owner.close()
+
+    async def replay_letters(self) -> None:
+        """Replay all dead letters, as the API does."""
+        rows = await self.fetch(
+            "SELECT topic, payload, received_at, stream, sequence, number, replays FROM sens.dead_letters ORDER BY id"
+        )
+        sequence = max(self.stream.envelopes, default=0) + 1
+        messages = [Message(topic, payload, microseconds(at)) for topic, payload, at, *_ in rows]
+        origins = [Origin(*row[3:6]) for row in rows]
+        self.stream.envelopes[sequence] = messages
+        stop = asyncio.Event()
+        envelope = MemoryEnvelope(sequence, messages, stream=STREAM, replays=rows[0][6] + 1, origins=origins)
+        await pipeline_of(
+            MemoryInbox([[envelope]], stop), builder=self.builder, store=self.store, guard=DeadLetterGuard(1, 1)
+        ).run(stop)
+        self.stream.settled = sequence
+        await self.execute(f"DELETE FROM sens.dead_letters WHERE replays = {rows[0][6]}")
+
     async def run(self, number: int, kind: str = "redecode", **document: object) -> dict[str, Any]:
         """Do a run; return its report."""
         run = await self.begin(number, kind, **document)
@@ -191,6 +246,15 @@ def uplinks(frame: Mapping[int, str], device: str = EUI) -> bytes:
             for minute, payload in frame.items()
         ]
     ).encode()
+
+
+def message_of(frames: Mapping[str, str]) -> Message:
+    """Return a message with the bytes of several devices, at `NOW`."""
+    body = [
+        {"devEui": device, "timestamp": _time(0), "payload": payload, "fPort": "2"}
+        for device, payload in frames.items()
+    ]
+    return Message(SOURCES.topic("demo", "field", "netmore/up"), json.dumps(body).encode(), NOW + 1_000_000)
 
 
 def _time(minute: int) -> str:

@@ -39,7 +39,7 @@ from sens_platform_api.postgresql import open_pools
 from sens_platform_api.registry.repository import StoredDeletions
 from sens_platform_api.registry.service import keep_deleting
 from sens_platform_api.retention.repository import StoredExpiry
-from sens_platform_api.retention.service import keep_expiring, keep_measuring, keep_observing
+from sens_platform_api.retention.service import keep_expiring, keep_expiring_frames, keep_measuring, keep_observing
 from sens_platform_api.settings import ApiSettings
 from sens_platform_api.sources.endpoints import FRAMES, STATES
 from sens_platform_api.sources.jetstream import SourceStates
@@ -97,6 +97,9 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
         ):
             deleting = tasks.create_task(keep_deleting(StoredDeletions(pool), background), name="delete measurements")
             expiring = tasks.create_task(keep_expiring(StoredExpiry(pool), background), name="expire")
+            forgetting = tasks.create_task(
+                keep_expiring_frames(StoredExpiry(pool), background), name="expire kept messages"
+            )
             measuring = tasks.create_task(keep_measuring(StoredExpiry(pool), background), name="measure sizes")
             observing = tasks.create_task(keep_observing(StoredExpiry(pool), background), name="observe retention")
             ending = tasks.create_task(keep_ending(StoredSessions(key_pool), background), name="end long transactions")
@@ -116,6 +119,7 @@ async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
             beating.cancel()
             deleting.cancel()
             expiring.cancel()
+            forgetting.cancel()
             measuring.cancel()
             observing.cancel()
             ending.cancel()

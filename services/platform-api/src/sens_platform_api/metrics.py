@@ -57,10 +57,10 @@ DELETED = Counter(
 )
 EXPIRED = Counter(
     "sens_api_expired_total",
-    "What was deleted because it is older than it is kept: values of readings, aggregates, dead letters. Dropped partitions are not counted.",
+    "What was deleted because it is older than it is kept: values of readings, aggregates, dead letters, kept messages (frames). Dropped partitions are not counted.",
     ["kind"],
 )
-for _kind in ("values", "rollups", "dead_letters"):
+for _kind in ("values", "rollups", "dead_letters", "frames"):
     EXPIRED.labels(_kind)
 STORED_BYTES_FILLED = Gauge(
     "sens_api_stored_bytes_filled_ratio",

@@ -94,7 +94,7 @@ CREATE FUNCTION sens.delete_frames(device int, first timestamptz, past timestamp
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
-    number bigint;
+    gone bigint;
 BEGIN
     WITH chosen AS MATERIALIZED (
         SELECT f.ts, f.received_at, f.stream, f.sequence, f.number, f.multiple FROM sens.frames f
@@ -104,11 +104,11 @@ BEGIN
         WHERE NOT c.multiple AND f.device_id = device AND f.ts = c.ts AND f.received_at = c.received_at
             AND f.stream = c.stream AND f.sequence = c.sequence AND f.number = c.number
     ), whole AS (
-        DELETE FROM sens.frames f USING (SELECT DISTINCT received_at, stream, sequence, number FROM chosen WHERE multiple) c
+        DELETE FROM sens.frames f USING (SELECT DISTINCT w.received_at, w.stream, w.sequence, w.number FROM chosen w WHERE w.multiple) c
         WHERE f.multiple AND f.received_at = c.received_at AND f.stream = c.stream AND f.sequence = c.sequence AND f.number = c.number
     )
-    SELECT count(*) INTO number FROM chosen;
-    RETURN number;
+    SELECT count(*) INTO gone FROM chosen;
+    RETURN gone;
 END
 $$;
 
@@ -123,7 +123,7 @@ DECLARE
     partition name;
     source int;
     before timestamptz;
-    number bigint;
+    gone bigint;
     deleted bigint := 0;
 BEGIN
     BEGIN
@@ -156,8 +156,8 @@ BEGIN
         ) c
         WHERE f.device_id = c.device_id AND f.ts = c.ts AND f.received_at = c.received_at
             AND f.stream = c.stream AND f.sequence = c.sequence AND f.number = c.number;
-        GET DIAGNOSTICS number = ROW_COUNT;
-        deleted := deleted + number;
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        deleted := deleted + gone;
     END LOOP;
     RETURN deleted;
 END

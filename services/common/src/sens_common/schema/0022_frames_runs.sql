@@ -144,7 +144,7 @@ CREATE FUNCTION sens.delete_redecoded(run bigint, device int, times timestamptz[
 AS $$
 DECLARE
     at timestamptz;
-    number bigint;
+    gone bigint;
     deleted bigint := 0;
 BEGIN
     IF NOT EXISTS (
@@ -156,8 +156,8 @@ BEGIN
     FOREACH at IN ARRAY times LOOP
         -- With a constant, so that one chunk or partition is looked at.
         EXECUTE format('DELETE FROM sens.readings r WHERE r.device_id = $1 AND r.ts = %L', at) USING device;
-        GET DIAGNOSTICS number = ROW_COUNT;
-        deleted := deleted + number;
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        deleted := deleted + gone;
     END LOOP;
     RETURN deleted;
 END

@@ -147,6 +147,12 @@ class StoredExpiry:
             )
         return None if row is None else Expired(*row)
 
+    async def expire_frames(self, most: int) -> int:
+        """See `service.KeptMessages.expire_frames`."""
+        async with transaction(self._pool, QueryKind.MEASUREMENTS, readonly=False) as connection:
+            gone: int = await connection.fetchval("SELECT sens.expire_frames($1)", most)
+        return gone
+
     async def measure(self) -> str | None:
         """Estimate what tenants take of a partition or chunk; return its name, None when all are known."""
         async with transaction(self._pool, QueryKind.AGGREGATES, readonly=False) as connection:

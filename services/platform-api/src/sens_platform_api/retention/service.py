@@ -25,6 +25,9 @@ STEP_DEVICES: Final = 10_000
 """Devices that are looked at in one transaction to know which partitions can be dropped."""
 INTERVAL_SECONDS: Final = 10.0
 MEASURING_SECONDS: Final = 600.0
+FRAMES_SECONDS: Final = 60.0
+STEP_FRAMES: Final = 5000
+"""Rows of kept messages that are deleted in one transaction."""
 OBSERVING_SECONDS: Final = 30.0
 _ATTEMPTS: Final = 25
 _RETRY_SECONDS: Final = 0.2
@@ -150,6 +153,33 @@ async def keep_expiring(expiry: Expiry, problems: Problems, *, interval_seconds:
     async for attempt in attempts:
         with attempt:
             await _expire_all(expiry)
+
+
+class KeptMessages(Protocol):
+    """The messages that sources keep, of all tenants."""
+
+    async def expire_frames(self, most: int) -> int:
+        """Delete some that are older than they are kept, at most so many rows; return how many went."""
+
+
+async def keep_expiring_frames(
+    kept: KeptMessages, problems: Problems, *, interval_seconds: float = FRAMES_SECONDS
+) -> None:
+    """Delete kept messages that are older than their sources keep them, whenever there are some."""
+    attempts = Attempts(
+        problems,
+        "kept messages",
+        "messages that are older than their sources keep them can't be deleted",
+        retry_on=(SensError,),
+        interval_seconds=interval_seconds,
+    )
+    async for attempt in attempts:
+        with attempt:
+            started = time.monotonic()
+            while gone := await kept.expire_frames(STEP_FRAMES):
+                metrics.EXPIRED.labels("frames").inc(gone)
+                await asyncio.sleep(time.monotonic() - started)
+                started = time.monotonic()
 
 
 async def _expire_all(expiry: Expiry) -> None:

@@ -98,7 +98,7 @@ class Report(msgspec.Struct):
         """Return it as JSON."""
         return msgspec.json.encode(self).decode()
 
-    def add_difference(self, time: int, difference: Difference) -> None:
+    def add_difference(self, time: int, difference: Difference, device: str | None = None) -> None:
         """Count a value that differs."""
         if difference.before is None:
             self.counts.added += 1
@@ -108,7 +108,7 @@ class Report(msgspec.Struct):
             self.counts.changed_values += 1
         if len(self.differences) < MOST_EXAMPLES:
             self.differences.append(
-                ChangedValue(time, difference.metric[0], _short(difference.before), _short(difference.after))
+                ChangedValue(time, difference.metric[0], _short(difference.before), _short(difference.after), device)
             )
 
     def add_error(self, time: int, received_at: int, origin: Origin, refusal: Refusal) -> None:

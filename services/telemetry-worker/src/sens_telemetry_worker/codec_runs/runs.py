@@ -42,9 +42,10 @@ class Progress(msgspec.Struct):
         stream: When the stream was made, microseconds since the epoch.
         until: The last sequence that was in the stream then; later messages are not the run's.
         sequence: The next one in the stream.
+        first_sequence: Of a comparison: the first one that is looked at.
         reached: Readings before this time are done, microseconds since the epoch; of a comparison, messages received before.
         source_id: Of a comparison: messages of sources with smaller ids are done.
-        letter_id: Of a comparison: dead letters up to this one are done.
+        letter_id: Of a comparison: dead letters up to this one are done; -1 when all are.
         uncovered: Whether the last reading that was looked at is not covered.
     """
 
@@ -52,6 +53,7 @@ class Progress(msgspec.Struct):
     stream: int = 0
     until: int = 0
     sequence: int = 0
+    first_sequence: int = 0
     reached: int = 0
     source_id: int = 0
     letter_id: int = 0

@@ -60,6 +60,21 @@ _KEPT: Final = """
     SELECT f.ts, f.stream, f.sequence, f.number FROM sens.frames f
     WHERE f.device_id = $1 AND f.ts = ANY ($2) AND f.ts BETWEEN $3 AND $4
 """
+_OF_SOURCE: Final = """
+    SELECT f.received_at, f.stream, f.sequence, f.number, f.topic, f.payload FROM sens.frames f
+    WHERE f.source_id = $1 AND f.received_at >= $2 AND f.received_at < $3 AND f.payload IS NOT NULL AND NOT (f.stream = $4 AND f.sequence > $5)
+    ORDER BY f.received_at LIMIT $6
+"""
+_KEPT_OF_SOURCES: Final = """
+    SELECT f.stream, f.sequence, f.number FROM sens.frames f
+    WHERE f.source_id = ANY ($1) AND f.received_at = ANY ($2) AND f.received_at BETWEEN $3 AND $4
+"""
+_LETTERS: Final = """
+    SELECT l.id, l.received_at, l.stream, l.sequence, l.number, l.topic, l.payload FROM sens.dead_letters l
+    WHERE l.tenant_id = $1 AND l.id > $2 AND l.received_at >= $3 AND l.received_at < $4 AND octet_length(l.payload) = l.payload_bytes
+        AND NOT (l.stream = $6 AND l.sequence >= $7)
+    ORDER BY l.id LIMIT $5
+"""
 _SAVE: Final = """
     UPDATE sens.codec_runs SET progress = $2::text::jsonb, report = $3::text::jsonb, continued_at = clock_timestamp(), taken_until = '-infinity'
     WHERE id = $1
@@ -141,12 +156,62 @@ class StoredRuns:
             return Window(first, past, await _frames(connection, rows))
 
     async def not_kept(self, device_id: int, messages: Sequence[tuple[StreamMessage, int]]) -> list[bool]:
-        """See `runner.Runs.not_kept`."""
+        """See `ports.Runs.not_kept`."""
         times = [moment(ts) for _, ts in messages]
         async with self._database.connection() as connection:
             rows = await connection.fetch(_KEPT, device_id, times, min(times), max(times))
         kept = {(microseconds(ts), Origin(*origin)) for ts, *origin in rows}
         return [(ts, message.origin) not in kept for message, ts in messages]
+
+    async def kept_of_source(self, run: Run, source_id: int, first: int, most: int) -> tuple[list[StreamMessage], int]:
+        """See `ports.Runs.kept_of_source`."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                _OF_SOURCE,
+                source_id,
+                moment(first),
+                moment(run.past),
+                run.progress.stream,
+                run.progress.until,
+                most + 1,
+            )
+        past = run.past
+        if len(rows) > most:
+            last = microseconds(rows[-1]["received_at"])
+            # All of one time of receipt are taken together.
+            past = last if last > microseconds(rows[0]["received_at"]) else last + 1
+        return [_message(row) for row in rows if microseconds(row["received_at"]) < past], past
+
+    async def not_kept_of_sources(self, messages: Sequence[tuple[StreamMessage, int]]) -> list[bool]:
+        """See `ports.Runs.not_kept_of_sources`."""
+        received = [moment(each.message.received_at) for each, _ in messages]
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                _KEPT_OF_SOURCES, [source_id for _, source_id in messages], received, min(received), max(received)
+            )
+        kept = {Origin(*row) for row in rows}
+        return [each.origin not in kept for each, _ in messages]
+
+    async def letters(self, run: Run, most: int) -> tuple[list[StreamMessage], int | None]:
+        """See `ports.Runs.letters`."""
+        progress = run.progress
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                _LETTERS,
+                run.tenant_id,
+                progress.letter_id,
+                moment(run.first),
+                moment(run.past),
+                most,
+                progress.stream,
+                progress.first_sequence or 2**62,
+            )
+        return [_message(row) for row in rows], rows[-1]["id"] if len(rows) == most else None
+
+
+def _message(row: asyncpg.Record) -> StreamMessage:
+    origin = Origin(row["stream"], row["sequence"], row["number"])
+    return StreamMessage(origin, Message(row["topic"], row["payload"], microseconds(row["received_at"])))
 
 
 async def lock_run(connection: Connection, run: Run) -> None:
