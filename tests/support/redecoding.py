@@ -206,7 +206,7 @@ class RedecodingWorker:
             MemoryInbox([[envelope]], stop), builder=self.builder, store=self.store, guard=DeadLetterGuard(1, 1)
         ).run(stop)
         self.stream.settled = sequence
-        await self.execute(f"DELETE FROM sens.dead_letters WHERE replays = {rows[0][6]}")
+        await self.execute(f"DELETE FROM sens.dead_letters WHERE replays = {rows[0][6]}")  # noqa: S608 - a number
 
     async def run(self, number: int, kind: str = "redecode", **document: object) -> dict[str, Any]:
         """Do a run; return its report."""

@@ -146,7 +146,7 @@ class TestRedecoding:
             await it.settle({0: "0102"}, {70: "0203"}, {140: "0304"})
             await it.delete(70, 71)
             await it.execute(
-                f"INSERT INTO sens.expired SELECT id, 0, 'raw', to_timestamp({NOW // 1_000_000 + 1800}) FROM sens.devices"
+                f"INSERT INTO sens.expired SELECT id, 0, 'raw', to_timestamp({NOW // 1_000_000 + 1800}) FROM sens.devices"  # noqa: S608 - constants
             )
 
             await it.run(2)
@@ -280,7 +280,7 @@ class TestWhatIsKept:
                 " SELECT id, 'move', 'read_write', 'p', sha256('key') FROM sens.tenants WHERE name = 'other'",
             )
             outcome = await it.as_tenant(
-                f"SELECT outcome FROM sens.move_device('{EUI}', 'moved', sha256('key'), 'somebody', NULL, NULL)"
+                f"SELECT outcome FROM sens.move_device('{EUI}', 'moved', sha256('key'), 'somebody', NULL, NULL)"  # noqa: S608 - a constant
             )
             await it.finish_deletions()
 
