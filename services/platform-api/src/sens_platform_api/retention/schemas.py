@@ -102,7 +102,9 @@ class StorageSizes(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    readings: Annotated[int, Field(description="Readings, with their index, and the messages that sources keep.", examples=[1_000_000])]
+    readings: Annotated[
+        int, Field(description="Readings, with their index, and the messages that sources keep.", examples=[1_000_000])
+    ]
     rollups: Annotated[int, Field(description="Aggregates of hours and days.", examples=[100_000])]
     dead_letters: Annotated[int, Field(description="Dead letters, exactly: payloads, topics, details.", examples=[0])]
     measured_at: Annotated[
