@@ -99,6 +99,12 @@ class TestShelly:
         assert kind("shelly", "s/events/rpc", body) == "event"
         assert kind("shelly", "s/online", b"true") == "event"
 
+    def test_may_have_a_prefix_that_all_devices_share(self) -> None:
+        assert one("shelly", "shelly/boiler/status/switch:0", '{"apower":936.5}') == Uplink(
+            "boiler", None, {"switch:0.apower": 936.5}
+        )
+        assert kind("shelly", "shelly/boiler/online", b"true") == "event"
+
     def test_joins_the_levels_of_the_first_generation(self) -> None:
         assert one("shelly_gen1", "shellies/shelly1pm-1/relay/0/power", "61.4").fields == {"relay.0.power": 61.4}
         assert one("shelly_gen1", "shellies/shelly1pm-1/relay/0", "on").fields == {"relay.0": "on"}
@@ -139,6 +145,11 @@ class TestEspHome:
         assert one("esphome", "desk/climate/room/current_temperature/state", "20.5").fields == {
             "room.current_temperature": 20.5
         }
+
+    def test_may_have_a_prefix_that_all_devices_share(self) -> None:
+        found = one("esphome", "esphome/greenhouse/sensor/air/state", "21.5")
+        assert found == Uplink("greenhouse", None, {"air": 21.5})
+        assert kind("esphome", "esphome/greenhouse/status", b"online") == "event"
 
     def test_its_log_is_no_measurement(self) -> None:
         assert kind("esphome", "desk/debug", b"\x1b[0;36m[D][sensor]\x1b[0m") == "event"

@@ -50,33 +50,42 @@ _SHELLY_GEN1: Final = Preset(
     ),
 )
 
+
+def _shelly(before: str) -> tuple[Rule, ...]:
+    """Return the rules of devices in whose topics something is before their names."""
+    return (
+        Rule(topic=f"{before}{{device}}/status/{{metric}}", other_characters="replace"),
+        Rule(
+            topic=f"{before}{{device}}/events/rpc",
+            when={"method": ["NotifyStatus", "NotifyFullStatus"]},
+            other_characters="replace",
+            values="params",
+            time="params.ts",
+            time_unit="s",
+            unusable_time="receipt",
+        ),
+        Rule(topic=f"{before}+/events/rpc", without_measurements="event"),
+        Rule(topic=f"{before}+/online", without_measurements="event"),
+        Rule(topic=f"{before}+/debug/#", without_measurements="event"),
+        Rule(topic=f"{before}+/rpc", without_measurements="command"),
+        Rule(topic=f"{before}+/command/#", without_measurements="command"),
+    )
+
+
 _SHELLY: Final = Preset(
     name="shelly",
     title="Shelly, second generation and later",
     description=(
-        "Status of components and notifications. Device: the topic prefix. Metrics: component and member, switch:0.apower. A device with both"
-        " options on sends its values twice, with the receipt's and with its own time: RPC notifications have the latter, so switch"
-        " «generic status update» off. Events, answers and whether it is online are counted as events."
+        "Status of components and notifications. Device: the topic prefix, without shelly/ before it. Metrics: component and member,"
+        " switch:0.apower. A device with both options on sends its values twice, with the receipt's and with its own time: RPC notifications"
+        " have the latter, so switch «generic status update» off. Events, answers and whether it is online are counted as events."
     ),
     filters=("+/status/+", "+/events/rpc"),
     # Shelly API documentation, Gen2, "MQTT" (status_ntf, rpc_ntf, online) and "Notifications" (NotifyStatus, NotifyFullStatus, ts).
     settings=Settings(
         rules=(
-            Rule(topic="{device}/status/{metric}", other_characters="replace"),
-            Rule(
-                topic="{device}/events/rpc",
-                when={"method": ["NotifyStatus", "NotifyFullStatus"]},
-                other_characters="replace",
-                values="params",
-                time="params.ts",
-                time_unit="s",
-                unusable_time="receipt",
-            ),
-            Rule(topic="+/events/rpc", without_measurements="event"),
-            Rule(topic="+/online", without_measurements="event"),
-            Rule(topic="+/debug/#", without_measurements="event"),
-            Rule(topic="+/rpc", without_measurements="command"),
-            Rule(topic="+/command/#", without_measurements="command"),
+            *_shelly("shelly/"),
+            *_shelly(""),
         )
     ),
 )
@@ -85,14 +94,18 @@ _ESPHOME: Final = Preset(
     name="esphome",
     title="ESPHome",
     description=(
-        "One value a message, lights as objects. Device: the topic prefix. Metric: the entity's name. nan, which a sensor without a value"
-        " sends, is no value. Whether it is online and its log are counted as events."
+        "One value a message, lights as objects. Device: the topic prefix, without esphome/ before it. Metric: the entity's name. nan, which a"
+        " sensor without a value sends, is no value. Whether it is online and its log are counted as events."
     ),
     filters=("+/+/+/state",),
     # ESPHome documentation, "MQTT Client Component": <topic_prefix>/<component>/<name>/state, …/command, status, debug.
     settings=Settings(
         rules=(
+            Rule(topic="esphome/{device}/+/{metric...}/state", other_characters="replace", no_value=("nan", "unknown")),
             Rule(topic="{device}/+/{metric...}/state", other_characters="replace", no_value=("nan", "unknown")),
+            Rule(topic="esphome/+/status", without_measurements="event"),
+            Rule(topic="esphome/+/debug", without_measurements="event"),
+            Rule(topic="esphome/+/+/{path...}/command", without_measurements="command"),
             Rule(topic="+/status", without_measurements="event"),
             Rule(topic="+/debug", without_measurements="event"),
             Rule(topic="+/+/{path...}/command", without_measurements="command"),
