@@ -1,5 +1,6 @@
 """What is looked at before a codec is saved."""
 
+import json
 import re
 from pathlib import Path
 
@@ -94,13 +95,21 @@ class TestCheck:
 
 class TestTheGuide:
     async def test_shows_a_codec_that_does_what_it_says(self, sandbox: Sandbox) -> None:
-        (source,) = re.findall(r"```javascript\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+        blocks = re.findall(
+            r'^```\w+ title="([^"]+)"\n(.*?)^```', GUIDE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        )
+        files = dict(blocks)
+        shown = [
+            Example(bytes.fromhex(each["bytes"]), each["f_port"], fields=each.get("fields"), error=each.get("error"))
+            for each in json.loads(files["examples.json"])
+        ]
         examples = [
+            *shown,
             Example(b"\xff\x38\xb4\x01", 2, fields={"temperature": -20.0, "battery.voltage": 3.6, "open": True}),
-            Example(b"", 3, error="unknown port 3"),
         ]
 
-        assert await javascript.check(sandbox, "a", source, examples) == []
+        assert len(shown) > 1
+        assert await javascript.check(sandbox, "a", files["thermometer.js"], examples) == []
 
     async def test_quotes_the_engine(self, sandbox: Sandbox) -> None:
         source = "function decodeUplink(input) { var a; return {data: {t: a[0]}}; }"
