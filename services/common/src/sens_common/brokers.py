@@ -19,9 +19,9 @@ CREDENTIAL_PATTERN: Final = r"[a-z0-9][a-z0-9_-]{0,62}"
 CREDENTIAL_RULE: Final = (
     "1 to 63 lower-case letters (a to z), digits, underscores and hyphens, of which the first is a letter or a digit"
 )
-CLIENT_ID_PATTERN: Final = r"[A-Za-z0-9_.:-]{1,100}"
+CLIENT_ID_PATTERN: Final = r"[A-Za-z0-9_.:@-]{1,100}"
 """Regular expression of client identifiers: those that every broker takes (MQTT 5.0, section 3.1.3.1), and what people separate names by."""
-CLIENT_ID_RULE: Final = "1 to 100 letters, digits, underscores, dots, colons and hyphens"
+CLIENT_ID_RULE: Final = "1 to 100 letters, digits, underscores, dots, colons, hyphens and @"
 _MAX_URL: Final = 300
 _HOST: Final = re.compile(r"[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?\.?")
 _HOST_PATTERN: Final = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9*._-]+):(?P<port>[0-9]{1,5}|\*)")
