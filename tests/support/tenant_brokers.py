@@ -89,7 +89,7 @@ async def stored(client: Client) -> list[Message]:
     jetstream = client.jetstream()
     info = await jetstream.stream_info(TELEMETRY_STREAM)
     found: list[Message] = []
-    for sequence in range(info.state.first_seq, info.state.last_seq + 1):
+    for sequence in range(max(1, info.state.first_seq), info.state.last_seq + 1):
         with contextlib.suppress(NotFoundError):
             raw = await jetstream.get_msg(TELEMETRY_STREAM, sequence)
             found += envelope.decode(raw.data or b"")
