@@ -17,7 +17,7 @@ from sens_common.settings import NatsSettings
 from support.api import make_tenant, running_api, set_environment
 from support.brokers import mock_broker
 from support.databases import Databases
-from support.played_pages import Command, Reader, Section, latest_values, page
+from support.played_pages import Command, Reader, Section, latest_values, page, sections
 from support.servers import HOST, execute_as, free_port, nats_server, scratch_folder, wait_until
 from support.workers import Publisher, TelemetryPath, Worker, running_path
 from tools.reference.reasons import HELP
@@ -109,6 +109,8 @@ class TestPages:
                 "/v1/demo/": f"/v1/{name}/",
             }
             played.append((reader(name), page(f"networks/{name}.md", replaced)))
+        house = reader("house")
+        played += [(house, section) for section in sections("networks/house.md", {})]
         for person, section in played:
             person.write(section)
             for command in section.parts()[0]:
