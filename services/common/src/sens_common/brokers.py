@@ -79,7 +79,8 @@ def address_of(url: str) -> Address:
         host, port = (parts.hostname or "").lower(), parts.port
     except ValueError:
         raise ValueError("a broker is mqtt://host:port or mqtts://host:port") from None
-    if len(url) > _MAX_URL or parts.scheme not in DEFAULT_PORTS or parts.path not in {"", "/"}:
+    # `urlsplit` takes characters out that are not printable.
+    if not url.isprintable() or len(url) > _MAX_URL or parts.scheme not in DEFAULT_PORTS or parts.path not in {"", "/"}:
         raise ValueError("a broker is mqtt://host:port or mqtts://host:port, without a path")
     if "@" in parts.netloc:
         raise ValueError("a broker's address holds no user and password; they belong into a credential")
