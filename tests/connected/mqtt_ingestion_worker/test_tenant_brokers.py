@@ -136,7 +136,7 @@ class TestSession:
 
             async def told() -> list[str]:
                 states = [each.state() for each in (first, second)]
-                found = [state.status for state in states if state is not None]
+                found: list[str] = [state.status for state in states if state is not None]
                 return found if "connected" in found else []
 
             assert await eventually(told, "one serves it") == ["connected"]
