@@ -3,6 +3,8 @@
 import asyncio
 from http import HTTPStatus
 
+from nats.js.errors import KeyNotFoundError
+
 from sens_common.jetstream import connect
 from sens_common.keys import key_hash
 from sens_common.tenant_limits import BUCKET, IngestKey, decode, key
@@ -19,8 +21,11 @@ def told(api: RunningApi, tenant: str) -> tuple[IngestKey, ...]:
     async def read() -> tuple[IngestKey, ...]:
         async with connect(api.nats, "test") as client:
             bucket = await client.jetstream().key_value(BUCKET)
-            names = await bucket.keys()
-            return decode((await bucket.get(key(tenant))).value or b"").ingest_keys if key(tenant) in names else ()
+            try:
+                found = await bucket.get(key(tenant))
+            except KeyNotFoundError:
+                return ()
+            return decode(found.value or b"").ingest_keys
 
     return asyncio.run(read())
 
