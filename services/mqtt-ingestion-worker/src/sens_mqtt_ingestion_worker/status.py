@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple, Protocol
 
+import prometheus_client
+
 from sens_common.envelope import Message
 from sens_common.hops import amount, blocking_hop
 from sens_common.ingestion.metrics import DISCARDED
@@ -47,7 +49,9 @@ class IngestionStatus:
         connected_since: Seconds since the epoch, None while there is no connection.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, connected: metrics.Gauge = metrics.CONNECTED) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, connected: prometheus_client.Gauge = metrics.CONNECTED
+    ) -> None:
         self._clock = clock  # not the time of receipt: somebody may have set that clock
         self._connected = connected
         self.connected_since: float | None = None
