@@ -6,12 +6,16 @@ from typing import Final
 
 import yaml
 
-from sens_common.nats_permissions import API_USER, INGESTION_USER, PERMISSIONS, TELEMETRY_USER
+from sens_common.nats_permissions import API_USER, HTTP_INGESTION_USER, INGESTION_USER, PERMISSIONS, TELEMETRY_USER
 
 FILE: Final = Path(__file__).parents[1] / "infra/helm/sens-platform/files/nats-users.yaml"
 _HEAD: Final = "# Written by scripts/generate-nats-users from sens_common.nats_permissions; change that file instead.\n"
-# The chart has no HTTP ingestion yet, and so no user for it.
-_SECRETS: Final = {API_USER: "api", INGESTION_USER: "ingestion", TELEMETRY_USER: "telemetry"}
+_SECRETS: Final = {
+    API_USER: "api",
+    INGESTION_USER: "ingestion",
+    HTTP_INGESTION_USER: "http-ingestion",
+    TELEMETRY_USER: "telemetry",
+}
 """What is between ``nats-`` and ``-password`` in the key of a user's password in the cluster's secret."""
 
 
@@ -20,7 +24,6 @@ def text() -> str:
     users = {
         name: {"secret": _SECRETS[name]} | {what: list(subjects) for what, subjects in may._asdict().items()}
         for name, may in PERMISSIONS.items()
-        if name in _SECRETS
     }
     return _HEAD + yaml.safe_dump(users, sort_keys=False, width=200)
 

@@ -9,9 +9,10 @@ pytestmark = needs_helm
 OWN = {
     "platform-api": {"postgres-api-password", "nats-api-password"},
     "mqtt-ingestion-worker": {"nats-ingestion-password"},
+    "http-ingestion-worker": {"nats-http-ingestion-password"},
     "telemetry-worker": {"postgres-worker-password", "nats-telemetry-password"},
     "migrate": {"postgres-api-password", "postgres-worker-password"},
-    "nats": {f"nats-{who}-password" for who in ("administrator", "api", "ingestion", "telemetry")},
+    "nats": {f"nats-{who}-password" for who in ("administrator", "api", "ingestion", "http-ingestion", "telemetry")},
 }
 ALL = set().union(*OWN.values())
 
@@ -57,6 +58,12 @@ class TestWithCredentialsOfEachServicesOwn:
         assert set(made) == ALL | {"postgres-password"}
         assert len(set(made.values())) == len(made)
         assert all(len(value) >= 16 for value in made.values())
+
+    def test_the_one_of_the_http_ingestion_is_needed_with_it_alone(self) -> None:
+        rendered = render({"perServiceCredentials": True, "httpIngestion": {"enabled": False}})
+
+        assert keys(rendered, "nats", optional=False) == OWN["nats"] - OWN["http-ingestion-worker"]
+        assert "http-ingestion" not in rendered.find("ConfigMap", "nats").document["data"]["nats.conf"]
 
 
 class TestWithoutThem:

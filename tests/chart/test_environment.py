@@ -11,6 +11,7 @@ from sens_common.logins import ApiLoginSettings, WorkerLoginSettings
 from sens_common.moving.run import MoveSettings
 from sens_common.settings import DatabaseSettings, ServiceSettings, variable
 from sens_docs_site.settings import DocsSiteSettings
+from sens_http_ingestion_worker.settings import IngestionSettings as HttpIngestionSettings
 from sens_mock_mqtt_broker.settings import MockBrokerSettings
 from sens_mqtt_ingestion_worker.settings import IngestionSettings
 from sens_platform_api.settings import AdministrationSettings, ApiSettings, ErasureSettings
@@ -32,6 +33,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "platform-api": ApiSettings,
     "docs": DocsSiteSettings,
     "mqtt-ingestion-worker": IngestionSettings,
+    "http-ingestion-worker": HttpIngestionSettings,
     "telemetry-worker": TelemetrySettings,
     "mock-mqtt-broker": MockBrokerSettings,
     "migrate": MigrateSettings,
@@ -123,9 +125,13 @@ class TestValues:
         assert needed == {"postgres-password"}
 
 
-class TestClientId:
-    def test_is_the_name_of_the_pod_which_outlives_it(self) -> None:
-        entry = matrix_render("test").container("mqtt-ingestion-worker").environment["SENS_MQTT__CLIENT_ID"]
+class TestIdentity:
+    @pytest.mark.parametrize(
+        ("component", "setting"),
+        [("mqtt-ingestion-worker", "SENS_MQTT__CLIENT_ID"), ("http-ingestion-worker", "SENS_HTTP__PUBLISHER")],
+    )
+    def test_is_the_name_of_the_pod_which_outlives_it(self, component: str, setting: str) -> None:
+        entry = matrix_render("test").container(component).environment[setting]
 
         assert entry.value_from is not None
         assert entry.value_from.field_ref is not None

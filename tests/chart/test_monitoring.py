@@ -18,10 +18,9 @@ NAME = re.compile(r"\bsens_[a-z0-9_]+")
 def exposed() -> set[str]:
     """Return the names that the services' metrics have in Prometheus."""
     names = set()
-    for service in SERVICES:
-        if not (service.source / "metrics.py").is_file():
-            continue
-        for member in vars(importlib.import_module(f"{service.package}.metrics")).values():
+    packages = [service.package for service in SERVICES if (service.source / "metrics.py").is_file()]
+    for package in (*packages, "sens_common.ingestion"):
+        for member in vars(importlib.import_module(f"{package}.metrics")).values():
             if isinstance(member, MetricWrapperBase):
                 [description] = member.describe()
                 ends = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(description.type, [""])

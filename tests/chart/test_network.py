@@ -1,4 +1,4 @@
-"""What can be reached from where: public are the API and the documentation alone, inside only the platform's own edges."""
+"""What can be reached from where: public is what has a host alone, inside only the platform's own edges."""
 
 import re
 
@@ -9,6 +9,8 @@ from support.chart import CHART, RELEASE, Render, every_render, matrix_render, n
 pytestmark = needs_helm
 
 PUBLIC = {"platform-api", "docs"}
+HTTP = "http-ingestion-worker"
+PEERS: list[dict[str, dict[str, dict[str, str]]]] = [{"podSelector": {"matchLabels": {"app": "chirpstack"}}}]
 type Edge = tuple[str, str, int]
 
 
@@ -35,6 +37,7 @@ def edges(rendered: Render, direction: str) -> set[Edge]:
 DESIGN: set[Edge] = {
     ("mqtt-ingestion-worker", "mock-mqtt-broker", 1884),
     ("mqtt-ingestion-worker", "nats", 4222),
+    ("http-ingestion-worker", "nats", 4222),
     ("telemetry-worker", "nats", 4222),
     ("telemetry-worker", "timescaledb", 5432),
     ("platform-api", "nats", 4222),
@@ -100,6 +103,7 @@ class TestPolicies:
             return {port["port"] for rule in policy.spec["egress"] for port in rule["ports"]} - {53}
 
         assert ports("mqtt-ingestion-worker") == {8883, 4222, 4223}
+        assert ports(HTTP) == {4222, 4223}
         assert ports("telemetry-worker") == {6432, 4222, 4223}
         assert ports("migrate") == {6432}
 
@@ -126,11 +130,70 @@ def routes(rendered: Render, component: str) -> dict[str, str]:
     return {path["path"]: path["backend"]["service"]["port"]["name"] for path in rule["http"]["paths"]}
 
 
+POSTING = {"enabled": True, "httpIngestionHost": "in.example.org"}
+
+
+class TestHttpIngestion:
+    def test_has_no_public_host_by_itself(self) -> None:
+        rendered = render(
+            {"httpIngestion": {"enabled": True}, "networkPolicy": {"httpIngestionFrom": PEERS}}, base="production"
+        )
+
+        assert f"{RELEASE}-{HTTP}" not in rendered.of("Ingress")
+        assert rendered.find("NetworkPolicy", HTTP).spec["ingress"] == [
+            {"from": PEERS, "ports": [{"protocol": "TCP", "port": 8090}]}
+        ]
+
+    def test_is_reached_at_the_host_that_it_is_given(self) -> None:
+        rendered = render(
+            {"httpIngestion": {"enabled": True}, "ingress": POSTING, "networkPolicy": {"publicFrom": PEERS}},
+            base="production",
+        )
+
+        assert routes(rendered, HTTP) == {"/ingest/v1": "http", "/sens/v1": "http", "/api/v1": "http"}
+        assert rendered.find("Ingress", HTTP).spec["tls"] == [
+            {"hosts": ["in.example.org"], "secretName": f"{RELEASE}-{HTTP}-tls"}
+        ]
+        assert rendered.find("NetworkPolicy", HTTP).spec["ingress"] == [
+            {"from": PEERS, "ports": [{"protocol": "TCP", "port": 8090}]}
+        ]
+
+    def test_reaches_no_database(self) -> None:
+        ports = {
+            port["port"]
+            for rule in matrix_render("test").find("NetworkPolicy", HTTP).spec["egress"]
+            for port in rule["ports"]
+        }
+
+        assert ports == {53, 4222}
+
+    def test_host_has_limits_of_its_own(self) -> None:
+        words = {
+            "a.example/body": "$BODY_BYTES",
+            "a.example/rate": "$REQUESTS_PER_SECOND",
+            "a.example/wait": "$SILENT_SECONDS",
+        }
+        limits = {"annotations": words, "httpIngestion": {"requestsPerSecond": 5000}}
+        rendered = render(
+            {"httpIngestion": {"enabled": True}, "ingress": POSTING | {"limits": limits}}, base="production"
+        )
+
+        posting, api = (rendered.find("Ingress", component).annotations for component in (HTTP, "platform-api"))
+        assert [posting[name] for name in words] == ["900000", "5000", "60"]
+        assert [api[name] for name in words] == ["524288", "100", "60"]
+
+    def test_service_sends_to_pods_that_are_ready(self) -> None:
+        spec = matrix_render("test").find("Service", HTTP).spec
+
+        assert "clusterIP" not in spec
+        assert "publishNotReadyAddresses" not in spec
+
+
 class TestPublic:
     @every_render
-    def test_are_the_api_and_the_documentation_alone(self, name: str) -> None:
+    def test_are_the_api_the_documentation_and_the_http_ingestion_alone(self, name: str) -> None:
         rendered = matrix_render(name)
-        allowed = {f"{RELEASE}-{component}" for component in PUBLIC}
+        allowed = {f"{RELEASE}-{component}" for component in (*PUBLIC, HTTP)}
         for ingress in rendered.of("Ingress").values():
             for rule in ingress.spec["rules"]:
                 assert {path["backend"]["service"]["name"] for path in rule["http"]["paths"]} <= allowed

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.chart import CHART, MATRIX, Values, matrix_render, needs_helm, run_helm
+from support.chart import CHART, MATRIX, RELEASE, Values, matrix_render, needs_helm, run_helm
 
 pytestmark = needs_helm
 
@@ -61,6 +61,11 @@ class TestNotes:
 
     def test_say_that_nothing_is_taken_from_a_broker(self, tmp_path: Path) -> None:
         assert "The ingestion is switched off" in notes(tmp_path, "everything off", {})
+
+    def test_say_where_messages_are_posted(self, tmp_path: Path) -> None:
+        assert f"port-forward service/{RELEASE}-http-ingestion-worker 8090" in notes(tmp_path / "test", "test", {})
+        assert "posted to https://in.example.org" in notes(tmp_path / "all", "everything on", {})
+        assert "posted" not in notes(tmp_path / "production", "production", {})
 
     def test_name_the_public_address(self, tmp_path: Path) -> None:
         assert "https://api.example.org" in notes(tmp_path, "production", {})

@@ -19,7 +19,14 @@ from support.chart import (
 pytestmark = needs_helm
 
 IMMUTABLE = re.compile(r"[a-z0-9][a-z0-9._:/-]*:\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?(@sha256:[0-9a-f]{64})?")
-SERVICES = {"platform-api", "docs", "mqtt-ingestion-worker", "telemetry-worker", "mock-mqtt-broker"}
+SERVICES = {
+    "platform-api",
+    "docs",
+    "mqtt-ingestion-worker",
+    "http-ingestion-worker",
+    "telemetry-worker",
+    "mock-mqtt-broker",
+}
 
 # Kubelet's defaults: containerLogMaxSize 10Mi, containerLogMaxFiles 5.
 KUBELET_LOG_MEBIBYTES = 50
@@ -109,8 +116,9 @@ class TestResources:
             assert requested >= files + KUBELET_LOG_MEBIBYTES, manifest.name
 
     def test_of_everything_embedded_fit_a_node_of_4_gb(self) -> None:
+        rendered = render({"httpIngestion": {"enabled": False}})  # as by default
         requests = [
-            container.resources.requests for _manifest, _pod, container in containers(matrix_render("test"))
+            container.resources.requests for _manifest, _pod, container in containers(rendered)
         ]  # the Job and the test's pod included
 
         assert sum(millicores(request["cpu"]) for request in requests) < 1000

@@ -74,6 +74,10 @@ class TestMissing:
             ({"ingress": {"enabled": True}}, "ingress.apiHost is missing"),
             ({"ingress": {"enabled": True}}, "ingress.docsHost is missing"),
             ({"ingress": {"enabled": True}}, "ingress.tls.issuer is missing"),
+            (
+                {"httpIngestion": {"enabled": True}, "ingress": {"enabled": True}},
+                "ingress.httpIngestionHost is missing",
+            ),
             ({"monitoring": {"podMonitor": True}}, "networkPolicy.metricsFrom is missing"),
             ({"telemetry": {"keda": {"enabled": True}}}, "telemetry.keda.from is missing"),
         ],
@@ -98,6 +102,22 @@ class TestContradictions:
             (
                 {"ingress": {"enabled": True, "apiHost": "a", "limits": {"annotations": {"x/y": "$BYTES"}}}},
                 "x/y holds $BYTES; there are $BODY_BYTES",
+            ),
+            (
+                {"ingress": {"enabled": True, "docsHost": "a.b", "httpIngestionHost": "a.b"}},
+                "is the host of the API or the documentation too",
+            ),
+            (
+                {"httpIngestion": {"enabled": False}, "ingress": {"httpIngestionHost": "a.b"}},
+                "ingress.httpIngestionHost is for the HTTP ingestion: set httpIngestion.enabled",
+            ),
+            (
+                {"httpIngestion": {"enabled": False}, "networkPolicy": {"httpIngestionFrom": [{"podSelector": {}}]}},
+                "networkPolicy.httpIngestionFrom is for the HTTP ingestion: set httpIngestion.enabled",
+            ),
+            (
+                {"httpIngestion": {"autoscaling": {"enabled": True, "minReplicas": 5}}},
+                "httpIngestion.autoscaling: minReplicas 5 is more than maxReplicas 4",
             ),
             ({"fullnameOverride": "a" * 31}, "Set a shorter fullnameOverride"),
             ({"mockBroker": {"enabled": False}, "mqtt": {"url": "mqtt://b:65536"}}, "has the port 65536"),

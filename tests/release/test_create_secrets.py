@@ -20,7 +20,7 @@ APP_KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIB\n-----END RSA PRIVATE KEY-----"
 PASSWORD = "the-password-of-the-database"
 OWN = {
     *("postgres-api-password", "postgres-worker-password"),
-    *(f"nats-{user}-password" for user in ("administrator", "api", "ingestion", "telemetry")),
+    *(f"nats-{user}-password" for user in ("administrator", "api", "ingestion", "http-ingestion", "telemetry")),
 }
 GIVEN = f"registry-user=robot\nregistry-token={TOKEN}\npostgres-password={PASSWORD}\n"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

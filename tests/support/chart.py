@@ -280,6 +280,7 @@ _INGRESS: Final = {
 _EXTERNAL: Final[Values] = {
     "images": {"registry": "registry.example/sens"},
     "existingSecret": "sens",
+    "httpIngestion": {"enabled": True},
     "mqtt": {"url": "mqtts://broker.example.org", "caSecret": "broker-ca"},
     "nats": {
         "embedded": False,
@@ -301,10 +302,11 @@ MATRIX: Final[Mapping[str, tuple[str | None, Values]]] = {
             "images": {"digests": {"platform-api": "sha256:" + "a" * 64}},
             "api": {"autoscaling": {"enabled": True}, "databaseUser": "api", "nodeSelector": {"disk": "ssd"}},
             "ingestion": {"autoscaling": {"enabled": True}},
+            "httpIngestion": {"autoscaling": {"enabled": True}},
             "telemetry": {"keda": {"enabled": True, "from": _PEER}, "tolerations": [{"operator": "Exists"}]},
             "nats": {"requireToken": True, "persistence": {"storageClass": "fast"}},
             "database": {"persistence": {"storageClass": "fast"}},
-            "ingress": _INGRESS | {"className": "traefik"},
+            "ingress": _INGRESS | {"className": "traefik", "httpIngestionHost": "in.example.org"},
             "networkPolicy": {"metricsFrom": _PEER, "publicFrom": _PEER},
             "checks": {"enabled": True},
             "monitoring": {"serviceMonitor": True, "podMonitor": True, "prometheusRule": True, "dashboards": True},

@@ -22,6 +22,7 @@ _OWN: Final = (
     "nats-administrator-password",
     "nats-api-password",
     "nats-ingestion-password",
+    "nats-http-ingestion-password",
     "nats-telemetry-password",
 )
 """Each service's own password in the database and in NATS: the chart's perServiceCredentials."""

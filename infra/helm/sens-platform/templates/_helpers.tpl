@@ -164,6 +164,13 @@ readinessProbe:
 {{- if .Values.nats.embedded }}nats://{{ include "sens.fullname" . }}-nats:4222{{ else }}{{ .Values.nats.url }}{{ end -}}
 {{- end -}}
 
+{{/* Keys of the secret with the services' own credentials, of the services that are there. */}}
+{{- define "sens.ownKeys" -}}
+{{- $keys := list "postgres-api-password" "postgres-worker-password" "nats-administrator-password" "nats-api-password" "nats-ingestion-password" "nats-telemetry-password" -}}
+{{- if .Values.httpIngestion.enabled }}{{ $keys = append $keys "nats-http-ingestion-password" }}{{ end -}}
+{{- toJson $keys -}}
+{{- end -}}
+
 {{/* "true" where the services' own credentials are all there. */}}
 {{- define "sens.perService" -}}
 {{- $wanted := toString .Values.perServiceCredentials -}}
@@ -172,7 +179,7 @@ true
 {{- else if and (eq $wanted "auto") .Values.existingSecret -}}
 {{- $secret := lookup "v1" "Secret" .Release.Namespace .Values.existingSecret -}}
 {{- $has := not (empty $secret) -}}
-{{- range list "postgres-api-password" "postgres-worker-password" "nats-administrator-password" "nats-api-password" "nats-ingestion-password" "nats-telemetry-password" -}}
+{{- range fromJsonArray (include "sens.ownKeys" .) -}}
 {{- if not (hasKey (dig "data" dict ($secret | default dict)) .) }}{{ $has = false }}{{ end -}}
 {{- end -}}
 {{- if $has }}true{{ end -}}
