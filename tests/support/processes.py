@@ -13,6 +13,7 @@ SHARED: Final = {
     "tests/images/": "the images",
     "tests/connected/cli/test_commands.py": THE_PLATFORM,
     "tests/connected/cli/test_end_to_end.py": THE_PLATFORM,
+    "tests/connected/cli/test_import.py": THE_PLATFORM,
     "tests/connected/cli/test_up.py": THE_PLATFORM,
     "tests/connected/cli/test_verify.py": THE_PLATFORM,
     "tests/connected/chart/test_helm_test.py": THE_PLATFORM,

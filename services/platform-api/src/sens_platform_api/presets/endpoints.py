@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Depends
 
 from sens_payloads.formats.presets import PRESETS
+from sens_platform_api.current_caller import CurrentCaller
 from sens_platform_api.parameters import no_parameters
 from sens_platform_api.presets.schemas import PresetDocument, PresetList
 from sens_platform_api.problems import data_responses
@@ -17,6 +18,6 @@ router = APIRouter(prefix="/api/v1/presets", tags=["sources"])
     dependencies=[Depends(no_parameters)],
     responses=data_responses(),
 )
-async def list_presets() -> PresetList:
+async def list_presets(_caller: CurrentCaller) -> PresetList:
     """A source that is made with `preset` reads the messages of a well-known program as they are: Tasmota, Shelly, Zigbee2MQTT and others."""
     return PresetList(presets=[PresetDocument.of(PRESETS[name]) for name in sorted(PRESETS)])
