@@ -1,11 +1,14 @@
 """A telemetry worker that stores and decodes again, with a stream in memory."""
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
+
+import asyncpg
 
 from sens_common.database import connect
 from sens_common.dead_letters import Origin
@@ -155,14 +158,16 @@ class RedecodingWorker:
         return run
 
     async def as_tenant(self, query: str, *arguments: object) -> object:
-        """Ask for something in the name of the tenant."""
+        """Ask for something in the name of the tenant, again while it has to wait: it may delete a name every 0.2 s."""
         owner = await connect(self.settings, "test")
         try:
-            async with owner.transaction():
-                await owner.execute(
-                    "SELECT set_config('sens.tenant_id', (SELECT id::text FROM sens.tenants WHERE name = 'demo'), true)"
-                )
-                return await owner.fetchval(query, *arguments)
+            while True:
+                with contextlib.suppress(asyncpg.LockNotAvailableError):
+                    async with owner.transaction():
+                        await owner.execute(
+                            "SELECT set_config('sens.tenant_id', (SELECT id::text FROM sens.tenants WHERE name = 'demo'), true)"
+                        )
+                        return await owner.fetchval(query, *arguments)
         finally:
             await owner.close()
 

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Final
 
-from tools.bench.load import remaining_length
+from tools.stack.tap import remaining_length
 
 _READ_BYTES: Final = 1 << 18
 _CONNACK: Final = 2

@@ -126,7 +126,7 @@ class TestARunningPlatform:
     def test_of_root_runs_everything_as_one_account_that_is_not_root(self, platform: Platform) -> None:
         names = [note.stem for note in (platform.data_dir / "run").glob("*.pid")]
         owners = {name: Path(f"/proc/{platform.process_number(name)}").stat().st_uid for name in names}
-        assert len(names) >= 7
+        assert len(names) >= 8
         assert len(set(owners.values())) == 1
         (account,) = set(owners.values())
         assert account != 0
@@ -252,7 +252,7 @@ class TestTheLifeOfAnInstance:
             made = running.sens("tenants", "create", "survivor", "--if-missing")
             assert made.returncode == 0, made.stderr
             numbers = processes_below(running.data_dir)
-            assert len(numbers) == 7
+            assert len(numbers) == 8
             running.process.kill()
             running.process.wait()
             wait_until(

@@ -86,8 +86,12 @@ class TestUnits:
                 return {device["device"]: device["latest"][0].get("unit") for device in devices}
 
             assert set(units().values()) == {None}
-            for name in ("a_1", "a-1", "b"):
-                as_owner(api.database, lambda connection, name=name: connection.execute(NOTE_SOURCE, tenant, name))
+            as_owner(
+                api.database,
+                lambda connection: connection.executemany(
+                    NOTE_SOURCE, [(tenant, name) for name in ("a_1", "a-1", "b")]
+                ),
+            )
             assert units() == {"a-1": "K", "a_1": "Cel", "b": "[degF]"}
             assert client.put("/api/v1/devices/a_1/profile", json={"profile": "rest"}).is_success
             assert units()["a_1"] == "[degF]"

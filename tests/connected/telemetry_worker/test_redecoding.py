@@ -132,6 +132,7 @@ class TestRedecoding:
         async with redecoding_worker(database, FIRST, SECOND) as it:
             await it.settle({0: "0102"})
             run = await it.begin(2)
+            await it.runner.step()
             await it.settle({0: "0102"})  # the same again, after the run began
             while await it.runner.step():
                 pass

@@ -27,8 +27,8 @@ _FAILING: Final = st.builds(lambda minute, value: {minute: [value, FAILS]}, st.i
 
 
 def decoded(number: int, payload: Sequence[int]) -> dict[str, float]:
-    """Return what a version makes of bytes: a value of each, and one that the other version does not have."""
-    values = {f"k{byte}": byte / (10 if number == 2 else 1) for byte in payload if byte != FAILS}
+    """Return what a version makes of bytes: a value of each, whose sums are exact, and one that the other version does not have."""
+    values = {f"k{byte}": byte / (8 if number == 2 else 1) for byte in payload if byte != FAILS}
     return values | ({"new": 2.0} if number == 2 else {"old": 1.0})
 
 

@@ -188,7 +188,7 @@ class TestDevice:
             await it.settle(uplink(1))
             assert await it.fetch(noted) == [(EUI, "field")]
 
-            await it.execute(SOURCE.replace("'field'", "'other'").replace("netmore/#", "other/#"))
+            await it.execute(SOURCE.replace("'field'", "'other'").replace("netmore/#", "other/#"), RULE)
             await it.settle(uplink(2), source="other")
             assert await it.fetch(noted) == [(EUI, "other")]
 

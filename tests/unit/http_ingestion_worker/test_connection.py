@@ -280,10 +280,10 @@ class TestAnswer:
         post = Post()
         post.taker.answers_at_once = False
         post.feed(request(SOURCE, key=PUSH) * 40)
-        assert not post.transport.reading
+        reading = [post.transport.reading]
         for _, done in post.taker.taken:
             done(None)
-        assert post.transport.reading
+        assert [*reading, post.transport.reading] == [False, True]
         assert post.answers == [204] * 40
 
 

@@ -139,10 +139,10 @@ class Pipeline:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until the stop; what waits then is stored, or answered as late, first."""
-        loops = [self._publish_gathered(), self._answer_late(), self._publish_discarded()]
-        loops += [self._publish_repeatable() for _ in range(_REPEATABLE_LANES)]
+        loops = [self._publish_gathered, self._answer_late, self._publish_discarded]
+        loops += [self._publish_repeatable] * _REPEATABLE_LANES
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(loop, name=f"http ingestion {loop.__name__}") for loop in loops]
+            tasks = [group.create_task(loop(), name=f"http ingestion {loop.__name__}") for loop in loops]
             await stop.wait()
             while self._waiting_count:  # noqa: ASYNC110 - for as long as an answer may take
                 await asyncio.sleep(_SWEEP_SECONDS)

@@ -30,6 +30,7 @@ class CalibrationParameters(Parameters):
         str | None,
         Field(
             description="`none` gives values as they are stored, without calibrations.",
+            max_length=4,
             json_schema_extra={"pattern": "^none$"},
             examples=["none"],
         ),

@@ -136,7 +136,7 @@ class LatestValue(BaseModel):
 
 def _latest_members(latest: Latest, time: str) -> dict[str, object]:
     _, name, kind, unit = latest.series
-    return {"metric": name, "kind": kind, "time": time, "value": latest.value} | unit_members(unit)
+    return {"metric": name, "kind": kind, "time": time, "value": latest.value, **unit_members(unit)}
 
 
 class LatestValues(BaseModel):

@@ -133,7 +133,7 @@ def list_keys(
 
     async def keys(connection: Connection) -> list[Key | IngestKey]:
         tenant_id = None if tenant is None else (await find(connection, tenant)).id
-        found = [
+        found: list[Key | IngestKey] = [
             *await repository.list_all(connection, tenant_id),
             *await ingest_keys.list_all(connection, tenant_id),
         ]
