@@ -25,7 +25,7 @@ from sens_common.jetstream import connect, ensure_streams
 from sens_common.logins import API_ROLE, Login
 from sens_common.migrations import migrate
 from sens_common.names import TELEMETRY_STREAM
-from sens_common.nats_permissions import ADMINISTRATOR, API_USER, INGESTION_USER, TELEMETRY_USER
+from sens_common.nats_permissions import ADMINISTRATOR, API_USER, HTTP_INGESTION_USER, INGESTION_USER, TELEMETRY_USER
 from sens_common.privileges import ADVISORY_LOCKS, TENANT_LOGINS, shortcomings
 from sens_common.settings import DatabaseSettings, NatsSettings
 from support.brokers import mock_broker
@@ -36,9 +36,21 @@ from tools import nats_users
 pytestmark = needs_helm
 
 TOKEN = "token-of-a-test"
-PASSWORDS = {"administrator": "a", "api": "12345678901234", "ingestion": "6e10", "telemetry": "x} y: [z]"}
+PASSWORDS = {
+    "administrator": "a",
+    "api": "12345678901234",
+    "ingestion": "6e10",
+    "http-ingestion": "$NATS",
+    "telemetry": "x} y: [z]",
+}
 """What NATS would take for numbers or for its own syntax, if it were not quoted."""
-USERS = {"administrator": ADMINISTRATOR, "api": API_USER, "ingestion": INGESTION_USER, "telemetry": TELEMETRY_USER}
+USERS = {
+    "administrator": ADMINISTRATOR,
+    "api": API_USER,
+    "ingestion": INGESTION_USER,
+    "http-ingestion": HTTP_INGESTION_USER,
+    "telemetry": TELEMETRY_USER,
+}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +91,9 @@ def server_with_users() -> Iterator[NatsSettings]:
     pod: dict[str, str] = {}
     for entry in rendered.container("nats").env:
         if entry.value_from is not None and entry.value_from.secret_key_ref is not None:
-            pod[entry.name] = PASSWORDS[entry.value_from.secret_key_ref.key.split("-")[1]]
+            pod[entry.name] = PASSWORDS[
+                entry.value_from.secret_key_ref.key.removeprefix("nats-").removesuffix("-password")
+            ]
         elif entry.value is not None:
             # As kubelet does it: earlier variables by $(NAME).
             pod[entry.name] = re.sub(r"\$\((\w+)\)", lambda match: pod[match[1]], entry.value)
