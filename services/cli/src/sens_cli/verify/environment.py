@@ -25,6 +25,7 @@ INTERNAL_PORTS: Final[Mapping[str, int]] = {
     "api": 8000,
     "docs": 8080,
     "operations": 8081,
+    "http-ingestion": 8090,
     "mqtt": 1883,
     "mqtt5": 1884,
     "nats": 4222,
