@@ -158,6 +158,12 @@ class TestHttpIngestion:
             {"from": PEERS, "ports": [{"protocol": "TCP", "port": 8090}]}
         ]
 
+    def test_takes_nothing_over_plain_http_where_its_host_has_tls(self) -> None:
+        environment = matrix_render("everything on").container(HTTP).environment
+
+        assert environment["SENS_HTTPS__ONLY"].value == "true"
+        assert "SENS_HTTPS__ONLY" not in matrix_render("test").container(HTTP).environment
+
     def test_reaches_no_database(self) -> None:
         ports = {
             port["port"]

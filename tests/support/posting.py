@@ -102,7 +102,9 @@ class RecordingTransport(asyncio.Transport):
 class Post:
     """A connection to a worker without a network."""
 
-    def __init__(self, settings: IngestionHttpSettings | None = None, **rates: int) -> None:
+    def __init__(
+        self, settings: IngestionHttpSettings | None = None, *, https_only: bool = False, **rates: int
+    ) -> None:
         self.taker = MemoryTaker()
         settings = settings or IngestionHttpSettings(max_body_bytes=10_000, max_bodies_bytes=1_000_000)
         self.keys = IngestKeys()
@@ -116,6 +118,7 @@ class Post:
             self.taker,
             max_body_bytes=settings.max_body_bytes,
             max_bodies_bytes=settings.max_bodies_bytes,
+            https_only=https_only,
         )
         self.server = HttpServer(self.reception, settings)
         self.connection, self.transport = self.connected()

@@ -53,6 +53,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
             pipeline,
             max_body_bytes=min(http.max_body_bytes, max_envelope_bytes - OVERHEAD_BYTES),
             max_bodies_bytes=http.max_bodies_bytes,
+            https_only=settings.https.only,
         )
         status.watch(pipeline, reception)
         checks |= {"stream": stream.problems.check, "clock": clock.check, "limits": limits.check}

@@ -8,12 +8,13 @@ from typing import Final, NamedTuple, Protocol
 from sens_common.ingestion.rates import Rates
 from sens_http_ingestion_worker.bodies import PlainBody, body_for
 from sens_http_ingestion_worker.keys import IngestKeys, Sender, key_in_headers
-from sens_http_ingestion_worker.refusals import RefusedError, busy, over_rate, too_large, without_key
+from sens_http_ingestion_worker.refusals import RefusedError, busy, over_rate, plain_http, too_large, without_key
 from sens_http_ingestion_worker.targets import target_of, topic_for
 
 _METHODS: Final = frozenset({b"POST", b"PUT"})
 _TENANTS_SHARE: Final = 4
 _MAX_IDEMPOTENCY_KEY: Final = 255
+_PLAIN: Final = b"http"
 _REPEAT_DIGEST: Final = 16
 
 
@@ -119,8 +120,16 @@ class Reception:
     """
 
     def __init__(
-        self, keys: IngestKeys, rates: Rates, taker: Taker, *, max_body_bytes: int, max_bodies_bytes: int
+        self,
+        keys: IngestKeys,
+        rates: Rates,
+        taker: Taker,
+        *,
+        max_body_bytes: int,
+        max_bodies_bytes: int,
+        https_only: bool = False,
     ) -> None:
+        self._https_only = https_only
         self._keys = keys
         self._rates = rates
         self._max_body_bytes = max_body_bytes
@@ -135,6 +144,8 @@ class Reception:
         Raises:
             RefusedError: It is not taken.
         """
+        if self._https_only and _asked_by(head.headers) == _PLAIN:
+            raise plain_http()
         target = target_of(head.target)
         if head.method not in _METHODS:
             raise RefusedError(405, "wrong_method", "messages are sent with POST", {"Allow": "POST, PUT"})
@@ -177,6 +188,13 @@ class Reception:
         self._held_by_tenant[tenant] += size
         if self._held_by_tenant[tenant] <= 0:
             del self._held_by_tenant[tenant]
+
+
+def _asked_by(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    """Return how a proxy was asked, nothing without one. Of several proxies, the first one was asked by the sender."""
+    return next(
+        (value.partition(b",")[0].strip().lower() for name, value in headers if name == b"x-forwarded-proto"), b""
+    )
 
 
 def _wanted(headers: Sequence[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:

@@ -43,6 +43,15 @@ def unknown_key() -> RefusedError:
     )
 
 
+def plain_http() -> RefusedError:
+    """A proxy was asked by plain HTTP. A redirect would let the sender go on to send its key in clear first, each time."""
+    return RefusedError(
+        403,
+        "plain_http",
+        "this request came over plain HTTP, where it can be read on its way: post by HTTPS, and replace the key that was sent",
+    )
+
+
 def busy(what: str) -> RefusedError:
     """The worker holds as much as it may."""
     return RefusedError(503, "busy", f"{what}; try again", {"Retry-After": "1"})

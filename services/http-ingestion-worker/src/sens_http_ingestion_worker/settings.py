@@ -55,9 +55,18 @@ class IngestionHttpSettings(Group):
     )
 
 
+class IngestionHttpsSettings(Group):
+    """For a worker that is public through a proxy that ends TLS."""
+
+    only: bool = Field(
+        False, description="Refuse what a proxy was asked for by plain HTTP, as it tells in X-Forwarded-Proto."
+    )
+
+
 class IngestionSettings(ServiceSettings):
     """Settings of the HTTP ingestion worker."""
 
     http: IngestionHttpSettings = IngestionHttpSettings()
+    https: IngestionHttpsSettings = IngestionHttpsSettings()
     nats: NatsSettings = NatsSettings()
     operations: OperationsSettings = OperationsSettings()
