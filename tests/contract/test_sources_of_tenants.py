@@ -119,11 +119,11 @@ class TestSources:
             assert await demo.sources.put(FIELD._replace(name="platform", topic_filter="#")) == Put("created", None)
             assert await demo.sources.put(own) == Put("created", None)
             assert unstamped(await demo.sources.get("field")) == own
-            same_place = own._replace(
+            same_address = own._replace(
                 name="narrow", topic_filter="netmore/+/up", broker=Broker("mqtts://Broker.example.org:8883")
             )
-            assert await demo.sources.put(same_place) == Put("overlap", "field")
-            assert await other.sources.put(same_place) == Put("created", None)
+            assert await demo.sources.put(same_address) == Put("overlap", "field")
+            assert await other.sources.put(same_address) == Put("created", None)
             elsewhere = own._replace(name="elsewhere", broker=Broker("mqtt://broker.example.org"))
             assert await demo.sources.put(elsewhere) == Put("created", None)
 

@@ -178,7 +178,6 @@ class MemoryRegistry:
     metric_limit: int = 1000
     device_ids: dict[tuple[int, str], int] = field(default_factory=dict)
     metric_ids: dict[MetricKey, int] = field(default_factory=dict)
-    sources_of_devices: dict[int, str] = field(default_factory=dict)
     _known: KnownNames | None = None
 
     async def known_names(self, tenants: Collection[str] = ()) -> KnownNames:  # noqa: ARG002 - it knows them all
@@ -199,7 +198,7 @@ class MemoryRegistry:
         return RegisteredDevices(dict(self.device_ids), refusals)
 
     async def note_sources(self, named: Mapping[int, str]) -> None:
-        self.sources_of_devices |= named
+        """Note nothing: nobody asks for it."""
 
     async def register_metrics(self, wanted: Sequence[NewMetrics]) -> RegisteredMetrics:
         ids: dict[MetricKey, int] = {}

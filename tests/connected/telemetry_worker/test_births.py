@@ -1,4 +1,4 @@
-"""Births of Sparkplug B: what explains a message is decided by places in the stream, whichever worker reads it, and when."""
+"""Births of Sparkplug B: what explains a message is decided by positions in the stream, whichever worker reads it, and when."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -352,7 +352,7 @@ def expected(story: Sequence[tuple[str, int, bool]]) -> set[tuple[object, ...]]:
     for number, (kind, _, _) in enumerate(story):
         found = history.explaining(DEVICE, Origin(0, number, 0)) if kind == "DDATA" else None
         if found is not None:
-            values.add((DEVICE, f"m{found.place.sequence}", TIME + 10 * number, float(number)))
+            values.add((DEVICE, f"m{found.position.sequence}", TIME + 10 * number, float(number)))
     return values
 
 

@@ -47,7 +47,7 @@ class TestDryRun:
 
 
 class TestRedecoding:
-    async def test_puts_what_messages_say_now_in_the_place_of_what_they_said(self, database: DatabaseSettings) -> None:
+    async def test_replaces_what_messages_said_by_what_they_say_now(self, database: DatabaseSettings) -> None:
         async with redecoding_worker(database, FIRST, SECOND) as it:
             await it.settle({0: "0102"}, {1: "0004"})
 

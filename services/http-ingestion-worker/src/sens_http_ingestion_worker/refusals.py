@@ -23,14 +23,14 @@ class RefusedError(Exception):
 
 
 _AUTHENTICATE = {"WWW-Authenticate": 'Bearer realm="sens", Basic realm="sens", charset="UTF-8"'}
-_KEY_PLACES = (
+_KEY_POSITIONS = (
     "as Authorization: Bearer, as the password of Basic, in a header of your choice, or at the end of the address"
 )
 
 
 def without_key() -> RefusedError:
     """There is nothing in the request that looks like a key."""
-    return RefusedError(401, "no_key", f"the request carries no ingest key: send it {_KEY_PLACES}", _AUTHENTICATE)
+    return RefusedError(401, "no_key", f"the request carries no ingest key: send it {_KEY_POSITIONS}", _AUTHENTICATE)
 
 
 def unknown_key() -> RefusedError:

@@ -21,7 +21,7 @@ from sens_payloads.formats.sparkplug_topics import data_publisher, data_topic, d
 from sens_payloads.uplinks import Received
 from sens_telemetry_worker.batch import Envelope, StreamPosition, UndecidedMessages
 from sens_telemetry_worker.births import (
-    BirthPlace,
+    BirthPosition,
     BirthRegister,
     BirthsOfBatch,
     EdgeNode,
@@ -83,7 +83,7 @@ class _Announced(NamedTuple):
 
 @dataclass(slots=True)
 class _OpenedMessages:
-    """Messages of a batch: what they announce; and by their indexes whose data they are, with their places in the stream."""
+    """Messages of a batch: what they announce; and by their indexes whose data they are, with their positions in the stream."""
 
     announced: list[_Announced] = field(default_factory=list)
     data: dict[int, tuple[EdgeNodeKey, str, Origin]] = field(default_factory=dict)
@@ -147,14 +147,14 @@ class BirthReader:
         """Find the birth that explains each message with data; return where the last of these births is."""
         in_hand: dict[EdgeNodeKey, dict[Origin, _Announced]] = {}
         for each in announced:
-            in_hand.setdefault(each.key, {}).setdefault(each.announcement.place, each)
+            in_hand.setdefault(each.key, {}).setdefault(each.announcement.position, each)
         histories = {
             key: node.history.with_others(each.announcement for each in in_hand[key].values())
             if key in in_hand
             else node.history
             for key, node in nodes.items()
         }
-        kept: dict[int, BirthPlace] = {}
+        kept: dict[int, BirthPosition] = {}
         farthest = StreamPosition(0, 0)
         for index, (key, device, origin) in data.items():
             node = nodes.get(key)
@@ -164,16 +164,16 @@ class BirthReader:
             explaining = histories[key].explaining(device, origin)
             if explaining is None:
                 continue
-            farthest = max(farthest, StreamPosition(*explaining.place[:2]))
-            known = in_hand.get(key, {}).get(explaining.place)
+            farthest = max(farthest, StreamPosition(*explaining.position[:2]))
+            known = in_hand.get(key, {}).get(explaining.position)
             if known is not None:
                 found.explaining[index] = OneBirth(known.birth)
             else:
-                kept[index] = BirthPlace(node.id, device, explaining.place)
+                kept[index] = BirthPosition(node.id, device, explaining.position)
         births = await self._register.births(set(kept.values())) if kept else {}
-        for index, place in kept.items():
-            if place in births:
-                found.explaining[index] = OneBirth(births[place])
+        for index, position in kept.items():
+            if position in births:
+                found.explaining[index] = OneBirth(births[position])
         return farthest
 
 

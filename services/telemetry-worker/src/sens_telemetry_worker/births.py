@@ -31,12 +31,12 @@ class EdgeNode(NamedTuple):
     history: History
 
 
-class BirthPlace(NamedTuple):
+class BirthPosition(NamedTuple):
     """A birth that is kept: whose, and where it stands in the stream."""
 
     edge_node_id: int
     device: str
-    place: Origin
+    position: Origin
 
 
 class NotedAnnouncement(NamedTuple):
@@ -120,5 +120,5 @@ class BirthRegister(Protocol):
             announcing: Those of them that announce something.
         """
 
-    async def births(self, places: Collection[BirthPlace]) -> dict[BirthPlace, Birth]:
+    async def births(self, positions: Collection[BirthPosition]) -> dict[BirthPosition, Birth]:
         """Return what births say; one that is gone meanwhile is missing."""

@@ -97,7 +97,7 @@ def import_file(  # noqa: PLR0917 - typer calls it with keywords
     target = Target(source, topic)
     if dry_run:
         with opened(file) as text:
-            _show(api, read(text), target)
+            _print_readings(api, read(text), target)
         return
     options = {
         "url": api_url, "source": source, "topic": topic, "kind": kind, "device": device, "device_column": device_column,
@@ -170,7 +170,7 @@ def _reader(  # noqa: PLR0917 - as the command has them
     return partial(csv_lines, columns=Columns(time_column, device, device_column, metrics, zone))
 
 
-def _show(api: Any, lines: "Iterator[Line]", target: Any) -> None:
+def _print_readings(api: Any, lines: "Iterator[Line]", target: Any) -> None:
     """Show the first lines as they would be stored."""
     from itertools import islice
 

@@ -1,4 +1,4 @@
-"""A broker of a tenant's own: where it is and how one is let in, asked anew before each connection."""
+"""A broker of a tenant's own: where it is and how one is let in, asked again before each connection."""
 
 import functools
 from dataclasses import dataclass, replace

@@ -5,8 +5,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from sens_common.attempts import Backoff
 from sens_common.envelope import Message
@@ -45,13 +44,6 @@ class Parts(NamedTuple):
     rates: Rates
     problems: Problems
     window: int
-
-
-class Openable(Protocol):
-    """The part of `MqttSource` that opens connections."""
-
-    def connect(self) -> AbstractAsyncContextManager[MqttConnection]:
-        """See `pipeline.Source.connect`."""
 
 
 class BrokerSession:

@@ -185,7 +185,7 @@ class TenantSources:
             found = history.explaining(device, _NOW)
             if found is None:
                 return None
-            content = await connection.fetchval(_BIRTH, source_id, edge_node, device, *found.place)
+            content = await connection.fetchval(_BIRTH, source_id, edge_node, device, *found.position)
         return msgspec.msgpack.decode(content, type=Birth)
 
 

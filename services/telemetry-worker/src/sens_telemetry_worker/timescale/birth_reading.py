@@ -11,7 +11,7 @@ from sens_common.database import Connection
 from sens_common.dead_letters import Origin, Reason
 from sens_payloads.formats.sparkplug_births import Birth
 from sens_payloads.formats.sparkplug_history import Announcement, History
-from sens_telemetry_worker.births import BirthPlace, EdgeNode, EdgeNodeKey, RegisteredEdgeNodes
+from sens_telemetry_worker.births import BirthPosition, EdgeNode, EdgeNodeKey, RegisteredEdgeNodes
 from sens_telemetry_worker.storing import StoreUnavailableError
 from sens_telemetry_worker.tenants import Refusal
 from sens_telemetry_worker.timescale.database import Database
@@ -63,7 +63,7 @@ class TimescaleBirths:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._nodes: OrderedDict[EdgeNodeKey, EdgeNode] = OrderedDict()
-        self._births: OrderedDict[BirthPlace, Birth] = OrderedDict()
+        self._births: OrderedDict[BirthPosition, Birth] = OrderedDict()
         self._metrics = 0
 
     async def edge_nodes(
@@ -102,30 +102,30 @@ class TimescaleBirths:
         known = self._nodes.get(key)
         return known is not None and (known.id, known.changes) == (node_id, changes)
 
-    async def births(self, places: Collection[BirthPlace]) -> dict[BirthPlace, Birth]:
+    async def births(self, positions: Collection[BirthPosition]) -> dict[BirthPosition, Birth]:
         """See `births.BirthRegister.births`."""
-        found = {place: self._births[place] for place in places if place in self._births}
-        missing = [place for place in places if place not in found]
+        found = {position: self._births[position] for position in positions if position in self._births}
+        missing = [position for position in positions if position not in found]
         if missing:
             async with self._database.connection() as connection:
                 rows = await connection.fetch(
                     _CONTENTS,
                     [each.edge_node_id for each in missing],
                     [each.device for each in missing],
-                    *(list(column) for column in zip(*(each.place for each in missing), strict=True)),
+                    *(list(column) for column in zip(*(each.position for each in missing), strict=True)),
                 )
             for row in rows:
-                place = BirthPlace(row[0], row[1], Origin(*row[2:5]))
-                found[place] = _decoder.decode(row[5])
+                position = BirthPosition(row[0], row[1], Origin(*row[2:5]))
+                found[position] = _decoder.decode(row[5])
         self._remember(found)
         return found
 
-    def _remember(self, births: Mapping[BirthPlace, Birth]) -> None:
-        for place, birth in births.items():
-            if place not in self._births:
+    def _remember(self, births: Mapping[BirthPosition, Birth]) -> None:
+        for position, birth in births.items():
+            if position not in self._births:
                 self._metrics += len(birth.datatypes)
-            self._births[place] = birth
-            self._births.move_to_end(place)
+            self._births[position] = birth
+            self._births.move_to_end(position)
         while self._metrics > _REMEMBERED_METRICS and len(self._births) > 1:
             self._metrics -= len(self._births.popitem(last=False)[1].datatypes)
 

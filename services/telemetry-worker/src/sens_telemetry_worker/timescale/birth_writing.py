@@ -97,10 +97,10 @@ async def write_births(connection: Connection, part: BatchPart) -> None:
     if noted:
         added = await connection.fetch(_ADD, *_columns(noted))
         if added:
-            await _settle(connection, added, noted, births.keep_from)
+            await _forget_and_wake(connection, added, noted, births.keep_from)
 
 
-async def _settle(
+async def _forget_and_wake(
     connection: Connection,
     added: Collection[asyncpg.Record],
     noted: Collection[NotedAnnouncement],
@@ -125,7 +125,7 @@ async def _settle(
 
 
 def _key(noted: NotedAnnouncement) -> tuple[int, str, int, int, int]:
-    return (noted.edge_node_id, noted.announcement.device, *noted.announcement.place)
+    return (noted.edge_node_id, noted.announcement.device, *noted.announcement.position)
 
 
 def _columns(noted: Sequence[NotedAnnouncement]) -> list[list[object]]:

@@ -104,9 +104,9 @@ class ExplainedLetters:
             claimed = await connection.fetchrow(_CLAIM)
             if claimed is None:
                 return False
-            node_id, device, *place, topic, tenant_id, tenant, until = claimed
+            node_id, device, *position, topic, tenant_id, tenant, until = claimed
             nodes = await read_histories(connection, [node_id])
-        key = (node_id, device, *place)
+        key = (node_id, device, *position)
         history = nodes[node_id].history if node_id in nodes else None
         above = replayed = 0
         while history is not None and until is not None:
@@ -122,7 +122,7 @@ class ExplainedLetters:
                 for each in waiting
                 if not each.is_shortened
                 and (found := history.explaining(device, each.origin)) is not None
-                and found.place == Origin(*place)
+                and found.position == Origin(*position)
             ]
             for together in _together(explained):
                 replayed += await self._replay(topic, together)
