@@ -166,7 +166,7 @@ class TestARefusedRelease:
 
     def test_lacks_images(self, scene: Scene, first: list[str]) -> None:
         digests = dict.fromkeys(IMAGES[2:], f"sha256:{'a' * 64}")
-        self.refused(scene, [*first[:2], f"--digests={json.dumps(digests)}"], "missing: docs, mock-mqtt-broker")
+        self.refused(scene, [*first[:2], f"--digests={json.dumps(digests)}"], "missing: docs, http-ingestion-worker")
 
     def test_is_older_than_what_test_has(self, scene: Scene) -> None:
         scene.deploy(*next_release(scene, THIRD), "--push")

@@ -188,7 +188,7 @@ class TestARefusedPromotion:
     def test_names_each_stable_image_that_is_missing(self, scene: Scene) -> None:
         scene.release_directly(TEST, ALPHA, scene.product.head)
         scene.publish(STABLE, scene.product.head, ["docs", "telemetry-worker"])
-        missing = "not published with the tag 0.1.0: mock-mqtt-broker, mqtt-ingestion-worker, platform-api."
+        missing = "not published with the tag 0.1.0: http-ingestion-worker, mock-mqtt-broker, mqtt-ingestion-worker, platform-api."
         self.refused(scene, missing, scene.product.head)
 
     def test_names_both_commits_when_stable_is_of_another_one(self, scene: Scene) -> None:

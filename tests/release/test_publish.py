@@ -433,7 +433,7 @@ class TestTag:
         ("built", "reason"),
         [
             (IMAGES[1:], "These images were not built: docs. No tag was written."),
-            ((), "These images were not built: docs, mock-mqtt-broker"),
+            ((), "These images were not built: docs, http-ingestion-worker, mock-mqtt-broker"),
         ],
     )
     def test_writes_none_when_an_image_is_missing(self, steps: Steps, built: Sequence[str], reason: str) -> None:
