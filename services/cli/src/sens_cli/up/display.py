@@ -116,6 +116,10 @@ def address_lines(instance: Instance, key: str) -> list[tuple[str, str]]:
         ("API", f"{instance.api_url}/api/v1 (reference: {instance.docs_url}/reference/api/)"),
         ("Documentation", instance.docs_url),
         ("MQTT", f"mqtt://{mqtt}:{instance.ports['mqtt']} (3.1.1 and 5)"),
+        (
+            "HTTP ingestion",
+            f"http://{host}:{instance.ports['http_ingestion']} (a key for it: sens keys create --tenant {instance.tenant} --ingest)",
+        ),
         ("NATS", f"nats://{host}:{instance.ports['nats']}"),
         (
             "PostgreSQL",
