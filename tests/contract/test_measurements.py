@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from sens_platform_api.errors import InvalidRequestError, NotFoundError
 from sens_platform_api.measurements import service
 from sens_platform_api.measurements.buckets import parse_buckets
+from sens_platform_api.measurements.cursors import render_position
 from sens_platform_api.measurements.query import Aggregate
 from sens_platform_api.measurements.repository import Row
-from sens_platform_api.measurements.schemas import MeasurementParameters, render_position
+from sens_platform_api.measurements.schemas import MeasurementParameters
 from sens_platform_api.measurements.spans import Span
 from sens_platform_api.settings import LimitSettings
 from support.memory_measurements import aggregates_of

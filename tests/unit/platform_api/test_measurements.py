@@ -11,11 +11,12 @@ import pytest
 
 from sens_platform_api.devices.repository import Kind, Value
 from sens_platform_api.errors import InvalidRequestError, NotFoundError
+from sens_platform_api.measurements.cursors import render_position
 from sens_platform_api.measurements.merging import merged
 from sens_platform_api.measurements.query import Position, QueriedSeries, Query, Source, remaining
 from sens_platform_api.measurements.rendering import CHUNK_BYTES, CsvStyle, Shape, as_csv, as_json
 from sens_platform_api.measurements.repository import Row
-from sens_platform_api.measurements.schemas import MeasurementParameters, render_position
+from sens_platform_api.measurements.schemas import MeasurementParameters
 from sens_platform_api.measurements.service import selected
 from sens_platform_api.measurements.spans import Span
 from sens_platform_api.settings import LimitSettings

@@ -20,11 +20,11 @@ from sens_common.units import unit_text
 from sens_platform_api import metrics
 from sens_platform_api.devices.repository import Value
 from sens_platform_api.measurements.columns import Column, Columns, Texts
+from sens_platform_api.measurements.cursors import render_position
 from sens_platform_api.measurements.query import Position
 from sens_platform_api.measurements.readings import ReadableReadings
 from sens_platform_api.measurements.rendering import Renderable, Shape
 from sens_platform_api.measurements.repository import Row
-from sens_platform_api.measurements.schemas import render_position
 from sens_platform_api.parameters import EPOCH
 
 NEXT: Final = b"sens.next"

@@ -14,9 +14,9 @@ from sens_common.units import unit_text
 from sens_platform_api import metrics
 from sens_platform_api.devices.repository import Value
 from sens_platform_api.fields import unit_members
+from sens_platform_api.measurements.cursors import render_position
 from sens_platform_api.measurements.query import Aggregate, Position, QueriedSeries, Source
 from sens_platform_api.measurements.repository import Row
-from sens_platform_api.measurements.schemas import render_position
 from sens_platform_api.parameters import time_text
 
 CHUNK_BYTES: Final = 32_768

@@ -11,8 +11,9 @@ from sens_platform_api.calibrations.schemas import CalibrationParameters
 from sens_platform_api.errors import InvalidRequestError
 from sens_platform_api.fields import DeviceName, Kind, MetricName, Time, Unit, UnitText, Value
 from sens_platform_api.measurements.buckets import BUCKET_PATTERN, Buckets, parse_buckets, parse_zone
+from sens_platform_api.measurements.cursors import read_position
 from sens_platform_api.measurements.points import MOST_POINTS, POINT_AGGREGATES, buckets_for
-from sens_platform_api.measurements.query import Aggregate, Fill, Position, Query, Source
+from sens_platform_api.measurements.query import Aggregate, Fill, Query, Source
 from sens_platform_api.measurements.service import MAX_SERIES
 from sens_platform_api.measurements.shapes import MOST_SHAPE_POINTS
 from sens_platform_api.measurements.spans import Span
@@ -20,14 +21,9 @@ from sens_platform_api.measurements.triangles import FEWEST
 from sens_platform_api.parameters import (
     DEVICE_PATTERN,
     DEVICE_WORDS,
-    EPOCH,
     METRIC_PATTERN,
     METRIC_WORDS,
-    bad_cursor,
     cursor_field,
-    cursor_number,
-    decode_cursor,
-    encode_cursor,
     in_words,
     parse_time,
 )
@@ -42,7 +38,6 @@ AGGREGATE_WORDS: Final = (
     "it takes avg, sum, min, max, first, last, count, difference, p50, p95, p99 and time_weighted_avg, with commas between, for example"
     " avg,max"
 )
-_MICROSECOND = timedelta(microseconds=1)
 
 TimeText = Annotated[str, Field(max_length=40)]
 
@@ -184,7 +179,7 @@ class MeasurementParameters(CalibrationParameters):
         zone = _zone(self.tz) if self.tz is not None else None
         end = parse_time("to", self.end, now, zone) if self.end is not None else now.astimezone(UTC)
         start = parse_time("from", self.start, now, zone) if self.start is not None else end - DEFAULT_RANGE
-        position = _position(self.cursor) if self.cursor is not None else None
+        position = read_position(self.cursor) if self.cursor is not None else None
         if position is not None:
             start, end = position.span
         if start >= end:
@@ -257,29 +252,6 @@ def _zone(name: str) -> ZoneInfo | None:
         return parse_zone(name)
     except ValueError as error:
         raise InvalidRequestError.in_query("tz", str(error)) from None
-
-
-def render_position(position: Position) -> str:
-    """Return the cursor of a position."""
-    times = (position.time, *position.span)
-    return encode_cursor(*(str((time - EPOCH) // _MICROSECOND + _CURSOR_BIAS) for time in times), *position.series)
-
-
-_WIDEST: Final = timedelta(days=10_000)
-"""No bucket is as wide; those of points are the widest."""
-_CURSOR_BIAS = 10**16
-"""Makes the times in cursors, µs since the epoch, positive; the earliest is in 1900."""
-
-
-def _position(cursor: str) -> Position:
-    *times, device, name, kind = decode_cursor(cursor, 6)
-    try:
-        time, start, end = (EPOCH + (cursor_number(text) - _CURSOR_BIAS) * _MICROSECOND for text in times)
-    except OverflowError:
-        raise bad_cursor() from None
-    if not start - _WIDEST < time <= end:  # a bucket may begin before the range does
-        raise bad_cursor()
-    return Position(time, (device, name, kind), Span(start, end))
 
 
 class ManyMeasurementParameters(MeasurementParameters):

@@ -16,7 +16,7 @@ from sens_platform_api.fields import PageParameters
 from sens_platform_api.parameters import EPOCH, decode_cursor, encode_cursor, no_parameters, parse_time
 from sens_platform_api.path_parameters import NamePath
 from sens_platform_api.problems import data_responses
-from sens_platform_api.sources import schemas, service
+from sens_platform_api.sources import schemas, service, trial_schemas
 from sens_platform_api.sources.repository import TenantSources
 from sens_platform_api.state import Part
 
@@ -118,9 +118,9 @@ async def try_source(
     caller: CurrentCaller,
     frames: Annotated[FrameDecoder, Depends(FRAMES)],
     name: NamePath,
-    query: Annotated[schemas.TryParameters, Query()],
+    query: Annotated[trial_schemas.TryParameters, Query()],
     request: Request,
-) -> schemas.TriedMessage:
+) -> trial_schemas.TriedMessage:
     """What each step makes of it: uplinks of the format, fields of the codec, metrics of the profile. Nothing is stored.
 
     Whether devices are known and times too old is not looked at.
@@ -130,4 +130,4 @@ async def try_source(
     received = Received(
         await request.body(), (at - EPOCH) // timedelta(microseconds=1), query.topic, query_of(query.query)
     )
-    return schemas.TriedMessage.of(await service.try_message(bench, name, received, caller.tenant_id, frames))
+    return trial_schemas.TriedMessage.of(await service.try_message(bench, name, received, caller.tenant_id, frames))
