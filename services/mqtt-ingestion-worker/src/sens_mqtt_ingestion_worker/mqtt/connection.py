@@ -6,7 +6,6 @@ When to send which packet, and what to do with those that come, is here.
 import asyncio
 import ssl
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
@@ -19,6 +18,8 @@ from sens_common.source_states import Reason
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.mqtt import packets
 from sens_mqtt_ingestion_worker.mqtt.gathering import Gathering
+from sens_mqtt_ingestion_worker.mqtt.incomplete import IncompletePacket
+from sens_mqtt_ingestion_worker.mqtt.keep_alive import KeepAlive
 from sens_mqtt_ingestion_worker.mqtt.session import SessionSettings
 from sens_mqtt_ingestion_worker.mqtt.subscriptions import Subscriptions
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SessionTakenError, SourceUnavailableError
@@ -29,8 +30,6 @@ log = structlog.get_logger()
 
 _PAUSE_READING_ABOVE: Final = 2
 """Reading pauses when more messages than ``receive_max`` times this are waiting; only QoS 0 can lead to it."""
-
-_FIXED_HEADER_BYTES: Final = 5  # at most; MQTT 5.0, section 2.1.1
 
 _NO_FLAGS: Final[frozenset[int]] = frozenset()
 
@@ -59,18 +58,16 @@ class MqttConnection(asyncio.Protocol):
         self._read = packets.reader(settings.version)
         self._drops_retained = settings.version != "5"  # which can't be told to send none
         self._max_packet_bytes = max_packet_bytes
+        self._incomplete = IncompletePacket(max_packet_bytes)
         self._clock = clock
         self.session_present = False
         self._transport: asyncio.Transport | None = None
-        self._keep_alive_seconds = settings.keep_alive_seconds
-        self._partial = b""
+        self._keep_alive = KeepAlive(settings.keep_alive_seconds)
         self._messages: list[Message] = []
         self._waiting_bytes = 0
         self._gathering = Gathering(settings.receive_max)
         self._flagged: set[int] = set()
         self._delivery_count = 0
-        self._pings: deque[int] = deque()  # that are not answered: for a probe the deliveries before it, else -1
-        self._caught_up = False
         self._ended: str | None = None
         self._reason: Reason = "unreachable"
         self._was_taken = False
@@ -84,7 +81,6 @@ class MqttConnection(asyncio.Protocol):
         self._subscriptions = Subscriptions(self._wanted, left_over, sources, settings.version)
         self._had_subscriptions = False
         self._delivered_message_count = 0
-        self._last_sent = self._last_heard = time.monotonic()
 
     # What the event loop calls.
 
@@ -114,9 +110,8 @@ class MqttConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the packets that are complete; keep the rest for the next call."""
-        self._last_heard = time.monotonic()
-        if self._partial:
-            data = self._partial + data
+        self._keep_alive.heard()
+        data = self._incomplete.joined(data)
         view = memoryview(data)
         size = len(data)
         offset = 0
@@ -150,7 +145,9 @@ class MqttConnection(asyncio.Protocol):
         if received_at > first:
             is_ahead = is_ahead and self._ended is None
             self._clock.note_given(self._renumber(before, first) if is_ahead else received_at - STEP)
-        self._keep_partial(bytes(view[offset:]))
+        too_large = self._incomplete.keep(bytes(view[offset:]))
+        if too_large is not None:
+            self._disconnect(mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE, too_large, "protocol_error")
         if messages:
             self._pause_when_full()
             self._wake_up()
@@ -160,17 +157,6 @@ class MqttConnection(asyncio.Protocol):
         numbered = numbered_by_device(self._messages[before:], first)
         self._messages[before:] = numbered
         return max(message.received_at for message in numbered)
-
-    def _keep_partial(self, partial: bytes) -> None:
-        """Keep the beginning of a packet."""
-        self._partial = partial
-        if len(self._partial) > self._max_packet_bytes + _FIXED_HEADER_BYTES:
-            self._partial = b""
-            self._disconnect(
-                mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE,
-                f"the broker sent a packet of more than {self._max_packet_bytes:,} bytes, the largest that is taken",
-                "protocol_error",
-            )
 
     def _pause_when_full(self) -> None:
         """Read nothing more while too much waits for the pipeline."""
@@ -203,8 +189,7 @@ class MqttConnection(asyncio.Protocol):
                 self._was_taken = packet.reason_code is mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
                 self._end(f"the broker ended the connection: {packet.reason_str or reason}", "refused")
             case mqtt5.PingRespPacket():
-                if self._pings and self._pings.popleft() == self._delivery_count and not self._messages:
-                    self._caught_up = True
+                self._keep_alive.answered(self._delivery_count, nothing_waits=not self._messages)
             case _:
                 self._disconnect(
                     mqtt5.DisconnectReasonCode.PROTOCOL_ERROR,
@@ -257,7 +242,7 @@ class MqttConnection(asyncio.Protocol):
             )
         self.session_present = connack.session_present
         if connack.server_keep_alive is not None:
-            self._keep_alive_seconds = connack.server_keep_alive
+            self._keep_alive.seconds = connack.server_keep_alive
         if (
             connack.session_expiry_interval is not None
             and connack.session_expiry_interval < settings.session_expiry_seconds
@@ -311,7 +296,7 @@ class MqttConnection(asyncio.Protocol):
             self._flagged.clear()
         if self._writing_paused_at is None:
             self._resume_reading()
-        return Delivery(messages, flagged, self._caught_up)
+        return Delivery(messages, flagged, self._keep_alive.is_caught_up)
 
     def acknowledge(self, messages: list[Message]) -> None:
         """See `pipeline.BrokerConnection.acknowledge`."""
@@ -324,29 +309,28 @@ class MqttConnection(asyncio.Protocol):
 
     def probe_caught_up(self) -> None:
         """See `pipeline.BrokerConnection.probe_caught_up`: a broker that has taken all acknowledgements sends what it has, then answers."""
-        if not self._caught_up and not self._messages:
+        if not self._keep_alive.is_caught_up and not self._messages:
             self._ping(self._delivery_count)
 
-    def _ping(self, deliveries_before: int) -> None:
-        self._pings.append(deliveries_before)
+    def _ping(self, deliveries_before: int | None = None) -> None:
+        self._keep_alive.ping_sent(deliveries_before)
         self._write(mqtt5.PingReqPacket().write())
 
     async def keep_alive(self) -> None:
         """Send PINGREQ when nothing was sent for a while; end the connection when nothing comes (MQTT 5.0, section 3.1.2.10)."""
-        interval = self._keep_alive_seconds
-        if not interval:
+        watch = self._keep_alive
+        if not watch.seconds:
             return
         while self._ended is None:
-            await asyncio.sleep(interval / 4)
-            now = time.monotonic()
-            if now - self._last_heard > interval * 1.5 and not self._reading_paused:
-                self._end(f"nothing came from the broker for {interval * 1.5:g} s")
+            await asyncio.sleep(watch.seconds / 4)
+            if watch.is_silent and not self._reading_paused:
+                self._end(f"nothing came from the broker for {watch.silence_seconds:g} s")
                 self.abort()
-            elif self._writing_paused_at is not None and now - self._writing_paused_at > interval:
-                self._end(f"the broker has read nothing for {interval:g} s")
+            elif self._writing_paused_at is not None and time.monotonic() - self._writing_paused_at > watch.seconds:
+                self._end(f"the broker has read nothing for {watch.seconds:g} s")
                 self.abort()
-            elif now - min(self._last_sent, self._last_heard) >= interval / 2:
-                self._ping(-1)
+            elif watch.is_due:
+                self._ping()
 
     def close(self, why: str = "the connection was closed") -> None:
         """Say good-bye and close; the broker keeps the session."""
@@ -383,7 +367,7 @@ class MqttConnection(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._last_sent = time.monotonic()
+            self._keep_alive.sent()
             self._transport.write(data)
 
     def _disconnect(self, code: mqtt5.DisconnectReasonCode, why: str, reason: Reason = "unreachable") -> None:
