@@ -7,19 +7,9 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import Final
 
-from tools.bench.figures import (
-    LEAST_FOR_INTERVAL,
-    AfterFault,
-    Pairs,
-    Rate,
-    Results,
-    Telegraf,
-    cpu,
-    median_interval,
-    platform_cost,
-    rate,
-)
+from tools.bench.figures import AfterFault, Pairs, Rate, Results, Telegraf
 from tools.bench.markdown import NAMES, PAYLOADS, table
+from tools.bench.medians import LEAST_FOR_INTERVAL, cpu, median_interval, platform_cost, rate
 
 TELEGRAF: Final = "Telegraf"
 """What the other one is called in `Pairs`; a note may follow."""

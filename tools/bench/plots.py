@@ -9,8 +9,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tools.bench.figures import Results, cost
+from tools.bench.figures import Results
 from tools.bench.markdown import NAMES
+from tools.bench.medians import cost
 
 _GREY: Final = "#888888"
 _STYLE: Final[dict[str, Any]] = {

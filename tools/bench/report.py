@@ -8,8 +8,9 @@ from types import MappingProxyType
 from typing import Final
 
 from tools.bench.compared import pairs, telegraf
-from tools.bench.figures import Rate, Results, cost, cpu, platform_cost, rate
+from tools.bench.figures import Rate, Results
 from tools.bench.markdown import NAMES, PAYLOADS, table
+from tools.bench.medians import cost, cpu, platform_cost, rate
 from tools.bench.read_tables import reads
 from tools.bench.targets import targets
 

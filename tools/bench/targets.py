@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from tools.bench.compared import TELEGRAF, ratios
-from tools.bench.figures import CHART, LATEST_OF_DECADES, LATEST_OF_FLEET, LATEST_OF_MONTH, Results, cost, cpu, rate
+from tools.bench.figures import CHART, LATEST_OF_DECADES, LATEST_OF_FLEET, LATEST_OF_MONTH, Results
 from tools.bench.markdown import NAMES, PAYLOADS, table
+from tools.bench.medians import cost, cpu, rate
 
 _NUMBERS: Final = "numbers"
 _MIN_RATE: Final = 40_000

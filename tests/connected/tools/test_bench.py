@@ -27,9 +27,9 @@ from tools.bench.figures import (
     Rate,
     Results,
     Telegraf,
-    median_interval,
 )
 from tools.bench.history import Size
+from tools.bench.medians import median_interval
 from tools.bench.load import Shape
 from tools.bench.machine import machine
 from tools.bench.malformed import malformed
