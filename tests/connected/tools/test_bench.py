@@ -29,11 +29,11 @@ from tools.bench.figures import (
     Telegraf,
 )
 from tools.bench.history import Size
-from tools.bench.medians import median_interval
 from tools.bench.load import Shape
 from tools.bench.machine import machine
 from tools.bench.malformed import malformed
 from tools.bench.measured_path import MeasuredPath
+from tools.bench.medians import median_interval
 from tools.bench.report import SECTIONS, report
 from tools.bench.runs import end_to_end, fastest, latency
 from tools.stack.path import TELEMETRY, Stack, StackError
