@@ -115,6 +115,18 @@ class TestEnd:
             await received(connection)
 
 
+class TestSubAck:
+    @pytest.mark.parametrize(("packet_id", "codes"), [(1, 2), (7, 1)])
+    async def test_that_answers_another_subscription_ends_the_connection(self, packet_id: int, codes: int) -> None:
+        connection, transport = opened()
+        granted = mqtt5.SubAckReasonCode.GRANTED_QOS_AT_LEAST_ONCE
+        connection.data_received(mqtt5.SubAckPacket(packet_id, [granted] * codes).write())
+        assert transport.closed
+        with pytest.raises(SourceUnavailableError, match="answers no subscription") as raised:
+            await received(connection)
+        assert raised.value.reason == "protocol_error"
+
+
 class TestBackpressure:
     async def test_pauses_reading_while_too_many_messages_wait(self) -> None:
         connection, transport = opened(receive_max=2)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sens_common.tenant_limits import MqttSource
 from sens_common.topics import NATIVE_PATTERN, SOURCES, TOPICS
-from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
+from sens_mqtt_ingestion_worker.source_routes import Answer, SourceRoutes
 
 LEVELS = st.text(st.characters(exclude_characters="+#/\0", exclude_categories=["Cs"]), max_size=8)
 TOPIC_NAMES = st.lists(LEVELS, min_size=1, max_size=5).map("/".join).filter(bool)
@@ -95,9 +95,9 @@ class TestSource:
 
     def test_that_the_broker_refuses_is_a_problem_until_it_does_not(self) -> None:
         it = routes(("demo", "a", "tele/#"))
-        it.note_answer("tele/#", "the broker refuses the subscription to tele/#: not authorized")
+        it.note_answer("tele/#", Answer("the broker refuses the subscription to tele/#: not authorized"))
         refused = it.problems.problem
-        it.note_answer("tele/#", None)
+        it.note_answer("tele/#", Answer())
 
         assert (
             refused == "source demo/a takes no messages: the broker refuses the subscription to tele/#: not authorized"
@@ -106,10 +106,29 @@ class TestSource:
 
     def test_that_the_broker_refused_is_a_problem_no_longer_when_it_is_gone(self) -> None:
         it = routes(("demo", "a", "tele/#"))
-        it.note_answer("tele/#", "the broker refuses it")
+        it.note_answer("tele/#", Answer("the broker refuses it"))
         it.set({})
 
         assert it.problems.problem is None
+
+    def test_that_the_broker_refuses_is_told_by_the_name_that_it_has_now(self) -> None:
+        it = routes(("demo", "a", "tele/#"))
+        it.note_answer("tele/#", Answer("the broker refuses it"))
+        it.set({"demo": [MqttSource("b", "tele/#")]})
+
+        assert it.problems.problem == "source demo/b takes no messages: the broker refuses it"
+        assert it.states(1.0)["demo"]["b"].reason == "subscription_refused"
+
+    def test_of_which_the_broker_keeps_nothing_is_connected_and_says_so(self) -> None:
+        it = routes(("demo", "a", "tele/#"))
+        it.note_answer("tele/#", Answer(at_most_once=True))
+        state = it.states(1.0)["demo"]["a"]
+
+        assert (state.status, state.reason, it.at_most_once_count) == ("connected", "at_most_once", 1)
+        assert state.detail.startswith("the broker grants tele/# QoS 0 only: it keeps nothing")
+        assert (it.problems.problem or "").startswith("messages of source demo/a may be lost: the broker grants")
+        it.note_answer("tele/#", Answer())
+        assert (it.problems.problem, it.at_most_once_count) == (None, 0)
 
     def test_that_holds_is_not_displaced_by_a_new_one(self) -> None:
         it = routes(("plant", "first", "tele/#"))
@@ -117,6 +136,15 @@ class TestSource:
 
         assert it.filters == {"tele/#"}
         assert "source acme/second takes no messages" in (it.problems.problem or "")
+
+
+class TestSettingsFilter:
+    def test_of_which_the_broker_keeps_nothing_is_a_note(self) -> None:
+        it = routes()
+        it.note_answer(NATIVE_PATTERN.filter, Answer(at_most_once=True))
+
+        assert (it.problems.problem or "").startswith("messages of devices may be lost: the broker grants sens/v1/+/+")
+        assert it.at_most_once_count == 1
 
 
 class TestChange:

@@ -27,6 +27,7 @@ type Reason = Literal[
     "bad_credentials",
     "refused",
     "subscription_refused",
+    "at_most_once",
     "session_taken",
     "protocol_error",
     "too_many_brokers",
@@ -38,7 +39,8 @@ class SourceState(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a source does at one worker. Times are microseconds since the epoch.
 
     Attributes:
-        status: ``connected``: its messages come. ``failed``: they don't, and `reason` and `detail` say why.
+        status: ``connected``: its messages come, though `reason` and `detail` may say that some can be lost. ``failed``: they don't, and
+            these say why.
         reason: A word for programs, empty where nothing is wrong.
         detail: A sentence for people.
         connected_since: None while there is no connection.

@@ -60,6 +60,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         limits = LimitsBucket(jetstream, rates, follow)
         await limits.read()
         status.export_metrics(brokers.statuses)
+        routes.export_metrics(brokers.routes)
         for part in (clock, limits, brokers):
             part.export_metrics()
         stream = JetStreamPublisher(

@@ -28,6 +28,10 @@ BETWEEN_SUBSCRIPTIONS = Counter(
     "sens_ingestion_messages_between_subscriptions_total",
     "Messages that came while a session had both its earlier and its new subscriptions; those without a time may be stored twice.",
 )
+AT_MOST_ONCE = Gauge(
+    "sens_ingestion_subscriptions_at_most_once_count",
+    "Topic filters that a broker grants QoS 0 only, of the platform's broker and of tenants' own: messages that come while there is no connection are lost.",
+)
 BUFFERED = Gauge("sens_ingestion_buffered_messages_count", "Messages received and not yet acknowledged.")
 BUFFERED_BYTES = Gauge(
     "sens_ingestion_buffered_bytes", "Topics and payloads of the messages received and not yet acknowledged."

@@ -6,15 +6,16 @@ A message of a source gets the topic `sens_common.topics.SOURCES` for it, so tha
 import asyncio
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sens_common.health import Problems
-from sens_common.source_states import Reason, SourceState, failed, shortened
+from sens_common.source_states import Reason, SourceState, Status, failed, shortened
 from sens_common.tenant_limits import MqttSource, TenantLimits
 from sens_common.topic_filters import SHARE, checked, matches, overlap
 from sens_common.topics import NATIVE_PATTERN, SOURCES
+from sens_mqtt_ingestion_worker import metrics
 
 _MAX_TOPICS: Final = 100_000
 _KEPT_FORMER: Final = 100
@@ -35,6 +36,18 @@ class Failure(NamedTuple):
 
     reason: Reason
     detail: str
+
+
+class Answer(NamedTuple):
+    """What a broker says of a topic filter (MQTT 5.0, section 3.9.3).
+
+    Attributes:
+        refusal: Why it refuses it, None where it grants it.
+        at_most_once: Whether it grants QoS 0 only: then it keeps no message until that is acknowledged.
+    """
+
+    refusal: str | None = None
+    at_most_once: bool = False
 
 
 @dataclass(slots=True)
@@ -62,14 +75,15 @@ class SourceRoutes:
         self._topics: dict[str, tuple[str, _Traffic]] = {}
         self._traffic: dict[tuple[str, str], _Traffic] = {}
         self._refused: dict[tuple[str, str], str] = {}
-        self._refused_by_broker: dict[_Route, str] = {}
+        self._answers: dict[str, Answer] = {}  # by topic filter as it is subscribed to
+        self._told: set[str] = set()
         self._changed = asyncio.Event()
         self.problems = problems if problems is not None else Problems("sources")
 
     @property
     def filters(self) -> frozenset[str]:
-        """What the session subscribes to for them; shared like the filters of the settings, if these are."""
-        return frozenset(f"{self._share}{route.topic_filter}" for route in self._routes)
+        """What the session subscribes to for them."""
+        return frozenset(self._subscribed(route) for route in self._routes)
 
     def follow(self, limits: Mapping[str, TenantLimits]) -> None:
         """Let the sources of these tenants hold that are on the platform's broker."""
@@ -93,14 +107,11 @@ class SourceRoutes:
         self._tell(refused)
         before = self.filters
         if routes != self._routes:
-            gone = [route for route in self._routes if route not in routes]
-            for route in gone:
-                self._refused_by_broker.pop(route, None)
-                self.problems.clear(_at_broker(route))
-            self._former.extendleft(gone)
+            self._former.extendleft([route for route in self._routes if route not in routes])
             self._routes = routes
             self._topics.clear()
             self._traffic = {name: self._traffic.get(name) or _Traffic() for name in (_name(route) for route in routes)}
+            self._tell_answers()
         if self.filters != before:
             self._changed.set()
 
@@ -120,18 +131,44 @@ class SourceRoutes:
         """Let `changed` return once more."""
         self._changed.set()
 
-    def note_answer(self, topic_filter: str, refusal: str | None) -> None:
-        """Take note of what the broker says of a filter: why it refuses it, None when it does not."""
-        for route in self._routes:
-            if f"{self._share}{route.topic_filter}" == topic_filter:
-                if refusal is None:
-                    self._refused_by_broker.pop(route, None)
-                    self.problems.clear(_at_broker(route))
-                else:
-                    self._refused_by_broker[route] = refusal
-                    self.problems.set(
-                        _at_broker(route), f"source {route.tenant}/{route.source} takes no messages", refusal
-                    )
+    def note_answer(self, topic_filter: str, answer: Answer) -> None:
+        """Take note of what the broker says of a topic filter."""
+        self._answers[topic_filter] = answer
+        self._tell_answers()
+
+    def _tell_answers(self) -> None:
+        """Say which topic filters the broker refuses or serves worse than it is asked to."""
+        whose = dict.fromkeys(self._own, "devices")
+        whose |= {self._subscribed(route): f"source {route.tenant}/{route.source}" for route in self._routes}
+        self._answers = {each: answer for each, answer in self._answers.items() if each in whose}
+        wrong = {each: answer for each, answer in self._answers.items() if answer != Answer()}
+        for topic_filter in self._told - wrong.keys():
+            self.problems.clear(f"{topic_filter} at the broker")
+        for topic_filter, answer in wrong.items():
+            if answer.refusal is not None:
+                told = f"{whose[topic_filter]} takes no messages", answer.refusal
+            else:
+                told = f"messages of {whose[topic_filter]} may be lost", _at_most_once(topic_filter)
+            self.problems.set(f"{topic_filter} at the broker", *told)
+        self._told = set(wrong)
+
+    @property
+    def refused(self) -> frozenset[str]:
+        """Topic filters that the broker has refused."""
+        return frozenset(each for each, answer in self._answers.items() if answer.refusal is not None)
+
+    @property
+    def at_most_once_count(self) -> int:
+        """How many topic filters the broker grants QoS 0 only."""
+        return sum(answer.at_most_once for answer in self._answers.values())
+
+    def export_metrics(self, others: Callable[[], Iterable["SourceRoutes"]] = tuple) -> None:
+        """Let the metrics look here whenever they are asked for, and at the sources on other brokers."""
+        metrics.AT_MOST_ONCE.set_function(lambda: sum(each.at_most_once_count for each in (self, *others())))
+
+    def _subscribed(self, route: _Route) -> str:
+        """Return the topic filter as it is subscribed to: shared like the filters of the settings, if these are."""
+        return f"{self._share}{route.topic_filter}"
 
     def _refusal(self, source: MqttSource, routes: Sequence[_Route]) -> str | None:
         """Return why a source can't be subscribed to beside the settings' filters and those of others, None where it can."""
@@ -203,19 +240,29 @@ class SourceRoutes:
 
     def _state(self, route: _Route, connected_since: float | None, failure: Failure | None) -> SourceState:
         traffic = self._traffic[_name(route)]
-        refusal = self._refused_by_broker.get(route)
-        if connected_since is None:
-            reason, detail = failure or Failure("", "")
-        else:
-            reason, detail = Failure("", "") if refusal is None else Failure("subscription_refused", refusal)
+        status, reason, detail = self._found(route, connected_since, failure)
         return SourceState(
-            "failed" if reason else "connecting" if connected_since is None else "connected",
+            status,
             reason,
             shortened(detail),
             connected_since=None if connected_since is None else int(connected_since * 1e6),
             last_message_at=int(traffic.last_message_at * 1e6) or None,
             messages=traffic.messages,
         )
+
+    def _found(
+        self, route: _Route, connected_since: float | None, failure: Failure | None
+    ) -> tuple[Status, Reason, str]:
+        """Return how a source does, as a word, what is wrong, and that in a sentence."""
+        if connected_since is None:
+            return ("connecting", "", "") if failure is None else ("failed", *failure)
+        topic_filter = self._subscribed(route)
+        answer = self._answers.get(topic_filter, Answer())
+        if answer.refusal is not None:
+            return "failed", "subscription_refused", answer.refusal
+        if answer.at_most_once:
+            return "connected", "at_most_once", _at_most_once(topic_filter)
+        return "connected", "", ""
 
 
 class TenantRoutes(SourceRoutes):
@@ -247,6 +294,8 @@ def _name(route: _Route) -> tuple[str, str]:
     return route.tenant, route.source
 
 
-def _at_broker(route: _Route) -> str:
-    """Return the key of what the broker says of a source."""
-    return f"{route.tenant}/{route.source} at the broker"
+def _at_most_once(topic_filter: str) -> str:
+    return (
+        f"the broker grants {topic_filter} QoS 0 only: it keeps nothing, so that messages are lost which come while there is no connection, or"
+        " when one breaks"
+    )

@@ -16,6 +16,7 @@ from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.brokers.plans import Plan, Plans, plans
 from sens_mqtt_ingestion_worker.brokers.session import BrokerSession
 from sens_mqtt_ingestion_worker.settings import BrokersSettings
+from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
 from sens_mqtt_ingestion_worker.status import IngestionStatus
 
 log = structlog.get_logger()
@@ -108,6 +109,10 @@ class ServedBrokers:
     def statuses(self) -> Iterable[IngestionStatus]:
         """Return what each session holds."""
         return [served.session.status for served in self._served.values()]
+
+    def routes(self) -> Iterable[SourceRoutes]:
+        """Return the sources of each session."""
+        return [served.session.routes for served in self._served.values()]
 
     def states(self) -> dict[str, dict[str, SourceState]]:
         """Return how the sources do of which this worker knows that, by tenant and name."""

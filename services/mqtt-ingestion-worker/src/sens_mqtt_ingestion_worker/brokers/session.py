@@ -52,6 +52,7 @@ class BrokerSession:
     Attributes:
         status: What it holds.
         rates: Of its tenant.
+        routes: Its sources.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -60,6 +61,7 @@ class BrokerSession:
         self._stop = asyncio.Event()
         self._try_again = asyncio.Event()
         self.rates = parts.rates
+        self.routes = parts.routes
         self.status = IngestionStatus(connected=metrics.BROKERS_CONNECTED)
         self._follow_sources(parts.broker.plan)
 

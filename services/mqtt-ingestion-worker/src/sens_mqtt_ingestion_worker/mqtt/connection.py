@@ -23,7 +23,7 @@ from sens_mqtt_ingestion_worker.mqtt.keep_alive import KeepAlive
 from sens_mqtt_ingestion_worker.mqtt.session import SessionSettings
 from sens_mqtt_ingestion_worker.mqtt.subscriptions import Subscriptions
 from sens_mqtt_ingestion_worker.pipeline import Delivery, SessionTakenError, SourceUnavailableError
-from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
+from sens_mqtt_ingestion_worker.source_routes import Answer, SourceRoutes
 from sens_mqtt_ingestion_worker.status import Waiting
 
 log = structlog.get_logger()
@@ -198,6 +198,10 @@ class MqttConnection(asyncio.Protocol):
                 )
 
     def _take_suback(self, packet: mqtt5.SubAckPacket) -> None:
+        if not self._subscriptions.are_answered_by(packet):
+            why = "the broker sent a SUBACK that answers no subscription of this session"
+            self._disconnect(mqtt5.DisconnectReasonCode.PROTOCOL_ERROR, why, "protocol_error")
+            return
         refusal = self._subscriptions.take_suback(packet)
         if refusal is not None:
             self._disconnect(mqtt5.DisconnectReasonCode.NORMAL_DISCONNECTION, refusal, "subscription_refused")
@@ -261,7 +265,7 @@ class MqttConnection(asyncio.Protocol):
         return await self._subscriptions.settled()
 
     @property
-    def answers(self) -> Mapping[str, str | None]:
+    def answers(self) -> Mapping[str, Answer]:
         """See `Subscriptions.answers`."""
         return self._subscriptions.answers
 

@@ -19,7 +19,7 @@ REFUSALS_OF_USERS: Final = (
     mqtt5.ConnAckReasonCode.BAD_AUTHENTICATION_METHOD,
 )
 
-_SUBSCRIBE_PACKET_ID: Final = 1
+SUBSCRIBE_PACKET_ID: Final = 1
 _UNSUBSCRIBE_PACKET_ID: Final = 2
 
 
@@ -55,12 +55,12 @@ def connect(settings: SessionSettings, max_packet_bytes: int) -> bytes:
 def subscribe(topic_filters: Sequence[str], version: Version = "5") -> bytes:
     """Return SUBSCRIBE with QoS 1, and without retained messages: one is a copy of an earlier message, and would be stored twice."""
     if version != "5":
-        return v311.subscribe(_SUBSCRIBE_PACKET_ID, topic_filters)
+        return v311.subscribe(SUBSCRIBE_PACKET_ID, topic_filters)
     wanted = [
         mqtt5.TopicFilter(each, max_qos=mqtt5.QoS.AT_LEAST_ONCE, retain_handling=mqtt5.RetainHandling.SEND_NEVER)
         for each in topic_filters
     ]
-    return mqtt5.SubscribePacket(_SUBSCRIBE_PACKET_ID, wanted).write()
+    return mqtt5.SubscribePacket(SUBSCRIBE_PACKET_ID, wanted).write()
 
 
 def unsubscribe(topic_filters: Sequence[str], version: Version = "5") -> bytes:

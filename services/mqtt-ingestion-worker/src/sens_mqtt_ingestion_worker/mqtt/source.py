@@ -19,6 +19,7 @@ from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
 from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
 
 _RECORD_AGAIN_SECONDS: Final = 5.0
+_REFUSED_AGAIN_SECONDS: Final = 60.0
 
 
 class Target(NamedTuple):
@@ -116,6 +117,7 @@ class MqttSource:
         *,
         max_packet_bytes: int,
         subscriptions: Problems | None = None,
+        refused_again_seconds: float = _REFUSED_AGAIN_SECONDS,
     ) -> None:
         """Prepare, without connecting.
 
@@ -126,6 +128,7 @@ class MqttSource:
             routes: The sources on this broker; the session follows when they change.
             max_packet_bytes: Largest packet that is taken; the broker is told.
             subscriptions: Where to say what is wrong with those.
+            refused_again_seconds: After which the broker is asked again for what it has refused.
         """
         self._broker = broker
         self._record = record
@@ -145,6 +148,7 @@ class MqttSource:
         )
         self._max_packet_bytes = max_packet_bytes
         self._clock = clock
+        self._refused_again_seconds = refused_again_seconds
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncIterator[MqttConnection]:
@@ -209,9 +213,11 @@ class MqttSource:
         """Record what the session is subscribed to whenever the broker has subscribed and unsubscribed, and change it with the sources."""
         await self._after_subscribing(connection, subscribed)
         while True:
-            await self._routes.changed()
+            refused = self._routes.refused
+            await self._changed_or_time_to_ask_again(refused)
             wanted = self._wanted
-            if wanted == subscribed:
+            more = wanted - subscribed | wanted & refused
+            if not more and wanted == subscribed:
                 continue
             try:
                 await self._before_subscribing()
@@ -221,15 +227,21 @@ class MqttSource:
                 self._routes.ask_again()
                 continue
             self.subscriptions.clear("change")
-            connection.change_subscriptions(sorted(wanted - subscribed), subscribed - wanted)
+            connection.change_subscriptions(sorted(more), subscribed - wanted)
             await self._after_subscribing(connection, wanted)
             subscribed = wanted
+
+    async def _changed_or_time_to_ask_again(self, refused: frozenset[str]) -> None:
+        """Wait until the sources are others, or until what the broker has refused may be allowed by now."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._refused_again_seconds if refused else None):
+                await self._routes.changed()
 
     async def _after_subscribing(self, connection: MqttConnection, subscribed: frozenset[str]) -> None:
         """Record what the session is subscribed to, once the broker has subscribed and unsubscribed."""
         refused = await connection.settled()
-        for topic_filter, refusal in connection.answers.items():
-            self._routes.note_answer(topic_filter, refusal)
+        for topic_filter, answer in connection.answers.items():
+            self._routes.note_answer(topic_filter, answer)
         if refused:
             self.subscriptions.set(
                 "left over",

@@ -10,6 +10,7 @@ import structlog
 from sens_common.brokers import Version
 from sens_mqtt_ingestion_worker import metrics
 from sens_mqtt_ingestion_worker.mqtt import packets
+from sens_mqtt_ingestion_worker.source_routes import Answer
 
 log = structlog.get_logger()
 
@@ -23,7 +24,7 @@ class Subscriptions:
 
     Attributes:
         are_made: Whether the broker has answered.
-        answers: What it said of each filter that it may refuse: why it does, None when it does not.
+        answers: What it said of each filter.
     """
 
     def __init__(
@@ -42,7 +43,7 @@ class Subscriptions:
             version: Of MQTT.
         """
         self.are_made = not wanted
-        self.answers: dict[str, str | None] = {}
+        self.answers: dict[str, Answer] = {}
         self._wanted = wanted
         self._optional = optional
         self._version = version
@@ -56,16 +57,19 @@ class Subscriptions:
         await self._are_settled.wait()
         return self._refused
 
+    def are_answered_by(self, packet: mqtt5.SubAckPacket) -> bool:
+        """Tell whether a packet is the answer to SUBSCRIBE: it says something of each filter (MQTT 5.0, section 3.9.3)."""
+        return packet.packet_id == packets.SUBSCRIBE_PACKET_ID and len(packet.reason_codes) == len(self._wanted)
+
     def take_suback(self, packet: mqtt5.SubAckPacket) -> str | None:
         """Take the answer to SUBSCRIBE; return why the broker refuses what it may not, None when it does not."""
-        for topic_filter, code in zip(self._wanted, packet.reason_codes, strict=False):
+        for topic_filter, code in zip(self._wanted, packet.reason_codes, strict=True):
             refusal = None
             if int(code) >= packets.FIRST_FAILURE:
                 refusal = packets.refusal(f"the subscription to {topic_filter}", code.name, packet.reason_str)
-            if topic_filter in self._optional:
-                self.answers[topic_filter] = refusal
-            elif refusal is not None:
-                return refusal
+                if topic_filter not in self._optional:
+                    return refusal
+            self.answers[topic_filter] = Answer(refusal, code is mqtt5.SubAckReasonCode.GRANTED_QOS_AT_MOST_ONCE)
         self.are_made = True
         return None
 

@@ -206,7 +206,7 @@ class StateDocument(BaseModel):
     status: Annotated[
         Literal["connected", "connecting", "failed", "disabled", "unknown"],
         Field(
-            description="`connected`: its messages come. `failed`: they don't, for the reason. `unknown`: no worker tells.",
+            description="`connected`: its messages come; a reason says where some may be lost. `failed`: they don't, for the reason. `unknown`: no worker tells.",
             examples=["connected"],
         ),
     ]
