@@ -18,8 +18,9 @@ from pyarrow import ipc, parquet
 from sens_platform_api.devices.repository import Value
 from sens_platform_api.errors import InvalidRequestError, NotFoundError
 from sens_platform_api.measurements import readings, service
-from sens_platform_api.measurements.arrow import NEXT, ReadingTable, RowTable, as_arrow, as_parquet, column_names
+from sens_platform_api.measurements.arrow import NEXT, ReadingTable, RowTable, as_arrow, column_names
 from sens_platform_api.measurements.columns import Column
+from sens_platform_api.measurements.parquet import as_parquet
 from sens_platform_api.measurements.query import Query
 from sens_platform_api.measurements.rendering import Shape
 from sens_platform_api.measurements.schemas import MeasurementParameters

@@ -1,10 +1,9 @@
-"""Measurements as Arrow IPC streams and as Parquet files.
+"""Measurements as tables of Apache Arrow, and as its IPC streams.
 
-Formats: https://arrow.apache.org/docs/format/Columnar.html and https://parquet.apache.org/docs/file-format/. Importing this module takes a tenth
+Format: https://arrow.apache.org/docs/format/Columnar.html. Importing this module takes a tenth
 of a second and some 60 MB, so whoever needs it imports it when it is asked for (`loading`).
 """
 
-import asyncio
 import io
 import json
 from array import array
@@ -14,7 +13,7 @@ from itertools import accumulate, chain
 from typing import Final, Protocol
 
 import pyarrow as pa
-from pyarrow import ipc, parquet
+from pyarrow import ipc
 
 from sens_common.units import unit_text
 from sens_platform_api import metrics
@@ -30,8 +29,6 @@ from sens_platform_api.parameters import EPOCH
 NEXT: Final = b"sens.next"
 """Where the cursor is of what is over the limit: in the metadata of a stream's last batch, and of a file."""
 CHUNK_BYTES: Final = 131_072
-GROUP_BYTES: Final = 4 << 20
-"""A group of rows of a Parquet file is written when it takes so much memory."""
 BATCH_ROWS: Final = 4096
 """Of aggregates, which are made row by row."""
 
@@ -184,11 +181,11 @@ class RowTable:
 
 async def as_arrow(table: Table) -> AsyncGenerator[bytes]:
     """Yield an Arrow IPC stream; where the limit ended the rows, the metadata of an empty last batch have the cursor."""
-    sink = _Sink()
+    sink = Sink()
     async with aclosing(table.batches()) as batches:
         first = await anext(batches, None)
         with ipc.new_stream(sink, table.schema) as writer:
-            async for batch in _from(first, batches):
+            async for batch in chained(first, batches):
                 writer.write_batch(batch)
                 metrics.MEASUREMENTS.inc(batch.num_rows)
                 for chunk in sink.taken():
@@ -200,52 +197,16 @@ async def as_arrow(table: Table) -> AsyncGenerator[bytes]:
         yield chunk
 
 
-async def as_parquet(table: Table) -> AsyncGenerator[bytes]:
-    """Yield a Parquet file, group of rows by group of rows; where the limit ended the rows, the file's metadata have the cursor."""
-    sink = _Sink()
-    async with aclosing(table.batches()) as batches:
-        first = await anext(batches, None)
-        writer = parquet.ParquetWriter(
-            sink,
-            table.schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=[field.name for field in table.schema if _is_text(field.type)],
-            column_encoding={"time": "DELTA_BINARY_PACKED"}
-            | {field.name: "BYTE_STREAM_SPLIT" for field in table.schema if pa.types.is_floating(field.type)},
-        )
-        group: list[pa.RecordBatch] = []
-        async for batch in _from(first, batches):
-            group.append(batch)
-            if sum(each.nbytes for each in group) >= GROUP_BYTES:
-                await _write_group(writer, group)
-                group = []
-                for chunk in sink.taken():
-                    yield chunk
-        if group:
-            await _write_group(writer, group)
-        if table.next is not None:
-            writer.add_key_value_metadata({NEXT.decode(): render_position(table.next)})
-        await asyncio.to_thread(writer.close)
-    for chunk in sink.taken(last=True):
-        yield chunk
-
-
-async def _write_group(writer: parquet.ParquetWriter, group: Sequence[pa.RecordBatch]) -> None:
-    """Encode and compress in a thread: it takes some 50 ms, and others want to be served."""
-    table = pa.Table.from_batches(group)
-    await asyncio.to_thread(writer.write_table, table, row_group_size=table.num_rows)
-    metrics.MEASUREMENTS.inc(table.num_rows)
-
-
-async def _from(first: pa.RecordBatch | None, others: AsyncGenerator[pa.RecordBatch]) -> AsyncGenerator[pa.RecordBatch]:
+async def chained(
+    first: pa.RecordBatch | None, others: AsyncGenerator[pa.RecordBatch]
+) -> AsyncGenerator[pa.RecordBatch]:
     if first is not None:
         yield first
         async for batch in others:
             yield batch
 
 
-class _Sink(io.RawIOBase):
+class Sink(io.RawIOBase):
     """Holds what was written until it is taken."""
 
     def __init__(self) -> None:
@@ -296,7 +257,7 @@ def _number(value: Value | None) -> Value | None:
     return float(value) if isinstance(value, bool) else value
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_dictionary(kind) or pa.types.is_string(kind))
 
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
 from sens_platform_api.errors import NotAcceptableError, NotFoundError
 from sens_platform_api.measurements import schemas, service
-from sens_platform_api.measurements.loading import load_arrow
+from sens_platform_api.measurements.loading import load_renderer
 from sens_platform_api.measurements.rendering import (
     ARROW_TYPE,
     CSV_TYPE,
@@ -150,10 +150,9 @@ async def _answer(
         return render(await service.read(measurements, devices, wanted))
 
     async def table() -> AsyncGenerator[bytes]:
-        await load_arrow()
+        render = await load_renderer("arrow" if media_type == ARROW_TYPE else "parquet")
         from sens_platform_api.measurements import arrow  # noqa: PLC0415 - see `loading`
 
-        render = arrow.as_arrow if media_type == ARROW_TYPE else arrow.as_parquet
         if stored:
             return render(arrow.ReadingTable(await service.read_readings(measurements, devices, wanted)))
         return render(arrow.RowTable(await service.read(measurements, devices, wanted), shape))

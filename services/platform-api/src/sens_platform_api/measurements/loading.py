@@ -2,11 +2,12 @@
 
 import asyncio
 import importlib
-from typing import Final
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Literal
 
-_MODULE: Final = "sens_platform_api.measurements.arrow"
 
-
-async def load_arrow() -> None:
-    """Import the module `arrow` in a thread, so that others are served meanwhile."""
-    await asyncio.to_thread(importlib.import_module, _MODULE)
+async def load_renderer(form: Literal["arrow", "parquet"]) -> Callable[[Any], AsyncGenerator[bytes]]:
+    """Return what makes bytes of a table of the module `arrow`; modules are imported in a thread, so that others are served meanwhile."""
+    module = await asyncio.to_thread(importlib.import_module, f"{__package__}.{form}")
+    render: Callable[[Any], AsyncGenerator[bytes]] = getattr(module, f"as_{form}")
+    return render
