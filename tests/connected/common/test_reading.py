@@ -1,5 +1,6 @@
 """The functions by which the API reads, on a real server: whose values they show, and that they find every value."""
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
@@ -10,6 +11,7 @@ import pytest
 from sens_common.database import connect
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
+from sens_platform_api.measurements.columns import floats, integers
 from support.servers import owner
 from support.stored_rows import Form, Row, insert_measurements
 
@@ -56,6 +58,7 @@ PARTS: Final = (
     "as_float8",
     "element_expressions",
     "readings_statement",
+    "whole_readings_statement",
     "calibrations_of",
     "calibrated",
     "calibrated_at",
@@ -266,3 +269,40 @@ class TestLatest:
             "d": (NOON + timedelta(seconds=1), 3.0),
             "e": (NOON, "6"),
         }
+
+
+class TestColumns:
+    @pytest.mark.parametrize(
+        "odd",
+        ["ARRAY[NULL, 2]::float8[]", "ARRAY[1]::float8[]", "'{}'", "NULL"],
+        ids=["an element missing", "a shorter array", "an empty one", "none"],
+    )
+    async def test_tell_what_is_missing_among_rows_that_are_whole(self, database: DatabaseSettings, odd: str) -> None:
+        async with owner(database) as connection:
+            rows: list[Row] = [("d", name, NOON + timedelta(days=day), 7.0) for day in range(80) for name in "ab"]
+            await see(connection, await add_tenant(connection, "a", rows))
+            device = await connection.fetchval("SELECT id FROM sens.devices")
+            await connection.execute(
+                f"UPDATE sens.readings SET numbers = {odd} WHERE ts = $1",  # noqa: S608 - of this test
+                NOON + timedelta(days=70),
+            )
+            parts = await connection.fetch(
+                "SELECT * FROM sens.reading_columns(ARRAY[$1::int], '{1, 2}', '{}', ARRAY[$2::timestamptz], ARRAY[$3::timestamptz], false, 100, 1000)",
+                device, *ALWAYS,
+            )  # fmt: skip
+        found = {
+            integers(part["times"])[index]: (first, second)
+            for part in parts
+            for index, (first, second) in enumerate(zip(*floats(part["numbers"], 2), strict=True))
+        }
+        epoch = datetime(1970, 1, 1, tzinfo=UTC)
+        wanted = {(NOON + timedelta(days=day) - epoch) // timedelta(microseconds=1): (7.0, 7.0) for day in range(80)}
+        at = (NOON + timedelta(days=70) - epoch) // timedelta(microseconds=1)
+        rest = {"ARRAY[NULL, 2]::float8[]": (None, 2.0), "ARRAY[1]::float8[]": (1.0, None)}.get(odd)
+        if rest is None:
+            del wanted[at]
+            assert found == wanted
+        else:
+            assert tuple(None if math.isnan(each) else each for each in found.pop(at)) == rest
+            del wanted[at]
+            assert found == wanted

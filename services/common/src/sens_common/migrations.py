@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 Storage = Literal["timescaledb", "postgresql"]
 
-REQUIRED_VERSION: Final = 22
+REQUIRED_VERSION: Final = 23
 """The schema that this code needs; a newer one serves as well (expand first, contract later)."""
 
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)(?:\.(timescaledb|postgresql))?\.sql")
