@@ -121,6 +121,10 @@ class TestLimits:
                 await limits.read()
                 assert await limits.check() is None
                 assert let_through(rates, "demo") == 10
+                await write(client, {"demo": b"ten"})
+                await limits.read()
+                assert "can't be understood, and those before hold" in (await limits.check() or "")
+                assert let_through(rates, "demo") == 0  # its tokens are used, and nobody took its rate away
 
         await run(work())
 

@@ -57,6 +57,7 @@ class LimitsBucket:
         self._clock = clock
         self._seen: tuple[object, int] | None = None  # when the bucket was made, and its last sequence
         self._read_at = clock()
+        self._last: Mapping[str, TenantLimits] = {}
         self._problems = Problems("limits")  # by tenant
         self._reading = Problems("limits_bucket")
         self._attempts = Attempts(
@@ -138,13 +139,16 @@ class LimitsBucket:
                     limits[tenant] = self._limits(tenant, message.data)
         finally:
             await subscription.unsubscribe()
+        self._last = limits
         return limits
 
     def _limits(self, tenant: str, value: bytes) -> TenantLimits:
         try:
             limits = tenant_limits.decode(value)
         except ValueError as error:
-            self._problems.set(tenant, f"the limits of tenant {tenant} can't be understood, and do not hold: {error}")
-            return TenantLimits()
+            last = self._last.get(tenant)
+            held = "there are none" if last is None else "those before hold"
+            self._problems.set(tenant, f"the limits of tenant {tenant} can't be understood, and {held}: {error}")
+            return last or TenantLimits()
         self._problems.clear(tenant)
         return limits
