@@ -82,7 +82,7 @@ async def _fill(stack: Stack, size: Size, now: datetime) -> None:
         minute, hour, day = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
         fleet = [f"fleet-{number:05d}" for number in range(size.devices)]
         for names, first, step in (
-            ([DECADES], now - day * (365.25 * size.years), day),
+            ([DECADES], now - day * round(365.25 * size.years), day),
             ([MINUTES], now - minute * (size.readings - 1), minute),
             ([MONTH], now - hour * (24 * 30 - 1), hour),
             (fleet, now - hour * (_FLEET_READINGS - 1), hour),
