@@ -3,14 +3,17 @@
 import asyncio
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 from sens_common.ingestion.rates import Rates
 from sens_common.tenant_limits import IngestKey, TenantLimits
+from sens_http_ingestion_worker.as_keys import AsKeys
 from sens_http_ingestion_worker.http.connection import HttpConnection
 from sens_http_ingestion_worker.http.server import HttpServer
 from sens_http_ingestion_worker.keys import IngestKeys
 from sens_http_ingestion_worker.reception import Done, Reception, Submission
 from sens_http_ingestion_worker.settings import IngestionHttpSettings
+from sens_http_ingestion_worker.sources import HttpSources
 from support.clocks import Clock
 
 
@@ -21,6 +24,7 @@ def key_named(letter: str) -> str:
 
 PUSH, NATIVE, ONE_DEVICE, EXPIRED = map(key_named, "pndx")
 EXPIRES_AT = 1_700_000_000
+STORED_AT = 1_780_000_000
 
 
 def limits(**rates: int) -> dict[str, TenantLimits]:
@@ -103,7 +107,12 @@ class Post:
     """A connection to a worker without a network."""
 
     def __init__(
-        self, settings: IngestionHttpSettings | None = None, *, https_only: bool = False, **rates: int
+        self,
+        settings: IngestionHttpSettings | None = None,
+        *,
+        https_only: bool = False,
+        as_keys_folder: Path = Path("/nowhere"),
+        **rates: int,
     ) -> None:
         self.taker = MemoryTaker()
         settings = settings or IngestionHttpSettings(max_body_bytes=10_000, max_bodies_bytes=1_000_000)
@@ -112,10 +121,15 @@ class Post:
         self.clock = Clock()
         limited = Rates(self.clock)
         limited.set({tenant: each.messages_per_second for tenant, each in limits(**rates).items()})
+        as_keys = AsKeys(str(as_keys_folder))
+        asyncio.run(as_keys.read())
+        self.sources = HttpSources(as_keys, lambda: STORED_AT)
+        self.sources.follow(limits())
         self.reception = Reception(
             self.keys,
             limited,
             self.taker,
+            self.sources,
             max_body_bytes=settings.max_body_bytes,
             max_bodies_bytes=settings.max_bodies_bytes,
             https_only=https_only,

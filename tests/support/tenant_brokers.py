@@ -13,6 +13,7 @@ from sens_common import envelope
 from sens_common.brokers import Broker
 from sens_common.envelope import Message
 from sens_common.ingestion.clock import ReceiptClock, time_slot
+from sens_common.ingestion.states import ensure_bucket
 from sens_common.jetstream import connect, ensure_streams
 from sens_common.names import TELEMETRY_STREAM
 from sens_common.settings import NatsSettings
@@ -21,7 +22,7 @@ from sens_common.tenant_limits import MqttSource, TenantLimits
 from sens_mqtt_ingestion_worker.brokers.opening import SessionOpener
 from sens_mqtt_ingestion_worker.brokers.reaching import Reach
 from sens_mqtt_ingestion_worker.brokers.serving import ServedBrokers
-from sens_mqtt_ingestion_worker.leases import Leases, ensure_bucket
+from sens_mqtt_ingestion_worker.leases import Leases
 from sens_mqtt_ingestion_worker.settings import BrokersSettings, MqttSettings
 from support.brokers import MqttBroker
 from support.servers import HOST, eventually

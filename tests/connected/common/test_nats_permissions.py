@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from sens_common.ingestion.limits import LimitsBucket
 from sens_common.ingestion.rates import Rates
+from sens_common.ingestion.states import StatesBucket, ensure_bucket
 from sens_common.jetstream import connect, ensure_streams, flush_all
 from sens_common.names import (
     LIVE_INTEREST_SUBJECT,
@@ -20,13 +21,12 @@ from sens_common.names import (
     TELEMETRY_STREAM,
     TELEMETRY_SUBJECT,
 )
-from sens_common.nats_permissions import API_USER, INGESTION_USER, PERMISSIONS, TELEMETRY_USER
+from sens_common.nats_permissions import API_USER, HTTP_INGESTION_USER, INGESTION_USER, PERMISSIONS, TELEMETRY_USER
 from sens_common.settings import NatsSettings
 from sens_common.source_states import SourceState, lease_subject, state_subject
 from sens_common.tenant_limits import BUCKET
-from sens_mqtt_ingestion_worker.leases import Leases, ensure_bucket
+from sens_mqtt_ingestion_worker.leases import Leases
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
-from sens_mqtt_ingestion_worker.states import StatesBucket
 from sens_platform_api.sources.jetstream import SourceStates
 from sens_telemetry_worker.jetstream.consumer import ensure_consumer
 
@@ -201,6 +201,18 @@ class TestTheIngestion:
             assert await SourceStates(client).of("other") == {}
             forbidden = [state_subject("one", "demo"), lease_subject("a")]
             assert await not_published(client, *forbidden) == forbidden
+
+
+class TestTheHttpIngestion:
+    async def test_tells_how_sources_do_and_takes_no_lease(self, nats: NatsSettings) -> None:
+        states = {"demo": {"push": SourceState("connected", checks_token=True)}}
+        async with client_of(nats, HTTP_INGESTION_USER) as client:
+            jetstream = client.jetstream()
+            await ensure_bucket(jetstream, 1)
+            await StatesBucket(jetstream, "http", [lambda: states], nats).tell()
+            assert await not_published(client, lease_subject("a")) == [lease_subject("a")]
+        async with client_of(nats, API_USER) as client:
+            assert await SourceStates(client).of("demo") == states["demo"]
 
 
 class TestTheTelemetryWorker:

@@ -1,4 +1,4 @@
-"""Actility ThingPark: its reports, their token, and what is said of other messages."""
+"""Actility ThingPark: its reports, and what is said of other messages."""
 
 import json
 from typing import Any
@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from sens_common.errors import RejectedMessageError
 from sens_payloads.formats import actility
-from sens_payloads.formats.actility import Signature
 from sens_payloads.uplinks import Received, Unwrapped, Uplink
 from support import uplink_vectors
 from support.uplink_vectors import Case
@@ -22,17 +21,6 @@ REPORT = {
     "FCntUp": 18,
     "payload_hex": "03670110",
     "CustomerID": "100002167",
-}
-
-# Of the file's note: made for its first case.
-KEY = "00112233445566778899aabbccddeeff"
-QUERY = {
-    "LrnDevEui": "20635F0108000496",
-    "LrnFPort": "17",
-    "LrnInfos": "TWA_1.1.AS-1-1",
-    "AS_ID": "TWA_1.1.AS",
-    "Time": "2026-04-07T08:49:51.551+00:00",
-    "Token": "470bfce5df068232fa9ed3354faf66a070f24e793dc373f0f8353fa3d521735f",
 }
 
 
@@ -92,48 +80,6 @@ class TestWhatIsSaid:
             unwrap(Received(b'<?xml version="1.0"?><DevEUI_uplink/>', RECEIVED_AT))
 
 
-class TestToken:
-    body = uplink_vectors.received(uplink_vectors.cases("actility")[0]).body
-
-    def verified(self, query: dict[str, str], body: bytes | None = None, key: str = KEY) -> Signature:
-        return actility.verify(Received(body or self.body, RECEIVED_AT, query=query), key)
-
-    def test_the_right_one(self) -> None:
-        assert self.verified(QUERY) == Signature.RIGHT
-        assert self.verified(QUERY | {"Token": QUERY["Token"].upper()}, key=KEY.upper()) == Signature.RIGHT
-
-    @pytest.mark.parametrize("name", ["LrnDevEui", "LrnFPort", "LrnInfos", "AS_ID", "Time"])
-    def test_an_address_that_was_changed(self, name: str) -> None:
-        assert self.verified(QUERY | {name: QUERY[name] + "1"}) == Signature.WRONG
-        assert self.verified({key: value for key, value in QUERY.items() if key != name}) == Signature.WRONG
-
-    def test_a_frame_or_a_key_that_is_another(self) -> None:
-        assert self.verified(QUERY, self.body.replace(b"03670110", b"03670111")) == Signature.WRONG
-        assert self.verified(QUERY, key=KEY.replace("0", "1")) == Signature.WRONG
-        assert self.verified(QUERY | {"Token": "ä"}) == Signature.WRONG
-
-    def test_none(self) -> None:
-        assert self.verified({}) == Signature.MISSING
-        assert self.verified(QUERY | {"Token": ""}) == Signature.MISSING
-
-    def test_a_sent_downlink(self) -> None:
-        sent_report = {
-            "DevEUI": "0059AC0000000001",
-            "FPort": "1",
-            "FCntDn": "2",
-            "FCntUp": "7",
-            "CustomerID": "100000001",
-        }
-        body = json.dumps({"DevEUI_downlink_Sent": sent_report}).encode()
-        expected = actility.token(body, QUERY, KEY)
-        assert expected is not None
-        assert self.verified(QUERY | {"Token": expected.decode()}, body) == Signature.RIGHT
-        assert self.verified(QUERY | {"Token": expected.decode()}, body.replace(b'"2"', b'"3"')) == Signature.WRONG
-
-    def test_another_report(self) -> None:
-        assert self.verified(QUERY, b'{"DevEUI_notification": {}}') == Signature.UNKNOWN
-
-
 class TestAnyBytes:
     @given(st.binary(max_size=200))
     def test_give_uplinks_none_or_a_rejection(self, body: bytes) -> None:
@@ -142,11 +88,3 @@ class TestAnyBytes:
     @given(uplink_vectors.mutated("actility"))
     def test_nearly_right_reports_too(self, message: Received) -> None:
         uplink_vectors.check_law(unwrap, message)
-
-    @given(uplink_vectors.mutated("actility"), st.text(max_size=9))
-    def test_have_a_token_or_a_rejection(self, message: Received, token: str) -> None:
-        try:
-            answer = actility.verify(message._replace(query=QUERY | {"Token": token}), KEY)
-        except RejectedMessageError:
-            return
-        assert answer != Signature.RIGHT

@@ -292,6 +292,11 @@ volumeMounts:
   - {name: broker-{{ $index }}, mountPath: {{ printf "/etc/sens/brokers/%s/%s" $credential.tenant $credential.name | quote }}, readOnly: true}
   {{- end }}
   {{- end }}
+  {{- if eq (get . "component") "http-ingestion-worker" }}
+  {{- range $index, $key := .root.Values.httpIngestion.asKeys }}
+  - {name: as-key-{{ $index }}, mountPath: {{ printf "/etc/sens/sources/%s/%s" $key.tenant $key.source | quote }}, readOnly: true}
+  {{- end }}
+  {{- end }}
 {{- end -}}
 
 {{- define "sens.volumes" -}}
@@ -307,6 +312,13 @@ volumes:
   - name: broker-{{ $index }}
     # A source whose secret is missing says so, and no other one waits for it.
     secret: {secretName: {{ $credential.secret }}, optional: true}
+  {{- end }}
+  {{- end }}
+  {{- if eq (get . "component") "http-ingestion-worker" }}
+  {{- range $index, $key := .root.Values.httpIngestion.asKeys }}
+  - name: as-key-{{ $index }}
+    # A source whose secret is missing says so, and takes nothing meanwhile.
+    secret: {secretName: {{ $key.secret }}, optional: true}
   {{- end }}
   {{- end }}
 {{- end -}}

@@ -134,7 +134,7 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             f"$JS.API.CONSUMER.MSG.NEXT.{TELEMETRY_STREAM}.{TELEMETRY_CONSUMER}",
         ),
     ),
-    # Writes the stream, and reads what it wrote last; reads the tenants' limits and ingest keys.
+    # Writes the stream, and reads what it wrote last; reads the tenants' limits and ingest keys; tells how sources do.
     HTTP_INGESTION_USER: Permissions(
         publish=(
             "$JS.API.INFO",
@@ -143,6 +143,9 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
             f"{TELEMETRY_SUBJECT}.*",
             *_reading(_LIMITS_STREAM),
             *_consuming(_LIMITS_STREAM),
+            f"$JS.API.STREAM.INFO.{_STATES_STREAM}",
+            f"$JS.API.STREAM.CREATE.{_STATES_STREAM}",
+            f"$KV.{STATES_BUCKET}.state.>",
         ),
         subscribe=(_inbox("http-ingestion-worker"),),
     ),

@@ -17,6 +17,9 @@ STREAM: Final = f"KV_{BUCKET}"
 KEPT_SECONDS: Final = 15.0
 _MAX_DETAIL: Final = 400
 
+MAX_DOWNLINK_URL: Final = 500
+"""Characters of an address in `Downlinks`."""
+
 type Status = Literal["connected", "connecting", "failed"]
 type Reason = Literal[
     "",
@@ -35,17 +38,31 @@ type Reason = Literal[
 ]
 
 
+class Downlinks(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the network of a source takes messages for the device that sent last, as a request's header said.
+
+    Attributes:
+        push: Address that adds to the queue of the device; None where none was named.
+        replace: Address that replaces the queue.
+    """
+
+    push: str | None = None
+    replace: str | None = None
+
+
 class SourceState(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a source does at one worker. Times are microseconds since the epoch.
 
     Attributes:
-        status: ``connected``: its messages come, though `reason` and `detail` may say that some can be lost. ``failed``: they don't, and
+        status: ``connected``: its messages come, or over HTTP are taken, though `reason` and `detail` may say that some can be lost. ``failed``: they don't, and
             these say why.
         reason: A word for programs, empty where nothing is wrong.
         detail: A sentence for people.
         connected_since: None while there is no connection.
         last_message_at: None before the first one.
         messages: How many came since the worker began to serve the source.
+        checks_token: Whether the worker has the key with which a network signs its requests, and refuses those that are not signed with it.
+        downlinks: None where no request named them.
     """
 
     status: Status
@@ -54,6 +71,8 @@ class SourceState(msgspec.Struct, frozen=True, omit_defaults=True):
     connected_since: int | None = None
     last_message_at: int | None = None
     messages: int = 0
+    checks_token: bool = False
+    downlinks: Downlinks | None = None
 
 
 class WorkerStates(msgspec.Struct, frozen=True, omit_defaults=True):

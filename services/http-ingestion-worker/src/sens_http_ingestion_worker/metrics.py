@@ -2,6 +2,8 @@
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from sens_http_ingestion_worker.tokens import Signature
+
 ANSWERS = Counter("sens_ingestion_http_answers_total", "Requests answered, by status.", ["status"])
 for _status in ("204", "400", "401", "403", "404", "405", "408", "413", "414", "415", "429", "431", "500", "503"):
     ANSWERS.labels(_status)
@@ -27,3 +29,10 @@ BODIES_BYTES = Gauge(
     "sens_ingestion_http_bodies_bytes", "Bodies in memory, those that are still being received included."
 )
 KEYS = Gauge("sens_ingestion_http_keys_count", "Ingest keys that are known.")
+TOKENS = Counter(
+    "sens_ingestion_http_tokens_total",
+    "Requests to sources with an AS key (Actility), by what their token said: right, wrong, missing, or unknown for a body that is signed in no known way.",
+    ["token"],
+)
+for _token in Signature:
+    TOKENS.labels(_token.value)

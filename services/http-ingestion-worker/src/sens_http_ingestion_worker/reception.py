@@ -9,6 +9,7 @@ from sens_common.ingestion.rates import Rates
 from sens_http_ingestion_worker.bodies import PlainBody, body_for
 from sens_http_ingestion_worker.keys import IngestKeys, Sender, key_in_headers
 from sens_http_ingestion_worker.refusals import RefusedError, busy, over_rate, plain_http, too_large, without_key
+from sens_http_ingestion_worker.sources import DOWNLINK_HEADERS, HttpSources
 from sens_http_ingestion_worker.targets import target_of, topic_for
 
 _METHODS: Final = frozenset({b"POST", b"PUT"})
@@ -16,6 +17,9 @@ _TENANTS_SHARE: Final = 4
 _MAX_IDEMPOTENCY_KEY: Final = 255
 _PLAIN: Final = b"http"
 _REPEAT_DIGEST: Final = 16
+_CODING: Final = b"content-encoding"
+_IDEMPOTENCY_KEY: Final = b"idempotency-key"
+_WANTED: Final = frozenset({_CODING, _IDEMPOTENCY_KEY, *DOWNLINK_HEADERS})
 
 
 class Head(NamedTuple):
@@ -66,12 +70,20 @@ class Intake:
     """One request whose body may come."""
 
     def __init__(
-        self, reception: "Reception", sender: Sender, topic: str, idempotency_key: bytes, body: PlainBody
+        self,
+        reception: "Reception",
+        sender: Sender,
+        *,
+        topic: str,
+        query: str,
+        headers: Mapping[bytes, bytes],
+        body: PlainBody,
     ) -> None:
         self._reception = reception
         self._sender = sender
         self._topic = topic
-        self._idempotency_key = idempotency_key
+        self._query = query
+        self._headers = headers
         self._body = body
         self._held = 0
 
@@ -89,10 +101,18 @@ class Intake:
         """Take the whole message.
 
         Raises:
-            RefusedError: The body is not packed as it says.
+            RefusedError: The body is not packed as it says, or not signed as its source wants it.
         """
         payload = self._body.finish()
-        self._reception.taker.take(Submission(self._topic, payload, self._repeat_id(payload)), done)
+        sources, sender = self._reception.sources, self._sender
+        sources.check(sender, self._query, payload)
+
+        def note(error: RefusedError | None) -> None:
+            if error is None:
+                sources.note_stored(sender, self._headers)
+            done(error)
+
+        self._reception.taker.take(Submission(self._topic, payload, self._repeat_id(payload)), note)
 
     def release(self) -> None:
         """Hold nothing any more; twice has no effect."""
@@ -101,9 +121,10 @@ class Intake:
 
     def _repeat_id(self, payload: bytes) -> str | None:
         """Return what a repeat of this request has too. The body is part of it: a key that a sender never changes loses nothing."""
-        if not self._idempotency_key:
+        idempotency_key = self._headers.get(_IDEMPOTENCY_KEY)
+        if not idempotency_key:
             return None
-        parts = (self._topic.encode(), self._idempotency_key, payload)
+        parts = (self._topic.encode(), idempotency_key, payload)
         whole = hashlib.blake2b(digest_size=_REPEAT_DIGEST)
         for part in parts:
             whole.update(len(part).to_bytes(8))
@@ -116,6 +137,7 @@ class Reception:
 
     Attributes:
         taker: Who takes their messages.
+        sources: Those that they come by.
         bytes_held: Of bodies in memory.
     """
 
@@ -124,6 +146,7 @@ class Reception:
         keys: IngestKeys,
         rates: Rates,
         taker: Taker,
+        sources: HttpSources,
         *,
         max_body_bytes: int,
         max_bodies_bytes: int,
@@ -136,6 +159,7 @@ class Reception:
         self._max_bytes = max_bodies_bytes
         self._held_by_tenant: Counter[str] = Counter()
         self.taker = taker
+        self.sources = sources
         self.bytes_held = 0
 
     def begin(self, head: Head) -> Intake:
@@ -154,19 +178,18 @@ class Reception:
             raise without_key()
         sender = self._keys.sender(key)
         topic = topic_for(target, sender)
-        wanted = _wanted(head.headers)
+        headers = _wanted(head.headers)
         if head.content_length is not None and head.content_length > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
-        idempotency_key = wanted.get(b"idempotency-key", b"")
-        if len(idempotency_key) > _MAX_IDEMPOTENCY_KEY:
+        if len(headers.get(_IDEMPOTENCY_KEY, b"")) > _MAX_IDEMPOTENCY_KEY:
             raise RefusedError(
                 400, "bad_idempotency_key", f"the Idempotency-Key has more than {_MAX_IDEMPOTENCY_KEY} characters"
             )
-        body = body_for(wanted.get(b"content-encoding", b"").decode("latin-1"), self._max_body_bytes)
+        body = body_for(headers.get(_CODING, b"").decode("latin-1"), self._max_body_bytes)
         if not self._rates.allows(sender.tenant):
             self.taker.note_discarded(sender.tenant)
             raise over_rate(sender.tenant)
-        return Intake(self, sender, topic, idempotency_key, body)
+        return Intake(self, sender, topic=topic, query=target.query, headers=headers, body=body)
 
     def hold(self, tenant: str, size: int) -> None:
         """Take note that so many bytes more are held for a tenant, or fewer.
@@ -201,6 +224,6 @@ def _wanted(headers: Sequence[tuple[bytes, bytes]]) -> Mapping[bytes, bytes]:
     """Return headers by name; of those that come more than once, all in one line (RFC 9110, section 5.3)."""
     found: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name in {b"content-encoding", b"idempotency-key"}:
+        if name in _WANTED:
             found[name] = b", ".join([found[name], value]) if name in found else value
     return found

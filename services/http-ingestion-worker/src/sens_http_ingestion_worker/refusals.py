@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
+
+from sens_http_ingestion_worker.tokens import Signature
 
 
 class RefusedError(Exception):
@@ -40,6 +43,25 @@ def unknown_key() -> RefusedError:
         "unknown_key",
         "the ingest key is unknown, was revoked or has expired, or its source is disabled; a new key works after ten seconds",
         _AUTHENTICATE,
+    )
+
+
+_UNSIGNED: Final = {
+    Signature.WRONG: "the Token of the address is not that of this request: the AS key of the connection is another one, or address or body were changed",
+    Signature.MISSING: "the address has no Token, with which the connection's AS key signs a request",
+    Signature.UNKNOWN: "the body is no report of ThingPark in JSON whose Token can be checked",
+}
+
+
+def wrong_token(signature: Signature) -> RefusedError:
+    """The source has an AS key, and the request is not signed with it."""
+    return RefusedError(401, f"token_{signature}", _UNSIGNED[signature], _AUTHENTICATE)
+
+
+def unchecked() -> RefusedError:
+    """The source's AS key is not there, so that nobody can tell who has signed the request."""
+    return RefusedError(
+        503, "token_unchecked", "the source's AS key can't be used; the source's state says why", {"Retry-After": "30"}
     )
 
 

@@ -63,10 +63,21 @@ class IngestionHttpsSettings(Group):
     )
 
 
+class SourcesSettings(Group):
+    """Sources that take messages by HTTP."""
+
+    secrets_folder: str = Field(
+        "/etc/sens/sources",
+        description="Folder of secrets: TENANT/SOURCE/as-key with the AS key (tunnel interface authentication key) of a connection of Actility ThingPark."
+        " Requests of a source that has a folder here have to be signed with its key. Read again every three seconds.",
+    )
+
+
 class IngestionSettings(ServiceSettings):
     """Settings of the HTTP ingestion worker."""
 
     http: IngestionHttpSettings = IngestionHttpSettings()
     https: IngestionHttpsSettings = IngestionHttpsSettings()
+    sources: SourcesSettings = SourcesSettings()
     nats: NatsSettings = NatsSettings()
     operations: OperationsSettings = OperationsSettings()

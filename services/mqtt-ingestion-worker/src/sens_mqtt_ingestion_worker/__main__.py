@@ -10,6 +10,7 @@ from sens_common.health import Check
 from sens_common.ingestion.clock import ReceiptClock, time_slot
 from sens_common.ingestion.limits import LimitsBucket
 from sens_common.ingestion.rates import Rates
+from sens_common.ingestion.states import StatesBucket
 from sens_common.jetstream import connect, ensure_streams, nats_check
 from sens_common.lifecycle import run
 from sens_common.operations import Heartbeat, serve_operations
@@ -25,7 +26,6 @@ from sens_mqtt_ingestion_worker.pipeline import Pipeline
 from sens_mqtt_ingestion_worker.sessions import SessionRecord
 from sens_mqtt_ingestion_worker.settings import IngestionSettings
 from sens_mqtt_ingestion_worker.source_routes import SourceRoutes
-from sens_mqtt_ingestion_worker.states import StatesBucket
 from sens_mqtt_ingestion_worker.status import IngestionStatus
 
 SERVICE = "mqtt-ingestion-worker"

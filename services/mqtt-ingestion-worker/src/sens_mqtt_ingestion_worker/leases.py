@@ -10,11 +10,11 @@ from typing import Final
 import msgspec
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
-from nats.js.api import Header, KeyValueConfig, RawStreamMsg, StorageType
+from nats.js.api import Header, RawStreamMsg
 from nats.js.errors import APIError, NotFoundError
 
 from sens_common.errors import UnavailableError, words_of
-from sens_common.source_states import BUCKET, KEPT_SECONDS, STREAM, lease_subject
+from sens_common.source_states import STREAM, lease_subject
 
 _WRONG_LAST_SEQUENCE: Final = 10071  # JSStreamWrongLastSequenceErrF, nats-server server/errors.json
 _TIMEOUT_SECONDS: Final = 2.0
@@ -29,29 +29,6 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder(Holder)
-
-
-async def ensure_bucket(jetstream: JetStreamContext, replicas: int) -> None:
-    """Make the bucket of states and leases where it is missing.
-
-    Raises:
-        UnavailableError: NATS does not answer, or refuses.
-    """
-    try:
-        try:
-            await jetstream.stream_info(STREAM)
-        except NotFoundError:
-            await jetstream.create_key_value(
-                KeyValueConfig(
-                    BUCKET,
-                    description="How sources do at the ingestion workers, and which worker serves which of their brokers",
-                    storage=StorageType.MEMORY,
-                    ttl=KEPT_SECONDS,
-                    replicas=replicas,
-                )
-            )
-    except (NatsError, TimeoutError, OSError) as error:
-        raise UnavailableError(f"NATS does not keep the states of sources: {words_of(error)}") from error
 
 
 class Leases:

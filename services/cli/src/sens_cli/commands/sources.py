@@ -315,16 +315,12 @@ def _broker_changes(  # noqa: PLR0917 - as the commands have them
 
 def _state_words(source: dict[str, Any]) -> str:
     state = source["state"]
-    if state is None:
-        return "enabled" if source["enabled"] else "disabled"
     return f"{state['status']}: {state['detail']}" if state["detail"] else str(state["status"])
 
 
 def _short_state(source: dict[str, Any]) -> str:
     """Return a state that fits into a table."""
     state = source["state"]
-    if state is None:
-        return _state_words(source)
     return f"{state['status']}: {state['reason']}" if state["reason"] else str(state["status"])
 
 
@@ -356,7 +352,8 @@ def _print(source: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(source)
         return
-    state = source["state"] or {}
+    state = source["state"]
+    tokens = {True: "are checked", False: "are not checked: the workers have no AS key for this source"}
     rules = [f"{rule['device']} has {rule['profile']}" for rule in source["profile_rules"]]
     print_pairs(
         [
@@ -371,8 +368,11 @@ def _print(source: dict[str, Any], *, as_json: bool) -> None:
             ("profile of all others", source["default_profile"]),
             ("messages are kept", "no" if source["keep_frames"] is None else f"for {source['keep_frames']} days"),
             ("state", _state_words(source)),
-            ("connected since", state.get("connected_since")),
-            ("last message", state.get("last_message_at")),
-            ("messages", state.get("messages")),
+            ("tokens of requests", tokens.get(state["checks_token"])),
+            ("connected since", state["connected_since"]),
+            ("last message", state["last_message_at"]),
+            ("messages", state["messages"]),
+            ("downlinks are pushed to", state["downlink_push"]),
+            ("downlinks are replaced at", state["downlink_replace"]),
         ]
     )

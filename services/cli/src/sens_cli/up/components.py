@@ -41,6 +41,9 @@ BROKER_CREDENTIALS: Final = "brokers"
 """Folder in the data folder with the credentials of tenants' own brokers."""
 
 CREDENTIALS_FOLDER: Final = "SENS_BROKERS__CREDENTIALS_FOLDER"
+SOURCE_SECRETS: Final = "source-secrets"
+"""Folder in the data folder with the AS keys of sources that take messages by HTTP."""
+SECRETS_FOLDER: Final = "SENS_SOURCES__SECRETS_FOLDER"
 
 type Probe = Callable[[], Awaitable[str | None]]
 """Returns None when the component is ready, else what is missing."""
@@ -264,7 +267,8 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
             launch=service("sens_http_ingestion_worker"),
             environment=nats_environment(data.secret, table.nats, HTTP_INGESTION_USER)
             | operations(table.http_ingestion_operations)
-            | {"SENS_HTTP__HOST": HOST, "SENS_HTTP__PORT": str(table.http_ingestion)},
+            | {"SENS_HTTP__HOST": HOST, "SENS_HTTP__PORT": str(table.http_ingestion)}
+            | {SECRETS_FOLDER: os.environ.get(SECRETS_FOLDER, str(data.path / SOURCE_SECRETS))},
             after=("nats",),
             ready=http_ready(table.http_ingestion_operations),
             address=f"http://{HOST}:{table.http_ingestion}",

@@ -17,6 +17,7 @@ from sens_cli.up.components import (
     EMBEDDED,
     KEY_SECRET,
     NATS_CONFIGURATION,
+    SOURCE_SECRETS,
     TENANT,
     Component,
     Options,
@@ -76,7 +77,7 @@ async def _run_until_signal(data: DataFolder, table: Ports, options: Options, di
         display.notice(f"started by root: everything runs as account {children.account.name}")
     components, steps = parts(data, table, options, children, tell=display.notice)
     children.give(data.nats, data.run / NATS_CONFIGURATION, data.site)
-    children.give(data.path / BROKER_CREDENTIALS)
+    children.give(data.path / BROKER_CREDENTIALS, data.path / SOURCE_SECRETS)
     children.give(data.path / MOSQUITTO_STORE, data.run / MOSQUITTO_CONFIGURATION)
     supervisor = Supervisor(
         components, steps, data=data, environment=inherited(product_commit()), display=display, children=children

@@ -8,13 +8,9 @@ Sources: ThingPark documentation, "LRC to Application Server Tunnel Interface", 
 - ``DevEUI_location``: where the network says that the device is.
 - All other reports carry no measurements.
 
-The address of the request has a `Token` that only who knows the key of the connection can compute: `verify` looks at it.
+The `Token` in the address, which only who knows the key of the connection can compute, is looked at by the worker that takes the request.
 """
 
-import hmac
-from collections.abc import Mapping
-from enum import StrEnum
-from hashlib import sha256
 from typing import Final
 
 import msgspec
@@ -40,23 +36,10 @@ from sens_payloads.uplinks import Received, Unwrapped, Uplink, WithoutMeasuremen
 
 _ADVICE: Final = "let ThingPark send its reports itself, with the content type JSON"
 _REPORT_PREFIX: Final = "DevEUI_"
-_SIGNED_PARAMETERS: Final = ("LrnDevEui", "LrnFPort", "LrnInfos", "AS_ID", "Time")
 
 
 class Settings(NetworkSettings):
     """`decoded_by` decides between ``payload`` and ``payload_hex``."""
-
-
-class Signature(StrEnum):
-    """What the token of a report says of its sender."""
-
-    RIGHT = "right"
-    WRONG = "wrong"
-    """It was computed with another key, or body or address were changed."""
-    MISSING = "missing"
-    """The address has no token, though the connection has a key."""
-    UNKNOWN = "unknown"
-    """How this kind of report is signed is not known. None that is stored is of such a kind but a location."""
 
 
 class _UplinkReport(Struct, gc=False):
@@ -85,28 +68,8 @@ class _Report(Struct, gc=False):
     location: _LocationReport | None = field(name="DevEUI_location", default=None)
 
 
-type _Text = str | int | None
-
-
-class _SignedReport(Struct, gc=False):
-    """What of a report is signed."""
-
-    customer: _Text = field(name="CustomerID", default=None)
-    device: _Text = field(name="DevEUI", default=None)
-    f_port: _Text = field(name="FPort", default=None)
-    f_cnt_up: _Text = field(name="FCntUp", default=None)
-    f_cnt_down: _Text = field(name="FCntDn", default=None)
-    frame: _Text = field(name="payload_hex", default=None)
-
-
-class _SignedReports(Struct, gc=False):
-    uplink: _SignedReport | None = field(name="DevEUI_uplink", default=None)
-    downlink_sent: _SignedReport | None = field(name="DevEUI_downlink_Sent", default=None)
-
-
 _decoder: Final = msgspec.json.Decoder(_Report, strict=False)
 _members_decoder: Final = msgspec.json.Decoder(dict[str, Raw])
-_signed_decoder: Final = msgspec.json.Decoder(_SignedReports)
 
 
 def unwrap(received: Received, settings: Settings) -> Unwrapped:
@@ -122,49 +85,6 @@ def unwrap(received: Received, settings: Settings) -> Unwrapped:
     raise RejectedMessageError(
         Reason.MALFORMED_PAYLOAD, f"the message has neither DevEUI_uplink nor another report of ThingPark; {_ADVICE}"
     )
-
-
-def verify(received: Received, key: str) -> Signature:
-    """Tell whether a report comes from the network.
-
-    Whoever reads a request's address can send it again as it is; its time does not change then, so it is stored once.
-
-    Args:
-        received: The report; its `query` as it was before it was quoted for the address.
-        key: The connection's tunnel interface authentication key, 32 hexadecimal digits.
-
-    Raises:
-        RejectedMessageError: The body is no JSON object.
-    """
-    given = received.query.get("Token")
-    if not given:
-        return Signature.MISSING
-    expected = token(received.body, received.query, key)
-    if expected is None:
-        return Signature.UNKNOWN
-    return Signature.RIGHT if hmac.compare_digest(expected, given.lower().encode()) else Signature.WRONG
-
-
-def token(body: bytes, query: Mapping[str, str], key: str) -> bytes | None:
-    """Return the token that a report has to have, None where that is not known.
-
-    The SHA-256 of some members of the body, of some parameters of the address and of the key, one after the other, as hexadecimal digits
-    ("Tunnel Interface Development Guide"; ``verify_token_in_uplink.py`` of the samples above; for sent downlinks KPN's sample).
-
-    Raises:
-        RejectedMessageError: The body is no JSON object.
-    """
-    reports = parse(_signed_decoder, body, _ADVICE)
-    signed: tuple[_Text, ...]
-    if (report := reports.uplink) is not None:
-        signed = (report.customer, report.device, report.f_port, report.f_cnt_up, report.frame)
-    elif (report := reports.downlink_sent) is not None:
-        signed = (report.customer, report.device, report.f_port, report.f_cnt_down)
-    else:
-        return None
-    members = "".join("" if member is None else str(member) for member in signed)
-    parameters = "&".join(f"{name}={query.get(name, '')}" for name in _SIGNED_PARAMETERS)
-    return sha256(f"{members}{parameters}{key.lower()}".encode()).hexdigest().encode()
 
 
 def _uplink(report: _UplinkReport, received_at: int, settings: Settings) -> Uplink:

@@ -64,6 +64,7 @@ def united(told: Iterable[WorkerStates]) -> dict[str, SourceState]:
 
 def _united(states: list[SourceState]) -> SourceState:
     best = min(states, key=lambda state: (_RANK[state.status], state.reason == "too_many_brokers"))
+    newest = max(states, key=lambda state: (state.downlinks is not None, state.last_message_at or 0))
     wrong = next((state for state in states if state.detail), best)
     return SourceState(
         best.status,
@@ -72,4 +73,6 @@ def _united(states: list[SourceState]) -> SourceState:
         connected_since=min((each.connected_since for each in states if each.connected_since), default=None),
         last_message_at=max((each.last_message_at for each in states if each.last_message_at), default=None),
         messages=sum(each.messages for each in states),
+        checks_token=all(each.checks_token for each in states),
+        downlinks=newest.downlinks,
     )

@@ -16,7 +16,7 @@ from sens_common.brokers import (
     Version,
     address_of,
 )
-from sens_common.source_states import Reason, SourceState
+from sens_common.source_states import Downlinks, Reason, SourceState
 from sens_payloads.formats import FORMATS
 from sens_payloads.formats.presets import PRESETS
 from sens_platform_api.fields import NextCursor, Time, json_of
@@ -25,6 +25,10 @@ from sens_platform_api.sources.repository import Rule, Source
 
 _MAX_RULES: Final = 100
 _MAX_SETTINGS_BYTES: Final = 32_768
+_NOBODY_TELLS: Final = "no ingestion worker tells of it; is one running?"
+_NOBODY_TELLS_OVER_HTTP: Final = (
+    "no HTTP ingestion worker tells of it; is one running, and does the source have an ingest key?"
+)
 
 ProfileName = Annotated[str, Field(max_length=63, examples=["climate"]), in_words(NAME_PATTERN, NAME_WORDS)]
 
@@ -206,7 +210,7 @@ class StateDocument(BaseModel):
     status: Annotated[
         Literal["connected", "connecting", "failed", "disabled", "unknown"],
         Field(
-            description="`connected`: its messages come; a reason says where some may be lost. `failed`: they don't, for the reason. `unknown`: no worker tells.",
+            description="`connected`: its messages come, or over HTTP are taken; a reason says where some may be lost. `failed`: they don't, for the reason. `unknown`: no worker tells.",
             examples=["connected"],
         ),
     ]
@@ -217,6 +221,25 @@ class StateDocument(BaseModel):
     messages: Annotated[
         int, Field(description="How many came since the worker serves the source.", examples=[1742])
     ] = 0
+    checks_token: Annotated[
+        bool | None,
+        Field(
+            description="Whether the token of each request is checked, because the workers have the source's AS key; null but for format `actility`"
+            " over HTTP. Without, the ingest key alone says who sends.",
+            examples=[None],
+        ),
+    ] = None
+    downlink_push: Annotated[
+        str | None,
+        Field(
+            description="Where the network takes downlinks for the device that sent last, as its request said (X-Downlink-Push); null where none did"
+            " since the worker's start. The network's API key, which came with it, is not kept.",
+            examples=[None],
+        ),
+    ] = None
+    downlink_replace: Annotated[
+        str | None, Field(description="The same of X-Downlink-Replace, which replaces the queue.", examples=[None])
+    ] = None
 
     @classmethod
     def of(cls, source: Source, told: Mapping[str, SourceState] | None) -> Self:
@@ -230,10 +253,9 @@ class StateDocument(BaseModel):
             return cls(status="disabled")
         state = None if told is None else told.get(source.name)
         if state is None:
-            return cls(
-                status="unknown",
-                detail="NATS can't be asked" if told is None else "no ingestion worker tells of it; is one running?",
-            )
+            nobody = _NOBODY_TELLS if source.transport == "mqtt" else _NOBODY_TELLS_OVER_HTTP
+            return cls(status="unknown", detail="NATS can't be asked" if told is None else nobody)
+        downlinks = state.downlinks or Downlinks()
         return cls(
             status=state.status,
             reason=state.reason or None,
@@ -241,6 +263,9 @@ class StateDocument(BaseModel):
             connected_since=_time_of(state.connected_since),
             last_message_at=_time_of(state.last_message_at),
             messages=state.messages,
+            checks_token=state.checks_token if (source.format, source.transport) == ("actility", "http") else None,
+            downlink_push=downlinks.push,
+            downlink_replace=downlinks.replace,
         )
 
 
@@ -276,7 +301,7 @@ class SourceDocument(BaseModel):
         ),
     ]
     broker: Annotated[BrokerDocument | None, Field(description="The source's own broker, null for the platform's.")]
-    state: Annotated[StateDocument | None, Field(description="How it does; null for HTTP.")]
+    state: Annotated[StateDocument, Field(description="How it does.")]
     created_at: Annotated[Time, Field(description="When it was made.")]
     changed_at: Annotated[Time, Field(description="When it was last changed.")]
 
@@ -290,7 +315,7 @@ class SourceDocument(BaseModel):
                 **members,
                 "profile_rules": [rule._asdict() for rule in source.profile_rules],
                 "broker": None if source.broker is None else BrokerDocument(**msgspec.structs.asdict(source.broker)),
-                "state": StateDocument.of(source, told) if source.transport == "mqtt" else None,
+                "state": StateDocument.of(source, told),
                 "created_at": time_text(source.created_at or datetime.now(UTC)),
                 "changed_at": time_text(source.changed_at or datetime.now(UTC)),
             }

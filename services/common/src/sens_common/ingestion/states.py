@@ -6,13 +6,22 @@ from typing import Final
 
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
+from nats.js.api import KeyValueConfig, StorageType
+from nats.js.errors import NotFoundError
 
 from sens_common.attempts import Attempts
-from sens_common.errors import UnavailableError
+from sens_common.errors import UnavailableError, words_of
 from sens_common.health import Problems
 from sens_common.settings import NatsSettings
-from sens_common.source_states import STREAM, SourceState, WorkerStates, encode, state_subject
-from sens_mqtt_ingestion_worker.leases import ensure_bucket
+from sens_common.source_states import (
+    BUCKET,
+    KEPT_SECONDS,
+    STREAM,
+    SourceState,
+    WorkerStates,
+    encode,
+    state_subject,
+)
 
 _INTERVAL_SECONDS: Final = 1.0
 _AGAIN_SECONDS: Final = 5.0
@@ -21,6 +30,29 @@ _TELLING: Final = "tell"  # key of a problem
 
 type States = Mapping[str, Mapping[str, SourceState]]
 """By tenant and name of the source."""
+
+
+async def ensure_bucket(jetstream: JetStreamContext, replicas: int) -> None:
+    """Make the bucket of states and leases where it is missing.
+
+    Raises:
+        UnavailableError: NATS does not answer, or refuses.
+    """
+    try:
+        try:
+            await jetstream.stream_info(STREAM)
+        except NotFoundError:
+            await jetstream.create_key_value(
+                KeyValueConfig(
+                    BUCKET,
+                    description="How sources do at the ingestion workers, and which worker serves which of their brokers",
+                    storage=StorageType.MEMORY,
+                    ttl=KEPT_SECONDS,
+                    replicas=replicas,
+                )
+            )
+    except (NatsError, TimeoutError, OSError) as error:
+        raise UnavailableError(f"NATS does not keep the states of sources: {words_of(error)}") from error
 
 
 class StatesBucket:
