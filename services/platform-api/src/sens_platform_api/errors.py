@@ -25,6 +25,7 @@
         │   ├── TooManyAnswersError     answers with measurements that are being read
         │   ├── TenantBusyError         queries of one tenant
         │   └── TooManyWrongKeysError   wrong keys from one address
+        ├── CodecsUnavailableError  503 Service Unavailable, with Retry-After
         └── TooSlowError            504 Gateway Timeout
 
 `problems` renders all of them as problem details (RFC 9457). A `NumberTooLargeError` stays inside of the API: the query is asked in another
@@ -265,6 +266,21 @@ class TooManyWrongKeysError(TooManyRequestsError):
     code = "too_many_wrong_keys"
     title = "Too many wrong keys"
     bound = "wrong_keys"
+
+
+class CodecsUnavailableError(RefusedError):
+    """JavaScript can't be run by the API, so nobody can tell whether a codec does what its examples say."""
+
+    status = 503
+    code = "codecs_unavailable"
+    title = "Codecs can't be run here"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the API can't run JavaScript now, so it can't see whether the codec does what its examples say; nothing is saved."
+            " The API's log says why"
+        )
+        self.headers = {"Retry-After": "5"}
 
 
 class TooSlowError(RefusedError):

@@ -8,6 +8,7 @@ import structlog
 from sens_common.errors import UnavailableError
 from sens_payloads.codecs.javascript import Example, check
 from sens_payloads.codecs.sandbox.sandboxes import Sandbox
+from sens_platform_api.errors import CodecsUnavailableError
 
 log = structlog.get_logger()
 
@@ -20,12 +21,16 @@ class SandboxCheck:
         self._sandbox = sandbox
 
     async def problems(self, tenant_id: int, source: str, examples: Sequence[dict[str, Any]]) -> list[str]:
-        """Return what is wrong; nothing if it can be saved, or where codecs can't run here: then its examples are kept unseen."""
+        """Return what is wrong; nothing if it can be saved.
+
+        Raises:
+            CodecsUnavailableError: Codecs can't run here, or not now.
+        """
         try:
             found = await check(self._sandbox, tenant_id, source, [_example(each) for each in examples])
         except UnavailableError as error:
-            log.warning("codecs can't run here, so that their examples are not looked at", error=str(error))
-            return []
+            log.warning("codecs can't run here, so that no version is added", error=str(error))
+            raise CodecsUnavailableError from error
         return [
             problem.text if problem.example is None else f"example {problem.example + 1}: {problem.text}"
             for problem in found

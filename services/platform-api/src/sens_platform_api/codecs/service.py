@@ -35,7 +35,11 @@ class CodecCheck(Protocol):
     """Looks whether a codec does what its examples say."""
 
     async def problems(self, tenant_id: int, source: str, examples: Sequence[dict[str, Any]]) -> list[str]:
-        """Return what is wrong, nothing if it can be saved."""
+        """Return what is wrong, nothing if it can be saved.
+
+        Raises:
+            CodecsUnavailableError: Codecs can't run here, or not now.
+        """
 
 
 class CodecPage(NamedTuple):
@@ -95,6 +99,7 @@ async def add(
 
     Raises:
         InvalidRequestError: The codec does not do what an example says.
+        CodecsUnavailableError: Codecs can't run here, or not now.
         TooManyError: The tenant has too many codecs, or the codec too many versions.
     """
     problems = await check.problems(tenant_id, source, examples)
