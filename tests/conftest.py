@@ -1,5 +1,7 @@
 """Fixtures of real servers; property tests that repeat; what comes first, and which tests may open no socket."""
 
+import gc
+from functools import cache
 from typing import Any, Final
 
 import hypothesis
@@ -59,16 +61,22 @@ def _logs_as_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest-socket reads the marks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let some folders open no socket; what takes long comes first, so that all processes end at about the same time.
 
     Otherwise the order is random.
     """
     for item in items:
-        if item.path.relative_to(config.rootpath).as_posix().startswith(_WITHOUT_SOCKETS):
+        if item.nodeid.startswith(_WITHOUT_SOCKETS):
             item.add_marker(pytest.mark.disable_socket)
-    items.sort(key=_rank)
+    items.sort(key=lambda item: _rank(item.nodeid.partition("::")[0]))
 
 
-def _rank(item: pytest.Item) -> int:
-    return next((rank for rank, start in enumerate(_SLOW_FIRST) if item.nodeid.startswith(start)), len(_SLOW_FIRST))
+@cache
+def _rank(file: str) -> int:
+    return next((rank for rank, start in enumerate(_SLOW_FIRST) if file.startswith(start)), len(_SLOW_FIRST))
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector thousands of tests that live as long as the process."""
+    gc.freeze()

@@ -50,7 +50,7 @@ def description_of(metric: MetricWrapperBase) -> Metric:
     return description
 
 
-METRICS = [pytest.param(metric, id=description_of(metric).name) for _service, metric in metrics()]
+METRICS = [metric for _service, metric in metrics()]
 
 
 def exposed_name(metric: MetricWrapperBase) -> str:
@@ -62,23 +62,21 @@ class TestEveryMetric:
     def test_exists(self) -> None:
         assert len(METRICS) >= 1
 
-    @pytest.mark.parametrize("metric", METRICS)
-    def test_has_a_name_by_the_rule(self, metric: MetricWrapperBase) -> None:
-        name = exposed_name(metric)
+    def test_has_a_name_by_the_rule(self) -> None:
+        for metric in METRICS:
+            name = exposed_name(metric)
+            assert NAME.fullmatch(name), f"{name} is not sens_<component>_<noun>_<unit or total>"
+            assert name.endswith("_total") == (description_of(metric).type == "counter"), name
 
-        assert NAME.fullmatch(name), f"{name} is not sens_<component>_<noun>_<unit or total>"
-        assert name.endswith("_total") == (description_of(metric).type == "counter")
+    def test_says_what_it_means(self) -> None:
+        for metric in METRICS:
+            documentation = description_of(metric).documentation
+            assert len(documentation) >= len("Bytes read."), exposed_name(metric)
+            assert documentation.endswith("."), exposed_name(metric)
 
-    @pytest.mark.parametrize("metric", METRICS)
-    def test_says_what_it_means(self, metric: MetricWrapperBase) -> None:
-        documentation = description_of(metric).documentation
-
-        assert len(documentation) >= len("Bytes read.")
-        assert documentation.endswith(".")
-
-    @pytest.mark.parametrize("metric", METRICS)
-    def test_has_labels_from_bounded_sets_only(self, metric: MetricWrapperBase) -> None:
-        assert set(metric._labelnames) <= LABELS
+    def test_has_labels_from_bounded_sets_only(self) -> None:
+        for metric in METRICS:
+            assert set(metric._labelnames) <= LABELS, exposed_name(metric)
 
     def test_has_a_name_of_its_own(self) -> None:
         names = [exposed_name(metric) for _service, metric in metrics()]

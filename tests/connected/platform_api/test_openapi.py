@@ -35,16 +35,22 @@ def key(api: RunningApi) -> str:
 # A cursor is a text that the API made, and times and aggregates have to fit each other.
 NOT_SAID_BY_A_SCHEMA: list[CheckFunction] = [positive_data_acceptance]
 
-# Without live data, whose answer has no end.
-schema = schemathesis.openapi.from_dict(openapi_document()).exclude(path="/api/v1/live")
-# Wrong input that is too long is refused for its length (RFC 6585, section 5), which schemathesis does not count as a refusal.
-schema.config.checks.negative_data_rejection.expected_statuses = [
-    *schema.config.checks.negative_data_rejection.expected_statuses,
-    "431",
-]
+
+@pytest.fixture(scope="module")
+def document() -> "schemathesis.BaseSchema":
+    """The API's document, without live data, whose answer has no end."""
+    schema = schemathesis.openapi.from_dict(openapi_document()).exclude(path="/api/v1/live")
+    # Wrong input that is too long is refused for its length (RFC 6585, section 5), which schemathesis does not count as a refusal.
+    schema.config.checks.negative_data_rejection.expected_statuses = [
+        *schema.config.checks.negative_data_rejection.expected_statuses,
+        "431",
+    ]
+    return schema
 
 
-@schema.parametrize()
+# Made when it runs: the cases of all operations take seconds, in each process that finds the tests.
+@pytest.mark.timeout(600)  # of all operations together
+@schemathesis.pytest.from_fixture("document").parametrize()
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 def test_every_operation_answers_as_documented(case: "schemathesis.Case[Any]", api: RunningApi, key: str) -> None:
     case.call_and_validate(
