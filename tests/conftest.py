@@ -10,6 +10,7 @@ import structlog
 
 pytest_plugins = [
     "support.processes",
+    "support.http_clients",
     "support.servers",
     "support.databases",
     "support.former_rows",
