@@ -155,16 +155,21 @@ async def owner(database: DatabaseSettings) -> "AsyncIterator[asyncpg.Connection
         await connection.close()
 
 
-async def execute_as(settings: DatabaseSettings, *statements: str) -> None:
-    """Run statements as the role of the settings, which may be a database's owner, or a server's superuser."""
+async def connect_as(settings: DatabaseSettings) -> "asyncpg.Connection[asyncpg.Record]":
+    """Connect as the role of the settings, which may be a database's owner, or a server's superuser."""
     assert settings.password is not None
-    connection = await asyncpg.connect(
+    return await asyncpg.connect(
         host=settings.host,
         port=settings.port,
         database=settings.name,
         user=settings.user,
         password=settings.password.get_secret_value(),
     )
+
+
+async def execute_as(settings: DatabaseSettings, *statements: str) -> None:
+    """Run statements as the role of the settings."""
+    connection = await connect_as(settings)
     try:
         for statement in statements:
             await connection.execute(statement)
