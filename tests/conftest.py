@@ -8,6 +8,8 @@ import hypothesis
 import pytest
 import structlog
 
+from support.depth import tries
+
 pytest_plugins = [
     "support.processes",
     "support.http_clients",
@@ -31,7 +33,9 @@ pytest_plugins = [
     "support.codecs",
 ]
 
-hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile(
+    "suite", deadline=None, derandomize=True, database=None, max_examples=tries(100, 2_000)
+)
 hypothesis.settings.load_profile("suite")
 
 

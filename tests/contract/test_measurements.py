@@ -21,6 +21,7 @@ from sens_platform_api.measurements.repository import Row
 from sens_platform_api.measurements.schemas import MeasurementParameters
 from sens_platform_api.measurements.spans import Span
 from sens_platform_api.settings import LimitSettings
+from support.depth import tries
 from support.memory_measurements import aggregates_of
 from support.stored_rows import Row as Stored
 from support.tenant_data import Opener, TenantData, open_for_examples
@@ -30,7 +31,7 @@ NOW: Final = datetime(2026, 12, 1, tzinfo=UTC)
 VIENNA: Final = ZoneInfo("Europe/Vienna")
 AGGREGATES: Final[tuple[Aggregate, ...]] = get_args(Aggregate.__value__)
 
-GIVEN: Final = settings(max_examples=25, deadline=None)
+GIVEN: Final = settings(max_examples=tries(25, 500), deadline=None)
 NUMBERS: Final = st.one_of(
     st.integers(-1000, 1000).map(float),
     st.floats(-1e6, 1e6, allow_subnormal=False),

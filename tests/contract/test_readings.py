@@ -25,6 +25,7 @@ from sens_platform_api.measurements.query import Query
 from sens_platform_api.measurements.rendering import Shape
 from sens_platform_api.measurements.schemas import MeasurementParameters
 from sens_platform_api.settings import LimitSettings
+from support.depth import tries
 from support.stored_rows import Row as Stored
 from support.tenant_data import Opener, TenantData, open_for_examples
 
@@ -240,7 +241,7 @@ class TestTables:
             order=st.sampled_from(["asc", "desc"]),
             limit=st.integers(1, 30),
         )
-        @settings(max_examples=25, deadline=None)
+        @settings(max_examples=tries(25, 500), deadline=None)
         def check(values: dict[tuple[str, str, int], Value], order: str, limit: int) -> None:
             async def run() -> None:
                 number = next(numbers)

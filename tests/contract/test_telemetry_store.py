@@ -21,6 +21,7 @@ from sens_telemetry_worker.timescale.binary_copy import copy_to
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.dead_letters import COLUMNS, copy_bytes
 from sens_telemetry_worker.timescale.store import TimescaleStore
+from support.depth import tries
 from support.letters import dead_letter, insert_dead_letters
 from support.memory import MemoryEnvelope, MemoryStore
 from support.parts import NO_QUOTA, part_of
@@ -388,7 +389,7 @@ STORED = """
 """
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=tries(15, 500), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.lists(messages, min_size=1, max_size=5), min_size=1, max_size=3))
 def test_both_stores_answer_alike(
     database: DatabaseSettings, batches: list[list[list[tuple[int, int, list[tuple[int, float | str]]]]]]

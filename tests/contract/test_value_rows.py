@@ -13,6 +13,7 @@ from sens_platform_api.devices.repository import Value
 from sens_platform_api.errors import InvalidRequestError
 from sens_platform_api.measurements import readings, service, value_rows
 from sens_platform_api.measurements.rendering import PLAIN_CSV, CsvStyle, Shape, as_csv
+from support.depth import tries
 from support.stored_rows import Row as Stored
 from support.tenant_data import Opener, TenantData, open_for_examples
 
@@ -125,7 +126,7 @@ class TestValuesAsCsv:
             limit=st.integers(1, 50),
             style=st.sampled_from(STYLES[:3]),
         )
-        @settings(max_examples=25, deadline=None)
+        @settings(max_examples=tries(25, 500), deadline=None)
         def check(values: dict[tuple[str, str, int], Value], order: str, limit: int, style: CsvStyle) -> None:
             async def run() -> None:
                 number = next(numbers)

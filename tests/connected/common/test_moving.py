@@ -28,6 +28,7 @@ from sens_common.moving import run, step
 from sens_common.moving.mover import Mover
 from sens_common.moving.progress import unfinished_move
 from sens_common.settings import DatabaseSettings
+from support.depth import tries
 from support.former_rows import Series, Values, store_former
 from support.servers import eventually, owner
 
@@ -425,7 +426,7 @@ WORLDS: Final = st.sets(SERIES, min_size=1, max_size=10).flatmap(
 
 class TestLaw:
     @given(values=WORLDS, most_values=st.integers(1, 8))
-    @settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=tries(8, 100), suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_what_is_read_is_the_same_at_every_step(
         self, database: DatabaseSettings, values: Values, most_values: int
     ) -> None:

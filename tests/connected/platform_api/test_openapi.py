@@ -11,6 +11,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from sens_platform_api.app import openapi_document
 from support.api import RunningApi, store
+from support.depth import tries
 from support.letters import dead_letter, put_dead_letters
 from support.stored_rows import Value
 
@@ -49,9 +50,9 @@ def document() -> "schemathesis.BaseSchema":
 
 
 # Made when it runs: the cases of all operations take seconds, in each process that finds the tests.
-@pytest.mark.timeout(600)  # of all operations together
+@pytest.mark.timeout(tries(600, 14_400))  # of all operations together
 @schemathesis.pytest.from_fixture("document").parametrize()
-@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+@settings(max_examples=tries(10, 200), suppress_health_check=list(HealthCheck))
 def test_every_operation_answers_as_documented(case: "schemathesis.Case[Any]", api: RunningApi, key: str) -> None:
     case.call_and_validate(
         base_url=api.url, headers={"Authorization": f"Bearer {key}"}, timeout=20, excluded_checks=NOT_SAID_BY_A_SCHEMA

@@ -31,6 +31,7 @@ from sens_telemetry_worker.settings import BatchSettings
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore
+from support.depth import tries
 from support.letters import LetterRow, dead_letter, insert_dead_letters
 from support.parts import NO_QUOTA
 from support.pipelines import pipeline_of
@@ -311,7 +312,7 @@ class Replays:
             await self._here.letters.delete_replayed([(sent.summary.id, sent.summary.replays)])
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=tries(25, 500), suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(steps=STEPS)
 @example(steps=["look 1", "send 1", "work", "delete 1"])
 @example(steps=["look 1", "look 2", "send 1", "send 2", "work and die", "delete 1", "delete 2"])

@@ -33,6 +33,7 @@ from sens_telemetry_worker.timescale.explained_letters import ExplainedLetters
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore
 from sens_telemetry_worker.timescale.unsettled import UnsettledEnvelopes
+from support.depth import tries
 from support.memory import MemoryEnvelope, MemoryInbox
 from support.parts import NO_QUOTA
 from support.pipelines import pipeline_of
@@ -360,7 +361,7 @@ class TestAnyStory:
     def test_ends_the_same_whoever_reads_which_part_of_it_when_and_how_often(self, database: DatabaseSettings) -> None:
         numbers = count(1)
 
-        @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=tries(6, 100), deadline=None, suppress_health_check=list(HealthCheck))
         @given(stories, st.randoms(use_true_random=False))
         def law(story: Sequence[tuple[str, int, bool]], random: Random) -> None:
             asyncio.run(tell(database, next(numbers), story, random))

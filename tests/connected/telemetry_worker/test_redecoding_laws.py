@@ -16,6 +16,7 @@ from sens_common.settings import DatabaseSettings
 from sens_payloads.frames import Fields, Frame
 from sens_payloads.profiles import Codec, CodecVersion
 from support.databases import Databases
+from support.depth import tries
 from support.redecoding import EUI, RedecodingWorker, redecoding_worker
 from support.rollups import violations
 
@@ -68,7 +69,7 @@ async def finish(it: RedecodingWorker) -> None:
 
 
 class TestDecodingAgain:
-    @settings(max_examples=8)
+    @settings(max_examples=tries(8, 200))
     @given(
         st.lists(_MESSAGE | _FAILING, min_size=1, max_size=8),
         st.lists(_MESSAGE, max_size=4),

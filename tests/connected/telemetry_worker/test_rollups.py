@@ -17,6 +17,7 @@ from sens_telemetry_worker.storing import StoreUnavailableError
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.rollups import RollupRefresher, StepSize
 from sens_telemetry_worker.timescale.store import TimescaleStore
+from support.depth import tries
 from support.parts import NO_QUOTA, part_of
 from support.rollup_world import MINUTE, RollupWorld, worker
 from support.rollups import (
@@ -348,7 +349,7 @@ class TestRefresher:
 
 
 class TestConcurrency:
-    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("seed", range(tries(1, 20)))
     async def test_the_law_holds_in_every_snapshot_with_deletions_and_killed_refreshers(
         self, database: DatabaseSettings, seed: int
     ) -> None:
@@ -358,7 +359,7 @@ class TestConcurrency:
             await _try(connection, world)
             assert {"raw", "1h", "1d"} == set(world.sources)
 
-    @pytest.mark.parametrize("seed", range(2))
+    @pytest.mark.parametrize("seed", range(tries(1, 20)))
     async def test_the_law_holds_of_what_workers_store(self, database: DatabaseSettings, seed: int) -> None:
         async with owner(database) as connection:
             await connection.execute(INSERT_NAMES)

@@ -30,6 +30,7 @@ from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.timescale.database import Database, open_pool
 from sens_telemetry_worker.timescale.registry import TimescaleRegistry
 from sens_telemetry_worker.timescale.store import TimescaleStore
+from support.depth import tries
 from support.memory import MemoryEnvelope, MemoryInbox
 from support.parts import NO_QUOTA
 from support.pipelines import pipeline_of
@@ -354,5 +355,5 @@ def words(metric: str, value: Value) -> str:
 def test_two_workers_keep_the_laws_of_storing(database: DatabaseSettings) -> None:
     run_state_machine_as_test(
         lambda: Storing(database),  # type: ignore[arg-type]  # what makes one is enough
-        settings=settings(max_examples=8, stateful_step_count=10, deadline=None),
+        settings=settings(max_examples=tries(8, 200), stateful_step_count=10, deadline=None),
     )
