@@ -1,19 +1,18 @@
 # Sourced by the scripts: finds a Python, makes .venv from the hashed locks, and reuses it when nothing changed.
 # Sets SENS_PYTHON and SENS_UV. Call from the repository's root.
 
-sens_usable_python() { # 0 when $1 is a Python >= 3.12 that can make virtual environments
-    "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1
+sens_usable_python() { # interpreter, modules: prints its path when it is a Python >= 3.12 that has them
+    "$1" -c "import sys, $2; sys.exit(1) if sys.version_info < (3, 12) else print(sys.executable)" 2>/dev/null
 }
 
-sens_find_python() { # prints the path of the first usable interpreter
-    local candidate folder user_home
-    user_home=$(eval echo "~$(id -un)")
+sens_find_python() { # modules, those of virtual environments unless others are named: prints the path of the first usable interpreter
+    local candidate folder user_home modules=${1:-venv, ensurepip}
     for candidate in "${SENS_BASE_PYTHON:-}" python3 python3.13 python3.12 python3.14 python; do
-        if [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 && sens_usable_python "$candidate"; then
-            "$candidate" -c 'import sys; print(sys.executable)'
+        if [ -n "$candidate" ] && command -v "$candidate" >/dev/null 2>&1 && sens_usable_python "$candidate" "$modules"; then
             return 0
         fi
     done
+    user_home=$(eval echo "~$(id -un)")
     # Version managers keep interpreters that are not on PATH; a shim on PATH tells where pyenv's folder is.
     for folder in "${PYENV_ROOT:-}/versions" "$HOME/.pyenv/versions" "$user_home/.pyenv/versions" \
         "$(command -v pyenv 2>/dev/null | sed 's|/bin/pyenv$|/versions|')" \
@@ -21,7 +20,7 @@ sens_find_python() { # prints the path of the first usable interpreter
         "$HOME/.local/share/mise/installs/python" "$HOME/.local/share/rtx/installs/python" \
         /opt/homebrew/opt /usr/local/opt /opt/python /opt/pyenv/versions; do
         for candidate in "$folder"/*3.13*/bin/python3 "$folder"/*3.12*/bin/python3 "$folder"/*3.14*/bin/python3; do
-            if [ -x "$candidate" ] && sens_usable_python "$candidate"; then
+            if [ -x "$candidate" ] && sens_usable_python "$candidate" "$modules" >/dev/null; then
                 echo "$candidate"
                 return 0
             fi
