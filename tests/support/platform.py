@@ -5,6 +5,7 @@
 """
 
 import dataclasses
+import io
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from sens_cli.up.display import READY_LINE
 from sens_cli.up.ports import Ports, check_free, ports
 from sens_common.command_line.instance import Instance
 from sens_common.errors import SensError
+from support import command_line
 from support.servers import HOST, scratch_folder
 from tools.ports import claim_port
 from tools.program import Program
@@ -78,18 +80,19 @@ class Platform:
         return int(content["process"])
 
     def sens(self, *arguments: str, given: bytes = b"") -> "subprocess.CompletedProcess[str]":
-        """Run a ``sens`` command on this instance; the standard input is what is given."""
-        result = subprocess.run(
-            [sys.executable, "-m", "sens_cli", *arguments],
-            input=given,
-            capture_output=True,
-            timeout=60,
-            check=False,
-            env=self._environment(),
-        )
-        return subprocess.CompletedProcess(
-            result.args, result.returncode, result.stdout.decode(), result.stderr.decode()
-        )
+        """Run a ``sens`` command on this instance, in the process of the test; the standard input is what is given."""
+        files = {"stdin": io.BytesIO(given), "stdout": io.BytesIO(), "stderr": io.BytesIO()}
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ.keys() - clean_environment().keys():
+                patch.delenv(name)
+            for name, value in self._variables().items():
+                patch.setenv(name, value)
+            for name, file in files.items():
+                patch.setattr(sys, name, io.TextIOWrapper(file, encoding="utf-8", write_through=True))
+            code = command_line.sens(*arguments)
+            # A stream that nobody holds any more closes its file.
+            output, errors = (files[name].getvalue().decode() for name in ("stdout", "stderr"))
+        return subprocess.CompletedProcess(["sens", *arguments], code, output, errors)
 
     def start_sens(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start a ``sens`` command on this instance without waiting for its end."""
@@ -98,11 +101,11 @@ class Platform:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            env=self._environment(),
+            env=clean_environment() | self._variables(),
         )
 
-    def _environment(self) -> dict[str, str]:
-        return clean_environment() | {"SENS_DATA_DIR": str(self.data_dir), "COLUMNS": "200", "NO_COLOR": "1"}
+    def _variables(self) -> dict[str, str]:
+        return {"SENS_DATA_DIR": str(self.data_dir), "COLUMNS": "200", "NO_COLOR": "1"}
 
     def create_tenant(self, name: str | None = None) -> tuple[str, str]:
         """Make a tenant; return its name and an API key."""
