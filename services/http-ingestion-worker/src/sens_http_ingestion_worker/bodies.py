@@ -20,7 +20,8 @@ class PlainBody:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._parts: list[bytes] = []
+        self._whole = b""  # while one part has come
+        self._gathered = bytearray()  # when several have: small ones would take many times their size each by itself
         self.size = 0
 
     def feed(self, chunk: bytes) -> None:
@@ -32,11 +33,18 @@ class PlainBody:
         self.size += len(chunk)
         if self.size > self._max_bytes:
             raise too_large(self._max_bytes)
-        self._parts.append(chunk)
+        if self._gathered:
+            self._gathered += chunk
+        elif self._whole:
+            self._gathered += self._whole
+            self._gathered += chunk
+            self._whole = b""
+        else:
+            self._whole = chunk
 
     def finish(self) -> bytes:
         """Return the whole."""
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        return bytes(self._gathered) if self._gathered else self._whole
 
 
 class PackedBody(PlainBody):

@@ -5,6 +5,7 @@
 (ThingsBoard documentation, "HTTP Device API Reference"). A key may be the last level of the first two.
 """
 
+import re
 from typing import Final, NamedTuple
 
 from sens_common.keys import is_key
@@ -16,6 +17,7 @@ from sens_http_ingestion_worker.refusals import RefusedError
 MAX_TARGET: Final = 2048
 """Bytes of a path with its query."""
 _MAX_QUERY: Final = 1024
+_KEY: Final = re.compile(r"sens_[A-Za-z0-9_-]{43}")
 _SOURCE_LEVELS: Final = 4  # ingest, v1, tenant, source
 _NATIVE_LEVELS: Final = 5  # sens, v1, tenant, device, telemetry
 _BOARD_LEVELS: Final = 4  # api, v1, key, telemetry
@@ -78,8 +80,17 @@ def topic_for(target: Target, sender: Sender) -> str:
     Raises:
         RefusedError: The key is not for this address.
     """
-    if target.tenant is None:
-        return _topic_of_key(target, sender)
+    topic = _topic_of_key(target, sender) if target.tenant is None else _topic_of_address(target, sender)
+    if _KEY.search(topic):
+        raise RefusedError(
+            400,
+            "key_in_address",
+            "the address holds an ingest key where it would be stored with the message: send the key in a header, or as the last level of the path",
+        )
+    return topic
+
+
+def _topic_of_address(target: Target, sender: Sender) -> str:
     if (target.tenant, target.source) != (sender.tenant, sender.source):
         raise RefusedError(403, "wrong_key", f"the ingest key is for {_address(sender)}, not for this address")
     if target.source is not None:

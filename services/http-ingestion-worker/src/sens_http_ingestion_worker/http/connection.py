@@ -16,7 +16,7 @@ import structlog
 from sens_common.metrics import CONNECTIONS, CONNECTIONS_CLOSED
 from sens_http_ingestion_worker import metrics
 from sens_http_ingestion_worker.http.answers import CONTINUE, Answers, refused
-from sens_http_ingestion_worker.http.framing import Framing, framing_of
+from sens_http_ingestion_worker.http.framing import framing_of
 from sens_http_ingestion_worker.reception import Head, Intake
 from sens_http_ingestion_worker.refusals import RefusedError
 
@@ -29,6 +29,9 @@ _MAX_OUTSTANDING: Final = 32
 _ENDING_SECONDS: Final = 2.0
 _TOO_MANY_HEADERS: Final = RefusedError(
     431, "header_too_large", f"the header has more than {MAX_HEAD_BYTES:,} bytes or {_MAX_HEADERS} fields"
+)
+_TOO_LONG_TRAILER: Final = RefusedError(
+    431, "header_too_large", f"what follows the body has more than {MAX_HEAD_BYTES:,} bytes"
 )
 _UNFORESEEN: Final = RefusedError(500, "internal", "something unforeseen went wrong; it was logged")
 
@@ -62,7 +65,7 @@ class Owner(Protocol):
     is_stopping: bool
 
     def opened(self, connection: "HttpConnection") -> bool:
-        """Take note of a connection; tell whether there is room for it."""
+        """Take note of a connection; tell whether there is room for it. One for whose refusal there is none either is ended."""
 
     def is_idle(self, connection: "HttpConnection", *, known: bool) -> None:
         """Take note that no request of it is under way."""
@@ -106,7 +109,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._request_count = 0
         self._receiving: _Exchange | None = None
         self._is_known = False
+        self._unread_bytes = 0
         self._is_paused = False
+        self._is_write_paused = False
         self._is_ending = False
         self.deadline = math.inf
 
@@ -122,6 +127,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._owner.is_idle(self, known=False)
             return
         CONNECTIONS_CLOSED.labels("full").inc()
+        if self._transport.is_closing():
+            return  # even to refuse it there is no room
         full = RefusedError(503, "busy", "as many connections are busy as there may be", {"Retry-After": "5"})
         self._transport.write(refused(full, keep_alive=False))
         self._end()
@@ -143,6 +150,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Take what came."""
         data = bytes(self._owner.buffer[:nbytes])
+        self._unread_bytes += nbytes
         in_head_of = self._request_count if self._in_head else 0
         while data and not self._is_ending:
             try:
@@ -160,6 +168,9 @@ class HttpConnection(asyncio.BufferedProtocol):
             )
             if self._head_read_bytes > MAX_HEAD_BYTES:
                 self._refuse_all(_TOO_MANY_HEADERS)
+        if self._receiving is not None and self._unread_bytes > MAX_HEAD_BYTES:
+            # Trailers and extensions of chunks, which the parser keeps until they are complete.
+            self._refuse_all(_TOO_LONG_TRAILER)
         if len(self._exchanges) >= _MAX_OUTSTANDING and not self._is_paused:
             self._is_paused = True
             self._transport.pause_reading()
@@ -181,11 +192,13 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """Read nothing while the client does not read."""
+        self._is_write_paused = True
         self._transport.pause_reading()
         self.deadline = time.monotonic() + self._owner.header_seconds
 
     def resume_writing(self) -> None:
         """Read again."""
+        self._is_write_paused = False
         self.deadline = math.inf if self._exchanges else time.monotonic() + self._owner.idle_seconds
         if not self._is_paused:
             self._transport.resume_reading()
@@ -222,6 +235,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._is_ending:
             return
         self._in_head = False
+        self._unread_bytes = 0
+        if len(self._headers) > _MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES:
+            # Some were left out: where the body ends is not known.
+            self._refuse_all(_TOO_MANY_HEADERS)
+            return
         if self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT":
             return  # it comes again, see `_without_offer`
         exchange = self._receiving = _Exchange()
@@ -230,7 +248,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._owner.is_busy(self)
         framing = framing_of(self._headers)
         try:
-            exchange.intake = self._begin(framing)
+            head = Head(self._parser.get_method(), self._target, self._headers, framing.content_length)
+            exchange.intake = self._owner.receiver.begin(head)
         except RefusedError as error:
             exchange.refusal = error
             if framing.is_large or framing.expects_continue or self._parser.should_upgrade():
@@ -246,14 +265,9 @@ class HttpConnection(asyncio.BufferedProtocol):
             if framing.expects_continue and len(self._exchanges) == 1:
                 self._transport.write(CONTINUE)
 
-    def _begin(self, framing: Framing) -> Intake:
-        if len(self._headers) > _MAX_HEADERS or self._head_bytes > MAX_HEAD_BYTES:
-            raise _TOO_MANY_HEADERS
-        method = self._parser.get_method()
-        return self._owner.receiver.begin(Head(method, self._target, self._headers, framing.content_length))
-
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
+        self._unread_bytes = 0
         exchange = self._receiving
         if exchange is None or exchange.intake is None or self._is_ending:
             return
@@ -314,12 +328,14 @@ class HttpConnection(asyncio.BufferedProtocol):
                 return
         if exchanges:
             return
-        seconds = self._owner.header_seconds if self._in_head else self._owner.idle_seconds
+        is_waited_for = self._in_head or self._is_write_paused
+        seconds = self._owner.header_seconds if is_waited_for else self._owner.idle_seconds
         self.deadline = time.monotonic() + seconds
         self._owner.is_idle(self, known=self._is_known)
         if self._is_paused:
             self._is_paused = False
-            self._transport.resume_reading()
+            if not self._is_write_paused:
+                self._transport.resume_reading()
 
     def _refuse_all(self, error: RefusedError) -> None:
         """Answer the request that is being received, and end the connection with it: what follows is not read."""
@@ -333,6 +349,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         exchange.keep_alive = False
         exchange.is_complete = True
         self._is_ending = True
+        # Those before it have their time to be answered.
+        self.deadline = time.monotonic() + self._owner.header_seconds
         self._answer(exchange, error)
 
     def _end(self) -> None:

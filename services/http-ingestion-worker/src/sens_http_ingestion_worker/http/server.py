@@ -21,6 +21,8 @@ _BUFFER_BYTES: Final = 65_536
 _BACKLOG: Final = 2048
 _LOOK_SECONDS: Final = 0.5
 _STOP_SECONDS: Final = 5.0
+_REFUSED_AT_ONCE: Final = 50
+"""Connections that may be told that there is no room, of the files that are spared for other things (`sens_common.connections`)."""
 
 
 class HttpServer:
@@ -49,6 +51,8 @@ class HttpServer:
             return True
         oldest = next(iter(self._idle), None) or next(iter(self._idle_known), None)
         if oldest is None:
+            if len(self._connections) > self._max_connections + _REFUSED_AT_ONCE:
+                connection.abort()
             return False
         CONNECTIONS_CLOSED.labels("room").inc()
         self.is_busy(oldest)
@@ -105,11 +109,12 @@ async def serve_http(receiver: Receiver, settings: IngestionHttpSettings) -> Asy
     server = HttpServer(receiver, settings)
     listener = listening_socket(settings.host, settings.port, _BACKLOG)
     accepting = await asyncio.get_running_loop().create_server(lambda: HttpConnection(server), sock=listener)
-    looking = asyncio.create_task(server.look_for_late(), name="look for late connections")
-    log.info("takes messages", host=settings.host, port=settings.port)
-    try:
-        yield
-    finally:
-        accepting.close()
-        await server.stop()
-        looking.cancel()
+    async with asyncio.TaskGroup() as group:
+        looking = group.create_task(server.look_for_late(), name="look for late connections")
+        log.info("takes messages", host=settings.host, port=settings.port)
+        try:
+            yield
+        finally:
+            accepting.close()
+            await server.stop()
+            looking.cancel()
