@@ -97,6 +97,25 @@ class TestBrokers:
             left_out = await it.reaches("failed", "too_many_brokers", name="second")
             assert "SENS_BROKERS__MAX_PER_TENANT" in left_out.detail
 
+    async def test_that_another_worker_serves_are_not_left_out(
+        self, nats: NatsSettings, broker: MqttBroker, tmp_path: Path
+    ) -> None:
+        sources = [source(broker, "first", client_id="first"), source(broker, "second", client_id="second")]
+        elsewhere = MqttSource("elsewhere", "#", Broker("mqtt://192.0.2.1"))  # not allowed, so that it takes no room
+        async with (
+            serving(nats, tmp_path, max_count=1) as first,
+            serving(nats, tmp_path, "worker-1", max_count=1) as second,
+        ):
+            for each in (first, second):
+                each.follow(demo=sources, acme=[elsewhere])
+
+            async def told() -> bool:
+                states = [each.brokers.states().get("demo", {}) for each in (first, second)]
+                return [[state.status for state in of_worker.values()] for of_worker in states] == [["connected"]] * 2
+
+            assert await eventually(told, "each serves one, and leaves none out")
+            assert first.brokers.states()["acme"]["elsewhere"].reason == "host_not_allowed"
+
     async def test_that_the_operator_does_not_allow_are_not_connected_to(
         self, nats: NatsSettings, broker: MqttBroker, tmp_path: Path
     ) -> None:

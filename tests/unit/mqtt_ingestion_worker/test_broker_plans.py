@@ -14,6 +14,7 @@ from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
 from sens_mqtt_ingestion_worker.source_routes import TenantRoutes
 
 BROKER = Broker("mqtts://broker.example.org", credential="one")
+ALLOWED = ["broker.example.org:8883"]
 
 
 class TestPlans:
@@ -22,7 +23,7 @@ class TestPlans:
             "demo": [MqttSource("a", "a/#", BROKER), MqttSource("b", "b/#", BROKER), MqttSource("c", "c/#")],
             "acme": [MqttSource("a", "a/#", BROKER)],
         }
-        found = plans(sources)
+        found = plans(sources, ALLOWED)
         assert sorted((plan.tenant, [each.name for each in plan.sources]) for plan in found.sessions.values()) == [
             ("acme", ["a"]),
             ("demo", ["a", "b"]),
@@ -30,12 +31,25 @@ class TestPlans:
         assert len({publisher_of(plan) for plan in found.sessions.values()}) == 2
         assert found.refused == {}
 
+    def test_have_different_words_for_two_sessions_at_one_broker(self) -> None:
+        other = Broker("mqtts://broker.example.org", client_id="second")
+        found = plans({"demo": [MqttSource("a", "a/#", BROKER), MqttSource("b", "b/#", other)]}, ALLOWED)
+        assert {plan.words for plan in found.sessions.values()} == {
+            "broker broker.example.org:8883 of tenant demo",
+            "broker broker.example.org:8883 of tenant demo as second",
+        }
+
     def test_refuse_the_second_of_two_that_want_one_session_differently(self) -> None:
         other = Broker("mqtts://broker.example.org:8883", credential="two")
-        found = plans({"demo": [MqttSource("b", "b/#", other), MqttSource("a", "a/#", BROKER)]})
+        found = plans({"demo": [MqttSource("b", "b/#", other), MqttSource("a", "a/#", BROKER)]}, ALLOWED)
         (plan,) = found.sessions.values()
         assert [each.name for each in plan.sources] == ["a"]
         assert found.refused["demo"]["b"].detail.startswith("source a has the same session")
+
+    def test_take_no_room_for_brokers_that_are_not_allowed(self) -> None:
+        found = plans({"demo": [MqttSource("a", "a/#", BROKER)]}, ["broker.example.org:1883"])
+        assert found.sessions == {}
+        assert found.refused["demo"]["a"].reason == "host_not_allowed"
 
 
 class TestRoutes:

@@ -72,6 +72,18 @@ class Leases:
         self._lost.add(session)
         return False
 
+    async def is_held(self, session: str) -> bool:
+        """Tell whether another worker, or another process of this one, holds a lease.
+
+        Raises:
+            UnavailableError: NATS does not answer, or refuses.
+        """
+        try:
+            last = await self._last(session)
+        except (NatsError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"NATS does not tell who serves which broker: {words_of(error)}") from error
+        return last is not None and not self._may_take(session, last)
+
     async def release(self, session: str) -> None:
         """Give a lease back; without effect where it is not held.
 

@@ -47,5 +47,5 @@ BROKERS_CONNECTED = Gauge(
 )
 BROKERS_LEFT_OUT = Gauge(
     "sens_ingestion_brokers_left_out_count",
-    "Brokers of tenants' own that nobody may serve, because this worker serves as many as it may.",
+    "Brokers of tenants' own that no worker serves, because this one serves as many as it may.",
 )

@@ -1,11 +1,13 @@
 """Which sessions at brokers of tenants' own there are to be: the sources of a tenant that name the same broker share one."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from sens_common.brokers import Address, Broker, address_of, client_id_of
 from sens_common.source_states import SourceState, failed
 from sens_common.tenant_limits import MqttSource
+from sens_mqtt_ingestion_worker.brokers.reaching import allowed_by
+from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
 
 
 class Plan(NamedTuple):
@@ -33,7 +35,8 @@ class Plan(NamedTuple):
     @property
     def words(self) -> str:
         """Say which it is."""
-        return f"broker {self.address} of tenant {self.tenant}"
+        session = f" as {self.client_id}" if self.broker.client_id is not None else ""
+        return f"broker {self.address} of tenant {self.tenant}{session}"
 
 
 class Plans(NamedTuple):
@@ -43,8 +46,13 @@ class Plans(NamedTuple):
     refused: dict[str, dict[str, SourceState]]
 
 
-def plans(sources: Mapping[str, Collection[MqttSource]]) -> Plans:
-    """Return the sessions that these sources need, by tenant; those on the platform's broker need none."""
+def plans(sources: Mapping[str, Collection[MqttSource]], allowed_hosts: Sequence[str]) -> Plans:
+    """Return the sessions that sources need; those on the platform's broker need none, and those at hosts that are not allowed get none.
+
+    Args:
+        sources: By tenant.
+        allowed_hosts: Patterns of hosts.
+    """
     sessions: dict[str, Plan] = {}
     refused: dict[str, dict[str, SourceState]] = {}
     for tenant, of_tenant in sources.items():
@@ -53,6 +61,10 @@ def plans(sources: Mapping[str, Collection[MqttSource]]) -> Plans:
                 continue
             try:
                 address = address_of(source.broker.url)
+                allowed_by(allowed_hosts, address)
+            except SourceUnavailableError as error:
+                refused.setdefault(tenant, {})[source.name] = failed(error.reason, str(error))
+                continue
             except ValueError as error:
                 refused.setdefault(tenant, {})[source.name] = failed("not_subscribed", str(error))
                 continue

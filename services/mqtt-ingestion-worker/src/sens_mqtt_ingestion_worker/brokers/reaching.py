@@ -15,6 +15,21 @@ _THREADS: Final = 4
 _ADDRESSES: Final = 4
 
 
+def allowed_by(patterns: Sequence[str], address: Address) -> str:
+    """Return the pattern that allows an address.
+
+    Raises:
+        SourceUnavailableError: None does.
+    """
+    pattern = allowing(patterns, address)
+    if pattern is None:
+        known = "no broker outside is" if not patterns else "and only what that names is"
+        raise SourceUnavailableError(
+            f"{address} is not in SENS_BROKERS__ALLOWED_HOSTS, {known} allowed", reason="host_not_allowed"
+        )
+    return pattern
+
+
 class Reach:
     """Resolves names of hosts that are allowed, in threads of its own: names that nobody answers for hold up no other part of the worker."""
 
@@ -23,18 +38,8 @@ class Reach:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tenants' brokers")
 
     def check(self, address: Address) -> str:
-        """Return the pattern that allows an address.
-
-        Raises:
-            SourceUnavailableError: None does.
-        """
-        pattern = allowing(self._patterns, address)
-        if pattern is None:
-            known = "no broker outside is" if not self._patterns else "and only what that names is"
-            raise SourceUnavailableError(
-                f"{address} is not in SENS_BROKERS__ALLOWED_HOSTS, {known} allowed", reason="host_not_allowed"
-            )
-        return pattern
+        """See `allowed_by`."""
+        return allowed_by(self._patterns, address)
 
     async def resolve(self, address: Address) -> list[str]:
         """Return the IP addresses of a host that is allowed, a few at most.

@@ -44,6 +44,13 @@ class Leases(Protocol):
             UnavailableError: That can't be known now.
         """
 
+    async def is_held(self, session: str) -> bool:
+        """Tell whether another worker holds a lease.
+
+        Raises:
+            UnavailableError: That can't be known now.
+        """
+
     async def release(self, session: str) -> None:
         """Give a lease back.
 
@@ -100,7 +107,9 @@ class ServedBrokers:
 
     def follow(self, limits: Mapping[str, TenantLimits]) -> None:
         """Let the sources and rates of these tenants hold."""
-        self._plans = plans({tenant: each.mqtt_sources for tenant, each in limits.items()})
+        self._plans = plans(
+            {tenant: each.mqtt_sources for tenant, each in limits.items()}, self._settings.allowed_hosts
+        )
         self._rates = {tenant: each.messages_per_second for tenant, each in limits.items()}
         for served in self._served.values():
             served.session.rates.set(self._rates)
@@ -171,7 +180,8 @@ class ServedBrokers:
             if key in self._served:
                 continue
             if len(self._served) >= self._settings.max_count or counts[plan.tenant] >= self._settings.max_per_tenant:
-                left_out[key] = plan
+                if not await self._leases.is_held(key):
+                    left_out[key] = plan
             elif await self._leases.take(key):
                 problems = self.problems.of(plan.words)
                 session = self._open(plan, problems)
