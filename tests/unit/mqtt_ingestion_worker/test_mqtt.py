@@ -157,6 +157,27 @@ class TestBackpressure:
             await received(connection)
 
 
+class TestIncompletePacket:
+    async def test_is_read_again_only_when_it_is_complete(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A broker that sends single bytes of a large packet costs no more than one that sends it at once."""
+        reads = []
+        monkeypatch.setattr(mqtt5, "read", lambda view, read=mqtt5.read: (reads.append(len(view)), read(view))[1])
+        connection, _ = opened()
+        packet = publish("t", bytes(5_000), 1)
+        for byte in packet:
+            connection.data_received(bytes([byte]))
+        assert [len(message.payload) for message in await received(connection)] == [5_000]
+        assert reads[-1] == len(packet)
+        assert len(reads) <= 5
+
+    async def test_that_is_too_large_is_refused_by_its_length(self) -> None:
+        connection, transport = opened()
+        connection.data_received(publish("t", bytes(3_000_000), 1)[:10])
+        assert transport.closed
+        with pytest.raises(SourceUnavailableError, match="more than 1,000,000 bytes"):
+            await received(connection)
+
+
 class TestGathering:
     """After a large delivery the next one waits for more messages, so that there are fewer envelopes."""
 

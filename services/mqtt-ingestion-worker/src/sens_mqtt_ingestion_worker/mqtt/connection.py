@@ -109,11 +109,15 @@ class MqttConnection(asyncio.Protocol):
             self._resume_reading()
 
     def data_received(self, data: bytes) -> None:
-        """Take the packets that are complete; keep the rest for the next call."""
+        """Take the packets that are complete."""
         self._keep_alive.heard()
-        data = self._incomplete.joined(data)
-        view = memoryview(data)
-        size = len(data)
+        whole = self._incomplete.joined(data)
+        if whole is not None:
+            self._take_packets(memoryview(whole))
+
+    def _take_packets(self, view: memoryview) -> None:
+        """Take the packets that are complete; keep the rest for the next call."""
+        size = len(view)
         offset = 0
         first, is_ahead = self._clock.next()
         received_at = first
@@ -145,7 +149,7 @@ class MqttConnection(asyncio.Protocol):
         if received_at > first:
             is_ahead = is_ahead and self._ended is None
             self._clock.note_given(self._renumber(before, first) if is_ahead else received_at - STEP)
-        too_large = self._incomplete.keep(bytes(view[offset:]))
+        too_large = self._incomplete.keep(view[offset:])
         if too_large is not None:
             self._disconnect(mqtt5.DisconnectReasonCode.PACKET_TOO_LARGE, too_large, "protocol_error")
         if messages:
