@@ -13,6 +13,8 @@ from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
 
 _THREADS: Final = 4
 _ADDRESSES: Final = 4
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+"""IPv6 addresses that lead to IPv4 addresses through a translator (RFC 6052, section 2.1)."""
 
 
 def allowed_by(patterns: Sequence[str], address: Address) -> str:
@@ -59,7 +61,7 @@ class Reach:
             ) from None
         hosts = list(dict.fromkeys(str(each[4][0]) for each in found))
         if not may_be_private(pattern):
-            hosts = [host for host in hosts if ipaddress.ip_address(host.partition("%")[0]).is_global]
+            hosts = [host for host in hosts if _is_public(host)]
             if not hosts:
                 raise SourceUnavailableError(
                     f"{address.host} leads to no public address, which {pattern} of SENS_BROKERS__ALLOWED_HOSTS does not allow;"
@@ -75,3 +77,12 @@ class Reach:
     def close(self) -> None:
         """Begin nothing more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _is_public(host: str) -> bool:
+    """Tell whether an address is public, and the IPv4 address too that an IPv6 address may hold."""
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        translated = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF) if address in _NAT64 else None
+        address = address.ipv4_mapped or address.sixtofour or translated or address
+    return address.is_global and not address.is_multicast
