@@ -1,5 +1,7 @@
 """Which sessions sources need, and what a credential's files have to hold."""
 
+import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,19 @@ class TestRoutes:
         assert routes.topic("ingest/v1/acme/x/y") == "ingest/v1/demo/house/ingest/v1/acme/x/y"
         assert routes.states(1.0)["demo"]["house"].messages == 2
 
+    def test_remember_no_more_topics_than_fit_however_long_a_broker_makes_them(self) -> None:
+        routes = TenantRoutes("demo", Problems("brokers"))
+        routes.set({"demo": [MqttSource("house", "tele/#")]})
+        tracemalloc.start()
+        try:
+            for number in range(200):
+                routes.topic(f"tele/{number}/".ljust(60_000, "x"))
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert kept < 4 << 20
+        assert routes.states(1.0)["demo"]["house"].messages == 200
+
 
 class TestCredential:
     @pytest.mark.parametrize(
@@ -91,6 +106,19 @@ class TestCredential:
         credential = CredentialFolder(str(tmp_path), "demo", "one").read()
         assert (credential.username, credential.password) == ("me", "hidden")
         assert "hidden" not in repr(credential)
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+    def test_that_may_not_be_read_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "demo" / "one").mkdir(parents=True)
+        (tmp_path / "demo").chmod(0)
+        with pytest.raises(SourceUnavailableError, match="one can't be read: Permission denied"):
+            CredentialFolder(str(tmp_path), "demo", "one").read()
+
+    def test_whose_folder_can_not_be_looked_at_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "demo").symlink_to("demo")
+        with pytest.raises(SourceUnavailableError, match="one can't be read: Too many levels") as caught:
+            CredentialFolder(str(tmp_path), "demo", "one").read()
+        assert caught.value.reason == "credential_missing"
 
     def test_of_another_tenant_is_not_there(self, tmp_path: Path) -> None:
         (tmp_path / "acme" / "one").mkdir(parents=True)

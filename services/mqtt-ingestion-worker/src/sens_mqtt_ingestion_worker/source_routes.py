@@ -17,7 +17,7 @@ from sens_common.topic_filters import SHARE, checked, matches, overlap
 from sens_common.topics import NATIVE_PATTERN, SOURCES
 from sens_mqtt_ingestion_worker import metrics
 
-_MAX_TOPICS: Final = 100_000
+_TOPIC_OVERHEAD: Final = 64
 _KEPT_FORMER: Final = 100
 MAX_SOURCES: Final = 1000
 """Sources on one broker that a worker subscribes to."""
@@ -65,6 +65,9 @@ class SourceRoutes:
         problems: Sources that are not subscribed to, and why.
     """
 
+    _max_topic_characters = 16 << 20
+    """Of the topics whose sources are remembered; a topic has up to 65,535."""
+
     def __init__(self, own_filters: Sequence[str], problems: Problems | None = None) -> None:
         """Take the filters of the settings, which are not sources'."""
         self._own = own_filters
@@ -73,6 +76,7 @@ class SourceRoutes:
         self._routes: list[_Route] = []
         self._former: deque[_Route] = deque(maxlen=_KEPT_FORMER)
         self._topics: dict[str, tuple[str, _Traffic]] = {}
+        self._topic_characters = 0
         self._traffic: dict[tuple[str, str], _Traffic] = {}
         self._refused: dict[tuple[str, str], str] = {}
         self._answers: dict[str, Answer] = {}  # by topic filter as it is subscribed to
@@ -109,7 +113,7 @@ class SourceRoutes:
         if routes != self._routes:
             self._former.extendleft([route for route in self._routes if route not in routes])
             self._routes = routes
-            self._topics.clear()
+            self._forget_topics()
             self._traffic = {name: self._traffic.get(name) or _Traffic() for name in (_name(route) for route in routes)}
             self._tell_answers()
         if self.filters != before:
@@ -207,13 +211,18 @@ class SourceRoutes:
                 (each for each in (*self._routes, *self._former) if matches(each.topic_filter, published)), None
             )
             found = self._unmatched(published) if route is None else self._routed(route, published)
-            if len(self._topics) >= _MAX_TOPICS:
-                self._topics.clear()
+            self._topic_characters += len(published) + _TOPIC_OVERHEAD
+            if self._topic_characters > self._max_topic_characters:
+                self._forget_topics()
             self._topics[published] = found
         topic, traffic = found
         traffic.messages += 1
         traffic.last_message_at = time.time()
         return topic
+
+    def _forget_topics(self) -> None:
+        self._topics.clear()
+        self._topic_characters = 0
 
     def _routed(self, route: _Route, published: str) -> tuple[str, _Traffic]:
         topic = SOURCES.topic(route.tenant, route.source, published)
@@ -267,6 +276,8 @@ class SourceRoutes:
 
 class TenantRoutes(SourceRoutes):
     """The sources on a broker of their tenant's own: whatever comes from there is the tenant's, under whichever topic."""
+
+    _max_topic_characters = 1 << 20
 
     def __init__(self, tenant: str, problems: Problems) -> None:
         super().__init__([], problems)

@@ -1,6 +1,7 @@
 """Credentials in files, as a Kubernetes secret is mounted: a folder for each, ``TENANT/NAME/``, of which a tenant can only name its own."""
 
 import ssl
+import stat
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -37,7 +38,13 @@ class CredentialFolder:
         Raises:
             SourceUnavailableError: Something is missing, or can't be read: says which file.
         """
-        if not self._path.is_dir():
+        try:
+            is_folder = stat.S_ISDIR(self._path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            is_folder = False
+        except OSError as error:
+            raise _missing(f"credential {self._name}: {self._path} can't be read: {error.strerror}") from None
+        if not is_folder:
             raise _missing(f"credential {self._name} is missing: there is no folder {self._path}")
         username, password, authority, certificate, key = (self._file(name) for name in _FILES)
         if not any((username, password, authority, certificate, key)):
