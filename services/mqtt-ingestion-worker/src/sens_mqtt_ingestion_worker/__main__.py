@@ -95,17 +95,20 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
             "brokers": brokers.problems.check,
             "source_states": states.problems.check,
         }
-        beside = [
-            asyncio.create_task(limits.keep_reading(), name="read the tenants' limits"),
-            asyncio.create_task(states.keep_telling(), name="tell the sources' states"),
-        ]
-        serving = asyncio.create_task(brokers.run(stop), name="serve tenants' brokers")
         try:
-            await pipeline.run(stop)
-            await serving
+            async with asyncio.TaskGroup() as tasks:
+                beside = [
+                    tasks.create_task(limits.keep_reading(), name="read the tenants' limits"),
+                    tasks.create_task(states.keep_telling(), name="tell the sources' states"),
+                ]
+                working = [
+                    tasks.create_task(pipeline.run(stop), name="serve the platform's broker"),
+                    tasks.create_task(brokers.run(stop), name="serve tenants' brokers"),
+                ]
+                await asyncio.wait(working)
+                for task in beside:
+                    task.cancel()
         finally:
-            for task in (*beside, serving):
-                task.cancel()
             reach.close()
 
 
