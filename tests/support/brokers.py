@@ -59,9 +59,16 @@ def mosquitto(
 
 def let_in(folder: Path, username: str, password: str) -> list[str]:
     """Return the lines of Mosquitto's configuration by which one user is let in, and nobody else; the password's file is in a folder."""
+    return ["allow_anonymous false", f"password_file {passwords(folder, {username: password})}"]
+
+
+def passwords(folder: Path, users: Mapping[str, str]) -> Path:
+    """Return a file of Mosquitto's with users and their passwords."""
     file = folder / "passwords"
-    subprocess.run(["mosquitto_passwd", "-b", "-c", file, username, password], check=True, capture_output=True)
-    return ["allow_anonymous false", f"password_file {file}"]
+    file.touch(mode=0o600)
+    for username, password in users.items():
+        subprocess.run(["mosquitto_passwd", "-b", file, username, password], check=True, capture_output=True)
+    return file
 
 
 @pytest.fixture(params=["mock-mqtt-broker", "mosquitto"])

@@ -26,14 +26,19 @@ class Certificate:
 class Authority:
     """A certificate authority in a folder."""
 
-    def __init__(self, folder: Path, name: str = "Test authority") -> None:
+    def __init__(self, folder: Path, name: str = "Test authority", *, key_usage: str | None = None) -> None:
+        """Make its certificate; public authorities name their key usage, and those that people make for a house often do not."""
         self._folder = folder
-        self.root = self.self_signed("root", f"/O={name}/CN={name}")
+        extension = None if key_usage is None else f"keyUsage=critical,{key_usage}"
+        self.root = self._self_signed("root", f"/O={name}/CN={name}", extension)
 
     def self_signed(self, name: str, subject: str, host: str | None = None) -> Certificate:
         """Return a certificate that is signed by itself."""
+        return self._self_signed(name, subject, None if host is None else f"subjectAltName=DNS:{host}")
+
+    def _self_signed(self, name: str, subject: str, added: str | None) -> Certificate:
         certificate = Certificate(self._folder / f"{name}.crt", self._folder / f"{name}.private")
-        extension = [] if host is None else ["-addext", f"subjectAltName=DNS:{host}"]
+        extension = [] if added is None else ["-addext", added]
         self._openssl(
             "req", "-x509", "-subj", subject, "-days", "30", *extension, *self._new_key(certificate), "-out", str(certificate.file)
         )  # fmt: skip
@@ -43,7 +48,9 @@ class Authority:
         """Return the certificate of a host or a client, expired when the number of days is negative."""
         certificate = Certificate(self._folder / f"{host}-{days}.crt", self._folder / f"{host}-{days}.private")
         request, extensions = self._folder / "request", self._folder / "extensions"
-        extensions.write_text(f"subjectAltName=DNS:{host}\nextendedKeyUsage={usage}\n", encoding="ascii")
+        extensions.write_text(
+            f"subjectAltName=DNS:{host}\nextendedKeyUsage={usage}\nauthorityKeyIdentifier=keyid\n", encoding="ascii"
+        )
         self._openssl("req", "-new", "-subj", f"/CN={host}", *self._new_key(certificate), "-out", str(request))
         self._openssl(
             "x509", "-req", "-in", str(request), "-CA", str(self.root.file), "-CAkey", str(self.root.key), "-CAcreateserial",

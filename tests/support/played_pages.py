@@ -3,6 +3,7 @@
 import io
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -73,11 +74,13 @@ class Section:
         name: Of the page, and of the section.
         files: Texts of the files that are made, by their names.
         commands: In their order.
+        scripts: What the operator does beside them, for a shell.
     """
 
     name: str
     files: dict[str, str] = field(default_factory=dict)
     commands: list[Command] = field(default_factory=list)
+    scripts: list[str] = field(default_factory=list)
 
     def parts(self) -> tuple[list[Command], Command, Command, list[Command]]:
         """Return the commands before the message is sent, the one that sends it, the one that shows its values, and those behind."""
@@ -119,6 +122,8 @@ def _section(name: str, text: str) -> Section:
             section.files[block["title"]] = block["text"]
         elif block["language"] == "sh":
             section.commands += [_command(line) for line in block["text"].replace("\\\n", " ").splitlines()]
+        elif block["language"] == "bash":
+            section.scripts.append(block["text"])
         elif block["language"] == "text" and section.commands:
             section.commands[-1].shown = block["text"]
     return section
@@ -137,11 +142,12 @@ class Reader:
     """Plays commands in the process of the test, in a folder, as a tenant.
 
     Attributes:
+        folder: Where files are made.
         ingest_key: The last one that a command has shown; it stands for ``KEY``.
     """
 
     def __init__(self, folder: Path, api_key: str, capture: pytest.CaptureFixture[str]) -> None:
-        self._folder = folder
+        self.folder = folder
         self._api_key = api_key
         self._capture = capture
         self.ingest_key = ""
@@ -149,7 +155,11 @@ class Reader:
     def write(self, section: Section) -> None:
         """Make the files of a section."""
         for name, text in section.files.items():
-            (self._folder / name).write_text(text, encoding="utf-8")
+            (self.folder / name).write_text(text, encoding="utf-8")
+
+    def run(self, script: str) -> None:
+        """Do what the operator does, in the folder."""
+        subprocess.run(["bash", "-euc", script], cwd=self.folder, check=True)
 
     def play(self, command: Command) -> Outcome:
         """Run a command."""
@@ -162,10 +172,10 @@ class Reader:
     def _sens(self, words: list[str], stdin: str | None) -> Outcome:
         self._capture.readouterr()
         with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(self._folder)
+            patch.chdir(self.folder)
             patch.setenv("SENS_API_KEY", self._api_key)
             if stdin is not None:
-                patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((self._folder / stdin).read_bytes())))
+                patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO((self.folder / stdin).read_bytes())))
             code = sens(*words)
         written = self._capture.readouterr()
         return Outcome(code, written.out + written.err)
@@ -174,7 +184,7 @@ class Reader:
         """Do what ``curl -H HEADER --data-binary @FILE URL`` does."""
         assert [words[0], words[2]] == ["-H", "--data-binary"], words
         name, _, value = words[1].partition(": ")
-        body = (self._folder / words[3].removeprefix("@")).read_bytes()
+        body = (self.folder / words[3].removeprefix("@")).read_bytes()
         try:
             answer = httpx2.post(words[4], content=body, headers={name: value}, trust_env=False)
         except httpx2.TransportError as error:
