@@ -49,6 +49,15 @@ class TestSources:
         assert changed["profile_rules"] == [{"device": "70b3*", "profile": "climate"}]
         assert sens("sources", "show", "field") == 0
         assert ["state", "disabled"] in lines(capsys)
+        broker = ("--broker", "mqtts://broker.example.org")
+        assert sens("sources", "change", "field", "--rule", "none", *broker) == 0
+        capsys.readouterr()
+        assert sens("sources", "change", "field", "--topic", "none", "--json") == 0
+        posted = json.loads(capsys.readouterr().out)
+        assert (posted["transport"], posted["topic_filter"], posted["broker"]) == ("http", None, None)
+        assert posted["profile_rules"] == []
+        assert sens("sources", "change", "field", "--topic", f"{tenant}/new/#", "--json") == 0
+        assert json.loads(capsys.readouterr().out)["transport"] == "mqtt"
         assert sens("sources", "delete", "field") == 0
         assert sens("sources", "show", "field") == 1
 

@@ -14,7 +14,9 @@ _PAGE: Final = 1000
 _NOT_CHANGED: Final = frozenset({"source", "state", "created_at", "changed_at"})
 _NONE: Final = "none"
 Name = Annotated[str, typer.Argument(help="Name of the source.", show_default=False)]
-Topic = Annotated[str | None, typer.Option(help="MQTT topic filter of its messages.", show_default=False)]
+Topic = Annotated[
+    str | None, typer.Option(help="MQTT topic filter of its messages; none for HTTP.", show_default=False)
+]
 Settings = Annotated[
     Path | None, typer.Option(help="File with the format's settings, a JSON object.", show_default=False)
 ]
@@ -24,7 +26,7 @@ Profile = Annotated[
 Rule = Annotated[
     list[str] | None,
     typer.Option(
-        help="PATTERN=PROFILE: devices whose names fit, * stands for any characters. The first one that fits holds.",
+        help="PATTERN=PROFILE: devices whose names fit, * stands for any characters. The first one that fits holds. none alone for no rule.",
         show_default=False,
     ),
 ]
@@ -164,7 +166,7 @@ def create_source(  # noqa: PLR0917 - typer calls it with keywords
     sens sources create kitchen --preset tasmota
     sens sources create field --format netmore --topic 'netmore/acme/#' --rule '0004a30b*=climate'
     sens sources create house --format json --topic 'house/#' --settings house.json
-    sens sources create ttn --format the_things_stack --topic 'v3/+/devices/+/up' --mqtt-version 3.1.1 \\
+    sens sources create ttn --format the_things_stack --topic 'v3/greenhouse@ttn/devices/+/up' --mqtt-version 3.1.1 \\
         --broker mqtts://eu1.cloud.thethings.network:8883 --credential ttn
     """
     from sens_cli.api import Api, segment
@@ -269,15 +271,18 @@ def _changes(  # noqa: PLR0917 - as the commands have them
     from sens_cli.documents import read_json
 
     given = {
-        "topic_filter": topic,
         "settings": None if settings is None else read_json(settings, dict),
         "default_profile": profile,
-        "profile_rules": [_rule(text) for text in rules] if rules else None,
+        "profile_rules": _rules(rules) if rules else None,
         "radio": radio,
         "registers_devices": register,
         "enabled": enabled,
     }
     changes: dict[str, Any] = {member: value for member, value in given.items() if value is not None}
+    if topic == _NONE:
+        changes |= {"transport": "http", "topic_filter": None, "broker": None}
+    elif topic is not None:
+        changes |= {"transport": "mqtt", "topic_filter": topic}
     if keep_frames is not None:
         changes["keep_frames"] = keep_frames or None
     if profile == _NONE:
@@ -335,6 +340,10 @@ def _broker_words(broker: dict[str, Any] | None) -> str | None:
         *(["clean sessions"] if broker["clean_session"] else []),
     ]
     return ", ".join(parts)
+
+
+def _rules(texts: list[str]) -> list[dict[str, str]]:
+    return [] if texts == [_NONE] else [_rule(text) for text in texts]
 
 
 def _rule(text: str) -> dict[str, str]:
