@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import errno
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
@@ -25,18 +26,19 @@ VERSIONS: list[Version] = ["5", "3.1.1"]
 class ReachedBroker:
     """Where the test's broker is, as `mqtt.source.Broker`."""
 
-    def __init__(self, broker: GrantingBroker) -> None:
+    def __init__(self, broker: GrantingBroker, hosts: Sequence[str]) -> None:
         self.settings = TenantSession(f"mqtt://{HOST}:{broker.port}", "w", broker.version, False, 10, 60, 30, 5)
         self._port = broker.port
+        self._hosts = hosts
 
     async def target(self) -> Target:
-        return Target("the broker", self.settings, [HOST], self._port, None, HOST)
+        return Target("the broker", self.settings, self._hosts, self._port, None, HOST)
 
 
 @contextlib.asynccontextmanager
-async def session(broker: GrantingBroker, routes: TenantRoutes) -> AsyncIterator[MqttConnection]:
+async def session(broker: GrantingBroker, routes: TenantRoutes, *hosts: str) -> AsyncIterator[MqttConnection]:
     source = MqttSource(
-        ReachedBroker(broker),
+        ReachedBroker(broker, hosts or (HOST,)),
         ReceiptClock(time_slot("w")),
         MemoryRecord(),
         routes,
@@ -83,6 +85,24 @@ class TestBroker:
             broker.code = 1
             await reaches(routes, "connected", "")
             assert routes.problems.problem is None
+
+
+async def test_an_address_that_nothing_leads_to_leaves_the_others(
+    routes: TenantRoutes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    connect = loop.create_connection
+
+    async def create_connection(
+        protocol: Callable[[], MqttConnection], host: str, *rest: object, **more: object
+    ) -> object:
+        if host == "2001:db8::1":
+            raise OSError(errno.ENETUNREACH, "Network is unreachable")
+        return await connect(protocol, host, *rest, **more)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(loop, "create_connection", create_connection)
+    async with granting_broker("5", 1) as broker, session(broker, routes, "2001:db8::1", HOST):
+        await reaches(routes, "connected", "")
 
 
 async def test_a_refusal_says_the_brokers_reason(routes: TenantRoutes) -> None:

@@ -267,7 +267,7 @@ async def _open(connection: MqttConnection, target: Target) -> None:
     seconds = target.settings.connect_timeout_seconds
     try:
         async with asyncio.timeout(seconds):
-            await _reach(connection, target)
+            await _reach(connection, target, seconds)
             await connection.open()
     except TimeoutError as error:
         raise SourceUnavailableError(f"{target.broker} did not answer within {seconds:g} s") from error
@@ -282,12 +282,20 @@ async def _open(connection: MqttConnection, target: Target) -> None:
         raise error.at(target.broker) from error
 
 
-async def _reach(connection: MqttConnection, target: Target) -> None:
+async def _reach(connection: MqttConnection, target: Target, seconds: float) -> None:
+    """Connect to the first address that answers; one that does not leaves the others their share of the time."""
     loop = asyncio.get_running_loop()
     name = target.server_name if target.tls is not None else None
     *others, last = target.hosts
     for host in others:
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            await loop.create_connection(lambda: connection, host, target.port, ssl=target.tls, server_hostname=name)
-            return
+        try:
+            async with asyncio.timeout(seconds / len(target.hosts)):
+                await loop.create_connection(
+                    lambda: connection, host, target.port, ssl=target.tls, server_hostname=name
+                )
+        except ssl.SSLError:
+            raise
+        except OSError:
+            continue
+        return
     await loop.create_connection(lambda: connection, last, target.port, ssl=target.tls, server_hostname=name)
