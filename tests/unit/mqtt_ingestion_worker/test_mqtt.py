@@ -115,6 +115,18 @@ class TestEnd:
             await received(connection)
 
 
+class TestWordsOfTheBroker:
+    async def test_are_shortened_and_have_nothing_that_a_terminal_obeys(self) -> None:
+        connection, _ = opened()
+        said = mqtt5.DisconnectPacket(
+            reason_code=mqtt5.DisconnectReasonCode.SERVER_BUSY, reason_str="\x1b[31mred" + "x" * 10_000
+        )
+        connection.data_received(said.write())
+        with pytest.raises(SourceUnavailableError, match=r"ended the connection:  \[31mredx+$") as raised:
+            await received(connection)
+        assert len(str(raised.value)) < 300
+
+
 class TestSubAck:
     @pytest.mark.parametrize(("packet_id", "codes"), [(1, 2), (7, 1)])
     async def test_that_answers_another_subscription_ends_the_connection(self, packet_id: int, codes: int) -> None:

@@ -191,7 +191,7 @@ class MqttConnection(asyncio.Protocol):
             case mqtt5.DisconnectPacket():
                 reason = packet.reason_code.name.lower().replace("_", " ")
                 self._was_taken = packet.reason_code is mqtt5.DisconnectReasonCode.SESSION_TAKEN_OVER
-                self._end(f"the broker ended the connection: {packet.reason_str or reason}", "refused")
+                self._end(f"the broker ended the connection: {packets.words(packet.reason_str) or reason}", "refused")
             case mqtt5.PingRespPacket():
                 self._keep_alive.answered(self._delivery_count, nothing_waits=not self._messages)
             case _:
@@ -249,8 +249,7 @@ class MqttConnection(asyncio.Protocol):
                 "bad_credentials" if refused_user else "refused",
             )
         self.session_present = connack.session_present
-        if connack.server_keep_alive is not None:
-            self._keep_alive.seconds = connack.server_keep_alive
+        self._keep_alive.agree(connack.server_keep_alive)
         if (
             connack.session_expiry_interval is not None
             and connack.session_expiry_interval < settings.session_expiry_seconds
@@ -327,8 +326,6 @@ class MqttConnection(asyncio.Protocol):
     async def keep_alive(self) -> None:
         """Send PINGREQ when nothing was sent for a while; end the connection when nothing comes (MQTT 5.0, section 3.1.2.10)."""
         watch = self._keep_alive
-        if not watch.seconds:
-            return
         while self._ended is None:
             await asyncio.sleep(watch.seconds / 4)
             if watch.is_silent and not self._reading_paused:

@@ -12,7 +12,7 @@ class KeepAlive:
     """The watch over one connection.
 
     Attributes:
-        seconds: Keep-alive interval, 0 for none; the broker may choose another one than the settings.
+        seconds: Keep-alive interval.
         is_caught_up: Whether the broker has sent all that it had for the session.
     """
 
@@ -21,6 +21,11 @@ class KeepAlive:
         self.is_caught_up = False
         self._unanswered: deque[int | None] = deque()  # pings; of a probe the number of deliveries before it
         self._last_sent = self._last_heard = time.monotonic()
+
+    def agree(self, seconds: int | None) -> None:
+        """Take what the broker says of the interval: a shorter one holds; 0 and longer ones do not, for one may always ping more often."""
+        if seconds:
+            self.seconds = min(self.seconds, seconds)
 
     def sent(self) -> None:
         """Take note that something was sent."""

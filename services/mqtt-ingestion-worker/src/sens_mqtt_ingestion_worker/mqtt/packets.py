@@ -21,6 +21,7 @@ REFUSALS_OF_USERS: Final = (
 
 SUBSCRIBE_PACKET_ID: Final = 1
 _UNSUBSCRIBE_PACKET_ID: Final = 2
+_MAX_WORDS: Final = 200
 
 
 def reader(version: Version) -> Callable[[memoryview], tuple[mqtt5.Packet, int]]:
@@ -96,4 +97,10 @@ def refusal(what: str, code: str, text: str | None) -> str:
         text: The broker's own words, None where it has none.
     """
     reason = code.lower().replace("_", " ")
-    return f"the broker refuses {what}: {reason}" + (f" ({text})" if text else "")
+    said = words(text)
+    return f"the broker refuses {what}: {reason}" + (f" ({said})" if said else "")
+
+
+def words(text: str | None) -> str:
+    """Return what a broker says, for people: some hundred characters of it, and none that a terminal obeys."""
+    return "".join(each if each.isprintable() else " " for each in (text or "")[:_MAX_WORDS])
