@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+import msgspec
 import pytest
 from hypothesis import strategies as st
 
@@ -111,12 +112,12 @@ def _mutations(original: Received) -> st.SearchStrategy[Received]:
     try:
         document = json.loads(original.body)
     except ValueError:
-        return bodies.map(lambda body: original._replace(body=body))
+        return bodies.map(lambda body: msgspec.structs.replace(original, body=body))
     paths = list(_paths(document))
     members = st.tuples(st.sampled_from(paths), _documents).map(
         lambda change: json.dumps(_replaced(document, *change)).encode()
     )
-    return (bodies | members).map(lambda body: original._replace(body=body))
+    return (bodies | members).map(lambda body: msgspec.structs.replace(original, body=body))
 
 
 def _cut_or_spliced(body: bytes) -> st.SearchStrategy[bytes]:

@@ -67,6 +67,27 @@ class TestWhatIsSaid:
         assert rejection.value.detail.startswith(sentence)
 
 
+class TestALayoutThatIsRemembered:
+    def test_gives_the_same_values_in_the_same_order(self) -> None:
+        frame = bytes.fromhex("0367fff0 0568c8 010001")
+        first = decode(frame, 1)
+
+        assert list(decode(frame, 1).items()) == list(first.items())
+        assert list(first.items()) == [("temperature_3", -1.6), ("relative_humidity_5", 100.0), ("digital_in_1", 1.0)]
+        assert decode(bytes.fromhex("03670010 0568ff 010002"), 1) == {
+            "temperature_3": 1.6,
+            "relative_humidity_5": 127.5,
+            "digital_in_1": 2.0,
+        }
+
+    def test_is_not_taken_for_a_frame_of_equal_length_and_beginning(self) -> None:
+        decode(bytes.fromhex("07670001 010001"), 1)
+
+        assert decode(bytes.fromhex("07670001 020001"), 1) == {"temperature_7": 0.1, "digital_in_2": 1.0}
+        with pytest.raises(RejectedMessageError, match="the type 255 is not one"):
+            decode(bytes.fromhex("07670001 01ff01"), 1)
+
+
 class TestAnyBytes:
     @given(
         st.binary(max_size=64) | st.lists(st.sampled_from([0, 1, 3, 103, 104, 136, 113, 255]), max_size=40).map(bytes)

@@ -9,9 +9,8 @@
 
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from math import isnan
 from typing import Final, Literal
 
 from sens_common.dead_letters import Reason
@@ -39,6 +38,8 @@ _MAX_REMEMBERED_NAMES: Final = 64
 _POSITIONS: Final = tuple(map(str, range(MAX_ELEMENTS)))
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _LARGEST: Final = sys.float_info.max
+_ABOVE: Final = -float(EXACT_BELOW)
+_BELOW: Final = float(EXACT_BELOW)
 _TYPE_WORDS: Final[Mapping[type, str]] = {
     bool: "a boolean",
     int: "a number",
@@ -54,6 +55,8 @@ _TYPE_WORDS: Final[Mapping[type, str]] = {
 def flatten(members: Mapping[str, object], elements: ArrayElements = "any", prefix: str = "") -> dict[str, Value | int]:
     """Return an object's values by joined name, in its order; integers are smaller than `sens_common.formats.EXACT_BELOW`.
 
+    It may be the object itself.
+
     Args:
         members: As parsed: numbers, booleans, texts, None, and dicts with text keys or lists of these.
         elements: What arrays may hold.
@@ -64,7 +67,7 @@ def flatten(members: Mapping[str, object], elements: ArrayElements = "any", pref
     """
     values: dict[str, Value | int] = {}
     if not prefix and are_usual_numbers(members):
-        return dict(members)  # type: ignore[arg-type] # they are numbers
+        return members if type(members) is dict else dict(members)  # type: ignore[arg-type] # they are numbers
     if elements == "any" and _add_usual(values, members, prefix, 1) and len(values) <= MAX_METRICS:
         return values
     values = {}
@@ -74,12 +77,14 @@ def flatten(members: Mapping[str, object], elements: ArrayElements = "any", pref
 
 def are_usual_numbers(members: Mapping[str, object]) -> bool:
     """Tell whether all values are numbers and booleans that can be stored as they are, and their names usual."""
-    numbers: Collection[float] = members.values()  # type: ignore[assignment] # else there is an error
-    try:
-        in_range = min(numbers) > -EXACT_BELOW and max(numbers) < EXACT_BELOW and not isnan(sum(numbers))
-    except (TypeError, ValueError):  # texts, None, objects; or nothing
-        return False
-    return in_range and len(numbers) <= _MAX_REMEMBERED_NAMES and _usual_names("", tuple(members)) is not None
+    for value in members.values():
+        kind = type(value)
+        if kind is float or kind is int:
+            if not _ABOVE < value < _BELOW:  # type: ignore[operator] # a number
+                return False
+        elif kind is not bool:
+            return False
+    return 0 < len(members) <= _MAX_REMEMBERED_NAMES and _usual_names("", tuple(members)) is not None
 
 
 def check_name(name: str) -> None:
@@ -153,7 +158,7 @@ def _add_usual(values: dict[str, Value | int], members: Mapping[str, object], pr
     for name, value in zip(names, members.values(), strict=False):
         kind = type(value)
         if kind is float or kind is int:
-            is_usual = -EXACT_BELOW < value < EXACT_BELOW  # type: ignore[operator] # a number
+            is_usual = _ABOVE < value < _BELOW  # type: ignore[operator] # a number
         elif kind is str:
             is_usual = is_plain_text(value)  # type: ignore[arg-type] # a text
         elif value is None or (kind is not bool and _add_usual_nested(values, value, f"{name}.", depth)):

@@ -153,11 +153,10 @@ class SourceTopics:
         >>> SOURCES.message_address("ingest/v1/demo/house/tele/kitchen/SENSOR"), SOURCES.message_address("ingest/v1/demo/push?event=up")
         (('tele/kitchen/SENSOR', ''), ('', 'event=up'))
         """
-        rest = topic[len(self.root) :].partition("/")[2]
-        end = _SOURCE_END.search(rest)
-        if end is None:
-            return "", ""
-        return (rest[end.end() :], "") if end[0] == "/" else ("", rest[end.end() :])
+        _, _, _, source, *published = topic.split("/", 4)
+        if "?" in source:  # a slash behind it is the query's
+            return "", topic.partition("?")[2]
+        return published[0] if published else "", ""
 
 
 class Grammar:

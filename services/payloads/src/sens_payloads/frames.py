@@ -1,7 +1,9 @@
 """Frames of devices, and the contract of what decodes them."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from sens_common.errors import RejectedMessageError
 from sens_common.formats import Value
@@ -11,7 +13,7 @@ type Fields = Mapping[str, Value | int]
 """Values by the names of fields, as `sens_payloads.fields` allows them."""
 
 
-class Frame(NamedTuple):
+class Frame(Struct, frozen=True, gc=False):
     """The bytes of a device.
 
     Attributes:

@@ -13,7 +13,7 @@ from sens_common.formats import Value
 _EMPTY: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-class Received(NamedTuple):
+class Received(Struct, frozen=True, gc=False):
     """One message of a source.
 
     Attributes:

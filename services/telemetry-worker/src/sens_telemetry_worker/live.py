@@ -41,11 +41,12 @@ class LivePublisher:
                     live.LiveReading(device.name, *measurement)
                     for measurement in self._format.decode(message.payload, message.received_at)
                 )
-        for index, device, measured_at, values, is_historical in batch.interpreted.uplink_readings:
-            if new_values[index] and not is_historical and device.tenant.name in watched:
+        for each in batch.interpreted.uplink_readings:
+            device = each.device
+            if new_values[each.message_index] and not each.is_historical and device.tenant.name in watched:
                 readings.setdefault(device.tenant.name, []).extend(
-                    live.LiveReading(device.name, name, measured_at, float(value) if type(value) is int else value)
-                    for name, value in values.items()
+                    live.LiveReading(device.name, name, each.measured_at, float(value) if type(value) is int else value)
+                    for name, value in each.values.items()
                 )
         for tenant, tenant_readings in readings.items():
             await self._feed.publish(tenant, tenant_readings)

@@ -4,38 +4,62 @@ A message may hold uplinks of several devices and times. It is stored as a whole
 is neither stored nor a dead letter.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
-
-import numpy as np
+from typing import NamedTuple, NoReturn
 
 from sens_common.envelope import Message
 from sens_common.errors import RejectedMessageError
-from sens_common.formats import KINDS, Measurement, MetricKind, Value
+from sens_common.formats import Value
 from sens_common.topics import SOURCES
-from sens_payloads.frames import Frame, FrameDecoder
+from sens_payloads.formats.sparkplug_births import NO_BIRTHS
+from sens_payloads.frames import Fields, Frame, FrameDecoder
 from sens_payloads.profiles import Codec, Profile
 from sens_payloads.uplinks import Received, Uplink, WithoutMeasurements, query_of
 from sens_telemetry_worker.batch import Rejection, UndecidedMessages
 from sens_telemetry_worker.birth_reading import BirthReader, Sent
 from sens_telemetry_worker.births import BirthsOfBatch
-from sens_telemetry_worker.decoding import DecodedMessage, DecodedMessages, check_age
-from sens_telemetry_worker.shapes import GatheredMessages, Shape
+from sens_telemetry_worker.decoding import DecodedMessages, check_age
 from sens_telemetry_worker.tenants import ERASED, Device, DeviceKey, KeptMessage, Refusal, SourceOfTenant, UplinkReading
 from sens_telemetry_worker.topic_resolving import ERASED_BEFORE, TopicResolver
+from sens_telemetry_worker.uplink_gathering import gather
 
 
 @dataclass(slots=True)
-class _Opened:
-    """The uplinks of a message, until one of them is refused."""
+class _Uplinks:
+    """The uplinks of a batch's messages, those of a message together: columns of equal length.
 
-    index: int
-    message: Message
-    sender: SourceOfTenant
-    uplinks: list[Uplink]
+    Attributes:
+        owners: Indexes of their messages.
+        senders: The sources that brought them.
+        uplinks: As unwrapped.
+        profiles: Of their devices.
+        values: Fields; once they are named, values by their metrics' names.
+    """
+
+    owners: list[int] = field(default_factory=list)
+    senders: list[SourceOfTenant] = field(default_factory=list)
+    uplinks: list[Uplink] = field(default_factory=list)
     profiles: list[Profile | None] = field(default_factory=list)
-    fields: list[Mapping[str, Value | int]] = field(default_factory=list)
+    values: list[Mapping[str, Value | int]] = field(default_factory=list)
+
+    @property
+    def columns(
+        self,
+    ) -> tuple[list[int], list[SourceOfTenant], list[Uplink], list[Profile | None], list[Mapping[str, Value | int]]]:
+        """Return the columns, as above."""
+        return self.owners, self.senders, self.uplinks, self.profiles, self.values
+
+    def device_keys(self) -> list[DeviceKey]:
+        """Return whose uplinks they are."""
+        return [(sender.tenant.id, uplink.device) for sender, uplink in zip(self.senders, self.uplinks, strict=True)]
+
+    def only(self, chosen: Sequence[int]) -> "_Uplinks":
+        """Return those at some positions."""
+        if len(chosen) == len(self.owners):
+            return self
+        return _Uplinks(*([column[position] for position in chosen] for column in self.columns))  # type: ignore[arg-type]
 
 
 class SourceMessages(NamedTuple):
@@ -82,199 +106,228 @@ class SourceReader:
         Raises:
             StoreUnavailableError: The database can't be asked for devices.
         """
-        without: set[int] = set()
-        sent = [
-            Sent(index, senders[message.topic], _received(message))
-            for index, message in enumerate(messages)
-            if message.topic in senders
-        ]
-        births = await self._births_of(sent, undecided)
+        births = await self._births_of(messages, senders, undecided)
         rejections = {index: Rejection(index, *refusal) for index, refusal in births.refused.items()}
-        opened = _open(messages, sent, births, rejections, without)
-        await self._decode_frames(opened, rejections)
-        named = list(_name(opened, rejections, without))
-        wanted = {(each.sender.tenant.id, uplink.device): each.sender for each, uplink, _ in named}
-        devices = await self._topics.named_devices(wanted) if wanted else {}
-        readings = list(_readings(named, devices, rejections))
+        opened, without, names = _open(messages, senders, births, rejections)
+        await self._decode_frames(opened, messages, rejections)
+        named = _named(opened, rejections)
+        if named is not opened:
+            without |= set(opened.owners) - set(named.owners)
+        keys = named.device_keys()
+        devices = await self._topics.named_devices(dict(zip(keys, named.senders, strict=True))) if keys else {}
+        readings = _readings(named, keys, devices, messages, rejections)
         for index, rejection in rejections.items():
             if rejection.reason == ERASED:  # nothing of the device is kept, its births neither
                 births.noted.pop(index, None)
-        shapes, single = _gather(readings)
+        shapes, single = gather(readings)
         decoded = DecodedMessages(shapes, single, list(rejections.values()))
-        names = births.device_names | {
-            each.index: each.uplinks[0].device for each in opened if _is_of_one_device(each.uplinks)
-        }
-        kept = _kept(readings, {each.index: each.sender for each in opened if each.sender.keep_days is not None})
-        return SourceMessages(decoded, frozenset(without - rejections.keys()), readings, names, births, kept)
+        kept = _kept(readings, dict(zip(opened.owners, opened.senders, strict=True)))
+        return SourceMessages(
+            decoded, frozenset(without - rejections.keys()), readings, births.device_names | names, births, kept
+        )
 
-    async def _births_of(self, sent: Sequence[Sent], undecided: UndecidedMessages | None) -> BirthsOfBatch:
-        with_births = [each for each in sent if each.sender.source.has_births]
-        if self._births is None or undecided is None or not with_births:
+    async def _births_of(
+        self, messages: Sequence[Message], senders: Mapping[str, SourceOfTenant], undecided: UndecidedMessages | None
+    ) -> BirthsOfBatch:
+        if self._births is None or undecided is None:
             return BirthsOfBatch()
-        return await self._births.read(with_births, undecided)
+        with_births = {topic for topic, sender in senders.items() if sender.source.has_births}
+        if not with_births:
+            return BirthsOfBatch()
+        sent = [
+            Sent(index, senders[message.topic], _received(message))
+            for index, message in enumerate(messages)
+            if message.topic in with_births
+        ]
+        return await self._births.read(sent, undecided)
 
-    async def _decode_frames(self, opened: Sequence[_Opened], rejections: dict[int, Rejection]) -> None:
-        """Let the codecs decode the bytes of uplinks, those of a tenant and codec together."""
-        wanted: dict[tuple[int, Codec], list[tuple[_Opened, int]]] = {}
-        for each in opened:
-            for position, (uplink, profile) in enumerate(zip(each.uplinks, each.profiles, strict=True)):
-                if profile is not None and profile.codec is not None and uplink.frame:
-                    wanted.setdefault((each.sender.tenant.id, profile.codec), []).append((each, position))
-        for (tenant_id, codec), of_codec in wanted.items():
-            frames = [_frame(each, position) for each, position in of_codec]
-            results = await self._frames.decode(tenant_id, codec, frames)
-            for (each, position), result in zip(of_codec, results, strict=True):
-                if isinstance(result, RejectedMessageError):
-                    rejections.setdefault(each.index, Rejection(each.index, result.reason, result.detail))
-                else:
-                    each.fields[position] = result
+    async def _decode_frames(
+        self, opened: _Uplinks, messages: Sequence[Message], rejections: dict[int, Rejection]
+    ) -> None:
+        """Let the codecs decode the bytes of uplinks, those of a tenant and codec together; no tenant waits for another one's."""
+        by_tenant: dict[int, dict[Codec, list[int]]] = {}
+        for (tenant_id, profile), positions in _framed(opened).items():
+            if (codec := profile.codec) is not None:
+                by_tenant.setdefault(tenant_id, {}).setdefault(codec, []).extend(positions)
+        if not by_tenant:
+            return
+
+        async def of_tenant(tenant_id: int, by_codec: Mapping[Codec, list[int]]) -> None:
+            for codec, positions in by_codec.items():
+                positions.sort()  # as the messages came, whatever the profiles
+                wanted = [_frame(opened.uplinks[at], messages[opened.owners[at]]) for at in positions]
+                results = await self._frames.decode(tenant_id, codec, wanted)
+                _take(opened, positions, results, rejections)
+
+        if len(by_tenant) == 1:
+            [(tenant_id, by_codec)] = by_tenant.items()
+            await of_tenant(tenant_id, by_codec)
+            return
+        async with asyncio.TaskGroup() as tasks:
+            for tenant_id, by_codec in by_tenant.items():
+                tasks.create_task(of_tenant(tenant_id, by_codec), name=f"decode frames of tenant {tenant_id}")
 
 
-def _is_of_one_device(uplinks: Sequence[Uplink]) -> bool:
-    first = uplinks[0].device
-    return len(uplinks) == 1 or all(uplink.device == first for uplink in uplinks)
+def _framed(opened: _Uplinks) -> dict[tuple[int, Profile], list[int]]:
+    """Return the positions of uplinks whose bytes a codec decodes, by tenant and profile."""
+    found: dict[tuple[int, Profile], list[int]] = {}
+    for position, profile in enumerate(opened.profiles):
+        if profile is not None and profile.codec is not None and opened.uplinks[position].frame:
+            key = opened.senders[position].tenant.id, profile
+            if (positions := found.get(key)) is None:
+                positions = found[key] = []
+            positions.append(position)
+    return found
 
 
-def _frame(each: _Opened, position: int) -> Frame:
-    uplink = each.uplinks[position]
-    measured_at = each.message.received_at if uplink.measured_at is None else uplink.measured_at
+def _take(
+    opened: _Uplinks,
+    positions: Sequence[int],
+    results: Sequence[Fields | RejectedMessageError],
+    rejections: dict[int, Rejection],
+) -> None:
+    for position, result in zip(positions, results, strict=True):
+        if isinstance(result, RejectedMessageError):
+            index = opened.owners[position]
+            rejections.setdefault(index, Rejection(index, result.reason, result.detail))
+        else:
+            opened.values[position] = result
+
+
+def _frame(uplink: Uplink, message: Message) -> Frame:
+    measured_at = message.received_at if uplink.measured_at is None else uplink.measured_at
     return Frame(uplink.frame or b"", uplink.f_port, measured_at)
 
 
 def _received(message: Message) -> Received:
     topic, query = SOURCES.message_address(message.topic)
-    return Received(message.payload, message.received_at, topic, query_of(query))
+    if query:
+        return Received(message.payload, message.received_at, topic, query_of(query))
+    return Received(message.payload, message.received_at, topic)
+
+
+class _Opened(NamedTuple):
+    """What messages hold.
+
+    Attributes:
+        uplinks: Of all of them.
+        without: Indexes of those without measurements.
+        names: The devices of those that name one alone, by the messages' indexes.
+    """
+
+    uplinks: _Uplinks
+    without: set[int]
+    names: dict[int, str]
 
 
 def _open(
     messages: Sequence[Message],
-    sent: Iterable[Sent],
+    senders: Mapping[str, SourceOfTenant],
     births: BirthsOfBatch,
     rejections: dict[int, Rejection],
-    without: set[int],
-) -> list[_Opened]:
-    """Unwrap messages."""
-    opened: list[_Opened] = []
-    for index, sender, received in sent:
-        if index in rejections:
+) -> _Opened:
+    """Unwrap messages; note why some can't be."""
+    opened = _Uplinks()
+    without: set[int] = set()
+    names: dict[int, str] = {}
+    owners, senders_of, uplinks, profiles, values = opened.columns
+    for index, message in enumerate(messages):
+        sender = senders.get(message.topic)
+        if sender is None or index in rejections:
             continue
         try:
-            unwrapped = sender.source.unwrap(received, births.of(index))
+            unwrapped = sender.source.unwrap(_received(message), births.explaining.get(index, NO_BIRTHS))
         except RejectedMessageError as error:
             rejections[index] = Rejection(index, error.reason, error.detail)
             continue
         if isinstance(unwrapped, WithoutMeasurements):
             without.add(index)
             continue
-        each = _Opened(index, messages[index], sender, unwrapped)
+        first = unwrapped[0].device
+        if len(unwrapped) == 1 or all(uplink.device == first for uplink in unwrapped):
+            names[index] = first
         for uplink in unwrapped:
-            each.profiles.append(sender.profile(uplink.device))
-            each.fields.append(uplink.fields or {})
-        opened.append(each)
-    return opened
+            owners.append(index)
+            senders_of.append(sender)
+            uplinks.append(uplink)
+            profiles.append(sender.profile(uplink.device))
+            values.append(uplink.fields or {})
+    return _Opened(opened, without, names)
 
 
-type _Named = tuple[_Opened, Uplink, Mapping[str, Value | int]]
-"""An uplink of a message, and its values by the names of their metrics."""
-
-
-def _name(opened: Iterable[_Opened], rejections: dict[int, Rejection], without: set[int]) -> Iterable[_Named]:
-    """Yield the uplinks that have values; note the messages that have none, and those that are refused."""
-    for each in opened:
-        if each.index in rejections:
+def _named(opened: _Uplinks, rejections: dict[int, Rejection]) -> _Uplinks:
+    """Return the uplinks that have values; note the messages that are refused."""
+    chosen: list[int] = []
+    for position, owner in enumerate(opened.owners):
+        if owner in rejections:
             continue
-        named: list[_Named] = []
         try:
-            for uplink, profile, fields in zip(each.uplinks, each.profiles, each.fields, strict=True):
-                values = each.sender.source.metrics(uplink, fields, profile)
-                if values:
-                    named.append((each, uplink, values))
+            values = opened.senders[position].source.metrics(
+                opened.uplinks[position], opened.values[position], opened.profiles[position]
+            )
         except RejectedMessageError as error:
-            rejections[each.index] = Rejection(each.index, error.reason, error.detail)
+            rejections[owner] = Rejection(owner, error.reason, error.detail)
             continue
-        if not named:
-            without.add(each.index)
-        yield from named
+        if values:
+            opened.values[position] = values
+            chosen.append(position)
+    if rejections:
+        chosen = [position for position in chosen if opened.owners[position] not in rejections]
+    return opened.only(chosen)
 
 
 def _readings(
-    named: Iterable[_Named], devices: Mapping[DeviceKey, Device | Refusal], rejections: dict[int, Rejection]
-) -> Iterator[UplinkReading]:
-    """Yield what can be stored; a message of which something can't is refused."""
-    for each, uplink, values in named:
-        message, tenant = each.message, each.sender.tenant
-        measured_at = message.received_at if uplink.measured_at is None else uplink.measured_at
+    named: _Uplinks,
+    keys: Sequence[DeviceKey],
+    devices: Mapping[DeviceKey, Device | Refusal],
+    messages: Sequence[Message],
+    rejections: dict[int, Rejection],
+) -> list[UplinkReading]:
+    """Return what can be stored; a message of which something can't is refused."""
+    readings: list[UplinkReading] = []
+    for owner, key, uplink, values in zip(named.owners, keys, named.uplinks, named.values, strict=True):
+        device, received_at = devices[key], messages[owner].received_at
+        measured_at = received_at if uplink.measured_at is None else uplink.measured_at
         try:
-            device = _usable(devices[tenant.id, uplink.device], message)
-            check_age(tenant, measured_at, message.received_at)
+            if (
+                not isinstance(device, Device)
+                or device.erased_before > received_at
+                or device.tenant.refusal is not None
+            ):
+                _refuse(device, received_at)
+            if received_at - measured_at > device.tenant.late_microseconds:
+                check_age(device.tenant, measured_at, received_at)
         except RejectedMessageError as error:
-            rejections.setdefault(each.index, Rejection(each.index, error.reason, error.detail))
+            rejections.setdefault(owner, Rejection(owner, error.reason, error.detail))
             continue
-        yield UplinkReading(each.index, device, measured_at, values, uplink.historical)
+        readings.append(UplinkReading(owner, device, measured_at, values, uplink.historical))
+    return readings
 
 
-def _gather(readings: Sequence[UplinkReading]) -> tuple[list[Shape], list[DecodedMessage]]:
-    """Gather readings with the same names and kinds of value; return the others one by one."""
-    gathered: dict[tuple[int, tuple[str, ...], tuple[MetricKind | None, ...]], GatheredMessages] = {}
-    typed: dict[tuple[int, tuple[str, ...], tuple[type, ...]], GatheredMessages] = {}
-    for position, (_, device, measured_at, values, _) in enumerate(readings):
-        tenant = device.tenant
-        types = (tenant.id, tuple(values), tuple(map(type, values.values())))
-        alike = typed.get(types)
-        if alike is None:
-            kinds = tuple(map(KINDS.get, types[2]))
-            alike = typed[types] = gathered.setdefault(
-                (tenant.id, types[1], kinds), GatheredMessages(tenant, types[1], kinds)
-            )
-        alike.message_indexes.append(position)
-        alike.device_ids.append(device.id)
-        alike.times.append(measured_at)
-        alike.values.extend(values.values())
-    owners = np.array([reading.message_index for reading in readings], np.int32)
-    shapes: list[Shape] = []
-    single: list[DecodedMessage] = []
-    for messages in gathered.values():
-        shape, others = messages.decoded()
-        if shape is not None:
-            shapes.append(shape._replace(message_index=owners[shape.message_index]))
-        single += [_single(readings[position]) for position in others]
-    return shapes, single
+def _refuse(device: Device | Refusal, received_at: int) -> NoReturn:
+    """Say why a message of a device can't be stored: it is not known, was erased since, or nothing more of its tenant is stored.
+
+    Raises:
+        RejectedMessageError: Always.
+    """
+    if isinstance(device, Refusal):
+        raise RejectedMessageError(*device)
+    if device.erased_before > received_at or device.tenant.refusal is None:
+        raise RejectedMessageError(*ERASED_BEFORE)
+    raise RejectedMessageError(*device.tenant.refusal)
 
 
 def _kept(readings: Iterable[UplinkReading], senders: Mapping[int, SourceOfTenant]) -> dict[int, KeptMessage]:
     """Return what is to be kept with the readings of messages, by their indexes."""
     kept: dict[int, KeptMessage] = {}
-    if not senders:
+    keeping = {index: sender for index, sender in senders.items() if sender.keep_days is not None}
+    if not keeping:
         return kept
     for reading in readings:
-        sender = senders.get(reading.message_index)
+        sender = keeping.get(reading.message_index)
         if sender is not None and sender.keep_days is not None:
             of_message = kept.setdefault(reading.message_index, KeptMessage(sender.id, sender.keep_days, {}))
             profile = sender.profile(reading.device.name)
             codec = None if profile is None or profile.codec is None else str(profile.codec)
             of_message.codecs[reading.device.id] = codec
     return kept
-
-
-def _usable(device: Device | Refusal, message: Message) -> Device:
-    """Return a device for which a message can be stored.
-
-    Raises:
-        RejectedMessageError: It is not known, was erased since, or nothing more of its tenant is stored.
-    """
-    if isinstance(device, Refusal):
-        raise RejectedMessageError(*device)
-    if message.received_at < device.erased_before:
-        raise RejectedMessageError(*ERASED_BEFORE)
-    if device.tenant.refusal is not None:
-        raise RejectedMessageError(*device.tenant.refusal)
-    return device
-
-
-def _single(reading: UplinkReading) -> DecodedMessage:
-    """Return a reading as a message that was decoded by itself."""
-    measurements = [
-        Measurement(name, reading.measured_at, float(value) if type(value) is int else value)
-        for name, value in reading.values.items()
-    ]
-    return DecodedMessage(reading.message_index, reading.device, measurements)

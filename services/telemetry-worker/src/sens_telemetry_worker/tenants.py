@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
 
+from msgspec import Struct
+
 from sens_common.formats import MetricKind, Value
 from sens_payloads.profiles import Profile
 from sens_payloads.sources import Source
@@ -75,10 +77,10 @@ class SourceOfTenant(NamedTuple):
 
     def profile(self, device: str) -> Profile | None:
         """Return the profile of a device: the one that somebody has chosen, or by the source's rules."""
-        return self.assigned.get(device) or self.source.profile(device)
+        return (self.assigned and self.assigned.get(device)) or self.source.profile(device)
 
 
-class UplinkReading(NamedTuple):
+class UplinkReading(Struct, frozen=True, gc=False):
     """What an uplink in a message of a source says.
 
     Attributes:

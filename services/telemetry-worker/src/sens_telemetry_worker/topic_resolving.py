@@ -28,7 +28,7 @@ class KnownNames:
         sources: All of them by tenant's name and their own; in the place of one that can't be used, why.
         senders: Those of some topics.
         named_devices: Devices that sources have named, some.
-        noted_sources: Those of them whose source is noted in the database, with the source's name.
+        noted_sources: By the sources' names, those of them of which the database has noted that this source names them.
     """
 
     generation: int
@@ -38,7 +38,7 @@ class KnownNames:
     sources: Mapping[tuple[str, str], SourceOfTenant | Refusal] = field(default_factory=dict)
     senders: dict[str, SourceOfTenant] = field(default_factory=dict)
     named_devices: dict[DeviceKey, Device] = field(default_factory=dict)
-    noted_sources: set[tuple[DeviceKey, str]] = field(default_factory=set)
+    noted_sources: dict[str, set[DeviceKey]] = field(default_factory=dict)
 
 
 class DeviceRegistry(Protocol):
@@ -90,18 +90,19 @@ class TopicResolver:
     def __init__(self, registry: DeviceRegistry, *, max_cached_topics: int = MAX_CACHED_TOPICS) -> None:
         self._registry = registry
         self._max_cached_topics = max_cached_topics
+        self._source_routes: dict[str, Route] = {}  # of topics that lead to a source: what they say never changes
 
     async def resolve(self, messages: Sequence[Message], tenants: Collection[str] = ()) -> ResolvedTopics:
         """Return where the topics of messages lead, and the ids of tenants by their names."""
         topics = {message.topic for message in messages}
         known = await self._registry.known_names(tenants)
         devices, senders = _known_senders(topics, known, self._max_cached_topics)
-        routes = {topic: TOPICS.route(topic) for topic in topics - devices.keys()}
+        routes = self._routes(topics - devices.keys())
         unknown = {route.tenant for route in routes.values() if route.refusal is None} - known.tenants.keys()
         if unknown and (newer := await self._registry.known_names(unknown)) is not known:
             known = newer
             devices, senders = _known_senders(topics, known, self._max_cached_topics)
-            routes = {topic: TOPICS.route(topic) for topic in topics - devices.keys()}
+            routes = self._routes(topics - devices.keys())
         refusals: dict[str, Refusal] = {}
         erased = _erasures_of_topics(routes, known)
         latest = _latest_receipts(messages, erased)
@@ -138,6 +139,19 @@ class TopicResolver:
             senders,
         )
 
+    def _routes(self, topics: set[str]) -> dict[str, Route]:
+        """Return what topics say."""
+        remembered = self._source_routes
+        routes = {topic: remembered[topic] for topic in topics & remembered.keys()}
+        if len(routes) < len(topics):
+            if len(remembered) + len(topics) > self._max_cached_topics:
+                remembered.clear()
+            for topic in topics - routes.keys():
+                route = routes[topic] = TOPICS.route(topic)
+                if route.source is not None:
+                    remembered[topic] = route
+        return routes
+
     async def named_devices(self, wanted: Mapping[DeviceKey, SourceOfTenant]) -> dict[DeviceKey, Device | Refusal]:
         """Return devices that messages of sources name, or why they are not known.
 
@@ -151,18 +165,26 @@ class TopicResolver:
         if len(known.named_devices) + len(wanted) > self._max_cached_topics:
             known.named_devices.clear()
             known.noted_sources.clear()
-        found: dict[DeviceKey, Device | Refusal] = {
-            key: known.named_devices[key] for key in wanted.keys() & known.named_devices.keys()
-        }
-        missing = {key: sender for key, sender in wanted.items() if key not in found}
+        found: dict[DeviceKey, Device | Refusal] = {}
+        missing: dict[DeviceKey, SourceOfTenant] = {}
+        unnoted: list[tuple[DeviceKey, str]] = []
+        noted = known.noted_sources
+        for key, sender in wanted.items():
+            if (device := known.named_devices.get(key)) is None:
+                missing[key] = sender
+            else:
+                found[key] = device
+            name = sender.source.name
+            if key not in noted.get(name, ()):
+                unnoted.append((key, name))
         if missing:
             found |= await self._registered(missing, known)
-        pairs = {key: (key, sender.source.name) for key, sender in wanted.items()}
-        named = {key: pair for key, pair in pairs.items() if pair not in known.noted_sources}
-        of_devices = {device.id: named[key][1] for key in named if isinstance(device := found[key], Device)}
+        of_devices = {each.id: name for key, name in unnoted if isinstance(each := found[key], Device)}
         if of_devices:
             await self._registry.note_sources(of_devices)
-            known.noted_sources.update(pair for key, pair in named.items() if isinstance(found[key], Device))
+            for key, name in unnoted:
+                if isinstance(found[key], Device):
+                    noted.setdefault(name, set()).add(key)
         return found
 
     async def _registered(

@@ -13,7 +13,7 @@ Voltage, current and power are unsigned, as ChirpStack v4 has them; some early e
 import struct
 from collections.abc import Callable
 from operator import truediv
-from typing import Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
@@ -80,6 +80,28 @@ _values: Final[dict[bytes, _Value]] = {}
 """By channel and type, as they are first seen: at most 256 of each type."""
 
 
+class _Layout(NamedTuple):
+    """A frame whose values have one part each.
+
+    Attributes:
+        unpack: Gives head and number of each value, in turn.
+        heads: Channel and type of each value.
+        names: Theirs.
+        divisors: Theirs.
+    """
+
+    unpack: Callable[[bytes], tuple[Any, ...]]
+    heads: tuple[bytes, ...]
+    names: tuple[str, ...]
+    divisors: tuple[int, ...]
+
+
+_MAX_LAYOUTS: Final = 1024
+_LONGEST_REMEMBERED: Final = 256
+_layouts: Final[dict[tuple[int, bytes], _Layout]] = {}
+"""By length and first head; others of the same length and head are decoded value by value."""
+
+
 def decode(frame: bytes, _f_port: int) -> dict[str, Value]:
     """Return the values of a frame by name, in its order.
 
@@ -90,6 +112,11 @@ def decode(frame: bytes, _f_port: int) -> dict[str, Value]:
         RejectedMessageError: It is empty or cut off, has a type that is not known, whose width is not known either, or has one type of a
             channel twice: these would be two values of one metric at one time.
     """
+    layout = _layouts.get((len(frame), frame[:_HEAD_BYTES]))
+    if layout is not None:
+        parts = layout.unpack(frame)
+        if parts[::2] == layout.heads:
+            return dict(zip(layout.names, map(truediv, parts[1::2], layout.divisors), strict=True))
     values: dict[str, Value] = {}
     position = 0
     end = len(frame)
@@ -109,7 +136,27 @@ def decode(frame: bytes, _f_port: int) -> dict[str, Value]:
         position += size
     if not values:
         raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, "the frame is empty; Cayenne LPP has at least one value")
+    if layout is None:
+        _remember(frame, tuple(values))
     return values
+
+
+def _remember(frame: bytes, names: tuple[str, ...]) -> None:
+    """Remember how a frame that was decoded is laid out, where all of its values have one part: most devices send but one layout."""
+    if len(_layouts) >= _MAX_LAYOUTS or len(frame) > _LONGEST_REMEMBERED:
+        return
+    heads: list[bytes] = []
+    kinds: list[_Type] = []
+    position = 0
+    while position < len(frame):
+        head = frame[position : position + _HEAD_BYTES]
+        heads.append(head)
+        kinds.append(_TYPES[head[1]])
+        position += _values[head].size
+    if len(names) == len(heads):
+        layout = struct.Struct(">" + "".join(f"{_HEAD_BYTES}s{kind.layout}" for kind in kinds))
+        divisors = tuple(kind.divisors[0] for kind in kinds)
+        _layouts[len(frame), heads[0]] = _Layout(layout.unpack, tuple(heads), names, divisors)
 
 
 def _value(head: bytes, position: int) -> _Value:

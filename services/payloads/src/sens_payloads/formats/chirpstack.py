@@ -150,8 +150,13 @@ def _uplink(event: _UplinkEvent, received_at: int, settings: Settings) -> Uplink
         )
     decoded = event.decoded
     fields = flatten(decoded) if decoded and settings.decoded_by == "network" else None
+    return Uplink(name, measured_at, fields, event.data, event.f_port, _radio(event))
+
+
+def _radio(event: _UplinkEvent) -> dict[str, float | int]:
     radio: dict[str, float | int] = {"f_cnt": event.f_cnt}
-    lora = event.tx_info.modulation.lora if event.tx_info is not None and event.tx_info.modulation is not None else None
+    modulation = None if event.tx_info is None else event.tx_info.modulation
+    lora = None if modulation is None else modulation.lora
     gateways = event.rx_info
     if gateways:
         gateway = gateways[0] if len(gateways) == 1 else max(gateways, key=_rssi)
@@ -162,7 +167,7 @@ def _uplink(event: _UplinkEvent, received_at: int, settings: Settings) -> Uplink
             radio["snr"] = 0.0
     if lora is not None and lora.spreading_factor is not None:
         radio["spreading_factor"] = lora.spreading_factor
-    return Uplink(name, measured_at, fields, event.data, event.f_port, radio)
+    return radio
 
 
 def _rssi(gateway: _Gateway) -> float:
