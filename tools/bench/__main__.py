@@ -15,11 +15,26 @@ import asyncpg
 import msgspec
 
 from sens_common.errors import SensError
-from tools.bench import backlog, hops, malformed, page, pairs, posting, reads, runs, scale, telegraf
+from tools.bench import (
+    backlog,
+    fairness,
+    format_decoding,
+    format_path,
+    hops,
+    malformed,
+    page,
+    pairs,
+    posting,
+    reads,
+    runs,
+    scale,
+    telegraf,
+)
 from tools.bench.figures import Rate, Results
+from tools.bench.formats import FORMATS, NATIVE
 from tools.bench.history import Size
 from tools.bench.load import PAYLOADS, Shape
-from tools.bench.machine import machine
+from tools.bench.machine import checkout_commit, machine
 from tools.bench.measured_path import MeasuredPath
 from tools.bench.replay import replay
 from tools.bench.report import report
@@ -40,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         print(f"scripts/bench: {error}", file=sys.stderr)
         return 1
-    parts = list(PARTS) if options.all else options.only
+    parts = list(PARTS) if options.all else ["formats"] if options.format else options.only
     if options.all and telegraf.installed() is None:
         print("telegraf is not on PATH: nothing to compare with", file=sys.stderr)
         parts = [name for name in parts if name not in {"telegraf", "pairs"}]
@@ -76,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
         default=["end-to-end", "latency"],
         metavar="PART",
         help=f"measure these parts: {', '.join(PARTS)} (default: end-to-end latency)",
+    )
+    what.add_argument(
+        "--format",
+        nargs="+",
+        choices=[NATIVE, *FORMATS],
+        metavar="NAME",
+        help=f"measure what messages of these formats cost the telemetry worker: {', '.join(FORMATS)}; {NATIVE} is SENS' own with sources in place,"
+        " in pairs with a path that has none, or with another checkout's (--against)",
     )
     what.add_argument(
         "--publish",
@@ -188,9 +211,9 @@ def _results(options: argparse.Namespace) -> Results:
 
 
 @contextlib.contextmanager
-def _measured_path(results: Results, options: argparse.Namespace) -> Iterator[MeasuredPath]:
-    """Run a path of its own, with an empty database, for a part."""
-    with Stack.running("mosquitto", postgres_programs=options.postgres_programs, tenants=("bench",)) as stack:
+def _measured_path(results: Results, options: argparse.Namespace, *tenants: str) -> Iterator[MeasuredPath]:
+    """Run a path of its own, with an empty database, for a part; other tenants beside the load's where it needs some."""
+    with Stack.running("mosquitto", postgres_programs=options.postgres_programs, tenants=("bench", *tenants)) as stack:
         versions = stack.database_versions()
         database = ", ".join(f"{name} {version}" for name, version in versions.items())
         if results.database not in {"", database}:
@@ -305,6 +328,31 @@ def _http(results: Results, options: argparse.Namespace) -> None:
         results.http = posting.post(path.stack, options.requests, options.connections, options.rounds)
 
 
+def _formats(results: Results, options: argparse.Namespace) -> None:
+    for name in options.format or [NATIVE, *FORMATS]:
+        if name != NATIVE:
+            results.decoding[name] = format_decoding.compare(name, options.rounds)
+            with _measured_path(results, options) as path:
+                results.formats[name] = format_path.against_native(path, name, options.pairs)
+            continue
+        for other in options.against:
+            folder = None if other.startswith("telegraf") else Path(other)
+            theirs = (
+                _measured_path(results, options)
+                if folder is None
+                else pairs.other_path(folder, options.postgres_programs)
+            )
+            title = format_path.WITHOUT_SOURCES if folder is None else checkout_commit(folder)
+            with _measured_path(results, options) as path, theirs as without:
+                found = format_path.with_and_without_sources(path, without, title, options.pairs)
+            results.formats[f"{NATIVE} against {title}"] = found
+
+
+def _fairness(results: Results, options: argparse.Namespace) -> None:
+    with _measured_path(results, options, fairness.OTHER) as path:
+        results.fairness = fairness.measure(path, options.seconds, options.rounds)
+
+
 PARTS: Final[MappingProxyType[str, Callable[[Results, argparse.Namespace], None]]] = MappingProxyType(
     {
         "end-to-end": _end_to_end,
@@ -319,6 +367,8 @@ PARTS: Final[MappingProxyType[str, Callable[[Results, argparse.Namespace], None]
         "pairs": _pairs,
         "reads": _reads,
         "http": _http,
+        "formats": _formats,
+        "fairness": _fairness,
     }
 )
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Final
 
+from tools.bench.format_figures import Decoding, Fairness
+
 GENERATOR: Final = "generator"
 """The load's own process among the others."""
 
@@ -336,6 +338,8 @@ class Results:
         database: With its version; empty before something was measured.
         hops: Runs by payload and hop.
         pairs: By payload and the other one.
+        decoding: Rounds by format.
+        formats: Pairs by format, with SENS' own; those of SENS' own with sources in place, with a path that has none.
         failures: Parts that failed, and why.
     """
 
@@ -354,4 +358,7 @@ class Results:
     pairs: dict[str, Pairs] = field(default_factory=dict)
     reads: Reads | None = None
     http: list[Posted] = field(default_factory=list)
+    decoding: dict[str, list[Decoding]] = field(default_factory=dict)
+    formats: dict[str, Pairs] = field(default_factory=dict)
+    fairness: Fairness | None = None
     failures: dict[str, str] = field(default_factory=dict)

@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from tools.stack.tap import remaining_length
 
 _CONNECT_TIMEOUT_SECONDS: Final = 20
-_CHUNK_MESSAGES: Final = 64
+CHUNK_MESSAGES: Final = 64
+"""Messages that are written together."""
 _PUBACK_BYTES: Final = 4
 _SLEEP_SECONDS: Final = 0.001
 """Shorter pauses are not slept: messages of the same millisecond go out together."""
@@ -161,8 +162,8 @@ def prepared(shape: Shape, connection: int, first_time_milliseconds: int) -> lis
     """
     numbers = shape.numbers(connection)
     chunks = []
-    for start in range(0, len(numbers), _CHUNK_MESSAGES):
-        own = numbers[start : start + _CHUNK_MESSAGES]
+    for start in range(0, len(numbers), CHUNK_MESSAGES):
+        own = numbers[start : start + CHUNK_MESSAGES]
         data = b"".join(
             packet(
                 shape,
@@ -178,8 +179,13 @@ def prepared(shape: Shape, connection: int, first_time_milliseconds: int) -> lis
 
 def packet(shape: Shape, device: int, index: int, body: bytes) -> bytes:
     """Return the PUBLISH packet (QoS 1) of a message, which is its connection's message number `index`."""
-    topic = f"{shape.root}/v1/{shape.tenant}/device-{device:07d}/telemetry".encode()
-    rest = len(topic).to_bytes(2) + topic + (index % 65535 + 1).to_bytes(2) + body
+    return publish_packet(f"{shape.root}/v1/{shape.tenant}/device-{device:07d}/telemetry", index, body)
+
+
+def publish_packet(topic: str, index: int, body: bytes) -> bytes:
+    """Return the PUBLISH packet (QoS 1) of a message to a topic, which is its connection's message number `index`."""
+    encoded = topic.encode()
+    rest = len(encoded).to_bytes(2) + encoded + (index % 65535 + 1).to_bytes(2) + body
     return b"\x32" + remaining_length(len(rest)) + rest
 
 
@@ -279,7 +285,7 @@ async def publish(host: str, port: int, shape: Shape, chunks: Sequence[Sequence[
             for number, (client, own) in enumerate(zip(clients, chunks, strict=True)):
                 rate = shape.rate / shape.connections
                 # Connections take turns, so that a chunk leaves every now and then.
-                first = started + (number / shape.connections * _CHUNK_MESSAGES / rate if rate else 0.0)
+                first = started + (number / shape.connections * CHUNK_MESSAGES / rate if rate else 0.0)
                 tasks.create_task(_publish(client, own, shape.window, rate, first))
         return Published(sum(client.acknowledged for client in clients), time.perf_counter() - started)
 
@@ -310,13 +316,13 @@ async def publish_steadily(
     Raises:
         ConnectionError: The broker refuses or closes a connection.
     """
-    async with connected(host, port, shape.connections) as clients:
+    async with connected(host, port, shape.connections, shape.tenant) as clients:
         started = time.perf_counter()
         sent = [0] * len(clients)
         for number in range(shape.messages):
             ahead = started + number / rate - time.perf_counter()
             # Whoever watches in the same loop must get a turn, even when the load is behind.
-            if ahead > _SLEEP_SECONDS or number % _CHUNK_MESSAGES == 0:
+            if ahead > _SLEEP_SECONDS or number % CHUNK_MESSAGES == 0:
                 await asyncio.sleep(max(ahead, 0))
             turn = number % len(clients)
             clients[turn].write(make(number, sent[turn]))

@@ -9,6 +9,7 @@ from typing import Final
 
 from tools.bench.compared import pairs, telegraf
 from tools.bench.figures import Rate, Results
+from tools.bench.format_tables import fairness, formats
 from tools.bench.markdown import NAMES, PAYLOADS, table
 from tools.bench.medians import cost, cpu, platform_cost, rate
 from tools.bench.read_tables import reads
@@ -264,6 +265,8 @@ SECTIONS: Final = MappingProxyType(
         "pairs": pairs,
         "reads": reads,
         "http": http,
+        "formats": formats,
+        "fairness": fairness,
     }
 )
 """What there is to show, by the name of its section on the page."""

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator
 from typing import Final
 
+from tools.bench import format_tables
 from tools.bench.compared import TELEGRAF, ratios
 from tools.bench.figures import CHART, LATEST_OF_DECADES, LATEST_OF_FLEET, LATEST_OF_MONTH, Results
 from tools.bench.markdown import NAMES, PAYLOADS, table
@@ -37,8 +38,14 @@ _DEVICES_TARGETS: Final = (2, 1.3)
 
 def targets(results: Results) -> str:
     """Compare with what was set out to be reached."""
-    rows = [*_target_rows(results), *_comparisons(results), *_read_rows(results)]
+    rows = [*_target_rows(results), *_comparisons(results), *_read_rows(results), *_format_rows(results)]
     return table(["Figure", "At least", "Aim", "Measured", "Reached"], rows) if rows else ""
+
+
+def _format_rows(results: Results) -> Iterator[tuple[str, str, str, str, str]]:
+    for name, most, measured, unit in format_tables.target_rows(results):
+        shown = f"{measured:.2f} {unit}" if unit == "×" else f"{measured:.1f} {unit}"
+        yield (name, f"{most:g} {unit}", "", shown, _verdict(measured, most))
 
 
 def _verdict(value: float, least: float, aim: float | None = None) -> str:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from support.services import ROOT
-from tools.bench import hops, page, pairs, posting, reads, scale, telegraf
+from tools.bench import fairness, format_decoding, format_path, hops, page, pairs, posting, reads, scale, telegraf
 from tools.bench.__main__ import main
 from tools.bench.backlog import backlog
 from tools.bench.compared import ratios
@@ -28,6 +28,7 @@ from tools.bench.figures import (
     Results,
     Telegraf,
 )
+from tools.bench.format_figures import Decoding
 from tools.bench.history import Size
 from tools.bench.load import Shape
 from tools.bench.machine import machine
@@ -44,11 +45,11 @@ WORKERS = {"ingestion", "telemetry"}
 
 
 @contextmanager
-def running_path() -> Iterator[MeasuredPath]:
+def running_path(*tenants: str) -> Iterator[MeasuredPath]:
     if shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin") is None:
         pytest.skip("mosquitto is not installed")
     before = signal.getsignal(signal.SIGTERM)
-    with Stack.running("mosquitto", tenants=("bench",)) as stack:
+    with Stack.running("mosquitto", tenants=("bench", *tenants)) as stack:
         yield MeasuredPath(stack)
     signal.signal(signal.SIGTERM, before)
 
@@ -66,6 +67,32 @@ class TestPosting:
         assert figures.messages == 400
         assert set(figures.cpu_microseconds) == {"http", "nats", "generator"}
         assert 0 < figures.milliseconds["50"] <= figures.milliseconds["100"]
+
+
+class TestFormats:
+    def test_cost_to_be_decoded_with_a_child(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(format_decoding, "_BATCH_MESSAGES", 20)
+
+        [figures] = format_decoding.compare("javascript", 1)
+
+        assert figures.messages == 100
+        assert figures.microseconds > 0
+
+    @pytest.mark.timeout(300)
+    def test_are_compared_on_the_path_and_tenants_are_beside_each_other(self) -> None:
+        with running_path(fairness.OTHER) as path:
+            of = format_path.against_native(path, "javascript", 1, 400)
+            beside = fairness.measure(path, 1, 1, 0)
+
+        assert [one.messages for one in (*of.runs, *of.others)] == [400, 400]
+        results = Results(machine(), formats={"javascript": of}, fairness=beside)
+        results.decoding["netmore"] = [Decoding(100, 6.0, 3.0), Decoding(100, 8.0, 2.0), Decoding(100, 7.5, 2.5)]
+        results.formats["native against without sources"] = dataclasses.replace(of, other="without sources")
+        words = " ".join(report(results).split())
+        assert "| Netmore with Cayenne LPP | 3 × 100 | 7.5 µs | 2.5 µs | 3.00 × |" in words  # noqa: RUF001
+        assert "| decode and rows: Netmore with Cayenne LPP | 7 µs | | 7.5 µs | **no** |" in words
+        assert "| SENS' own, sources in place | without sources | 1 × 400 |" in words  # noqa: RUF001
+        assert "| p99 beside another tenant's endless codec | 1.5 × | |" in words  # noqa: RUF001
 
 
 class TestFastest:
