@@ -43,6 +43,7 @@ class Source:
         default_profile: Of devices that no rule fits.
         profile_rules: The first one that fits holds.
         id: In the database, 0 where it is in none.
+        has_births: Whether messages tell what later ones mean: Sparkplug B.
     """
 
     name: str
@@ -53,12 +54,11 @@ class Source:
     default_profile: Profile | None = None
     profile_rules: Sequence[ProfileRule] = ()
     id: int = 0
-    _profiles: dict[str, Profile | None] = field(default_factory=dict)
+    has_births: bool = field(init=False)
+    _profiles: dict[str, Profile | None] = field(init=False, default_factory=dict)
 
-    @property
-    def has_births(self) -> bool:
-        """Whether messages tell what later ones mean: Sparkplug B."""
-        return isinstance(self.settings, sparkplug_b.Settings)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "has_births", isinstance(self.settings, sparkplug_b.Settings))
 
     def unwrap(self, received: Received, births: Births = NO_BIRTHS) -> Unwrapped:
         """Return the uplinks of a message; see `uplinks.NetworkFormat.unwrap`.
@@ -73,6 +73,8 @@ class Source:
 
     def profile(self, device: str) -> Profile | None:
         """Return the profile of a device, by the rules."""
+        if not self.profile_rules:
+            return self.default_profile
         if device in self._profiles:
             return self._profiles[device]
         found = next((rule.profile for rule in self.profile_rules if _fits(rule.device, device)), self.default_profile)
@@ -86,6 +88,8 @@ class Source:
     ) -> Mapping[str, Value | int]:
         """Return the values of an uplink by the names of their metrics, none where it has no fields.
 
+        What the network knows of a device without a frame of it, such as its battery, are values of the radio alone.
+
         Args:
             uplink: The uplink.
             fields: Its own, or what its codec has made of its bytes.
@@ -94,11 +98,11 @@ class Source:
         Raises:
             RejectedMessageError: It is bytes, and no codec says what they mean; or as `Profile.named`.
         """
-        if not fields:
+        if not fields and uplink.frame is not None:
             if uplink.frame and (profile is None or profile.codec is None):
                 raise self._no_codec(uplink)
             return fields
-        values = fields if profile is None else profile.named(fields)
+        values = fields if profile is None or not fields else profile.named(fields)
         if not self.with_radio or not uplink.radio:
             return values
         return {**values, **{RADIO_PREFIX + name: value for name, value in uplink.radio.items()}}
