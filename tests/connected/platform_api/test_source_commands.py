@@ -149,6 +149,35 @@ class TestDecode:
         assert decode("{") == 1
         assert "unwrapping failed" in capsys.readouterr().out
 
+    def test_reads_several_messages_and_counts_what_becomes_of_them(
+        self, tenant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sens("profiles", "create", "climate", "--codec", "cayenne_lpp")
+        sens("sources", "create", "field", "--format", "netmore", "--topic", f"{tenant}/#", "--profile", "climate")
+        event = '{"devEui": "0004a30b001c0530", "deliveryStatus": "ok"}'
+        many, one = tmp_path / "many.jsonl", tmp_path / "one.json"
+        many.write_text(f"{UPLINK}\n\n{event}\nno message\n")
+        one.write_text(UPLINK)
+        capsys.readouterr()
+
+        assert sens("decode", "--source", "field", "--lines", str(many), str(one)) == 1
+        out = capsys.readouterr().out
+        assert [line for line in out.splitlines() if line.startswith(str(tmp_path))] == [
+            f"{many}:1",
+            f"{many}:3",
+            f"{many}:4",
+            f"{one}:1",
+        ]
+        assert out.endswith("\n4 messages: 2 stored, 1 without measurements, 1 refused\n")
+
+        assert sens("decode", "--source", "field", "--json", str(one), str(one)) == 0
+        documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(each["from"], each["refused"]) for each in documents] == [(str(one), False)] * 2
+
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n \n")))
+        assert sens("decode", "--source", "field", "--lines") == 2
+        assert "all lines are empty" in capsys.readouterr().err
+
     def test_reads_json_as_the_guide_shows_it(
         self, tenant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -9,6 +9,22 @@ import typer
 _MOST_BYTES: Final = 10_000_000
 
 
+def read_bytes(path: Path) -> bytes:
+    """Return what is in a file.
+
+    Raises:
+        BadParameter: It can't be read, or is too large.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise typer.BadParameter(f"{path} can't be read: {error.strerror or error}") from None
+    if len(content) > _MOST_BYTES:
+        raise typer.BadParameter(f"{path} has more than {_MOST_BYTES:,} bytes")
+    return content
+
+
 def read_text(path: Path) -> str:
     """Return the text of a file.
 
@@ -16,13 +32,7 @@ def read_text(path: Path) -> str:
         BadParameter: It can't be read, or is not text.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES:
-            raise typer.BadParameter(f"{path} has more than {_MOST_BYTES:,} bytes")
-        return content.decode()
-    except OSError as error:
-        raise typer.BadParameter(f"{path} can't be read: {error.strerror or error}") from None
+        return read_bytes(path).decode()
     except UnicodeDecodeError:
         raise typer.BadParameter(f"{path} is not text in UTF-8") from None
 
