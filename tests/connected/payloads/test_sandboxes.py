@@ -14,6 +14,7 @@ from sens_payloads.codecs import javascript
 from sens_payloads.codecs.calls import MAX_FRAME_BYTES, MAX_SOURCE_BYTES, Call, Decoded
 from sens_payloads.codecs.javascript import JavascriptCodecs
 from sens_payloads.codecs.sandbox import conversation, process, sandboxes
+from sens_payloads.codecs.sandbox.budget import CAPACITY_SECONDS
 from sens_payloads.codecs.sandbox.process import Child
 from sens_payloads.codecs.sandbox.sandboxes import Sandbox
 from sens_payloads.frame_decoding import Codecs
@@ -202,6 +203,31 @@ child._Codec.open = open_faulty
 
         assert {reason(outcome) for outcome in outcomes} == {"codec_limit"}
         assert sum("SIGSEGV" in detail(outcome) for outcome in outcomes) <= 4
+
+
+class TestTheEndOfAChild:
+    async def test_is_told_with_its_reason(self) -> None:
+        ends: list[str] = []
+        async with Sandbox(max_children=1, note_end=ends.append) as sandbox:
+            await sandbox.decode("a", GOOD, [call()])
+            await sandbox.decode("b", GOOD, [call()])
+            await sandbox.decode("b", ENDLESS, [call()] * 100)
+            await sandbox.decode("c", GOOD, [call()])
+
+        assert ends == ["room", "overrun", "stopped"]
+
+    async def test_is_not_needed_where_a_codec_that_has_wasted_time_does_so_again_with_its_first_call(self) -> None:
+        ends: list[str] = []
+        async with Sandbox(note_end=ends.append) as sandbox:
+            await sandbox.decode("a", GOOD, [call()])
+            now = asyncio.get_running_loop().time()
+            sandbox._tenants["a"].waste.charge(ENDLESS.sha256, CAPACITY_SECONDS - 0.05, now)
+            outcomes = await sandbox.decode("a", ENDLESS, [call()] * 100)
+
+        assert "100 ms" in detail(outcomes[0])
+        assert {reason(outcome) for outcome in outcomes} == {"codec_limit"}
+        assert all("it was not run for" in detail(outcome) for outcome in outcomes[1:])
+        assert ends == ["stopped"]
 
 
 class TestTenants:

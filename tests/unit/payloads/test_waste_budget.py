@@ -12,8 +12,8 @@ class TestWasteBudget:
 
     def test_pauses_those_that_emptied_it_until_it_has_filled_a_little(self) -> None:
         budget = WasteBudget(0.0)
-        budget.charge(BAD, 1.0, 0.0)
-        budget.charge(WORSE, 1.0, 0.0)
+        budget.charge(BAD, CAPACITY_SECONDS / 2, 0.0)
+        budget.charge(WORSE, CAPACITY_SECONDS / 2, 0.0)
         resumes = RESUME_SECONDS / REFILL_RATIO
 
         assert budget.pause(BAD, 0.0) == budget.pause(WORSE, 0.0) == resumes
@@ -24,7 +24,7 @@ class TestWasteBudget:
     def test_never_lets_more_be_wasted_than_its_share(self) -> None:
         budget, wasted, now = WasteBudget(0.0), 0.0, 0.0
         for _ in range(100_000):
-            now += 0.01
+            now += 0.1
             if budget.pause(BAD, now) == 0:
                 budget.charge(BAD, 0.1, now)
                 wasted += 0.1
@@ -35,9 +35,12 @@ class TestWasteBudget:
         budget = WasteBudget(0.0)
         budget.charge(BAD, 100.0, 0.0)
 
+        assert budget.has_offended(BAD)
+        assert not budget.has_offended(GOOD)
         assert not budget.is_full(2 * CAPACITY_SECONDS / REFILL_RATIO - 1)
         assert budget.is_full(2 * CAPACITY_SECONDS / REFILL_RATIO)
-        assert budget.pause(BAD, 1000.0) == 0
+        assert budget.pause(BAD, 2 * CAPACITY_SECONDS / REFILL_RATIO) == 0
+        assert not budget.has_offended(BAD)
 
     def test_remembers_a_bounded_number_of_codecs(self) -> None:
         budget = WasteBudget(0.0)

@@ -15,6 +15,7 @@ from sens_payloads.frame_decoding import Codecs
 from sens_telemetry_worker.batch_building import BatchBuilder
 from sens_telemetry_worker.birth_reading import BirthReader
 from sens_telemetry_worker.codec_runs.runner import CodecRunner
+from sens_telemetry_worker.counted_codecs import CountedCodecs, note_end
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.earlier_envelopes import UnsettledAnnouncements
 from sens_telemetry_worker.guard import DeadLetterGuard
@@ -67,7 +68,9 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         open_pool(pool_settings, SERVICE) as pool,
         connect(settings.nats, SERVICE, client=client, stop=stop),
         Sandbox(
-            allow_without_seccomp=settings.codecs.allow_without_seccomp, max_children=settings.codecs.max_processes
+            allow_without_seccomp=settings.codecs.allow_without_seccomp,
+            max_children=settings.codecs.max_processes,
+            note_end=note_end,
         ) as sandbox,
     ):
         jetstream = client.jetstream()
@@ -83,7 +86,7 @@ async def main(settings: TelemetrySettings, stop: asyncio.Event) -> None:
         stream = StreamPastConsumer(client)
         explained = ExplainedLetters(database, stream)
         earlier = UnsettledAnnouncements(UnsettledEnvelopes(database, stream), stream)
-        registry, codecs = TimescaleRegistry(database), Codecs(JavascriptCodecs(sandbox))
+        registry, codecs = TimescaleRegistry(database), Codecs(CountedCodecs(JavascriptCodecs(sandbox)))
         redecoder = Redecoder(database, store.partitions)
         runner = CodecRunner(StoredRuns(database), redecoder, StreamHistory(jetstream), registry, codecs)
         births = BirthReader(TimescaleBirths(database), earlier)

@@ -38,6 +38,23 @@ REPLAYED = Counter(
     "Dead letters that the worker has replayed because the birth of Sparkplug B that explains them has come.",
     ["tenant"],
 )
+CODEC_FRAMES = Counter(
+    "sens_telemetry_codec_frames_total",
+    "Devices' frames given to tenants' codecs: decoded; error (the codec fails); limit (it took too much time or memory, or is not run for a while"
+    " because it did so too often); refused (its values can't be stored); unavailable (no codec can run here).",
+    ["outcome"],
+)
+CODEC_SECONDS = Histogram(
+    "sens_telemetry_codec_seconds",
+    "For how long a batch's frames of one tenant and codec were decoded, waiting for the codec's process included.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+CODEC_PROCESSES_ENDED = Counter(
+    "sens_telemetry_codec_processes_ended_total",
+    "Processes of codecs that ended: idle; room (another tenant needed the place); replaced (after 10 minutes of CPU time); fault (crashed, hung or"
+    " wrote nonsense); killed (by the system, or without a turn); overrun (amid a batch that took too long); stopped (with the worker).",
+    ["why"],
+)
 VALUES = Counter("sens_telemetry_values_stored_total", "New values stored.", ["tenant"])
 LIVE_DROPPED = Counter(
     "sens_telemetry_live_readings_dropped_total",

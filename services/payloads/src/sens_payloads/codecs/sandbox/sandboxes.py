@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Hashable, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
@@ -12,6 +12,7 @@ from sens_payloads.codecs.calls import MAX_FRAME_BYTES, MAX_SOURCE_BYTES, Call, 
 from sens_payloads.codecs.sandbox import conversation
 from sens_payloads.codecs.sandbox.budget import WasteBudget
 from sens_payloads.codecs.sandbox.child_limits import CALL_SECONDS
+from sens_payloads.codecs.sandbox.cpu_clock import CpuClock
 from sens_payloads.codecs.sandbox.process import Child, ChildEndedError, NotStartedError
 from sens_payloads.profiles import CodecVersion
 
@@ -21,9 +22,13 @@ GROUP_SECONDS_PER_CALL: Final = 0.0005
 _GROUP_WALL_SECONDS: Final = 20.0
 _MAX_GROUP_BYTES: Final = 32 << 20
 """Results of the calls that are decoded together, as JSON."""
-_DEATH_SECONDS: Final = 0.5
+_FREE_SECONDS: Final = 0.03
+"""CPU time that a group may take besides: to load the codec, and for calls that take longer now and then."""
+_OVERRUN_RATIO: Final = 3
+"""A call that ends at its limit is charged with the time that passed, at most so many times its CPU time: a child has a low priority."""
+_DEATH_SECONDS: Final = 0.25
 """What the end of a child costs: what it computed, and the start of the next."""
-_DEATH_FROM_OUTSIDE_SECONDS: Final = 0.1
+_DEATH_FROM_OUTSIDE_SECONDS: Final = 0.05
 """What it costs where the codec need not be the reason: the start of the next."""
 _DEATHS_FROM_OUTSIDE: Final = 10
 """So many of them are borne while calls are decoded together; the next one is the fault of a call."""
@@ -35,11 +40,21 @@ _MAX_REMEMBERED: Final = 1000
 """Tenants without a child of which something is remembered."""
 
 
+type Ending = Literal["idle", "room", "replaced", "fault", "killed", "overrun", "stopped"]
+"""Why a child ends: it had nothing to do; another tenant needed its place; it had lived long enough; it crashed, hung or wrote nonsense; the system
+killed it or gave it no turn; its codec took too long for a batch; whoever asked it is stopped."""
+
+
 class Sandbox:
     """Children for the codecs of tenants. It is used within one event loop, and closed at the end (`async with`)."""
 
     def __init__(
-        self, *, allow_without_seccomp: bool = False, max_children: int = 16, idle_seconds: float = 60.0
+        self,
+        *,
+        allow_without_seccomp: bool = False,
+        max_children: int = 16,
+        idle_seconds: float = 60.0,
+        note_end: Callable[[Ending], None] = lambda _ending: None,
     ) -> None:
         """Make a sandbox; the first call of a tenant starts its child.
 
@@ -47,10 +62,12 @@ class Sandbox:
             allow_without_seccomp: Run codecs also where system calls can't be filtered (not on Linux). For machines whose codecs are all one's own.
             max_children: Tenants beyond it wait for a child of another one that has nothing to do, which is ended.
             idle_seconds: After so long without a call a child is ended.
+            note_end: Called when a child has ended or is ended.
         """
         self._allow_without_seccomp = allow_without_seccomp
         self._max_children = max_children
         self._idle_seconds = idle_seconds
+        self._note_end = note_end
         self._tenants: dict[Hashable, _Tenant] = {}
         self._children = 0
         self._ending: set[Child] = set()
@@ -105,7 +122,7 @@ class Sandbox:
         """End all children. Calls that are under way fail."""
         self._closed = True
         for tenant in self._tenants.values():
-            self.retire(tenant)
+            self.retire(tenant, "stopped")
         for child in tuple(self._ending):
             await child.end()
 
@@ -117,13 +134,13 @@ class Sandbox:
         """
         child = tenant.child
         if child is not None and (not child.alive or (child.cpu_seconds or 0.0) > _LIFETIME_SECONDS):
-            self.retire(tenant)
+            self.retire(tenant, "replaced" if child.alive else "killed")
             child = None
         if child is None:
             while self._children >= self._max_children:
                 idle = next((other for other in self._by_use() if other.is_idle), None)
                 if idle is not None:
-                    self.retire(idle)
+                    self.retire(idle, "room")
                     continue
                 self._changed.clear()
                 await self._changed.wait()
@@ -136,7 +153,7 @@ class Sandbox:
                 raise
             tenant.child = child
             if self._closed:
-                self.retire(tenant)
+                self.retire(tenant, "stopped")
         return child
 
     async def _started(self) -> Child:
@@ -145,10 +162,11 @@ class Sandbox:
                 return await Child.start(allow_without_seccomp=self._allow_without_seccomp)
         return await Child.start(allow_without_seccomp=self._allow_without_seccomp)
 
-    def retire(self, tenant: "_Tenant") -> None:
+    def retire(self, tenant: "_Tenant", why: Ending) -> None:
         """End a tenant's child, if it has one."""
         child, tenant.child = tenant.child, None
         if child is not None:
+            self._note_end(why)
             child.kill()
             self._children -= 1
             self._ending = {ending for ending in self._ending if ending.alive} | {child}
@@ -182,7 +200,7 @@ class Sandbox:
 
     def _end_if_idle(self, tenant: "_Tenant") -> None:
         if tenant.is_idle:
-            self.retire(tenant)
+            self.retire(tenant, "idle")
 
 
 class _Tenant:
@@ -210,13 +228,16 @@ class _Group:
         self._codec = codec
         self._calls = calls
         self._outcomes: list[Outcome] = []
-        self._one_by_one_until = 0
+        # A codec that has wasted time shows with its first call whether it does it again: a child need not be ended amid others.
+        self._one_by_one_until = int(tenant.waste.has_offended(codec.sha256))
         self._deaths_from_outside = 0
         loop = asyncio.get_running_loop()
         self._now: Callable[[], float] = loop.time
         self._result_bytes = 0
         self._started_at = loop.time()
-        self._clock = _CpuClock(loop.time)
+        self._asked_at = self._started_at
+        self._charged_seconds = 0.0
+        self._clock = CpuClock(loop.time)
 
     async def decode(self) -> list[Outcome]:
         """Return the outcomes of the calls."""
@@ -232,8 +253,11 @@ class _Group:
             self._charge_limits([error.outcome])
             self._outcomes += [error.outcome] * (len(self._calls) - len(self._outcomes))
         except BaseException:
-            self._sandbox.retire(self._tenant)  # it may be in the middle of an answer
+            self._sandbox.retire(self._tenant, "stopped")  # it may be in the middle of an answer
             raise
+        slow = self._clock.seconds - _FREE_SECONDS - GROUP_SECONDS_PER_CALL * len(self._calls) - self._charged_seconds
+        if slow > 0:
+            self._charge(slow)
         return self._outcomes
 
     async def form(self) -> int:
@@ -249,19 +273,22 @@ class _Group:
             self._charge_limits([error.outcome])
             raise error.outcome from None
         except ChildEndedError as error:
-            self._sandbox.retire(self._tenant)
+            self._sandbox.retire(self._tenant, _ending(error))
             self._charge(_DEATH_SECONDS)
             raise _ended(error) from None
         except BaseException:
-            self._sandbox.retire(self._tenant)
+            self._sandbox.retire(self._tenant, "stopped")
             raise
 
     async def _decode_some(self, start: int) -> None:
         one_by_one = start < self._one_by_one_until
         end = self._one_by_one_until if one_by_one else len(self._calls)
         batch = conversation.next_batch(self._codec, self._calls, start, end, each=one_by_one)
+        waits_from = self._now()
         child = await self._sandbox.child(self._tenant)
         self._clock.start(child)
+        self._asked_at = self._now()
+        self._started_at += self._asked_at - waits_from  # for a child to start, or for its turn
         try:
             conversation.ask(child, batch)
             while (answered := len(self._outcomes) - start) < len(batch.calls):
@@ -270,12 +297,12 @@ class _Group:
                 self._result_bytes += size
                 self._charge_limits(outcomes)
                 if len(self._outcomes) - start < len(batch.calls) and self._stopped():
-                    self._sandbox.retire(self._tenant)
+                    self._sandbox.retire(self._tenant, "overrun")
                     return
             self._clock.stop()
         except ChildEndedError as error:
             self._clock.stop()
-            self._sandbox.retire(self._tenant)
+            self._sandbox.retire(self._tenant, _ending(error))
             if error.is_from_outside and self._deaths_from_outside < _DEATHS_FROM_OUTSIDE:
                 # What has no answer is decoded again in a fresh child: the system ends processes that did nothing wrong.
                 self._deaths_from_outside += 1
@@ -316,8 +343,15 @@ class _Group:
     def _overdue(self) -> RejectedMessageError | None:
         used = self._clock.seconds
         allowed = GROUP_SECONDS + GROUP_SECONDS_PER_CALL * len(self._calls)
-        if used < allowed and self._now() - self._started_at < _GROUP_WALL_SECONDS:
-            return None
+        if used < allowed:
+            passed = self._now() - self._started_at
+            if passed < _GROUP_WALL_SECONDS:
+                return None
+            return RejectedMessageError(
+                Reason.CODEC_LIMIT,
+                f"this message waited {passed:.0f} s for those before it, though the codec computed for {used:.1f} s alone: the machine is too busy;"
+                " replay it",
+            )
         self._charge(used)
         return RejectedMessageError(
             Reason.CODEC_LIMIT,
@@ -330,38 +364,17 @@ class _Group:
             isinstance(outcome, RejectedMessageError) and outcome.reason == Reason.CODEC_LIMIT for outcome in outcomes
         )
         if limits:
-            self._charge(limits * CALL_SECONDS)
+            passed = min(self._now() - self._asked_at, _OVERRUN_RATIO * limits * CALL_SECONDS)
+            self._charge(max(passed, limits * CALL_SECONDS))
+            self._asked_at = self._now()
 
     def _charge(self, seconds: float) -> None:
+        self._charged_seconds += seconds
         self._tenant.waste.charge(self._codec.sha256, seconds, self._now())
 
 
-class _CpuClock:
-    """Adds up the CPU time of children while they decode a group; where the system does not tell it, the time that passes."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
-        self._before = 0.0
-        self._child: Child | None = None
-        self._started_at = 0.0
-        self._stopped = 0.0
-
-    def start(self, child: Child) -> None:
-        self._child = child
-        self._before = child.cpu_seconds or 0.0
-        self._started_at = self._now()
-
-    def stop(self) -> None:
-        self._stopped = self.seconds
-        self._child = None
-
-    @property
-    def seconds(self) -> float:
-        """So much has been used."""
-        if self._child is None:
-            return self._stopped
-        cpu = self._child.cpu_seconds
-        return self._stopped + (self._now() - self._started_at if cpu is None else cpu - self._before)
+def _ending(error: ChildEndedError) -> Ending:
+    return "killed" if error.is_from_outside else "fault"
 
 
 def _ended(error: ChildEndedError) -> RejectedMessageError:
