@@ -1,4 +1,4 @@
-"""The images against each other: from the simulated fleet through broker, log and database to an answer of the API."""
+"""The images against each other: from the simulated fleet, and from a request, through broker, log and database to an answer of the API."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -22,10 +22,12 @@ TENANT = "acme"
 
 
 class Answers(NamedTuple):
-    """Where the API listens, and the key for it."""
+    """Where the API and the HTTP ingestion listen, and the keys for them."""
 
     url: str
     key: str
+    ingestion_url: str
+    ingest_key: str
 
     def get(self, path: str, *, key: str | None = None) -> httpx2.Response:
         """Ask with the tenant's key, or another one."""
@@ -67,7 +69,7 @@ def wait_until_ready(process: Program, port: int, log: Path) -> None:
 @pytest.fixture
 def api(built: Built, databases: Databases, nats: NatsSettings, tmp_path: Path) -> Iterator[Answers]:
     """All images run, in the order of the chart: schema, services, tenant and key, sensors."""
-    http, ingestion, telemetry, operations, mqtt, mqtt5 = (free_port() for _ in range(6))
+    http, ingestion, posts, post_operations, telemetry, operations, mqtt, mqtt5 = (free_port() for _ in range(8))
     with databases.new() as database, ExitStack() as running:
         servers = environment_of(database, nats)
 
@@ -82,7 +84,9 @@ def api(built: Built, databases: Databases, nats: NatsSettings, tmp_path: Path) 
         # What the chart's Job and its notes run.
         built.run("telemetry-worker", tmp_path / "migrate", servers, "python", "-m", "sens_common.migrations")
         built.run("platform-api", tmp_path / "tenant", servers, "sens", "tenants", "create", TENANT)
-        key = built.run("platform-api", tmp_path / "key", servers, "sens", "keys", "create", "--tenant", TENANT)
+        create = ("sens", "keys", "create", "--tenant", TENANT)
+        key = built.run("platform-api", tmp_path / "key", servers, *create)
+        ingest_key = built.run("platform-api", tmp_path / "ingest-key", servers, *create, "--ingest")
         start(
             "mock-mqtt-broker",
             operations,
@@ -95,12 +99,13 @@ def api(built: Built, databases: Databases, nats: NatsSettings, tmp_path: Path) 
         )
         start("telemetry-worker", telemetry, {})
         start("mqtt-ingestion-worker", ingestion, {"SENS_MQTT__URL": f"mqtt://{HOST}:{mqtt5}"})
+        start("http-ingestion-worker", post_operations, {"SENS_HTTP__PORT": str(posts)})
         start("platform-api", http, {})
-        yield Answers(f"http://{HOST}:{http}", key.split()[-1])
+        yield Answers(f"http://{HOST}:{http}", key.split()[-1], f"http://{HOST}:{posts}", ingest_key.split()[-1])
 
 
 class TestPlatformOfImages:
-    def test_shows_what_the_sensors_measure_to_their_tenant_alone(self, api: Answers) -> None:
+    def test_shows_what_the_sensors_measure_and_what_is_posted_to_their_tenant_alone(self, api: Answers) -> None:
         wait_until(lambda: bool(api.get("/api/v1/devices").json()["devices"]), "a sensor is registered", 60)
         device = api.get("/api/v1/devices").json()["devices"][0]["device"]
 
@@ -109,3 +114,14 @@ class TestPlatformOfImages:
         assert latest.status_code == httpx2.codes.OK
         assert latest.json()["latest"]
         assert api.get("/api/v1/devices", key="sens_wrong").status_code == httpx2.codes.UNAUTHORIZED
+
+        def post(ingest_key: str) -> int:
+            url = f"{api.ingestion_url}/sens/v1/{TENANT}/kitchen/telemetry"
+            headers = {"Authorization": f"Bearer {ingest_key}"}
+            return httpx2.post(
+                url, json={"temperature": 21.5}, headers=headers, timeout=10, trust_env=False
+            ).status_code
+
+        wait_until(lambda: post(api.ingest_key) == httpx2.codes.NO_CONTENT, "the new ingest key works", 60)
+        wait_until(lambda: "temperature" in api.get("/api/v1/devices/kitchen/latest").text, "the message is stored", 60)
+        assert post(api.key) == httpx2.codes.UNAUTHORIZED
