@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Self
 
 import asyncpg
@@ -288,14 +289,19 @@ class Stack:
         self._servers[API] = Worker(API, "sens_platform_api", environment, port, self._folder / "api.log")
         self.start(API)
 
-    def add_http(self) -> int:
-        """Start the HTTP ingestion worker too; return its port.
+    def add_http(self, settings: Mapping[str, str] = MappingProxyType({})) -> int:
+        """Start the HTTP ingestion worker too, with further settings; return its port.
 
         Raises:
             StackError: It does not start.
         """
         port = free_port()
-        environment = {**self.environment, "SENS_NATS__USER": HTTP_INGESTION_USER, "SENS_HTTP__PORT": str(port)}
+        environment = {
+            **self.environment,
+            "SENS_NATS__USER": HTTP_INGESTION_USER,
+            "SENS_HTTP__PORT": str(port),
+            **settings,
+        }
         log = self._folder / "http.log"
         self._servers[HTTP] = Worker(HTTP, "sens_http_ingestion_worker", environment, free_port(), log)
         self.start(HTTP)

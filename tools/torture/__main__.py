@@ -5,7 +5,7 @@ import random
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from tools.torture.load import Publisher, Record
 from tools.torture.maintenance import Maintenance
 from tools.torture.messages import POISON, TENANTS, NativeMessages
 from tools.torture.mixed import SOURCES, MixedMessages, make_sources
+from tools.torture.posting import CLIENTS_EDGE, Poster, start_http
 from tools.torture.results import Group, Result, insert, table
 from tools.torture.schedule import SHORT, Planned, chosen
 from tools.torture.watch import Watch
@@ -50,6 +51,7 @@ class Plan(NamedTuple):
         only: Faults without this in their name are left out.
         postgres_programs: Folder with another PostgreSQL's programs, None for the embedded one. TimescaleDB is used where it is there.
         mixed: Whether devices speak the formats of others too; there is one ingestion worker then.
+        http: Whether messages are posted too, a fifth of the rate in addition.
     """
 
     seed: int
@@ -64,6 +66,7 @@ class Plan(NamedTuple):
     only: str = ""
     postgres_programs: Path | None = None
     mixed: bool = False
+    http: bool = False
 
     @property
     def topic_filters(self) -> list[list[str]]:
@@ -85,6 +88,7 @@ class Torture:
         self._file = file
         self._record = Record(MixedMessages() if plan.mixed else NativeMessages())
         self._tap = Tap(self._record.taken_over)
+        self._ingest_keys: Mapping[str, str] = {}
         self.result = Result(plan.seed, plan.broker, plan.rate)
 
     def run(self) -> None:
@@ -95,17 +99,20 @@ class Torture:
         """
         plan = self._plan
         started = time.monotonic()
-        with Stack.running(
-            plan.broker,
-            postgres_programs=plan.postgres_programs,
-            proxied=True,
-            tap=self._tap,
-            own_disks=plan.disks,
-            topic_filters=plan.topic_filters,
-            telemetry_workers=2,
-            tenants=TENANTS,
-            worker_settings={"SENS_DEAD_LETTERS__MAX_SHARE": "1", **TIME_OUTS},
-        ) as stack:
+        with (
+            Stack.running(
+                plan.broker,
+                postgres_programs=plan.postgres_programs,
+                proxied=True,
+                tap=self._tap,
+                own_disks=plan.disks,
+                topic_filters=plan.topic_filters,
+                telemetry_workers=2,
+                tenants=TENANTS,
+                worker_settings={"SENS_DEAD_LETTERS__MAX_SHARE": "1", **TIME_OUTS},
+            ) as stack,
+            ExitStack() as proxies,
+        ):
             versions = stack.database_versions()
             self.result.database = ", ".join(f"{name} {version}" for name, version in versions.items())
             for name in set(stack.value_tables()).intersection(_POISON_REFUSED):
@@ -117,6 +124,7 @@ class Torture:
                 columnstore="TimescaleDB" in versions,
                 ingestion_workers=len(plan.topic_filters),
                 codecs=plan.mixed,
+                http=plan.http,
             )
             kinds = [fault for fault in every if plan.only in fault.name]
             if not stack.disks:
@@ -132,6 +140,8 @@ class Torture:
             if plan.mixed:
                 make_sources(stack)
                 self._subscribed()
+            if plan.http:
+                self._ingest_keys = start_http(stack, proxies)
             audit = Audit(stack, self._record, self._tap)
             while order and not self.result.problems:
                 self._round(stack, audit, order[: plan.round_faults])
@@ -149,7 +159,7 @@ class Torture:
 
     def _round(self, stack: Stack, audit: Audit, order: Sequence[Planned]) -> None:
         problems: list[str] = []
-        result = self.result
+        result, posted = self.result, self._record.posted
         self._record.begin_round()
         try:
             with self._load(stack), Maintenance(stack, result.maintenance):
@@ -163,12 +173,15 @@ class Torture:
         outcome = audit.check()
         if outcome.acknowledged == result.acknowledged:
             problems.append("the broker acknowledged nothing")
+        if self._plan.http and self._record.posted == posted:
+            problems.append("the HTTP ingestion acknowledged nothing")
         result.acknowledged, result.uncertain = outcome.acknowledged, outcome.uncertain
         result.stored, result.duplicate, result.dead_lettered = outcome.stored, outcome.duplicate, outcome.dead_lettered
         result.broker_lost = outcome.broker_lost
         result.problems = problems + outcome.problems
+        over_http = f" ({self._record.posted} over HTTP)" if self._plan.http else ""
         print(
-            f"{result.faults:4d} faults: {result.acknowledged} acknowledged, {result.uncertain} uncertain, "
+            f"{result.faults:4d} faults: {result.acknowledged} acknowledged{over_http}, {result.uncertain} uncertain, "
             f"{result.stored} stored, {result.duplicate} came again, {result.dead_lettered} dead-lettered, "
             f"{result.broker_lost} lost by the broker: "
             f"{'; '.join(result.problems) or 'nothing lost, nothing twice'}",
@@ -181,6 +194,9 @@ class Torture:
             for number in range(4):
                 rate = self._plan.rate / 4
                 publishers.enter_context(Publisher(stack.mqtt3_port, self._record, name=f"torture-{number}", rate=rate))
+            if self._plan.http:
+                port, rate = stack.proxies[CLIENTS_EDGE].port, self._plan.rate / 5
+                publishers.enter_context(Poster(port, self._record, self._ingest_keys, rate=rate))
             yield
 
     def _happen(self, stack: Stack, audit: Audit, planned: Planned, problems: list[str]) -> None:
@@ -244,6 +260,9 @@ def main() -> int:
         action="store_true",
         help="let devices speak the formats of others too, codecs in JavaScript included; with one ingestion worker",
     )
+    parser.add_argument(
+        "--http", action="store_true", help="let messages be posted too, and break what is between them and the stream"
+    )
     parser.add_argument("--rate", type=float, default=300, help="messages per second (default: %(default)s)")
     parser.add_argument("--round", type=int, default=5, help="faults between two audits (default: %(default)s)")
     parser.add_argument(
@@ -281,6 +300,7 @@ def main() -> int:
             options.only,
             options.postgres_programs,
             options.mixed,
+            options.http,
         ),
         options.json,
     )

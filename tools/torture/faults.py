@@ -3,10 +3,11 @@
 from typing import Final, NamedTuple
 
 from sens_common.names import TELEMETRY_STREAM
-from tools.stack.path import INGESTION, TELEMETRY
+from tools.stack.path import HTTP, INGESTION, TELEMETRY
 from tools.stack.programs import BROKER, NATS, POSTGRES
 from tools.stack.proxy import Mode
 from tools.torture import database_faults
+from tools.torture.posting import CLIENTS_EDGE, NATS_EDGE
 from tools.torture.process_faults import (
     Happening,
     all_restarted,
@@ -59,7 +60,13 @@ _SAID: Final = {Mode.REFUSE: "refused"}
 
 
 def faults(
-    *, broker_restarts: bool, disks: bool, columnstore: bool = False, ingestion_workers: int = 2, codecs: bool = False
+    *,
+    broker_restarts: bool,
+    disks: bool,
+    columnstore: bool = False,
+    ingestion_workers: int = 2,
+    codecs: bool = False,
+    http: bool = False,
 ) -> list[Fault]:
     """Return every fault that the path has to stand.
 
@@ -71,6 +78,7 @@ def faults(
         columnstore: Whether the database is TimescaleDB with its columnstore.
         ingestion_workers: How many there are, one or two.
         codecs: Whether the telemetry workers run codecs in processes of their own.
+        http: Whether messages are posted too.
     """
     ingestion, telemetry = (INGESTION, f"{INGESTION}-2")[:ingestion_workers], (TELEMETRY, f"{TELEMETRY}-2")
     alone = [*ingestion, *telemetry, NATS, POSTGRES]
@@ -85,8 +93,13 @@ def faults(
         (NATS, POSTGRES),
         (*ingestion, *telemetry),
     ]
-    pausable = (BROKER, INGESTION, TELEMETRY, NATS, POSTGRES)
-    edges = ("mqtt", "ingestion-nats", "telemetry-nats", "database")
+    pausable = [BROKER, INGESTION, TELEMETRY, NATS, POSTGRES]
+    edges = ["mqtt", "ingestion-nats", "telemetry-nats", "database"]
+    if http:
+        alone.append(HTTP)
+        together.append((HTTP, NATS))
+        pausable.append(HTTP)
+        edges += [CLIENTS_EDGE, NATS_EDGE]
     modes = [mode for mode in Mode if mode is not Mode.OPEN]
     silent = (Mode.SILENT, Mode.ONE_WAY)
     found = [Fault(f"kill {name}", "a process killed", killed(name)) for name in alone]

@@ -29,6 +29,9 @@ class Record:
 
     An uncertain message is one whose acknowledgement was lost with a connection: it is stored once, or not at all. So is a message that
     the broker had acknowledged when it was killed, unless the platform had acknowledged it to the broker.
+
+    Attributes:
+        posted: How many messages the platform acknowledged over HTTP.
     """
 
     def __init__(self, messages: Messages) -> None:
@@ -38,6 +41,7 @@ class Record:
         self._first_kept = 0
         self._rounds = [(1, time.time())]
         self._lock = threading.Lock()
+        self.posted = 0
 
     def take(self) -> Message:
         """Return the next message."""
@@ -50,6 +54,12 @@ class Record:
     def acknowledged(self, number: int) -> None:
         """Note that the broker has acknowledged a message."""
         self._states[number] = _ACKNOWLEDGED
+
+    def stored(self, number: int) -> None:
+        """Note that the platform itself has acknowledged a message, without a broker."""
+        self._states[number] = _ACKNOWLEDGED
+        self._taken_over[number] = 1
+        self.posted += 1
 
     def uncertain(self, numbers: Iterable[int]) -> None:
         """Note that the acknowledgement of messages will not come any more."""
