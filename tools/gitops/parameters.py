@@ -45,6 +45,7 @@ KINDS: Final[Mapping[str, ParameterKind]] = {
     ),
     "address": ParameterKind(re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}"), "an IPv4 address, such as 192.0.2.1"),
     "host": ParameterKind(re.compile(_HOST), "a host name in small letters, such as api.example.org"),
+    "switch": ParameterKind(re.compile(r"on|off"), "a switch, such as on (or off)"),
     "mail": ParameterKind(
         re.compile(rf"[A-Za-z0-9._+-]{{1,64}}@{_HOST}"), "an e-mail address, such as operations@example.org"
     ),

@@ -122,6 +122,7 @@ def _environments(values: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
             "channel": ENVIRONMENTS[name],
             "api_host": values[f"{name}_api_host"],
             "docs_host": values[f"{name}_docs_host"],
+            "http_ingestion_host": values[f"{name}_http_ingestion_host"],
             "images": ", ".join(f"'{image}'" for image in images),
             "database_size": database_size,
         }

@@ -26,6 +26,7 @@ def verify(  # noqa: PLR0917 - typer calls it with keywords
     ] = None,
     api_host: Annotated[str | None, typer.Option(help=f"Public host of the API: {_HOST_FORM}")] = None,
     docs_host: Annotated[str | None, typer.Option(help="Public host of the documentation.")] = None,
+    http_ingestion_host: Annotated[str | None, typer.Option(help="Public host of the HTTP ingestion.")] = None,
     argo_host: Annotated[str | None, typer.Option(help="Public host of Argo CD.")] = None,
     address: Annotated[str | None, typer.Option(help="IP address that all hosts lead to.")] = None,
     address_ipv6: Annotated[str | None, typer.Option("--address-ipv6", help="The same for AAAA records.")] = None,
@@ -97,6 +98,7 @@ def verify(  # noqa: PLR0917 - typer calls it with keywords
     options: dict[str, str | bool | None] = {
         "api_host": api_host,
         "docs_host": docs_host,
+        "http_ingestion_host": http_ingestion_host,
         "argo_host": argo_host,
         "address": address,
         "address_ipv6": address_ipv6,

@@ -11,6 +11,7 @@ from sens_cli.verify.cluster import Cluster
 from sens_cli.verify.environment import Environment
 from sens_cli.verify.exposure import check_paths, check_ports
 from sens_cli.verify.host import check_host
+from sens_cli.verify.http_ingestion import check_http_ingestion
 from sens_cli.verify.kubectl import Kubectl
 from sens_cli.verify.names import check_name
 from sens_cli.verify.outcome import Check, CheckFailedError, NotRunError
@@ -20,15 +21,18 @@ from sens_cli.verify.web import Web
 
 API_OPTION: Final = "--api-host"
 DOCS_OPTION: Final = "--docs-host"
+HTTP_INGESTION_OPTION: Final = "--http-ingestion-host"
 ARGO_OPTION: Final = "--argo-host"
 
 
 CHECKS: Final[Mapping[str, str]] = {
     "dns.api": "the API's host leads to the expected address only",
     "dns.docs": "the documentation's host does",
+    "dns.http-ingestion": "the HTTP ingestion's host does",
     "dns.argo": "Argo CD's host does",
     "certificate.api": "the certificate of the API's host is trusted, its own, and lasts",
     "certificate.docs": "that of the documentation's host does",
+    "certificate.http-ingestion": "that of the HTTP ingestion's host does",
     "certificate.argo": "that of Argo CD's host does",
     "api.healthz": "the API's process works",
     "api.readyz": "the API can do its work: database, schema, NATS",
@@ -40,6 +44,7 @@ CHECKS: Final[Mapping[str, str]] = {
     "docs.readyz": "the documentation has its pages",
     "docs.page": "the documentation shows its start page",
     "docs.metrics": "the documentation gives metrics, as the API does",
+    "http-ingestion.answers": "the HTTP ingestion takes messages on its host, with a key alone",
     "release.channel": "the released version is of the environment's channel",
     "release.api": "the API runs the released version and commit",
     "release.docs": "the documentation runs the released version and commit",
@@ -81,6 +86,7 @@ def catalogue(
     hosts = {
         "api": (environment.api_host, API_OPTION),
         "docs": (environment.docs_host, DOCS_OPTION),
+        "http-ingestion": (environment.http_ingestion_host, HTTP_INGESTION_OPTION),
         "argo": (environment.argo_host, ARGO_OPTION),
     }
     return {
@@ -99,6 +105,7 @@ def catalogue(
         "docs.readyz": docs.ready,
         "docs.page": docs.page,
         "docs.metrics": docs.metrics if environment.public_metrics else partial(cluster.metrics, DOCS),
+        "http-ingestion.answers": partial(check_http_ingestion, environment, HTTP_INGESTION_OPTION, web),
         "release.channel": partial(_channel, environment),
         "release.api": api.released,
         "release.docs": docs.released,

@@ -55,6 +55,7 @@ class Environment:
         address_ipv6: A second one, for hosts that have AAAA records too.
         api_host: Public host of the API.
         docs_host: Public host of the documentation.
+        http_ingestion_host: Public host of the HTTP ingestion.
         argo_host: Public host of Argo CD.
         deploy_account: Kubernetes' user name of the account that looks after test.
         test_namespace: Namespace of test.
@@ -75,6 +76,7 @@ class Environment:
     address_ipv6: str | None = None
     api_host: Endpoint | None = None
     docs_host: Endpoint | None = None
+    http_ingestion_host: Endpoint | None = None
     argo_host: Endpoint | None = None
     deploy_account: str | None = None
     test_namespace: str | None = None
@@ -194,6 +196,7 @@ _READERS: Final[Mapping[str, Callable[[str, str], Any]]] = {
     "address_ipv6": address,
     "api_host": Endpoint.parse,
     "docs_host": Endpoint.parse,
+    "http_ingestion_host": Endpoint.parse,
     "argo_host": Endpoint.parse,
     "deploy_account": account,
     "test_namespace": label,
