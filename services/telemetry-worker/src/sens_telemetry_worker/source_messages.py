@@ -13,7 +13,6 @@ from sens_common.envelope import Message
 from sens_common.errors import RejectedMessageError
 from sens_common.formats import Value
 from sens_common.topics import SOURCES
-from sens_payloads.formats.sparkplug_births import NO_BIRTHS
 from sens_payloads.frames import Fields, Frame, FrameDecoder
 from sens_payloads.profiles import Codec, Profile
 from sens_payloads.uplinks import Received, Uplink, WithoutMeasurements, query_of
@@ -235,14 +234,19 @@ def _open(
         sender = senders.get(message.topic)
         if sender is None or index in rejections:
             continue
+        source = sender.source
         try:
-            unwrapped = sender.source.unwrap(_received(message), births.explaining.get(index, NO_BIRTHS))
+            if source.has_births:
+                unwrapped = source.unwrap(_received(message), births.of(index))
+            else:
+                unwrapped = source.format.unwrap(_received(message), source.settings)
         except RejectedMessageError as error:
             rejections[index] = Rejection(index, error.reason, error.detail)
             continue
         if isinstance(unwrapped, WithoutMeasurements):
             without.add(index)
             continue
+        has_rules = sender.assigned or source.profile_rules
         first = unwrapped[0].device
         if len(unwrapped) == 1 or all(uplink.device == first for uplink in unwrapped):
             names[index] = first
@@ -250,7 +254,7 @@ def _open(
             owners.append(index)
             senders_of.append(sender)
             uplinks.append(uplink)
-            profiles.append(sender.profile(uplink.device))
+            profiles.append(sender.profile(uplink.device) if has_rules else source.default_profile)
             values.append(uplink.fields or {})
     return _Opened(opened, without, names)
 

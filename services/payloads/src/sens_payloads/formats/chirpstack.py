@@ -21,7 +21,7 @@ from msgspec import Struct, field
 
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
-from sens_common.fields import flatten
+from sens_common.fields import MAX_PAYLOAD_BYTES, flatten
 from sens_common.names import shown
 from sens_payloads.formats.lorawan import (
     Decibels,
@@ -114,7 +114,12 @@ def unwrap(received: Received, settings: Settings) -> Unwrapped:
     topic = received.topic
     kind = topic.rpartition("/")[2] if topic else received.query.get("event", "")
     if kind == "up":
-        return [_uplink(_parsed(_uplink_decoder, received.body), received.received_at, settings)]
+        body = received.body
+        try:
+            event = _uplink_decoder.decode(body) if len(body) <= MAX_PAYLOAD_BYTES else _parsed(_uplink_decoder, body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            event = _parsed(_uplink_decoder, body)  # which says what is wrong
+        return [_uplink(event, received.received_at, settings)]
     if kind == "status":
         return [_status(_parsed(_status_decoder, received.body), received.received_at)]
     if kind == "location":
@@ -150,10 +155,6 @@ def _uplink(event: _UplinkEvent, received_at: int, settings: Settings) -> Uplink
         )
     decoded = event.decoded
     fields = flatten(decoded) if decoded and settings.decoded_by == "network" else None
-    return Uplink(name, measured_at, fields, event.data, event.f_port, _radio(event))
-
-
-def _radio(event: _UplinkEvent) -> dict[str, float | int]:
     radio: dict[str, float | int] = {"f_cnt": event.f_cnt}
     modulation = None if event.tx_info is None else event.tx_info.modulation
     lora = None if modulation is None else modulation.lora
@@ -167,7 +168,7 @@ def _radio(event: _UplinkEvent) -> dict[str, float | int]:
             radio["snr"] = 0.0
     if lora is not None and lora.spreading_factor is not None:
         radio["spreading_factor"] = lora.spreading_factor
-    return radio
+    return Uplink(name, measured_at, fields, event.data, event.f_port, radio)
 
 
 def _rssi(gateway: _Gateway) -> float:

@@ -5,7 +5,7 @@ Network servers write their JSON with a serialiser of their own, so no object ha
 
 import binascii
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated, Final, Literal
 
@@ -36,7 +36,6 @@ DecodedBy = Literal["network", "profile"]
 
 _LONGEST_DEVICE: Final = 63
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _AT: Final = " - at `$"
 _TYPE: Final = re.compile(r"`([^`]*)`")
 _TYPE_WORDS: Final = {
@@ -123,9 +122,10 @@ def instant(text: str | None, received_at: int, member: str) -> int:
             f"the message has no time: {member} is missing; is it handed on as the network has sent it?",
         )
     try:
-        moment = (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
+        elapsed = datetime.fromisoformat(text) - _EPOCH
     except (ValueError, TypeError):  # no time, or one without a zone, or a leap second
         return measured_at(text, received_at, member)
+    moment = elapsed.days * 86_400_000_000 + elapsed.seconds * 1_000_000 + elapsed.microseconds
     return moment if EARLIEST <= moment <= received_at + MAX_AHEAD else measured_at(text, received_at, member)
 
 
