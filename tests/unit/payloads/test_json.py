@@ -60,7 +60,7 @@ class TestDevice:
         assert refusal('{"a": 1, "n": "ä"}', device="{n}").reason == Reason.MALFORMED_PAYLOAD
 
     def test_replaces_characters_where_it_may(self) -> None:
-        for text, name in (("Küche / Lampe", "Kuche_Lampe"), ("_x_", "x"), ("a..b", "a..b"), (".hidden", "hidden")):
+        for text, name in (("Küche / Lampe", "Kuche_Lampe"), ("_x_", "x"), ("a..b", "a..b"), ("._hidden", "hidden")):
             assert read('{"a": 1}', f"t/{text}", topic="t/{device...}", other_characters="replace") == [
                 Uplink(name, None, {"a": 1})
             ]

@@ -88,6 +88,23 @@ class TestWhatAChildWrites:
         assert (text.reason, name.reason) == ("unsupported_value", "invalid_metric")
 
 
+class TestANameThatIsNotPrintable:
+    """A no-break space is no control character, and may be in a name; what else the result has is looked at all the same."""
+
+    NAME = "a\u00a0b"
+
+    def test_is_kept_with_warnings_and_values(self) -> None:
+        found = outcome(f'["w",{{"{self.NAME}":{2**60 + 1}}},["low"]]')
+
+        assert found == Decoded({self.NAME: float(2**60)}, ("low",))
+        assert isinstance(found, Decoded)
+        assert type(found.fields[self.NAME]) is float
+
+    @pytest.mark.parametrize("text", ["\\u0000", "\\ud800", "x" * 5000])
+    def test_lets_no_text_pass_that_can_t_be_stored(self, text: str) -> None:
+        assert isinstance(outcome(f'{{"{self.NAME}":1,"text":"{text}"}}'), RejectedMessageError)
+
+
 class TestLines:
     @pytest.mark.parametrize(
         ("stack", "detail"),

@@ -46,4 +46,4 @@ def _canonical(text: str, other_characters: OtherCharacters) -> str | None:
         return name
     decomposed = unicodedata.normalize("NFKD", text)
     without_accents = "".join(character for character in decomposed if not unicodedata.combining(character))
-    return device_name(_OTHER.sub("_", without_accents).strip("_").lstrip(".-"))
+    return device_name(_OTHER.sub("_", without_accents).strip("_").lstrip("._-"))

@@ -91,8 +91,8 @@ def _decoded(fields: dict[str, Value | int], warnings: tuple[str, ...]) -> Outco
     if not fields or len(fields) > MAX_VALUES or not kinds <= _PLAIN:
         raise NonsenseError
     are_names = _are_names if len(fields) <= _MAX_REMEMBERED_NAMES else _are_names.__wrapped__
-    if not are_names(tuple(fields)):
-        return _rejected_name(fields)
+    if not are_names(tuple(fields)) and (rejected := _rejected_name(fields)) is not None:
+        return rejected
     if str in kinds:
         for name, value in fields.items():
             if type(value) is str and (error := _rejected_text(name, value)) is not None:
@@ -110,7 +110,7 @@ def _are_names(names: tuple[str, ...]) -> bool:
     return all(1 <= len(name) <= MAX_NAME_CHARACTERS and name.isprintable() for name in names)
 
 
-def _rejected_name(fields: dict[str, Value | int]) -> Outcome:
+def _rejected_name(fields: dict[str, Value | int]) -> RejectedMessageError | None:
     for name in fields:
         if not 1 <= len(name) <= MAX_NAME_CHARACTERS:
             return RejectedMessageError(
@@ -121,7 +121,7 @@ def _rejected_name(fields: dict[str, Value | int]) -> Outcome:
             return RejectedMessageError(
                 Reason.INVALID_METRIC, f"the name {shown(name)} has a control character or half a character"
             )
-    return Decoded(fields)
+    return None
 
 
 def _rejected_text(name: str, value: str) -> RejectedMessageError | None:
