@@ -172,8 +172,14 @@ class TestBackpressure:
 class TestIncompletePacket:
     async def test_is_read_again_only_when_it_is_complete(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A broker that sends single bytes of a large packet costs no more than one that sends it at once."""
-        reads = []
-        monkeypatch.setattr(mqtt5, "read", lambda view, read=mqtt5.read: (reads.append(len(view)), read(view))[1])
+        reads: list[int] = []
+        read = mqtt5.read
+
+        def counted(view: memoryview) -> tuple[mqtt5.Packet, int]:
+            reads.append(len(view))
+            return read(view)
+
+        monkeypatch.setattr(mqtt5, "read", counted)
         connection, _ = opened()
         packet = publish("t", bytes(5_000), 1)
         for byte in packet:
