@@ -110,7 +110,7 @@ async def serving(
         jetstream = client.jetstream()
         await ensure_streams(jetstream, nats)
         await ensure_bucket(jetstream, 1)
-        reach = Reach(brokers.allowed_hosts)
+        reach = Reach(brokers.allowed_hosts, brokers.max_count)
         clock = ReceiptClock(time_slot(worker))
         opener = SessionOpener(jetstream, nats, mqtt, brokers, clock, reach, client.max_payload)
         served = ServedBrokers(brokers, Leases(jetstream, worker), opener.open)

@@ -1,6 +1,8 @@
 """Which addresses a tenant's choice of a name may lead to; no name is looked up here."""
 
+import asyncio
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -13,7 +15,7 @@ from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
 @pytest.fixture
 def reach() -> Iterator[Reach]:
     """Names below example.org are a tenant's choice; one is named."""
-    reach = Reach(["*.example.org:8883", "house.example.org:8883"])
+    reach = Reach(["*.example.org:8883", "house.example.org:8883"], sessions=8)
     yield reach
     reach.close()
 
@@ -53,6 +55,30 @@ class TestResolve:
     async def test_allows_what_is_public(self, reach: Reach, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
         leads_to(monkeypatch, host)
         assert await reach.resolve(Address("any.example.org", 8883, is_tls=True)) == [host]
+
+    async def test_of_names_that_nobody_answers_for_holds_up_no_other_session(
+        self, reach: Reach, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answered = threading.Event()
+
+        def look_up(name: str, port: int, **_: object) -> list[object]:
+            if name.startswith("slow"):
+                answered.wait()
+            return [(0, 0, 0, "", ("8.8.8.8", port))]
+
+        monkeypatch.setattr(socket, "getaddrinfo", look_up)
+        slow = [
+            asyncio.create_task(reach.resolve(Address(f"slow{number}.example.org", 8883, is_tls=True)))
+            for number in range(7)
+        ]
+        await asyncio.sleep(0)  # so that all of them have a thread
+        try:
+            async with asyncio.timeout(60):
+                assert await reach.resolve(Address("fast.example.org", 8883, is_tls=True)) == ["8.8.8.8"]
+            assert not any(task.done() for task in slow)
+        finally:
+            answered.set()
+        await asyncio.gather(*slow)
 
     async def test_allows_a_private_address_of_a_host_that_is_named(
         self, reach: Reach, monkeypatch: pytest.MonkeyPatch

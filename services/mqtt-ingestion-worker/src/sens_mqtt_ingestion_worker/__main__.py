@@ -48,7 +48,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         clock = ReceiptClock(time_slot(mqtt.client_id))
         rates = Rates()
         routes = SourceRoutes(mqtt.topic_filters)
-        reach = Reach(settings.brokers.allowed_hosts)
+        reach = Reach(settings.brokers.allowed_hosts, settings.brokers.max_count)
         max_payload = client.max_payload
         opener = SessionOpener(jetstream, settings.nats, mqtt, settings.brokers, clock, reach, max_payload)
         brokers = ServedBrokers(settings.brokers, Leases(jetstream, mqtt.client_id), opener.open)

@@ -11,7 +11,7 @@ from typing import Final
 from sens_common.brokers import Address, allowing, may_be_private
 from sens_mqtt_ingestion_worker.pipeline import SourceUnavailableError
 
-_THREADS: Final = 4
+_MAX_THREADS: Final = 64
 _ADDRESSES: Final = 4
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv6 addresses that lead to IPv4 addresses through a translator (RFC 6052, section 2.1)."""
@@ -35,9 +35,16 @@ def allowed_by(patterns: Sequence[str], address: Address) -> str:
 class Reach:
     """Resolves names of hosts that are allowed, in threads of its own: names that nobody answers for hold up no other part of the worker."""
 
-    def __init__(self, patterns: Sequence[str]) -> None:
+    def __init__(self, patterns: Sequence[str], sessions: int) -> None:
+        """Prepare.
+
+        Args:
+            patterns: Of hosts that are allowed.
+            sessions: How many there may be: with a thread for each, a name that takes long holds up no other session. Threads are made when they
+                are needed.
+        """
         self._patterns = patterns
-        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="tenants' brokers")
+        self._threads = ThreadPoolExecutor(max(1, min(sessions, _MAX_THREADS)), thread_name_prefix="tenants' brokers")
 
     def check(self, address: Address) -> str:
         """See `allowed_by`."""
