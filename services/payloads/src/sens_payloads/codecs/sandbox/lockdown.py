@@ -16,7 +16,6 @@ MEMORY_BYTES: Final = 192 << 20
 """Address space beyond what the process has when it is locked down."""
 CPU_SECONDS: Final = 900
 """CPU time of a child's whole life; it is replaced long before."""
-NICENESS: Final = 10
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
@@ -85,8 +84,6 @@ def lock_down(*, allow_without_seccomp: bool = False) -> bool:
         LockdownError: They can't be, and that is not allowed.
     """
     os.closerange(3, 65536)
-    if hasattr(os, "nice"):
-        os.nice(NICENESS)
     _limit_resources()
     try:
         _filter_system_calls()

@@ -25,7 +25,7 @@ _MAX_GROUP_BYTES: Final = 32 << 20
 _FREE_SECONDS: Final = 0.03
 """CPU time that a group may take besides: to load the codec, and for calls that take longer now and then."""
 _OVERRUN_RATIO: Final = 3
-"""A call that ends at its limit is charged with the time that passed, at most so many times its CPU time: a child has a low priority."""
+"""A call that ends at its limit is charged with the time that passed, at most so many times its CPU time: others wait meanwhile."""
 _DEATH_SECONDS: Final = 0.25
 """What the end of a child costs: what it computed, and the start of the next."""
 _DEATH_FROM_OUTSIDE_SECONDS: Final = 0.05
