@@ -211,9 +211,10 @@ class SourceRoutes:
                 (each for each in (*self._routes, *self._former) if matches(each.topic_filter, published)), None
             )
             found = self._unmatched(published) if route is None else self._routed(route, published)
-            self._topic_characters += len(published) + _TOPIC_OVERHEAD
-            if self._topic_characters > self._max_topic_characters:
+            characters = len(published) + _TOPIC_OVERHEAD
+            if self._topic_characters + characters > self._max_topic_characters:
                 self._forget_topics()
+            self._topic_characters += characters
             self._topics[published] = found
         topic, traffic = found
         traffic.messages += 1
