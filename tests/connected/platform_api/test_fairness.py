@@ -100,16 +100,14 @@ class TestReaders:
             assert other.get("/readyz").status_code == HTTPStatus.OK
 
     @pytest.mark.parametrize("form", Form)
-    def test_get_all_rows_in_order_from_many_pages(
-        self, tmp_path: Path, database: DatabaseSettings, nats: NatsSettings, form: Form
-    ) -> None:
-        key = make_tenant(database, "demo")
+    def test_get_all_rows_in_order_from_many_pages(self, api: RunningApi, form: Form) -> None:
+        tenant, key = api.new_tenant()
         sparse = [("d", "sparse", NOW + timedelta(seconds=i * 700), float(i)) for i in range(50)]
         dense = [("d", "dense", NOW + timedelta(seconds=i), float(i)) for i in range(12_000)]
         texts = [("d", "text", NOW + timedelta(seconds=i * 3), f"{i}") for i in range(3_000)]
-        store(database, "demo", [*sparse, *dense, *texts], form)
+        store(api.database, tenant, [*sparse, *dense, *texts], form)
         expected = sorted((time, name) for _, name, time, _ in [*sparse, *dense, *texts])
-        with running_api(tmp_path, database, nats) as api, api.client(key) as client:
+        with api.client(key) as client:
             for order in ("asc", "desc"):
                 parameters = DAY | {"limit": "100000", "order": order}
                 answer = client.get("/api/v1/devices/d/measurements", params=parameters).json()
@@ -120,14 +118,12 @@ class TestReaders:
                 assert times == sorted(times, reverse=order == "desc")
 
     @pytest.mark.parametrize("form", Form)
-    def test_get_the_same_buckets_from_many_pages_as_from_one_query(
-        self, tmp_path: Path, database: DatabaseSettings, nats: NatsSettings, form: Form
-    ) -> None:
-        key = make_tenant(database, "demo")
+    def test_get_the_same_buckets_from_many_pages_as_from_one_query(self, api: RunningApi, form: Form) -> None:
+        tenant, key = api.new_tenant()
         times = [NOW + timedelta(seconds=i * 7) for i in range(5_000)]
         times += [NOW + timedelta(days=200, seconds=i) for i in range(5_000)]
-        store(database, "demo", [("d", "t", time, float(i)) for i, time in enumerate(times)], form)
-        with running_api(tmp_path, database, nats) as api, api.client(key) as client:
+        store(api.database, tenant, [("d", "t", time, float(i)) for i, time in enumerate(times)], form)
+        with api.client(key) as client:
             for width, seconds in (("10s", 10), ("7m", 420), ("3h", 10_800), ("52w", 31_449_600)):
                 counted: dict[int, int] = {}
                 origin = datetime(2001, 1, 1, tzinfo=UTC)
