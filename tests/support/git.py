@@ -20,8 +20,14 @@ SETTINGS: Final = {
     "GIT_COMMITTER_EMAIL": "carl@example.org",
     "GIT_TERMINAL_PROMPT": "0",
     "LC_ALL": "C",
+    "GIT_CONFIG_COUNT": "2",
+    "GIT_CONFIG_KEY_0": "maintenance.auto",
+    "GIT_CONFIG_VALUE_0": "false",
+    "GIT_CONFIG_KEY_1": "core.fsync",
+    "GIT_CONFIG_VALUE_1": "none",
 }
-"""Environment of git: no configuration but the repository's own, a name for commits, no questions, English messages."""
+"""Environment of git: no configuration but the repository's own, a name for commits, no questions, English messages; and nothing that
+repositories do to live long: each commit would start another git that looks whether there is something to tidy up, and wait for the disk."""
 
 _START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 # Each commit has its own minute, so that the same change made twice, in two clones, is two commits.
