@@ -39,8 +39,8 @@ NOT_SAID_BY_A_SCHEMA: list[CheckFunction] = [positive_data_acceptance]
 
 @pytest.fixture(scope="module")
 def document() -> "schemathesis.BaseSchema":
-    """The API's document, without live data, whose answer has no end."""
-    schema = schemathesis.openapi.from_dict(openapi_document()).exclude(path="/api/v1/live")
+    """The API's document."""
+    schema = schemathesis.openapi.from_dict(openapi_document())
     # Wrong input that is too long is refused for its length (RFC 6585, section 5), which schemathesis does not count as a refusal.
     schema.config.checks.negative_data_rejection.expected_statuses = [
         *schema.config.checks.negative_data_rejection.expected_statuses,
@@ -55,9 +55,10 @@ def _id_of_the_test(request: pytest.FixtureRequest) -> None:
     request.node._nodeid = request.node.nodeid
 
 
-# Made when it runs: the cases of all operations take seconds, in each process that finds the tests.
+# Without live data, whose answer has no end. Made when it runs: the cases of all operations take seconds, in each process that finds
+# the tests.
 @pytest.mark.timeout(tries(600, 14_400))  # of all operations together
-@schemathesis.pytest.from_fixture("document").parametrize()
+@schemathesis.pytest.from_fixture("document").exclude(path="/api/v1/live").parametrize()
 @settings(max_examples=tries(10, 200), suppress_health_check=list(HealthCheck))
 def test_every_operation_answers_as_documented(case: "schemathesis.Case[Any]", api: RunningApi, key: str) -> None:
     case.call_and_validate(
