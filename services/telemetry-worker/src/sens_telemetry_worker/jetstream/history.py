@@ -19,6 +19,8 @@ from sens_telemetry_worker.codec_runs.runs import StreamMessage, StreamState
 from sens_telemetry_worker.storing import StoreUnavailableError
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TOGETHER: Final = 8
+"""Envelopes that are on their way at once: the server cuts a client off for which too much waits, and each may have a megabyte."""
 
 
 class StreamHistory:
@@ -36,7 +38,8 @@ class StreamHistory:
         settled = 0 if consumer.ack_floor is None else consumer.ack_floor.stream_seq
         if not consumer.num_pending and not consumer.num_ack_pending:
             settled = max(settled, stream.state.last_seq)
-        return StreamState(created, stream.state.first_seq, stream.state.last_seq, settled)
+        # A stream that never had a message says 0; sequences begin at 1.
+        return StreamState(created, max(1, stream.state.first_seq), stream.state.last_seq, settled)
 
     async def first_since(self, at: int, state: StreamState) -> int:
         """See `runner.Stream.first_since`; by halving."""
@@ -58,15 +61,20 @@ class StreamHistory:
 
     async def messages(self, first: int, past: int, created_at: int) -> list[StreamMessage]:
         """See `runner.Stream.messages`."""
+        found: list[StreamMessage] = []
         with _translated():
-            found = await asyncio.gather(*(self._get(sequence) for sequence in range(first, past)))
-        return [message for each in found if each is not None for message in _messages(each, created_at)]
+            for start in range(first, past, _TOGETHER):
+                sequences = range(start, min(start + _TOGETHER, past))
+                for messages in await asyncio.gather(*(self._messages_of(each, created_at) for each in sequences)):
+                    found += messages
+        return found
 
-    async def _get(self, sequence: int) -> RawStreamMsg | None:
+    async def _messages_of(self, sequence: int, created_at: int) -> list[StreamMessage]:
         try:
-            return await self._jetstream.get_msg(TELEMETRY_STREAM, seq=sequence)
+            found = await self._jetstream.get_msg(TELEMETRY_STREAM, seq=sequence)
         except NotFoundError:
-            return None
+            return []
+        return list(_messages(found, created_at))
 
 
 def _messages(found: RawStreamMsg, created_at: int) -> Iterator[StreamMessage]:
