@@ -1,7 +1,7 @@
 """The transaction that stores a part of a batch: readings, dead letters and accounts, as `storing.Store`.
 
 Its locks come in this order, whoever takes them: the gate of the names, devices in the order of their ids, metric sets, `device_metric_sets` in
-the order of its key, readings in the order of theirs, edge nodes in the order of their ids, kept messages, then dead letters, counts and settled envelopes, and the gate of the rollups. `last_seen`
+the order of its key, readings in the order of theirs, holds of latest values in the order of theirs, edge nodes in the order of their ids, kept messages, then dead letters, counts and settled envelopes, and the gate of the rollups. `last_seen`
 waits for no lock.
 """
 
@@ -30,6 +30,7 @@ from sens_telemetry_worker.timescale.former_rows import FormerRows
 from sens_telemetry_worker.timescale.frames import FrameWriter
 from sens_telemetry_worker.timescale.last_seen import LastSeen
 from sens_telemetry_worker.timescale.late_readings import note_late
+from sens_telemetry_worker.timescale.latest_holds import read_holds, write_holds
 from sens_telemetry_worker.timescale.partitions import Partitions
 from sens_telemetry_worker.timescale.readings import NoPartitionError, ReadingExistsError
 from sens_telemetry_worker.timescale.row_writing import RowWriter, WriteMode
@@ -131,7 +132,9 @@ class TimescaleStore:
     async def _write(self, part: BatchPart, rows_mode: WriteMode, letters_mode: WriteMode) -> _Written:
         async with self._database.connection() as connection, connection.transaction():
             generation = await self._pass_gate(connection)
+            holds = await read_holds(connection, part)
             rows = await self._rows.write(connection, part.rows, len(part.batch.messages), rows_mode)
+            await write_holds(connection, holds, rows.prepared.conflicts)
             await self._frames.write(connection, part, rows.prepared.conflicts)
             last_seen = await self._last_seen.write(connection, part)
             try:
