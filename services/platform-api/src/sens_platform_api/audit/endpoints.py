@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query
 from sens_platform_api.audit import schemas, service
 from sens_platform_api.audit.repository import TenantEvents
 from sens_platform_api.current_caller import CallersDatabase
-from sens_platform_api.parameters import cursor_number, decode_cursor, encode_cursor
+from sens_platform_api.pages import newest_page
 from sens_platform_api.problems import data_responses
 
 router = APIRouter(prefix="/api/v1/audit", tags=["audit"])
@@ -23,9 +23,8 @@ OwnEvents = Annotated[service.Events, Depends(_events)]
 @router.get("", operation_id="list_audit", summary="List who changed what", responses=data_responses())
 async def list_audit(events: OwnEvents, query: Annotated[schemas.AuditParameters, Query()]) -> schemas.AuditEventList:
     """Keys, limits and data of the tenant that were changed, the newest change first."""
-    before = cursor_number(decode_cursor(query.cursor, 1)[0]) if query.cursor else None
-    page = await service.list_page(events, before=before, limit=query.limit)
+    page = await newest_page(events.newest, query.cursor, query.limit)
     return schemas.AuditEventList(
-        events=[schemas.AuditEvent.of(event) for event in page.events],
-        next=encode_cursor(str(page.before)) if page.before is not None else None,
+        events=[schemas.AuditEvent.of(event) for event in page.items],
+        next=page.next,
     )

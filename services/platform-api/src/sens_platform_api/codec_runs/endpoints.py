@@ -10,7 +10,8 @@ from sens_platform_api.codec_runs import schemas, service
 from sens_platform_api.codec_runs.repository import TenantRuns
 from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
 from sens_platform_api.errors import InUseError, NotFoundError
-from sens_platform_api.parameters import cursor_number, decode_cursor, encode_cursor, no_parameters, parse_time
+from sens_platform_api.pages import newest_page
+from sens_platform_api.parameters import no_parameters, parse_time
 from sens_platform_api.problems import data_responses
 
 router = APIRouter(prefix="/api/v1/codec-runs", tags=["codec-runs"])
@@ -27,11 +28,10 @@ Number = Annotated[int, Path(description="Number of the run.", ge=1, le=2**63 - 
 @router.get("", operation_id="list_codec_runs", summary="List runs of codecs", responses=data_responses())
 async def list_codec_runs(runs: OwnRuns, query: Annotated[schemas.RunListParameters, Query()]) -> schemas.CodecRunList:
     """What was decoded again or compared, the newest first; 200 are kept."""
-    before = cursor_number(decode_cursor(query.cursor, 1)[0]) if query.cursor else None
-    page = await service.list_page(runs, before=before, limit=query.limit)
+    page = await newest_page(runs.newest, query.cursor, query.limit)
     return schemas.CodecRunList(
-        runs=[schemas.CodecRun.of(run) for run in page.runs],
-        next=None if page.before is None else encode_cursor(str(page.before)),
+        runs=[schemas.CodecRun.of(run) for run in page.items],
+        next=page.next,
     )
 
 

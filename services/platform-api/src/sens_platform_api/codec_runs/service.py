@@ -1,7 +1,7 @@
 """Runs of codecs: beginning, following, cancelling. A telemetry worker does them."""
 
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from sens_platform_api.codec_runs.repository import Begun, Order, Run
 from sens_platform_api.errors import InUseError, InvalidRequestError, NotFoundError
@@ -22,13 +22,6 @@ class Runs(Protocol):
 
     async def cancel(self, run: int) -> str:
         """Cancel a run; return ``cancelled``, ``finished``, or ``unknown``."""
-
-
-class RunPage(NamedTuple):
-    """Some runs, and the number below which the others are; None at the end."""
-
-    runs: list[Run]
-    before: int | None
 
 
 async def begin(runs: Runs, order: Order, *, now: datetime, is_open: bool) -> Run:
@@ -80,12 +73,6 @@ async def get(runs: Runs, run: int) -> Run:
     if found is None:
         raise NotFoundError(f"there is no run {run}")
     return found
-
-
-async def list_page(runs: Runs, *, before: int | None, limit: int) -> RunPage:
-    """Return runs, the newest first."""
-    found = await runs.newest(before=before, limit=limit + 1)
-    return RunPage(found[:limit], found[limit - 1].id if len(found) > limit else None)
 
 
 async def cancel(runs: Runs, run: int) -> Run:

@@ -10,7 +10,8 @@ from sens_platform_api.codecs.repository import TenantCodecs
 from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
 from sens_platform_api.errors import InUseError, NotFoundError, TooManyError
 from sens_platform_api.fields import PageParameters
-from sens_platform_api.parameters import decode_cursor, encode_cursor, no_parameters
+from sens_platform_api.pages import page_by_name
+from sens_platform_api.parameters import no_parameters
 from sens_platform_api.path_parameters import NamePath
 from sens_platform_api.problems import data_responses
 from sens_platform_api.state import Part
@@ -31,11 +32,10 @@ Number = Annotated[int, Path(description="Number of the version.", ge=1, le=serv
 @router.get("", operation_id="list_codecs", summary="List codecs", responses=data_responses())
 async def list_codecs(codecs: OwnCodecs, query: Annotated[PageParameters, Query()]) -> schemas.CodecList:
     """A codec turns bytes of devices into values. They are listed by name, in pages."""
-    after = decode_cursor(query.cursor, 1)[0] if query.cursor else ""
-    page = await service.list_page(codecs, after=after, limit=query.limit)
+    page = await page_by_name(codecs.by_name, query.cursor, query.limit)
     return schemas.CodecList(
-        codecs=[schemas.CodecSummary.of(codec) for codec in page.codecs],
-        next=encode_cursor(page.after) if page.after is not None else None,
+        codecs=[schemas.CodecSummary.of(codec) for codec in page.items],
+        next=page.next,
     )
 
 

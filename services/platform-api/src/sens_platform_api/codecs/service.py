@@ -42,24 +42,11 @@ class CodecCheck(Protocol):
         """
 
 
-class CodecPage(NamedTuple):
-    """Some codecs, and the name after which the others are; None at the end."""
-
-    codecs: list[Codec]
-    after: str | None
-
-
 class Added(NamedTuple):
     """A version, and whether it is new."""
 
     version: Version
     is_new: bool
-
-
-async def list_page(codecs: Codecs, *, after: str, limit: int) -> CodecPage:
-    """Return codecs by name."""
-    found = await codecs.by_name(after=after, limit=limit + 1)
-    return CodecPage(found[:limit], found[limit - 1].name if len(found) > limit else None)
 
 
 async def get(codecs: Codecs, name: str) -> Codec:

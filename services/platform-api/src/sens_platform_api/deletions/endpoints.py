@@ -9,7 +9,8 @@ from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
 from sens_platform_api.deletions import schemas, service
 from sens_platform_api.deletions.repository import TenantDeletions
 from sens_platform_api.errors import NotFoundError, StillMovingError
-from sens_platform_api.parameters import cursor_number, decode_cursor, encode_cursor, parse_time
+from sens_platform_api.pages import newest_page
+from sens_platform_api.parameters import parse_time
 from sens_platform_api.path_parameters import DevicePath
 from sens_platform_api.problems import data_responses
 
@@ -48,9 +49,8 @@ async def list_deletions(
     deletions: OwnDeletions, query: Annotated[schemas.DeletionListParameters, Query()]
 ) -> schemas.DeletionList:
     """Of devices, metrics and time ranges: how far they are, and what they have deleted; the newest first."""
-    before = cursor_number(decode_cursor(query.cursor, 1)[0]) if query.cursor else None
-    page = await service.list_page(deletions, before=before, limit=query.limit)
+    page = await newest_page(deletions.newest, query.cursor, query.limit)
     return schemas.DeletionList(
-        deletions=[schemas.DeletionProgress.of(deletion) for deletion in page.deletions],
-        next=None if page.before is None else encode_cursor(str(page.before)),
+        deletions=[schemas.DeletionProgress.of(deletion) for deletion in page.items],
+        next=page.next,
     )

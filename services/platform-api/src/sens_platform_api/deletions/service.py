@@ -1,7 +1,7 @@
 """Deleting readings of a time range, and how far deletions are."""
 
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from sens_platform_api.deletions.repository import Deletion, RequestedDeletion
 from sens_platform_api.errors import InvalidRequestError, NotFoundError
@@ -24,13 +24,6 @@ class Deletions(Protocol):
         """Return deletions with ids below one, the newest first."""
 
 
-class Page(NamedTuple):
-    """Some deletions, and the id below which the others are; None at the end."""
-
-    deletions: list[Deletion]
-    before: int | None
-
-
 async def delete_range(
     deletions: Deletions, device: str, metric: str | None, first: datetime, past: datetime
 ) -> RequestedDeletion:
@@ -48,9 +41,3 @@ async def delete_range(
     if deletion is None:
         raise NotFoundError(f"there is no device {name}" + (f" or no metric {metric!r:.250}" if metric else ""))
     return deletion
-
-
-async def list_page(deletions: Deletions, *, before: int | None, limit: int) -> Page:
-    """Return deletions, the newest first."""
-    found = await deletions.newest(before=before, limit=limit + 1)
-    return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)

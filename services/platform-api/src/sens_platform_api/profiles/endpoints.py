@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Query
 from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
 from sens_platform_api.errors import InUseError, NotFoundError, TooManyError
 from sens_platform_api.fields import PageParameters
-from sens_platform_api.parameters import canonical_device, decode_cursor, encode_cursor, no_parameters
+from sens_platform_api.pages import page_by_name
+from sens_platform_api.parameters import canonical_device, no_parameters
 from sens_platform_api.path_parameters import DevicePath, NamePath
 from sens_platform_api.problems import data_responses
 from sens_platform_api.profiles import schemas, service
@@ -27,11 +28,10 @@ OwnProfiles = Annotated[service.Profiles, Depends(_profiles)]
 @router.get("/profiles", operation_id="list_profiles", summary="List profiles", responses=data_responses())
 async def list_profiles(profiles: OwnProfiles, query: Annotated[PageParameters, Query()]) -> schemas.ProfileList:
     """A profile is a kind of device: its codec, and what its fields are called. They are listed by name, in pages."""
-    after = decode_cursor(query.cursor, 1)[0] if query.cursor else ""
-    page = await service.list_page(profiles, after=after, limit=query.limit)
+    page = await page_by_name(profiles.by_name, query.cursor, query.limit)
     return schemas.ProfileList(
-        profiles=[schemas.ProfileDocument.of(profile) for profile in page.profiles],
-        next=encode_cursor(page.after) if page.after is not None else None,
+        profiles=[schemas.ProfileDocument.of(profile) for profile in page.items],
+        next=page.next,
     )
 
 

@@ -1,6 +1,6 @@
 """Profiles: listing, making, deleting those that nothing uses, giving one to a device by hand."""
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from sens_platform_api.errors import InUseError, InvalidRequestError, NotFoundError, TooManyError
 from sens_platform_api.parameters import canonical_device
@@ -30,19 +30,6 @@ class Profiles(Protocol):
 
     async def give(self, device: str, profile: str | None) -> str:
         """Give a device a profile by hand, or none; return ``changed``, ``unchanged``, ``unknown_device``, or ``unknown_profile``."""
-
-
-class ProfilePage(NamedTuple):
-    """Some profiles, and the name after which the others are; None at the end."""
-
-    profiles: list[Profile]
-    after: str | None
-
-
-async def list_page(profiles: Profiles, *, after: str, limit: int) -> ProfilePage:
-    """Return profiles by name."""
-    found = await profiles.by_name(after=after, limit=limit + 1)
-    return ProfilePage(found[:limit], found[limit - 1].name if len(found) > limit else None)
 
 
 async def get(profiles: Profiles, name: str) -> Profile:

@@ -13,7 +13,8 @@ from sens_payloads.uplinks import Received, query_of
 from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
 from sens_platform_api.errors import InUseError, NotFoundError, OverlapError, TooManyError
 from sens_platform_api.fields import PageParameters
-from sens_platform_api.parameters import EPOCH, decode_cursor, encode_cursor, no_parameters, parse_time
+from sens_platform_api.pages import page_by_name
+from sens_platform_api.parameters import EPOCH, no_parameters, parse_time
 from sens_platform_api.path_parameters import NamePath
 from sens_platform_api.problems import data_responses
 from sens_platform_api.sources import schemas, service, trial_schemas
@@ -52,11 +53,10 @@ async def list_sources(
     sources: OwnSources, told: Told, query: Annotated[PageParameters, Query()]
 ) -> schemas.SourceList:
     """A source is how a stream of other people's messages comes in. They are listed by name, in pages."""
-    after = decode_cursor(query.cursor, 1)[0] if query.cursor else ""
-    page = await service.list_page(sources, after=after, limit=query.limit)
+    page = await page_by_name(sources.by_name, query.cursor, query.limit)
     return schemas.SourceList(
-        sources=[schemas.SourceDocument.of(source, told) for source in page.sources],
-        next=encode_cursor(page.after) if page.after is not None else None,
+        sources=[schemas.SourceDocument.of(source, told) for source in page.items],
+        next=page.next,
     )
 
 

@@ -1,7 +1,7 @@
 """Sources: listing, making, deleting, and trying a message on one."""
 
 from collections.abc import Collection, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from sens_common.errors import RejectedMessageError, SettingsError, UnavailableError
 from sens_common.source_states import SourceState
@@ -57,19 +57,6 @@ class Bench(Protocol):
 
     async def last_birth(self, source_id: int, publisher: Publisher) -> Birth | None:
         """Return the birth that explains what a publisher of Sparkplug B sends now, None where none has come."""
-
-
-class SourcePage(NamedTuple):
-    """Some sources, and the name after which the others are; None at the end."""
-
-    sources: list[Source]
-    after: str | None
-
-
-async def list_page(sources: Sources, *, after: str, limit: int) -> SourcePage:
-    """Return sources by name."""
-    found = await sources.by_name(after=after, limit=limit + 1)
-    return SourcePage(found[:limit], found[limit - 1].name if len(found) > limit else None)
 
 
 async def get(sources: Sources, name: str) -> Source:
