@@ -264,12 +264,14 @@ class TestWhatIsKept:
             )
             await it.finish_deletions()
             after_erasure = await it.fetch("SELECT FROM sens.frames")
+            counted = await it.fetch("SELECT frames FROM sens.finished_deletions ORDER BY id")
             await it.settle({2: "0102"}, device="70b3d57ed0a1b2c4")
             before = await it.fetch("SELECT FROM sens.frames")
             await it.execute("SELECT sens.delete_tenant('demo', 'somebody')")
             await it.finish_deletions()
 
             assert (len(after_deletion), len(after_erasure), len(before)) == (0, 0, 1)
+            assert counted == [(1,), (1,)]
             assert await it.fetch("SELECT FROM sens.frames") == []
 
     async def test_stays_behind_when_its_device_moves(self, database: DatabaseSettings) -> None:

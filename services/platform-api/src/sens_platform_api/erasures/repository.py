@@ -15,7 +15,8 @@ from sens_platform_api.postgresql import Connection, Pool, QueryKind, TenantData
 
 _SELECT: Final = """
     SELECT e.id, e.device_hash, e.erased_at, f.finished_at,
-        coalesce(f.readings, d.readings, 0), coalesce(f."values", d.deleted, 0), coalesce(f.letters, d.letters, 0)
+        coalesce(f.readings, d.readings, 0), coalesce(f."values", d.deleted, 0), coalesce(f.letters, d.letters, 0),
+        coalesce(f.frames, d.frames, 0)
     FROM sens.erasures e
         LEFT JOIN sens.deletions d ON d.id = e.deletion_id LEFT JOIN sens.finished_deletions f ON f.id = e.deletion_id
 """

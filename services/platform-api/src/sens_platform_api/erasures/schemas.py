@@ -49,6 +49,9 @@ class ErasureReceipt(BaseModel):
     readings: Annotated[int, Field(description="Readings deleted so far.", examples=[1000])]
     values: Annotated[int, Field(description="Values deleted so far.", examples=[5000])]
     dead_letters: Annotated[int, Field(description="Dead letters deleted so far.", examples=[2])]
+    kept_messages: Annotated[
+        int, Field(description="Messages deleted so far that its sources had kept.", examples=[1000])
+    ]
     stream_free_at: Annotated[
         Time,
         Field(description="From when on the stream's history no longer holds its messages, if all was stored in time."),
@@ -70,6 +73,7 @@ class ErasureReceipt(BaseModel):
             readings=erasure.readings,
             values=erasure.values,
             dead_letters=erasure.letters,
+            kept_messages=erasure.frames,
             stream_free_at=time_text(receipt.stream_free_at),
             backups_free_at=None if free_at is None else time_text(free_at),
             backups="no backups are configured" if free_at is None else f"the last backup ends at {time_text(free_at)}",

@@ -42,6 +42,7 @@ class StoredErasure(NamedTuple):
         readings: Readings that went so far.
         values: Their values.
         letters: Dead letters.
+        frames: Messages that its sources had kept.
     """
 
     id: int
@@ -51,6 +52,7 @@ class StoredErasure(NamedTuple):
     readings: int
     values: int
     letters: int
+    frames: int
 
 
 class Receipt(NamedTuple):
