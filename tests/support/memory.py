@@ -121,6 +121,7 @@ class MemoryEnvelope:
     discarded: Mapping[str, int] = field(default_factory=dict)
     stored_at: float = 1_700_000_000.0
     stream: int = 1
+    import_days: int = 0
 
     @property
     def position(self) -> StreamPosition:

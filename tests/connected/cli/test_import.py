@@ -44,6 +44,22 @@ class TestImport:
         assert platform.sens("import", str(file)).returncode == 1
         wait_until(lambda: count_stored(platform, device) == LINES, "they are stored once")
 
+    def test_of_an_old_history_needs_what_the_operator_allows_for_imports_alone(
+        self, platform: Platform, tmp_path: Path
+    ) -> None:
+        tenant, key = platform.create_tenant()
+        file, line = tmp_path / "old.jsonl", '{"device": "old", "ts": "2017-01-01T00:00:00Z", "t": 21.5}'
+        file.write_text(line)
+        refused = platform.sens("import", str(file), "--api-key", key)
+        assert "--import-late-days" in refused.stderr
+        allowed = platform.sens("tenants", "limits", tenant, "--import-late-days", "9000")
+        assert allowed.returncode == 0, allowed.stderr
+        (tmp_path / "old.jsonl.import").unlink()
+        assert platform.sens("import", str(file), "--api-key", key).returncode == 0
+        wait_until(
+            lambda: "21.5" in platform.sens("latest", "old", "--api-key", key).stdout, "the old reading is stored"
+        )
+
     def test_shows_what_it_would_store(self, platform: Platform, tmp_path: Path) -> None:
         file = tmp_path / "history.jsonl"
         file.write_text(

@@ -117,6 +117,7 @@ class TestTheApi:
             await client.subscribe(f"{LIVE_SUBJECT}.demo")
             assert await not_published(client, LIVE_INTEREST_SUBJECT) == []
             assert (await jetstream.stream_info(TELEMETRY_STREAM)).state.messages == 1
+            assert (await jetstream.consumer_info(TELEMETRY_STREAM, TELEMETRY_CONSUMER)).num_pending == 1
             await jetstream.get_msg(TELEMETRY_STREAM, seq=stored.seq)
             return (await jetstream.get_msg(TELEMETRY_STREAM, seq=stored.seq, direct=True)).data
 

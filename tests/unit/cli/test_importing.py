@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from sens_cli.api import RefusedByApiError
 from sens_cli.importing.files import Columns, Line, csv_lines, json_lines, message_lines, opened
 from sens_cli.importing.progress import Progress, identity_of, read_progress
 from sens_cli.importing.sending import BATCH_LINES, RefusedLine, Target, send_lines
@@ -75,16 +76,20 @@ class TestOtherLines:
 class Api:
     """Takes lines, and ends the program or is away when it is told to."""
 
-    def __init__(self, *, ends_after: int = 1000, away: int = 0) -> None:
+    def __init__(self, *, ends_after: int = 1000, away: int = 0, busy: int = 0) -> None:
         self.taken: list[int] = []
         self._requests_left = ends_after
         self._away = away
+        self._busy = busy
 
     def post_document(self, path: str, document: Any) -> Any:
         assert path == "imports"
         if self._away:
             self._away -= 1
             raise UnavailableError("away")
+        if self._busy:
+            self._busy -= 1
+            raise RefusedByApiError("busy", 429)
         self.taken += [line["line"] for line in document["lines"]]
         self._requests_left -= 1
         if self._requests_left < 0:  # the lines are taken, and nobody hears of it
@@ -126,6 +131,15 @@ class TestImport:
         end = read_progress(state, "x")
         assert (end.lines, end.accepted, end.refused, end.complete) == (count, count - 20, 20, True)
         assert [each.line for each in refused] == list(range(100, count + 1, 100))
+
+    def test_waits_for_its_turn_as_long_as_the_platform_is_busy(self, tmp_path: Path) -> None:
+        api, slept = Api(busy=100), list[float]()
+        progress = read_progress(tmp_path / "state", "x")
+        send_lines(
+            api, lines(3), Target(), progress, tmp_path / "state",
+            refused=lambda _: None, tell=lambda _: None, sleep=slept.append,
+        )  # fmt: skip
+        assert (api.taken, len(slept)) == ([1, 2, 3], 100)
 
     def test_of_another_file_does_not_go_on(self, tmp_path: Path) -> None:
         (tmp_path / "a").write_text("1")

@@ -43,6 +43,9 @@ RECEIVED_HEADER: Final = "Sens-Received"
 topics, `names.UNROUTED` where a topic names none."""
 DISCARDED_HEADER: Final = "Sens-Discarded"
 """How many of those were discarded before this envelope, in the same form; absent means none."""
+IMPORT_HEADER: Final = "Sens-Import"
+"""The messages are lines of an import, and may lie so many days back, whatever else their tenant allows: a number in decimal. The API alone
+writes it."""
 OVERHEAD_BYTES: Final = 16_384
 """Room to leave in a NATS message for its headers, and in an envelope for everything beside topics and payloads."""
 MESSAGE_ID_HEADER: Final = "Nats-Msg-Id"

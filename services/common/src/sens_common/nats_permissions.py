@@ -96,6 +96,7 @@ PERMISSIONS: Final[dict[str, Permissions]] = {
         publish=(
             "$JS.API.INFO",
             *_reading(TELEMETRY_STREAM),
+            f"$JS.API.CONSUMER.INFO.{TELEMETRY_STREAM}.{TELEMETRY_CONSUMER}",
             f"{TELEMETRY_SUBJECT}.{REPLAY_PUBLISHER}",
             *_reading(CONTROL_STREAM),
             f"$JS.API.STREAM.CREATE.{CONTROL_STREAM}",

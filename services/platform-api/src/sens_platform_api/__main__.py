@@ -25,7 +25,7 @@ from sens_platform_api.erasures.repository import StoredControl
 from sens_platform_api.erasures.service import keep_applying
 from sens_platform_api.imports.endpoints import IMPORTS, PACE
 from sens_platform_api.imports.jetstream import ImportStream
-from sens_platform_api.imports.service import Pace
+from sens_platform_api.imports.pace import Pace
 from sens_platform_api.keys.authenticator import Authenticator
 from sens_platform_api.keys.repository import StoredKeys
 from sens_platform_api.live.endpoints import KEYS, LIVE

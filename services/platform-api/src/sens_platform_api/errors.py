@@ -150,8 +150,8 @@ class LimitsContradictError(RefusedError):
     def of_retention(cls, late_days: int, kept_days: int | None) -> Self:
         """Return the error of readings that may lie further back than they are kept."""
         return cls(
-            f"readings may lie {late_days} days back (the limit late_days), and would be kept for {kept_days} days only (the"
-            " retention raw): late_days must not be larger; change the other one first"
+            f"readings may lie {late_days} days back (the limit late_days, or import_late_days), and would be kept for {kept_days} days only (the"
+            " retention raw): the limit must not be larger; change the other one first"
         )
 
 

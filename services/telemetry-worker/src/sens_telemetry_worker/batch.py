@@ -7,7 +7,7 @@ the batch.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,8 @@ from sens_common.topics import Route
 from sens_telemetry_worker.births import BirthsOfBatch
 from sens_telemetry_worker.rows import Rows
 from sens_telemetry_worker.tenants import Device, KeptMessage, SourceOfTenant, Tenant, UplinkReading
+
+_DAY_MICROSECONDS: Final = 86_400_000_000
 
 
 class MessageOutcome(IntEnum):
@@ -49,6 +51,7 @@ class Envelope(Protocol):
         replays: How often its messages came from the dead letters.
         received: For how many messages of each tenant's name it accounts, those included that were discarded.
         discarded: How many of those were discarded before.
+        import_days: How many days back the lines of an import may lie; 0 where its messages are none.
     """
 
     @property
@@ -63,6 +66,8 @@ class Envelope(Protocol):
     def received(self) -> Mapping[str, int]: ...
     @property
     def discarded(self) -> Mapping[str, int]: ...
+    @property
+    def import_days(self) -> int: ...
 
     def origin(self, index: int) -> Origin:
         """Return where a message came from first, which names its dead letter."""
@@ -151,6 +156,15 @@ class UndecidedMessages:
         """Return where a message came from first."""
         envelope = self.envelopes[int(self.envelope_indexes[message_index])].envelope
         return envelope.origin(int(self.indexes_in_envelope[message_index]))
+
+    def imported(self) -> dict[int, int]:
+        """Return how far back the messages may lie that are lines of imports, in microseconds, by their indexes."""
+        found: dict[int, int] = {}
+        for index, each in enumerate(self.envelopes):
+            if each.envelope.import_days:
+                lines = np.flatnonzero(self.envelope_indexes == index).tolist()
+                found |= dict.fromkeys(lines, each.envelope.import_days * _DAY_MICROSECONDS)
+        return found
 
     def tenant_names(self) -> set[str]:
         """Return the names of tenants for which the envelopes account."""

@@ -6,8 +6,8 @@ the layout that their devices' last payloads had. A message that is not flat, or
 the same.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 from sens_common.dead_letters import Reason
 from sens_common.device_times import time_text
@@ -18,6 +18,8 @@ from sens_telemetry_worker.batch import Rejection
 from sens_telemetry_worker.layouts import KnownLayouts
 from sens_telemetry_worker.shapes import GatheredMessages, Shape
 from sens_telemetry_worker.tenants import Device, NewMetrics, Tenant
+
+_NO_IMPORTS: Final[Mapping[int, int]] = {}
 
 
 class DecodedMessage(NamedTuple):
@@ -85,7 +87,11 @@ class _FlatMessages(NamedTuple):
 
 
 def decode(
-    messages: Sequence[Message], devices: Sequence[Device | None], payload_format: Format, layouts: KnownLayouts
+    messages: Sequence[Message],
+    devices: Sequence[Device | None],
+    payload_format: Format,
+    layouts: KnownLayouts,
+    imported: Mapping[int, int] = _NO_IMPORTS,
 ) -> DecodedMessages:
     """Decode the messages that lead to a device.
 
@@ -94,6 +100,7 @@ def decode(
         devices: Each message's device, None where its topic leads to none.
         payload_format: Of all payloads.
         layouts: What is known of the devices' payloads, and is learned.
+        imported: How far back lines of imports may lie, in microseconds, by their indexes.
     """
     by_layout = layouts.decode(messages, devices)
     shapes = by_layout.shapes
@@ -111,7 +118,9 @@ def decode(
         if device is None:
             continue
         try:
-            single.append(_decode_single(index, messages[index], device, payload_format))
+            single.append(
+                _decode_single(index, messages[index], device, payload_format, import_late=imported.get(index, 0))
+            )
         except RejectedMessageError as error:
             rejections.append(Rejection(index, error.reason, error.detail))
     return DecodedMessages(shapes, single, rejections)
@@ -160,30 +169,33 @@ def _decode_flat(
     return _FlatMessages(list(gathered.values()), needs_single_decoding, rejections)
 
 
-def _decode_single(index: int, message: Message, device: Device, payload_format: Format) -> DecodedMessage:
+def _decode_single(
+    index: int, message: Message, device: Device, payload_format: Format, *, import_late: int
+) -> DecodedMessage:
     """Decode a message by itself.
 
     Raises:
         RejectedMessageError: It can't be decoded, or is older than its tenant allows.
     """
     measurements = payload_format.decode(message.payload, message.received_at)
-    check_age(device.tenant, min(measurement.measured_at for measurement in measurements), message.received_at)
+    oldest = min(measurement.measured_at for measurement in measurements)
+    check_age(device.tenant, oldest, message.received_at, import_late=import_late)
     return DecodedMessage(index, device, measurements)
 
 
-def check_age(tenant: Tenant, measured_at: int, received_at: int) -> None:
-    """Look that a reading is not older than its tenant allows.
+def check_age(tenant: Tenant, measured_at: int, received_at: int, *, import_late: int = 0) -> None:
+    """Look that a reading is not older than its tenant allows; one of an import may be as old as the operator has allowed, in microseconds.
 
     Raises:
         RejectedMessageError: It is.
     """
-    if received_at - measured_at > tenant.late_microseconds:
-        raise RejectedMessageError(Reason.TOO_OLD, _too_old(tenant, measured_at))
+    most = max(tenant.late_microseconds, import_late)
+    if received_at - measured_at > most:
+        raise RejectedMessageError(Reason.TOO_OLD, _too_old(tenant, measured_at, most))
 
 
-def _too_old(tenant: Tenant, instant: int) -> str:
-    days = tenant.late_microseconds // 86_400_000_000
+def _too_old(tenant: Tenant, instant: int, most: int) -> str:
     return (
-        f"its time {time_text(instant)} is more than {days:,} days before the receipt, and tenant {tenant.name} takes nothing older; raise the"
-        f" limit (sens tenants limits {tenant.name} --late-days), then replay"
+        f"its time {time_text(instant)} is more than {most // 86_400_000_000:,} days before the receipt, and tenant {tenant.name} takes nothing"
+        f" older; raise the limit (sens tenants limits {tenant.name} --late-days), then replay"
     )

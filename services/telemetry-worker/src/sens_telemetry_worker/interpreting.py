@@ -62,7 +62,7 @@ class Interpreter:
         Args:
             messages: Any.
             tenants: Names of tenants whose ids are wanted besides.
-            undecided: The same messages with their places in the stream; without them no births explain any.
+            undecided: The same messages with their places in the stream; without them no births explain any, and none is of an import.
 
         Raises:
             StoreUnavailableError: The database can't be asked; the messages can be interpreted again.
@@ -76,14 +76,15 @@ class Interpreter:
         ]
         without_device += _leave_out_erased(messages, devices, topics)
         without_device += _leave_out_full(messages, devices, topics)
-        decoded = decode(messages, devices, self._format, self._layouts)
+        imported = {} if undecided is None else undecided.imported()
+        decoded = decode(messages, devices, self._format, self._layouts, imported)
         without_measurements: frozenset[int] = frozenset()
         uplink_readings: Sequence[UplinkReading] = ()
         device_names: Mapping[int, str] = {}
         births = BirthsOfBatch()
         kept: Mapping[int, KeptMessage] = {}
         if topics.senders:
-            read = await self._sources.read(messages, topics.senders, undecided)
+            read = await self._sources.read(messages, topics.senders, undecided, imported)
             decoded = decoded.with_others(read.decoded)
             without_measurements, uplink_readings, device_names, births, kept = read[1:]
         built = await self._rows.build(decoded)

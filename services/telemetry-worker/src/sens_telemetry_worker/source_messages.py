@@ -7,7 +7,7 @@ is neither stored nor a dead letter.
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 from sens_common.envelope import Message
 from sens_common.errors import RejectedMessageError
@@ -23,6 +23,8 @@ from sens_telemetry_worker.decoding import DecodedMessages, check_age
 from sens_telemetry_worker.tenants import ERASED, Device, DeviceKey, KeptMessage, Refusal, SourceOfTenant, UplinkReading
 from sens_telemetry_worker.topic_resolving import ERASED_BEFORE, TopicResolver
 from sens_telemetry_worker.uplink_gathering import gather
+
+_NO_IMPORTS: Final[Mapping[int, int]] = {}
 
 
 @dataclass(slots=True)
@@ -94,6 +96,7 @@ class SourceReader:
         messages: Sequence[Message],
         senders: Mapping[str, SourceOfTenant],
         undecided: UndecidedMessages | None = None,
+        imported: Mapping[int, int] = _NO_IMPORTS,
     ) -> SourceMessages:
         """Unwrap, decode and name the messages whose topics lead to a source.
 
@@ -101,6 +104,7 @@ class SourceReader:
             messages: All messages of a batch.
             senders: The sources by topic.
             undecided: The same messages with their places in the stream; without them no births explain any.
+            imported: How far back lines of imports may lie, in microseconds, by their indexes.
 
         Raises:
             StoreUnavailableError: The database can't be asked for devices.
@@ -114,7 +118,7 @@ class SourceReader:
             without |= set(opened.owners) - set(named.owners)
         keys = named.device_keys()
         devices = await self._topics.named_devices(dict(zip(keys, named.senders, strict=True))) if keys else {}
-        readings = _readings(named, keys, devices, messages, rejections)
+        readings = _readings(named, keys, devices, messages, rejections, imported=imported)
         for index, rejection in rejections.items():
             if rejection.reason == ERASED:  # nothing of the device is kept, its births neither
                 births.noted.pop(index, None)
@@ -286,6 +290,8 @@ def _readings(
     devices: Mapping[DeviceKey, Device | Refusal],
     messages: Sequence[Message],
     rejections: dict[int, Rejection],
+    *,
+    imported: Mapping[int, int],
 ) -> list[UplinkReading]:
     """Return what can be stored; a message of which something can't is refused."""
     readings: list[UplinkReading] = []
@@ -300,7 +306,7 @@ def _readings(
             ):
                 _refuse(device, received_at)
             if received_at - measured_at > device.tenant.late_microseconds:
-                check_age(device.tenant, measured_at, received_at)
+                check_age(device.tenant, measured_at, received_at, import_late=imported.get(owner, 0))
         except RejectedMessageError as error:
             rejections.setdefault(owner, Rejection(owner, error.reason, error.detail))
             continue

@@ -112,7 +112,11 @@ def import_file(  # noqa: PLR0917 - typer calls it with keywords
         typer.echo(f"going on after {progress.lines:,} lines", err=True)
     told = _Refusals(errors)
     with opened(file) as text, told_progress() as tell:
-        send_lines(api, read(text), target, progress, kept, refused=told.add, tell=lambda now: tell(_summary(now)))
+        rate = _Rate(progress.lines)
+        send_lines(
+            api, read(text), target, progress, kept, refused=told.add,
+            tell=lambda now: tell(f"{_summary(now)}; {rate.of(now.lines):,.0f} lines a second"),
+        )  # fmt: skip
     told.end()
     typer.echo(f"{file} is imported: {_summary(progress)}")
     if progress.refused:
@@ -195,6 +199,20 @@ def _print_readings(api: Any, lines: "Iterator[Line]", target: Any) -> None:
     ]
     print_table(("LINE", "DEVICE", "TIME", "METRIC", "VALUE"), rows, empty="nothing of the first lines would be stored")
     typer.echo("nothing is stored: this was a dry run", err=True)
+
+
+class _Rate:
+    """How fast an import goes."""
+
+    def __init__(self, lines: int) -> None:
+        import time
+
+        self._clock = time.monotonic
+        self._began, self._before = time.monotonic(), lines
+
+    def of(self, lines: int) -> float:
+        """Return how many lines a second were done since the beginning."""
+        return (lines - self._before) / max(self._clock() - self._began, 1e-3)
 
 
 class _Refusals:

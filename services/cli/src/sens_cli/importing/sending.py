@@ -16,6 +16,8 @@ _BATCH_CHARACTERS: Final = 100_000
 """Of payloads; the API's bodies may have 512 KiB, and a character up to 6 bytes in JSON."""
 _WAITS: Final = (1, 2, 4, 8, 16, 30, 30)
 _TOO_MANY_REQUESTS: Final = 429
+_TURN_SECONDS: Final = 2.0
+"""After which it is asked again whether the lines may go."""
 
 
 class Sends(Protocol):
@@ -108,13 +110,17 @@ def send_lines(
 
 
 def _posted(api: Sends, body: dict[str, Any], sleep: Callable[[float], None]) -> Any:
-    for wait in _WAITS:
+    """Send lines; while the platform is busy they wait for their turn, however long that is."""
+    waits = iter(_WAITS)
+    while True:
         try:
             return api.post_document("imports", body)
         except UnavailableError:
+            wait = next(waits, None)
+            if wait is None:
+                raise
             sleep(wait)
         except RefusedByApiError as error:
             if error.status != _TOO_MANY_REQUESTS:
                 raise
-            sleep(wait)
-    return api.post_document("imports", body)
+            sleep(_TURN_SECONDS)

@@ -9,13 +9,14 @@ from fastapi import APIRouter, Depends
 from sens_platform_api.current_caller import CallersDatabase, CurrentCaller
 from sens_platform_api.errors import NotFoundError
 from sens_platform_api.imports import schemas, service
+from sens_platform_api.imports.pace import Pace, TooManyImportsError
 from sens_platform_api.imports.repository import ImportingTenant
 from sens_platform_api.parameters import EPOCH, no_parameters
 from sens_platform_api.problems import data_responses
 from sens_platform_api.state import Part
 
 IMPORTS = Part[service.Stream]("imports")
-PACE = Part[service.Pace]("pace of imports")
+PACE = Part[Pace]("pace of imports")
 
 router = APIRouter(prefix="/api/v1/imports", tags=["imports"])
 
@@ -30,13 +31,13 @@ async def _tenants(database: CallersDatabase, caller: CurrentCaller) -> service.
     summary="Import lines of a history",
     response_model_exclude_unset=False,
     dependencies=[Depends(no_parameters)],
-    responses=data_responses(NotFoundError),
+    responses=data_responses(NotFoundError, TooManyImportsError),
 )
 async def import_lines(
     *,
     tenants: Annotated[service.Tenants, Depends(_tenants)],
     stream: Annotated[service.Stream, Depends(IMPORTS)],
-    pace: Annotated[service.Pace, Depends(PACE)],
+    pace: Annotated[Pace, Depends(PACE)],
     caller: CurrentCaller,
     body: schemas.ImportDocument,
 ) -> schemas.ImportResult:

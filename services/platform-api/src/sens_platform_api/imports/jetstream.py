@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -11,7 +12,7 @@ from nats.js.errors import NotFoundError as NatsNotFoundError
 
 from sens_common import envelope
 from sens_common.errors import UnavailableError, words_of
-from sens_common.names import REPLAY_PUBLISHER, TELEMETRY_STREAM, TELEMETRY_SUBJECT
+from sens_common.names import REPLAY_PUBLISHER, TELEMETRY_CONSUMER, TELEMETRY_STREAM, TELEMETRY_SUBJECT
 from sens_common.topics import TOPICS
 from sens_platform_api.imports.lines import Message
 
@@ -24,7 +25,7 @@ class ImportStream:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def publish(self, identity: str, messages: Sequence[Message], received_at: int) -> None:
+    async def publish(self, identity: str, messages: Sequence[Message], received_at: int, late_days: int) -> None:
         """See `service.Stream.publish`."""
         # Each has a receipt time of its own, as the contract of envelopes says it.
         received = [
@@ -42,9 +43,24 @@ class ImportStream:
                         envelope.VERSION_HEADER: envelope.VERSION,
                         envelope.COUNT_HEADER: str(len(together)),
                         envelope.RECEIVED_HEADER: envelope.encode_counts(tenants),
+                        envelope.IMPORT_HEADER: str(late_days),
                         envelope.MESSAGE_ID_HEADER: f"import-{hashlib.sha256(whose.encode()).hexdigest()}",
                     },
                 )
+
+    async def waiting_seconds(self) -> float:
+        """See `pace.Stream.waiting_seconds`."""
+        with self._translated_errors():
+            jetstream = self._client.jetstream()
+            consumer = await jetstream.consumer_info(TELEMETRY_STREAM, TELEMETRY_CONSUMER)
+            if not consumer.num_pending and not consumer.num_ack_pending:
+                return 0.0
+            settled = 0 if consumer.ack_floor is None else consumer.ack_floor.stream_seq
+            try:
+                oldest = await jetstream.get_msg(TELEMETRY_STREAM, seq=settled + 1, next=True, subject=">")
+            except NatsNotFoundError:
+                return 0.0
+        return 0.0 if oldest.time is None else max(0.0, time.time() - oldest.time.timestamp())
 
     @contextlib.contextmanager
     def _translated_errors(self) -> Iterator[None]:
@@ -53,7 +69,7 @@ class ImportStream:
         try:
             yield
         except NatsNotFoundError as error:
-            raise UnavailableError(f"the stream {TELEMETRY_STREAM} does not exist yet") from error
+            raise UnavailableError(f"the stream {TELEMETRY_STREAM} and its consumer do not exist yet") from error
         except (NatsError, TimeoutError, OSError) as error:
             raise UnavailableError(f"NATS does not do what is needed: {words_of(error)}") from error
 

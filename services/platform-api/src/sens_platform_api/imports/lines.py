@@ -151,5 +151,5 @@ def check_late(message: Message, received_at: int, late_days: int, tenant: str) 
         raise RejectedMessageError(
             Reason.TOO_OLD,
             f"its time is more than {late_days:,} days ago, and tenant {tenant} takes nothing older; an operator allows it for the time of an"
-            f" import: sens tenants limits {tenant} --late-days N",
+            f" import: sens tenants limits {tenant} --import-late-days N",
         )

@@ -1,18 +1,18 @@
 """Imports: lines are read, those that can be stored go into the stream, at a pace that leaves live data its place."""
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple, Protocol
 
 from sens_common.errors import RejectedMessageError, SettingsError
 from sens_payloads.sources import Source
-from sens_platform_api.errors import InvalidRequestError, NotFoundError, TooManyRequestsError
+from sens_platform_api.errors import InvalidRequestError, NotFoundError
+from sens_platform_api.imports import pace as paces
 from sens_platform_api.imports.lines import Line, Message, NativeReader, Reader, SourceReader, check_late
+from sens_platform_api.imports.pace import Pace
 
 MOST_LINES: Final = 1000
 """Lines of one request; they are one envelope."""
-_MOST_WAIT_SECONDS: Final = 5.0
 _LINES_BETWEEN_OTHERS: Final = 100
 
 
@@ -31,62 +31,37 @@ class Imported(NamedTuple):
     refused: list[Refused]
 
 
-class TooManyImportsError(TooManyRequestsError):
-    """Lines of imports come faster than they may, those of all tenants together."""
+class Bounds(NamedTuple):
+    """What holds for imports of a tenant.
 
-    code = "too_many_imports"
-    title = "Imports have to wait"
-    bound = "import_lines"
+    Attributes:
+        late_days: How many days before their receipt readings may lie.
+        messages_per_second: So many messages it may send, None for no limit.
+    """
+
+    late_days: int
+    messages_per_second: int | None
 
 
 class Tenants(Protocol):
     """The tenant that imports, and its sources."""
 
-    async def late_days(self) -> int:
-        """Return how many days before their receipt readings may lie."""
+    async def bounds(self) -> Bounds:
+        """Return what holds for its imports."""
 
     async def source(self, name: str) -> Source | None:
         """Return a source, None when the tenant has none with this name; raise `SettingsError` where it can't be used."""
 
 
-class Stream(Protocol):
+class Stream(paces.Stream, Protocol):
     """The stream of envelopes."""
 
-    async def publish(self, identity: str, messages: Sequence[Message], received_at: int) -> None:
+    async def publish(self, identity: str, messages: Sequence[Message], received_at: int, late_days: int) -> None:
         """Put messages into the stream as one envelope; the same identity twice within a short time has no effect.
 
         Raises:
             UnavailableError: NATS can't be used, or the stream takes nothing. It may have happened all the same.
         """
-
-
-class Pace:
-    """Lets so many lines a second into the stream, of all tenants together, in turns.
-
-    Attributes:
-        lines_per_second: How many.
-    """
-
-    def __init__(self, lines_per_second: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.lines_per_second = lines_per_second
-        self._clock = clock
-        self._free_at = 0.0
-
-    async def wait(self, count: int) -> None:
-        """Wait for the turn of so many lines.
-
-        Raises:
-            TooManyImportsError: It comes later than after a few seconds.
-        """
-        now = self._clock()
-        seconds = max(0.0, self._free_at - now)
-        if seconds > _MOST_WAIT_SECONDS:
-            raise TooManyImportsError(
-                f"other lines fill the next seconds ({self.lines_per_second} lines a second are imported); try again",
-                round(seconds) or 1,
-            )
-        self._free_at = max(now, self._free_at) + count / self.lines_per_second
-        await asyncio.sleep(seconds)
 
 
 async def import_lines(
@@ -123,10 +98,11 @@ async def import_lines(
         UnavailableError: NATS can't be used.
     """
     reader = NativeReader(tenant) if source is None else await _source_reader(tenants, tenant, source, topic)
-    imported = await _read(reader, lines, received_at, await tenants.late_days(), tenant)
+    bounds = await tenants.bounds()
+    imported = await _read(reader, lines, received_at, bounds.late_days, tenant)
     if imported.messages and not dry_run:
-        await pace.wait(len(imported.messages))
-        await stream.publish(identity, imported.messages, received_at)
+        await pace.wait(tenant, len(imported.messages), stream, bounds.messages_per_second)
+        await stream.publish(identity, imported.messages, received_at, bounds.late_days)
     return imported
 
 
@@ -137,6 +113,12 @@ async def _source_reader(tenants: Tenants, tenant: str, name: str, topic: str | 
         raise InvalidRequestError.in_body("source", f"source {name} can't be used: {error}") from None
     if source is None:
         raise NotFoundError(f"there is no source {name}")
+    if source.has_births:
+        raise InvalidRequestError.in_body(
+            "source",
+            f"source {name} takes Sparkplug B, whose messages are read by the births that precede them in the stream; a file has no place there."
+            " Import its values as CSV or JSON lines, with devices called group.edge_node.device",
+        )
     return SourceReader(tenant, source, topic)
 
 

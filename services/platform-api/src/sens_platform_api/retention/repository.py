@@ -64,7 +64,7 @@ async def of_tenant(connection: Connection, tenant_id: int) -> Retention:
     )
     row = await connection.fetchrow(
         """
-        SELECT t.late_days, p.started_at, p.finished_at, coalesce(p."values", 0), coalesce(p.rollups, 0), coalesce(p.letters, 0)
+        SELECT greatest(t.late_days, t.import_late_days), p.started_at, p.finished_at, coalesce(p."values", 0), coalesce(p.rollups, 0), coalesce(p.letters, 0)
         FROM sens.tenants t LEFT JOIN sens.retention_progress p ON p.tenant_id = t.id
         WHERE t.id = $1
         """,

@@ -84,8 +84,9 @@ async def change_limits(connection: Connection, name: str, changes: Mapping[Limi
     before = await repository.limits(connection, tenant.id, lock=bool(changes))
     changed = {limit.name: value for limit, value in changes.items() if before[limit.name] != value}
     if changed:
-        kept, late = await repository.shortest_raw_retention(connection, tenant.id), changed.get("late_days")
-        if kept is not None and late is not None and late > kept:
+        kept = await repository.shortest_raw_retention(connection, tenant.id)
+        late = max(changed.get(each) or 0 for each in ("late_days", "import_late_days"))
+        if kept is not None and late > kept:
             raise LimitsContradictError.of_retention(late, kept)
         await repository.set_limits(connection, tenant.id, changes)
         await audit.record(

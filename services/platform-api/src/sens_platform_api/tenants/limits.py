@@ -44,6 +44,14 @@ LIMITS: Final = (
         "messages a second; more are acknowledged and discarded, counted, with an alert",
     ),
     Limit("late_days", "late_days", 1, 36_500, False, "days that a reading may lie before its receipt"),
+    Limit(
+        "import_late_days",
+        "import_late_days",
+        1,
+        36_500,
+        True,
+        "days that a reading of an import may lie back, where that is more than late-days",
+    ),
     Limit("dead_letters", "dead_letter_count_limit", 0, _MOST, False, "dead letters"),
     Limit("dead_letter_bytes", "dead_letter_byte_limit", 0, 2**63 - 1, False, "bytes of dead letters"),
     Limit(

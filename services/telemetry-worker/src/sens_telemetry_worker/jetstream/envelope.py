@@ -31,6 +31,7 @@ class StreamEnvelope:
     received: Mapping[str, int]
     discarded: Mapping[str, int]
     size: int
+    import_days: int
     _origins: Sequence[Origin]
     _delivery: Msg
 
@@ -40,7 +41,7 @@ class StreamEnvelope:
         position = StreamPosition(stream_created_at, delivery.metadata.sequence.stream)
         stored_at = delivery.metadata.timestamp.timestamp()
         headers = delivery.headers or {}
-        replays = _replays(headers)
+        replays = _small_number(headers, envelope.REPLAYS_HEADER)
         try:
             messages = envelope.decode(delivery.data)
         except ValueError as error:
@@ -64,6 +65,7 @@ class StreamEnvelope:
             received=received,
             discarded=_counts(headers, envelope.DISCARDED_HEADER) or {},
             size=len(delivery.data),
+            import_days=_small_number(headers, envelope.IMPORT_HEADER),
             _origins=_replayed_origins(headers),
             _delivery=delivery,
         )
@@ -100,9 +102,9 @@ def _origin(position: StreamPosition, index: int, replayed: Sequence[Origin], co
     return replayed[index] if len(replayed) == count else Origin(*position, index)
 
 
-def _replays(headers: Mapping[str, str]) -> int:
-    """Return how often the messages came from the dead letters, 0 where no header says it."""
-    text = headers.get(envelope.REPLAYS_HEADER, "")
+def _small_number(headers: Mapping[str, str], name: str) -> int:
+    """Return the number in a header, 0 where there is none."""
+    text = headers.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0  # noqa: PLR2004
 
 
