@@ -10,10 +10,12 @@ from sens_common.envelope import Message
 from sens_common.errors import UnavailableError
 from sens_common.live import LiveReading
 from sens_common.tenant_limits import TenantLimits
+from sens_platform_api.caller import Caller
 from sens_platform_api.dead_letters.repository import StoredDeadLetter
 from sens_platform_api.errors import TooManyReadersError
-from sens_platform_api.live.reader import Reader, RenderedReading
-from sens_platform_api.live.schemas import render_reading
+from sens_platform_api.live.meanings import NO_MEANING
+from sens_platform_api.live.reader import Reader
+from sens_platform_api.live.schemas import render
 from sens_platform_api.settings import LimitSettings
 
 _AWAY = UnavailableError("there is no NATS")
@@ -92,14 +94,16 @@ class MemoryLive:
         self._readers: defaultdict[str, list[Reader]] = defaultdict(list)
 
     @contextlib.asynccontextmanager
-    async def reader(self, tenant: str, devices: frozenset[str]) -> AsyncIterator[Reader]:
-        of_tenant = self._readers[tenant]
+    async def reader(
+        self, caller: Caller, devices: frozenset[str], *, as_stored: bool = False
+    ) -> AsyncIterator[Reader]:
+        of_tenant = self._readers[caller.tenant]
         if (
             sum(map(len, self._readers.values())) >= self._limits.live_readers
             or len(of_tenant) >= self._limits.live_readers_per_tenant
         ):
             raise TooManyReadersError("as many readers watch live data as there may be; try again later")
-        reader = Reader(devices, lambda: self._limits.live_bytes)
+        reader = Reader(devices, lambda: self._limits.live_bytes, as_stored=as_stored)
         of_tenant.append(reader)
         try:
             yield reader
@@ -109,4 +113,4 @@ class MemoryLive:
     def publish(self, tenant: str, readings: Sequence[LiveReading]) -> None:
         """Give readings to those who watch."""
         for reader in self._readers[tenant]:
-            reader.give([RenderedReading(reading.device, render_reading(reading)) for reading in readings])
+            reader.give([render(reading, NO_MEANING) for reading in readings])

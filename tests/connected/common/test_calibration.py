@@ -16,6 +16,7 @@ import pytest
 from sens_common.database import connect
 from sens_common.logins import API_ROLE
 from sens_common.settings import DatabaseSettings
+from sens_platform_api.live.meanings import Meaning
 from support.rollups import begin_rollups, refresh_up_to
 from support.stored_rows import Form, Row, insert_measurements
 
@@ -165,6 +166,28 @@ class TestReads:
                     for value in array("d", data[index + 4 : index + 12][::-1])
                 )
             assert read.tolist() == list(wanted.values())
+
+    async def test_are_those_of_live_values(self, database: DatabaseSettings) -> None:
+        async with opened(database) as kept:
+            await calibrate(kept)
+            rows = await kept.api.fetch(
+                "SELECT device, metric, unit, edges, scales, addends FROM sens.live_meanings('{d}')"
+            )
+            assert [tuple(row[:3]) for row in rows] == [("d", "n", None)]
+            edges = [int(edge.timestamp() * 1e6) for edge in rows[0]["edges"]]
+            meaning = Meaning(None, edges, rows[0]["scales"], rows[0]["addends"])
+            source = random.Random(9)
+            values = [0.0, -0.0, 1e-300, 1e300, 1e290, -1e-290, *(source.uniform(-1e9, 1e9) for _ in range(200))]
+            times = [START + source.randrange(0, 96 * 3600) * timedelta(seconds=1) for _ in values]
+            times[:4] = rows[0]["edges"]
+            read = await kept.owner.fetch(
+                "SELECT sens.calibrated_at(v.value, v.at, $3, $4, $5) FROM unnest($1::float8[], $2::timestamptz[]) WITH ORDINALITY"
+                " AS v (value, at, n) ORDER BY v.n",
+                values, times, *rows[0][3:],
+            )  # fmt: skip
+            assert [row[0] for row in read] == [
+                meaning.calibrated(value, int(at.timestamp() * 1e6)) for value, at in zip(values, times, strict=True)
+            ]
 
     @pytest.mark.parametrize("width", [HOUR / 2, HOUR, 6 * HOUR, DAY])
     async def test_give_aggregates_of_calibrated_values(self, database: DatabaseSettings, width: timedelta) -> None:

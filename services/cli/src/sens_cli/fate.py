@@ -82,7 +82,9 @@ class Watcher:
 
     def _watch_live(self) -> None:
         try:
-            lines = self._api.lines("live", {"device": [self._device]}, accept="text/event-stream", endless=True)
+            lines = self._api.lines(
+                "live", {"device": [self._device], "calibration": "none"}, accept="text/event-stream", endless=True
+            )
             for event in events(lines, idle=True):
                 self._live.put(event.data if event.name == "reading" else None)
         except SensError:
@@ -102,7 +104,9 @@ class Watcher:
 
     def _latest(self) -> list[dict[str, Any]]:
         try:
-            found: list[dict[str, Any]] = self._api.get(f"devices/{segment(self._device)}/latest")["latest"]
+            found: list[dict[str, Any]] = self._api.get(
+                f"devices/{segment(self._device)}/latest", {"calibration": "none"}
+            )["latest"]
         except UnavailableError:
             raise
         except RefusedByApiError:  # the device's first message makes it

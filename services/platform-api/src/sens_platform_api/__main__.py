@@ -30,6 +30,7 @@ from sens_platform_api.keys.authenticator import Authenticator
 from sens_platform_api.keys.repository import StoredKeys
 from sens_platform_api.live.endpoints import KEYS, LIVE
 from sens_platform_api.live.nats import NatsLive
+from sens_platform_api.live.repository import DatabaseMeanings
 from sens_platform_api.measurements.endpoints import ANSWERS, TABLES
 from sens_platform_api.middleware.authentication import Gate
 from sens_platform_api.operations.endpoints import OPERATIONS, SERVICE
@@ -54,12 +55,13 @@ from sens_platform_api.tenants.service import keep_telling_limits
 async def main(settings: ApiSettings, stop: asyncio.Event) -> None:
     """Wire the parts, and serve until the stop."""
     limits, client, heartbeat = settings.limits, Client(), Heartbeat()
-    live, background = NatsLive(client, limits), Problems("background")
+    background = Problems("background")
     sandbox = Sandbox(
         allow_without_seccomp=settings.codecs.allow_without_seccomp, max_children=settings.codecs.max_processes
     )
     async with open_pools(settings.api_database(), SERVICE, limits) as (pool, key_pool), sandbox:
         keys = Authenticator(StoredKeys(key_pool))
+        live = NatsLive(client, limits, DatabaseMeanings(pool))
         checks: dict[str, Check] = {
             "database": partial(database_problem, key_pool),
             "schema": partial(schema_problem, key_pool),

@@ -83,6 +83,9 @@ def tail(  # noqa: PLR0917 - typer calls it with keywords
         list[str] | None, typer.Option("--device", "-d", help="Only this device; may be repeated.")
     ] = None,
     count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="End after this many readings.")] = None,
+    calibration: Annotated[
+        str | None, typer.Option(help="none gives values as they are stored, without calibrations.", show_default=False)
+    ] = None,
     utc: Utc = False,
     as_json: Json = False,
     api_url: ApiUrl = None,
@@ -93,6 +96,7 @@ def tail(  # noqa: PLR0917 - typer calls it with keywords
     \b
     sens tail
     sens tail --device sensor-0001 --json | jq .value
+    sens tail --calibration none
     """
     from sens_cli.api import Api
     from sens_cli.target import find_target
@@ -102,7 +106,9 @@ def tail(  # noqa: PLR0917 - typer calls it with keywords
         of = f" of {', '.join(device)}" if device else ""
         typer.echo(f"readings{of} as they are stored at {target.api_url}; Ctrl-C ends", err=True)
         typer.echo(f"{'TIME':<23}  DEVICE  METRIC  VALUE", err=True)
-    lines = Api(target).lines("live", {"device": device}, accept="text/event-stream", endless=True)
+    lines = Api(target).lines(
+        "live", {"device": device, "calibration": calibration}, accept="text/event-stream", endless=True
+    )
     print_readings(lines, count=count, utc=utc, as_json=as_json)
 
 
@@ -144,7 +150,8 @@ def print_readings(
             if as_json:
                 print_json_line(event.data)
             else:
-                parts = (show(event.data[name]) for name in ("device", "metric", "value"))
+                parts = [show(event.data[name]) for name in ("device", "metric", "value")]
+                parts += [event.data["unit_text"]] if "unit_text" in event.data else []
                 typer.echo("  ".join((f"{short_time(event.data['time'], utc=utc):<23}", *parts)))
             seen += 1
             if seen == count:

@@ -45,7 +45,7 @@ async def watch(
     limits: Annotated[LimitSettings, Depends(LIMITS)],
     query: Annotated[schemas.LiveParameters, Query()],
 ) -> Response:
-    """Server-sent events of newly stored readings.
+    """Server-sent events of newly stored readings, with units and calibrated as in all other answers.
 
     Live data is not kept: after a break, ask for measurements. The stream ends when the key is revoked or expires, and when its reader
     takes nothing for a minute.
@@ -53,7 +53,7 @@ async def watch(
     devices = frozenset(canonical_device(device) for device in query.device)
 
     async def chunks() -> AsyncGenerator[bytes]:
-        async with live.reader(caller.tenant, devices) as reader:
+        async with live.reader(caller, devices, as_stored=query.calibration is not None) as reader:
             yield schemas.HELLO
             async for taken in service.events(reader, partial(service.is_still_valid, keys, key)):
                 yield schemas.KEEP_ALIVE if taken is None else schemas.render_events(taken)

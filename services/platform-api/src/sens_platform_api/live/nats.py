@@ -16,13 +16,15 @@ from nats.errors import Error as NatsError
 
 from sens_common import live
 from sens_common.attempts import Attempts
-from sens_common.errors import UnavailableError, words_of
+from sens_common.errors import SchemaError, UnavailableError, words_of
 from sens_common.health import Problems
 from sens_common.jetstream import flush_all
 from sens_common.names import LIVE_INTEREST_SUBJECT
 from sens_platform_api import metrics
-from sens_platform_api.errors import TooManyReadersError
+from sens_platform_api.caller import Caller
+from sens_platform_api.errors import TooManyReadersError, TooSlowError
 from sens_platform_api.live import schemas
+from sens_platform_api.live.meanings import StoredMeanings, TenantMeanings
 from sens_platform_api.live.reader import Reader, RenderedReading
 from sens_platform_api.settings import LimitSettings
 
@@ -37,8 +39,9 @@ PENDING_BYTES: Final = 16 << 20
 class _Channel:
     """A tenant's readers and the subscription that feeds them."""
 
-    def __init__(self, tenant: str) -> None:
+    def __init__(self, tenant: str, meanings: TenantMeanings) -> None:
         self.tenant = tenant
+        self._meanings = meanings
         self.readers: set[Reader] = set()
         self.subscription: Subscription | None = None
         self.interest: asyncio.Task[None] | None = None
@@ -49,8 +52,13 @@ class _Channel:
         except ValueError as error:
             log.warning("live message left out", error=str(error))
             return
-        events = [RenderedReading(reading.device, schemas.render_reading(reading)) for reading in readings]
         lost = live.dropped(message.headers)  # before these; their devices are unknown
+        events: list[RenderedReading] = []
+        try:
+            events = list(map(schemas.render, readings, await self._meanings.of(readings)))
+        except (UnavailableError, SchemaError, TooSlowError) as error:  # better none than wrong ones
+            log.warning("live readings are left out, for it can't be known what they mean", error=str(error))
+            lost += len(readings)
         for reader in self.readers:
             if lost:
                 reader.lose(lost)
@@ -64,9 +72,10 @@ class NatsLive:
         reader_count: Readers of all tenants.
     """
 
-    def __init__(self, client: Client, limits: LimitSettings) -> None:
+    def __init__(self, client: Client, limits: LimitSettings, meanings: StoredMeanings) -> None:
         self._client = client
         self._limits = limits
+        self._meanings = meanings
         self._channels: dict[str, _Channel] = {}
         self._lock = asyncio.Lock()
         self._closed = False
@@ -78,26 +87,29 @@ class NatsLive:
         return min(self._limits.live_bytes, self._limits.live_total_bytes // max(1, self.reader_count))
 
     @contextlib.asynccontextmanager
-    async def reader(self, tenant: str, devices: frozenset[str]) -> AsyncIterator[Reader]:
+    async def reader(
+        self, caller: Caller, devices: frozenset[str], *, as_stored: bool = False
+    ) -> AsyncIterator[Reader]:
         """Keep a reader connected while the context is open.
 
         Args:
-            tenant: Name of the tenant whose readings it gets.
+            caller: Of the tenant whose readings it gets.
             devices: Canonical names of the devices whose readings it gets; none means all.
+            as_stored: Whether values come as they are stored, without calibrations.
 
         Raises:
             TooManyReadersError: As many are connected as there may be.
             UnavailableError: NATS can't be used.
         """
-        reader = Reader(devices, self._reader_bytes)
+        reader = Reader(devices, self._reader_bytes, as_stored=as_stored)
         async with self._lock:
-            await self._join(tenant, reader)
+            await self._join(caller, reader)
         metrics.LIVE_READERS.inc()
         try:
             yield reader
         finally:
             metrics.LIVE_READERS.dec()
-            await asyncio.shield(self._leave(tenant, reader))
+            await asyncio.shield(self._leave(caller.tenant, reader))
 
     def close(self) -> None:
         """End all streams, and take no new readers."""
@@ -106,18 +118,18 @@ class NatsLive:
             for reader in channel.readers:
                 reader.close()
 
-    async def _join(self, tenant: str, reader: Reader) -> None:
+    async def _join(self, caller: Caller, reader: Reader) -> None:
         if self._closed or not self._client.is_connected:
             raise UnavailableError("live data need NATS, which can't be reached")
-        channel = self._channels.get(tenant)
+        channel = self._channels.get(caller.tenant)
         if self.reader_count >= self._limits.live_readers or (
             channel is not None and len(channel.readers) >= self._limits.live_readers_per_tenant
         ):
             raise TooManyReadersError("as many readers watch live data as there may be; try again later")
         if channel is None:
-            channel = _Channel(tenant)
+            channel = _Channel(caller.tenant, TenantMeanings(self._meanings, caller.tenant_id))
             await self._open(channel)
-            self._channels[tenant] = channel
+            self._channels[caller.tenant] = channel
         channel.readers.add(reader)
         self.reader_count += 1
 

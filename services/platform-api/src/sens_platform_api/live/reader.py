@@ -16,10 +16,17 @@ _EVENT_OVERHEAD = 41
 
 
 class RenderedReading(NamedTuple):
-    """A reading on its way to readers; they share its text."""
+    """A reading on its way to readers, who share its texts.
+
+    Attributes:
+        device: Whose.
+        text: With the value as it is read.
+        stored: With the value as it is stored.
+    """
 
     device: str
     text: bytes
+    stored: bytes
 
 
 class TakenEvents(NamedTuple):
@@ -37,9 +44,10 @@ class TakenEvents(NamedTuple):
 class Reader:
     """One reader's queue, bounded in bytes: beyond the bound the oldest events are dropped, and `take` says how many."""
 
-    def __init__(self, devices: frozenset[str], most_bytes: Callable[[], int]) -> None:
+    def __init__(self, devices: frozenset[str], most_bytes: Callable[[], int], *, as_stored: bool = False) -> None:
         self._devices = devices
         self._most_bytes = most_bytes
+        self._as_stored = as_stored
         self._queue: deque[bytes] = deque()
         self._bytes = 0
         self._dropped = 0
@@ -50,8 +58,9 @@ class Reader:
         """Put those that the reader wants into its queue; never waits."""
         for event in events:
             if not self._devices or event.device in self._devices:
-                self._queue.append(event.text)
-                self._bytes += len(event.text) + _EVENT_OVERHEAD
+                text = event.stored if self._as_stored else event.text
+                self._queue.append(text)
+                self._bytes += len(text) + _EVENT_OVERHEAD
         most, dropped = self._most_bytes(), 0
         while self._bytes > most:
             self._bytes -= len(self._queue.popleft()) + _EVENT_OVERHEAD

@@ -7,7 +7,9 @@ import orjson
 from pydantic import Field
 
 from sens_common.live import LiveReading
-from sens_platform_api.live.reader import TakenEvents
+from sens_platform_api.fields import unit_members
+from sens_platform_api.live.meanings import Meaning, as_read
+from sens_platform_api.live.reader import RenderedReading, TakenEvents
 from sens_platform_api.parameters import DEVICE_PATTERN, DEVICE_WORDS, EPOCH, Parameters, in_words, time_text
 
 HELLO = b"retry: 2000\n: you see what is stored from now on\n\n"
@@ -16,7 +18,7 @@ MEDIA_TYPE = "text/event-stream"
 
 EXAMPLE = (
     "event: reading\n"
-    'data: {"device":"sensor-0001","metric":"temperature","time":"2026-11-24T22:15:00Z","value":21.5}\n\n'
+    'data: {"device":"sensor-0001","metric":"temperature","time":"2026-11-24T22:15:00Z","value":21.5,"unit":"Cel","unit_text":"°C"}\n\n'
     'event: dropped\ndata: {"count":17}\n\n'
 )
 
@@ -38,6 +40,16 @@ class LiveParameters(Parameters):
             examples=[["sensor-0001"]],
         ),
     ] = Field(default_factory=list)
+    calibration: Annotated[
+        str | None,
+        Field(
+            description="`none` gives values as they are stored, without calibrations.",
+            max_length=4,
+            json_schema_extra={"pattern": "^none$"},
+            examples=["none"],
+        ),
+        in_words("^none$", "it may be none; without it, values are calibrated"),
+    ] = None
 
 
 def render_events(taken: TakenEvents) -> bytes:
@@ -46,9 +58,16 @@ def render_events(taken: TakenEvents) -> bytes:
     return b"".join(dropped + taken.events)
 
 
-def render_reading(reading: LiveReading) -> bytes:
+def render_reading(reading: LiveReading, unit: str | None = None) -> bytes:
     """Return the event of a reading."""
-    return _event(b"reading", _reading(reading))
+    return _event(b"reading", _reading(reading) | unit_members(unit))
+
+
+def render(reading: LiveReading, meaning: Meaning) -> RenderedReading:
+    """Return a reading on its way to readers."""
+    read = as_read(reading, meaning)
+    text = render_reading(read, meaning.unit)
+    return RenderedReading(reading.device, text, text if read is reading else render_reading(reading, meaning.unit))
 
 
 def render_dropped(count: int) -> bytes:

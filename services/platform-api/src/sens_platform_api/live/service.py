@@ -19,7 +19,9 @@ KEEP_ALIVE_SECONDS: Final = 12.0
 class Live(Protocol):
     """Live data of all tenants."""
 
-    def reader(self, tenant: str, devices: frozenset[str]) -> AbstractAsyncContextManager[Reader]:
+    def reader(
+        self, caller: Caller, devices: frozenset[str], *, as_stored: bool = False
+    ) -> AbstractAsyncContextManager[Reader]:
         """Keep a reader connected while the context is open; it gets the readings of these devices, or of all without one."""
 
 
