@@ -177,6 +177,17 @@ class RedecodingWorker:
         await self.as_tenant(f"SELECT sens.delete_range('{EUI}', NULL, {', '.join(times)}, 'somebody', NULL, NULL)")
         await self.finish_deletions()
 
+    async def delete_metric(self, metric: str, first: int | None = None, past: int = 0) -> None:
+        """Delete a metric as a whole, or the device's values of it from a minute after `NOW` on and before another."""
+        if first is None:
+            await self.as_tenant(f"SELECT sens.delete_metric('{metric}', NULL, 'somebody', NULL, NULL)")
+        else:
+            times = (f"to_timestamp({NOW // 1_000_000 + 60 * minute})" for minute in (first, past))
+            await self.as_tenant(
+                f"SELECT sens.delete_range('{EUI}', '{metric}', {', '.join(times)}, 'somebody', NULL, NULL)"
+            )
+        await self.finish_deletions()
+
     async def delete_device(self) -> None:
         """Delete the device, and all that is stored of it."""
         await self.as_tenant(f"SELECT sens.delete_device('{EUI}', 'somebody', NULL, NULL)")

@@ -157,6 +157,53 @@ class TestRedecoding:
                 (EUI, 140, "t"): 0.3, (EUI, 140, "humidity"): 4,
             }  # fmt: skip
 
+    async def test_brings_no_metric_back_that_was_deleted(self, database: DatabaseSettings) -> None:
+        async with redecoding_worker(database, FIRST, "return {data: {t: b[0] / 10, old: b[1]}};") as it:
+            await it.settle({0: "0102"})
+            await it.execute("UPDATE sens.sources SET keep_frames = NULL")
+            await it.settle({1: "0304"}, {2: "0506"})
+            await it.delete_metric("old", 1, 2)
+            of_range = await it.run(2, "dry_run")
+            await it.delete_metric("old")
+            whole = await it.run(2, "dry_run")
+
+            await it.run(2)
+
+            assert (of_range["counts"]["added"], whole["counts"]["added"]) == (0, 0)
+            assert await it.values() == {(EUI, 0, "t"): 0.1, (EUI, 1, "t"): 0.3, (EUI, 2, "t"): 0.5}
+            await it.settle({3: "0708"})
+            assert (EUI, 3, "old") in await it.values()
+
+    async def test_takes_an_envelope_with_many_messages_of_the_device_in_several_steps(
+        self, database: DatabaseSettings
+    ) -> None:
+        async with redecoding_worker(database, FIRST, SECOND) as it:
+            await it.execute("UPDATE sens.sources SET keep_frames = NULL")
+            await it.settle({0: "0102"})
+            await it.settle(*({minute: "0a02"} for minute in range(1, 451)))
+
+            report = await it.run(2)
+
+            assert (report["counts"]["messages"], report["counts"]["uncovered"]) == (451, 0)
+            values = await it.values()
+            assert (len(values), {value for (_, minute, name), value in values.items() if name == "t" and minute}) == (
+                902,
+                {1},
+            )
+
+    async def test_leaves_messages_to_the_dead_letters_that_were_refused(self, database: DatabaseSettings) -> None:
+        async with redecoding_worker(database, FIRST, SECOND) as it:
+            await it.execute("UPDATE sens.sources SET keep_frames = NULL")
+            await it.settle({0: "0102"})
+            await it.settle({0: "0902"})  # it says something else
+            it.stream.first = 2
+
+            report = await it.run(2)
+
+            assert await it.fetch("SELECT reason FROM sens.dead_letters") == [("conflicting_value",)]
+            assert await it.values() == {(EUI, 0, "t"): 1, (EUI, 0, "old"): 2}
+        assert (report["counts"]["messages"], report["counts"]["uncovered"]) == (0, 1)
+
     async def test_ends_when_its_device_or_its_codec_is_gone(self, database: DatabaseSettings) -> None:
         async with redecoding_worker(database, FIRST, SECOND, SECOND + "//") as it:
             await it.settle({0: "0102"})
@@ -296,7 +343,9 @@ class TestWhatIsKept:
             await it.settle({0: "0102"}, {1: "0304"})
             await it.execute("SELECT sens.expire_frames(1000)")
             young = await it.fetch("SELECT FROM sens.frames")
-            await it.execute("UPDATE sens.sources SET keep_frames = NULL", "SELECT sens.expire_frames(1)")
+            # What goes as a whole, here a week without messages, goes alone.
+            await it.execute("UPDATE sens.sources SET keep_frames = NULL", "SELECT sens.expire_frames(0)")
+            await it.execute("SELECT sens.expire_frames(1)")
             half = await it.fetch("SELECT FROM sens.frames")
             await it.execute("SELECT sens.expire_frames(1000)")
 

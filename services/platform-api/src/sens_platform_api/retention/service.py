@@ -177,7 +177,7 @@ async def keep_expiring_frames(
         with attempt:
             started = time.monotonic()
             while gone := await kept.expire_frames(STEP_FRAMES):
-                metrics.EXPIRED.labels("frames").inc(gone)
+                metrics.EXPIRED.labels("frames").inc(max(0, gone))
                 await asyncio.sleep(time.monotonic() - started)
                 started = time.monotonic()
 

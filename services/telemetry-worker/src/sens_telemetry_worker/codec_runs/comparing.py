@@ -1,5 +1,6 @@
 """The steps of comparing two versions of a codec over messages: kept ones first, then those that the stream alone has, then dead letters."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -7,12 +8,13 @@ from sens_common.errors import RejectedMessageError
 from sens_payloads.frames import Fields, Frame, FrameDecoder
 from sens_payloads.profiles import CodecVersion
 from sens_telemetry_worker.codec_runs.decoding import measured_at, unwrap
-from sens_telemetry_worker.codec_runs.device_runs import DAY_MICROSECONDS, STREAM_ENVELOPES
+from sens_telemetry_worker.codec_runs.device_runs import DAY_MICROSECONDS, FIRST_ENVELOPES, STREAM_ENVELOPES
 from sens_telemetry_worker.codec_runs.judging import Difference, differences, stored_values
 from sens_telemetry_worker.codec_runs.ports import Runs, Stream
 from sens_telemetry_worker.codec_runs.report import Report
 from sens_telemetry_worker.codec_runs.runs import Run, RunFailedError, StreamMessage
 from sens_telemetry_worker.codec_runs.senders import sender_of, senders_of
+from sens_telemetry_worker.codec_runs.step_size import StepSize
 from sens_telemetry_worker.interpreting import Registry
 from sens_telemetry_worker.tenants import Refusal, SourceOfTenant
 
@@ -36,6 +38,7 @@ class Comparisons:
         self._stream = stream
         self._registry = registry
         self._frames = frames
+        self._envelopes = StepSize(FIRST_ENVELOPES, STREAM_ENVELOPES)
 
     async def step(self, run: Run) -> bool:
         """Do one step; return whether the run is at its end; raises as `device_runs.DeviceRuns.step`."""
@@ -83,8 +86,8 @@ class Comparisons:
         )
 
     async def _compare_stream(self, run: Run, senders: Mapping[int, SourceOfTenant]) -> None:
-        progress = run.progress
-        past = min(progress.sequence + STREAM_ENVELOPES, progress.until + 1)
+        started, progress = time.monotonic(), run.progress
+        past = min(progress.sequence + self._envelopes.count, progress.until + 1)
         found = (
             await self._stream.messages(progress.sequence, past, progress.stream) if progress.sequence < past else []
         )
@@ -99,6 +102,7 @@ class Comparisons:
         progress.sequence = past
         if past > progress.until:
             progress.phase = "letters"
+        self._envelopes.adapt(time.monotonic() - started)
 
     async def _compare_letters(self, run: Run, senders: Mapping[int, SourceOfTenant]) -> None:
         found, after = await self._runs.letters(run, MOST_MESSAGES)

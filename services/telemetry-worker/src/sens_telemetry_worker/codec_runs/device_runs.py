@@ -11,8 +11,15 @@ from sens_payloads.frames import FrameDecoder
 from sens_telemetry_worker.codec_runs.decoding import DeviceDecoder, times_of
 from sens_telemetry_worker.codec_runs.judging import Metric, Values
 from sens_telemetry_worker.codec_runs.ports import Readings, Runs, Stream
-from sens_telemetry_worker.codec_runs.runs import DecodedFrame, Run, RunFailedError, StreamMessage
+from sens_telemetry_worker.codec_runs.runs import (
+    ChangedMeanwhileError,
+    DecodedFrame,
+    Run,
+    RunFailedError,
+    StreamMessage,
+)
 from sens_telemetry_worker.codec_runs.senders import sender_of, senders_of
+from sens_telemetry_worker.codec_runs.step_size import StepSize
 from sens_telemetry_worker.interpreting import Registry
 from sens_telemetry_worker.tenants import Device, MetricKey, NewMetrics, Refusal, SourceOfTenant, Tenant
 from sens_telemetry_worker.topic_resolving import KnownNames
@@ -20,12 +27,11 @@ from sens_telemetry_worker.topic_resolving import KnownNames
 MOST_READINGS: Final = 2000
 """Readings of one step; fewer where they take long."""
 STREAM_ENVELOPES: Final = 64
-"""Envelopes that one step reads."""
+"""Envelopes that one step reads; fewer where they take long."""
 COVERAGE_READINGS: Final = 5000
 """Readings of which one step looks whether a message was found for them."""
 DAY_MICROSECONDS: Final = 86_400_000_000
-_SLOW_SECONDS: Final = 0.5
-_QUICK_SECONDS: Final = 0.1
+FIRST_ENVELOPES: Final = 4
 _FIRST_READINGS: Final = 200
 
 
@@ -51,7 +57,8 @@ class DeviceRuns:
         self._stream = stream
         self._registry = registry
         self._frames = frames
-        self._most = _FIRST_READINGS
+        self._most = StepSize(_FIRST_READINGS, MOST_READINGS)
+        self._envelopes = StepSize(FIRST_ENVELOPES, STREAM_ENVELOPES)
 
     async def step(self, run: Run) -> bool:
         """Do one step; return whether the run is at its end.
@@ -74,7 +81,8 @@ class DeviceRuns:
 
     def take_less(self) -> None:
         """Take fewer readings in a step: the database did not finish in time."""
-        self._most = max(1, self._most // 4)
+        self._most.take_less()
+        self._envelopes.take_less()
 
     async def _known(self, run: Run) -> _Known:
         """Return what is known of names.
@@ -96,7 +104,7 @@ class DeviceRuns:
     async def _decode_kept(self, run: Run, known: _Known) -> None:
         """Decode kept messages of the next times; behind the last ones, go on with the stream."""
         started = time.monotonic()
-        window = await self._runs.window(run, known.device.id, run.progress.reached, self._most)
+        window = await self._runs.window(run, known.device.id, run.progress.reached, self._most.count)
         senders = known.senders()
         there = [
             (each, each.message, senders[each.source_id])
@@ -121,7 +129,7 @@ class DeviceRuns:
             await self._begin_stream(run)
         decoded = await self._registered(known, run, decoded)
         await self._readings.step(run, known.device, decoded, known.names.generation, are_kept=True)
-        self._adapt(time.monotonic() - started)
+        self._most.adapt(time.monotonic() - started)
 
     async def _begin_stream(self, run: Run) -> None:
         state = await self._stream.state()
@@ -132,13 +140,24 @@ class DeviceRuns:
         run.progress.sequence = await self._stream.first_since(run.first - DAY_MICROSECONDS, state)
 
     async def _decode_stream(self, run: Run, known: _Known) -> None:
-        """Decode messages of the next envelopes that were not kept; behind the last one, look what was not covered."""
-        progress = run.progress
-        past = min(progress.sequence + STREAM_ENVELOPES, progress.until + 1)
+        """Decode messages of the next envelopes that were not kept; behind the last one, look what was not covered.
+
+        Raises:
+            ChangedMeanwhileError: They have more messages of the device than a step takes; do it again with fewer.
+        """
+        started, progress = time.monotonic(), run.progress
+        envelopes = 1 if progress.index else self._envelopes.count
+        past = min(progress.sequence + envelopes, progress.until + 1)
         found = (
             await self._stream.messages(progress.sequence, past, progress.stream) if progress.sequence < past else []
         )
+        found = found[progress.index :]
         wanted = await self._not_kept(run, known, found)
+        left = wanted[self._most.count :]
+        if left and past > progress.sequence + 1:
+            self._envelopes.take_less(2)
+            raise ChangedMeanwhileError
+        wanted = wanted[: self._most.count]
         messages = [each.message for each, _, _ in wanted]
         senders = [sender for *_, sender in wanted]
         values = await self._decode(run, known, messages, senders)
@@ -155,16 +174,22 @@ class DeviceRuns:
             for index, (each, times, _) in enumerate(wanted)
             for ts in times
         ]
-        progress.sequence = past
         decoded = await self._registered(known, run, decoded)
-        if past > progress.until:
+        if left:
+            progress.index += next(index for index, each in enumerate(found) if each is left[0][0])
+        else:
+            progress.sequence, progress.index = past, 0
+        if progress.sequence > progress.until:
             progress.phase = "coverage"
         await self._readings.step(run, known.device, decoded, known.names.generation, are_kept=False)
+        seconds = time.monotonic() - started
+        self._envelopes.adapt(seconds)
+        self._most.adapt(seconds)
 
     async def _not_kept(
         self, run: Run, known: _Known, found: Sequence[StreamMessage]
     ) -> list[tuple[StreamMessage, list[int], SourceOfTenant]]:
-        """Return the messages of the device that were not kept, with the times of their readings in the range, and their sources."""
+        """Return the messages of the device that were neither kept nor became dead letters, with the times of their readings in the range, and their sources."""
         senders = known.senders()
         own = [
             (each, sender)
@@ -213,12 +238,6 @@ class DeviceRuns:
             else each._replace(values=refusal)
             for each in decoded
         ]
-
-    def _adapt(self, seconds: float) -> None:
-        if seconds > _SLOW_SECONDS:
-            self._most = max(1, self._most // 2)
-        elif seconds < _QUICK_SECONDS:
-            self._most = min(MOST_READINGS, self._most * 2)
 
 
 _UNUSABLE: Final = Refusal(Reason.UNKNOWN_SOURCE, "its source is gone or can't be used, or its payload is gone")

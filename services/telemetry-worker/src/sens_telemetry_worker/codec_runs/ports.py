@@ -35,7 +35,7 @@ class Runs(Protocol):
         """Return the next dead letters that are whole and not in the stream, and the id after which to go on; None when there are no more."""
 
     async def not_kept(self, device_id: int, messages: Sequence[tuple[StreamMessage, int]]) -> list[bool]:
-        """Tell for each message and time of a reading whether it is not among the kept ones."""
+        """Tell for each message and time of a reading whether it is neither among the kept ones nor a dead letter, which is not stored."""
 
 
 class Readings(Protocol):

@@ -42,6 +42,7 @@ class Progress(msgspec.Struct):
         stream: When the stream was made, microseconds since the epoch.
         until: The last sequence that was in the stream then; later messages are not the run's.
         sequence: The next one in the stream.
+        index: So many messages of that envelope are done.
         first_sequence: Of a comparison: the first one that is looked at.
         reached: Readings before this time are done, microseconds since the epoch; of a comparison, messages received before.
         source_id: Of a comparison: messages of sources with smaller ids are done.
@@ -53,6 +54,7 @@ class Progress(msgspec.Struct):
     stream: int = 0
     until: int = 0
     sequence: int = 0
+    index: int = 0
     first_sequence: int = 0
     reached: int = 0
     source_id: int = 0

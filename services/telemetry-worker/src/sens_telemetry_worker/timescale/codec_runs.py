@@ -60,6 +60,10 @@ _KEPT: Final = """
     SELECT f.ts, f.stream, f.sequence, f.number FROM sens.frames f
     WHERE f.device_id = $1 AND f.ts = ANY ($2) AND f.ts BETWEEN $3 AND $4
 """
+_REFUSED: Final = """
+    SELECT l.stream, l.sequence, l.number FROM unnest($1::bigint[], $2::bigint[], $3::int[]) AS w (stream, sequence, number)
+    JOIN sens.dead_letters l USING (stream, sequence, number)
+"""
 _OF_SOURCE: Final = """
     SELECT f.received_at, f.stream, f.sequence, f.number, f.topic, f.payload FROM sens.frames f
     WHERE f.source_id = $1 AND f.received_at >= $2 AND f.received_at < $3 AND f.payload IS NOT NULL AND NOT (f.stream = $4 AND f.sequence > $5)
@@ -160,8 +164,10 @@ class StoredRuns:
         times = [moment(ts) for _, ts in messages]
         async with self._database.connection() as connection:
             rows = await connection.fetch(_KEPT, device_id, times, min(times), max(times))
+            origins = zip(*(message.origin for message, _ in messages), strict=True)
+            refused = {Origin(*row) for row in await connection.fetch(_REFUSED, *map(list, origins))}
         kept = {(microseconds(ts), Origin(*origin)) for ts, *origin in rows}
-        return [(ts, message.origin) not in kept for message, ts in messages]
+        return [(ts, message.origin) not in kept and message.origin not in refused for message, ts in messages]
 
     async def kept_of_source(self, run: Run, source_id: int, first: int, most: int) -> tuple[list[StreamMessage], int]:
         """See `ports.Runs.kept_of_source`."""

@@ -41,6 +41,7 @@ _IDS: Final = """
     JOIN sens.metrics m ON m.tenant_id = $1 AND m.name = w.name AND m.kind = w.kind
 """
 _NEVER: Final = "SELECT metric_ids, first, past, received_before FROM sens.never_redecoded($1)"
+_DELETED_METRICS: Final = "SELECT name, kind, deleted_at FROM sens.deleted_metrics WHERE tenant_id = $1"
 _UPDATE_FRAMES: Final = """
     UPDATE sens.frames f SET metric_ids = string_to_array(w.metric_ids, ',')::int[], codec = w.codec, run_id = $2
     FROM unnest($3::timestamptz[], $4::bigint[], $5::bigint[], $6::int[], $7::text[], $8::text[])
@@ -54,19 +55,20 @@ _UNCOVERED: Final = """
         OR EXISTS (SELECT FROM sens.codec_run_times t WHERE t.run_id = $5 AND t.ts = r.ts) AS covered
     FROM sens.readings r WHERE r.device_id = $1 AND r.ts >= $2 AND r.ts < $3 ORDER BY r.ts LIMIT $4
 """
+_FAR: Final = 1 << 62
 
 
 class _Past(NamedTuple):
     """What of a device is not brought back: times in microseconds since the epoch.
 
     Attributes:
-        metric_ids: Of which metrics, None: of all.
+        metrics: Of which metrics, None: of all.
         first: Readings from this time on.
         past: And before this one.
         received_before: Of messages that were received before this.
     """
 
-    metric_ids: frozenset[int] | None
+    metrics: frozenset[Metric] | None
     first: int
     past: int
     received_before: int
@@ -185,7 +187,7 @@ async def _judge(
     connection: Connection, run: Run, device: Device, decoded: Sequence[DecodedFrame], *, are_kept: bool
 ) -> _Step:
     stored = await _read(connection, run, device, sorted({each.ts for each in decoded}))
-    gone = await _gone(connection, device.id)
+    gone = await _gone(connection, device)
     touched = set() if are_kept else await _touched(connection, run, decoded)
     step = _Step({}, [])
     by_time: dict[int, list[DecodedFrame]] = {}
@@ -234,9 +236,9 @@ def _statement(
     hidden: set[Metric] = set()
     for past in gone:
         if past.means(each):
-            if past.metric_ids is None:
+            if past.metrics is None:
                 return None
-            hidden |= stored.named(past.metric_ids)
+            hidden |= past.metrics
     values = each.values
     if not isinstance(values, Refusal):
         values = {metric: value for metric, value in values.items() if metric not in hidden}
@@ -303,11 +305,20 @@ async def _read(connection: Connection, run: Run, device: Device, times: Sequenc
     return _Stored(values, kept, {row["id"]: (row["name"], row["kind"]) for row in names})
 
 
-async def _gone(connection: Connection, device_id: int) -> list[_Past]:
-    return [
-        _Past(None if ids is None else frozenset(ids), microseconds(first), microseconds(past), microseconds(received))
-        for ids, first, past, received in await connection.fetch(_NEVER, device_id)
+async def _gone(connection: Connection, device: Device) -> list[_Past]:
+    rows = await connection.fetch(_NEVER, device.id)
+    ids = {metric_id for row in rows for metric_id in row["metric_ids"] or ()}
+    metrics = await connection.fetch(_METRICS, device.tenant.id, list(ids))
+    names = {row["id"]: (row["name"], row["kind"]) for row in metrics}
+    found = [
+        _Past(
+            None if metric_ids is None else frozenset(names[each] for each in metric_ids if each in names),
+            *map(microseconds, times),
+        )
+        for metric_ids, *times in rows
     ]
+    deleted = await connection.fetch(_DELETED_METRICS, device.tenant.id)
+    return found + [_Past(frozenset([(name, kind)]), -_FAR, _FAR, microseconds(at)) for name, kind, at in deleted]
 
 
 async def _touched(connection: Connection, run: Run, decoded: Sequence[DecodedFrame]) -> set[int]:
