@@ -12,7 +12,8 @@ import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from support.chart import RELEASE, matrix_render, needs_helm
+from support.chart import RELEASE, go_environment, matrix_render, needs_helm
+from support.yaml_documents import documents_of
 
 pytestmark = [needs_helm, pytest.mark.skipif(shutil.which("promtool") is None, reason="not run: no promtool")]
 
@@ -63,7 +64,7 @@ class Groups(BaseModel):
 
 CASES: Final = {
     name: Case.model_validate(entry)
-    for name, entry in yaml.safe_load(Path(__file__).with_name("alerts.yaml").read_text(encoding="utf-8")).items()
+    for name, entry in documents_of(Path(__file__).with_name("alerts.yaml").read_text(encoding="utf-8"))[0].items()
 }
 
 
@@ -72,6 +73,12 @@ def groups() -> dict[str, object]:
     """Return the rules as Prometheus reads them."""
     [manifest] = matrix_render("everything on").of("PrometheusRule").values()
     return manifest.spec
+
+
+@cache
+def rules_file() -> str:
+    """Return the file that Prometheus reads them from."""
+    return yaml.safe_dump(groups())
 
 
 @cache
@@ -96,8 +103,10 @@ def in_namespace(series: str) -> str:
 
 def promtool(folder: Path, *arguments: str) -> None:
     """Run promtool in a folder that has the rules."""
-    (folder / "rules.yaml").write_text(yaml.safe_dump(groups()), encoding="utf-8")
-    result = subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    (folder / "rules.yaml").write_text(rules_file(), encoding="utf-8")
+    result = subprocess.run(
+        ["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False, env=go_environment()
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -16,7 +16,7 @@ import yaml
 
 from sens_cli.release.record import IMAGES, PinnedImage, Record, Release, now
 from sens_cli.release.versions import ENVIRONMENTS, ReleaseError, Version
-from support.chart import CHART, KUBERNETES, helm, needs_helm
+from support.chart import CHART, KUBERNETES, go_environment, helm, needs_helm
 from support.gitops import ENVIRONMENT, TEMPLATE, documents, find, gitops_init, run_script, text_of, values_of, written
 from support.release import call, refused
 from support.services import ROOT
@@ -465,7 +465,7 @@ def helm_template(
     values = [argument for path in (*paths, folder / "own.yaml") for argument in ("--values", str(path))]
     name, *more = options
     command = [str(helm()), "template", name, str(CHART), "--kube-version", KUBERNETES, *more, *values]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=go_environment())
 
 
 TAGS: Final = {"test": "0.5.0-alpha.12.1", "production": "0.5.0"}
