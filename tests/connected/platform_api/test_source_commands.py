@@ -110,9 +110,15 @@ class TestCodecs:
         source, examples = tmp_path / "codec.js", tmp_path / "examples.json"
         source.write_text(CODEC)
         examples.write_text('[{"bytes": "0a", "fields": {"a": 11}}]')
+        assert sens("codecs", "test", str(source), "--examples", str(examples)) == 1
+        assert capsys.readouterr().out.startswith("example 1: it gave a: 10")
         assert sens("codecs", "create", "mine", str(source), "--examples", str(examples)) == 1
         assert "example 1: it gave a: 10" in capsys.readouterr().err
         examples.write_text('[{"bytes": "0a", "fields": {"a": 10}}]')
+        assert sens("codecs", "test", str(source), "--examples", str(examples)) == 0
+        assert capsys.readouterr().out == f"{source} can be saved; examples: 1\n"
+        assert sens("codecs", "list", "--json") == 0
+        assert json.loads(capsys.readouterr().out) == []
         assert sens("codecs", "create", "mine", str(source), "--examples", str(examples)) == 0
         assert capsys.readouterr().out == "mine@1, for profiles: --codec mine@1\n"
         assert sens("codecs", "show", "mine@1") == 0

@@ -17,6 +17,13 @@ NameOrVersion = Annotated[
 ]
 
 
+Source = Annotated[Path, typer.Argument(help="File with its source in JavaScript.", show_default=False)]
+Examples = Annotated[
+    Path | None,
+    typer.Option(help="File with examples: a JSON array of objects with bytes, f_port, and fields or error."),
+]
+
+
 @app.command("list")
 def list_codecs(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
@@ -92,11 +99,8 @@ def show_codec(  # noqa: PLR0917 - typer calls it with keywords
 def create_version(  # noqa: PLR0917 - typer calls it with keywords
     data_dir: DataDir,
     name: Name,
-    file: Annotated[Path, typer.Argument(help="File with its source in JavaScript.", show_default=False)],
-    examples: Annotated[
-        Path | None,
-        typer.Option(help="File with examples: a JSON array of objects with bytes, f_port, and fields or error."),
-    ] = None,
+    file: Source,
+    examples: Examples = None,
     as_json: Json = False,
     api_url: ApiUrl = None,
     api_key: ApiKey = None,
@@ -107,18 +111,45 @@ def create_version(  # noqa: PLR0917 - typer calls it with keywords
     sens codecs create dragino decoder.js --examples examples.json
     """
     from sens_cli.api import Api, segment
-    from sens_cli.documents import read_json, read_text
     from sens_cli.target import find_target
     from sens_common.command_line.output import print_json
 
-    document: dict[str, Any] = {"source": read_text(file)}
-    if examples is not None:
-        document["examples"] = read_json(examples, list)
+    document = _document(file, examples)
     added = Api(find_target(data_dir, api_url, api_key)).post_document(f"codecs/{segment(name)}/versions", document)
     if as_json:
         print_json(added)
     else:
         typer.echo(f"{added['codec']}@{added['version']}, for profiles: --codec {added['codec']}@{added['version']}")
+
+
+@app.command("test")
+def try_codec(  # noqa: PLR0917 - typer calls it with keywords
+    data_dir: DataDir,
+    file: Source,
+    examples: Examples = None,
+    as_json: Json = False,
+    api_url: ApiUrl = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Look whether a codec could be saved: it is parsed, and run with its examples. Nothing is stored; the exit code is 1 when something is wrong.
+
+    \b
+    sens codecs test decoder.js --examples examples.json
+    """
+    from sens_cli.api import Api
+    from sens_cli.target import find_target
+    from sens_common.command_line.output import print_json
+
+    document = _document(file, examples)
+    tried = Api(find_target(data_dir, api_url, api_key)).post_document("codecs/try", document)
+    if as_json:
+        print_json(tried)
+    else:
+        typer.echo(
+            "\n".join(tried["problems"]) or f"{file} can be saved; examples: {len(document.get('examples', []))}"
+        )
+    if tried["problems"]:
+        raise typer.Exit(1)
 
 
 @app.command("compare")
@@ -165,6 +196,14 @@ def delete_codec(data_dir: DataDir, codec: NameOrVersion, api_url: ApiUrl = None
     path = _versions_path(codec) if "@" in codec else f"codecs/{segment(codec)}"
     Api(find_target(data_dir, api_url, api_key)).delete(path)
     typer.echo(f"codec {codec} is deleted")
+
+
+def _document(source: Path, examples: Path | None) -> dict[str, Any]:
+    """Return a version as the API takes it."""
+    from sens_cli.documents import read_json, read_text
+
+    document: dict[str, Any] = {"source": read_text(source)}
+    return document if examples is None else document | {"examples": read_json(examples, list)}
 
 
 def _versions_path(codec: str) -> str:

@@ -104,6 +104,21 @@ async def add_codec_version(
     return schemas.CodecVersion.of(name, added.version)
 
 
+@router.post(
+    "/try",
+    operation_id="try_codec",
+    summary="Try a codec",
+    dependencies=[Depends(no_parameters)],
+    responses=data_responses(),
+)
+async def try_codec(
+    caller: CurrentCaller, check: Annotated[service.CodecCheck, Depends(CHECK)], body: schemas.NewVersion
+) -> schemas.TriedCodec:
+    """What would be wrong with it as a version: it can't be parsed, keeps something between messages, or an example fails. Nothing is stored."""
+    examples = [example.document() for example in body.examples]
+    return schemas.TriedCodec(problems=await check.problems(caller.tenant_id, body.source, examples))
+
+
 @router.get(
     "/{name}/versions/{version}",
     operation_id="get_codec_version",

@@ -77,6 +77,20 @@ class NewVersion(BaseModel):
     ] = []
 
 
+class TriedCodec(BaseModel):
+    """What is wrong with a codec."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    problems: Annotated[
+        list[str],
+        Field(
+            description="A sentence for each; none when it can be saved.",
+            examples=[["example 1: it gave a: 10, not a: 11"]],
+        ),
+    ]
+
+
 class CodecVersion(BaseModel):
     """A version of a codec; it never changes."""
 
