@@ -28,6 +28,7 @@ LABELS = {
     "kind",  # number, boolean, text
     "path",  # words in the code: the ways by which rows reach a table
     "protocol",  # MQTT's two versions
+    "token",  # words in the code: what the token of a network's request says of its sender
     "part",  # words in the code: the parts of a service that have problems
 }
 COMMON = Service("common")

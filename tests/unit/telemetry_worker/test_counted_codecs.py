@@ -52,8 +52,8 @@ class TestCountedCodecs:
         assert counted("seconds_count") == batches + 1
 
     def test_count_why_processes_end(self) -> None:
-        before = counted("processes_ended_total", why="fault")
+        before = counted("processes_ended_total", outcome="fault")
 
         note_end("fault")
 
-        assert counted("processes_ended_total", why="fault") == before + 1
+        assert counted("processes_ended_total", outcome="fault") == before + 1

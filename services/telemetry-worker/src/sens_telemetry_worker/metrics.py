@@ -53,7 +53,7 @@ CODEC_PROCESSES_ENDED = Counter(
     "sens_telemetry_codec_processes_ended_total",
     "Processes of codecs that ended: idle; room (another tenant needed the place); replaced (after 10 minutes of CPU time); fault (crashed, hung or"
     " wrote nonsense); killed (by the system, or without a turn); overrun (amid a batch that took too long); stopped (with the worker).",
-    ["why"],
+    ["outcome"],
 )
 VALUES = Counter("sens_telemetry_values_stored_total", "New values stored.", ["tenant"])
 LIVE_DROPPED = Counter(
