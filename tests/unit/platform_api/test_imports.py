@@ -9,9 +9,9 @@ import pytest
 from sens_payloads.formats import sparkplug_b
 from sens_payloads.sources import Source
 from sens_platform_api.errors import InvalidRequestError
-from sens_platform_api.imports.lines import Line, Message
+from sens_platform_api.imports.lines import Bounds, Line, Message
 from sens_platform_api.imports.pace import MOST_WAITING_SECONDS, Pace, TooManyImportsError
-from sens_platform_api.imports.service import Bounds, Imported, import_lines
+from sens_platform_api.imports.service import Imported, import_lines
 
 if TYPE_CHECKING:
     from sens_payloads.uplinks import NetworkFormat

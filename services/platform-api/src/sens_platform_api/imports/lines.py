@@ -20,6 +20,18 @@ _TIME: Final = "ts"
 _DAY_MICROSECONDS: Final = 86_400_000_000
 
 
+class Bounds(NamedTuple):
+    """What holds for imports of a tenant.
+
+    Attributes:
+        late_days: How many days before their receipt readings may lie.
+        messages_per_second: So many messages it may send, None for no limit.
+    """
+
+    late_days: int
+    messages_per_second: int | None
+
+
 class Line(NamedTuple):
     """A line of a file.
 

@@ -3,7 +3,7 @@
 from sens_payloads.sources import Source
 from sens_platform_api.caller import Caller
 from sens_platform_api.errors import NotFoundError
-from sens_platform_api.imports.service import Bounds
+from sens_platform_api.imports.lines import Bounds
 from sens_platform_api.postgresql import TenantDatabase
 from sens_platform_api.sources.repository import TenantSources
 

@@ -8,7 +8,7 @@ from sens_common.errors import RejectedMessageError, SettingsError
 from sens_payloads.sources import Source
 from sens_platform_api.errors import InvalidRequestError, NotFoundError
 from sens_platform_api.imports import pace as paces
-from sens_platform_api.imports.lines import Line, Message, NativeReader, Reader, SourceReader, check_late
+from sens_platform_api.imports.lines import Bounds, Line, Message, NativeReader, Reader, SourceReader, check_late
 from sens_platform_api.imports.pace import Pace
 
 MOST_LINES: Final = 1000
@@ -29,18 +29,6 @@ class Imported(NamedTuple):
 
     messages: list[Message]
     refused: list[Refused]
-
-
-class Bounds(NamedTuple):
-    """What holds for imports of a tenant.
-
-    Attributes:
-        late_days: How many days before their receipt readings may lie.
-        messages_per_second: So many messages it may send, None for no limit.
-    """
-
-    late_days: int
-    messages_per_second: int | None
 
 
 class Tenants(Protocol):
