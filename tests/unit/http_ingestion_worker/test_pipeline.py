@@ -18,6 +18,7 @@ class MemoryStream:
     Attributes:
         envelopes: What was published.
         open: Set while it stores.
+        asked: Set when it was first asked to.
         fails: Whether it says that it does not.
     """
 
@@ -25,6 +26,7 @@ class MemoryStream:
         self.envelopes: list[tuple[list[Message], dict[str, int], str | None]] = []
         self.open = asyncio.Event()
         self.open.set()
+        self.asked = asyncio.Event()
         self.fails = False
         self._repeats: set[str] = set()
 
@@ -36,6 +38,7 @@ class MemoryStream:
         repeat_id: str | None,
         seconds: float,  # noqa: ARG002 - of the port
     ) -> bool:
+        self.asked.set()
         await self.open.wait()
         if self.fails:
             raise UnavailableError("full")
@@ -102,6 +105,23 @@ class TestAnswer:
             answers = [await each for each in (first, waiting, repeatable)]
             stream.open.set()
         assert [None if each is None else each.status for each in answers] == [503, 503, 503]
+
+    async def test_that_is_late_keeps_no_body_in_the_queue(self) -> None:
+        gone: list[bytes] = []
+
+        class Body(bytes):
+            def __del__(self) -> None:
+                gone.append(self[:1])
+
+        stream = MemoryStream()
+        stream.open.clear()
+        async with running(stream, answer_seconds=0.2) as pipeline:
+            under_way = post(pipeline, Body(b"1"))
+            await stream.asked.wait()
+            waiting = post(pipeline, Body(b"2"))
+            assert [(await each) is None for each in (under_way, waiting)] == [False, False]
+            assert gone == [b"2"]
+            stream.open.set()
 
     async def test_to_a_repeat_is_that_of_the_first(self) -> None:
         stream = MemoryStream()

@@ -234,6 +234,8 @@ class Pipeline:
     def _answer_not_stored(self, waiting: _Waiting) -> None:
         if self._mark_answered(waiting):
             metrics.LATE.inc()
+            # It may stay in a queue for a while, and is not counted among the bodies in memory any more.
+            waiting.message = Message(waiting.message.topic, b"", waiting.message.received_at)
             waiting.done(not_stored())
 
     def _mark_answered(self, waiting: _Waiting) -> bool:
