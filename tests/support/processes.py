@@ -14,6 +14,7 @@ SHARED: Final = {
     "tests/connected/cli/test_commands.py": THE_PLATFORM,
     "tests/connected/cli/test_end_to_end.py": THE_PLATFORM,
     "tests/connected/cli/test_import.py": THE_PLATFORM,
+    "tests/connected/cli/test_redecode.py": THE_PLATFORM,
     "tests/connected/cli/test_up.py": THE_PLATFORM,
     "tests/connected/cli/test_verify.py": THE_PLATFORM,
     "tests/connected/chart/test_helm_test.py": THE_PLATFORM,
