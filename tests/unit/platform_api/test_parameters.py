@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sens_platform_api.codec_runs.schemas import NewRun
 from sens_platform_api.errors import InvalidRequestError, NotAcceptableError, NotFoundError
 from sens_platform_api.parameters import (
     DEVICE_PATTERN,
@@ -98,3 +99,10 @@ class TestMediaTypes:
     def test_that_do_not_exist_are_refused(self, accept: str) -> None:
         with pytest.raises(NotAcceptableError, match="text/csv"):
             preferred_type(accept, self.OFFERED)
+
+
+class TestBody:
+    def test_of_a_run_may_say_null_for_what_it_leaves_out(self) -> None:
+        document = {"kind": "dry_run", "codec": "own@1", "device": "d", "from": "-7d"}
+        said = NewRun.model_validate(document | {"before": None, "source": None, "to": None})
+        assert said == NewRun.model_validate(document)

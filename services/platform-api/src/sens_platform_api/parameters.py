@@ -37,14 +37,14 @@ CURSOR_WORDS: Final = (
 
 
 def in_words(pattern: str, words: str) -> AfterValidator:
-    """Return a check of a text by a regular expression that refuses in words, for people.
+    """Return a check of a text, where there is one, by a regular expression; it refuses in words, for people.
 
     Programs find the expression in the OpenAPI document, where the field puts it.
     """
     compiled = re.compile(pattern)
 
-    def check(text: str) -> str:
-        if not compiled.fullmatch(text):
+    def check(text: str | None) -> str | None:
+        if text is not None and not compiled.fullmatch(text):
             raise ValueError(words)
         return text
 
