@@ -281,7 +281,7 @@ def show_receipt(
     typer.echo(f"database              {receipt['finished_at'] or 'under way'}")
     typer.echo(
         f"deleted               {receipt['readings']:,} readings, {receipt['values']:,} values,"
-        f" {receipt['dead_letters']:,} dead letters"
+        f" {receipt['dead_letters']:,} dead letters, {receipt['kept_messages']:,} kept messages"
     )
     typer.echo(f"stream                free of it from {receipt['stream_free_at']} on")
     typer.echo(f"backups               {receipt['backups']}")

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from sens_common.database import Connection
 from sens_common.formats import KINDS
 from sens_telemetry_worker.batch import BatchPart
@@ -53,14 +55,16 @@ class HoldsBefore(NamedTuple):
 async def read_holds(connection: Connection, part: BatchPart) -> HoldsBefore | None:
     """Look what has to be known before a part is stored; None where it can't change what the latest values are.
 
-    Devices of historical values are locked.
+    Where there are historical values, the part's devices are locked: all at once and in their order, for some of them are locked again where rows collide.
     """
     readings = _readings(part)
     if not readings:
         return None
-    historical = {reading.device.id for reading in readings if reading.is_historical}
+    historical = any(reading.is_historical for reading in readings)
     if historical:
-        await lock_devices(connection, historical)
+        await lock_devices(
+            connection, {each for group in part.rows.groups for each in np.unique(group.device_id).tolist()}
+        )
     rows = await connection.fetch(_HOLDS, list({reading.device.id for reading in readings}))
     if not historical and not rows:
         return None
