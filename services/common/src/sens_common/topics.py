@@ -153,10 +153,10 @@ class SourceTopics:
         >>> SOURCES.message_address("ingest/v1/demo/house/tele/kitchen/SENSOR"), SOURCES.message_address("ingest/v1/demo/push?event=up")
         (('tele/kitchen/SENSOR', ''), ('', 'event=up'))
         """
-        _, _, _, source, *published = topic.split("/", 4)
-        if "?" in source:  # a slash behind it is the query's
+        levels = topic.split("/", 4)
+        if "?" in levels[3]:  # a slash behind it is the query's
             return "", topic.partition("?")[2]
-        return published[0] if published else "", ""
+        return levels[4] if len(levels) > 4 else "", ""  # noqa: PLR2004 - root, version, tenant and source precede it
 
 
 class Grammar:

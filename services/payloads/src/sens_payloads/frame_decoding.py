@@ -28,7 +28,7 @@ class Codecs:
                     Reason.NO_CODEC, f"codec {codec} can't run here: {unavailable}; then replay"
                 )
                 return [error for _ in frames]
-        return [_decode_cayenne_lpp(frame) for frame in frames]
+        return _decode_cayenne_lpp(frames)
 
 
 class _NoJavascript:
@@ -45,8 +45,11 @@ class _NoJavascript:
         raise UnavailableError("nothing runs JavaScript")
 
 
-def _decode_cayenne_lpp(frame: Frame) -> Fields | RejectedMessageError:
-    try:
-        return cayenne_lpp.decode(frame.payload, frame.f_port)
-    except RejectedMessageError as error:
-        return error
+def _decode_cayenne_lpp(frames: Sequence[Frame]) -> list[Fields | RejectedMessageError]:
+    decoded: list[Fields | RejectedMessageError] = []
+    for frame in frames:
+        try:
+            decoded.append(cayenne_lpp.decode(frame.payload, frame.f_port))
+        except RejectedMessageError as error:
+            decoded.append(error)
+    return decoded
