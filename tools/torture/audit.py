@@ -77,6 +77,10 @@ class Outcome(NamedTuple):
     problems: list[str]
 
 
+_DETAILS: Final = 3
+"""So many details of dead letters with a wrong reason are told."""
+
+
 class Audit:
     """Compares the record with database and dead letters, again and again; remembers what it has seen, so that each look is cheap."""
 
@@ -96,6 +100,7 @@ class Audit:
         self._compared = np.zeros(1, np.bool_)
         self._letters: Counter[int] = Counter()
         self._wrongly: list[int] = []
+        self._wrong_details: Counter[str] = Counter()
         self._seen_letters: set[int] = set()
         self._last_letter = 0
 
@@ -203,6 +208,7 @@ class Audit:
         strangers = np.setdiff1d(np.concatenate([numbers, np.array(list(self._letters), np.int64)]), known)
         self._report(problems, "never published", strangers)
         self._report(problems, "dead-lettered for a wrong reason", np.array(self._wrongly))
+        problems.extend(f"{count} letters say: {detail}" for detail, count in self._wrong_details.most_common(_DETAILS))
         self._report(problems, "stored although refused", np.flatnonzero(refused & (stored > 0)))
         self._compared = _grown(self._compared, count)
         new = np.flatnonzero((stored > 0) & ~self._compared[:count])
@@ -247,10 +253,10 @@ class Audit:
         """Take note of the dead letters that are new."""
         # One with a lower number may be committed later.
         rows = self._stack.fetch(
-            "SELECT id, payload, reason FROM sens.dead_letters WHERE id > $1 ORDER BY id",
+            "SELECT id, payload, reason, detail FROM sens.dead_letters WHERE id > $1 ORDER BY id",
             self._last_letter - _LETTERS_AGAIN,
         )
-        for letter_id, payload, reason in rows:
+        for letter_id, payload, reason, detail in rows:
             if letter_id in self._seen_letters:
                 continue
             self._seen_letters.add(letter_id)
@@ -259,6 +265,7 @@ class Audit:
             self._letters[number] += 1
             if number <= 0 or _REASONS.get(self._messages.message(number).kind) != reason:
                 self._wrongly.append(number)
+                self._wrong_details[f"{reason}: {detail}"] += 1
 
 
 def _counters(stack: Stack) -> tuple[list[str], int]:

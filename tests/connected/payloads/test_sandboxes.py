@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from sens_common.errors import RejectedMessageError, UnavailableError
 from sens_payloads.codecs import javascript
-from sens_payloads.codecs.calls import MAX_FRAME_BYTES, MAX_SOURCE_BYTES, Call, Decoded
+from sens_payloads.codecs.calls import MAX_FRAME_BYTES, MAX_SOURCE_BYTES, Call, Decoded, Outcome
 from sens_payloads.codecs.javascript import JavascriptCodecs
 from sens_payloads.codecs.sandbox import conversation, process, sandboxes
 from sens_payloads.codecs.sandbox.budget import CAPACITY_SECONDS
@@ -367,6 +368,53 @@ class TestAChild:
 
         assert left == 0
         assert [fields(outcome)["n"] for outcome in outcomes + again] == [*range(100), 7]
+
+    @pytest.mark.parametrize("kills", [1, 9])
+    async def test_that_is_killed_while_it_starts_costs_no_message(
+        self, kills: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        left = kills
+        following = process.Child._next
+
+        async def killing(child: process.Child) -> Any:
+            nonlocal left
+            if left:
+                left -= 1
+                os.kill(child.process_id, signal.SIGKILL)
+            return await following(child)
+
+        monkeypatch.setattr(process.Child, "_next", killing)
+        async with Sandbox() as sandbox:
+            (outcome,) = await sandbox.decode("a", FIRST_BYTE, [Call(b"\7")])
+
+        assert (left, fields(outcome)) == (0, {"n": 7})
+
+    def test_whose_end_is_half_known_costs_no_message(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        given: list[process.Child] = []
+        child_for = Sandbox.child
+
+        async def ending(sandbox: Sandbox, tenant: Any) -> process.Child:
+            child = await child_for(sandbox, tenant)
+            if not given:  # its pipe is closed some time before the end of the process is known
+                os.kill(child.process_id, signal.SIGSTOP)
+                stream = child._process.get_pipe_transport(0)
+                assert stream is not None
+                stream.close()
+                for _ in range(3):
+                    await asyncio.sleep(0)
+                asyncio.get_running_loop().call_soon(os.kill, child.process_id, signal.SIGKILL)
+            given.append(child)
+            return child
+
+        async def decoded() -> Outcome:
+            async with Sandbox() as sandbox:
+                (outcome,) = await sandbox.decode("a", FIRST_BYTE, [Call(b"\7")])
+            return outcome
+
+        monkeypatch.setattr(Sandbox, "child", ending)
+        # As the service does: what is written to a closed transport is an error there.
+        assert fields(uvloop.run(decoded())) == {"n": 7}
+        assert given[0] is not given[-1]
 
     async def test_that_no_call_outlives_costs_the_call(self, monkeypatch: pytest.MonkeyPatch) -> None:
         answer = conversation.answer

@@ -39,7 +39,15 @@ class ChildEndedError(Exception):
 
 
 class NotStartedError(UnavailableError):
-    """A child did not start this time; the next one may."""
+    """A child did not start this time; the next one may.
+
+    Attributes:
+        is_from_outside: Whether it was killed (SIGKILL) by the system or by a person.
+    """
+
+    def __init__(self, text: str, *, is_from_outside: bool = False) -> None:
+        super().__init__(text)
+        self.is_from_outside = is_from_outside
 
 
 class Child(asyncio.SubprocessProtocol):
@@ -96,7 +104,10 @@ class Child(asyncio.SubprocessProtocol):
                 kind, body = await child._next()  # noqa: SLF001 - of the same class
         except (TimeoutError, ChildEndedError) as error:
             await child.end()
-            raise NotStartedError(f"the process for JavaScript codecs does not start: {words_of(error)}") from None
+            raise NotStartedError(
+                f"the process for JavaScript codecs does not start: {words_of(error)}",
+                is_from_outside=isinstance(error, ChildEndedError) and error.is_from_outside,
+            ) from None
         except BaseException:
             await child.end()
             raise
@@ -112,7 +123,7 @@ class Child(asyncio.SubprocessProtocol):
     def send(self, kind: bytes, body: bytes) -> None:
         """Send a request; if the child is gone, `receive` says so."""
         stream = cast(asyncio.WriteTransport, self._process.get_pipe_transport(0))
-        if not self._closed.done():
+        if not stream.is_closing():  # as it is once the child has ended, some time before `connection_lost`
             stream.write(protocol.LENGTH.pack(len(body) + 1) + kind + body)
 
     async def receive(self, cpu_seconds: float) -> tuple[bytes, bytes]:

@@ -1,7 +1,6 @@
 """The sandbox: decodes calls in children, one for each tenant, and keeps one tenant's codec from costing others anything."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Hashable, Sequence
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -33,7 +32,9 @@ _DEATH_FROM_OUTSIDE_SECONDS: Final = 0.05
 _DEATHS_FROM_OUTSIDE: Final = 10
 """So many of them are borne while calls are decoded together; the next one is the fault of a call."""
 _STARTS: Final = 3
-"""So often is it tried to start a child: the system may have no room for it just now, or end it."""
+"""So often is it tried to start a child: the system may have no room for it just now."""
+_KILLED_STARTS: Final = 10
+"""So often, where the system or a person ends it before it can do anything."""
 _LIFETIME_SECONDS: Final = 600.0
 """CPU time after which a child is replaced."""
 _MAX_REMEMBERED: Final = 1000
@@ -157,10 +158,15 @@ class Sandbox:
         return child
 
     async def _started(self) -> Child:
-        for _ in range(_STARTS - 1):
-            with contextlib.suppress(NotStartedError):
+        starts = killed = 0
+        while True:
+            try:
                 return await Child.start(allow_without_seccomp=self._allow_without_seccomp)
-        return await Child.start(allow_without_seccomp=self._allow_without_seccomp)
+            except NotStartedError as error:
+                killed += error.is_from_outside
+                starts += not error.is_from_outside
+                if starts == _STARTS or killed == _KILLED_STARTS:
+                    raise
 
     def retire(self, tenant: "_Tenant", why: Ending) -> None:
         """End a tenant's child, if it has one."""
