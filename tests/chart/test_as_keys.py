@@ -18,7 +18,7 @@ class TestAsKeys:
         (container,) = spec["containers"]
         mounts = {mount["mountPath"]: mount for mount in container["volumeMounts"]}
         volumes = {volume["name"]: volume for volume in spec["volumes"]}
-        (folder,) = [each["value"] for each in container["env"] if each["name"] == "SENS_SOURCES__SECRETS_FOLDER"]
+        (folder,) = [each["value"] for each in container["env"] if each["name"] == "SENS_SOURCES__CREDENTIALS_FOLDER"]
         for key in AS_KEYS:
             mount = mounts[f"{folder}/{key['tenant']}/{key['source']}"]
             assert mount["readOnly"]

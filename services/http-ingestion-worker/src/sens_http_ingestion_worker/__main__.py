@@ -47,7 +47,7 @@ async def main(settings: IngestionSettings, stop: asyncio.Event) -> None:
         await stream.recall(stop)
         rates = Rates()
         keys = IngestKeys()
-        as_keys = AsKeys(settings.sources.secrets_folder)
+        as_keys = AsKeys(settings.sources.credentials_folder)
         await as_keys.read()
         sources = HttpSources(as_keys)
 

@@ -66,9 +66,9 @@ class IngestionHttpsSettings(Group):
 class SourcesSettings(Group):
     """Sources that take messages by HTTP."""
 
-    secrets_folder: str = Field(
+    credentials_folder: str = Field(
         "/etc/sens/sources",
-        description="Folder of secrets: TENANT/SOURCE/as-key with the AS key (tunnel interface authentication key) of a connection of Actility ThingPark."
+        description="Folder of credentials: TENANT/SOURCE/as-key with the AS key (tunnel interface authentication key) of a connection of Actility ThingPark."
         " Requests of a source that has a folder here have to be signed with its key. Read again every three seconds.",
     )
 

@@ -43,7 +43,7 @@ BROKER_CREDENTIALS: Final = "brokers"
 CREDENTIALS_FOLDER: Final = "SENS_BROKERS__CREDENTIALS_FOLDER"
 SOURCE_SECRETS: Final = "source-secrets"
 """Folder in the data folder with the AS keys of sources that take messages by HTTP."""
-SECRETS_FOLDER: Final = "SENS_SOURCES__SECRETS_FOLDER"
+SOURCE_CREDENTIALS_FOLDER: Final = "SENS_SOURCES__CREDENTIALS_FOLDER"
 
 type Probe = Callable[[], Awaitable[str | None]]
 """Returns None when the component is ready, else what is missing."""
@@ -268,7 +268,7 @@ def services(data: DataFolder, table: Ports, options: Options, site: Path) -> li
             environment=nats_environment(data.secret, table.nats, HTTP_INGESTION_USER)
             | operations(table.http_ingestion_operations)
             | {"SENS_HTTP__HOST": HOST, "SENS_HTTP__PORT": str(table.http_ingestion)}
-            | {SECRETS_FOLDER: os.environ.get(SECRETS_FOLDER, str(data.path / SOURCE_SECRETS))},
+            | {SOURCE_CREDENTIALS_FOLDER: os.environ.get(SOURCE_CREDENTIALS_FOLDER, str(data.path / SOURCE_SECRETS))},
             after=("nats",),
             ready=http_ready(table.http_ingestion_operations),
             address=f"http://{HOST}:{table.http_ingestion}",
