@@ -67,7 +67,7 @@ class TestApi:
             shorter = client.put("/api/v1/retention", params={"kind": "raw", "days": 30})
             assert shorter.status_code == HTTPStatus.CONFLICT
             assert shorter.json()["code"] == "limits_contradict"
-            assert "400 days back (the limit late_days)" in shorter.json()["detail"]
+            assert "400 days back (the limit late_days, or import_late_days)" in shorter.json()["detail"]
             assert "30 days only (the retention raw)" in shorter.json()["detail"]
             unknown = client.put("/api/v1/retention", params={"kind": "raw", "days": 500, "device": "nothing"})
             assert unknown.status_code == HTTPStatus.NOT_FOUND
@@ -104,10 +104,13 @@ class TestCommand:
     @pytest.mark.usefixtures("administered")
     def test_and_the_limit_of_late_days_name_each_other(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert sens("retention", "set", "demo", "raw", "399") != 0
-        assert "400 days back (the limit late_days), and would be kept for 399 days only" in capsys.readouterr().err
+        assert (
+            "400 days back (the limit late_days, or import_late_days), and would be kept for 399 days only"
+            in capsys.readouterr().err
+        )
         assert sens("retention", "set", "demo", "raw", "400") == 0
         assert sens("tenants", "limits", "demo", "--late-days", "401") != 0
-        assert "late_days must not be larger" in capsys.readouterr().err
+        assert "the limit must not be larger" in capsys.readouterr().err
         assert sens("tenants", "limits", "demo", "--late-days", "30") == 0
 
     @pytest.mark.usefixtures("administered")

@@ -43,6 +43,7 @@ class TestCommand:
             "new_metrics_per_hour": 1000,
             "messages_per_second": None,
             "late_days": 400,
+            "import_late_days": None,
             "dead_letters": 100_000,
             "dead_letter_bytes": 268_435_456,
             "stored_bytes": None,
