@@ -22,9 +22,9 @@ def counted(token: str) -> float:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "demo" / "push"
-    place.mkdir(parents=True)
-    (place / "as-key").write_text(f"{KEY.upper()}\n")
+    keys = tmp_path / "demo" / "push"
+    keys.mkdir(parents=True)
+    (keys / "as-key").write_text(f"{KEY.upper()}\n")
     return tmp_path
 
 

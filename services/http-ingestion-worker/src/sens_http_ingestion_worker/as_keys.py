@@ -25,7 +25,7 @@ class AsKey(NamedTuple):
     """With what the requests of a source are signed.
 
     Attributes:
-        keys: In lower case; several while one takes the place of another.
+        keys: In lower case; several while one is changed for another.
         problem: Why there is none, empty where there is one.
     """
 
@@ -37,7 +37,7 @@ class AsKey(NamedTuple):
         return "AsKey(…)"
 
 
-type _Place = tuple[str, str]
+type _Owner = tuple[str, str]
 """Tenant and source."""
 
 
@@ -50,14 +50,14 @@ class AsKeys:
 
     def __init__(self, folder: str) -> None:
         self._folder = Path(folder)
-        self._by_place: Mapping[_Place, AsKey] | None = None  # until they were read once
+        self._by_owner: Mapping[_Owner, AsKey] | None = None  # until they were read once
         self.problems = Problems("as_keys")
 
     def of(self, tenant: str, source: str) -> AsKey | None:
         """Return the key of a source, None where its requests are not checked."""
-        if self._by_place is None:
+        if self._by_owner is None:
             return AsKey(problem="the AS keys can't be read")
-        return self._by_place.get((tenant, source))
+        return self._by_owner.get((tenant, source))
 
     async def keep_reading(self) -> None:
         """Read the files again and again."""
@@ -73,16 +73,16 @@ class AsKeys:
             self.problems.set(_FOLDER, "the AS keys can't be read", f"{error.filename}: {error.strerror}")
             return
         self.problems.clear(_FOLDER)
-        for place in (self._by_place or {}).keys() - found.keys():
-            self.problems.clear("/".join(place))
-        for place, key in found.items():
+        for owner in (self._by_owner or {}).keys() - found.keys():
+            self.problems.clear("/".join(owner))
+        for owner, key in found.items():
             if key.problem:
-                self.problems.set("/".join(place), key.problem)
+                self.problems.set("/".join(owner), key.problem)
             else:
-                self.problems.clear("/".join(place))
-        self._by_place = found
+                self.problems.clear("/".join(owner))
+        self._by_owner = found
 
-    def _read(self) -> Iterator[tuple[_Place, AsKey]]:
+    def _read(self) -> Iterator[tuple[_Owner, AsKey]]:
         """Yield what each source has.
 
         Raises:
