@@ -141,7 +141,7 @@ def try_codec(  # noqa: PLR0917 - typer calls it with keywords
     from sens_common.command_line.output import print_json
 
     document = _document(file, examples)
-    tried = Api(find_target(data_dir, api_url, api_key)).post_document("codecs/try", document)
+    tried = Api(find_target(data_dir, api_url, api_key)).post_document("codec-trials", document)
     if as_json:
         print_json(tried)
     else:

@@ -1,4 +1,4 @@
-"""``/api/v1/codecs``."""
+"""``/api/v1/codecs`` and ``/api/v1/codec-trials``."""
 
 from http import HTTPStatus
 from typing import Annotated
@@ -18,7 +18,7 @@ from sens_platform_api.state import Part
 
 CHECK = Part[service.CodecCheck]("codec_check")
 
-router = APIRouter(prefix="/api/v1/codecs", tags=["codecs"])
+router = APIRouter(prefix="/api/v1", tags=["codecs"])
 
 
 async def _codecs(database: CallersDatabase, caller: CurrentCaller) -> service.Codecs:
@@ -29,7 +29,7 @@ OwnCodecs = Annotated[service.Codecs, Depends(_codecs)]
 Number = Annotated[int, Path(description="Number of the version.", ge=1, le=service.MAX_NUMBER, examples=[3])]
 
 
-@router.get("", operation_id="list_codecs", summary="List codecs", responses=data_responses())
+@router.get("/codecs", operation_id="list_codecs", summary="List codecs", responses=data_responses())
 async def list_codecs(codecs: OwnCodecs, query: Annotated[PageParameters, Query()]) -> schemas.CodecList:
     """A codec turns bytes of devices into values. They are listed by name, in pages."""
     page = await page_by_name(codecs.by_name, query.cursor, query.limit)
@@ -40,7 +40,7 @@ async def list_codecs(codecs: OwnCodecs, query: Annotated[PageParameters, Query(
 
 
 @router.get(
-    "/{name}",
+    "/codecs/{name}",
     operation_id="get_codec",
     summary="Show a codec",
     dependencies=[Depends(no_parameters)],
@@ -52,7 +52,7 @@ async def get_codec(codecs: OwnCodecs, name: NamePath) -> schemas.CodecSummary:
 
 
 @router.delete(
-    "/{name}",
+    "/codecs/{name}",
     operation_id="delete_codec",
     summary="Delete a codec with all its versions",
     status_code=HTTPStatus.NO_CONTENT,
@@ -65,7 +65,7 @@ async def delete_codec(codecs: OwnCodecs, name: NamePath) -> None:
 
 
 @router.get(
-    "/{name}/versions",
+    "/codecs/{name}/versions",
     operation_id="list_codec_versions",
     summary="List the versions of a codec",
     dependencies=[Depends(no_parameters)],
@@ -78,7 +78,7 @@ async def list_codec_versions(codecs: OwnCodecs, name: NamePath) -> schemas.Code
 
 
 @router.post(
-    "/{name}/versions",
+    "/codecs/{name}/versions",
     operation_id="add_codec_version",
     summary="Add a version to a codec",
     status_code=HTTPStatus.CREATED,
@@ -105,7 +105,7 @@ async def add_codec_version(
 
 
 @router.post(
-    "/try",
+    "/codec-trials",
     operation_id="try_codec",
     summary="Try a codec",
     dependencies=[Depends(no_parameters)],
@@ -120,7 +120,7 @@ async def try_codec(
 
 
 @router.get(
-    "/{name}/versions/{version}",
+    "/codecs/{name}/versions/{version}",
     operation_id="get_codec_version",
     summary="Show a version of a codec with its source",
     dependencies=[Depends(no_parameters)],
@@ -132,7 +132,7 @@ async def get_codec_version(codecs: OwnCodecs, name: NamePath, version: Number) 
 
 
 @router.delete(
-    "/{name}/versions/{version}",
+    "/codecs/{name}/versions/{version}",
     operation_id="delete_codec_version",
     summary="Delete a version of a codec",
     status_code=HTTPStatus.NO_CONTENT,
