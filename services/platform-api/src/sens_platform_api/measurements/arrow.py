@@ -43,9 +43,6 @@ def _digits(ones: range) -> bytes:
     return bytes(ord("1" if byte in ones else "0") for byte in range(256))
 
 
-# Arrow's own allocator keeps some MB of what is given back, and its batches are few and of the database's bytes.
-pa.set_memory_pool(pa.system_memory_pool())
-
 # What the numbers of a column begin with (IEEE 754, binary64): NaN with 7F F8 or more, 1 with 3F.
 _BEGINS_NAN: Final = _digits(range(0x7F, 0x80))
 _GOES_ON_AS_NAN: Final = _digits(range(0xF8, 0x100))
