@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sens_common.errors import RejectedMessageError
 from sens_common.formats import Value
-from sens_payloads.codecs.cayenne_lpp import decode
+from sens_payloads.codecs.cayenne_lpp import decode, decode_alike
 from support import uplink_vectors
 from support.uplink_vectors import Case
 
@@ -97,3 +97,28 @@ class TestAnyBytes:
             values = decode(frame, 1)
             assert values
             assert all(isinstance(value, float) and abs(value) < 2**32 for value in values.values())
+
+
+class TestFramesTogether:
+    @given(
+        st.lists(
+            st.tuples(st.integers(-32_768, 32_767), st.integers(0, 255)).map(
+                lambda values: b"\x01\x67" + values[0].to_bytes(2, signed=True) + b"\x02\x68" + bytes([values[1]])
+            ),
+            min_size=1,
+            max_size=5,
+        ),
+        st.sampled_from(
+            [b"", b"\x01\x67\x00\x01\x03\x68\x01", b"\x01\x67\x00\x01\x02\x68", b"\x01\x67\x00\x01\x02\x00\x01"]
+        ),
+    )
+    def test_have_the_values_that_each_has_by_itself(self, frames: list[bytes], other: bytes) -> None:
+        decoded = [decode(frame, 1) for frame in frames]
+        assert repr(decode_alike(frames)) == repr(decoded)
+        if other:
+            assert decode_alike([*frames, other]) is None
+            assert decode_alike([frames[0], other, frames[0]]) is None
+
+    def test_that_no_frame_before_was_like_are_left_to_be_decoded_one_by_one(self) -> None:
+        assert decode_alike([b"\xf3\x67\x00\x01"]) is None
+        assert decode_alike([b""]) is None

@@ -46,6 +46,9 @@ class _NoJavascript:
 
 
 def _decode_cayenne_lpp(frames: Sequence[Frame]) -> list[Fields | RejectedMessageError]:
+    alike = cayenne_lpp.decode_alike([frame.payload for frame in frames])
+    if alike is not None:
+        return list(alike)
     decoded: list[Fields | RejectedMessageError] = []
     for frame in frames:
         try:

@@ -11,7 +11,7 @@ Voltage, current and power are unsigned, as ChirpStack v4 has them; some early e
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import truediv
 from typing import Any, Final, NamedTuple, NoReturn
 
@@ -88,12 +88,14 @@ class _Layout(NamedTuple):
         heads: Channel and type of each value.
         names: Theirs.
         divisors: Theirs.
+        numbers: The numbers alone.
     """
 
     unpack: Callable[[bytes], tuple[Any, ...]]
     heads: tuple[bytes, ...]
     names: tuple[str, ...]
     divisors: tuple[int, ...]
+    numbers: struct.Struct
 
 
 _MAX_LAYOUTS: Final = 1024
@@ -141,6 +143,28 @@ def decode(frame: bytes, _f_port: int) -> dict[str, Value]:
     return values
 
 
+def decode_alike(frames: Sequence[bytes]) -> list[dict[str, Value]] | None:
+    """Return the values of frames as `decode` does, where they are laid out alike as one that was decoded before; None otherwise."""
+    size = len(frames[0])
+    layout = _layouts.get((size, frames[0][:_HEAD_BYTES]))
+    if layout is None or set(map(len, frames)) != {size}:
+        return None
+    together = b"".join(frames)
+    at = 0
+    for head in layout.heads:
+        for offset, byte in enumerate(head):
+            if together[at + offset :: size].strip(bytes([byte])):
+                return None
+        at += _values[head].size
+    template: dict[str, Value] = dict.fromkeys(layout.names, 0.0)
+    decoded = [template.copy() for _ in frames]  # cheaper than to make each of names and values
+    columns = zip(*layout.numbers.iter_unpack(together), strict=True)
+    for name, divisor, numbers in zip(layout.names, layout.divisors, columns, strict=True):
+        for values, number in zip(decoded, numbers, strict=True):
+            values[name] = number / divisor
+    return decoded
+
+
 def _remember(frame: bytes, names: tuple[str, ...]) -> None:
     """Remember how a frame that was decoded is laid out, where all of its values have one part: most devices send but one layout."""
     if len(_layouts) >= _MAX_LAYOUTS or len(frame) > _LONGEST_REMEMBERED:
@@ -155,8 +179,9 @@ def _remember(frame: bytes, names: tuple[str, ...]) -> None:
         position += _values[head].size
     if len(names) == len(heads):
         layout = struct.Struct(">" + "".join(f"{_HEAD_BYTES}s{kind.layout}" for kind in kinds))
+        numbers = struct.Struct(">" + "".join(f"{_HEAD_BYTES}x{kind.layout}" for kind in kinds))
         divisors = tuple(kind.divisors[0] for kind in kinds)
-        _layouts[len(frame), heads[0]] = _Layout(layout.unpack, tuple(heads), names, divisors)
+        _layouts[len(frame), heads[0]] = _Layout(layout.unpack, tuple(heads), names, divisors, numbers)
 
 
 def _value(head: bytes, position: int) -> _Value:
