@@ -9,8 +9,10 @@
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
+from math import sumprod
 from typing import Final, Literal
 
 from sens_common.dead_letters import Reason
@@ -40,6 +42,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # Unicode's category Cc
 _LARGEST: Final = sys.float_info.max
 _ABOVE: Final = -float(EXACT_BELOW)
 _BELOW: Final = float(EXACT_BELOW)
+_NUMBER_TYPES: Final = frozenset({float, int, bool})
 _TYPE_WORDS: Final[Mapping[type, str]] = {
     bool: "a boolean",
     int: "a number",
@@ -73,6 +76,23 @@ def flatten(members: Mapping[str, object], elements: ArrayElements = "any", pref
     values = {}
     _add(values, members, prefix, 1, elements)
     return values
+
+
+def usual_numbers(objects: Sequence[Mapping[str, object]]) -> bool:
+    """Tell whether `are_usual_numbers` is true of every one of some objects, with few steps for each."""
+    values = list(chain.from_iterable([members.values() for members in objects]))
+    if not _NUMBER_TYPES.issuperset(map(type, values)):
+        return False
+    try:
+        squares = sumprod(values, values)  # type: ignore[arg-type] # they are numbers
+    except OverflowError:  # an integer that no float can hold
+        return False
+    if not squares < _BELOW * _BELOW:  # each is less than the sum; a NaN is not
+        return False
+    return all(
+        0 < len(names) <= _MAX_REMEMBERED_NAMES and _usual_names("", names) is not None
+        for names in set(map(tuple, objects))
+    )
 
 
 def are_usual_numbers(members: Mapping[str, object]) -> bool:

@@ -13,7 +13,7 @@ from sens_common.formats import Value
 from sens_payloads.formats import sparkplug_b
 from sens_payloads.formats.sparkplug_births import NO_BIRTHS, Births
 from sens_payloads.profiles import RADIO_PREFIX, Profile
-from sens_payloads.uplinks import NetworkFormat, Received, Unwrapped, Uplink
+from sens_payloads.uplinks import NetworkFormat, Received, Unwrapped, Uplink, UsualUplinks
 
 _MAX_KNOWN_DEVICES: Final = 100_000
 
@@ -55,10 +55,12 @@ class Source:
     profile_rules: Sequence[ProfileRule] = ()
     id: int = 0
     has_births: bool = field(init=False)
+    _together: UsualUplinks | None = field(init=False)
     _profiles: dict[str, Profile | None] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "has_births", isinstance(self.settings, sparkplug_b.Settings))
+        object.__setattr__(self, "_together", self.format if isinstance(self.format, UsualUplinks) else None)
 
     def unwrap(self, received: Received, births: Births = NO_BIRTHS) -> Unwrapped:
         """Return the uplinks of a message; see `uplinks.NetworkFormat.unwrap`.
@@ -70,6 +72,12 @@ class Source:
         if self.has_births:
             return sparkplug_b.unwrap(received, sparkplug_b.SETTINGS, births)
         return self.format.unwrap(received, self.settings)
+
+    def unwrap_usual(self, received: Sequence[Received]) -> Sequence[Uplink | None]:
+        """Return the uplinks of those messages that the format unwraps together, None for all others; see `uplinks.UsualUplinks`."""
+        if self._together is None:
+            return [None] * len(received)
+        return self._together.unwrap_usual(received, self.settings, with_radio=self.with_radio)
 
     def profile(self, device: str) -> Profile | None:
         """Return the profile of a device, by the rules."""

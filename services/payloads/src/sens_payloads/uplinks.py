@@ -1,9 +1,9 @@
 """The nouns of payloads: what was received, the uplinks in it, and what carries no measurements by its nature."""
 
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from msgspec import Struct
 from pydantic import BaseModel
@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from sens_common.formats import Value
 
 _EMPTY: Final[Mapping[str, str]] = MappingProxyType({})
+NO_RADIO: Final[Mapping[str, float | int]] = MappingProxyType({})
 
 
 class Received(Struct, frozen=True, gc=False):
@@ -52,7 +53,7 @@ class Uplink(Struct, frozen=True, gc=False):
     fields: Mapping[str, Value | int] | None = None
     frame: bytes | None = None
     f_port: int = 0
-    radio: Mapping[str, float | int] = MappingProxyType({})
+    radio: Mapping[str, float | int] = NO_RADIO
     units: Mapping[str, str] = MappingProxyType({})
     historical: bool = False
     skipped: int = 0
@@ -99,4 +100,22 @@ class NetworkFormat(Protocol):
 
         Raises:
             RejectedMessageError: The message can't be unwrapped, or not without a loss: nothing of it is stored.
+        """
+
+
+@runtime_checkable
+class UsualUplinks(Protocol):
+    """A format that unwraps many messages faster together than one by one."""
+
+    def unwrap_usual(
+        self, received: Sequence[Received], settings: Any, /, *, with_radio: bool
+    ) -> Sequence[Uplink | None]:
+        """Return the uplinks of messages that have one each, and None for all that `NetworkFormat.unwrap` has to look at.
+
+        What is returned is what `NetworkFormat.unwrap` returns, but for the values of the radio. It raises no error.
+
+        Args:
+            received: Messages of one source.
+            settings: Of the format.
+            with_radio: Whether values of the radio are wanted; without them uplinks have none.
         """

@@ -6,61 +6,23 @@ is neither stored nor a dead letter.
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple, NoReturn
 
 from sens_common.envelope import Message
 from sens_common.errors import RejectedMessageError
-from sens_common.formats import Value
-from sens_common.topics import SOURCES
 from sens_payloads.frames import Fields, Frame, FrameDecoder
 from sens_payloads.profiles import Codec, Profile
-from sens_payloads.uplinks import Received, Uplink, WithoutMeasurements, query_of
+from sens_payloads.uplinks import Uplink
 from sens_telemetry_worker.batch import Rejection, UndecidedMessages
 from sens_telemetry_worker.birth_reading import BirthReader, Sent
 from sens_telemetry_worker.births import BirthsOfBatch
 from sens_telemetry_worker.decoding import DecodedMessages, check_age
+from sens_telemetry_worker.source_opening import OpenedUplinks, open_messages, received_of
 from sens_telemetry_worker.tenants import ERASED, Device, DeviceKey, KeptMessage, Refusal, SourceOfTenant, UplinkReading
 from sens_telemetry_worker.topic_resolving import ERASED_BEFORE, TopicResolver
 from sens_telemetry_worker.uplink_gathering import gather
 
 _NO_IMPORTS: Final[Mapping[int, int]] = {}
-
-
-@dataclass(slots=True)
-class _Uplinks:
-    """The uplinks of a batch's messages, those of a message together: columns of equal length.
-
-    Attributes:
-        owners: Indexes of their messages.
-        senders: The sources that brought them.
-        uplinks: As unwrapped.
-        profiles: Of their devices.
-        values: Fields; once they are named, values by their metrics' names.
-    """
-
-    owners: list[int] = field(default_factory=list)
-    senders: list[SourceOfTenant] = field(default_factory=list)
-    uplinks: list[Uplink] = field(default_factory=list)
-    profiles: list[Profile | None] = field(default_factory=list)
-    values: list[Mapping[str, Value | int]] = field(default_factory=list)
-
-    @property
-    def columns(
-        self,
-    ) -> tuple[list[int], list[SourceOfTenant], list[Uplink], list[Profile | None], list[Mapping[str, Value | int]]]:
-        """Return the columns, as above."""
-        return self.owners, self.senders, self.uplinks, self.profiles, self.values
-
-    def device_keys(self) -> list[DeviceKey]:
-        """Return whose uplinks they are."""
-        return [(sender.tenant.id, uplink.device) for sender, uplink in zip(self.senders, self.uplinks, strict=True)]
-
-    def only(self, chosen: Sequence[int]) -> "_Uplinks":
-        """Return those at some positions."""
-        if len(chosen) == len(self.owners):
-            return self
-        return _Uplinks(*([column[position] for position in chosen] for column in self.columns))  # type: ignore[arg-type]
 
 
 class SourceMessages(NamedTuple):
@@ -111,7 +73,7 @@ class SourceReader:
         """
         births = await self._births_of(messages, senders, undecided)
         rejections = {index: Rejection(index, *refusal) for index, refusal in births.refused.items()}
-        opened, without, names = _open(messages, senders, births, rejections)
+        opened, without, names = open_messages(messages, senders, births, rejections)
         await self._decode_frames(opened, messages, rejections)
         named = _named(opened, rejections)
         if named is not opened:
@@ -138,14 +100,14 @@ class SourceReader:
         if not with_births:
             return BirthsOfBatch()
         sent = [
-            Sent(index, senders[message.topic], _received(message))
+            Sent(index, senders[message.topic], received_of(message))
             for index, message in enumerate(messages)
             if message.topic in with_births
         ]
         return await self._births.read(sent, undecided)
 
     async def _decode_frames(
-        self, opened: _Uplinks, messages: Sequence[Message], rejections: dict[int, Rejection]
+        self, opened: OpenedUplinks, messages: Sequence[Message], rejections: dict[int, Rejection]
     ) -> None:
         """Let the codecs decode the bytes of uplinks, those of a tenant and codec together; no tenant waits for another one's."""
         by_tenant: dict[int, dict[Codec, list[int]]] = {}
@@ -171,12 +133,15 @@ class SourceReader:
                 tasks.create_task(of_tenant(tenant_id, by_codec), name=f"decode frames of tenant {tenant_id}")
 
 
-def _framed(opened: _Uplinks) -> dict[tuple[int, Profile], list[int]]:
+def _framed(opened: OpenedUplinks) -> dict[tuple[int, Profile], list[int]]:
     """Return the positions of uplinks whose bytes a codec decodes, by tenant and profile."""
     found: dict[tuple[int, Profile], list[int]] = {}
-    for position, profile in enumerate(opened.profiles):
-        if profile is not None and profile.codec is not None and opened.uplinks[position].frame:
-            key = opened.senders[position].tenant.id, profile
+    if not any(profile is not None and profile.codec is not None for profile in set(opened.profiles)):
+        return found
+    columns = zip(opened.senders, opened.profiles, opened.uplinks, strict=True)
+    for position, (sender, profile, uplink) in enumerate(columns):
+        if profile is not None and profile.codec is not None and uplink.frame:
+            key = sender.tenant.id, profile
             if (positions := found.get(key)) is None:
                 positions = found[key] = []
             positions.append(position)
@@ -184,17 +149,18 @@ def _framed(opened: _Uplinks) -> dict[tuple[int, Profile], list[int]]:
 
 
 def _take(
-    opened: _Uplinks,
+    opened: OpenedUplinks,
     positions: Sequence[int],
     results: Sequence[Fields | RejectedMessageError],
     rejections: dict[int, Rejection],
 ) -> None:
+    values = opened.values
     for position, result in zip(positions, results, strict=True):
-        if isinstance(result, RejectedMessageError):
+        if type(result) is not dict and isinstance(result, RejectedMessageError):
             index = opened.owners[position]
             rejections.setdefault(index, Rejection(index, result.reason, result.detail))
         else:
-            opened.values[position] = result
+            values[position] = result
 
 
 def _frame(uplink: Uplink, message: Message) -> Frame:
@@ -202,77 +168,19 @@ def _frame(uplink: Uplink, message: Message) -> Frame:
     return Frame(uplink.frame or b"", uplink.f_port, measured_at)
 
 
-def _received(message: Message) -> Received:
-    topic, query = SOURCES.message_address(message.topic)
-    if query:
-        return Received(message.payload, message.received_at, topic, query_of(query))
-    return Received(message.payload, message.received_at, topic)
-
-
-class _Opened(NamedTuple):
-    """What messages hold.
-
-    Attributes:
-        uplinks: Of all of them.
-        without: Indexes of those without measurements.
-        names: The devices of those that name one alone, by the messages' indexes.
-    """
-
-    uplinks: _Uplinks
-    without: set[int]
-    names: dict[int, str]
-
-
-def _open(
-    messages: Sequence[Message],
-    senders: Mapping[str, SourceOfTenant],
-    births: BirthsOfBatch,
-    rejections: dict[int, Rejection],
-) -> _Opened:
-    """Unwrap messages; note why some can't be."""
-    opened = _Uplinks()
-    without: set[int] = set()
-    names: dict[int, str] = {}
-    owners, senders_of, uplinks, profiles, values = opened.columns
-    for index, message in enumerate(messages):
-        sender = senders.get(message.topic)
-        if sender is None or index in rejections:
-            continue
-        source = sender.source
-        try:
-            if source.has_births:
-                unwrapped = source.unwrap(_received(message), births.of(index))
-            else:
-                unwrapped = source.format.unwrap(_received(message), source.settings)
-        except RejectedMessageError as error:
-            rejections[index] = Rejection(index, error.reason, error.detail)
-            continue
-        if isinstance(unwrapped, WithoutMeasurements):
-            without.add(index)
-            continue
-        has_rules = sender.assigned or source.profile_rules
-        first = unwrapped[0].device
-        if len(unwrapped) == 1 or all(uplink.device == first for uplink in unwrapped):
-            names[index] = first
-        for uplink in unwrapped:
-            owners.append(index)
-            senders_of.append(sender)
-            uplinks.append(uplink)
-            profiles.append(sender.profile(uplink.device) if has_rules else source.default_profile)
-            values.append(uplink.fields or {})
-    return _Opened(opened, without, names)
-
-
-def _named(opened: _Uplinks, rejections: dict[int, Rejection]) -> _Uplinks:
+def _named(opened: OpenedUplinks, rejections: dict[int, Rejection]) -> OpenedUplinks:
     """Return the uplinks that have values; note the messages that are refused."""
     chosen: list[int] = []
-    for position, owner in enumerate(opened.owners):
+    columns = zip(opened.owners, opened.senders, opened.profiles, opened.values, strict=True)
+    for position, (owner, sender, profile, fields) in enumerate(columns):
+        source = sender.source
+        if fields and not source.with_radio and (profile is None or not profile.metrics):
+            chosen.append(position)  # nothing is added or named otherwise
+            continue
         if owner in rejections:
             continue
         try:
-            values = opened.senders[position].source.metrics(
-                opened.uplinks[position], opened.values[position], opened.profiles[position]
-            )
+            values = source.metrics(opened.uplinks[position], fields, profile)
         except RejectedMessageError as error:
             rejections[owner] = Rejection(owner, error.reason, error.detail)
             continue
@@ -285,7 +193,7 @@ def _named(opened: _Uplinks, rejections: dict[int, Rejection]) -> _Uplinks:
 
 
 def _readings(
-    named: _Uplinks,
+    named: OpenedUplinks,
     keys: Sequence[DeviceKey],
     devices: Mapping[DeviceKey, Device | Refusal],
     messages: Sequence[Message],

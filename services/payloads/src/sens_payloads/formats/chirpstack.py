@@ -14,6 +14,7 @@ The kind of an event is the last level of the topic, ``application/<id>/device/<
 A frame that ChirpStack itself can't decrypt (``joinServerContext``) is refused: nothing can be read of it here.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -23,6 +24,7 @@ from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
 from sens_common.fields import MAX_PAYLOAD_BYTES, flatten
 from sens_common.names import shown
+from sens_payloads.formats import lorawan_together as together
 from sens_payloads.formats.lorawan import (
     Decibels,
     Degrees,
@@ -36,7 +38,7 @@ from sens_payloads.formats.lorawan import (
     instant,
     parse,
 )
-from sens_payloads.uplinks import Received, Unwrapped, Uplink, WithoutMeasurements
+from sens_payloads.uplinks import NO_RADIO, Received, Unwrapped, Uplink, WithoutMeasurements
 
 _WITHOUT_MEASUREMENTS: Final = frozenset({"join", "ack", "txack", "log", "integration"})
 _ADVICE: Final = "let ChirpStack v4 send its events itself, encoded as JSON"
@@ -107,12 +109,13 @@ class _LocationEvent(_Event, kw_only=True, rename="camel", gc=False):
 _uplink_decoder: Final = msgspec.json.Decoder(_UplinkEvent)
 _status_decoder: Final = msgspec.json.Decoder(_StatusEvent)
 _location_decoder: Final = msgspec.json.Decoder(_LocationEvent)
+_NO_EVENT: Final = _UplinkEvent(device_info=_DeviceInfo(""))
+"""Stands for what is none; names no device."""
 
 
 def unwrap(received: Received, settings: Settings) -> Unwrapped:
     """Return the uplink of an event; see `sens_payloads.uplinks.NetworkFormat.unwrap`."""
-    topic = received.topic
-    kind = topic.rpartition("/")[2] if topic else received.query.get("event", "")
+    kind = _kind(received)
     if kind == "up":
         body = received.body
         try:
@@ -126,10 +129,32 @@ def unwrap(received: Received, settings: Settings) -> Unwrapped:
         return [_located(_parsed(_location_decoder, received.body), received.received_at)]
     if kind in _WITHOUT_MEASUREMENTS:
         return WithoutMeasurements("event")
-    where = f"the topic's last level {shown(kind)}" if topic else f"the address's parameter event {shown(kind)}"
+    where = (
+        f"the topic's last level {shown(kind)}" if received.topic else f"the address's parameter event {shown(kind)}"
+    )
     raise RejectedMessageError(
         Reason.MALFORMED_PAYLOAD, f"{where} is no event of ChirpStack v4, such as up or status; {_ADVICE}"
     )
+
+
+def unwrap_usual(received: Sequence[Received], settings: Settings, /, *, with_radio: bool) -> Sequence[Uplink | None]:
+    """Return the uplinks of usual messages; see `sens_payloads.uplinks.UsualUplinks.unwrap_usual`."""
+    events = [event or _NO_EVENT for event in together.documents(_uplink_decoder, received)]
+    names = together.devices([event.device_info.dev_eui for event in events])
+    times = together.instants([event.time for event in events], received)
+    by_network = settings.decoded_by == "network"
+    objects = [event.decoded if by_network else None for event in events]
+    columns = zip(received, events, names, times, objects, together.fields(objects), strict=True)
+    return [
+        Uplink(name, time, fields, event.data, event.f_port, _radio(event) if with_radio else NO_RADIO)
+        if name is not None
+        and time is not None
+        and (fields is not None or not decoded)
+        and event.join_server_context is None
+        and (each.topic.endswith("/up") or _kind(each) == "up")
+        else None
+        for each, event, name, time, decoded, fields in columns
+    ]
 
 
 def _parsed[T](decoder: msgspec.json.Decoder[T], body: bytes) -> T:
@@ -144,6 +169,11 @@ def _parsed[T](decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise
 
 
+def _kind(received: Received) -> str:
+    topic = received.topic
+    return topic.rpartition("/")[2] if topic else received.query.get("event", "")
+
+
 def _uplink(event: _UplinkEvent, received_at: int, settings: Settings) -> Uplink:
     name = device(event.device_info.dev_eui, "deviceInfo.devEui")
     measured_at = instant(event.time, received_at, "time")
@@ -155,6 +185,10 @@ def _uplink(event: _UplinkEvent, received_at: int, settings: Settings) -> Uplink
         )
     decoded = event.decoded
     fields = flatten(decoded) if decoded and settings.decoded_by == "network" else None
+    return Uplink(name, measured_at, fields, event.data, event.f_port, _radio(event))
+
+
+def _radio(event: _UplinkEvent) -> dict[str, float | int]:
     radio: dict[str, float | int] = {"f_cnt": event.f_cnt}
     modulation = None if event.tx_info is None else event.tx_info.modulation
     lora = None if modulation is None else modulation.lora
@@ -168,7 +202,7 @@ def _uplink(event: _UplinkEvent, received_at: int, settings: Settings) -> Uplink
             radio["snr"] = 0.0
     if lora is not None and lora.spreading_factor is not None:
         radio["spreading_factor"] = lora.spreading_factor
-    return Uplink(name, measured_at, fields, event.data, event.f_port, radio)
+    return radio
 
 
 def _rssi(gateway: _Gateway) -> float:

@@ -101,13 +101,18 @@ def device(text: str | None, member: str) -> str:
             Reason.MALFORMED_PAYLOAD,
             f"the message names no device: it has no {member}; does it come from this network?",
         )
-    name = _canonical(text) if len(text) <= _LONGEST_DEVICE else None
+    name = known_device(text)
     if name is None:
         raise RejectedMessageError(
             Reason.MALFORMED_PAYLOAD,
             f"{member} {shown(text)} is no device's name: a name is an EUI, or {DEVICE_RULE}",
         )
     return name
+
+
+def known_device(text: str) -> str | None:
+    """Return the canonical name of a device, None where the text names none."""
+    return _canonical(text) if len(text) <= _LONGEST_DEVICE else None
 
 
 def instant(text: str | None, received_at: int, member: str) -> int:

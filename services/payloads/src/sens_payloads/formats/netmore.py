@@ -16,6 +16,7 @@ are those of the message itself, whose gateway the network has chosen. ``battery
 
 import binascii
 import re
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -28,6 +29,7 @@ from sens_common.errors import RejectedMessageError
 from sens_common.fields import MAX_READINGS, flatten
 from sens_common.formats import Value
 from sens_common.names import shown
+from sens_payloads.formats import lorawan_together as together
 from sens_payloads.formats.lorawan import (
     Decibels,
     FPort,
@@ -38,7 +40,7 @@ from sens_payloads.formats.lorawan import (
     instant,
     parse,
 )
-from sens_payloads.uplinks import Received, Unwrapped, Uplink, WithoutMeasurements
+from sens_payloads.uplinks import NO_RADIO, Received, Unwrapped, Uplink, WithoutMeasurements
 
 _ADVICE: Final = "is this a message of Netmore, handed on as it came?"
 _EXTERNAL_POWER: Final = 0
@@ -85,6 +87,8 @@ class _Message(_Element, gc=False):
 
 _decoder: Final = msgspec.json.Decoder(list[_Element] | _Message, strict=False)
 _element_decoder: Final = msgspec.json.Decoder(_Element, strict=False)
+_NO_UPLINK: Final = _Element()
+"""Stands for what is none; names no device."""
 _text_decoder: Final = msgspec.json.Decoder(str)
 _value_decoder: Final = msgspec.json.Decoder(object)
 
@@ -101,6 +105,21 @@ def unwrap(received: Received, _settings: Settings) -> Unwrapped:
     if message.data is not UNSET:
         return _of_data_points(message.data, _device_of(message), received.received_at)
     return _of_elements([message], received)
+
+
+def unwrap_usual(received: Sequence[Received], _settings: Settings, /, *, with_radio: bool) -> Sequence[Uplink | None]:
+    """Return the uplinks of usual messages; see `sens_payloads.uplinks.UsualUplinks.unwrap_usual`."""
+    messages = together.documents(_decoder, received)
+    uplinks = [message[0] if type(message) is list and len(message) == 1 else _NO_UPLINK for message in messages]
+    names = together.devices([uplink.dev_eui for uplink in uplinks])
+    times = together.instants([uplink.timestamp for uplink in uplinks], received)
+    frames = together.frames([uplink.payload for uplink in uplinks])
+    return [
+        Uplink(name, time, None, frame, uplink.f_port or 0, _radio(uplink) if with_radio else NO_RADIO)
+        if name is not None and time is not None and frame is not None
+        else None
+        for uplink, name, time, frame in zip(uplinks, names, times, frames, strict=True)
+    ]
 
 
 def _of_elements(elements: list[_Element] | list[_Message], received: Received) -> Unwrapped:
@@ -134,6 +153,10 @@ def _uplink(element: _Element, received_at: int) -> Uplink:
     if element.payload is None:
         raise RejectedMessageError(Reason.MALFORMED_PAYLOAD, f"the uplink has no payload; {_ADVICE}")
     frame = hexadecimal(element.payload, "payload")
+    return Uplink(name, measured_at, None, frame, element.f_port or 0, _radio(element))
+
+
+def _radio(element: _Element) -> dict[str, float | int]:
     radio: dict[str, float | int] = {}
     if element.rssi is not None:
         radio["rssi"] = element.rssi
@@ -146,7 +169,7 @@ def _uplink(element: _Element, received_at: int) -> Uplink:
     level = element.battery_level
     if level is not None and _EXTERNAL_POWER < level < _NOT_KNOWN:
         radio["battery"] = (level - 1) / _BATTERY_STEPS * 100
-    return Uplink(name, measured_at, None, frame, element.f_port or 0, radio)
+    return radio
 
 
 def _recorded(value: Raw) -> _Element:
