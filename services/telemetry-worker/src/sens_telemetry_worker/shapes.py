@@ -88,7 +88,7 @@ class GatheredMessages:
                 texts.append(column)  # type: ignore[arg-type]
                 plain &= np.fromiter(map(is_plain_text, column), np.bool_, count)  # type: ignore[arg-type]
             else:
-                numbers.append(np.array(column, np.float64))
+                numbers.append(np.fromiter(column, np.float64, count))
                 if kind == "number":
                     plain &= np.abs(numbers[-1]) < EXACT_BELOW
         if not plain.any():

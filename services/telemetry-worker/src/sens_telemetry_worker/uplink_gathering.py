@@ -28,12 +28,12 @@ def gather(readings: Sequence[UplinkReading]) -> tuple[list[Shape], list[Decoded
 def _by_names(readings: Sequence[UplinkReading]) -> list[tuple[Tenant, tuple[str, ...], list[int]]]:
     """Return the positions of readings of a tenant whose values have the same names, in the same order."""
     found: dict[tuple[int, tuple[str, ...]], tuple[Tenant, tuple[str, ...], list[int]]] = {}
+    last: tuple[Tenant | None, tuple[str, ...], list[int]] = None, (), []
     for position, reading in enumerate(readings):
         tenant, names = reading.device.tenant, tuple(reading.values)
-        alike = found.get((tenant.id, names))
-        if alike is None:
-            alike = found[tenant.id, names] = tenant, names, []
-        alike[2].append(position)
+        if tenant is not last[0] or names != last[1]:  # most are like the one before
+            last = found.setdefault((tenant.id, names), (tenant, names, []))
+        last[2].append(position)
     return list(found.values())
 
 
