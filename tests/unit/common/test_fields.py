@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from sens_common import fields
 from sens_common.dead_letters import Reason
 from sens_common.errors import RejectedMessageError
-from sens_common.fields import MAX_ELEMENTS, MAX_METRICS, MAX_NESTING, checked_value, flatten
+from sens_common.fields import (
+    MAX_ELEMENTS,
+    MAX_METRICS,
+    MAX_NESTING,
+    are_usual_numbers,
+    checked_value,
+    flatten,
+    usual_numbers,
+)
 
 
 def refusal(members: dict[str, object], **how: str) -> RejectedMessageError:
@@ -111,3 +119,32 @@ class TestBothWays:
             assert not is_usual
         else:
             assert not is_usual or list(fast.items()) == list(slow.items())
+
+
+class TestUsualNumbers:
+    @given(
+        st.lists(
+            st.dictionaries(
+                st.text(max_size=2) | st.sampled_from(["a", "b", "n" * 200, "n" * 201]),
+                st.integers(-(2**54), 2**54)
+                | st.floats()
+                | st.booleans()
+                | st.sampled_from([2**53, -(2**53), 2**52 - 1, 10**400, None, "1", [1], {"a": 1}]),
+                max_size=3,
+            ),
+            max_size=3,
+        )
+    )
+    def test_of_several_objects_are_so_of_each(self, objects: list[dict[str, object]]) -> None:
+        if usual_numbers(objects):
+            assert all(map(are_usual_numbers, objects))
+
+    def test_are_those_that_devices_send(self) -> None:
+        assert usual_numbers([{"temperature": 21.5, "on": True}, {"count": 1_000_000, "z": -0.0}])
+        assert usual_numbers([])
+
+    @pytest.mark.parametrize(
+        "other", [{}, {"a": "x"}, {"a": 2**53}, {"a\n": 1}, {"": 1}, {str(at): 1 for at in range(65)}, {"a": math.nan}]
+    )
+    def test_are_no_others(self, other: dict[str, object]) -> None:
+        assert not usual_numbers([{"a": 1.5}, other])

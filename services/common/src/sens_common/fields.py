@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
-from math import sumprod
+from math import hypot
 from typing import Final, Literal
 
 from sens_common.dead_letters import Reason
@@ -84,15 +84,15 @@ def usual_numbers(objects: Sequence[Mapping[str, object]]) -> bool:
     if not _NUMBER_TYPES.issuperset(map(type, values)):
         return False
     try:
-        squares = sumprod(values, values)  # type: ignore[arg-type] # they are numbers
+        length = hypot(*values)  # type: ignore[arg-type] # they are numbers
     except OverflowError:  # an integer that no float can hold
         return False
-    if not squares < _BELOW * _BELOW:  # each is less than the sum; a NaN is not
+    if not length < _BELOW / 2:  # no value is larger than that of all as a vector, rounding aside; a NaN is not less
         return False
-    return all(
-        0 < len(names) <= _MAX_REMEMBERED_NAMES and _usual_names("", names) is not None
-        for names in set(map(tuple, objects))
-    )
+    lengths = set(map(len, objects))
+    if not 0 < min(lengths, default=1) <= max(lengths, default=1) <= _MAX_REMEMBERED_NAMES:
+        return False
+    return all(_is_usual_name(name) for name in set(chain.from_iterable(objects)))
 
 
 def are_usual_numbers(members: Mapping[str, object]) -> bool:
@@ -202,7 +202,11 @@ def _add_usual_nested(values: dict[str, Value | int], nested: object, prefix: st
 @lru_cache(maxsize=4096)
 def _usual_names(prefix: str, keys: tuple[str, ...]) -> tuple[str, ...] | None:
     names = tuple([prefix + key for key in keys])
-    return names if all(name.isprintable() and 1 <= len(name) <= MAX_NAME_CHARACTERS for name in names) else None
+    return names if all(map(_is_usual_name, names)) else None
+
+
+def _is_usual_name(name: str) -> bool:
+    return name.isprintable() and 1 <= len(name) <= MAX_NAME_CHARACTERS
 
 
 def _add(

@@ -21,6 +21,7 @@ from sens_telemetry_worker.tenants import DeviceKey, SourceOfTenant
 
 _MAX_ADDRESSES: Final = 65_536
 _device: Final = attrgetter("device")
+_topic: Final = attrgetter("topic")
 _fields: Final = attrgetter("fields")
 
 
@@ -119,7 +120,7 @@ def open_messages(
     opened = Opened(OpenedUplinks(), set(), {})
     by_sender = _by_sender(messages, senders, rejections)
     for sender, indexes in by_sender:
-        received = [received_of(messages[index]) for index in indexes]
+        received = _received([messages[index] for index in indexes])
         usual = sender.source.unwrap_usual(received)
         if all(usual):
             opened.add(indexes, sender, usual)  # type: ignore[arg-type] # there is no None
@@ -140,8 +141,15 @@ def open_messages(
 
 def received_of(message: Message) -> Received:
     """Return a message as its source's format takes it."""
-    topic, query = _address(message.topic)
-    return Received(message.payload, message.received_at, topic, query)
+    return _received([message])[0]
+
+
+def _received(messages: Sequence[Message]) -> list[Received]:
+    addresses = map(_address, map(_topic, messages))
+    return [
+        Received(message.payload, message.received_at, topic, query)
+        for message, (topic, query) in zip(messages, addresses, strict=True)
+    ]
 
 
 @lru_cache(maxsize=_MAX_ADDRESSES)
