@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -358,10 +358,16 @@ class TestBrokersOfNetworks:
                         return latest_values(person.play(command).output) == shown
 
                     wait_until(is_there, f"{whole.name}: {command} shows {sorted(shown)}")
-                states = person.play(Command("sens", ("sources", "list"))).output
                 kind = "connected: at_most_once" if "things" in whole.name else "connected"
-                for source in sources:
-                    assert re.search(rf"^{source} .*  {kind}$", states, re.MULTILINE), states
+
+                def are_connected(
+                    person: Reader = person, sources: Mapping[str, str] = sources, kind: str = kind
+                ) -> bool:
+                    states = person.play(Command("sens", ("sources", "list"))).output
+                    return set(re.findall(rf"^(\S+) .*  {kind}$", states, re.MULTILINE)) == sources.keys()
+
+                # A worker that had no turn for a while has not told its states.
+                wait_until(are_connected, f"{whole.name}: its sources are {kind}")
 
 
 class TestExamplesOfReasons:

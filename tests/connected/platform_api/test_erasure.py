@@ -54,7 +54,7 @@ class TestErasure:
             event = client.get("/api/v1/audit").json()["events"][0]
             assert (event["action"], "d1" in event["subject"]) == ("device.erased", False)
         assert as_owner(api.database, lambda connection: connection.fetchval(COUNT, tenant)) == 100
-        assert asyncio.run(self.kept(api))[0].device_hash == control.device_hash("d1").hex()
+        assert control.device_hash("d1").hex() in {each.device_hash for each in asyncio.run(self.kept(api))}
 
     def test_that_the_database_has_lost_is_carried_out_again(self, api: RunningApi) -> None:
         tenant, key = filled(api)
