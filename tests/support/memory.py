@@ -181,7 +181,11 @@ class MemoryRegistry:
     metric_ids: dict[MetricKey, int] = field(default_factory=dict)
     _known: KnownNames | None = None
 
-    async def known_names(self, tenants: Collection[str] = ()) -> KnownNames:  # noqa: ARG002 - it knows them all
+    async def known_names(
+        self,
+        tenants: Collection[str] = (),  # noqa: ARG002 - it knows them all
+        sources: Collection[tuple[str, str]] = (),  # noqa: ARG002 - and these
+    ) -> KnownNames:
         self._known = self._known or KnownNames(1, self.tenants)
         return self._known
 

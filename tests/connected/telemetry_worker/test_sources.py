@@ -136,6 +136,16 @@ class TestSource:
                 (EUI, "temperature_5", 25.5),
             ]
 
+    async def test_that_is_new_is_known_with_its_first_message(self, database: DatabaseSettings) -> None:
+        async with worker(database) as it:
+            await it.settle(uplink(1))
+            await it.execute(PROFILE, SOURCE.replace("field", "new").replace("netmore/#", "other/#"), RULE)
+            it.now -= REFRESH_SECONDS
+
+            await it.settle(uplink(2), source="new")
+
+            assert await it.values() == [(EUI, "temperature", 27.2), (EUI, "temperature_5", 25.5)]
+
     async def test_that_is_deleted_or_can_not_be_used_leaves_dead_letters(self, database: DatabaseSettings) -> None:
         async with worker(database) as it:
             await it.execute("UPDATE sens.sources SET format = 'of_tomorrow'")

@@ -44,10 +44,11 @@ class KnownNames:
 class DeviceRegistry(Protocol):
     """Tenants and devices in the database. Each method raises `storing.StoreUnavailableError` when the database can't be asked."""
 
-    async def known_names(self, tenants: Collection[str] = ()) -> KnownNames:
+    async def known_names(self, tenants: Collection[str] = (), sources: Collection[tuple[str, str]] = ()) -> KnownNames:
         """Return the known names; another object than before when the ids in that one are void.
 
-        It asks the database once where one of the names is not known as a tenant's, or limits may have changed.
+        It asks the database once where one of the names is not known as a tenant's, one of the sources (its tenant's name and its own) can't be
+        used as far as is known, or limits may have changed.
         """
 
     async def register_devices(
@@ -99,7 +100,8 @@ class TopicResolver:
         devices, senders = _known_senders(topics, known, self._max_cached_topics)
         routes = self._routes(topics - devices.keys())
         unknown = {route.tenant for route in routes.values() if route.refusal is None} - known.tenants.keys()
-        if unknown and (newer := await self._registry.known_names(unknown)) is not known:
+        sources = {(route.tenant, route.source) for route in routes.values() if route.source is not None}
+        if (unknown or sources) and (newer := await self._registry.known_names(unknown, sources)) is not known:
             known = newer
             devices, senders = _known_senders(topics, known, self._max_cached_topics)
             routes = self._routes(topics - devices.keys())

@@ -18,6 +18,7 @@ from sens_telemetry_worker.tenants import (
     Refusal,
     RegisteredDevices,
     RegisteredMetrics,
+    SourceOfTenant,
     Tenant,
 )
 from sens_telemetry_worker.timescale.database import Database
@@ -52,10 +53,15 @@ class TimescaleRegistry:
         self._limits: dict[NameTable, dict[int, NameLimits]] = {"devices": {}, "metrics": {}}
         self._recount_at: dict[tuple[int, NameTable], float] = {}
 
-    async def known_names(self, tenants: Collection[str] = ()) -> KnownNames:
+    async def known_names(self, tenants: Collection[str] = (), sources: Collection[tuple[str, str]] = ()) -> KnownNames:
         """See `topic_resolving.DeviceRegistry.known_names`."""
         known = self._known
-        if known is None or self._outdated(known) or any(name not in known.tenants for name in tenants):
+        if (
+            known is None
+            or self._outdated(known)
+            or any(name not in known.tenants for name in tenants)
+            or any(not isinstance(known.sources.get(source), SourceOfTenant) for source in sources)
+        ):
             async with self._lock:
                 known = await self._refreshed()
         return known
