@@ -324,10 +324,11 @@ class TestCalibration:
 
 
 async def pages_read(connection: Connection, read: str) -> int:
-    """Return how many pages of 8 KiB a function looks at, once the catalogs are known to the session."""
-    for _ in range(3):
+    """Return how many pages of 8 KiB a function looks at, once the catalogs are known to the session: the fewest of some times."""
+    fewest: list[int] = []
+    for _ in range(6):
         plan = json.loads(
             await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM sens.{read}")  # noqa: S608 - our own names
         )
-    pages: int = plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
-    return pages
+        fewest.append(plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"])
+    return min(fewest)

@@ -128,8 +128,9 @@ class TestHypertables:
                 for row in await connection.fetch(
                     """
                     SELECT hypertable_name, column_name, time_interval FROM timescaledb_information.dimensions
-                    WHERE hypertable_schema = 'sens' ORDER BY 1
-                    """
+                    WHERE hypertable_schema = 'sens' AND hypertable_name = ANY ($1) ORDER BY 1
+                    """,
+                    list(HYPERTABLES),
                 )
             ]
 

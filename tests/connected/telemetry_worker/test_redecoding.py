@@ -275,6 +275,19 @@ class TestComparison:
 
         assert report["counts"]["messages"] == 0
 
+    async def test_goes_from_source_to_source(self, database: DatabaseSettings) -> None:
+        async with redecoding_worker(database, FIRST, SECOND) as it:
+            await it.settle({0: "0102"})
+            # One before the source of the message, and one after it.
+            await it.execute(
+                "INSERT INTO sens.sources (id, tenant_id, name, transport, format) OVERRIDING SYSTEM VALUE"
+                " SELECT s.id + step, s.tenant_id, 'push' || step + 1, 'http', 'netmore' FROM sens.sources s, (VALUES (-1), (1)) AS v (step)"
+            )
+
+            report = await it.run(2, "compare", other_number=1, device=None)
+
+        assert report["counts"]["messages"] == 1
+
 
 class TestDeadLetters:
     async def test_of_a_wrong_codec_are_stored_when_they_are_replayed_with_the_next_version(

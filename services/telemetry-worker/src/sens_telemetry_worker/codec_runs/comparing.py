@@ -73,7 +73,7 @@ class Comparisons:
         found, progress.reached = await self._runs.kept_of_source(run, source_id, progress.reached, MOST_MESSAGES)
         await self._compare(run, [(each, senders[source_id]) for each in found])
         if progress.reached >= run.past:
-            progress.source_id += 1
+            progress.source_id, progress.reached = source_id + 1, run.first
 
     async def _begin_stream(self, run: Run) -> None:
         progress, state = run.progress, await self._stream.state()
