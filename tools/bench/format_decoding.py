@@ -129,7 +129,9 @@ class _Registry:
         self._devices: dict[DeviceKey, int] = {}
         self._metrics: dict[MetricKey, int] = {}
 
-    async def known_names(self, _tenants: Collection[str] = ()) -> KnownNames:
+    async def known_names(
+        self, _tenants: Collection[str] = (), _sources: Collection[tuple[str, str]] = ()
+    ) -> KnownNames:
         return self._known
 
     async def register_devices(
