@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from sens_common.units import unit_text
-from sens_platform_api.parameters import Parameters, cursor_field
+from sens_platform_api.parameters import Parameters, cursor_field, in_words
 
 DeviceName = Annotated[str, Field(description="Canonical name of the device.", examples=["sensor-0001"])]
 Time = Annotated[
@@ -16,6 +16,16 @@ Time = Annotated[
         json_schema_extra={"format": "date-time"},
         examples=["2026-11-24T22:15:00.123456Z"],
     ),
+]
+CalibrationChoice = Annotated[
+    str | None,
+    Field(
+        description="`none` gives values as they are stored, without calibrations.",
+        max_length=4,
+        json_schema_extra={"pattern": "^none$"},
+        examples=["none"],
+    ),
+    in_words("^none$", "it may be none; without it, values are calibrated"),
 ]
 Kind = Annotated[Literal["number", "boolean", "text"], Field(description="Kind of the values.", examples=["number"])]
 MetricName = Annotated[str, Field(description="Name of the metric.", examples=["temperature"])]

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from sens_common.times import TIME_FORMS
 from sens_platform_api.calibrations.repository import Calibration, NewCalibration
 from sens_platform_api.errors import InvalidRequestError
-from sens_platform_api.fields import DeviceName, MetricName, Time, json_of
+from sens_platform_api.fields import CalibrationChoice, DeviceName, MetricName, Time, json_of
 from sens_platform_api.parameters import METRIC_PATTERN, METRIC_WORDS, Parameters, in_words, parse_time, time_text
 
 _LEAST_SCALE: Final = 1e-9
@@ -26,16 +26,7 @@ def _scale(number: float) -> float:
 class CalibrationParameters(Parameters):
     """Says which calibrations values are read with."""
 
-    calibration: Annotated[
-        str | None,
-        Field(
-            description="`none` gives values as they are stored, without calibrations.",
-            max_length=4,
-            json_schema_extra={"pattern": "^none$"},
-            examples=["none"],
-        ),
-        in_words("^none$", "it may be none; without it, values are calibrated"),
-    ] = None
+    calibration: CalibrationChoice = None
     calibration_as_of: Annotated[
         str | None,
         Field(

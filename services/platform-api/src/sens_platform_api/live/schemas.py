@@ -7,7 +7,7 @@ import orjson
 from pydantic import Field
 
 from sens_common.live import LiveReading
-from sens_platform_api.fields import unit_members
+from sens_platform_api.fields import CalibrationChoice, unit_members
 from sens_platform_api.live.meanings import Meaning, as_read
 from sens_platform_api.live.reader import RenderedReading, TakenEvents
 from sens_platform_api.parameters import DEVICE_PATTERN, DEVICE_WORDS, EPOCH, Parameters, in_words, time_text
@@ -40,16 +40,7 @@ class LiveParameters(Parameters):
             examples=[["sensor-0001"]],
         ),
     ] = Field(default_factory=list)
-    calibration: Annotated[
-        str | None,
-        Field(
-            description="`none` gives values as they are stored, without calibrations.",
-            max_length=4,
-            json_schema_extra={"pattern": "^none$"},
-            examples=["none"],
-        ),
-        in_words("^none$", "it may be none; without it, values are calibrated"),
-    ] = None
+    calibration: CalibrationChoice = None
 
 
 def render_events(taken: TakenEvents) -> bytes:
