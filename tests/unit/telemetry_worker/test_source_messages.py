@@ -22,7 +22,7 @@ from sens_telemetry_worker.batch import InterpretedMessages
 from sens_telemetry_worker.decoders import decoder
 from sens_telemetry_worker.interpreting import Interpreter
 from sens_telemetry_worker.tenants import Refusal, SourceOfTenant, Tenant
-from sens_telemetry_worker.topic_resolving import KnownNames
+from sens_telemetry_worker.topic_resolving import LONGEST_REMEMBERED_TOPIC, KnownNames
 from support.memory import MemoryEnvelope, MemoryFeed, MemoryInbox, MemoryRegistry, MemoryStore
 from support.pipelines import pipeline_of
 from support.sparkplug import metric, payload
@@ -261,3 +261,15 @@ class TestHistoricalValues:
 
         assert sorted(store.values.values()) == [1.5, 2.5]
         assert [reading.metric for _, reading in feed.readings] == ["now"]
+
+
+class TestTopics:
+    async def test_that_are_long_are_not_remembered(self) -> None:
+        platform = Platform()
+        known = await platform.registry.known_names()
+        sender = known.sources["demo", "house"]
+        assert isinstance(sender, SourceOfTenant)
+        for topic in ("a" * LONGEST_REMEMBERED_TOPIC, "b" * (LONGEST_REMEMBERED_TOPIC + 1)):
+            known.remember_sender(topic, sender)
+
+        assert {topic[0] for topic in known.senders if "/" not in topic} == {"a"}

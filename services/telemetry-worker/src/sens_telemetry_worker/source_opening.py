@@ -18,8 +18,9 @@ from sens_payloads.uplinks import Received, Uplink, WithoutMeasurements, query_o
 from sens_telemetry_worker.batch import Rejection
 from sens_telemetry_worker.births import BirthsOfBatch
 from sens_telemetry_worker.tenants import DeviceKey, SourceOfTenant
+from sens_telemetry_worker.topic_resolving import LONGEST_REMEMBERED_TOPIC
 
-_MAX_ADDRESSES: Final = 65_536
+_MAX_ADDRESSES: Final = 16_384
 _device: Final = attrgetter("device")
 _topic: Final = attrgetter("topic")
 _fields: Final = attrgetter("fields")
@@ -145,17 +146,22 @@ def received_of(message: Message) -> Received:
 
 
 def _received(messages: Sequence[Message]) -> list[Received]:
-    addresses = map(_address, map(_topic, messages))
+    addresses = [
+        _address(topic) if len(topic) <= LONGEST_REMEMBERED_TOPIC else _address_of(topic)
+        for topic in map(_topic, messages)
+    ]
     return [
         Received(message.payload, message.received_at, topic, query)
         for message, (topic, query) in zip(messages, addresses, strict=True)
     ]
 
 
-@lru_cache(maxsize=_MAX_ADDRESSES)
-def _address(topic: str) -> tuple[str, Mapping[str, str]]:
+def _address_of(topic: str) -> tuple[str, Mapping[str, str]]:
     published, query = SOURCES.message_address(topic)
     return published, query_of(query)
+
+
+_address: Final = lru_cache(maxsize=_MAX_ADDRESSES)(_address_of)
 
 
 def _by_sender(

@@ -14,6 +14,8 @@ ERASED_BEFORE: Final = Refusal(ERASED, "what is stored of the device was erased 
 """Of a message that was received before its device was erased."""
 MAX_CACHED_TOPICS: Final = 250_000
 """Topics whose device is remembered; when there are more, the cache begins with none."""
+LONGEST_REMEMBERED_TOPIC: Final = 200
+"""Characters; longer topics of sources are looked up each time. Those with a network's signed query are all different."""
 
 
 @dataclass(slots=True)
@@ -39,6 +41,11 @@ class KnownNames:
     senders: dict[str, SourceOfTenant] = field(default_factory=dict)
     named_devices: dict[DeviceKey, Device] = field(default_factory=dict)
     noted_sources: dict[str, set[DeviceKey]] = field(default_factory=dict)
+
+    def remember_sender(self, topic: str, sender: SourceOfTenant) -> None:
+        """Remember the source of a topic, unless the topic is long."""
+        if len(topic) <= LONGEST_REMEMBERED_TOPIC:
+            self.senders[topic] = sender
 
 
 class DeviceRegistry(Protocol):
@@ -116,7 +123,8 @@ class TopicResolver:
             if isinstance(found, Refusal):
                 refusals[topic] = found
             elif isinstance(found, SourceOfTenant):
-                senders[topic] = known.senders[topic] = found
+                senders[topic] = found
+                known.remember_sender(topic, found)
             elif topic in erased and latest[topic] < erased[topic]:  # the device is not registered again
                 refusals[topic] = ERASED_BEFORE
             else:
@@ -150,7 +158,7 @@ class TopicResolver:
                 remembered.clear()
             for topic in topics - routes.keys():
                 route = routes[topic] = TOPICS.route(topic)
-                if route.source is not None:
+                if route.source is not None and len(topic) <= LONGEST_REMEMBERED_TOPIC:
                     remembered[topic] = route
         return routes
 
